@@ -1,0 +1,53 @@
+# Two commands for a newcomer: `make demo` runs the main job, `make test` passes the tests.
+# Each sets up .venv by itself when needed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-gpu lint format bench wheel clean
+
+help:
+	@echo "make demo   set up, then train small networks, measure 12 sharpness definitions, correlate, report"
+	@echo "make test   set up, then run the tests"
+	@echo "make lint   ruff and mypy --strict"
+	@echo "make bench  speed as ratios to bare passes (pytest-benchmark)"
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "acutance needs Python 3.11 or newer"'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@
+
+setup: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/acutance run mnist --out runs/mnist
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -q -m slow
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -q -m gpu
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy registry plugins
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python -m pytest benchmarks/perf -q -o addopts="--import-mode=importlib" --benchmark-only
+
+wheel: $(STAMP)
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Average-case sharpness, as a plugin of acutance."""

@@ -1,0 +1,1 @@
+"""Worst-case sharpness by Auto-PGD, as a plugin of acutance."""

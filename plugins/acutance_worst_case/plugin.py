@@ -1,0 +1,81 @@
+"""Worst-case (adaptive) sharpness: the largest rise of the loss in a ball."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from acutance import hookimpl
+from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Traits
+
+if TYPE_CHECKING:
+    from acutance.numerics.draws import Streams
+    from acutance.surface import LossSurface
+
+
+class WorstCaseSpec(SharpnessSpec):
+    """Settings of worst-case sharpness."""
+
+    rho: PositiveFloat
+    """Radius of the ball, in the coordinates gamma = delta / c."""
+    norm: Literal["l2", "linf"] = "linf"
+    """Norm of the ball."""
+    steps: PositiveInt = 20
+    """Auto-PGD iterations from each start."""
+    restarts: PositiveInt = 1
+    """Searches from different starts; the best counts."""
+    start: Literal["screened", "random", "zero"] = "screened"
+    """screened: the best of the origin, the one-step point and random points; random: uniform in the ball."""
+    candidates: NonNegativeInt = 2
+    """Random points that are screened for each start."""
+    mode: Literal["paper"] = "paper"
+    """paper: Algorithm 1 of the paper, in coordinates where the ball is round."""
+
+
+class WorstCase(Measure[WorstCaseSpec]):
+    r"""Worst-case sharpness in a ball of radius rho in units of c.
+
+    .. math:: S_{max}^\rho(w, c) = \max_{\|\delta \oslash c\|_p \le \rho} L_S(w + \delta) - L_S(w)
+
+    (Andriushchenko et al. 2023, Eq. 1, Algorithm 1), by Auto-PGD in :math:`\gamma = \delta \oslash c`, so that
+    the algorithm has the invariances of the definition. The value is a lower bound of the maximum, never below
+    zero; ``extras["value_half"]`` is the value after half of the steps. Coordinates with c = 0 never move.
+    """
+
+    name = "worst_case"
+    traits = Traits(
+        level="batch",
+        larger_means="sharper",
+        needs={"data", "gradient"},
+        stochastic=True,
+        invariant_to={"rescaling"},
+        symbol="S_max",
+        reference="Andriushchenko et al. 2023, Eq. 1 and Algorithm 1; Croce & Hein 2020",
+    )
+
+    def evaluate(self, surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Estimate | float:
+        """Return the largest rise found."""
+        from acutance_worst_case.search import largest_rise
+
+        return largest_rise(surface, spec, rng)
+
+    def passes(self, spec: WorstCaseSpec) -> Cost:
+        """T + 1 forwards and T backwards a start; screening adds the origin, the one-step point and candidates."""
+        forwards, backwards = spec.restarts * (spec.steps + 1), spec.restarts * spec.steps
+        if spec.start == "screened":
+            forwards += 2 + spec.restarts * spec.candidates
+            backwards += 1
+        elif spec.start == "random" or spec.restarts > 1:
+            forwards += 1
+        return Cost(forwards, backwards)
+
+    def vectors(self, spec: WorstCaseSpec) -> int:
+        """Iterate, the one before, the best, its gradient, gradient, perturbed weights, c."""
+        return 7
+
+
+@hookimpl
+def register_measures() -> list[type]:
+    """Return the measure."""
+    return [WorstCase]

@@ -1,0 +1,131 @@
+"""Where the searches start, and what the best of them says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from acutance import scaling
+from acutance.measure import Estimate
+from acutance.numerics.auto_pgd import Maximum, auto_pgd
+from acutance.numerics.balls import L2, Linf, ball
+from acutance.numerics.draws import Streams
+from acutance.surface import LossSurface
+
+if TYPE_CHECKING:
+    from acutance_worst_case.plugin import WorstCaseSpec
+
+
+@dataclass
+class Perturbed:
+    r"""The loss as a function of :math:`\gamma`: :math:`F(\gamma) = L_S(w^* + c \odot \gamma)`.
+
+    The gradient in these coordinates is :math:`c \odot \nabla L_S`, which vanishes where c does: such
+    coordinates never move.
+    """
+
+    surface: LossSurface
+    c: Tensor | None
+
+    def __post_init__(self) -> None:
+        self._point = torch.empty_like(self.surface.w)
+
+    def at(self, x: Tensor) -> Tensor:
+        """Return w* + c x, (p,)."""
+        if self.c is None:
+            return torch.add(self.surface.w, x, out=self._point)
+        return torch.addcmul(self.surface.w, self.c, x, out=self._point)
+
+    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return loss, error and gradient."""
+        found = self.surface.evaluate(self.at(x), gradient=True)
+        assert found.gradient is not None
+        return found.loss, found.error, found.gradient if self.c is None else found.gradient.mul_(self.c)
+
+    def value(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return loss and error."""
+        found = self.surface.evaluate(self.at(x))
+        return found.loss, found.error
+
+    def origin(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return loss, error and gradient at w*, from the one pass that all specs share."""
+        found = self.surface.clean_gradient()
+        assert found.gradient is not None
+        g = found.gradient.clone() if self.c is None else found.gradient * self.c
+        return found.loss.clone(), found.error.clone(), g
+
+
+class FromOrigin(Perturbed):
+    """The same function, whose first evaluation is the shared one at w*."""
+
+    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return loss, error and gradient; at the first call those at w*."""
+        self.__class__ = Perturbed  # type: ignore[assignment]
+        return self.origin()
+
+
+def largest_rise(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Estimate:
+    """Return the best rise over all restarts, with how it was reached."""
+    view = surface.restricted(spec.parameters).transformed(spec.logit_norm)
+    objective = Perturbed(view, scaling.vector(view, spec.scaling))
+    region = ball(spec.norm, spec.rho)
+    best: Maximum | None = None
+    for restart in range(spec.restarts):
+        found = _search(objective, region, spec, rng, restart)
+        best = found if best is None else _better(best, found)
+    assert best is not None
+    clean = view.clean()
+    # The origin is feasible, so the maximum is never below the clean loss.
+    rise = (best.value - clean.loss).clamp_min(0)
+    half = (best.value_half - clean.loss).clamp_min(0)
+    extras = {
+        "value_half": float(half),
+        "radius_reached": float(region.norm(best.x)) / spec.rho,
+        "clean_loss": float(clean.loss),
+        "perturbed_loss": float(best.value),
+    }
+    if view.classifies:
+        extras |= {"clean_error": float(clean.error), "perturbed_error": float(best.note)}
+    return Estimate(float(rise), extras=extras)
+
+
+def _search(
+    objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int
+) -> Maximum:
+    """Run Auto-PGD from the start that the spec asks for, keeping a screened point that beats it."""
+    w = objective.surface.w
+    if spec.start == "random" or (spec.start == "zero" and restart > 0):
+        return auto_pgd(objective, _random(objective, region, rng, restart, 0), region, spec.steps)
+    if spec.start == "zero":
+        first = FromOrigin(objective.surface, objective.c)
+        return auto_pgd(first, torch.zeros_like(w), region, spec.steps)
+
+    points = [_random(objective, region, rng, restart, i) for i in range(spec.candidates)]
+    if restart == 0:
+        points.insert(0, region.steepest(objective.origin()[2]))
+    screened = [Maximum(x, *(pair := objective.value(x)), pair[0]) for x in points]
+    if restart == 0 or not screened:
+        loss, error, _ = objective.origin()
+        screened.append(Maximum(torch.zeros_like(w), loss, error, loss))
+    top = max(screened, key=lambda m: float(m.value.nan_to_num(nan=-torch.inf)))
+    from_origin = restart == 0 and top is screened[-1]
+    function = FromOrigin(objective.surface, objective.c) if from_origin else objective
+    return auto_pgd(function, top.x, region, spec.steps)
+
+
+def _random(objective: Perturbed, region: L2 | Linf, rng: Streams, restart: int, i: int) -> Tensor:
+    """Return a point uniform in the ball over the coordinates that can move, (p,)."""
+    w, k = objective.surface.w, restart * 1024 + i
+    noise = rng.normal("start.l2", k, w) if region.gaussian else rng.uniform("start.linf", k, w)
+    if objective.c is not None:
+        noise *= objective.c != 0
+    return region.random(noise, rng.number("start.radius", k))
+
+
+def _better(a: Maximum, b: Maximum) -> Maximum:
+    best = a if a.value >= b.value else b
+    best.value_half = torch.maximum(a.value_half, b.value_half)
+    return best

@@ -1,0 +1,89 @@
+"""acutance: a registry of generalization measures for neural networks.
+
+Does this measure, on this pool of models, predict which model generalizes?
+
+The public names are loaded on first use, so that ``import acutance`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from acutance.analysis.kendall import kendall_tau
+    from acutance.api import measure, run
+    from acutance.dataset import Dataset, Split
+    from acutance.errors import AcutanceWarning, Unsupported, UserError
+    from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Status, Traits
+    from acutance.numerics.draws import Streams
+    from acutance.plugins import catalog
+    from acutance.pool import ModelEntry, ModelPool
+    from acutance.spec import Spec
+    from acutance.surface import LossSurface
+
+__version__ = "0.1.0"
+
+hookimpl = pluggy.HookimplMarker("acutance")
+
+_HOME = {
+    "AcutanceWarning": "errors",
+    "Cost": "measure",
+    "Dataset": "dataset",
+    "Estimate": "measure",
+    "LossSurface": "surface",
+    "Measure": "measure",
+    "ModelEntry": "pool",
+    "ModelPool": "pool",
+    "SharpnessSpec": "measure",
+    "Spec": "spec",
+    "Split": "dataset",
+    "Status": "measure",
+    "Streams": "numerics.draws",
+    "Traits": "measure",
+    "Unsupported": "errors",
+    "UserError": "errors",
+    "catalog": "plugins",
+    "kendall_tau": "analysis.kendall",
+    "run": "api",
+}
+
+__all__ = [
+    "AcutanceWarning",
+    "Cost",
+    "Dataset",
+    "Estimate",
+    "LossSurface",
+    "Measure",
+    "ModelEntry",
+    "ModelPool",
+    "SharpnessSpec",
+    "Spec",
+    "Split",
+    "Status",
+    "Streams",
+    "Traits",
+    "Unsupported",
+    "UserError",
+    "__version__",
+    "catalog",
+    "hookimpl",
+    "kendall_tau",
+    "measure",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "measure":
+        # The submodule of that name is callable, so acutance.measure(...) works whoever imported it first.
+        return import_module("acutance.measure")
+    if name not in _HOME:
+        raise AttributeError(f"module 'acutance' has no attribute '{name}'")
+    return getattr(import_module(f"acutance.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,120 @@
+"""``acutance.measure`` and ``acutance.run``: what the command line does, in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acutance.errors import UserError
+from acutance.measure import Estimate
+from acutance.plugins import catalog
+from acutance.spec import validate
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from acutance.harness import Run
+    from acutance.surface import LossSurface
+
+
+def measure(
+    name: str,
+    model: LossSurface | nn.Module,
+    data: tuple[Any, torch.Tensor] | Iterable[tuple[Any, torch.Tensor]] | None = None,
+    *,
+    m: int | None = None,
+    seed: int = 0,
+    replicate: int = 0,
+    loss: Any = "cross_entropy",
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    microbatch: int | None = None,
+    **fields: Any,
+) -> Estimate:
+    """Evaluate one measure on one surface, or on a model and its batches.
+
+    Args:
+        name: a measure's name, e.g. ``worst_case``.
+        model: a surface; or a module, with ``data``.
+        data: (inputs, targets), or an iterable of such pairs (a DataLoader without shuffling).
+        m: examples in one m-batch; by default those of one pair of ``data``. A remainder is dropped.
+        seed: study seed; the same seed gives the same value.
+        replicate: index of an independent repetition.
+        loss: for a module: ``cross_entropy``, ``mse`` or a function, as in LossSurface.
+        device: for a module: where to compute.
+        dtype: for a module: float32 or float64.
+        microbatch: for a module: examples in one pass; changes memory, not values.
+        fields: the measure's own settings, e.g. ``rho=0.002``.
+
+    Returns:
+        The estimate; the mean over the m-batches when there are several.
+
+    Raises:
+        UserError: for an unknown measure, a wrong field, or data that does not fit.
+    """
+    from acutance.evaluation import evaluate_family
+    from acutance.functional import FunctionalModel
+    from acutance.surface import LossSurface, dtype_of
+
+    item = catalog().find("measures", name)
+    spec = validate(item.target.Spec, fields, name)
+    instance = item.target()
+    if isinstance(model, LossSurface):
+        if data is not None or m is not None:
+            raise UserError("a surface has its data already", "give a model together with data")
+        return Estimate.mean(
+            evaluate_family(item.id, instance, model, [spec], seed=seed, batch=0, replicate=replicate)
+        )
+    if data is None:
+        raise UserError("a model needs data", "give (inputs, targets) or an iterable of such pairs")
+    functional = FunctionalModel(model, device, dtype_of(dtype) if isinstance(dtype, str) else dtype)
+    whole = instance.traits.level != "batch"
+    parts = []
+    for batch, pair in enumerate(_batches(data, m, whole)):
+        surface = LossSurface(functional, pair, loss=loss, microbatch=microbatch)
+        parts += evaluate_family(item.id, instance, surface, [spec], seed=seed, batch=batch, replicate=replicate)
+    return Estimate.mean(parts)
+
+
+def _batches(
+    data: tuple[Any, torch.Tensor] | Iterable[tuple[Any, torch.Tensor]], m: int | None, whole: bool
+) -> list[tuple[Any, torch.Tensor]]:
+    """Return m-batches of equal size, cut from the points in their order."""
+    import torch
+
+    from acutance.points import concatenate, m_batches
+
+    single = isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], torch.Tensor)
+    pairs: list[tuple[Any, torch.Tensor]] = [data] if single else list(data)  # type: ignore[list-item]
+    if not pairs:
+        raise UserError("data: there are no batches")
+    inputs, targets = concatenate(pairs)
+    size = len(targets) if whole else m or len(pairs[0][1])
+    return m_batches(inputs, targets, size)
+
+
+def run(
+    config: str | Path | Mapping[str, Any],
+    out: str | Path | None = None,
+    **options: Any,
+) -> Run:
+    """Run or resume a study; what ``acutance run`` does.
+
+    Args:
+        config: name of a preset, path of a YAML file, or a mapping.
+        out: run directory; ``runs/<name>`` by default.
+        options: ``device``, ``executor``, ``rerun``, ``limit``, ``quiet``, ``overrides`` as on the command line.
+
+    Returns:
+        The run, with its tables as DataFrames.
+
+    Raises:
+        UserError: for a mistake in the config.
+    """
+    from acutance.config import load_config
+    from acutance.harness import run_study
+
+    overrides = options.pop("overrides", {})
+    return run_study(load_config(config, overrides), out, **options)

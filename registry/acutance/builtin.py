@@ -1,0 +1,69 @@
+"""What the core itself registers: the targets, the scalings and the local executors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from acutance import hookimpl
+from acutance.hookspecs import Fail, Retry
+from acutance.measure import Cost, Estimate, Measure, Traits
+from acutance.spec import Spec
+
+if TYPE_CHECKING:
+    from acutance.numerics.draws import Streams
+    from acutance.surface import LossSurface
+
+
+class TargetSpec(Spec):
+    """Settings of a target: none; the split is part of the surface it is measured on."""
+
+
+class Error(Measure[TargetSpec]):
+    r"""Classification error, :math:`\frac1n \sum_i 1[\arg\max_k f_k(x_i) \ne y_i]`, or the split's own score."""
+
+    name = "error"
+    traits = Traits(level="dataset", larger_means="worse", symbol="error")
+
+    def evaluate(self, surface: LossSurface, spec: TargetSpec, rng: Streams) -> Estimate | float:
+        """Return the mean of the split's score."""
+        return float(surface.errors().double().mean())
+
+
+class Loss(Measure[TargetSpec]):
+    r"""Mean loss :math:`L_S(w^*)` over all points."""
+
+    name = "loss"
+    traits = Traits(level="dataset", larger_means="worse", symbol="L")
+
+    def evaluate(self, surface: LossSurface, spec: TargetSpec, rng: Streams) -> Estimate | float:
+        """Return the mean loss."""
+        return float(surface.loss())
+
+    def passes(self, spec: TargetSpec) -> Cost:
+        """One pass, shared with the error on the same split."""
+        return Cost(forwards=1)
+
+
+@hookimpl
+def register_measures() -> list[type]:
+    """Return the targets."""
+    return [Error, Loss]
+
+
+@hookimpl
+def register_scalings() -> dict[str, str]:
+    """Return the named strategies for c."""
+    return {"none": "acutance.scaling:none", "elementwise": "acutance.scaling:elementwise"}
+
+
+@hookimpl
+def register_executors() -> list[str]:
+    """Return the executors that need nothing but this machine."""
+    return ["acutance.executors:Serial", "acutance.executors:Processes"]
+
+
+@hookimpl(trylast=True)
+def on_cell_error(error: BaseException, microbatch: int) -> Retry | Fail:
+    """Halve the microbatch when memory ran out; everything else is a failure."""
+    out_of_memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+    return Retry(microbatch // 2) if out_of_memory and microbatch > 1 else Fail()

@@ -1,0 +1,159 @@
+"""Loading a user's checkpoint safely, with one sentence when it does not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acutance.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "last", "net", "weights")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the state dict of a .safetensors or .pt file; nothing in the file is executed.
+
+    A dict that wraps the state under a usual name (``state_dict``, ``model``, ``last`` ...) is unwrapped, and
+    the prefix ``module.`` of DataParallel is taken off.
+
+    Raises:
+        UserError: for a missing, truncated or hostile file, or one without tensors.
+    """
+    import torch
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "weights_only" in str(error) or "Unsupported" in text:
+            raise UserError(
+                f"{path}: holds more than tensors and was not opened",
+                "it could run code; save a plain state dict or safetensors",
+            ) from None
+        raise UserError(f"{path}: cannot be read as a checkpoint: {text}", "the file is damaged or truncated") from None
+    for name in WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
+            break
+    tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)} if isinstance(state, Mapping) else {}
+    if not tensors:
+        raise UserError(f"{path}: holds no tensors", "give a state dict")
+    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module:
+    """Copy a state dict into a model; every name and shape must fit.
+
+    Raises:
+        UserError: naming what is missing, unexpected or of another shape.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    shapes = [
+        f"{name} is {tuple(state[name].shape)}, the model has {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if missing or unexpected or shapes:
+        parts = [_some("missing", missing), _some("unexpected", unexpected), _some("shape", shapes)]
+        raise UserError(
+            f"{where}: does not fit the architecture: " + "; ".join(part for part in parts if part),
+            "it was saved from another architecture, or with another number of classes",
+        )
+    model.load_state_dict(dict(state))
+    return model.eval()
+
+
+def _some(kind: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return f"{kind}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Return a model by name.
+
+    Args:
+        name: ``package.module:function`` (called with the arguments), or ``timm:NAME``.
+        arguments: keyword arguments.
+
+    Raises:
+        UserError: when there is no such model, or it cannot be made.
+    """
+    from torch import nn
+
+    module, _, attribute = name.partition(":")
+    if module == "timm":
+        import timm
+
+        if not timm.is_model(attribute):
+            raise UserError(f"timm has no model '{attribute}'", "see timm.list_models()")
+        model: Any = timm.create_model(attribute, pretrained=False, **arguments)
+        return model.eval()  # type: ignore[no-any-return]
+    if not attribute:
+        raise UserError(f"model '{name}' is not understood", "write package.module:function, timm:NAME or POOL/ENTRY")
+    try:
+        model = getattr(import_module(module), attribute)(**arguments)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise UserError(f"model '{name}' cannot be made: {error}", "is the module importable from here?") from None
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model '{name}' gave {type(model).__name__}", "it must return a torch.nn.Module")
+    return model.eval()
+
+
+def read_arrays(path: Path) -> tuple[Tensor, Tensor]:
+    """Return (inputs, targets) of an .npz or .safetensors file with arrays inputs/targets, x/y or images/labels.
+
+    Raises:
+        UserError: for a file that is missing, unreadable or lacks these names.
+    """
+    import numpy as np
+    import torch
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    arrays: dict[str, Tensor]
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            arrays = load_file(path)
+        else:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+    except Exception as error:
+        raise UserError(f"{path}: cannot be read: {error}", "give .npz or .safetensors with plain arrays") from None
+    for x, y in (("inputs", "targets"), ("x", "y"), ("images", "labels")):
+        if x in arrays and y in arrays:
+            targets = arrays[y]
+            inputs = arrays[x] if not arrays[x].is_floating_point() else arrays[x].float()
+            return inputs, targets.float() if targets.is_floating_point() else targets.long()
+    raise UserError(f"{path}: has {sorted(arrays)}", "name the arrays inputs and targets")
+
+
+def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, Any]:
+    """Return {key: value} of ``key=value`` texts, values read as JSON where they are JSON."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"{option} {pair}: write key=value")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found

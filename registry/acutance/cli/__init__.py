@@ -1,0 +1,120 @@
+"""The command line: one file a verb, imported on use, so that help and lists answer at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from acutance import __version__
+from acutance.errors import UserError
+
+VERBS = {
+    "list": "What is installed, and from which distribution.",
+    "show": "One measure, pool, dataset ...: its doc, fields, formula, reference.",
+    "check": "Validate a study; print its cells, passes and memory, without running.",
+    "run": "Run or resume a study.",
+    "measure": "One measure on one checkpoint, without a config file.",
+    "results": "The tables of a run.",
+    "report": "Write the HTML page of a run again.",
+    "doctor": "Health of the installation and of its plugins.",
+}
+
+
+class Verbs(click.Group):
+    """Imports the file of a verb when the verb is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order of a study's life."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return the command of a verb."""
+        if name not in VERBS:
+            return None
+        command: click.Command = import_module(f"acutance.cli.{name}_").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest verb for an unknown one."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from acutance.errors import did_you_mean
+
+            raise click.UsageError(f"unknown verb '{args[0]}'; {did_you_mean(args[0], list(VERBS))}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="acutance")
+@click.option("--strict-plugins", is_flag=True, help="Exit with 3 when any plugin has a problem.")
+@click.option("--traceback", is_flag=True, help="Show the traceback of a user error.")
+@click.pass_context
+def cli(ctx: click.Context, strict_plugins: bool, traceback: bool) -> None:
+    """Does this measure, on this pool of models, predict which model generalizes?"""
+    ctx.obj = {"strict": strict_plugins, "traceback": traceback}
+    if ctx.invoked_subcommand != "doctor" and ctx.invoked_subcommand is not None and "--help" not in sys.argv:
+        report_problems(strict_plugins)
+
+
+def report_problems(strict: bool) -> None:
+    """Print one line for each plugin problem; under ``--strict-plugins`` end with 3."""
+    from acutance.plugins import catalog
+
+    problems = catalog().problems
+    for problem in problems:
+        click.echo(f"plugin problem: {problem}", err=True)
+    if problems and strict:
+        click.echo("see: acutance doctor", err=True)
+        raise SystemExit(3)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake prints its sentence and a hint, without a traceback."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        code: Any = cli.main(arguments, prog_name="acutance", standalone_mode=False)
+        raise SystemExit(code if isinstance(code, int) else 0)
+    except UserError as error:
+        if "--traceback" in arguments:
+            raise
+        click.echo(f"error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        raise SystemExit(2) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(2) from None
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted: what was computed is stored; the same command goes on from there", err=True)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # The reader of a pipe has gone (acutance list | head): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+def as_json(value: Any) -> None:
+    """Print a value as JSON for other programs; NaN is null."""
+    import json
+    import math
+
+    def plain(x: Any) -> Any:
+        if isinstance(x, float) and not math.isfinite(x):
+            return None if math.isnan(x) else str(x)
+        if isinstance(x, dict):
+            return {str(k): plain(v) for k, v in x.items()}
+        if isinstance(x, list | tuple):
+            return [plain(v) for v in x]
+        return x
+
+    click.echo(json.dumps(plain(value), indent=2, default=str))

@@ -1,0 +1,67 @@
+"""``acutance check``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from acutance.cli import as_json
+from acutance.config import Study, load_config
+from acutance.measure import Cost
+from acutance.members import members
+
+
+@click.command("check")
+@click.argument("config")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, e.g. surface.m=64.")
+@click.option("--limit", type=click.IntRange(1), help="At most this many models of each pool.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+def command(config: str, overrides: tuple[str, ...], limit: int | None, json_: bool) -> None:
+    """Validate CONFIG (a preset or a file) and print what it would compute, without running it."""
+    study = load_config(config, overrides)
+    about = estimate(study, limit)
+    if json_:
+        as_json(about)
+        return
+    click.echo(f"{config}: ok")
+    click.echo(f"  models           {about['models']}  ({', '.join(about['pools'])})")
+    click.echo(f"  definitions      {about['definitions']}  in {len(about['measures'])} measure families")
+    click.echo(f"  batches          {about['batches']} of m = {study.surface.m}")
+    click.echo(f"  cells            {about['cells']}  and {about['targets']} targets a model")
+    width = max(len(name) for name in about["measures"])
+    click.echo("  passes a model   (forwards / backwards / Hessian-vector products over one m-batch)")
+    for name, row in about["measures"].items():
+        click.echo(f"    {name:<{width}}  {row['forwards']:>8g} / {row['backwards']:>8g} / {row['hvps']:>6g}")
+    click.echo(f"  memory           weights + {about['vectors']} vectors of their size, besides activations")
+    for warning in study.warnings:
+        click.echo(f"note: {warning}")
+
+
+def estimate(study: Study, limit: int | None = None) -> dict[str, Any]:
+    """Return the size of a study, as JSON values; opens neither data nor models."""
+    models = members(study, limit)
+    batches = study.surface.points // study.surface.m
+    measures: dict[str, Cost] = {}
+    vectors = 0
+    for planned in study.measures:
+        instance = planned.item.target()
+        times = batches if planned.level == "batch" else 1
+        cost = instance.passes(planned.spec) * times
+        measures[planned.item.name] = measures.get(planned.item.name, Cost()) + cost
+        vectors = max(vectors, instance.vectors(planned.spec))
+    terms = {term[1:] for target in study.targets for term in target.terms}
+    terms |= {term[1:] for target, _ in study.admit for term in target.terms}
+    return {
+        "models": len(models),
+        "pools": [f"{pool.item.name}" for pool in study.pools],
+        "definitions": len(study.measures),
+        "batches": batches,
+        "cells": len(models) * len(study.measures),
+        "targets": len(terms),
+        "measures": {
+            name: {"forwards": c.forwards, "backwards": c.backwards, "hvps": c.hvps} for name, c in measures.items()
+        },
+        "vectors": vectors,
+        "warnings": list(study.warnings),
+    }

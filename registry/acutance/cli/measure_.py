@@ -1,0 +1,122 @@
+"""``acutance measure``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from acutance.cli import as_json
+from acutance.errors import UserError
+from acutance.plugins import catalog
+from acutance.spec import validate
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@click.command("measure")
+@click.argument("model")
+@click.option("--weights", type=click.Path(path_type=Path), help="Checkpoint: .safetensors, or .pt with tensors only.")
+@click.option("--arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Argument of the model's function.")
+@click.option("--data", required=True, help="File .npz/.safetensors with inputs and targets, or DATASET[:SPLIT].")
+@click.option("--measure", "measures", required=True, multiple=True, help="Name of a measure; may be given again.")
+@click.option("--set", "fields", multiple=True, metavar="KEY=VALUE", help="Setting of the measures, e.g. rho=0.002.")
+@click.option("--points", type=click.IntRange(1), help="Use this many points, classes in turn.")
+@click.option("-m", "m", type=click.IntRange(1), default=128, show_default=True, help="Examples in one m-batch.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Names the noise.")
+@click.option("--device", help="cpu, cuda ...")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="The model's own by default.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+def command(
+    model: str,
+    weights: Path | None,
+    arguments: tuple[str, ...],
+    data: str,
+    measures: tuple[str, ...],
+    fields: tuple[str, ...],
+    points: int | None,
+    m: int,
+    seed: int,
+    device: str | None,
+    dtype: str | None,
+    json_: bool,
+) -> int:
+    """Evaluate measures on one checkpoint.
+
+    MODEL is package.module:function, timm:NAME, or POOL/ENTRY of a pool (mnist_resnet/0 ...).
+    """
+    from acutance.checkpoints import load_state, make_model, parse_pairs, read_state
+
+    settings = parse_pairs(fields, "--set")
+    for name in measures:
+        # A mistake in a setting is told before anything is loaded.
+        validate(catalog().get("measures", name).Spec, settings, name)
+    inputs, targets = _data(data, points)
+    net = _pool_model(model) if "/" in model and ":" not in model else make_model(model, parse_pairs(arguments, "--arg"))
+    if weights is not None:
+        load_state(net, read_state(weights), str(weights))
+    found = _evaluate(net, (inputs, targets), measures, settings, m, seed, device, dtype)
+    if json_:
+        as_json({name: _row(e) for name, e in found.items()})
+    else:
+        for name, e in found.items():
+            error = f" ± {e.stderr:.2g}" if e.stderr is not None else ""
+            note = "" if e.status == "ok" else f"  {e.status}: {e.message}"
+            click.echo(f"{name}: {e.value:.6g}{error}  ({len(e.per_batch)} batches){note}")
+            for key, value in e.extras.items():
+                click.echo(f"    {key}: {value:.6g}" if isinstance(value, float) else f"    {key}: {value}")
+    return 0 if all(e.status == "ok" for e in found.values()) else 1
+
+
+def _evaluate(
+    net: nn.Module, data: tuple[Any, Tensor], measures: tuple[str, ...], settings: dict[str, Any], m: int,
+    seed: int, device: str | None, dtype: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    from acutance.api import measure
+
+    return {
+        name: measure(name, net, data, m=min(m, len(data[1])), seed=seed, device=device, dtype=dtype, **settings)
+        for name in measures
+    }
+
+
+def _row(e: Any) -> dict[str, Any]:
+    return {
+        "value": e.value, "stderr": e.stderr, "status": e.status.value, "message": e.message,
+        "per_batch": list(e.per_batch), "extras": dict(e.extras),
+        "cost": {"forwards": e.cost.forwards, "backwards": e.cost.backwards, "hvps": e.cost.hvps},
+    }  # fmt: skip
+
+
+def _data(source: str, points: int | None) -> tuple[Any, Tensor]:
+    """Open a file or a registered dataset's split, and keep the asked number of points."""
+    from acutance.checkpoints import read_arrays
+    from acutance.points import select
+    from acutance.surface import take_rows
+
+    path = Path(source)
+    if path.suffix in (".npz", ".safetensors"):
+        inputs, targets = read_arrays(path)
+    else:
+        name, _, split = source.partition(":")
+        opened = catalog().get("datasets", name)().open(split or "train")
+        inputs, targets = opened.inputs, opened.targets
+    if points is None:
+        return inputs, targets
+    chosen = select(targets, points, "first" if targets.is_floating_point() else "balanced")
+    return take_rows(inputs, chosen), targets[chosen]
+
+
+def _pool_model(name: str) -> nn.Module:
+    pool_name, _, entry_id = name.partition("/")
+    pool_type = catalog().get("pools", pool_name)
+    pool, spec = pool_type(), pool_type.Spec()
+    entries = {entry.id: entry for entry in pool.entries(spec)}
+    if entry_id not in entries:
+        raise UserError(f"pool '{pool_name}' has no model '{entry_id}'", "its models: " + ", ".join(list(entries)[:8]))
+    if pool.missing([entries[entry_id]], spec):
+        pool.build(entries[entry_id], spec)
+    model: nn.Module = pool.load(entries[entry_id], spec)
+    return model

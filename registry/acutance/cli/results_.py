@@ -1,0 +1,74 @@
+"""``acutance results``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from acutance.cli import as_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+
+@click.command("results")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--table", type=click.Choice(["correlations", "results", "models"]), default="correlations", show_default=True,
+    help="Which table.",
+)
+@click.option("--group", default="all", show_default=True, help="Subgroup, e.g. 'augment=1;mixup=0'.")
+@click.option("--all", "everything", is_flag=True, help="Every column and row, as CSV.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+def command(directory: Path, table: str, group: str, everything: bool, json_: bool) -> None:
+    """Print the tables of the run in DIRECTORY."""
+    from rich.console import Console
+
+    from acutance.outputs import read_csv
+
+    data = read_csv(directory / f"{table}.csv")
+    if json_:
+        as_json(data.to_dict(orient="records"))
+    elif everything or table != "correlations":
+        click.echo(data.to_csv(index=False), nl=False)
+    else:
+        print_summary(data, Console(), group)
+
+
+def print_summary(correlations: pd.DataFrame, console: Console, group: str = "all") -> None:
+    """Print tau with its interval: a row for each definition, a column for each target."""
+    from rich.table import Table
+
+    from acutance.analysis.labels import definition_label
+    from acutance.errors import UserError, did_you_mean
+
+    groups = list(dict.fromkeys(map(str, correlations["group"])))
+    if group not in groups:
+        raise UserError(f"--group: there is no group '{group}'", did_you_mean(group, groups))
+    chosen = correlations[correlations["group"] == group]
+    targets = list(dict.fromkeys(chosen["target"]))
+    for within, part in chosen.groupby("within", sort=False):
+        n = int(part["n"].max())
+        title = f"Kendall's tau-a with 95% interval, {within}, n = {n}" + ("" if group == "all" else f", {group}")
+        table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+        table.add_column("definition", no_wrap=True)
+        for target in targets:
+            table.add_column(target, justify="right", no_wrap=True)
+        labels = part.apply(definition_label, axis=1)
+        for label in dict.fromkeys(labels):
+            rows = part[labels == label].set_index("target")
+            table.add_row(label, *(_cell(rows.loc[t]) if t in rows.index else "" for t in targets))
+        console.print(table)
+    console.print("tau > 0: flatter models generalize better. * adjusted p < 0.05.", highlight=False)
+
+
+def _cell(row: pd.Series) -> str:
+    import math
+
+    if not math.isfinite(row["tau"]):
+        return "-"
+    interval = f" [{row['low']:+.2f}, {row['high']:+.2f}]" if math.isfinite(row["low"]) else ""
+    return f"{row['tau']:+.2f}{interval}" + ("*" if row["p_adjusted"] < 0.05 else " ")

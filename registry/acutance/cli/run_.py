@@ -1,0 +1,65 @@
+"""``acutance run``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from acutance.config import load_config
+
+
+@click.command("run")
+@click.argument("config")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory; runs/<name> by default.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, e.g. surface.m=64.")
+@click.option("--device", help="cpu, cuda, cuda:1 ...; the GPU when there is one.")
+@click.option("--executor", help="Replace the study's executor: serial, processes ...")
+@click.option(
+    "--rerun", type=click.Choice(["missing", "failed", "all"]), default="missing", show_default=True,
+    help="What to compute again.",
+)
+@click.option("--limit", type=click.IntRange(1), help="At most this many models of each pool.")
+@click.option("--no-report", is_flag=True, help="Write tables only.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def command(
+    config: str,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    device: str | None,
+    executor: str | None,
+    rerun: str,
+    limit: int | None,
+    no_report: bool,
+    quiet: bool,
+) -> int:
+    """Run or resume CONFIG, a preset or a YAML file; what is stored is never computed again."""
+    study = load_config(config, overrides)
+    from acutance.harness import run_study
+    from acutance.progress import Bars, Lines, Silent
+
+    console, start = Console(), time.monotonic()
+    options = dict(device=device, executor=executor, rerun=rerun, limit=limit, report=not no_report)
+    if quiet:
+        run = run_study(study, out, reporter=Silent(), **options)  # type: ignore[arg-type]
+    elif console.is_terminal:
+        with Bars(console) as bars:
+            run = run_study(study, out, reporter=bars, **options)  # type: ignore[arg-type]
+    else:
+        run = run_study(study, out, reporter=Lines(console), **options)  # type: ignore[arg-type]
+    if not quiet:
+        from acutance.cli.results_ import print_summary
+
+        print_summary(run.correlations, console)
+        admitted = int(run.models["admitted"].sum())
+        console.print(
+            f"\n{admitted} of {len(run.models)} models compared, {run.computed} cells computed in "
+            f"{time.monotonic() - start:.1f} s, {run.failed} without a number",
+            highlight=False,
+        )
+        console.print(f"tables: {run.directory}/results.csv, correlations.csv, models.csv", highlight=False)
+        if not no_report:
+            console.print(f"report: {run.report}", highlight=False)
+    return 1 if run.failed else 0

@@ -1,0 +1,331 @@
+"""From YAML to a study: everything validated, every sweep expanded, every mistake with its path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from acutance.errors import UserError, did_you_mean
+from acutance.plan import PlannedMeasure, expand_measures
+from acutance.plugins import Catalog, Item, Kind, catalog
+from acutance.spec import Spec, describe, validate
+from acutance.targets import Target, parse_target
+from acutance.yaml_io import parse_yaml, read_yaml
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class SurfaceConfig(_Section):
+    """Which points the loss surface is built on, and how it is evaluated."""
+
+    points: PositiveInt = 1024
+    """Number of points, cut into m-batches."""
+    m: PositiveInt = 128
+    """Examples in one m-batch: the m of m-sharpness."""
+    batches: Literal["partition"] = "partition"
+    """How batches are formed: the points cut in their order."""
+    split: str = "train"
+    """Split the points come from."""
+    select: Literal["balanced", "first"] = "balanced"
+    """balanced: classes in turn; first: file order."""
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    """Loss of the surface."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Arithmetic of the model; losses are always accumulated in float64."""
+    batch_norm: Literal["eval"] = "eval"
+    """Batch normalization uses its running statistics."""
+    parameters: str = "all"
+    """Free parameters: "all" or comma-separated patterns of names."""
+    microbatch: PositiveInt | None = None
+    """Examples in one pass; changes memory, never values or keys."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what enters a key besides the points themselves: only what is not the default."""
+        names = {"loss", "dtype", "batch_norm", "parameters"}
+        return self.model_dump(mode="json", include=names, exclude_defaults=True)
+
+
+class Bound(_Section):
+    """Limits of an admitted model's target."""
+
+    min: float | None = None
+    """Smallest admitted value."""
+    max: float | None = None
+    """Largest admitted value."""
+
+    def refusal(self, name: str, value: float | None) -> str:
+        """Return why a value is not admitted, or an empty string."""
+        if value is None or value != value:
+            return f"{name} is not known"
+        if self.max is not None and value > self.max:
+            return f"{name} {value:.4g} > {self.max:g}"
+        if self.min is not None and value < self.min:
+            return f"{name} {value:.4g} < {self.min:g}"
+        return ""
+
+
+class FiguresConfig(_Section):
+    """How models are drawn."""
+
+    colour: str | None = None
+    """Attribute that colours the points."""
+    marker: list[str] | str = []
+    """Attribute or attributes that choose the marker."""
+    size: str | None = None
+    """Attribute that sets the size."""
+
+
+class StudyFile(_Section):
+    """A study as written by its author; plugins' own sections are checked by the plugins' specs."""
+
+    format: Literal[1]
+    """Version of this file format."""
+    title: str = ""
+    """Headline of the report."""
+    seed: NonNegativeInt = 0
+    """Study seed: names all noise."""
+    requires: dict[str, str] = {}
+    """Distributions and versions this study needs, e.g. {acutance: ">=0.1"}."""
+    pools: list[dict[str, Any]] = Field(min_length=1)
+    """Model pools: name and the pool's own settings."""
+    dataset: dict[str, Any]
+    """Dataset: name and its own settings."""
+    surface: SurfaceConfig = SurfaceConfig()
+    """Points and batches."""
+    admit: dict[str, Bound] = {}
+    """Targets a model must meet to be compared; the others are listed as excluded."""
+    targets: list[str] = Field(default=["test_error"], min_length=1)
+    """What the measures are asked to predict."""
+    groups: list[str] = []
+    """Attributes whose values form subgroups."""
+    within: list[str]
+    """Models are compared only where these agree: architecture, train_set, pool or attributes; [] for all."""
+    measures: list[dict[str, Any]] = Field(min_length=1)
+    """Measures: name and settings; a list for a field sweeps it."""
+    executor: dict[str, Any] = {"name": "serial"}
+    """Where cells are computed."""
+    figures: FiguresConfig = FiguresConfig()
+    """How models are drawn."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A pool, dataset or executor with its validated settings."""
+
+    item: Item
+    spec: Spec
+
+    def job(self) -> dict[str, Any]:
+        """Return it as JSON values, for a worker."""
+        return {"name": self.item.id, "spec": self.spec.full()}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A validated study."""
+
+    name: str
+    file: StudyFile
+    resolved: dict[str, Any]
+    pools: tuple[Chosen, ...]
+    dataset: Chosen
+    executor: Chosen
+    measures: tuple[PlannedMeasure, ...]
+    targets: tuple[Target, ...]
+    admit: tuple[tuple[Target, Bound], ...] = ()
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def surface(self) -> SurfaceConfig:
+        """Points and batches."""
+        return self.file.surface
+
+    @property
+    def seed(self) -> int:
+        """Study seed."""
+        return self.file.seed
+
+
+def presets() -> dict[str, Path]:
+    """Return the studies that ship with the package, by name."""
+    folder = resources.files("acutance") / "presets"
+    found = (Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return {path.stem: path for path in sorted(found)}
+
+
+def load_config(
+    source: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    plugins: Catalog | None = None,
+) -> Study:
+    """Read and validate a study.
+
+    Args:
+        source: name of a preset, path of a YAML file, or the data itself.
+        overrides: ``{"surface.points": 256}`` or ``["surface.points=256"]``.
+        plugins: what is installed; this process's catalog by default.
+
+    Raises:
+        UserError: ``file: path: what is wrong``, for every mistake at once.
+    """
+    if isinstance(source, Mapping):
+        where, name, data = "config", str(source.get("title") or "study"), dict(source)
+    else:
+        path = _locate(source)
+        where, name, data = str(source), path.stem, read_yaml(path)
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: a study is a mapping of sections, got {type(data).__name__}")
+    data = _override(data, overrides, where)
+    return _Reader(where, plugins or catalog()).read(name, data)
+
+
+def _locate(source: str | Path) -> Path:
+    known = presets()
+    path = Path(source)
+    if str(source) in known and not path.is_file():
+        return known[str(source)]
+    if path.is_dir():
+        raise UserError(f"{source}: is a folder", "give a YAML file or the name of a preset")
+    if not path.is_file():
+        raise UserError(
+            f"'{source}' is neither a file nor a preset", did_you_mean(str(source), list(known))
+        )
+    return path
+
+
+def _override(data: dict[str, Any], overrides: Mapping[str, Any] | Sequence[str], where: str) -> dict[str, Any]:
+    """Return a copy with ``a.b.0.c=value`` applied."""
+    import copy
+
+    data = copy.deepcopy(data)
+    if not isinstance(overrides, Mapping):
+        pairs = {}
+        for text in overrides:
+            key, found, value = text.partition("=")
+            if not found:
+                raise UserError(f"--set {text}: write key=value", "for example surface.points=256")
+            pairs[key.strip()] = parse_yaml(value, f"--set {key.strip()}")
+        overrides = pairs
+    for key, value in overrides.items():
+        node: Any = data
+        *parents, last = key.split(".")
+        try:
+            for part in parents:
+                node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+            if isinstance(node, list):
+                node[int(last)] = value
+            else:
+                node[last] = value
+        except (ValueError, IndexError, TypeError, AttributeError):
+            raise UserError(f"{where}: --set {key}: there is no such place in the config") from None
+    return data
+
+
+class _Reader:
+    """Validates one study, collecting mistakes so that all of them are told at once."""
+
+    def __init__(self, where: str, plugins: Catalog) -> None:
+        self.where, self.plugins, self.mistakes = where, plugins, list[str]()
+        self.hints = list[str]()
+
+    def read(self, name: str, data: dict[str, Any]) -> Study:
+        try:
+            file = StudyFile.model_validate(data)
+        except ValidationError as error:
+            self.mistakes += describe(error, StudyFile)
+            self._refuse()
+            raise
+        self._check_requires(file.requires)
+        pools = [self._choose("pools", f"pools.{i}", section) for i, section in enumerate(file.pools)]
+        dataset = self._choose("datasets", "dataset", file.dataset)
+        executor = self._choose("executors", "executor", file.executor)
+        measures, mistakes, hints = expand_measures(file.measures, self.plugins)
+        self.mistakes += mistakes
+        self.hints += hints
+        if file.surface.m > file.surface.points:
+            self._wrong("surface.m", f"{file.surface.m} examples in a batch, but only {file.surface.points} points")
+        splits = tuple(dataset.item.target.splits) if dataset else ()
+        if dataset and file.surface.split not in splits:
+            self._wrong("surface.split", f"unknown split '{file.surface.split}'", did_you_mean(file.surface.split, splits))
+        targets = self._targets({f"targets.{i}": name for i, name in enumerate(file.targets)}, splits, dataset)
+        admit = self._targets({f"admit.{name}": name for name in file.admit}, splits, dataset)
+        self._refuse()
+        assert dataset and executor and all(pools)
+        resolved = file.model_dump(mode="json") | {
+            "pools": [{"name": p.item.id, **p.spec.full()} for p in pools if p],
+            "dataset": {"name": dataset.item.id, **dataset.spec.full()},
+            "executor": {"name": executor.item.id, **executor.spec.full()},
+        }
+        dropped = file.surface.points % file.surface.m
+        warnings = (
+            [f"surface: {dropped} of {file.surface.points} points do not fill a batch of {file.surface.m} and are dropped"]
+            if dropped
+            else []
+        )
+        return Study(
+            name, file, resolved, tuple(p for p in pools if p), dataset, executor, tuple(measures), tuple(targets),
+            tuple(zip(admit, file.admit.values(), strict=True)), warnings,
+        )  # fmt: skip
+
+    def _wrong(self, path: str, message: str, hint: str = "") -> None:
+        self.mistakes.append(f"{path}: {message}")
+        if hint:
+            self.hints.append(hint)
+
+    def _refuse(self) -> None:
+        if self.mistakes:
+            raise UserError("\n".join(f"{self.where}: {line}" for line in self.mistakes), " ".join(self.hints))
+
+    def _choose(self, kind: Kind, path: str, section: Mapping[str, Any]) -> Chosen | None:
+        settings = dict(section)
+        name = settings.pop("name", None)
+        if not isinstance(name, str):
+            self._wrong(f"{path}.name", "give the name of one of " + ", ".join(i.name for i in self.plugins.items(kind)))
+            return None
+        try:
+            item = self.plugins.find(kind, name)
+        except UserError as error:
+            self._wrong(f"{path}.name", error.message, error.hint)
+            return None
+        try:
+            return Chosen(item, validate(item.target.Spec, settings, path))
+        except UserError as error:
+            self.mistakes += error.message.split("; ")
+            return None
+
+    def _targets(self, names: Mapping[str, str], splits: tuple[str, ...], dataset: Chosen | None) -> list[Target]:
+        found = []
+        for path, name in names.items() if dataset else ():
+            try:
+                found.append(parse_target(name, splits))
+            except UserError as error:
+                self._wrong(path, error.message, error.hint)
+        return found
+
+    def _check_requires(self, requires: Mapping[str, str]) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+        for dist, wanted in requires.items():
+            if not re.fullmatch(r"[A-Za-z0-9._-]+", dist):
+                self._wrong(f"requires.{dist}", "is not the name of a distribution")
+                continue
+            try:
+                have = version(dist)
+                if not SpecifierSet(wanted).contains(have, prereleases=True):
+                    self._wrong(f"requires.{dist}", f"needs {wanted}, installed is {have}", f"pip install '{dist}{wanted}'")
+            except PackageNotFoundError:
+                self._wrong(f"requires.{dist}", "is not installed", f"pip install '{dist}{wanted}'")
+            except InvalidSpecifier:
+                self._wrong(f"requires.{dist}", f"'{wanted}' is not a version specifier, e.g. '>=1.2'")

@@ -1,0 +1,64 @@
+"""Datasets: the points on which surfaces are built and errors are measured."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from acutance.spec import Specified, SpecT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Inputs = Any  # a tensor, a dict of tensors, or a tuple of tensors; the first axis is the example
+
+
+def argmax_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return (n,) ones where the most likely class is not the target, zeros elsewhere."""
+    return (logits.argmax(dim=-1) != targets).to(logits.dtype)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Points of one kind.
+
+    Attributes:
+        inputs: tensor, dict of tensors or tuple of tensors, first axis n.
+        targets: (n,) class indices, or what the loss takes.
+        score: (logits, targets) -> (n,), 1 where the prediction is wrong, 0 where it is right.
+        description: one line for reports.
+    """
+
+    inputs: Inputs
+    targets: Tensor
+    score: Callable[[Tensor, Tensor], Tensor] = argmax_error
+    description: str = ""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+class Dataset(Specified[SpecT]):
+    """A named set of splits; subclass it, list ``splits``, write ``open``.
+
+    Attributes:
+        name: short name, unique within the distribution.
+        splits: the split names; ``train`` and ``test`` first, then the out-of-distribution ones.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    splits: tuple[str, ...] = ("train", "test")
+
+    def __init__(self, spec: SpecT | None = None) -> None:
+        self.spec: SpecT = spec if spec is not None else self.Spec()  # type: ignore[assignment]
+
+    @abstractmethod
+    def open(self, split: str) -> Split:
+        """Return the points of one split, in a fixed order, without augmentation.
+
+        Raises:
+            UserError: for a missing file or an unknown split.
+        """

@@ -1,0 +1,46 @@
+"""Errors a user can cause, and the outcomes a measure may declare instead of a number."""
+
+from __future__ import annotations
+
+
+class AcutanceWarning(UserWarning):
+    """Something a user should know, though the value is still what its definition says."""
+
+
+class UserError(ValueError):
+    """A mistake in a config, a file or an argument, told in one sentence.
+
+    Args:
+        message: what is wrong and where (file, YAML path, parameter).
+        hint: what to do about it; printed on a line of its own by the command line.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
+        return type(self), (self.message, self.hint)
+
+
+class Unsupported(Exception):
+    """Raised by a measure that is not defined on the given surface; recorded as a row, not as a failure."""
+
+
+def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """Return ``"did you mean 'x'?"`` for a near miss, else the list of what is known.
+
+    Args:
+        name: what was written.
+        known: what could have been meant.
+    """
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "known: " + ", ".join(sorted(known)) if known else "none is installed"

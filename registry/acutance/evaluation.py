@@ -1,0 +1,98 @@
+"""Evaluating measures safely: noise named, costs booked, failures turned into estimates, RNG untouched."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from acutance.errors import Unsupported, UserError
+from acutance.measure import Cost, Estimate, Measure, Status
+from acutance.numerics.draws import Streams
+from acutance.surface import LossSurface
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Leave every global random generator in the state it was in."""
+    import numpy as np
+
+    python, numpy_state, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def evaluate_family(
+    measure_id: str,
+    measure: Measure[Any],
+    surface: LossSurface,
+    specs: Sequence[Any],
+    *,
+    seed: int,
+    batch: int,
+    replicate: int = 0,
+    catch: bool = False,
+) -> list[Estimate]:
+    """Evaluate several specs of one measure on one surface.
+
+    Args:
+        measure_id: canonical id; names the noise.
+        measure: the instance.
+        surface: one model on one batch.
+        specs: settings; passes are shared between them where the measure knows how.
+        seed: study seed.
+        batch: index of the m-batch; names the noise.
+        replicate: index of the repetition; names the noise.
+        catch: turn an exception into a ``failed`` estimate, after trying the specs one by one.
+
+    Returns:
+        One estimate for each spec, in order; ``unsupported`` where the measure says so.
+
+    Raises:
+        Exception: whatever a measure raises, unless ``catch``.
+    """
+    rng = Streams(seed, surface.digest, batch, measure_id, replicate)
+
+    def attempt(some: Sequence[Any]) -> list[Estimate]:
+        before = surface.cost
+        with preserved_rng():
+            estimates = [Estimate.of(e) for e in measure.evaluate_many(surface, some, rng)]
+        if len(estimates) != len(some):
+            raise UserError(f"measure '{measure_id}' returned {len(estimates)} estimates for {len(some)} specs")
+        spent = surface.cost - before
+        if sum((e.cost for e in estimates), Cost()).units == 0 and spent.units:
+            estimates = [replace(e, cost=spent * (1 / len(some))) for e in estimates]
+        return estimates
+
+    try:
+        return attempt(specs)
+    except Unsupported as error:
+        if len(specs) == 1:
+            return [Estimate.without_value(Status.UNSUPPORTED, str(error))]
+    except Exception as error:
+        if not catch:
+            raise
+        if len(specs) == 1:
+            return [Estimate.without_value(Status.FAILED, reason(error))]
+    return [
+        evaluate_family(
+            measure_id, measure, surface, [spec], seed=seed, batch=batch, replicate=replicate, catch=catch
+        )[0]
+        for spec in specs
+    ]
+
+
+def reason(error: BaseException) -> str:
+    """Return one line that says what went wrong; a user's mistake already is one."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

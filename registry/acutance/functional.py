@@ -1,0 +1,251 @@
+"""A model as a function of its weights: evaluated at any point without ever writing to the model.
+
+Parameters and buffers are exchanged for other tensors during a call and put back afterwards, whatever
+happens in between. So the model's own tensors, flags and gradients are bitwise untouched.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from acutance.errors import UserError, did_you_mean
+
+Places = list[tuple[dict[str, Any], str]]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter in the flat vector; a tied one has several places in the model."""
+
+    name: str
+    kind: str
+    shape: torch.Size
+    numel: int
+    places: Places
+
+
+class FunctionalModel:
+    """Holds what is needed to call ``model`` with other weights.
+
+    Args:
+        model: any module; evaluated in evaluation mode.
+        device: where to evaluate; where the model is by default.
+        dtype: float32 or float64; the model's by default (bf16 and fp16 are evaluated in float32).
+
+    Attributes:
+        slots: the floating-point parameters, tied ones once, in the model's order.
+        w: (p,) flat copy of the weights.
+        notes: sentences a reader of the results should see.
+
+    Raises:
+        UserError: for sharded, meta, complex or non-finite parameters, or a model without parameters.
+    """
+
+    def __init__(
+        self, model: nn.Module, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        self.model = model
+        self.notes: list[str] = []
+        named = _unique_parameters(model)
+        if not named:
+            raise UserError("the model has no floating-point parameters")
+        self.device = torch.device(device) if device is not None else named[0][1].device
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"device '{self.device}' is not available", "use device 'cpu'")
+        self.dtype = dtype or self._own_dtype(named)
+        if self.dtype not in (torch.float32, torch.float64):
+            raise UserError(f"dtype {self.dtype} is not supported", "choose float32 or float64")
+        places = _places(model, [parameter for _, parameter in named])
+        kinds = {id(p): type(m).__name__ for m in model.modules() for p in m._parameters.values() if p is not None}
+        self.slots = [
+            Slot(name, kinds.get(id(p), "Parameter"), p.shape, p.numel(), places[i])
+            for i, (name, p) in enumerate(named)
+        ]
+        with torch.no_grad():
+            self.w = torch.cat(
+                [p.detach().to(self.device, self.dtype).reshape(-1) for _, p in named]
+            ).contiguous()
+        self._refuse_nonfinite()
+        self._buffers = [
+            (module._buffers, name, self._cast(buffer.detach().clone()))
+            for module in model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        self._recurrent = [m for m in model.modules() if hasattr(m, "_flat_weights_names")]
+        self._modules = list(model.modules())
+
+    def _own_dtype(self, named: Sequence[tuple[str, Tensor]]) -> torch.dtype:
+        dtypes = {p.dtype for _, p in named}
+        low = dtypes - {torch.float32, torch.float64}
+        if low:
+            names = ", ".join(sorted(str(d).removeprefix("torch.") for d in low))
+            self.notes.append(f"weights stored in {names} are evaluated in float32")
+        return torch.float64 if dtypes == {torch.float64} else torch.float32
+
+    def _refuse_nonfinite(self) -> None:
+        if bool(torch.isfinite(self.w).all()):
+            return
+        for slot, piece in zip(self.slots, self.w.split([s.numel for s in self.slots]), strict=True):
+            if not bool(torch.isfinite(piece).all()):
+                bad = int((~torch.isfinite(piece)).sum())
+                raise UserError(
+                    f"parameter '{slot.name}' has {bad} non-finite value(s)",
+                    "the checkpoint is damaged or its training diverged",
+                )
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+
+    def cast_inputs(self, inputs: Any) -> Any:
+        """Return inputs on the device, floating-point ones in the dtype; keeps dicts and tuples."""
+        if isinstance(inputs, Tensor):
+            return self._cast(inputs.detach())
+        if isinstance(inputs, Mapping):
+            return {key: self.cast_inputs(value) for key, value in inputs.items()}
+        if isinstance(inputs, tuple | list):
+            return tuple(self.cast_inputs(value) for value in inputs)
+        return inputs
+
+    def __call__(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
+        """Return the model's logits with one flat piece, (numel,), for every slot in order."""
+        with self._exchanged(pieces):
+            if isinstance(inputs, Mapping):
+                output = self.model(**inputs)
+            elif isinstance(inputs, tuple):
+                output = self.model(*inputs)
+            else:
+                output = self.model(inputs)
+        return _logits(output)
+
+    @contextmanager
+    def _exchanged(self, pieces: Sequence[Tensor]) -> Iterator[None]:
+        saved: list[tuple[dict[str, Any], str, Any]] = []
+        training = [module for module in self._modules if module.training]
+        flat_weights = [(module, module._flat_weights) for module in self._recurrent]
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+        try:
+            # The fused inference path of TransformerEncoderLayer rounds differently from the one with gradients.
+            torch.backends.mha.set_fastpath_enabled(False)
+            for module in training:
+                module.training = False
+            for slot, piece in zip(self.slots, pieces, strict=True):
+                tensor = piece.view(slot.shape)
+                for table, name in slot.places:
+                    saved.append((table, name, table[name]))
+                    table[name] = tensor
+            for table, name, buffer in self._buffers:
+                saved.append((table, name, table[name]))
+                table[name] = buffer
+            for module in self._recurrent:
+                module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+            yield
+        finally:
+            self._restore(saved, training, flat_weights, fast_path)
+
+    @staticmethod
+    def _restore(
+        saved: list[tuple[dict[str, Any], str, Any]],
+        training: list[nn.Module],
+        flat_weights: list[tuple[Any, Any]],
+        fast_path: bool,
+    ) -> None:
+        """Put everything back; a Ctrl-C that arrives meanwhile is raised only when all of it is back."""
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                for table, name, tensor in reversed(saved):
+                    table[name] = tensor
+                for module in training:
+                    module.training = True
+                for recurrent, weights in flat_weights:
+                    recurrent._flat_weights = weights
+                torch.backends.mha.set_fastpath_enabled(fast_path)
+                break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+    def select(self, pattern: str) -> list[int]:
+        """Return the indices of the slots that a pattern names.
+
+        Args:
+            pattern: ``all``, or comma-separated shell patterns of parameter names, ``!`` in front to leave out.
+
+        Raises:
+            UserError: for a pattern that matches nothing.
+        """
+        parts = [part.strip() for part in pattern.split(",") if part.strip()]
+        names = [slot.name for slot in self.slots]
+        wanted = [part for part in parts if not part.startswith("!")]
+        chosen: set[str] = set() if wanted else set(names)
+        for part in wanted:
+            found = names if part == "all" else fnmatch.filter(names, part)
+            if not found:
+                raise UserError(f"parameters: '{part}' matches no parameter", did_you_mean(part, names[:50]))
+            chosen.update(found)
+        for part in parts:
+            if part.startswith("!"):
+                found = fnmatch.filter(names, part[1:])
+                if not found:
+                    raise UserError(f"parameters: '{part}' leaves out no parameter", did_you_mean(part[1:], names[:50]))
+                chosen.difference_update(found)
+        if not chosen:
+            raise UserError(f"parameters: '{pattern}' leaves no parameter free")
+        return [i for i, name in enumerate(names) if name in chosen]
+
+
+def _unique_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Floating-point parameters by name; those that share storage and layout are tied and come once."""
+    found: dict[Any, tuple[str, Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        kind = type(parameter).__name__
+        if kind in ("DTensor", "FlatParameter", "ShardedTensor") or type(parameter.data).__name__ == "DTensor":
+            raise UserError(f"parameter '{name}' is sharded ({kind})", "gather the model on one device first")
+        if parameter.is_meta or isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise UserError(f"parameter '{name}' has no values", "load the weights before measuring")
+        if parameter.is_complex():
+            raise UserError(f"parameter '{name}' is complex", "only real weights are supported")
+        if parameter.is_floating_point() and parameter.numel():
+            found.setdefault(_storage(parameter), (name, parameter))
+    return list(found.values())
+
+
+def _storage(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def _places(model: nn.Module, parameters: Sequence[Tensor]) -> list[Places]:
+    """For every parameter, each (table, name) under which some module holds it."""
+    index = {_storage(p): i for i, p in enumerate(parameters)}
+    places: list[Places] = [[] for _ in parameters]
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_floating_point() and parameter.numel():
+                places[index[_storage(parameter)]].append((module._parameters, name))
+    return places
+
+
+def _logits(output: Any) -> Tensor:
+    """Return the logits of what a model returned: a tensor, ``.logits``, ``["logits"]`` or the first of a tuple."""
+    if isinstance(output, Tensor):
+        return output
+    if hasattr(output, "logits"):
+        output = output.logits
+    elif isinstance(output, Mapping) and "logits" in output:
+        output = output["logits"]
+    elif isinstance(output, tuple | list) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        raise UserError(
+            f"the model returned {type(output).__name__}", "it must return logits or an object with .logits"
+        )
+    return output

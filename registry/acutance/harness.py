@@ -1,0 +1,404 @@
+"""The driver: make what is missing, measure targets, admit, measure, and write down everything as it comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from acutance.config import Chosen, Study
+from acutance.environment import environment
+from acutance.errors import UserError
+from acutance.executors import Executor
+from acutance.measure import Estimate, Status
+from acutance.members import Member, PlannedCell, job_cell, measure_cells, members, target_cells
+from acutance.plugins import catalog
+from acutance.progress import Reporter, Silent
+from acutance.store import PartRow, Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from acutance.pointsets import PointSets
+
+Rerun = Literal["missing", "failed", "all"]
+RETRIES = 2  # how often a job goes to another worker after its worker died
+
+
+@dataclass
+class Run:
+    """A finished run: its folder and its tables.
+
+    Attributes:
+        directory: where everything was written.
+        models: one row a model: attributes, targets, whether it was admitted and why not.
+        results: one row a cell.
+        correlations: one row a definition, target, level of ``within`` and group.
+        failed: number of cells without a value for a reason other than "unsupported".
+        computed: number of cells computed by this call; 0 when everything was there.
+    """
+
+    directory: Path
+    models: pd.DataFrame
+    results: pd.DataFrame
+    correlations: pd.DataFrame
+    failed: int
+    computed: int
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.directory / "report.html"
+
+
+def run_study(
+    study: Study,
+    out: str | Path | None = None,
+    *,
+    device: str | None = None,
+    executor: str | None = None,
+    rerun: Rerun = "missing",
+    limit: int | None = None,
+    reporter: Reporter | None = None,
+    report: bool = True,
+) -> Run:
+    """Run or resume a study and write its folder.
+
+    Args:
+        study: from ``load_config``.
+        out: run directory, ``runs/<name>`` by default.
+        device: where models are evaluated; the GPU when there is one.
+        executor: name of an executor that replaces the study's.
+        rerun: ``missing`` computes what has no row, ``failed`` also what failed, ``all`` everything.
+        limit: at most this many models of each pool.
+        reporter: told of progress.
+        report: whether to draw figures and write the page.
+
+    Raises:
+        UserError: for what a user can mend.
+        KeyboardInterrupt: after everything computed so far has been stored.
+    """
+    directory = Path(out) if out is not None else Path("runs") / study.name
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {directory}: cannot be made: {error}", "choose a folder you may write to") from None
+    if executor is not None:
+        item = catalog().find("executors", executor)
+        chosen = Chosen(item, item.target.Spec())
+    else:
+        chosen = study.executor
+    store = Store(directory / "acutance.db")
+    try:
+        driver = Driver(study, store, chosen, device, rerun, limit, reporter or Silent())
+        return driver.run(directory, report)
+    finally:
+        store.close()
+
+
+class Driver:
+    """One run of one study."""
+
+    def __init__(
+        self,
+        study: Study,
+        store: Store,
+        executor: Chosen,
+        device: str | None,
+        rerun: Rerun,
+        limit: int | None,
+        reporter: Reporter,
+    ) -> None:
+        self.study, self.store, self.rerun, self.reporter = study, store, rerun, reporter
+        self.plugins = catalog()
+        self.executor_choice = executor
+        self.members = members(study, limit)
+        self.device = device
+        self.done: dict[str, tuple[str, dict[str, Any], Estimate]] = store.cells()
+        self.parts: dict[str, Estimate] = store.parts()
+        self.known_models = store.models()
+        self.fresh: set[str] = set()  # keys computed by this run
+        self.run_id = 0
+
+    # -- the whole ----------------------------------------------------------------------------------
+
+    def run(self, directory: Path, report: bool) -> Run:
+        from acutance.outputs import write_outputs
+
+        study = self.study
+        env = environment(self.plugins)
+        self.run_id = self.store.start_run(study.resolved, env)
+        (directory / "config.yaml").write_text(yaml.safe_dump(study.resolved, sort_keys=False))
+        (directory / "environment.json").write_text(json.dumps(env, indent=2) + "\n")
+        for note in (*study.warnings, *self.store.notes):
+            self.reporter.say(f"note: {note}")
+        hooks = self.plugins.manager.hook
+        hooks.on_run_start(config=study.resolved, directory=str(directory))
+        executor: Executor[Any] = self.executor_choice.item.target(self.executor_choice.spec)
+        try:
+            with executor:
+                self._build(executor)
+                sets = self._open_points()
+                targets = target_cells(study, self.plugins, sets)
+                self._recognise()
+                self._compute(executor, sets, self.members, targets, "targets")
+                self._admit(targets)
+                admitted = [member for member in self.members if not member.reason]
+                cells = measure_cells(study, sets)
+                self._compute(executor, sets, admitted, cells, "measures")
+        except BaseException as error:
+            self.store.end_run(self.run_id, "interrupted" if isinstance(error, KeyboardInterrupt) else "error")
+            raise
+        run = write_outputs(self, directory, targets, cells, report)
+        self.store.end_run(self.run_id, "failed" if run.failed else "done")
+        hooks.on_run_end(directory=str(directory), summary={"failed": run.failed, "computed": run.computed})
+        return run
+
+    def _open_points(self) -> PointSets:
+        from acutance.pointsets import PointSets
+
+        dataset = self.study.dataset
+        return PointSets(dataset.item.target(dataset.spec), self.study.surface)
+
+    def _device(self) -> str:
+        if self.device is None:
+            import torch
+
+            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        return self.device
+
+    # -- making models ------------------------------------------------------------------------------
+
+    def _build(self, executor: Executor[Any]) -> None:
+        """Make what pools train on first use, the longest first."""
+        waiting: list[tuple[float, Member]] = []
+        for pool in self.study.pools:
+            instance = pool.item.target()
+            mine = {m.entry.id: m for m in self.members if m.pool is pool}
+            missing = instance.missing([m.entry for m in mine.values()], pool.spec)
+            waiting += [(instance.build_cost(entry, pool.spec), mine[entry.id]) for entry in missing]
+        if not waiting:
+            return
+        waiting.sort(key=lambda pair: -pair[0])
+        self.reporter.stage("training models", sum(cost for cost, _ in waiting), len(waiting))
+        jobs = {
+            str(i): {
+                "id": str(i), "kind": "build", "pool": member.pool.job(), "entry": member.entry.model_dump(mode="json"),
+            }
+            for i, (_, member) in enumerate(waiting)
+        }  # fmt: skip
+        for outcome in self._outcomes(executor, jobs):
+            cost, member = waiting[int(outcome["job"])]
+            if outcome["kind"] == "failed":
+                member.broken, member.reason = True, f"could not be made: {outcome['message']}"
+                self.reporter.say(f"{member.label}: {member.reason}")
+            self.reporter.advance(cost, 1)
+
+    # -- cells --------------------------------------------------------------------------------------
+
+    def _recognise(self) -> None:
+        """Take the key of every model whose file is the one that was hashed before."""
+        for member in self.members:
+            known = self.known_models.get((member.pool.item.id, member.entry.id))
+            if known and member.source and known[1] == self._source(member):
+                member.key, member.parameters = known[0], known[2]
+
+    @staticmethod
+    def _source(member: Member) -> str:
+        return f"{member.entry.architecture}|{member.source}"
+
+    def _is_done(self, cell: PlannedCell, key: str) -> bool:
+        if self.rerun == "all" and key not in self.fresh:
+            return False
+        found = self.done.get(key)
+        if found is None or (found[0] == "failed" and self.rerun == "failed" and key not in self.fresh):
+            return False
+        spec = cell.planned.spec.full()
+        changed = [name for name, value in found[1].items() if name in spec and spec[name] != value]
+        if changed:
+            raise UserError(
+                f"the default of '{changed[0]}' of measure '{cell.planned.item.id}' has changed since the stored "
+                "results were computed, but the measure's version has not",
+                "its author must raise the version; use another --out meanwhile",
+            )
+        return True
+
+    def _missing(self, member: Member, cells: Sequence[PlannedCell]) -> list[tuple[int, list[int]]]:
+        """Return (index of the cell, batches without a value) for what must be computed."""
+        missing = []
+        for i, cell in enumerate(cells):
+            batches = list(range(len(cell.digests)))
+            if member.key is not None:
+                if self._is_done(cell, cell.key(self.study, member.key)):
+                    continue
+                if self.rerun == "missing":
+                    batches = [b for b in batches if cell.part_key(self.study, member.key, b) not in self.parts]
+                if not batches:
+                    # All parts were stored by runs with other batches: only their mean is missing.
+                    self.store.put_cells([self._finish(cell, member.key)])
+                    continue
+            missing.append((i, batches))
+        return missing
+
+    def _compute(
+        self,
+        executor: Executor[Any],
+        sets: PointSets,
+        chosen: Iterable[Member],
+        cells: Sequence[PlannedCell],
+        stage: str,
+    ) -> None:
+        """Send one job a model with its missing cells, and store what comes back."""
+        work = [(member, missing) for member in chosen if not member.broken and (missing := self._missing(member, cells))]
+        if not work:
+            return
+        costs = [self._cost(cells, missing, sets) for _, missing in work]
+        self.reporter.stage(stage, sum(costs), sum(len(missing) for _, missing in work))
+        jobs: dict[str, dict[str, Any]] = {}
+        of_job: dict[str, Member] = {}
+        for i, (member, missing) in enumerate(work):
+            jobs[str(i)] = {
+                "id": str(i),
+                "kind": "evaluate",
+                "pool": member.pool.job(),
+                "entry": member.entry.model_dump(mode="json"),
+                "dataset": self.study.dataset.job(),
+                "surface": self.study.surface.model_dump(mode="json"),
+                "seed": self.study.seed,
+                "device": self._device(),
+                "cells": [job_cell(index, cells[index], batches) for index, batches in missing],
+            }
+            of_job[str(i)] = member
+        for outcome in self._outcomes(executor, jobs):
+            member = of_job[outcome["job"]]
+            if outcome["kind"] == "model":
+                self._meet(member, outcome)
+            elif outcome["kind"] == "parts":
+                self._take(member, cells, jobs[outcome["job"]], outcome, sets)
+            elif outcome["kind"] == "failed":
+                self._fail(member, cells, jobs[outcome["job"]], outcome)
+            self.plugins.manager.hook.on_outcome(outcome=outcome)
+
+    def _cost(self, cells: Sequence[PlannedCell], missing: list[tuple[int, list[int]]], sets: PointSets) -> float:
+        return sum(self._units(cells[i], sets) * len(batches) for i, batches in missing)
+
+    def _units(self, cell: PlannedCell, sets: PointSets) -> float:
+        examples = len(sets.split(cell.split)) if cell.whole else self.study.surface.m
+        return cell.cost(self.study.surface.m, examples).units
+
+    def _outcomes(self, executor: Executor[Any], jobs: dict[str, dict[str, Any]]) -> Iterable[dict[str, Any]]:
+        """Yield outcomes; a job whose worker died goes to another one, a bounded number of times."""
+        waiting = list(jobs.values())
+        for attempt in range(RETRIES + 1):
+            lost = []
+            for text in executor.run(json.dumps(job) for job in waiting):
+                outcome = json.loads(text)
+                if outcome["kind"] != "lost":
+                    yield outcome
+                elif attempt < RETRIES:
+                    self.reporter.say(f"{outcome['message']}; its job starts again")
+                    lost.append(self._remaining(jobs[outcome["job"]]))
+                else:
+                    hint = "out of memory? try fewer workers or a smaller surface.microbatch"
+                    yield {"kind": "failed", "job": outcome["job"], "message": f"{outcome['message']} ({hint})"}
+            waiting = [job for job in lost if job["kind"] == "build" or job["cells"]]
+            if not waiting:
+                return
+
+    @staticmethod
+    def _remaining(job: dict[str, Any]) -> dict[str, Any]:
+        """Return a job without the batches that have been stored."""
+        if job["kind"] != "build":
+            job["cells"] = [cell for cell in job["cells"] if cell["batches"]]
+        return job
+
+    def _meet(self, member: Member, outcome: dict[str, Any]) -> None:
+        member.key, member.parameters = outcome["key"], outcome["parameters"]
+        for note in outcome["notes"]:
+            self.reporter.say(f"{member.label}: {note}")
+        description = member.entry.model_dump(mode="json")
+        self.store.put_model(
+            member.pool.item.id, member.entry.id, outcome["key"], self._source(member), description, member.parameters
+        )
+
+    def _take(
+        self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any], sets: PointSets
+    ) -> None:
+        """Store one batch of one family, with the cells it completes, in one transaction."""
+        assert member.key is not None
+        batch, rows, finished = outcome["batch"], [], []
+        waiting = {cell["index"]: cell["batches"] for cell in job["cells"]}
+        work = 0.0
+        for index, value, stderr, status, message, extras in outcome["parts"]:
+            cell = cells[index]
+            estimate = Estimate(value, stderr, Status(status), message, (), extras)
+            key, part_key = cell.key(self.study, member.key), cell.part_key(self.study, member.key, batch)
+            rows.append(PartRow(part_key, key, batch, estimate))
+            self.parts[part_key] = estimate
+            waiting[index].remove(batch)
+            work += self._units(cell, sets)
+            if not waiting[index]:
+                finished.append(self._finish(cell, member.key))
+        forwards, backwards, hvps = outcome["cost"]
+        attempt = {
+            "run": self.run_id, "model": member.key, "measure": outcome["measure"], "split": outcome["split"],
+            "batch": batch, "cells": len(rows), "device": outcome["device"], "seconds": outcome["seconds"],
+            "forwards": forwards, "backwards": backwards, "hvps": hvps, "error": "",
+        }  # fmt: skip
+        self.store.put_parts(rows, attempt, finished)
+        self.reporter.advance(work, len(finished))
+
+    def _finish(self, cell: PlannedCell, model: str) -> tuple[Any, Estimate]:
+        """Return the cell's row and the mean of its parts."""
+        parts = [self.parts[cell.part_key(self.study, model, b)] for b in range(len(cell.digests))]
+        estimate, row = Estimate.mean(parts), cell.row(self.study, model)
+        state = "failed" if estimate.status is Status.FAILED else "done"
+        self.done[row.key] = (state, dict(row.spec), estimate)
+        self.fresh.add(row.key)
+        return row, estimate
+
+    def _fail(
+        self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]
+    ) -> None:
+        """A whole job failed: its remaining cells are failures with a reason, if the model is known at all."""
+        message = outcome["message"]
+        self.reporter.say(f"{member.label}: {message}")
+        if member.key is None:
+            member.broken, member.reason = True, message
+            return
+        rows = []
+        for cell in job["cells"]:
+            if cell["batches"]:
+                estimate = Estimate.without_value(Status.FAILED, message)
+                row = cells[cell["index"]].row(self.study, member.key)
+                self.done[row.key] = ("failed", dict(row.spec), estimate)
+                self.fresh.add(row.key)
+                rows.append((row, estimate))
+        self.store.put_cells(rows)
+
+    # -- admission ----------------------------------------------------------------------------------
+
+    def _admit(self, cells: Sequence[PlannedCell]) -> None:
+        from acutance.outputs import target_value
+
+        for member in self.members:
+            if member.broken:
+                continue
+            reasons = [
+                bound.refusal(target.name, target_value(self, member, target, cells)) for target, bound in self.study.admit
+            ]
+            member.reason = "; ".join(reason for reason in reasons if reason)
+        admitted = sum(not member.reason for member in self.members)
+        if self.study.admit:
+            self.reporter.say(f"admitted {admitted} of {len(self.members)} models")
+        if not admitted:
+            raise UserError(
+                "no model is admitted: " + "; ".join(f"{m.label}: {m.reason}" for m in self.members[:3]),
+                "loosen 'admit' in the config or check the models",
+            )
+
+

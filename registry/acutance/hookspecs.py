@@ -1,0 +1,89 @@
+"""The hooks a plugin may implement; every argument is passed by name, so a hook may take a subset of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from acutance.dataset import Dataset
+    from acutance.executors import Executor
+    from acutance.measure import Measure
+    from acutance.pool import ModelPool
+
+hookspec = pluggy.HookspecMarker("acutance")
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Answer to ``on_cell_error``: evaluate again with at most this many examples in a pass."""
+
+    microbatch: int
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Answer to ``on_cell_error``: record the cells as unsupported, with this reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Answer to ``on_cell_error``: record the cells as failed."""
+
+
+@hookspec
+def register_measures() -> Iterable[type[Measure[Any]] | str]:  # type: ignore[empty-body]
+    """Return measure classes, or ``"module:Class"`` strings that are imported when first looked up."""
+
+
+@hookspec
+def register_pools() -> Iterable[type[ModelPool[Any]] | str]:  # type: ignore[empty-body]
+    """Return model pool classes, or ``"module:Class"`` strings."""
+
+
+@hookspec
+def register_datasets() -> Iterable[type[Dataset[Any]] | str]:  # type: ignore[empty-body]
+    """Return dataset classes, or ``"module:Class"`` strings."""
+
+
+@hookspec
+def register_executors() -> Iterable[type[Executor] | str]:  # type: ignore[empty-body]
+    """Return executor classes, or ``"module:Class"`` strings."""
+
+
+@hookspec
+def register_scalings() -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Return ``{name: "module:function"}``: functions of a surface giving the vector c, (p,) or None for ones."""
+
+
+@hookspec
+def on_run_start(config: Mapping[str, Any], directory: str) -> None:
+    """Called in the driver once the plan is made and before the first cell is computed."""
+
+
+@hookspec
+def on_outcome(outcome: Mapping[str, Any]) -> None:
+    """Called in the driver for every outcome a worker sends, after it has been stored."""
+
+
+@hookspec
+def on_run_end(directory: str, summary: Mapping[str, Any]) -> None:
+    """Called in the driver when everything has been written."""
+
+
+@hookspec(firstresult=True)
+def on_cell_error(  # type: ignore[empty-body]
+    error: BaseException, measure: str, microbatch: int
+) -> Retry | Skip | Fail | None:
+    """Decide in the worker what becomes of cells whose evaluation raised; the first answer counts.
+
+    Args:
+        error: what was raised.
+        measure: canonical id of the measure.
+        microbatch: examples in one pass when it was raised.
+    """

@@ -1,0 +1,122 @@
+r"""From logits to losses: cross-entropy, squared error, or a user's own function; logit normalization.
+
+Everything from the logits on is done in float64: near an interpolating minimum the loss is a small
+difference of large logits, and sharpness is a small difference of losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acutance.errors import Unsupported, UserError, did_you_mean
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+NormScale = Literal["paper", "released"]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    r"""Return :math:`-\log \mathrm{softmax}(f)_y`, (n,), for logits (n, K) and class indices (n,)."""
+    return F.cross_entropy(logits, targets, reduction="none")
+
+
+def mse(logits: Tensor, targets: Tensor) -> Tensor:
+    r"""Return :math:`\sum_k (f_k - y_k)^2`, (n,), for outputs and targets of the same size per example."""
+    difference = logits.reshape(len(logits), -1) - targets.reshape(len(targets), -1)
+    return difference.square().sum(dim=1)
+
+
+PER_EXAMPLE: dict[str, LossFunction] = {"cross_entropy": cross_entropy, "mse": mse}
+
+
+def normalize_logits(logits: Tensor) -> Tensor:
+    r"""Return logits divided by their standard deviation over the classes (the paper's Eq. 5).
+
+    .. math:: \tilde f = f \Big/ \sqrt{\tfrac1K \sum_k (f_k - \bar f)^2}
+
+    Constant logits carry no direction: their normalized value and gradient are taken as those of the
+    constant, not as 0/0.
+
+    Args:
+        logits: (n, K), K >= 2.
+
+    Raises:
+        Unsupported: for one output.
+    """
+    if logits.shape[-1] < 2:
+        raise Unsupported("logit normalization needs at least two classes: expand a single logit to (0, f)")
+    variance = logits.var(dim=-1, correction=0, keepdim=True)
+    constant = variance == 0
+    return torch.where(constant, logits, logits / torch.where(constant, 1.0, variance).sqrt())
+
+
+class LossHead:
+    """Turns logits into losses.
+
+    Args:
+        loss: ``cross_entropy``, ``mse``, or a function of (logits, targets) giving the 0-d mean loss.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+
+    def __init__(self, loss: str | LossFunction) -> None:
+        if not callable(loss) and loss not in PER_EXAMPLE:
+            raise UserError(f"loss: unknown loss '{loss}'", did_you_mean(str(loss), list(PER_EXAMPLE)))
+        self.loss = loss
+        self.classifies = loss == "cross_entropy"
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return per-example losses, (n,) float64."""
+        if not callable(self.loss):
+            return PER_EXAMPLE[self.loss](logits.double(), _as_targets(targets))
+        rows = [self.loss(logits[i : i + 1], targets[i : i + 1]) for i in range(len(logits))]
+        return torch.stack([row.double() for row in rows])
+
+    def mean(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the 0-d float64 mean loss."""
+        if not callable(self.loss):
+            return self.losses(logits, targets).mean()
+        value = self.loss(logits, targets)
+        if not isinstance(value, Tensor) or value.dim() != 0:
+            raise UserError("loss: your function must return a 0-d tensor, the mean loss over the examples")
+        return value.double()
+
+    def check(self, logits: Tensor, rows: int, targets: Tensor) -> None:
+        """Refuse outputs and labels that do not fit together.
+
+        Args:
+            logits: the model's answer to the first ``rows`` examples.
+            rows: how many examples it was given.
+            targets: all targets, (n,).
+
+        Raises:
+            UserError: for a wrong number of rows, or labels outside the classes.
+        """
+        shape = tuple(logits.shape)
+        if logits.dim() == 0 or len(logits) != rows:
+            raise UserError(
+                f"the model returned logits of shape {shape} for {rows} examples", "the first axis must be the example"
+            )
+        if not self.classifies:
+            return
+        if logits.dim() != 2:
+            raise UserError(f"cross_entropy needs logits of shape (n, K), got {shape}")
+        if targets.is_floating_point() or targets.dim() != 1:
+            raise UserError(
+                f"cross_entropy needs integer class labels of shape (n,), got {targets.dtype} {tuple(targets.shape)}"
+            )
+        low, high, classes = int(targets.min()), int(targets.max()), shape[1]
+        if low < 0 or high >= classes:
+            raise UserError(
+                f"labels run from {low} to {high} but the model has {classes} classes (0 to {classes - 1})",
+                "check the dataset's labels or map the classes",
+            )
+
+
+def _as_targets(targets: Tensor) -> Tensor:
+    return targets.double() if targets.is_floating_point() else targets.long()

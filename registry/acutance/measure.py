@@ -1,0 +1,274 @@
+"""What a measure is: a function of a loss surface, with a spec, traits and an estimate as its value."""
+
+from __future__ import annotations
+
+import math
+import sys
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from acutance.errors import Unsupported
+from acutance.spec import Spec, Specified, SpecT
+
+if TYPE_CHECKING:
+    from acutance.numerics.draws import Streams
+    from acutance.surface import LossSurface
+
+__all__ = ["Cost", "Estimate", "Measure", "SharpnessSpec", "Status", "Traits", "Unsupported"]
+
+
+class Status(StrEnum):
+    """How an evaluation ended; everything but ``ok`` says in words what to try."""
+
+    OK = "ok"
+    NOT_CONVERGED = "not_converged"
+    NONFINITE = "nonfinite"
+    UNSUPPORTED = "unsupported"
+    BUDGET = "budget"
+    FAILED = "failed"
+
+    @property
+    def advice(self) -> str:
+        """What a user can do about it."""
+        return {
+            Status.OK: "",
+            Status.NOT_CONVERGED: "raise the number of steps or probes, or loosen the tolerance",
+            Status.NONFINITE: "the loss overflowed: take a smaller radius or dtype float64",
+            Status.UNSUPPORTED: "the measure is not defined here; see its message",
+            Status.BUDGET: "the limit of passes or time was reached: raise it",
+            Status.FAILED: "an exception was raised; see its message, then run again with --rerun failed",
+        }[self]
+
+    @classmethod
+    def worst(cls, statuses: Sequence[Status]) -> Status:
+        """Return the gravest of several; ``ok`` for none."""
+        return max(statuses, key=list(cls).index, default=cls.OK)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work done, counted in examples (a pass over a batch of 128 is 128), and the peak of extra memory."""
+
+    forwards: float = 0
+    backwards: float = 0
+    hvps: float = 0
+    peak_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.forwards + other.forwards,
+            self.backwards + other.backwards,
+            self.hvps + other.hvps,
+            max(self.peak_bytes, other.peak_bytes),
+        )
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(
+            self.forwards - other.forwards,
+            self.backwards - other.backwards,
+            self.hvps - other.hvps,
+            self.peak_bytes,
+        )
+
+    def __mul__(self, factor: float) -> Cost:
+        return Cost(self.forwards * factor, self.backwards * factor, self.hvps * factor, self.peak_bytes)
+
+    @property
+    def units(self) -> float:
+        """Work in forward passes: a backward is taken as two forwards, a Hessian-vector product as six."""
+        return self.forwards + 2 * self.backwards + 6 * self.hvps
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The value of a measure, how far to trust it, and what it cost.
+
+    Attributes:
+        value: finite, or the status says why not.
+        stderr: Monte-Carlo standard error on the fixed batches; None for a deterministic measure.
+        status: how it ended.
+        message: one sentence when the status is not ok.
+        per_batch: the values whose mean ``value`` is, one for each m-batch.
+        extras: JSON values a reader may want: radius reached, clean loss, value at half the steps ...
+        cost: passes in examples.
+    """
+
+    value: float
+    stderr: float | None = None
+    status: Status = Status.OK
+    message: str = ""
+    per_batch: tuple[float, ...] = ()
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
+
+    def __post_init__(self) -> None:
+        if self.status is Status.OK and not math.isfinite(self.value):
+            object.__setattr__(self, "status", Status.NONFINITE)
+            object.__setattr__(self, "message", self.message or Status.NONFINITE.advice)
+        if self.stderr is not None and not math.isfinite(self.stderr):
+            object.__setattr__(self, "stderr", None)
+
+    def __float__(self) -> float:
+        return self.value
+
+    @classmethod
+    def without_value(cls, status: Status, message: str) -> Estimate:
+        """Return an estimate that has no number, and says why."""
+        return cls(math.nan, None, status, message)
+
+    @classmethod
+    def of(cls, value: Estimate | float) -> Estimate:
+        """Return an estimate for what a measure's ``evaluate`` gave: itself, or a plain number."""
+        return value if isinstance(value, Estimate) else cls(float(value))
+
+    @classmethod
+    def mean(cls, parts: Sequence[Estimate]) -> Estimate:
+        r"""Return the mean over m-batches, :math:`E_S`, with equal weights.
+
+        ``stderr`` is :math:`\sqrt{\sum_b se_b^2}/B`; the spread over the batches goes to
+        ``extras["batch_stderr"]``. Extras that are numbers in every part are averaged.
+
+        Raises:
+            ValueError: for no parts.
+        """
+        if not parts:
+            raise ValueError("the mean of no batches")
+        n = len(parts)
+        if n == 1:
+            return replace(parts[0], per_batch=(parts[0].value,))
+        values = [part.value for part in parts]
+        value = math.fsum(values) / n if all(map(math.isfinite, values)) else _nonfinite_mean(values)
+        errors = [part.stderr for part in parts]
+        known = [e for e in errors if e is not None]
+        stderr = math.sqrt(math.fsum(e * e for e in known)) / n if len(known) == n else None
+        extras = _mean_extras([part.extras for part in parts])
+        if math.isfinite(value):
+            spread = math.fsum((v - value) ** 2 for v in values) / (n - 1)
+            extras["batch_stderr"] = math.sqrt(spread / n)
+        status = Status.worst([part.status for part in parts])
+        message = next((part.message for part in parts if part.status is status), "")
+        cost = sum((part.cost for part in parts), Cost())
+        return cls(value, stderr, status, message, tuple(values), extras, cost)
+
+
+def _nonfinite_mean(values: Sequence[float]) -> float:
+    """A diverged batch makes the mean infinite, an undefined one makes it undefined."""
+    return math.nan if any(math.isnan(v) for v in values) else sum(values)
+
+
+def _mean_extras(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    shared = [key for key in extras[0] if all(key in other for other in extras)]
+    result: dict[str, Any] = {}
+    for key in shared:
+        column = [other[key] for other in extras]
+        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in column):
+            result[key] = math.fsum(column) / len(column)
+    return result
+
+
+Need = Literal["weights", "initial_weights", "data", "gradient", "example_gradients", "hvp", "activations"]
+Invariance = Literal[
+    "rescaling",  # MEASURES (a)-(f): every function-preserving elementwise rescaling
+    "output_scale",  # (g): the last layer times a constant
+    "head_mixing",  # (h): GL(h) on the query-key and value-output pairs
+    "permutation",  # (i): neurons in another order
+    "translation",  # (j): a constant added to the key bias or to all logits
+]
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the harness, the reader and the conformance tests need to know of a measure.
+
+    Attributes:
+        level: ``batch`` (the harness averages over m-batches), ``dataset`` (one surface over all points) or
+            ``weights`` (no data opened).
+        larger_means: what a large value says, in one word, e.g. ``sharper``.
+        needs: what the measure reads from the surface.
+        stochastic: whether another seed gives another value.
+        invariant_to: function-preserving changes of the weights that leave the value alone.
+        symbol: how plots and tables write it.
+        reference: where the definition stands.
+    """
+
+    level: Literal["batch", "dataset", "weights"] = "batch"
+    larger_means: str = "sharper"
+    needs: frozenset[Need] | set[Need] = frozenset({"data"})
+    stochastic: bool = False
+    invariant_to: frozenset[Invariance] | set[Invariance] = frozenset()
+    symbol: str = ""
+    reference: str = ""
+
+
+class SharpnessSpec(Spec):
+    """Fields common to the sharpness family."""
+
+    scaling: str = "elementwise"
+    """The vector c of the paper: none (c = 1), elementwise (c = |w|), or another registered strategy."""
+    logit_norm: bool = False
+    """Divide the logits of each example by their standard deviation over classes (Eq. 5)."""
+    parameters: str = "all"
+    """Which parameters move: "all", or comma-separated patterns of names; a leading "!" takes some out."""
+
+
+class Measure(Specified[SpecT]):
+    """A generalization measure: subclass it, set the three class attributes, write ``evaluate``.
+
+    Attributes:
+        name: short name, unique within the distribution.
+        version: raise it when the same spec starts to give another value; keys change with it.
+        traits: see Traits.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    traits: ClassVar[Traits] = Traits()
+
+    @abstractmethod
+    def evaluate(self, surface: LossSurface, spec: SpecT, rng: Streams) -> Estimate | float:
+        """Return the value on one surface.
+
+        Args:
+            surface: the loss surface of one model on one batch (or on all points: ``traits.level``).
+            spec: the settings.
+            rng: counter-based noise; never use the global generators.
+
+        Raises:
+            Unsupported: when the measure is not defined on this surface.
+        """
+
+    def evaluate_many(self, surface: LossSurface, specs: Sequence[SpecT], rng: Streams) -> list[Estimate]:
+        """Return the values for several specs on one surface; override it to share passes between them.
+
+        The values must equal those of ``evaluate``. The default evaluates one after the other.
+        """
+        estimates = []
+        for spec in specs:
+            before = surface.cost
+            estimate = Estimate.of(self.evaluate(surface, spec, rng))
+            estimates.append(replace(estimate, cost=surface.cost - before))
+        return estimates
+
+    def passes(self, spec: SpecT) -> Cost:
+        """Return the passes over one batch that this spec costs, for ``check`` and for the time left."""
+        return Cost(forwards=1)
+
+    def vectors(self, spec: SpecT) -> int:
+        """Return how many parameter-sized vectors are alive at the peak besides the weights."""
+        return 2
+
+
+class _CallableModule(ModuleType):
+    """Lets ``acutance.measure("worst_case", ...)`` be the function although this file has its name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Estimate:
+        from acutance.api import measure
+
+        return measure(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,0 +1,160 @@
+"""The models of a study as the driver sees them, and the cells planned for each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from acutance.config import Chosen, Study
+from acutance.errors import UserError
+from acutance.measure import Cost
+from acutance.plan import PlannedMeasure
+from acutance.plugins import Catalog
+from acutance.pool import ModelEntry
+from acutance.spec import cell_key
+from acutance.store import CellRow
+
+if TYPE_CHECKING:
+    from acutance.pointsets import PointSets
+
+
+@dataclass
+class Member:
+    """One model of the study.
+
+    Attributes:
+        label: its name in tables; unique in the study.
+        pool: where it comes from.
+        entry: its description.
+        key: its identity, known once it has been loaded.
+        reason: why it is not compared; empty for an admitted model.
+        broken: whether it could not be loaded or made.
+    """
+
+    label: str
+    pool: Chosen
+    entry: ModelEntry
+    key: str | None = None
+    reason: str = ""
+    broken: bool = False
+    parameters: int = 0
+
+    @property
+    def source(self) -> str:
+        """What its file looks like now, so that a known key need not be computed again; empty when unknown."""
+        if not self.entry.path:
+            return ""
+        try:
+            stat = os.stat(self.entry.path)
+        except OSError:
+            return ""
+        return f"{self.entry.path}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A measure with its settings, on the points it is evaluated on."""
+
+    planned: PlannedMeasure
+    split: str
+    whole: bool
+    digests: tuple[str, ...] = field(repr=False)
+
+    def _key(self, study: Study, model: str, data: str, batch: int | None) -> str:
+        surface = study.surface.identity() | ({} if self.whole else {"m": study.surface.m})
+        return cell_key(
+            measure=self.planned.item.id,
+            version=self.planned.item.target.version,
+            spec=self.planned.spec,
+            model=model,
+            data=data,
+            surface=surface,
+            seed=study.seed,
+            replicate=self.planned.replicate,
+            batch=batch,
+        )
+
+    def key(self, study: Study, model: str) -> str:
+        """Return the cell's key for a model."""
+        from acutance.pointsets import PointSets
+
+        return self._key(study, model, PointSets.joint(list(self.digests)), None)
+
+    def part_key(self, study: Study, model: str, batch: int) -> str:
+        """Return the key of the cell's part on one batch; the same whatever other batches there are."""
+        return self._key(study, model, self.digests[batch], batch)
+
+    def row(self, study: Study, model: str) -> CellRow:
+        """Return what is stored beside the value."""
+        planned = self.planned
+        return CellRow(
+            self.key(study, model), model, planned.item.id, planned.item.target.version, planned.spec.full(),
+            self.split, planned.replicate,
+        )  # fmt: skip
+
+    def cost(self, m: int, examples: int) -> Cost:
+        """Return the passes over one batch, in examples."""
+        passes: Cost = self.planned.item.target().passes(self.planned.spec)
+        return passes * (examples if self.whole else m)
+
+
+def members(study: Study, limit: int | None = None) -> list[Member]:
+    """Return the models of all pools, labelled by their id, or pool/id where two pools use the same.
+
+    Raises:
+        UserError: for a pool without models, or two models of one id.
+    """
+    found: list[Member] = []
+    for i, pool in enumerate(study.pools):
+        entries: Sequence[ModelEntry] = pool.item.target().entries(pool.spec)
+        if not entries:
+            raise UserError(f"pools.{i}: pool '{pool.item.name}' has no models", "check its settings")
+        found += [Member(entry.id, pool, entry) for entry in entries[:limit]]
+    labels = [member.label for member in found]
+    if len(set(labels)) < len(labels):
+        for member in found:
+            member.label = f"{member.pool.item.name}/{member.entry.id}"
+    labels = [member.label for member in found]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise UserError(f"pools: more than one model is called '{twice[0]}'", "list each pool once")
+    return found
+
+
+def target_cells(study: Study, plugins: Catalog, sets: PointSets) -> list[PlannedCell]:
+    """Return the cells that targets and admission need, each once."""
+    needed = {
+        (measure, split)
+        for target in (*study.targets, *(target for target, _ in study.admit))
+        for _, measure, split in target.terms
+    }
+    cells = []
+    for measure, split in sorted(needed, key=lambda pair: (pair[1], pair[0])):
+        item = plugins.find("measures", f"acutance/{measure}")
+        digests = tuple(sets.digests(split, whole=True))
+        cells.append(PlannedCell(PlannedMeasure(item, item.target.Spec()), split, True, digests))
+    return cells
+
+
+def measure_cells(study: Study, sets: PointSets) -> list[PlannedCell]:
+    """Return the cells of all planned measures on the study's points."""
+    split = study.surface.split
+    return [
+        PlannedCell(planned, split, whole, tuple(sets.digests(split, whole)))
+        for planned in study.measures
+        for whole in (planned.level != "batch",)
+    ]
+
+
+def job_cell(index: int, cell: PlannedCell, batches: list[int]) -> dict[str, Any]:
+    """Return a cell as a worker gets it."""
+    return {
+        "index": index,
+        "measure": cell.planned.item.id,
+        "spec": cell.planned.spec.full(),
+        "replicate": cell.planned.replicate,
+        "split": cell.split,
+        "batches": batches,
+    }

@@ -1,0 +1,124 @@
+r"""Auto-PGD (Croce & Hein 2020; Algorithm 1 of the paper) in a ball around the origin.
+
+Maximises F over :math:`\|x\| \le \rho` with N gradient steps of size :math:`\eta`, initially
+:math:`2\rho`, inertia :math:`1 - \alpha = 1/4`, and checkpoints at which the step is halved and the search
+goes back to the best point, position *and* gradient, when progress was poor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from acutance.numerics.balls import Ball
+
+MOMENTUM = 0.25
+THRESHOLD = 0.75
+
+
+class Objective(Protocol):
+    """The function to maximise; ``note`` is any 0-d tensor to keep with the best point (its error, say)."""
+
+    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (0-d value, 0-d note, (p,) gradient that may be overwritten)."""
+        ...
+
+    def value(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (0-d value, 0-d note)."""
+        ...
+
+
+@dataclass
+class Maximum:
+    """The best point met.
+
+    Attributes:
+        x: (p,) position.
+        value: 0-d, F(x).
+        note: 0-d, what the objective noted there.
+        value_half: 0-d, the best value after half of the steps: how much the second half brought.
+    """
+
+    x: Tensor
+    value: Tensor
+    note: Tensor
+    value_half: Tensor
+
+
+def checkpoints(steps: int) -> list[int]:
+    r"""Return the iterations at which progress is judged, in exact integer arithmetic.
+
+    :math:`w_j = \lceil p_j N \rceil`, :math:`p_1 = 0.22`,
+    :math:`p_{j+1} = p_j + \max(p_j - p_{j-1} - 0.03, 0.06)` while :math:`p_j \le 1`; p is held in hundredths,
+    since in floating point 0.7 * 20 rounds up to 15.
+    """
+    found, before, p = [], 0, 22
+    while p <= 100:
+        w = -(-p * steps // 100)
+        if w not in found:
+            found.append(w)
+        before, p = p, p + max(p - before - 3, 6)
+    return found
+
+
+def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Maximum:
+    """Maximise from one start point: ``steps`` gradients and ``steps`` + 1 values, no host synchronisation.
+
+    Args:
+        objective: what to maximise.
+        start: (p,) point of the ball; overwritten.
+        ball: feasible set.
+        steps: N >= 1.
+
+    Returns:
+        The best of the N + 1 points met.
+    """
+    x, previous = start, start.clone()
+    f, note, g = objective.gradient(x)
+    best = Maximum(x.clone(), f.clone(), note.clone(), f.clone())
+    best_g = g.clone()
+    eta = torch.full((), 2 * ball.rho, dtype=torch.float64, device=x.device)
+    judged = set(checkpoints(steps))
+    window_start, increases = 0, torch.zeros((), dtype=torch.int64, device=x.device)
+    best_before, halved_before = best.value.clone(), torch.zeros((), dtype=torch.bool, device=x.device)
+
+    for k in range(steps):
+        ball.advance(x, previous, g, eta, None if k == 0 else MOMENTUM)
+        x, previous = previous, x
+        if k + 1 < steps:
+            f_next, note, g = objective.gradient(x)
+        else:
+            f_next, note = objective.value(x)
+        improved = f_next > best.value
+        keep(improved, (best.x, x), (best_g, g), (best.value, f_next), (best.note, note))
+        if k + 1 == (steps + 1) // 2:
+            best.value_half = best.value.clone()
+        if k in judged and k + 1 < steps:
+            stalled = increases < THRESHOLD * (k - window_start)  # Condition 1
+            idle = ~halved_before & (best.value == best_before)  # Condition 2
+            restart = stalled | idle
+            eta = torch.where(restart, eta / 2, eta)
+            # Position, gradient and inertia all start again from the best point.
+            keep(restart, (x, best.x), (previous, best.x), (g, best_g), (f_next, best.value))
+            window_start, best_before, halved_before = k, best.value.clone(), restart
+            increases.zero_()
+            # The increase from k to k+1 belongs to the next window, unless that step was taken back.
+            increases += (f_next > f) & ~restart
+        else:
+            increases += f_next > f
+        f = f_next
+    return best
+
+
+def keep(flag: Tensor, *pairs: tuple[Tensor, Tensor]) -> None:
+    """Copy source over destination where the 0-d flag is set, without asking an accelerator for its value."""
+    if flag.device.type == "cpu":
+        if flag:
+            for destination, source in pairs:
+                destination.copy_(source)
+    else:
+        for destination, source in pairs:
+            torch.where(flag, source, destination, out=destination)

@@ -1,0 +1,212 @@
+"""The tables of a run and the files it leaves: CSV, figures, the HTML page."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import yaml
+
+from acutance.errors import UserError
+from acutance.measure import Status
+from acutance.members import Member, PlannedCell
+from acutance.plugins import Catalog
+from acutance.store import Store
+from acutance.targets import Target
+
+if TYPE_CHECKING:
+    from acutance.harness import Driver, Run
+
+TABLES = ("models", "results", "correlations")
+
+
+def target_value(driver: Driver, member: Member, target: Target, cells: Sequence[PlannedCell]) -> float | None:
+    """Return the value of a target for one model, or None when a cell it needs has none."""
+    if target.attribute:
+        value = member.entry.attributes.get(target.attribute)
+        return float(value) if isinstance(value, int | float) else None
+    if member.key is None:
+        return None
+    total = 0.0
+    for sign, measure, split in target.terms:
+        cell = next(c for c in cells if (c.planned.item.name, c.split) == (measure, split))
+        found = driver.done.get(cell.key(driver.study, member.key))
+        if found is None or found[2].status is not Status.OK:
+            return None
+        total += sign * found[2].value
+    return total
+
+
+def models_table(driver: Driver, cells: Sequence[PlannedCell]) -> pd.DataFrame:
+    """Return one row a model: where it is from, whether it is compared, attributes and targets."""
+    names: dict[str, Target] = {t.name: t for t in (*driver.study.targets, *(t for t, _ in driver.study.admit))}
+    rows = []
+    for member in driver.members:
+        row: dict[str, Any] = {
+            "model": member.label,
+            "pool": member.pool.item.name,
+            "architecture": member.entry.architecture,
+            "train_set": member.entry.train_set,
+            "admitted": not member.reason,
+            "reason": member.reason,
+            "parameters": member.parameters,
+            "key": member.key or "",
+        }
+        row |= {f"attr.{name}": value for name, value in member.entry.attributes.items()}
+        row |= {f"target.{n}": target_value(driver, member, t, cells) for n, t in names.items() if not t.attribute}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def results_table(driver: Driver, targets: Sequence[PlannedCell], cells: Sequence[PlannedCell]) -> pd.DataFrame:
+    """Return one row a cell: model, pool, attributes, measure, every field of its spec, value, status."""
+    rows = []
+    for member in driver.members:
+        if member.key is None:
+            continue
+        for cell in (*targets, *(cells if not member.reason else ())):
+            found = driver.done.get(cell.key(driver.study, member.key))
+            if found is None:
+                continue
+            estimate, planned = found[2], cell.planned
+            row: dict[str, Any] = {"model": member.label, "pool": member.pool.item.name}
+            row |= {f"attr.{name}": value for name, value in member.entry.attributes.items()}
+            row |= {"measure": short_name(driver.plugins, planned.item.id), "split": cell.split}
+            row |= {f"spec.{name}": value for name, value in planned.spec.full().items()}
+            row |= {
+                "replicate": planned.replicate,
+                "value": estimate.value,
+                "stderr": estimate.stderr,
+                "status": estimate.status.value,
+                "message": estimate.message,
+            }
+            rows.append(row)
+    table = pd.DataFrame(rows)
+    tail = ["replicate", "value", "stderr", "status", "message"]
+    return table[[c for c in table.columns if c not in tail] + tail] if len(table) else table
+
+
+def short_name(plugins: Catalog, measure: str) -> str:
+    """Return ``worst_case`` for ``acutance/worst_case``, as long as that says which one is meant."""
+    dist, _, name = measure.partition("/")
+    twins = [item for item in plugins.items("measures") if item.name == name]
+    return name if len(twins) == 1 or dist == "acutance" else measure
+
+
+def write_outputs(
+    driver: Driver, directory: Path, targets: Sequence[PlannedCell], cells: Sequence[PlannedCell], report: bool
+) -> Run:
+    """Write the tables and, when something has changed since they were last made, statistics and report."""
+    from acutance.harness import Run
+
+    models, results = models_table(driver, targets), results_table(driver, targets, cells)
+    write_csv(models, directory / "models.csv")
+    write_csv(results, directory / "results.csv")
+    state = _state(directory, report)
+    stamp = directory / ".outputs"
+    fresh = stamp.exists() and stamp.read_text() == state
+    if not (fresh and (directory / "correlations.csv").exists() and (not report or (directory / "report.html").exists())):
+        driver.reporter.say("statistics ...")
+        correlations = correlate(models, results, driver.study.resolved)
+        write_csv(correlations, directory / "correlations.csv")
+        if report:
+            driver.reporter.say("figures and report ...")
+            write_report(directory, driver.store)
+        stamp.write_text(state)
+    bad = (Status.FAILED.value, Status.NONFINITE.value, Status.BUDGET.value)
+    failed = int(results["status"].isin(bad).sum()) + sum(m.broken for m in driver.members)
+    tables = {name: read_csv(directory / f"{name}.csv") for name in TABLES}
+    return Run(directory, tables["models"], tables["results"], tables["correlations"], failed, len(driver.fresh))
+
+
+def _state(directory: Path, report: bool) -> str:
+    """Digest of what statistics and report are made from."""
+    from acutance import __version__
+
+    names = ("models.csv", "results.csv", "config.yaml")
+    content = b"".join((directory / name).read_bytes() for name in names)
+    return hashlib.sha256(content).hexdigest() + f" {__version__} {report}\n"
+
+
+def correlate(models: pd.DataFrame, results: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
+    """Return the correlations table of a run."""
+    from acutance.analysis.tables import correlations
+
+    measured = results[~results["measure"].isin(["error", "loss"])] if len(results) else results
+    return correlations(
+        models,
+        measured,
+        targets=config["targets"],
+        groups=config["groups"],
+        within=config["within"],
+        nonfinite="rank_max",
+        seed=config["seed"],
+    )
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table in one piece: a reader never sees half of it."""
+    partial = path.with_suffix(".csv.partial")
+    table.to_csv(partial, index=False)
+    partial.replace(path)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a table of a run.
+
+    Raises:
+        UserError: when it is not there or not a table.
+    """
+    try:
+        # "none" is the name of a scaling, so only what pandas itself writes for a missing value is one.
+        return pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file", "run the study first, or check the folder's name") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not a table: {error}", "run the study again to rewrite it") from None
+
+
+def write_report(directory: Path, store: Store) -> Path:
+    """Draw the figures and write the HTML page of a run directory; torch is not needed."""
+    from acutance.report.data import ReportData
+    from acutance.report.figures import save_figures
+    from acutance.report.html import write_report as write_page
+
+    tables = {name: read_csv(directory / f"{name}.csv") for name in TABLES}
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    cost = store.cost()
+    models = tables["models"]
+    data = ReportData(
+        title=config["title"] or directory.name,
+        config=config,
+        environment=json.loads((directory / "environment.json").read_text()),
+        models=models,
+        results=tables["results"],
+        correlations=tables["correlations"],
+        problems=problems_table(tables["results"]),
+        cost=cost | {"models": len(models), "cells": len(tables["results"])},
+        targets=list(config["targets"]),
+        groups=list(config["groups"]),
+        figures=config["figures"],
+    )
+    save_figures(data, directory / "figures")
+    write_page(data, directory / "report.html")
+    return directory / "report.html"
+
+
+def problems_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for every cell without a trustworthy number: which, and why."""
+    columns = ["pool", "model", "measure", "spec", "state", "message"]
+    if not len(results):
+        return pd.DataFrame(columns=columns)
+    bad = results[results["status"] != Status.OK.value]
+    fields = [c for c in results.columns if c.startswith("spec.")]
+    spec = [
+        ", ".join(f"{f.removeprefix('spec.')}={row[f]}" for f in fields if pd.notna(row[f])) for _, row in bad.iterrows()
+    ]
+    table = bad.assign(spec=spec, state=bad["status"], message=bad["message"].fillna(""))
+    return table[columns].reset_index(drop=True)

@@ -1,0 +1,101 @@
+"""Sweeps: a list given for a scalar field of a measure is an axis; the product of the axes becomes specs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from acutance.errors import UserError
+from acutance.plugins import Catalog, Item
+from acutance.spec import Spec, canonical_json, describe
+
+
+@dataclass(frozen=True)
+class PlannedMeasure:
+    """One measure with one setting of all its fields, and one repetition."""
+
+    item: Item
+    spec: Spec
+    replicate: int = 0
+
+    @property
+    def level(self) -> str:
+        """Whether it is evaluated per m-batch, on all points, or without data."""
+        return str(self.item.target.traits.level)
+
+
+def expand_measures(
+    sections: Sequence[Mapping[str, Any]], plugins: Catalog
+) -> tuple[list[PlannedMeasure], list[str], list[str]]:
+    """Return all planned measures of a config, without repeats, with the mistakes met and hints for them."""
+    planned: dict[tuple[str, str, int], PlannedMeasure] = {}
+    mistakes: list[str] = []
+    hints: list[str] = []
+    for i, section in enumerate(sections):
+        path = f"measures.{i}"
+        settings = dict(section)
+        name, replicates = settings.pop("name", None), settings.pop("replicates", 1)
+        if not isinstance(name, str):
+            mistakes.append(f"{path}.name: give the name of a measure")
+            continue
+        try:
+            item = plugins.find("measures", name)
+        except UserError as error:
+            mistakes.append(f"{path}: {error.message}")
+            hints.append(error.hint)
+            continue
+        if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 1:
+            mistakes.append(f"{path}.replicates: must be a whole number of at least 1, got {replicates!r}")
+            continue
+        if replicates > 1 and not item.target.traits.stochastic:
+            mistakes.append(f"{path}.replicates: '{item.name}' is deterministic, a repetition gives the same value")
+            continue
+        specs, wrong = expand(item.target.Spec, settings, path)
+        mistakes += wrong
+        for spec in specs:
+            problem = _unknown_scaling(spec, plugins)
+            if problem:
+                mistakes.append(f"{path}.scaling: {problem.message}")
+                hints.append(problem.hint)
+                break
+            for replicate in range(replicates):
+                key = (item.id, canonical_json(spec.full()), replicate)
+                planned.setdefault(key, PlannedMeasure(item, spec, replicate))
+    return list(planned.values()), mistakes, hints
+
+
+def expand(spec_type: type[Spec], settings: Mapping[str, Any], path: str) -> tuple[list[Spec], list[str]]:
+    """Return one spec for each point of the product of the lists in ``settings``, and the mistakes met.
+
+    A mistake in one entry of a sweep is reported with its place, ``measures.0.rho.1``, once.
+    """
+    axes = {name: value for name, value in settings.items() if isinstance(value, list)}
+    empty = [name for name, value in axes.items() if not value]
+    if empty:
+        return [], [f"{path}.{name}: the list is empty" for name in empty]
+    specs: list[Spec] = []
+    mistakes: dict[str, None] = {}
+    for index in itertools.product(*(range(len(values)) for values in axes.values())):
+        place = dict(zip(axes, index, strict=True))
+        try:
+            specs.append(spec_type.model_validate({**settings, **{name: axes[name][i] for name, i in place.items()}}))
+        except ValidationError as error:
+            for line in describe(error, spec_type):
+                name, _, rest = line.partition(":")
+                where = f"{name}.{place[name]}" if name in place and "unknown field" not in rest else name
+                mistakes[f"{path}.{where}:{rest}"] = None
+    return specs, list(mistakes)
+
+
+def _unknown_scaling(spec: Spec, plugins: Catalog) -> UserError | None:
+    scaling = getattr(spec, "scaling", None)
+    if isinstance(scaling, str):
+        try:
+            plugins.find("scalings", scaling)
+        except UserError as error:
+            return error
+    return None

@@ -1,0 +1,271 @@
+"""Discovery and isolation of plugins, and the catalog of what they register.
+
+A plugin may fail in five phases (import, register, hookspec, collect, spec). Each failure is kept as data,
+reported in one line, and quoted when a config asks for something that plugin would have brought; it never
+stops the others. The own distribution loads first, so nobody can take a built-in's name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback as tb
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+import pluggy
+
+from acutance.errors import UserError, did_you_mean
+from acutance.spec import Spec, spec_faults
+
+OWN = "acutance"
+GROUP = "acutance"
+HEAVY = ("torch", "timm", "transformers", "numba", "pandas")
+
+Kind = Literal["measures", "pools", "datasets", "executors", "scalings"]
+KINDS: tuple[Kind, ...] = ("measures", "pools", "datasets", "executors", "scalings")
+
+
+@dataclass(frozen=True)
+class PluginProblem:
+    """A plugin, or one thing it registers, that had to be left out."""
+
+    plugin: str
+    dist: str
+    version: str
+    phase: Literal["import", "register", "hookspec", "collect", "spec"]
+    error: str
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.plugin} of {self.dist} {self.version} failed at {self.phase}: {self.error}"
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """A plugin that was loaded, for ``doctor``."""
+
+    plugin: str
+    dist: str
+    version: str
+    module: str
+    seconds: float
+    heavy: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One registered thing: where it comes from and the class (or scaling function) behind it."""
+
+    kind: Kind
+    name: str
+    dist: str
+    version: str
+    target: Any
+
+    @property
+    def id(self) -> str:
+        """Canonical id, ``dist/name``."""
+        return f"{self.dist}/{self.name}"
+
+
+@dataclass
+class Catalog:
+    """Everything the loaded plugins registered.
+
+    Attributes:
+        manager: the pluggy manager, for the hooks that are calls and not registrations.
+        problems: what failed, in order.
+        plugins: what loaded.
+    """
+
+    manager: pluggy.PluginManager
+    problems: list[PluginProblem] = field(default_factory=list)
+    plugins: list[PluginInfo] = field(default_factory=list)
+    _items: dict[Kind, dict[str, Item]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+
+    def items(self, kind: Kind) -> list[Item]:
+        """Return what is registered of one kind, built-ins first."""
+        return list(self._items[kind].values())
+
+    def find(self, kind: Kind, name: str) -> Item:
+        """Return the item of a canonical id or of a short name that is unique.
+
+        Raises:
+            UserError: for an unknown or ambiguous name; names the nearest one and any plugin that failed.
+        """
+        known = self._items[kind]
+        if name in known:
+            return known[name]
+        short = [item for item in known.values() if item.name == name]
+        own = [item for item in short if item.dist == OWN]
+        if own or len(short) == 1:
+            return (own or short)[0]
+        noun = kind.removesuffix("s")
+        if short:
+            raise UserError(f"{noun} '{name}' is ambiguous", "write " + " or ".join(i.id for i in short))
+        names = [item.name for item in known.values()] + ([*known] if "/" in name else [])
+        hint = did_you_mean(name, names)
+        if self.problems:
+            failed = "; ".join(map(str, self.problems))
+            hint += f" {len(self.problems)} plugin problem(s): {failed}; see 'acutance doctor'"
+        raise UserError(f"unknown {noun} '{name}'", hint)
+
+    def get(self, kind: Kind, name: str) -> Any:
+        """Return the class (or scaling function) of ``find``, importing a ``"module:Class"`` on the way."""
+        return self.find(kind, name).target
+
+    def measure(self, name: str) -> Any:
+        """Return an instance of a measure class."""
+        return self.get("measures", name)()
+
+    def add(self, item: Item) -> None:
+        """Register one item.
+
+        Raises:
+            ValueError: when its id is taken, or its short name belongs to a built-in.
+        """
+        known = self._items[item.kind]
+        taken = known.get(item.id) or known.get(f"{OWN}/{item.name}")
+        if taken:
+            raise ValueError(
+                f"{item.kind.removesuffix('s')} name '{item.name}' of {item.dist} {item.version} is taken by "
+                f"{taken.dist} {taken.version}"
+            )
+        known[item.id] = item
+
+
+def _selected(points: Iterable[EntryPoint]) -> Iterator[EntryPoint]:
+    """Apply ``ACUTANCE_PLUGINS``: ``none``, ``only:a,b`` or ``-a,-b``; the own distribution is always kept."""
+    rule = os.environ.get("ACUTANCE_PLUGINS", "").strip()
+    only = set(rule.removeprefix("only:").split(",")) if rule.startswith("only:") else None
+    without = {part.strip()[1:] for part in rule.split(",") if part.strip().startswith("-")}
+    if rule and rule != "none" and only is None and not without:
+        raise UserError(f"ACUTANCE_PLUGINS={rule} is not understood", "write none, only:dist,dist or -dist,-dist")
+    for point in points:
+        dist = point.dist.name if point.dist else "?"
+        if dist == OWN or (rule != "none" and (only is None or dist in only) and dist not in without):
+            yield point
+
+
+def _unique(points: Iterable[EntryPoint]) -> list[EntryPoint]:
+    """Own distribution first, then by name; a distribution seen twice on the path counts once."""
+    seen: dict[tuple[str, str], EntryPoint] = {}
+    for point in points:
+        seen.setdefault((point.dist.name if point.dist else "?", point.name), point)
+    return sorted(seen.values(), key=lambda e: (not e.dist or e.dist.name != OWN, e.dist and e.dist.name, e.name))
+
+
+def load(points: Iterable[EntryPoint] | None = None) -> Catalog:
+    """Load plugins and collect what they register; never raises for a third party's fault.
+
+    Args:
+        points: entry points to load; those installed by default.
+
+    Raises:
+        UserError: when not even the built-ins are installed (a raw checkout).
+    """
+    from acutance import hookspecs
+
+    manager = pluggy.PluginManager("acutance")
+    manager.add_hookspecs(hookspecs)
+    catalog = Catalog(manager)
+    installed = entry_points(group=GROUP) if points is None else points
+    for point in _unique(_selected(installed)):
+        _load_one(catalog, point)
+    if points is None and not any(item.dist == OWN for item in catalog.items("measures")):
+        raise UserError("no built-in plugins are installed", "install with: pip install -e .")
+    return catalog
+
+
+def _load_one(catalog: Catalog, point: EntryPoint) -> None:
+    dist = point.dist.name if point.dist else "?"
+    version = point.dist.version if point.dist else "?"
+    key = f"{dist}:{point.name}"
+    phase: Literal["import", "register", "hookspec", "collect", "spec"] = "import"
+
+    def problem(error: BaseException) -> None:
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        catalog.problems.append(PluginProblem(point.name, dist, version, phase, text, tb.format_exc()))
+
+    before, start = {name for name in HEAVY if name in sys.modules}, time.perf_counter()
+    try:
+        plugin = point.load()
+        phase = "register"
+        catalog.manager.register(plugin, name=key)
+        phase = "hookspec"
+        _refuse_unknown_hooks(catalog.manager, plugin)
+    except (Exception, SystemExit) as error:
+        problem(error)
+        if catalog.manager.has_plugin(key):
+            catalog.manager.unregister(name=key)
+        return
+    for kind in KINDS:
+        phase = "collect"
+        others = [p for p in catalog.manager.get_plugins() if p is not plugin]
+        try:
+            found = catalog.manager.subset_hook_caller(f"register_{kind}", others)()
+            for target in _flatten(found):
+                # One bad class must not hide its siblings.
+                phase = "collect"
+                try:
+                    item = _item(kind, target, dist, version)
+                    phase = "spec"
+                    _refuse_bad_spec(item)
+                    phase = "collect"
+                    catalog.add(item)
+                except (Exception, SystemExit) as error:
+                    problem(error)
+        except (Exception, SystemExit) as error:
+            problem(error)
+    heavy = tuple(name for name in HEAVY if name in sys.modules and name not in before)
+    module = getattr(plugin, "__name__", point.value)
+    catalog.plugins.append(
+        PluginInfo(point.name, dist, version, module, time.perf_counter() - start, heavy)
+    )
+
+
+def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
+    for caller in manager.get_hookcallers(plugin) or ():
+        if not caller.has_spec():
+            known = [name for name in vars(manager.hook) if not name.startswith("_")]
+            raise ValueError(f"there is no hook '{caller.name}'; {did_you_mean(caller.name, known)}")
+
+
+def _flatten(found: Iterable[Any]) -> Iterator[Any]:
+    for group in found:
+        yield from group.items() if isinstance(group, Mapping) else group
+
+
+def _item(kind: Kind, target: Any, dist: str, version: str) -> Item:
+    """Make a catalog item from what a hook returned."""
+    if kind == "scalings":
+        name, path = target
+        return Item(kind, name, dist, version, path)
+    if isinstance(target, str):
+        module, _, attribute = target.partition(":")
+        target = getattr(import_module(module), attribute)
+    if not isinstance(target, type) or not isinstance(getattr(target, "name", None), str):
+        raise TypeError(f"{target!r} is not a class with a 'name'")
+    if kind == "measures" and "evaluate" in getattr(target, "__abstractmethods__", ()):
+        raise TypeError(f"measure '{target.name}' does not define evaluate(surface, spec, rng)")
+    return Item(kind, target.name, dist, version, target)
+
+
+def _refuse_bad_spec(item: Item) -> None:
+    spec = getattr(item.target, "Spec", None)
+    if isinstance(spec, type) and issubclass(spec, Spec):
+        faults = spec_faults(spec)
+        if faults:
+            raise ValueError(f"{item.kind.removesuffix('s')} '{item.name}': " + "; ".join(faults))
+
+
+@lru_cache(maxsize=1)
+def catalog() -> Catalog:
+    """Return the catalog of this process, loaded once."""
+    return load()

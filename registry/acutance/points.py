@@ -1,0 +1,69 @@
+"""Selecting and cutting points: which examples a surface is built on, in which batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from acutance.errors import UserError
+from acutance.surface import take_rows
+
+
+def concatenate(pairs: Sequence[tuple[Any, Tensor]]) -> tuple[Any, Tensor]:
+    """Join (inputs, targets) pairs along the example axis; inputs may be dicts or tuples of tensors."""
+    if len(pairs) == 1:
+        return pairs[0]
+    return _join([inputs for inputs, _ in pairs]), torch.cat([targets for _, targets in pairs])
+
+
+def _join(parts: Sequence[Any]) -> Any:
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if hasattr(first, "keys"):
+        return {key: _join([part[key] for part in parts]) for key in first}
+    return tuple(_join(column) for column in zip(*parts, strict=True))
+
+
+def m_batches(inputs: Any, targets: Tensor, m: int) -> list[tuple[Any, Tensor]]:
+    """Cut points into batches of exactly m, in their order; a remainder is dropped, since E_S needs equal m.
+
+    Raises:
+        UserError: when there are fewer than m points.
+    """
+    n = len(targets)
+    if m < 1 or m > n:
+        raise UserError(f"m: {m} examples in a batch, but there are {n} points", "lower m or give more points")
+    starts = range(0, n - m + 1, m)
+    return [(take_rows(inputs, slice(i, i + m)), targets[i : i + m]) for i in starts]
+
+
+def select(targets: Tensor, count: int, how: str) -> Tensor:
+    """Return the indices of ``count`` points, (count,).
+
+    Args:
+        targets: (n,) labels of the split.
+        count: how many.
+        how: ``first``, in file order; or ``balanced``: classes in turn, each in file order, so that every
+            batch of consecutive points is as balanced as the split allows.
+
+    Raises:
+        UserError: when the split has fewer points, or balanced selection has no classes to balance.
+    """
+    n = len(targets)
+    if count > n:
+        raise UserError(f"surface.points: {count} points, but the split has {n}", "lower surface.points")
+    if how == "first":
+        return torch.arange(count)
+    if targets.is_floating_point() or targets.dim() != 1:
+        raise UserError("surface.select: balanced needs class labels", "write select: first")
+    # Rank of each example within its class; sorting by (rank, class) deals the classes out in turn.
+    order = torch.argsort(targets, stable=True)
+    sizes = torch.bincount(targets[order] - targets.min())
+    first = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(n) - first
+    return torch.argsort(rank * (int(targets.max()) + 1) + targets, stable=True)[:count]

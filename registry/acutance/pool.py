@@ -1,0 +1,72 @@
+"""Model pools: the models a study compares."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from acutance.spec import Specified, SpecT
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Attribute = bool | int | float | str | None
+
+
+class ModelEntry(BaseModel):
+    """One model of a pool, described without opening it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    id: str
+    """Unique in the pool; shown in tables and plots."""
+    attributes: dict[str, Attribute] = {}
+    """Hyperparameters and anything else to colour, group or correlate by."""
+    architecture: str
+    """Models are compared only where this agrees; it enters the model's key."""
+    train_set: str = ""
+    """What the model was trained on; compared within this too when a study says so."""
+    run: str = ""
+    """Training run, when several checkpoints come from one."""
+    step: int | None = None
+    """Training step of the checkpoint, when known."""
+    path: str | None = None
+    """File the weights lie in, or will lie in once trained; lets the harness remember the model's key."""
+
+
+class ModelPool(Specified[SpecT]):
+    """A source of models; subclass it and write ``entries`` and ``load``."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def entries(self, spec: SpecT) -> Sequence[ModelEntry]:
+        """Return the models, cheaply and without importing torch."""
+
+    @abstractmethod
+    def load(self, entry: ModelEntry, spec: SpecT) -> nn.Module:
+        """Return the model on the CPU, in evaluation mode."""
+
+    def missing(self, entries: Sequence[ModelEntry], spec: SpecT) -> list[ModelEntry]:
+        """Return the entries that must be made (trained) before they can be loaded; cheap, torch-free."""
+        return []
+
+    def build(self, entry: ModelEntry, spec: SpecT, threads: int | None = None) -> dict[str, Any]:
+        """Make one missing model and save it where ``load`` finds it; return facts worth reporting."""
+        raise NotImplementedError(f"pool '{self.name}' cannot make models")  # only called after missing()
+
+    def build_cost(self, entry: ModelEntry, spec: SpecT) -> float:
+        """Return the relative cost of making this entry, to schedule the long ones first."""
+        return 1.0
+
+    def initial(self, entry: ModelEntry, spec: SpecT) -> nn.Module | None:
+        """Return the model at its initial weights, or None when the pool has none."""
+        return None
+
+    def preprocess(self, entry: ModelEntry, spec: SpecT) -> Any:
+        """Return a function of the inputs that this model needs, or None."""
+        return None

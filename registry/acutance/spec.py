@@ -1,0 +1,173 @@
+"""Specs and identity: what a result is a result *of*, in one file.
+
+A spec is plain: scalar fields, frozen, closed. Two specs are the same computation exactly when their
+canonical JSON is the same, so a changed default or a new field never changes the key of a value that was
+computed before it existed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from acutance.errors import UserError, did_you_mean
+
+
+class Spec(BaseModel):
+    """Base of every plugin's settings: frozen, closed, finite numbers only, a docstring under each field."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+    )
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults, as JSON values: what enters a key."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def full(self) -> dict[str, Any]:
+        """Return every field as JSON values: what is stored beside a result."""
+        return self.model_dump(mode="json")
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+class Specified(Generic[SpecT]):
+    """A class whose behaviour is set by a spec: ``class Mine(Measure[MySpec])`` makes ``Mine.Spec is MySpec``."""
+
+    Spec: ClassVar[type[Spec]] = Spec
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in getattr(cls, "__orig_bases__", ()):
+            origin, args = get_origin(base), get_args(base)
+            if isinstance(origin, type) and issubclass(origin, Specified) and args:
+                if isinstance(args[0], type) and issubclass(args[0], Spec):
+                    cls.Spec = args[0]
+
+
+def canonical_json(value: Any) -> str:
+    """Serialise to the one JSON text of a value: sorted keys, no spaces, shortest floats, ``-0.0`` as ``0.0``.
+
+    Raises:
+        ValueError: for NaN, infinities, and anything that is not plain JSON.
+    """
+
+    def plain(x: Any) -> Any:
+        if isinstance(x, float):
+            if not math.isfinite(x):
+                raise ValueError(f"{x} has no canonical form")
+            return x + 0.0
+        if isinstance(x, dict):
+            return {str(k): plain(v) for k, v in x.items()}
+        if isinstance(x, list | tuple):
+            return [plain(v) for v in x]
+        if x is None or isinstance(x, bool | int | str):
+            return x
+        raise ValueError(f"{type(x).__name__} has no canonical form")
+
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of a value's canonical JSON, in hexadecimal."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def validate(spec_type: type[SpecT], values: dict[str, Any], where: str = "") -> SpecT:
+    """Build a spec, turning pydantic's report into one sentence with the path of each mistake.
+
+    Args:
+        spec_type: the class to build.
+        values: the fields as written by a user.
+        where: path of these fields in the config, for the message.
+
+    Raises:
+        UserError: naming every field that is wrong, with the nearest field name for an unknown one.
+    """
+    try:
+        return spec_type.model_validate(values)
+    except ValidationError as error:
+        raise UserError("; ".join(describe(error, spec_type, where))) from None
+
+
+def describe(error: ValidationError, spec_type: type[BaseModel], where: str = "") -> list[str]:
+    """Return one ``path: message`` for each mistake of a pydantic report."""
+    lines = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in ([where] if where else []) + list(item["loc"]))
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            known = list(spec_type.model_fields) if len(item["loc"]) == 1 else []
+            message = "unknown field" + (f"; {did_you_mean(str(item['loc'][-1]), known)}" if known else "")
+        elif item["type"] != "missing" and "input" in item and not isinstance(item["input"], dict):
+            message += f", got {item['input']!r}"
+        lines.append(f"{path}: {message}" if path else message)
+    return lines
+
+
+def scalar_fields(spec_type: type[Spec]) -> dict[str, FieldInfo]:
+    """Return the fields of a spec class; a list given for one of them in a config is a sweep."""
+    return dict(spec_type.model_fields)
+
+
+def spec_faults(spec_type: type[Spec]) -> list[str]:
+    """Return what is wrong with a plugin's spec class, one sentence a fault; empty when it is sound.
+
+    A default made by a factory could change between runs and so change the meaning of a key; a field
+    without a docstring cannot be explained to a user.
+    """
+    faults = []
+    for name, field in spec_type.model_fields.items():
+        if field.default_factory is not None:
+            faults.append(f"field '{name}' has a default_factory: give a plain default")
+        if not field.description:
+            faults.append(f"field '{name}' has no docstring under it")
+    return faults
+
+
+def cell_key(
+    *,
+    measure: str,
+    version: int,
+    spec: Spec,
+    model: str,
+    data: str,
+    surface: dict[str, Any],
+    seed: int,
+    replicate: int,
+    batch: int | None = None,
+) -> str:
+    """Return the identity of a value: the same key means the same value, on any machine, in any order.
+
+    Device, executor, microbatch and package versions are not part of it; they are kept with each attempt.
+
+    Args:
+        measure: canonical id, ``dist/name``.
+        version: the measure's version.
+        spec: settings; only what differs from the defaults enters.
+        model: key of the model, from its tensors.
+        data: digest of the points after preprocessing: all batches of a cell, or the one of a part.
+        surface: what else defines the loss surface: loss, dtype, free parameters, batch norm mode.
+        seed: study seed.
+        replicate: index of the independent repetition.
+        batch: index of the m-batch for a part, None for the whole cell.
+    """
+    content: dict[str, Any] = {
+        "measure": measure,
+        "version": version,
+        "spec": spec.canonical(),
+        "model": model,
+        "data": data,
+        "surface": surface,
+        "seed": seed,
+        "replicate": replicate,
+    }
+    if batch is not None:
+        content["batch"] = batch
+    return digest(content)

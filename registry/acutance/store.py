@@ -1,0 +1,300 @@
+"""The store: one SQLite file a run, one writer, a row for every value, failure and attempt.
+
+A transaction holds one batch of one measure family, so a kill loses at most the batch in flight.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acutance.errors import UserError
+from acutance.measure import Estimate, Status
+
+SCHEMA_VERSION = 1
+STALE = 120.0  # seconds without a heartbeat after which a driver on another host is taken for dead
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY, started REAL NOT NULL, finished REAL, state TEXT NOT NULL,
+    config TEXT NOT NULL, environment TEXT NOT NULL
+);
+CREATE TABLE model (
+    pool TEXT NOT NULL, entry TEXT NOT NULL, key TEXT NOT NULL, source TEXT NOT NULL,
+    description TEXT NOT NULL, parameters INTEGER NOT NULL, PRIMARY KEY (pool, entry)
+);
+CREATE TABLE cell (
+    key TEXT PRIMARY KEY, model TEXT NOT NULL, measure TEXT NOT NULL, version INTEGER NOT NULL,
+    spec TEXT NOT NULL, split TEXT NOT NULL, replicate INTEGER NOT NULL, state TEXT NOT NULL,
+    value REAL, stderr REAL, status TEXT NOT NULL, message TEXT NOT NULL, extras TEXT NOT NULL
+);
+CREATE TABLE part (
+    key TEXT PRIMARY KEY, cell TEXT NOT NULL, batch INTEGER NOT NULL,
+    value REAL, stderr REAL, status TEXT NOT NULL, message TEXT NOT NULL, extras TEXT NOT NULL
+);
+CREATE INDEX part_cell ON part (cell);
+CREATE TABLE attempt (
+    id INTEGER PRIMARY KEY, run INTEGER NOT NULL, model TEXT NOT NULL, measure TEXT NOT NULL,
+    split TEXT NOT NULL, batch INTEGER NOT NULL, cells INTEGER NOT NULL, device TEXT NOT NULL,
+    seconds REAL NOT NULL, forwards REAL NOT NULL, backwards REAL NOT NULL, hvps REAL NOT NULL,
+    error TEXT NOT NULL, finished REAL NOT NULL
+);
+CREATE TABLE driver (id INTEGER PRIMARY KEY CHECK (id = 1), host TEXT, pid INTEGER, heartbeat REAL);
+"""
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """What identifies a cell, apart from its key."""
+
+    key: str
+    model: str
+    measure: str
+    version: int
+    spec: Mapping[str, Any]
+    split: str
+    replicate: int
+
+
+@dataclass(frozen=True)
+class PartRow:
+    """The value of a cell on one batch."""
+
+    key: str
+    cell: str
+    batch: int
+    estimate: Estimate
+
+
+class Store:
+    """Opens or creates the store of a run directory.
+
+    Args:
+        path: the SQLite file.
+        write: whether this process will write; only one driver may at a time.
+
+    Raises:
+        UserError: for a file that is not a store, is damaged, comes from a newer version, or is being
+            written by another run.
+    """
+
+    def __init__(self, path: Path, write: bool = True) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self._owner = False
+        if not write and not path.exists():
+            raise UserError(f"{path.parent}: holds no run", "run the study first, or check the folder's name")
+        try:
+            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._open(write)
+        except sqlite3.OperationalError as error:
+            raise UserError(f"{path}: cannot be opened: {error}", "check the disk and the permissions") from None
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"{path}: is damaged or not a store of acutance ({error})",
+                "move it away and run again, or restore it from a backup",
+            ) from None
+        if write:
+            self._claim()
+
+    def _open(self, write: bool) -> None:
+        self._connection.execute("PRAGMA busy_timeout = 30000")
+        found = self._connection.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchone()
+        if not found:
+            if self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise sqlite3.DatabaseError("its tables are those of another program")
+            self._connection.execute(f"PRAGMA journal_mode = {self._journal_mode()}")
+            with self.transaction():
+                for statement in _SCHEMA.split(";"):
+                    self._connection.execute(statement)
+                self._connection.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+        version = int(self._connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0])
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"{self.path}: was written by another version (schema {version}, this is {SCHEMA_VERSION})",
+                "use the version that wrote it, or another --out" if version > SCHEMA_VERSION else "use another --out",
+            )
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _journal_mode(self) -> str:
+        """Write-ahead logging needs shared memory, which network file systems do not give."""
+        kind = _file_system(self.path.parent)
+        if kind in ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p"):
+            self.notes.append(f"{self.path} lies on a network file system ({kind}): writing without WAL")
+            return "DELETE"
+        return "WAL"
+
+    def _claim(self) -> None:
+        """Refuse a second driver; take over from one that is dead."""
+        host, pid = socket.gethostname(), os.getpid()
+        with self.transaction():
+            row = self._connection.execute("SELECT host, pid, heartbeat FROM driver").fetchone()
+            if row and (row[0], row[1]) != (host, pid):
+                alive = _alive(row[1]) if row[0] == host else time.time() - row[2] < STALE
+                if alive:
+                    raise UserError(
+                        f"{self.path}: another run is writing to it (process {row[1]} on {row[0]})",
+                        "wait for it to end, or choose another --out",
+                    )
+            self._connection.execute("REPLACE INTO driver VALUES (1, ?, ?, ?)", (host, pid, time.time()))
+        self._owner = True
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Release the store."""
+        if self._owner:
+            self._connection.execute("DELETE FROM driver WHERE pid = ?", (os.getpid(),))
+        self._connection.close()
+
+    # -- runs and models ----------------------------------------------------------------------------
+
+    def start_run(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> int:
+        """Note that a run begins and return its number."""
+        cursor = self._connection.execute(
+            "INSERT INTO run (started, state, config, environment) VALUES (?, 'running', ?, ?)",
+            (time.time(), json.dumps(config), json.dumps(environment)),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def end_run(self, run: int, state: str) -> None:
+        """Note how a run ended."""
+        self._connection.execute("UPDATE run SET finished = ?, state = ? WHERE id = ?", (time.time(), state, run))
+
+    def last_run(self) -> tuple[dict[str, Any], dict[str, Any], str]:
+        """Return (config, environment, state) of the newest run."""
+        row = self._connection.execute("SELECT config, environment, state FROM run ORDER BY id DESC").fetchone()
+        if row is None:
+            raise UserError(f"{self.path.parent}: holds no run yet", "run the study first")
+        return json.loads(row[0]), json.loads(row[1]), row[2]
+
+    def put_model(
+        self, pool: str, entry: str, key: str, source: str, description: Mapping[str, Any], parameters: int
+    ) -> None:
+        """Remember the key of a model and what its file looked like when it was loaded."""
+        self._connection.execute(
+            "REPLACE INTO model VALUES (?, ?, ?, ?, ?, ?)",
+            (pool, entry, key, source, json.dumps(description), parameters),
+        )
+
+    def models(self) -> dict[tuple[str, str], tuple[str, str, int]]:
+        """Return {(pool, entry): (key, source, parameters)}."""
+        rows = self._connection.execute("SELECT pool, entry, key, source, parameters FROM model")
+        return {(pool, entry): (key, source, p) for pool, entry, key, source, p in rows}
+
+    # -- values -------------------------------------------------------------------------------------
+
+    def put_parts(
+        self, parts: Sequence[PartRow], attempt: Mapping[str, Any], finished: Iterable[tuple[CellRow, Estimate]] = ()
+    ) -> None:
+        """Store one batch of one family, and the cells it completes, in one transaction."""
+        with self.transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(p.key, p.cell, p.batch, *_columns(p.estimate)) for p in parts],
+            )
+            names = ", ".join(attempt)
+            self._connection.execute(
+                f"INSERT INTO attempt ({names}, finished) VALUES ({', '.join('?' * len(attempt))}, ?)",
+                (*attempt.values(), time.time()),
+            )
+            for row, estimate in finished:
+                self._put_cell(row, estimate)
+            self._connection.execute("UPDATE driver SET heartbeat = ?", (time.time(),))
+
+    def put_cells(self, cells: Iterable[tuple[CellRow, Estimate]]) -> None:
+        """Store whole cells."""
+        with self.transaction():
+            for row, estimate in cells:
+                self._put_cell(row, estimate)
+
+    def _put_cell(self, row: CellRow, estimate: Estimate) -> None:
+        spec = json.dumps(row.spec, sort_keys=True)
+        state = "failed" if estimate.status is Status.FAILED else "done"
+        self._connection.execute(
+            "INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (row.key, row.model, row.measure, row.version, spec, row.split, row.replicate, state, *_columns(estimate)),
+        )
+
+    def parts(self) -> dict[str, Estimate]:
+        """Return {part key: estimate}."""
+        rows = self._connection.execute("SELECT key, value, stderr, status, message, extras FROM part")
+        return {key: _estimate(columns) for key, *columns in rows}
+
+    def cells(self) -> dict[str, tuple[str, dict[str, Any], Estimate]]:
+        """Return {cell key: (state, full spec, estimate)}."""
+        rows = self._connection.execute("SELECT key, state, spec, value, stderr, status, message, extras FROM cell")
+        return {key: (state, json.loads(spec), _estimate(columns)) for key, state, spec, *columns in rows}
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Remove cells and their parts, to compute them again."""
+        with self.transaction():
+            for key in keys:
+                self._connection.execute("DELETE FROM part WHERE cell = ?", (key,))
+                self._connection.execute("DELETE FROM cell WHERE key = ?", (key,))
+
+    def cost(self) -> dict[str, float]:
+        """Return the work of all attempts: seconds of computation and passes in examples."""
+        row = self._connection.execute(
+            "SELECT coalesce(sum(seconds), 0), coalesce(sum(forwards), 0), coalesce(sum(backwards), 0), "
+            "coalesce(sum(hvps), 0), count(*) FROM attempt"
+        ).fetchone()
+        return dict(zip(("seconds", "forwards", "backwards", "hvps", "attempts"), row, strict=True))
+
+
+def _columns(estimate: Estimate) -> tuple[float | None, float | None, str, str, str]:
+    """NaN has no place in SQLite: it is NULL, and the status says why."""
+    value = None if math.isnan(estimate.value) else estimate.value
+    extras = json.dumps(dict(estimate.extras))
+    return value, estimate.stderr, estimate.status.value, estimate.message, extras
+
+
+def _estimate(columns: Sequence[Any]) -> Estimate:
+    value, stderr, status, message, extras = columns
+    value = math.nan if value is None else float(value)
+    return Estimate(value, stderr, Status(status), message, (), json.loads(extras))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _file_system(folder: Path) -> str:
+    """Return the type of the file system a folder lies on, or an empty string where that cannot be told."""
+    try:
+        mounts = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    place = str(folder.resolve())
+    best, kind = "", ""
+    for line in mounts:
+        _, point, type_, *_ = line.split(" ")
+        point = point.replace("\\040", " ")
+        if (place == point or place.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, kind = point, type_
+    return kind

@@ -1,0 +1,204 @@
+"""A worker: one job in, outcomes out as they come. A job is one model with its missing cells.
+
+The order is model, then batch, then measure family: the weights are flattened and the batch is moved once,
+and the measures of a family share passes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from acutance.config import SurfaceConfig
+from acutance.errors import UserError
+from acutance.hookspecs import Retry, Skip
+from acutance.measure import Estimate, Status
+from acutance.plugins import catalog
+from acutance.pool import ModelEntry
+from acutance.spec import canonical_json, validate
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from acutance.functional import FunctionalModel
+    from acutance.pointsets import PointSets
+
+FORWARD_MICROBATCH = 1000  # examples in one pass over a whole split
+
+
+def execute(job: str) -> Iterator[str]:
+    """Yield the outcomes of a job as JSON texts; a failure is an outcome too.
+
+    Args:
+        job: JSON with ``kind`` build or evaluate, ``pool``, ``entry`` and, to evaluate, ``dataset``,
+            ``surface``, ``seed``, ``device`` and ``cells``.
+    """
+    data = json.loads(job)
+    work = {"build": _build, "evaluate": _evaluate}[data["kind"]]
+    try:
+        for outcome in work(data):
+            yield json.dumps({"job": data["id"], **outcome})
+    except Exception as error:
+        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        yield json.dumps(
+            {"kind": "failed", "job": data["id"], "message": message, "traceback": traceback.format_exc()}
+        )
+
+
+def _pool(data: dict[str, Any]) -> tuple[Any, Any, ModelEntry]:
+    item = catalog().find("pools", data["pool"]["name"])
+    spec = validate(item.target.Spec, data["pool"]["spec"], data["pool"]["name"])
+    return item.target(), spec, ModelEntry.model_validate(data["entry"])
+
+
+def _build(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    pool, spec, entry = _pool(data)
+    start = time.perf_counter()
+    facts = pool.build(entry, spec, threads=data.get("threads"))
+    yield {"kind": "built", "entry": entry.id, "facts": facts, "seconds": time.perf_counter() - start}
+
+
+@lru_cache(maxsize=4)
+def _point_sets(dataset: str, surface: str) -> PointSets:
+    """Data stay open between the jobs of a process."""
+    from acutance.pointsets import PointSets
+
+    chosen = json.loads(dataset)
+    item = catalog().find("datasets", chosen["name"])
+    spec = validate(item.target.Spec, chosen["spec"], chosen["name"])
+    return PointSets(item.target(spec), SurfaceConfig.model_validate_json(surface))
+
+
+@dataclass
+class _Cell:
+    """One cell of a job."""
+
+    index: int
+    measure: str
+    instance: Any
+    spec: Any
+    replicate: int
+    split: str
+    batches: list[int]
+
+
+def _cells(data: dict[str, Any]) -> list[_Cell]:
+    cells = []
+    for cell in data["cells"]:
+        target = catalog().get("measures", cell["measure"])
+        spec = validate(target.Spec, cell["spec"], cell["measure"])
+        cells.append(
+            _Cell(cell["index"], cell["measure"], target(), spec, cell["replicate"], cell["split"], cell["batches"])
+        )
+    return cells
+
+
+def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    from acutance.fingerprint import model_key
+    from acutance.functional import FunctionalModel
+    from acutance.surface import dtype_of
+
+    start = time.perf_counter()
+    surface = SurfaceConfig.model_validate(data["surface"])
+    sets = _point_sets(canonical_json(data["dataset"]), surface.model_dump_json())
+    pool, spec, entry = _pool(data)
+    model: nn.Module = pool.load(entry, spec)
+    key = model_key(entry.architecture, model)
+    functional = FunctionalModel(model, data["device"], dtype_of(surface.dtype))
+    yield {
+        "kind": "model",
+        "entry": entry.id,
+        "key": key,
+        "parameters": functional.w.numel(),
+        "notes": functional.notes,
+        "seconds": time.perf_counter() - start,
+    }
+    preprocess = pool.preprocess(entry, spec)
+    cells = _cells(data)
+    # Insertion order keeps the plan's order: split, then batch, then family.
+    for split, whole in dict.fromkeys((c.split, c.instance.traits.level != "batch") for c in cells):
+        here = [c for c in cells if (c.split, c.instance.traits.level != "batch") == (split, whole)]
+        for batch in sorted({b for c in here for b in c.batches}):
+            yield from _one_batch(functional, sets, surface, split, whole, batch, here, data["seed"], preprocess)
+
+
+def _one_batch(
+    functional: FunctionalModel,
+    sets: PointSets,
+    config: SurfaceConfig,
+    split: str,
+    whole: bool,
+    batch: int,
+    cells: list[_Cell],
+    seed: int,
+    preprocess: Any,
+) -> Iterator[dict[str, Any]]:
+    from acutance.surface import LossSurface
+
+    points = sets.whole(split) if whole else sets.batches(split)[batch]
+    inputs, targets = points if preprocess is None else (preprocess(points[0]), points[1])
+    surface = LossSurface(
+        functional,
+        (inputs, targets),
+        loss=config.loss,
+        parameters=config.parameters,
+        microbatch=config.microbatch or (FORWARD_MICROBATCH if whole else None),
+        num_train=len(sets.split(config.split)),
+        score=sets.split(split).score,
+    )
+    families: dict[tuple[str, int], list[_Cell]] = {}
+    for cell in cells:
+        if batch in cell.batches:
+            families.setdefault((cell.measure, cell.replicate), []).append(cell)
+    for (measure, replicate), family in families.items():
+        start, before = time.perf_counter(), surface.cost
+        estimates = _with_retries(measure, family, surface, seed, batch, replicate)
+        cost = surface.cost - before
+        yield {
+            "kind": "parts",
+            "measure": measure,
+            "split": split,
+            "batch": batch,
+            "device": str(functional.device),
+            "seconds": time.perf_counter() - start,
+            "cost": [cost.forwards, cost.backwards, cost.hvps],
+            "parts": [
+                [cell.index, e.value, e.stderr, e.status.value, e.message, dict(e.extras)]
+                for cell, e in zip(family, estimates, strict=True)
+            ],
+        }
+
+
+def _with_retries(
+    measure: str, family: list[_Cell], surface: Any, seed: int, batch: int, replicate: int
+) -> list[Estimate]:
+    """Evaluate a family; what raises is decided by the hook ``on_cell_error``."""
+    from acutance.evaluation import evaluate_family
+
+    specs = [cell.spec for cell in family]
+    while True:
+        try:
+            return evaluate_family(
+                measure, family[0].instance, surface, specs, seed=seed, batch=batch, replicate=replicate
+            )
+        except Exception as error:
+            size = surface.microbatch or surface.n
+            answer = catalog().manager.hook.on_cell_error(error=error, measure=measure, microbatch=size)
+            if isinstance(answer, Retry) and 1 <= answer.microbatch < size:
+                surface.microbatch = answer.microbatch
+                continue
+            if isinstance(answer, Skip):
+                return [Estimate.without_value(Status.UNSUPPORTED, answer.reason)] * len(specs)
+            # One by one, so that what fails takes nothing else with it.
+            return [
+                evaluate_family(
+                    measure, family[0].instance, surface, [spec], seed=seed, batch=batch, replicate=replicate,
+                    catch=True,
+                )[0]
+                for spec in specs
+            ]  # fmt: skip

@@ -423,6 +423,7 @@ class LossSurface:
             ):
                 loss = core.head.mean(self._transform(self._forward(leaf, inputs)), targets)
                 g = _gradient(loss * (len(targets) / core.n), leaf, create_graph=True)
+            _refuse_missing_derivatives(g)
             core.book(forwards=len(targets), backwards=len(targets))
             yield leaf, g
 
@@ -446,6 +447,25 @@ def _second_derivatives() -> Iterator[None]:
         if "not implemented" in text or "double backward" in text or "once_differentiable" in text:
             raise Unsupported(f"the model has an operation without a second derivative: {text}") from error
         raise
+
+
+def _refuse_missing_derivatives(g: Tensor) -> None:
+    """Look through the gradient's graph for operations that may be differentiated only once.
+
+    Autograd leaves them out of a product with given inputs without a word: the product would be wrong.
+    """
+    seen, waiting = set(), [g.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "torch::autograd::Error":
+            raise Unsupported(
+                "the model has an operation without a second derivative (an autograd.Function marked "
+                "once_differentiable)"
+            )
+        waiting.extend(parent for parent, _ in node.next_functions)
 
 
 def _plain_arithmetic(device: torch.device) -> Any:

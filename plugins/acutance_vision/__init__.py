@@ -1,0 +1,1 @@
+"""Images for acutance: datasets, and pools that are trained on the spot."""

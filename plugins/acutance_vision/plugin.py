@@ -1,0 +1,19 @@
+"""What this plugin registers."""
+
+from __future__ import annotations
+
+from acutance import hookimpl
+from acutance_vision.mnist import Mnist5k
+from acutance_vision.pools import MnistResNet, MnistViT
+
+
+@hookimpl
+def register_datasets() -> list[type]:
+    """Return the image datasets."""
+    return [Mnist5k]
+
+
+@hookimpl
+def register_pools() -> list[type]:
+    """Return the pools of image classifiers."""
+    return [MnistResNet, MnistViT]

@@ -31,26 +31,28 @@ class BasicBlock(nn.Module):
         return F.relu(y + self.shortcut(x))
 
 
-class ResNet18(nn.Module):
-    """ResNet-18 for small images: a 3x3 stem, four stages of two blocks, channels width x (1, 2, 4, 8).
+class ResNet(nn.Module):
+    """ResNet for small images: a 3x3 stem, four stages of basic blocks, channels width x (1, 2, 4, 8).
 
     Args:
         width: channels of the first stage; 64 in the paper.
+        blocks: blocks in a stage; 2 is ResNet-18.
         channels: of the images.
         classes: number of classes.
         stem_stride: 1 keeps the resolution (CIFAR), 2 halves it.
     """
 
-    def __init__(self, width: int = 64, channels: int = 3, classes: int = 10, stem_stride: int = 1) -> None:
+    def __init__(
+        self, width: int = 64, blocks: int = 2, channels: int = 3, classes: int = 10, stem_stride: int = 1
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stem_stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         stages, before = [], width
         for i in range(4):
             after = width * 2**i
-            stages.append(
-                nn.Sequential(BasicBlock(before, after, 1 if i == 0 else 2), BasicBlock(after, after, 1))
-            )
+            first = BasicBlock(before, after, 1 if i == 0 else 2)
+            stages.append(nn.Sequential(first, *(BasicBlock(after, after, 1) for _ in range(blocks - 1))))
             before = after
         self.stages = nn.Sequential(*stages)
         self.linear = nn.Linear(before, classes)
@@ -145,9 +147,9 @@ def sine_cosine(side: int, dim: int, temperature: float = 10000.0) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def mnist_resnet(width: int) -> nn.Module:
-    """ResNet-18 of this width for 28 x 28 grey images, with a stem of stride 2."""
-    return ResNet18(width, channels=1, stem_stride=2)
+def mnist_resnet(width: int, blocks: int) -> nn.Module:
+    """ResNet of this size for 28 x 28 grey images, with a stem of stride 2."""
+    return ResNet(width, blocks, channels=1, stem_stride=2)
 
 
 def mnist_vit(depth: int, dim: int) -> nn.Module:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from acutance.cache import cache_folder
 from acutance.errors import UserError
@@ -38,6 +38,8 @@ class TrainedSpec(Spec):
     """Lower end of the log-uniform distribution of the learning rate."""
     learning_rate_max: PositiveFloat = 1.0
     """Upper end of the log-uniform distribution of the learning rate."""
+    weight_decay: NonNegativeFloat = 5e-4
+    """Coefficient of the L2 penalty."""
 
 
 SpecT = TypeVar("SpecT", bound=TrainedSpec)
@@ -69,6 +71,7 @@ class TrainedPool(ModelPool[SpecT]):
             sam_rho=SAM_RHOS[int(draw("sam_rho") * len(SAM_RHOS))],
             mixup=MIXUP_ALPHA if mixup else 0.0,
             augment=draw("augment") < 0.5,
+            weight_decay=spec.weight_decay,
             seed=int(draw("seed") * 2**31),
         )
 
@@ -155,7 +158,9 @@ class MnistResNetSpec(TrainedSpec):
     """Settings of the pool of small ResNets."""
 
     width: PositiveInt = 4
-    """Channels of the first stage; 64 is the paper's ResNet-18."""
+    """Channels of the first stage; 64 in the paper."""
+    blocks: PositiveInt = 1
+    """Blocks in each of the four stages; 2 in the paper's ResNet-18."""
     learning_rate_max: PositiveFloat = 2.0
     """Upper end of the log-uniform distribution of the learning rate."""
     learning_rate_min: PositiveFloat = 0.02
@@ -168,14 +173,14 @@ class MnistResNet(TrainedPool[MnistResNetSpec]):
     name = "mnist_resnet"
 
     def architecture(self, spec: MnistResNetSpec) -> dict[str, int]:
-        """Return the width."""
-        return {"width": spec.width}
+        """Return width and blocks."""
+        return {"width": spec.width, "blocks": spec.blocks}
 
     def network(self, spec: MnistResNetSpec) -> nn.Module:
         """Return the untrained network."""
         from acutance_vision.networks import mnist_resnet
 
-        return mnist_resnet(spec.width)
+        return mnist_resnet(spec.width, spec.blocks)
 
 
 class MnistViTSpec(TrainedSpec):
@@ -185,9 +190,11 @@ class MnistViTSpec(TrainedSpec):
     """Number of blocks."""
     dim: PositiveInt = 48
     """Embedding size, a multiple of 4."""
-    epochs: PositiveInt = 40
+    epochs: PositiveInt = 60
     """Epochs of a model without mixup; models with mixup get 1.6 times as many."""
-    learning_rate_min: PositiveFloat = 0.05
+    weight_decay: NonNegativeFloat = 1e-4
+    """Coefficient of the L2 penalty."""
+    learning_rate_min: PositiveFloat = 0.08
     """Lower end of the log-uniform distribution of the learning rate."""
     learning_rate_max: PositiveFloat = 0.5
     """Upper end of the log-uniform distribution of the learning rate."""

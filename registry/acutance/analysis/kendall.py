@@ -1,0 +1,183 @@
+r"""Kendall's rank correlation with an interval and a p-value that a reader can trust."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
+
+from acutance.analysis.kernels import bootstrap_counts, pair_sums, permuted_orders, permuted_sums, signs
+from acutance.errors import UserError
+
+Variant = Literal["a", "b", "c"]
+Nonfinite = Literal["refuse", "drop", "rank_max"]
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class KendallResult:
+    """Kendall's tau with its uncertainty.
+
+    Attributes:
+        tau: the coefficient; NaN when it is not defined.
+        low: lower end of the interval; NaN when there is none, ``note`` says why.
+        high: upper end.
+        p: two-sided permutation p-value of "no association".
+        n: models compared.
+        ties: pairs tied in t or in s.
+        variant: a (the paper's Eq. 4), b or c.
+        note: what a reader should know of this number; empty mostly.
+    """
+
+    tau: float
+    low: float
+    high: float
+    p: float
+    n: int
+    ties: int
+    variant: Variant = "a"
+    note: str = ""
+
+
+def kendall_tau(
+    t: ArrayLike,
+    s: ArrayLike,
+    variant: Variant = "a",
+    *,
+    nonfinite: Nonfinite = "refuse",
+    confidence: float = 0.95,
+    resamples: int = 9999,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> KendallResult:
+    r"""Return Kendall's tau of two columns over models, with BCa interval and permutation p-value.
+
+    .. math:: \tau_a = \frac{2}{M(M-1)} \sum_{i<j} sign(t_i - t_j)\, sign(s_i - s_j)
+
+    (the paper's Eq. 4: a tie counts 0); :math:`\tau_b = S / \sqrt{(n_0 - n_1)(n_0 - n_2)}`;
+    :math:`\tau_c = 2 S / (M^2 (k-1)/k)`, k the smaller number of distinct values.
+
+    The interval resamples models; a model drawn twice is not compared with itself, since that tie would
+    shrink every resampled tau. When all pairs agree, every resample does too and the bootstrap knows
+    nothing: the interval is then the exact binomial one for M/2 disjoint pairs.
+
+    Args:
+        t: target values, e.g. test errors, (M,).
+        s: values of a measure, (M,).
+        variant: a, b or c.
+        nonfinite: ``refuse`` NaN and infinities; ``drop`` models that have one; ``rank_max``: infinities keep
+            their rank (a diverged value is the sharpest), NaN is refused.
+        confidence: level of the interval.
+        resamples: bootstrap resamples of models.
+        permutations: random permutations for p; all of them when there are at most 8 models.
+        seed: names resamples and permutations.
+
+    Raises:
+        UserError: for columns of different length, fewer than two models, non-finite values without a policy.
+    """
+    x, y, note = _columns(t, s, nonfinite)
+    if variant not in ("a", "b", "c"):
+        raise UserError(f"variant: '{variant}' is not known", "choose a, b or c")
+    if not 0 < confidence < 1:
+        raise UserError(f"confidence: must be between 0 and 1, got {confidence}")
+    n = len(x)
+    if n < 2:
+        raise UserError(f"a rank correlation needs at least two models, got {n}")
+    sx, sy = signs(x), signs(y)
+    observed = pair_sums(np.ones((1, n), np.int64), sx, sy)
+    classes = min(len(np.unique(x)), len(np.unique(y)))
+    tau = float(_tau(observed, variant, n, classes)[0])
+    upper = np.triu_indices(n, 1)
+    ties = int(((sx == 0) | (sy == 0))[upper].sum())
+    p = permutation_p(sx, sy, permutations, seed)
+    low, high, reason = math.nan, math.nan, ""
+    if ties == len(upper[0]):
+        reason = "all pairs are tied"
+    elif n < 4:
+        reason = "an interval needs at least 4 models"
+    else:
+        low, high, reason = _interval(tau, sx, sy, variant, classes, confidence, resamples, seed)
+    return KendallResult(tau, low, high, p, n, ties, variant, "; ".join(filter(None, (note, reason))))
+
+
+def _columns(t: ArrayLike, s: ArrayLike, nonfinite: Nonfinite) -> tuple[Array, Array, str]:
+    try:
+        x, y = np.asarray(t, np.float64), np.asarray(s, np.float64)
+    except (TypeError, ValueError):
+        raise UserError("the columns must be numbers") from None
+    if x.ndim != 1 or x.shape != y.shape:
+        raise UserError(f"the columns must be two vectors of one length, got shapes {x.shape} and {y.shape}")
+    bad = ~(np.isfinite(x) & np.isfinite(y))
+    if not bad.any():
+        return x, y, ""
+    count = int(bad.sum())
+    if nonfinite == "drop":
+        return x[~bad], y[~bad], f"{count} models with non-finite values dropped"
+    if nonfinite == "rank_max" and not (np.isnan(x) | np.isnan(y)).any():
+        return x, y, f"{count} infinite values ranked as extreme"
+    if nonfinite not in ("refuse", "rank_max"):
+        raise UserError(f"nonfinite: '{nonfinite}' is not known", "choose refuse, drop or rank_max")
+    raise UserError(
+        f"{count} of {len(x)} models have a non-finite value", "choose nonfinite='drop', or 'rank_max' for infinities"
+    )
+
+
+def _tau(sums: NDArray[np.int64], variant: Variant, n: int, classes: int) -> Array:
+    """Tau of pair sums, (B, 4) -> (B,); NaN where it is not defined."""
+    s, pairs, tied_x, tied_y = sums.T.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if variant == "a":
+            return np.where(pairs > 0, s / pairs, np.nan)
+        if variant == "b":
+            return s / np.sqrt((pairs - tied_x) * (pairs - tied_y))
+        # 2 S / (M^2 (k-1)/k), written with the pairs there are so that a resample has the same scale.
+        return s / pairs * ((n - 1) / n) * classes / (classes - 1) if classes > 1 else np.full(len(s), np.nan)
+
+
+def permutation_p(sx: NDArray[np.int8], sy: NDArray[np.int8], permutations: int, seed: int) -> float:
+    """Return the two-sided p-value: exact for at most 8 models, else (1 + hits) / (1 + permutations)."""
+    n = len(sx)
+    orders = permuted_orders(n, permutations, seed)
+    observed = abs(int((sx[np.triu_indices(n, 1)].astype(int) * sy[np.triu_indices(n, 1)]).sum()))
+    hits = int((np.abs(permuted_sums(orders, sx, sy)) >= observed).sum())
+    return hits / len(orders) if n <= 8 else (1 + hits) / (1 + len(orders))
+
+
+def _interval(
+    tau: float, sx: NDArray[np.int8], sy: NDArray[np.int8], variant: Variant, classes: int, confidence: float,
+    resamples: int, seed: int,
+) -> tuple[float, float, str]:  # fmt: skip
+    """Bias-corrected and accelerated bootstrap (Efron 1987) over models."""
+    n, alpha = len(sx), (1 - confidence) / 2
+    sums = pair_sums(bootstrap_counts(n, resamples, seed), sx, sy)
+    resampled = _tau(sums, variant, n, classes)
+    resampled = resampled[np.isfinite(resampled)]
+    if len(resampled) < 0.9 * resamples:
+        return math.nan, math.nan, "too many resamples have only ties"
+    if np.ptp(resampled) < 1e-12:
+        # Disjoint pairs are independent, and all floor(n/2) of them agree: Clopper-Pearson for that.
+        bound = 2 * alpha ** (1 / (n // 2)) - 1
+        note = "all pairs agree: exact bound from disjoint pairs"
+        return (bound, 1.0, note) if tau > 0 else (-1.0, -bound, note)
+    below = (resampled < tau - 1e-12).mean() + 0.5 * (np.abs(resampled - tau) <= 1e-12).mean()
+    # One resample at most separates a share of 0 or 1 from what can be estimated.
+    z0 = norm.ppf(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
+    leave_one_out = _tau(pair_sums(1 - np.eye(n, dtype=np.int64), sx, sy), variant, n - 1, classes)
+    d = np.nanmean(leave_one_out) - leave_one_out[np.isfinite(leave_one_out)]
+    squares = float((d**2).sum())
+    a = float((d**3).sum()) / (6 * squares**1.5) if squares > 1e-24 else 0.0
+    ends = []
+    for z in (norm.ppf(alpha), norm.ppf(1 - alpha)):
+        denominator = 1 - a * (z0 + z)
+        shifted = z0 + (z0 + z) / denominator if denominator > 0 else math.copysign(math.inf, z)
+        ends.append(float(np.quantile(resampled, norm.cdf(shifted))))
+    return max(ends[0], -1.0), min(ends[1], 1.0), ""
+
+
+def null_sd(n: int) -> float:
+    """Return the standard deviation of tau-a without ties under independence."""
+    return math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1))) if n > 1 else math.inf

@@ -1,0 +1,120 @@
+"""Compiled loops over pairs of models, for resampling.
+
+All randomness comes in as arrays of indices made beforehand, so results do not depend on the number of
+threads, and every definition and target sees the same resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import permutations
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+F = TypeVar("F", bound=Callable[..., Any])
+Signs = NDArray[np.int8]
+Ints = NDArray[np.int64]
+
+
+def compiled(function: F) -> F:
+    """Compile with the on-disk cache where there is a place for it, without where there is none."""
+    try:
+        return numba.njit(cache=True, parallel=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:
+        return numba.njit(parallel=True)(function)  # type: ignore[no-any-return]
+
+
+def signs(x: NDArray[np.float64]) -> Signs:
+    """Return sign(x_i - x_j), (n, n); infinities of one sign are tied."""
+    return (x[:, None] > x[None, :]).astype(np.int8) - (x[:, None] < x[None, :]).astype(np.int8)
+
+
+@lru_cache(maxsize=32)
+def bootstrap_counts(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """Return how often each of n models occurs in each resample, (resamples, n)."""
+    drawn = np.random.default_rng([seed, n, 1]).integers(n, size=(resamples, n))
+    counts = np.zeros((resamples, n), np.int64)
+    np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1)
+    return counts
+
+
+@lru_cache(maxsize=32)
+def permuted_orders(n: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Return permutations of n models, (count, n): all n! for n <= 8, else ``count`` random ones."""
+    if n <= 8:
+        return np.array(list(permutations(range(n))), np.int64).reshape(-1, n)
+    orders = np.tile(np.arange(n), (count, 1))
+    return np.random.default_rng([seed, n, 2]).permuted(orders, axis=1)
+
+
+@compiled
+def pair_sums(counts: Ints, x: Signs, y: Signs) -> Ints:
+    """Return, for each resample, sums over pairs of different models i < j with weight m_i m_j, (B, 4).
+
+    The columns are sign products, pairs, pairs tied in x, pairs tied in y. A model drawn twice is not
+    compared with itself.
+    """
+    resamples, n = counts.shape
+    sums = np.zeros((resamples, 4), np.int64)
+    for b in numba.prange(resamples):
+        s = pairs = tied_x = tied_y = 0
+        for i in range(n):
+            if counts[b, i] == 0:
+                continue
+            for j in range(i + 1, n):
+                m = counts[b, i] * counts[b, j]
+                s += m * x[i, j] * y[i, j]
+                pairs += m
+                tied_x += m * (x[i, j] == 0)
+                tied_y += m * (y[i, j] == 0)
+        sums[b, 0], sums[b, 1], sums[b, 2], sums[b, 3] = s, pairs, tied_x, tied_y
+    return sums
+
+
+@compiled
+def permuted_sums(orders: Ints, x: Signs, y: Signs) -> Ints:
+    """Return the sum of sign products for x in each order against y as it is, (B,)."""
+    count, n = orders.shape
+    sums = np.zeros(count, np.int64)
+    for b in numba.prange(count):
+        s = 0
+        for i in range(n):
+            for j in range(i + 1, n):
+                s += x[orders[b, i], orders[b, j]] * y[i, j]
+        sums[b] = s
+    return sums
+
+
+@compiled
+def largest_permuted(orders: Ints, x: Signs, y: Signs, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return, for each order, the largest \\|S\\| scale over all targets x, (T, n, n), and measures y, (D, n, n).
+
+    Args:
+        orders: (B, n) permutations, applied to all targets together.
+        x: signs of the targets.
+        y: signs of the measures.
+        scale: (T, D) factors that make the sums comparable; 0 leaves a pair out.
+    """
+    count, n = orders.shape
+    largest = np.zeros(count)
+    for b in numba.prange(count):
+        top = 0.0
+        moved = np.empty((n, n), np.int8)
+        for t in range(x.shape[0]):
+            for i in range(n):
+                for j in range(i + 1, n):
+                    moved[i, j] = x[t, orders[b, i], orders[b, j]]
+            for d in range(y.shape[0]):
+                if scale[t, d] == 0.0:
+                    continue
+                s = 0
+                for i in range(n):
+                    for j in range(i + 1, n):
+                        s += moved[i, j] * y[d, i, j]
+                top = max(top, abs(s) * scale[t, d])
+        largest[b] = top
+    return largest

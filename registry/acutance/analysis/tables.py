@@ -1,0 +1,163 @@
+"""The correlations table: every definition against every target, within comparable models, pooled and by group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from acutance.analysis.adjust import max_tau_p
+from acutance.analysis.kendall import Nonfinite, Variant, kendall_tau
+from acutance.errors import UserError, did_you_mean
+
+MIN_MODELS = 3  # below this a rank correlation says nothing
+Array = NDArray[np.float64]
+
+
+def correlations(
+    models: pd.DataFrame,
+    results: pd.DataFrame,
+    *,
+    targets: Sequence[str],
+    groups: Sequence[str] = (),
+    within: Sequence[str] = (),
+    variant: Variant = "a",
+    nonfinite: Nonfinite = "refuse",
+    resamples: int = 9999,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return one row for each definition, target, level of ``within`` and group.
+
+    Only admitted models are compared. Values of replicates are averaged. A model whose cell is unsupported or
+    failed is missing from that definition; ``n`` counts those that are there and ``note`` says what is missing.
+    ``p_adjusted`` controls the family-wise error over all definitions and targets of one level and group.
+
+    Args:
+        models: columns ``model``, ``architecture``, ``train_set``, ``pool``, ``admitted``, ``attr.*``, ``target.*``.
+        results: columns ``model``, ``measure``, ``spec.*``, ``value``, ``status``; ``replicate`` when there are some.
+        targets: names of targets; ``attr:name`` uses an attribute.
+        groups: attributes whose combinations form subgroups.
+        within: columns whose levels are kept apart: architecture, train_set, pool or attributes.
+        variant: of Kendall's tau.
+        nonfinite: policy for infinite values, as in ``kendall_tau``.
+        resamples: for the interval.
+        permutations: for the p-values.
+        seed: names resamples and permutations.
+
+    Raises:
+        UserError: for a column that is not there.
+    """
+    admitted = models[models["admitted"].astype(bool)].set_index("model", verify_integrity=True)
+    fields = [c for c in results.columns if c.startswith("spec.")]
+    definitions, values = _values(results, fields, list(admitted.index))
+    columns = {name: _target(admitted, name) for name in targets}
+    rows = []
+    for level, in_level in _levels(admitted, within):
+        for group, in_group in _groups(admitted, groups):
+            chosen = in_level & in_group
+            if not chosen.any() or not len(definitions):
+                continue
+            t = np.stack([columns[name][chosen] for name in targets])
+            s = values[:, chosen]
+            adjusted = max_tau_p(t, s, permutations, seed) if chosen.sum() >= MIN_MODELS else None
+            for d, definition in enumerate(definitions):
+                for k, name in enumerate(targets):
+                    found = _one(t[k], s[d], variant, nonfinite, resamples, permutations, seed)
+                    p_adjusted = adjusted[k, d] if adjusted is not None and np.isfinite(found["tau"]) else np.nan
+                    rows.append(
+                        {**definition, "target": name, "within": level, "group": group, **found, "p_adjusted": p_adjusted}
+                    )
+    order = ["measure", *fields, "target", "within", "group", "n", "tau", "low", "high", "p", "p_adjusted", "note"]
+    return pd.DataFrame(rows, columns=order)
+
+
+def _values(results: pd.DataFrame, fields: list[str], index: list[str]) -> tuple[list[dict[str, Any]], Array]:
+    """Return the definitions, and their values over the models, (D, n), NaN where there is none."""
+    if not len(results):
+        return [], np.empty((0, len(index)))
+    usable = results[results["status"].isin(["ok", "not_converged", "nonfinite"]) & results["value"].notna()]
+    means = usable.groupby(["measure", *fields, "model"], dropna=False, sort=False)["value"].mean()
+    by_definition = {key: part for key, part in means.groupby(level=list(range(1 + len(fields))), dropna=False, sort=False)}
+    definitions, rows = [], []
+    # Also definitions without a single value are listed: their rows say so.
+    for _, row in results[["measure", *fields]].drop_duplicates().iterrows():
+        definition = row.to_dict()
+        column = np.full(len(index), np.nan)
+        for key, part in by_definition.items():
+            if _same(key, definition.values()):
+                found = part.droplevel(list(range(1 + len(fields))))
+                column = found.reindex(index).to_numpy(np.float64)
+                break
+        definitions.append(definition)
+        rows.append(column)
+    return definitions, np.stack(rows)
+
+
+def _same(a: Any, b: Any) -> bool:
+    left, right = (list(a) if isinstance(a, tuple) else [a]), list(b)
+    return all(x == y or (pd.isna(x) and pd.isna(y)) for x, y in zip(left, right, strict=True))
+
+
+def _column(models: pd.DataFrame, name: str, what: str) -> pd.Series:
+    for candidate in (name, f"attr.{name}"):
+        if candidate in models.columns:
+            return models[candidate]
+    known = [c.removeprefix("attr.") for c in models.columns]
+    raise UserError(f"{what}: no model has '{name}'", did_you_mean(name, known))
+
+
+def _target(models: pd.DataFrame, name: str) -> Array:
+    """Return a target's values over the models, NaN where there is none."""
+    column = f"attr.{name[5:]}" if name.startswith("attr:") else f"target.{name}"
+    if column not in models.columns:
+        known = [c.removeprefix("target.").replace("attr.", "attr:") for c in models.columns if "." in c]
+        raise UserError(f"targets: no model has '{name}'", did_you_mean(name, known))
+    return pd.to_numeric(models[column], errors="coerce").to_numpy(np.float64)
+
+
+def _levels(models: pd.DataFrame, within: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield (``architecture=x;train_set=y``, members) for every combination there is; ``all`` without any."""
+    yield from _combinations(models, within, "within") if within else [("all", np.ones(len(models), bool))]
+
+
+def _groups(models: pd.DataFrame, groups: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    yield "all", np.ones(len(models), bool)
+    if groups:
+        yield from _combinations(models, groups, "groups")
+
+
+def _combinations(models: pd.DataFrame, names: Sequence[str], what: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    texts = [_column(models, name, what).map(_text) for name in names]
+    labels = [";".join(f"{n}={v}" for n, v in zip(names, row, strict=True)) for row in zip(*texts, strict=True)]
+    for label in sorted(set(labels)):
+        yield label, np.array([other == label for other in labels])
+
+
+def _text(value: Any) -> str:
+    """Booleans as 0/1, also after a CSV file; whole floats without their point."""
+    if value is True or value == "True":
+        return "1"
+    if value is False or value == "False":
+        return "0"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _one(
+    t: Array, s: Array, variant: Variant, nonfinite: Nonfinite, resamples: int, permutations: int, seed: int
+) -> dict[str, Any]:
+    """Return n, tau, interval, p and note of one pair of columns."""
+    there = ~(np.isnan(t) | np.isnan(s))
+    n, missing = int(there.sum()), int((~there).sum())
+    note = f"{missing} models have no value" if missing else ""
+    if n < MIN_MODELS:
+        text = "; ".join(filter(None, (note, f"fewer than {MIN_MODELS} models")))
+        return {"n": n, "tau": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "note": text}
+    found = kendall_tau(
+        t[there], s[there], variant, nonfinite=nonfinite, resamples=resamples, permutations=permutations, seed=seed
+    )
+    text = "; ".join(filter(None, (note, found.note)))
+    return {"n": n, "tau": found.tau, "low": found.low, "high": found.high, "p": found.p, "note": text}

@@ -163,7 +163,7 @@ class MnistResNetSpec(TrainedSpec):
     """Blocks in each of the four stages; 2 in the paper's ResNet-18."""
     learning_rate_max: PositiveFloat = 2.0
     """Upper end of the log-uniform distribution of the learning rate."""
-    learning_rate_min: PositiveFloat = 0.02
+    learning_rate_min: PositiveFloat = 0.03
     """Lower end of the log-uniform distribution of the learning rate."""
 
 
@@ -190,7 +190,7 @@ class MnistViTSpec(TrainedSpec):
     """Number of blocks."""
     dim: PositiveInt = 48
     """Embedding size, a multiple of 4."""
-    epochs: PositiveInt = 60
+    epochs: PositiveInt = 50
     """Epochs of a model without mixup; models with mixup get 1.6 times as many."""
     weight_decay: NonNegativeFloat = 1e-4
     """Coefficient of the L2 penalty."""

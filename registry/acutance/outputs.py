@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from acutance.errors import UserError
+from acutance.executors import cores
 from acutance.measure import Status
 from acutance.members import Member, PlannedCell
 from acutance.plugins import Catalog
@@ -193,8 +194,8 @@ def write_report(directory: Path, store: Store) -> Path:
         groups=list(config["groups"]),
         figures=config["figures"],
     )
-    save_figures(data, directory / "figures")
-    write_page(data, directory / "report.html")
+    pictures = save_figures(data, directory / "figures", cores())
+    write_page(data, directory / "report.html", pictures)
     return directory / "report.html"
 
 

@@ -1,0 +1,1 @@
+"""Figures and the HTML page, made from tables; knows nothing of torch."""

@@ -1,0 +1,150 @@
+"""What a report is made from, and the selections its figures share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from acutance.analysis.labels import definition_name
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """The tables of a run with what is needed to read them.
+
+    Attributes:
+        title: headline.
+        config: the resolved study.
+        environment: versions and machine.
+        models: one row a model, with ``attr.*`` and ``target.*``.
+        results: one row a cell.
+        correlations: one row a definition, target, level and group.
+        problems: one row a cell without a trustworthy number.
+        cost: seconds, passes, counts.
+        targets: names of targets, in the order of the study.
+        groups: attributes that form subgroups.
+        figures: colour, marker and size attributes.
+    """
+
+    title: str
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    models: pd.DataFrame
+    results: pd.DataFrame
+    correlations: pd.DataFrame
+    problems: pd.DataFrame
+    cost: dict[str, Any]
+    targets: list[str]
+    groups: list[str]
+    figures: dict[str, Any]
+
+    @cached_property
+    def levels(self) -> list[str]:
+        """Levels of ``within``: models of different ones are never compared."""
+        return list(dict.fromkeys(map(str, self.correlations["within"])))
+
+    @cached_property
+    def named(self) -> pd.DataFrame:
+        """Correlations with the definition's name, without radius, as a column."""
+        table = self.correlations.copy()
+        names = [definition_name(row) for row in table.to_dict("records")]
+        return table.assign(definition=pd.Series(names, index=table.index, dtype=object))
+
+    @cached_property
+    def measured(self) -> pd.DataFrame:
+        """Results of the measures (not of targets), with the definition's name as a column."""
+        table = self.results
+        if len(table):
+            table = table[~table["measure"].isin(["error", "loss"])].copy()
+        names = [definition_name(row) for row in table.to_dict("records")]
+        return table.assign(definition=pd.Series(names, index=table.index, dtype=object))
+
+    @cached_property
+    def definitions(self) -> list[str]:
+        """Names of definitions, in the order of the study."""
+        return list(dict.fromkeys(self.named["definition"]))
+
+    def members(self, level: str) -> pd.DataFrame:
+        """Return the admitted models of a level of ``within``."""
+        models = self.models[self.models["admitted"].astype(bool)]
+        if level == "all":
+            return models
+        keep = pd.Series(True, index=models.index)
+        for part in level.split(";"):
+            name, _, value = part.partition("=")
+            column = name if name in models.columns else f"attr.{name}"
+            keep &= models[column].map(text) == value
+        return models[keep]
+
+    def radii(self, definition: str) -> list[float | None]:
+        """Return the radii of a definition; [None] for one that has none."""
+        rows = self.named[self.named["definition"] == definition]
+        if "spec.rho" not in rows or rows["spec.rho"].isna().all():
+            return [None]
+        return sorted(map(float, rows["spec.rho"].dropna().unique()))
+
+    def values(self, definition: str, rho: float | None) -> pd.DataFrame:
+        """Return value and standard error by model, averaged over replicates."""
+        rows = self.measured[self.measured["definition"] == definition]
+        if rho is not None:
+            rows = rows[np.isclose(rows["spec.rho"].astype(float), rho, rtol=1e-12, atol=0)]
+        return rows.groupby("model", sort=False)[["value", "stderr"]].mean()
+
+    def tau(self, definition: str, rho: float | None, target: str, level: str) -> pd.DataFrame:
+        """Return the rows of the correlations table for one panel, indexed by group."""
+        t = self.named
+        keep = (t["definition"] == definition) & (t["target"] == target) & (t["within"] == level)
+        if rho is not None:
+            keep &= np.isclose(t["spec.rho"].astype(float), rho, rtol=1e-12, atol=0)
+        return t[keep].set_index("group")
+
+    def group_of(self, models: pd.DataFrame) -> pd.Series:
+        """Return the group label of each model, as the correlations table spells it; empty without groups."""
+        parts = [f"{g}=" + models[column(models, g)].map(text) for g in self.groups if column(models, g)]
+        if not parts:
+            return pd.Series("", index=models.index)
+        label = parts[0]
+        for part in parts[1:]:
+            label = label + ";" + part
+        return label
+
+
+def column(models: pd.DataFrame, name: str | None) -> str | None:
+    """Return the column of an attribute, or None when no model has it."""
+    for candidate in (f"attr.{name}", name):
+        if candidate in models.columns:
+            return candidate
+    return None
+
+
+def text(value: Any) -> str:
+    """Return a value as group labels spell it: booleans as 0 and 1, whole numbers without a point."""
+    if value is True or value is np.True_ or value == "True":
+        return "1"
+    if value is False or value is np.False_ or value == "False":
+        return "0"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def target_values(models: pd.DataFrame, target: str) -> pd.Series:
+    """Return a target's values by model; NaN where there are none."""
+    name = f"attr.{target[5:]}" if target.startswith("attr:") else f"target.{target}"
+    found = pd.to_numeric(models[name], errors="coerce") if name in models else pd.Series(np.nan, index=models.index)
+    found.index = pd.Index(models["model"])
+    return found
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return tau with its sign, or a dash for a missing one."""
+    return f"{value:+.{digits}f}".replace("-", "\u2212") if np.isfinite(value) else "\u2013"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value with three digits."""
+    if not np.isfinite(value):
+        return "\u2013"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

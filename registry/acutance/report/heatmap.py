@@ -1,0 +1,57 @@
+"""All taus of one level at a glance."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from acutance.report.data import ReportData, number
+
+
+def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:
+    """Return rows for definitions and radii, columns for targets; the number in each cell, bold where it is
+    significant after adjustment.
+    """
+    t = data.named
+    t = t[(t["within"] == level) & (t["group"] == group)]
+    rows: list[tuple[str, float | None]] = [(d, rho) for d in data.definitions for rho in data.radii(d)]
+    index = {(row["definition"], _rho(row.get("spec.rho")), row["target"]): row for row in t.to_dict("records")}
+    grid = np.full((len(rows), len(data.targets)), np.nan)
+    figure = Figure(figsize=(4.6 + 1.05 * len(data.targets), 1.2 + 0.205 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    for i, (definition, rho) in enumerate(rows):
+        for j, target in enumerate(data.targets):
+            found = index.get((definition, _rho(rho), target))
+            if found is None or not np.isfinite(found["tau"]):
+                continue
+            grid[i, j] = found["tau"]
+            strong = found["p_adjusted"] < 0.05
+            axis.text(
+                j, i, number(found["tau"]) + ("*" if strong else ""), ha="center", va="center", fontsize=7,
+                fontweight="bold" if strong else "normal", color="white" if abs(found["tau"]) > 0.6 else "black",
+            )  # fmt: skip
+    image = axis.imshow(grid, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+    axis.set_xticks(range(len(data.targets)), [name.replace("_", "\n").replace(".", "\n") for name in data.targets])
+    axis.xaxis.tick_top()
+    axis.set_yticks(range(len(rows)), [_name(rows, i) for i in range(len(rows))])
+    axis.tick_params(labelsize=7.5, length=0)
+    start = 0
+    for definition in data.definitions:
+        start += len(data.radii(definition))
+        axis.axhline(start - 0.5, color="white", lw=2)
+    bar = figure.colorbar(image, ax=axis, shrink=0.4, aspect=25, pad=0.02)
+    bar.set_label(r"Kendall's $\tau$", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    figure.suptitle(level.replace("architecture=", "") + ("" if group == "all" else f", {group}"), fontsize=10)
+    return figure
+
+
+def _rho(value: float | None) -> str:
+    return "" if value is None or not np.isfinite(value) else f"{value:.12g}"
+
+
+def _name(rows: list[tuple[str, float | None]], i: int) -> str:
+    """The definition's name beside its first radius only."""
+    definition, rho = rows[i]
+    radius = "" if rho is None else f"ρ = {rho:g}"
+    return f"{definition}   {radius}" if i == 0 or rows[i - 1][0] != definition else radius

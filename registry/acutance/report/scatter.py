@@ -1,0 +1,137 @@
+"""Sharpness against targets, as the paper draws it: radii as columns, targets as rows, tau in the corner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+
+from acutance.report.data import ReportData, number, target_values
+from acutance.report.style import Style, style
+
+SYMBOLS = {"worst_case": r"$S_{max}$", "average_case": r"$S_{avg}$"}
+
+
+def scatter_grid(
+    data: ReportData, level: str, definition: str, targets: list[str] | None = None, radii: list[Any] | None = None
+) -> Figure:
+    """Return the grid of one definition within one level.
+
+    Args:
+        data: the tables.
+        level: a level of ``within``.
+        definition: name of a definition, without radius.
+        targets: rows; all targets by default.
+        radii: columns; all radii by default.
+    """
+    targets = targets or data.targets
+    radii = radii or data.radii(definition)
+    models = data.members(level)
+    look = style(data, models)
+    figure = Figure(figsize=(1.5 + 2.45 * len(radii), 1.35 + 2.1 * len(targets)), layout="constrained")
+    axes = figure.subplots(len(targets), len(radii), squeeze=False, sharey="row", sharex="col")
+    for j, rho in enumerate(radii):
+        values = data.values(definition, rho)
+        for i, target in enumerate(targets):
+            axis = axes[i, j]
+            panel(axis, values, target_values(models, target), look)
+            _tau(axis, data.tau(definition, rho, target, level), look)
+            if j == 0:
+                axis.set_ylabel(_target_name(target))
+            if i == 0 and rho is not None:
+                axis.set_title(rf"$\rho$ = {rho:g}", fontsize=10, pad=20)
+            if i == len(targets) - 1:
+                axis.set_xlabel(_symbol(data, definition))
+    _legends(figure, axes, look)
+    figure.suptitle(f"{definition}\n{level.replace('architecture=', '')}", fontsize=11)
+    return figure
+
+
+def sharpness_vs_attribute(data: ReportData, level: str, definition: str, attribute: str) -> Figure:
+    """Return sharpness against a hyperparameter (Figure 6 of the paper), a panel for each radius."""
+    return scatter_grid(data, level, definition, [f"attr:{attribute}"])
+
+
+def panel(axis: Axes, values: pd.DataFrame, target: pd.Series, look: Style) -> None:
+    """Draw one panel: a point a model; values off the scale are marked at its edge and counted."""
+    table = pd.DataFrame({"y": target}).join(values, how="inner").dropna(subset=["y", "value"])
+    shown = table[np.isfinite(table["value"])]
+    positive = shown["value"] > 0
+    logarithmic = bool(positive.any()) and positive.mean() >= 0.5
+    plain = shown[positive] if logarithmic else shown
+    for group, marker in look.markers.items():
+        rows = plain[[look.group[str(m)] == group for m in plain.index]]
+        if len(rows):
+            names = list(map(str, rows.index))
+            axis.errorbar(rows["value"], rows["y"], xerr=rows["stderr"].fillna(0), fmt="none", ecolor="0.75", lw=0.7)
+            axis.scatter(
+                rows["value"], rows["y"], c=[look.colours[n] for n in names], marker=marker,
+                s=[look.sizes[n] for n in names], linewidths=0.4, edgecolors="0.2", zorder=3,
+            )  # fmt: skip
+    if logarithmic:
+        axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        if len(plain) and plain["value"].max() / plain["value"].min() > 100:
+            axis.xaxis.set_major_locator(LogLocator(numticks=4))
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(3))
+    if target.name is not None and len(table) and table["y"].between(0, 1).all() and "learning" not in str(target.name):
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    _edges(axis, table, shown, plain)
+    axis.tick_params(labelsize=8)
+    axis.grid(True, color="0.92", lw=0.6)
+    axis.set_axisbelow(True)
+
+
+def _edges(axis: Axes, table: pd.DataFrame, shown: pd.DataFrame, plain: pd.DataFrame) -> None:
+    """Say how many models lie off the scale, on which side."""
+    low, high = len(shown) - len(plain), len(table) - len(shown)
+    if low:
+        axis.text(0.02, 0.03, f"{low} ≤ 0", transform=axis.transAxes, fontsize=7, color="0.35")
+    if high:
+        axis.text(0.98, 0.03, f"{high} infinite", transform=axis.transAxes, fontsize=7, color="0.35", ha="right")
+    if not len(table):
+        axis.text(0.5, 0.5, "no values", transform=axis.transAxes, fontsize=8, color="0.35", ha="center")
+
+
+def _tau(axis: Axes, rows: pd.DataFrame, look: Style) -> None:
+    """Write tau with its interval above the panel, and the tau of each group after its marker."""
+    if "all" not in rows.index:
+        return
+    whole = rows.loc["all"]
+    text = rf"$\tau$ = {number(whole['tau'])}"
+    if np.isfinite(whole["low"]):
+        text += f"  [{number(whole['low'])}, {number(whole['high'])}]"
+    axis.text(0.0, 1.13, text, transform=axis.transAxes, fontsize=8, fontweight="bold")
+    groups = [g for g in look.markers if g in rows.index and np.isfinite(rows.loc[g]["tau"])]
+    parts = "  ".join(f"{look.glyph(g)} {number(rows.loc[g]['tau'])}" for g in groups)
+    axis.text(0.0, 1.03, parts, transform=axis.transAxes, fontsize=7, color="0.25")
+
+
+def _legends(figure: Figure, axes: Any, look: Style) -> None:
+    handles = [
+        Line2D([], [], ls="", marker=m, color="0.4", markeredgecolor="0.2", label=g.replace(";", ", "))
+        for g, m in look.markers.items()
+        if g
+    ]
+    handles += [Line2D([], [], ls="", marker="o", color=c, label=v) for v, c in look.categories.items()]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8, frameon=False)
+    if look.bar is not None:
+        bar = figure.colorbar(look.bar, ax=axes, shrink=0.7, aspect=35, pad=0.02)
+        bar.set_label(look.label, fontsize=9)
+        bar.ax.tick_params(labelsize=8)
+
+
+def _symbol(data: ReportData, definition: str) -> str:
+    rows = data.named[data.named["definition"] == definition]
+    return SYMBOLS.get(str(rows["measure"].iloc[0]), str(rows["measure"].iloc[0])) if len(rows) else ""
+
+
+def _target_name(target: str) -> str:
+    return target.removeprefix("attr:").replace("_", " ").replace(".", " ")

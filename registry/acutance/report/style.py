@@ -1,0 +1,95 @@
+"""Colours, markers and sizes of models, chosen once for all panels of a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize, to_rgba
+
+from acutance.report.data import ReportData, column
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "★", "◀", "▶")
+# Okabe and Ito's colours, told apart by colour-blind readers.
+CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the models of one level are drawn.
+
+    Attributes:
+        colours: by model.
+        bar: for a numeric colour: what the colour bar shows.
+        categories: for a categorical colour: {value: colour}.
+        markers: {group: marker}.
+        group: group by model.
+        sizes: marker areas by model, in points squared.
+        label: name of the colouring attribute.
+    """
+
+    colours: dict[str, Any]
+    bar: ScalarMappable | None
+    categories: dict[str, str]
+    markers: dict[str, str]
+    group: dict[str, str]
+    sizes: dict[str, float]
+    label: str
+
+    def glyph(self, group: str) -> str:
+        """Return the character that looks like a group's marker."""
+        return GLYPHS[MARKERS.index(self.markers[group])]
+
+
+def style(data: ReportData, models: pd.DataFrame) -> Style:
+    """Return the style of the models of one level."""
+    names = list(map(str, models["model"]))
+    colours, bar, categories = _colours(models, names, data.figures.get("colour"))
+    wanted = data.figures.get("marker") or data.groups
+    wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+    labels = data.group_of(models) if wanted == data.groups else _labels(models, wanted)
+    known = sorted(set(labels))
+    markers = {group: MARKERS[i % len(MARKERS)] for i, group in enumerate(known)}
+    sizes = _sizes(models, names, data.figures.get("size"))
+    label = str(data.figures.get("colour") or "").replace("_", " ")
+    return Style(colours, bar, categories, markers, dict(zip(names, labels, strict=True)), sizes, label)
+
+
+def _labels(models: pd.DataFrame, names: list[str]) -> pd.Series:
+    from acutance.report.data import text
+
+    found = [f"{n}=" + models[c].map(text) for n in names if (c := column(models, n))]
+    return pd.Series([";".join(row) for row in zip(*found, strict=True)] if found else [""] * len(models), models.index)
+
+
+def _colours(
+    models: pd.DataFrame, names: list[str], attribute: str | None
+) -> tuple[dict[str, Any], ScalarMappable | None, dict[str, str]]:
+    name = column(models, attribute) if attribute else None
+    if name is None:
+        return dict.fromkeys(names, CATEGORIES[0]), None, {}
+    values = models[name]
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(float)
+    if values.map(lambda v: isinstance(v, bool)).any() or np.isnan(numbers).all():
+        known = sorted(set(map(str, values)))
+        categories = {value: CATEGORIES[i % len(CATEGORIES)] for i, value in enumerate(known)}
+        return {n: categories[str(v)] for n, v in zip(names, values, strict=True)}, None, categories
+    low, high = np.nanmin(numbers), np.nanmax(numbers)
+    # Lengths that span decades are read on a log scale.
+    scale = LogNorm(low, high) if low > 0 and high / low > 10 else Normalize(low, high if high > low else low + 1)
+    bar = ScalarMappable(scale, "viridis")
+    grey = to_rgba("0.6")
+    return {n: bar.to_rgba(v) if np.isfinite(v) else grey for n, v in zip(names, numbers, strict=True)}, bar, {}
+
+
+def _sizes(models: pd.DataFrame, names: list[str], attribute: str | None) -> dict[str, float]:
+    name = column(models, attribute) if attribute else None
+    if name is None:
+        return dict.fromkeys(names, 26.0)
+    numbers = pd.to_numeric(models[name], errors="coerce").fillna(0).to_numpy(float)
+    span = np.ptp(numbers) or 1.0
+    return {n: 16 + 50 * (v - numbers.min()) / span for n, v in zip(names, numbers, strict=True)}

@@ -1,15 +1,39 @@
+import os
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
+HERE = Path(__file__).parent
 # The helpers beside the tests are plain modules; importlib mode does not put this folder on the path.
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(HERE))
+# A distribution that is merely on the path counts as installed: the third party of the tests.
+sys.path.insert(0, str(HERE / "dists" / "toy"))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "dists" / "toy"), os.environ.get("PYTHONPATH", "")]).rstrip(":")
 
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
-def no_plugins_environment(monkeypatch):
-    monkeypatch.delenv("ACUTANCE_PLUGINS", raising=False)
+def toy_config():
+    return {
+        "format": 1,
+        "title": "toy",
+        "pools": [{"name": "toy", "size": 6}],
+        "dataset": {"name": "toy"},
+        "surface": {"points": 32, "m": 8},
+        "targets": ["test_error", "ood.error", "generalization_gap", "attr:learning_rate"],
+        "groups": ["wide"],
+        "within": ["architecture"],
+        "measures": [
+            {"name": "worst_case", "rho": [0.01, 0.02], "steps": 3},
+            {"name": "average_case", "rho": 0.1, "draws": 4, "logit_norm": [False, True]},
+            {"name": "weight_norm"},
+        ],
+        "figures": {"colour": "learning_rate", "marker": ["wide"]},
+    }

@@ -1,5 +1,7 @@
 """Small models and data shared by the tests."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,7 +15,7 @@ class MLP(nn.Module):
     def __init__(self, activation=torch.tanh, dims=(6, 10, 4), dtype=torch.float64):
         super().__init__()
         torch.manual_seed(0)
-        self.layers = nn.ModuleList(nn.Linear(a, b, dtype=dtype) for a, b in zip(dims, dims[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b, dtype=dtype) for a, b in itertools.pairwise(dims))
         self.activation = activation
 
     def forward(self, x):

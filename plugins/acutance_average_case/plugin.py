@@ -52,9 +52,7 @@ class AverageCase(Measure[AverageCaseSpec]):
         """Return the mean rise over the draws."""
         return self.evaluate_many(surface, [spec], rng)[0]
 
-    def evaluate_many(
-        self, surface: LossSurface, specs: Sequence[AverageCaseSpec], rng: Streams
-    ) -> list[Estimate]:
+    def evaluate_many(self, surface: LossSurface, specs: Sequence[AverageCaseSpec], rng: Streams) -> list[Estimate]:
         """Return all values from one sweep over the draws, sharing noise and forwards."""
         from acutance_average_case.estimate import average_rise
 

@@ -91,6 +91,20 @@ class FeedForward(nn.Sequential):
         super().__init__(nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
 
+class Block(nn.Module):
+    """Attention and feed-forward, each with a residual connection."""
+
+    def __init__(self, dim: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.attention, self.feed_forward = Attention(dim, heads), FeedForward(dim, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, t, d) -> (n, t, d)."""
+        x = x + self.attention(x)
+        out: Tensor = x + self.feed_forward(x)
+        return out
+
+
 class SimpleViT(nn.Module):
     """Vision transformer with fixed sine-cosine positions and global average pooling (Beyer et al. 2022).
 
@@ -122,9 +136,7 @@ class SimpleViT(nn.Module):
             nn.LayerNorm(channels * patch**2), nn.Linear(channels * patch**2, dim), nn.LayerNorm(dim)
         )
         self.register_buffer("positions", sine_cosine(image // patch, dim), persistent=False)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList([Attention(dim, heads), FeedForward(dim, hidden)]) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(Block(dim, heads, hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)
 
@@ -132,9 +144,7 @@ class SimpleViT(nn.Module):
         """(n, channels, h, w) -> (n, classes) logits."""
         x = self.embed(F.unfold(x, self.patch, stride=self.patch).transpose(1, 2)) + self.positions
         for block in self.blocks:
-            attention, feed_forward = block  # type: ignore[misc]
-            x = x + attention(x)
-            x = x + feed_forward(x)
+            x = block(x)
         logits: Tensor = self.head(self.norm(x.mean(1)))
         return logits
 

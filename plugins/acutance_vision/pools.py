@@ -128,7 +128,12 @@ class TrainedPool(ModelPool[SpecT]):
         trained = train(model, data.inputs, data.targets, recipe, shift_and_rotate)
         path = Path(entry.path or "")
         path.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"loss": trained.loss, "epochs": trained.epochs, "diverged": trained.diverged, "seconds": trained.seconds}
+        facts = {
+            "loss": trained.loss,
+            "epochs": trained.epochs,
+            "diverged": trained.diverged,
+            "seconds": trained.seconds,
+        }
         metadata = {"recipe": json.dumps(recipe.full()), "training": json.dumps(facts)}
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         # Written beside and moved: another process building the same model can only replace it by its equal.

@@ -92,9 +92,7 @@ def largest_rise(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Est
     return Estimate(float(rise), extras=extras)
 
 
-def _search(
-    objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int
-) -> Maximum:
+def _search(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int) -> Maximum:
     """Run Auto-PGD from the start that the spec asks for, keeping a screened point that beats it."""
     w = objective.surface.w
     if spec.start == "random" or (spec.start == "zero" and restart > 0):

@@ -64,15 +64,14 @@ def measure(
     if isinstance(model, LossSurface):
         if data is not None or m is not None:
             raise UserError("a surface has its data already", "give a model together with data")
-        return Estimate.mean(
-            evaluate_family(item.id, instance, model, [spec], seed=seed, batch=0, replicate=replicate)
-        )
-    if data is None:
+        return Estimate.mean(evaluate_family(item.id, instance, model, [spec], seed=seed, batch=0, replicate=replicate))
+    level = instance.traits.level
+    if data is None and level != "weights":
         raise UserError("a model needs data", "give (inputs, targets) or an iterable of such pairs")
     functional = FunctionalModel(model, device, dtype_of(dtype) if isinstance(dtype, str) else dtype)
-    whole = instance.traits.level != "batch"
     parts = []
-    for batch, pair in enumerate(_batches(data, m, whole)):
+    pairs = _batches(data, m, level == "dataset") if data is not None and level != "weights" else [None]
+    for batch, pair in enumerate(pairs):
         surface = LossSurface(functional, pair, loss=loss, microbatch=microbatch)
         parts += evaluate_family(item.id, instance, surface, [spec], seed=seed, batch=batch, replicate=replicate)
     return Estimate.mean(parts)
@@ -87,7 +86,7 @@ def _batches(
     from acutance.points import concatenate, m_batches
 
     single = isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], torch.Tensor)
-    pairs: list[tuple[Any, torch.Tensor]] = [data] if single else list(data)  # type: ignore[list-item]
+    pairs: list[Any] = [data] if single else list(data)
     if not pairs:
         raise UserError("data: there are no batches")
     inputs, targets = concatenate(pairs)

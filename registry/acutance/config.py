@@ -197,9 +197,7 @@ def _locate(source: str | Path) -> Path:
     if path.is_dir():
         raise UserError(f"{source}: is a folder", "give a YAML file or the name of a preset")
     if not path.is_file():
-        raise UserError(
-            f"'{source}' is neither a file nor a preset", did_you_mean(str(source), list(known))
-        )
+        raise UserError(f"'{source}' is neither a file nor a preset", did_you_mean(str(source), list(known)))
     return path
 
 
@@ -256,7 +254,9 @@ class _Reader:
             self._wrong("surface.m", f"{file.surface.m} examples in a batch, but only {file.surface.points} points")
         splits = tuple(dataset.item.target.splits) if dataset else ()
         if dataset and file.surface.split not in splits:
-            self._wrong("surface.split", f"unknown split '{file.surface.split}'", did_you_mean(file.surface.split, splits))
+            self._wrong(
+                "surface.split", f"unknown split '{file.surface.split}'", did_you_mean(file.surface.split, splits)
+            )
         targets = self._targets({f"targets.{i}": name for i, name in enumerate(file.targets)}, splits, dataset)
         admit = self._targets({f"admit.{name}": name for name in file.admit}, splits, dataset)
         self._refuse()
@@ -266,12 +266,9 @@ class _Reader:
             "dataset": {"name": dataset.item.id, **dataset.spec.full()},
             "executor": {"name": executor.item.id, **executor.spec.full()},
         }
-        dropped = file.surface.points % file.surface.m
-        warnings = (
-            [f"surface: {dropped} of {file.surface.points} points do not fill a batch of {file.surface.m} and are dropped"]
-            if dropped
-            else []
-        )
+        points, m = file.surface.points, file.surface.m
+        dropped = f"surface: {points % m} of {points} points do not fill a batch of {m} and are dropped"
+        warnings = [dropped] if points % m else []
         return Study(
             name, file, resolved, tuple(p for p in pools if p), dataset, executor, tuple(measures), tuple(targets),
             tuple(zip(admit, file.admit.values(), strict=True)), warnings,
@@ -290,7 +287,9 @@ class _Reader:
         settings = dict(section)
         name = settings.pop("name", None)
         if not isinstance(name, str):
-            self._wrong(f"{path}.name", "give the name of one of " + ", ".join(i.name for i in self.plugins.items(kind)))
+            self._wrong(
+                f"{path}.name", "give the name of one of " + ", ".join(i.name for i in self.plugins.items(kind))
+            )
             return None
         try:
             item = self.plugins.find(kind, name)
@@ -324,7 +323,9 @@ class _Reader:
             try:
                 have = version(dist)
                 if not SpecifierSet(wanted).contains(have, prereleases=True):
-                    self._wrong(f"requires.{dist}", f"needs {wanted}, installed is {have}", f"pip install '{dist}{wanted}'")
+                    self._wrong(
+                        f"requires.{dist}", f"needs {wanted}, installed is {have}", f"pip install '{dist}{wanted}'"
+                    )
             except PackageNotFoundError:
                 self._wrong(f"requires.{dist}", "is not installed", f"pip install '{dist}{wanted}'")
             except InvalidSpecifier:

@@ -86,9 +86,9 @@ def evaluate_family(
         if len(specs) == 1:
             return [Estimate.without_value(Status.FAILED, reason(error))]
     return [
-        evaluate_family(
-            measure_id, measure, surface, [spec], seed=seed, batch=batch, replicate=replicate, catch=catch
-        )[0]
+        evaluate_family(measure_id, measure, surface, [spec], seed=seed, batch=batch, replicate=replicate, catch=catch)[
+            0
+        ]
         for spec in specs
     ]
 

@@ -69,9 +69,7 @@ class FunctionalModel:
             for i, (name, p) in enumerate(named)
         ]
         with torch.no_grad():
-            self.w = torch.cat(
-                [p.detach().to(self.device, self.dtype).reshape(-1) for _, p in named]
-            ).contiguous()
+            self.w = torch.cat([p.detach().to(self.device, self.dtype).reshape(-1) for _, p in named]).contiguous()
         self._refuse_nonfinite()
         self._buffers = [
             (module._buffers, name, self._cast(buffer.detach().clone()))
@@ -79,7 +77,7 @@ class FunctionalModel:
             for name, buffer in module._buffers.items()
             if buffer is not None
         ]
-        self._recurrent = [m for m in model.modules() if hasattr(m, "_flat_weights_names")]
+        self._recurrent: list[Any] = [m for m in model.modules() if hasattr(m, "_flat_weights_names")]
         self._modules = list(model.modules())
 
     def _own_dtype(self, named: Sequence[tuple[str, Tensor]]) -> torch.dtype:

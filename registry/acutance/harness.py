@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -127,6 +127,7 @@ class Driver:
     # -- the whole ----------------------------------------------------------------------------------
 
     def run(self, directory: Path, report: bool) -> Run:
+        """Run all stages and write the folder; everything computed is in the store before an exception leaves."""
         from acutance.outputs import write_outputs
 
         study = self.study
@@ -144,7 +145,7 @@ class Driver:
                 self._build(executor)
                 sets = self._open_points()
                 targets = target_cells(study, self.plugins, sets)
-                self._recognise()
+                self._recognise(executor)
                 self._compute(executor, sets, self.members, targets, "targets")
                 self._admit(targets)
                 admitted = [member for member in self.members if not member.reason]
@@ -200,12 +201,15 @@ class Driver:
 
     # -- cells --------------------------------------------------------------------------------------
 
-    def _recognise(self) -> None:
-        """Take the key of every model whose file is the one that was hashed before."""
+    def _recognise(self, executor: Executor[Any]) -> None:
+        """Take the key of every model whose file is the one that was hashed before; load the others to tell."""
         for member in self.members:
             known = self.known_models.get((member.pool.item.id, member.entry.id))
             if known and member.source and known[1] == self._source(member):
                 member.key, member.parameters = known[0], known[2]
+        strangers = [member for member in self.members if member.key is None and not member.broken]
+        if strangers and self.done:
+            self._work(executor, [(member, []) for member in strangers], [], "recognising models", lambda _: 1.0)
 
     @staticmethod
     def _source(member: Member) -> str:
@@ -252,14 +256,25 @@ class Driver:
         cells: Sequence[PlannedCell],
         stage: str,
     ) -> None:
-        """Send one job a model with its missing cells, and store what comes back."""
-        work = [(member, missing) for member in chosen if not member.broken and (missing := self._missing(member, cells))]
-        if not work:
-            return
-        costs = [self._cost(cells, missing, sets) for _, missing in work]
-        self.reporter.stage(stage, sum(costs), sum(len(missing) for _, missing in work))
+        """Compute what is missing of these cells for these models."""
+        work = [
+            (member, missing) for member in chosen if not member.broken and (missing := self._missing(member, cells))
+        ]
+        if work:
+            self._work(executor, work, cells, stage, lambda c: c.cost(sets.examples(c.split, c.level)).units)
+
+    def _work(
+        self,
+        executor: Executor[Any],
+        work: Sequence[tuple[Member, list[tuple[int, list[int]]]]],
+        cells: Sequence[PlannedCell],
+        stage: str,
+        units: Callable[[PlannedCell], float],
+    ) -> None:
+        """Send one job a model with (index of the cell, missing batches), and store what comes back."""
+        total = sum(units(cells[i]) * len(batches) for _, missing in work for i, batches in missing)
+        self.reporter.stage(stage, total or len(work), sum(len(missing) for _, missing in work) or len(work))
         jobs: dict[str, dict[str, Any]] = {}
-        of_job: dict[str, Member] = {}
         for i, (member, missing) in enumerate(work):
             jobs[str(i)] = {
                 "id": str(i),
@@ -272,23 +287,19 @@ class Driver:
                 "device": self._device(),
                 "cells": [job_cell(index, cells[index], batches) for index, batches in missing],
             }
-            of_job[str(i)] = member
         for outcome in self._outcomes(executor, jobs):
-            member = of_job[outcome["job"]]
+            job, member = jobs[outcome["job"]], work[int(outcome["job"])][0]
             if outcome["kind"] == "model":
                 self._meet(member, outcome)
+                if not job["cells"]:
+                    self.reporter.advance(1, 1)
             elif outcome["kind"] == "parts":
-                self._take(member, cells, jobs[outcome["job"]], outcome, sets)
+                finished = self._take(member, cells, job, outcome)
+                done = sum(units(cells[part[0]]) for part in outcome["parts"])
+                self.reporter.advance(done, finished)
             elif outcome["kind"] == "failed":
-                self._fail(member, cells, jobs[outcome["job"]], outcome)
+                self._fail(member, cells, job, outcome)
             self.plugins.manager.hook.on_outcome(outcome=outcome)
-
-    def _cost(self, cells: Sequence[PlannedCell], missing: list[tuple[int, list[int]]], sets: PointSets) -> float:
-        return sum(self._units(cells[i], sets) * len(batches) for i, batches in missing)
-
-    def _units(self, cell: PlannedCell, sets: PointSets) -> float:
-        examples = len(sets.split(cell.split)) if cell.whole else self.study.surface.m
-        return cell.cost(self.study.surface.m, examples).units
 
     def _outcomes(self, executor: Executor[Any], jobs: dict[str, dict[str, Any]]) -> Iterable[dict[str, Any]]:
         """Yield outcomes; a job whose worker died goes to another one, a bounded number of times."""
@@ -301,20 +312,14 @@ class Driver:
                     yield outcome
                 elif attempt < RETRIES:
                     self.reporter.say(f"{outcome['message']}; its job starts again")
-                    lost.append(self._remaining(jobs[outcome["job"]]))
+                    lost.append(jobs[outcome["job"]])
                 else:
                     hint = "out of memory? try fewer workers or a smaller surface.microbatch"
                     yield {"kind": "failed", "job": outcome["job"], "message": f"{outcome['message']} ({hint})"}
-            waiting = [job for job in lost if job["kind"] == "build" or job["cells"]]
+            # What had been stored has been taken off the job's list of batches already.
+            waiting = lost
             if not waiting:
                 return
-
-    @staticmethod
-    def _remaining(job: dict[str, Any]) -> dict[str, Any]:
-        """Return a job without the batches that have been stored."""
-        if job["kind"] != "build":
-            job["cells"] = [cell for cell in job["cells"] if cell["batches"]]
-        return job
 
     def _meet(self, member: Member, outcome: dict[str, Any]) -> None:
         member.key, member.parameters = outcome["key"], outcome["parameters"]
@@ -325,22 +330,18 @@ class Driver:
             member.pool.item.id, member.entry.id, outcome["key"], self._source(member), description, member.parameters
         )
 
-    def _take(
-        self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any], sets: PointSets
-    ) -> None:
-        """Store one batch of one family, with the cells it completes, in one transaction."""
+    def _take(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> int:
+        """Store one batch of one family, with the cells it completes, in one transaction; return their number."""
         assert member.key is not None
         batch, rows, finished = outcome["batch"], [], []
         waiting = {cell["index"]: cell["batches"] for cell in job["cells"]}
-        work = 0.0
         for index, value, stderr, status, message, extras in outcome["parts"]:
             cell = cells[index]
             estimate = Estimate(value, stderr, Status(status), message, (), extras)
-            key, part_key = cell.key(self.study, member.key), cell.part_key(self.study, member.key, batch)
-            rows.append(PartRow(part_key, key, batch, estimate))
+            part_key = cell.part_key(self.study, member.key, batch)
+            rows.append(PartRow(part_key, cell.key(self.study, member.key), batch, estimate))
             self.parts[part_key] = estimate
             waiting[index].remove(batch)
-            work += self._units(cell, sets)
             if not waiting[index]:
                 finished.append(self._finish(cell, member.key))
         forwards, backwards, hvps = outcome["cost"]
@@ -350,7 +351,7 @@ class Driver:
             "forwards": forwards, "backwards": backwards, "hvps": hvps, "error": "",
         }  # fmt: skip
         self.store.put_parts(rows, attempt, finished)
-        self.reporter.advance(work, len(finished))
+        return len(finished)
 
     def _finish(self, cell: PlannedCell, model: str) -> tuple[Any, Estimate]:
         """Return the cell's row and the mean of its parts."""
@@ -361,9 +362,7 @@ class Driver:
         self.fresh.add(row.key)
         return row, estimate
 
-    def _fail(
-        self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]
-    ) -> None:
+    def _fail(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> None:
         """A whole job failed: its remaining cells are failures with a reason, if the model is known at all."""
         message = outcome["message"]
         self.reporter.say(f"{member.label}: {message}")
@@ -389,7 +388,8 @@ class Driver:
             if member.broken:
                 continue
             reasons = [
-                bound.refusal(target.name, target_value(self, member, target, cells)) for target, bound in self.study.admit
+                bound.refusal(target.name, target_value(self, member, target, cells))
+                for target, bound in self.study.admit
             ]
             member.reason = "; ".join(reason for reason in reasons if reason)
         admitted = sum(not member.reason for member in self.members)
@@ -400,5 +400,3 @@ class Driver:
                 "no model is admitted: " + "; ".join(f"{m.label}: {m.reason}" for m in self.members[:3]),
                 "loosen 'admit' in the config or check the models",
             )
-
-

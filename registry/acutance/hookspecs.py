@@ -52,7 +52,7 @@ def register_datasets() -> Iterable[type[Dataset[Any]] | str]:  # type: ignore[e
 
 
 @hookspec
-def register_executors() -> Iterable[type[Executor] | str]:  # type: ignore[empty-body]
+def register_executors() -> Iterable[type[Executor[Any]] | str]:  # type: ignore[empty-body]
     """Return executor classes, or ``"module:Class"`` strings."""
 
 
@@ -77,9 +77,7 @@ def on_run_end(directory: str, summary: Mapping[str, Any]) -> None:
 
 
 @hookspec(firstresult=True)
-def on_cell_error(  # type: ignore[empty-body]
-    error: BaseException, measure: str, microbatch: int
-) -> Retry | Skip | Fail | None:
+def on_cell_error(error: BaseException, measure: str, microbatch: int) -> Retry | Skip | Fail | None:
     """Decide in the worker what becomes of cells whose evaluation raised; the first answer counts.
 
     Args:

@@ -59,11 +59,15 @@ class PlannedCell:
 
     planned: PlannedMeasure
     split: str
-    whole: bool
     digests: tuple[str, ...] = field(repr=False)
 
+    @property
+    def level(self) -> str:
+        """batch, dataset or weights."""
+        return self.planned.level
+
     def _key(self, study: Study, model: str, data: str, batch: int | None) -> str:
-        surface = study.surface.identity() | ({} if self.whole else {"m": study.surface.m})
+        surface = study.surface.identity() | ({"m": study.surface.m} if self.level == "batch" else {})
         return cell_key(
             measure=self.planned.item.id,
             version=self.planned.item.target.version,
@@ -94,10 +98,10 @@ class PlannedCell:
             self.split, planned.replicate,
         )  # fmt: skip
 
-    def cost(self, m: int, examples: int) -> Cost:
-        """Return the passes over one batch, in examples."""
+    def cost(self, examples: int) -> Cost:
+        """Return the passes over one batch of so many examples."""
         passes: Cost = self.planned.item.target().passes(self.planned.spec)
-        return passes * (examples if self.whole else m)
+        return passes * examples
 
 
 def members(study: Study, limit: int | None = None) -> list[Member]:
@@ -133,19 +137,15 @@ def target_cells(study: Study, plugins: Catalog, sets: PointSets) -> list[Planne
     cells = []
     for measure, split in sorted(needed, key=lambda pair: (pair[1], pair[0])):
         item = plugins.find("measures", f"acutance/{measure}")
-        digests = tuple(sets.digests(split, whole=True))
-        cells.append(PlannedCell(PlannedMeasure(item, item.target.Spec()), split, True, digests))
+        planned = PlannedMeasure(item, item.target.Spec())
+        cells.append(PlannedCell(planned, split, tuple(sets.digests(split, planned.level))))
     return cells
 
 
 def measure_cells(study: Study, sets: PointSets) -> list[PlannedCell]:
     """Return the cells of all planned measures on the study's points."""
     split = study.surface.split
-    return [
-        PlannedCell(planned, split, whole, tuple(sets.digests(split, whole)))
-        for planned in study.measures
-        for whole in (planned.level != "batch",)
-    ]
+    return [PlannedCell(planned, split, tuple(sets.digests(split, planned.level))) for planned in study.measures]
 
 
 def job_cell(index: int, cell: PlannedCell, batches: list[int]) -> dict[str, Any]:

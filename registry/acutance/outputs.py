@@ -110,7 +110,9 @@ def write_outputs(
     state = _state(directory, report)
     stamp = directory / ".outputs"
     fresh = stamp.exists() and stamp.read_text() == state
-    if not (fresh and (directory / "correlations.csv").exists() and (not report or (directory / "report.html").exists())):
+    if not (
+        fresh and (directory / "correlations.csv").exists() and (not report or (directory / "report.html").exists())
+    ):
         driver.reporter.say("statistics ...")
         correlations = correlate(models, results, driver.study.resolved)
         write_csv(correlations, directory / "correlations.csv")
@@ -207,7 +209,8 @@ def problems_table(results: pd.DataFrame) -> pd.DataFrame:
     bad = results[results["status"] != Status.OK.value]
     fields = [c for c in results.columns if c.startswith("spec.")]
     spec = [
-        ", ".join(f"{f.removeprefix('spec.')}={row[f]}" for f in fields if pd.notna(row[f])) for _, row in bad.iterrows()
+        ", ".join(f"{f.removeprefix('spec.')}={row[f]}" for f in fields if pd.notna(row[f]))
+        for _, row in bad.iterrows()
     ]
     table = bad.assign(spec=spec, state=bad["status"], message=bad["message"].fillna(""))
     return table[columns].reset_index(drop=True)

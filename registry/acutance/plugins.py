@@ -179,7 +179,8 @@ def load(points: Iterable[EntryPoint] | None = None) -> Catalog:
     for point in _unique(_selected(installed)):
         _load_one(catalog, point)
     if points is None and not any(item.dist == OWN for item in catalog.items("measures")):
-        raise UserError("no built-in plugins are installed", "install with: pip install -e .")
+        own = "; ".join(str(problem) for problem in catalog.problems if problem.dist == OWN)
+        raise UserError("no built-in plugins could be loaded" + (f": {own}" if own else ""), "pip install -e .")
     return catalog
 
 
@@ -225,9 +226,7 @@ def _load_one(catalog: Catalog, point: EntryPoint) -> None:
             problem(error)
     heavy = tuple(name for name in HEAVY if name in sys.modules and name not in before)
     module = getattr(plugin, "__name__", point.value)
-    catalog.plugins.append(
-        PluginInfo(point.name, dist, version, module, time.perf_counter() - start, heavy)
-    )
+    catalog.plugins.append(PluginInfo(point.name, dist, version, module, time.perf_counter() - start, heavy))
 
 
 def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
@@ -250,11 +249,17 @@ def _item(kind: Kind, target: Any, dist: str, version: str) -> Item:
     if isinstance(target, str):
         module, _, attribute = target.partition(":")
         target = getattr(import_module(module), attribute)
-    if not isinstance(target, type) or not isinstance(getattr(target, "name", None), str):
+    name = getattr(target, "name", None)
+    if not isinstance(target, type) or not isinstance(name, str):
         raise TypeError(f"{target!r} is not a class with a 'name'")
-    if kind == "measures" and "evaluate" in getattr(target, "__abstractmethods__", ()):
-        raise TypeError(f"measure '{target.name}' does not define evaluate(surface, spec, rng)")
-    return Item(kind, target.name, dist, version, target)
+    if kind == "measures" and _abstract(target, "evaluate"):
+        raise TypeError(f"measure '{name}' does not define evaluate(surface, spec, rng)")
+    return Item(kind, name, dist, version, target)
+
+
+def _abstract(target: type, method: str) -> bool:
+    found = getattr(target, method, None)
+    return found is None or getattr(found, "__isabstractmethod__", False)
 
 
 def _refuse_bad_spec(item: Item) -> None:

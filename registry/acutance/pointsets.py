@@ -29,7 +29,7 @@ class PointSets:
     def __init__(self, dataset: Dataset[Any], config: SurfaceConfig) -> None:
         self.dataset, self.config = dataset, config
         self._splits: dict[str, Split] = {}
-        self._digests: dict[tuple[str, bool], list[str]] = {}
+        self._digests: dict[tuple[str, str], list[str]] = {}
 
     def split(self, name: str) -> Split:
         """Return a split.
@@ -62,15 +62,27 @@ class PointSets:
         found = self.split(split)
         return found.inputs, found.targets
 
-    def digests(self, split: str, whole: bool, preprocess: Any = None) -> list[str]:
-        """Return one digest for each batch (or the one of the whole split), after preprocessing."""
-        known = self._digests.get((split, whole)) if preprocess is None else None
-        if known is None:
-            sets = [self.whole(split)] if whole else self.batches(split)
-            known = [digest_points(preprocess(x) if preprocess else x, y) for x, y in sets]
-            if preprocess is None:
-                self._digests[(split, whole)] = known
-        return known
+    def examples(self, split: str, level: str) -> int:
+        """Return how many examples one pass of a measure of this level sees; 1 for the weights alone."""
+        return {"batch": self.config.m, "dataset": len(self.split(split)), "weights": 1}[level]
+
+    def digests(self, split: str, level: str, preprocess: Any = None) -> list[str]:
+        """Return a digest for each batch a measure of this level is evaluated on, after preprocessing.
+
+        Args:
+            split: name of a split.
+            level: ``batch``: one for each m-batch; ``dataset``: one, of the whole split; ``weights``: one, of nothing.
+            preprocess: function of the inputs that the model needs, or None.
+        """
+        if level == "weights":
+            return [""]
+        if preprocess is None and (split, level) in self._digests:
+            return self._digests[(split, level)]
+        sets = [self.whole(split)] if level == "dataset" else self.batches(split)
+        found = [digest_points(preprocess(x) if preprocess else x, y) for x, y in sets]
+        if preprocess is None:
+            self._digests[(split, level)] = found
+        return found
 
     @staticmethod
     def joint(digests: list[str]) -> str:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def none(surface: LossSurface) -> Tensor | None:
-    """c = 1: standard sharpness."""
+    """C = 1: standard sharpness."""
     return None
 
 
 def elementwise(surface: LossSurface) -> Tensor | None:
-    """c = |w|: elementwise adaptive sharpness (Kwon et al. 2021)."""
+    """C = |w|: elementwise adaptive sharpness (Kwon et al. 2021)."""
     return surface.memo("scaling.elementwise", lambda: surface.w.abs())
 
 

@@ -76,7 +76,8 @@ class LossSurface:
 
     Args:
         model: module returning logits (or an object with ``.logits``); evaluated in evaluation mode.
-        data: (inputs, targets); inputs may be a tensor, a dict of tensors or a tuple of tensors.
+        data: (inputs, targets); inputs may be a tensor, a dict of tensors or a tuple of tensors. None for
+            measures of the weights alone.
         loss: ``cross_entropy``, ``mse``, or a function (logits, targets) -> 0-d mean loss.
         parameters: which parameters are free: ``all`` or comma-separated name patterns.
         microbatch: examples in one pass; changes memory, not values.
@@ -92,7 +93,7 @@ class LossSurface:
     def __init__(
         self,
         model: nn.Module | FunctionalModel,
-        data: tuple[Any, Tensor],
+        data: tuple[Any, Tensor] | None,
         loss: str | LossFunction = "cross_entropy",
         parameters: str = "all",
         microbatch: int | None = None,
@@ -107,6 +108,10 @@ class LossSurface:
         if not isinstance(model, FunctionalModel):
             for note in functional.notes:
                 warnings.warn(note, AcutanceWarning, stacklevel=2)
+        if data is None:
+            core = _Core(functional, (), torch.empty(0), LossHead(loss), None, argmax_error)
+            self._setup(core, functional.select(parameters), False, "paper", num_train or 0)
+            return
         if not isinstance(data, tuple | list) or len(data) != 2 or not isinstance(data[1], Tensor):
             raise UserError("data must be a pair (inputs, targets) with targets a tensor")
         inputs, targets = data
@@ -120,9 +125,7 @@ class LossSurface:
         core = _Core(functional, inputs, targets, LossHead(loss), microbatch, score or argmax_error)
         self._setup(core, functional.select(parameters), False, "paper", num_train or core.n)
 
-    def _setup(
-        self, core: _Core, free: list[int], logit_norm: bool, norm_scale: NormScale, num_train: int
-    ) -> None:
+    def _setup(self, core: _Core, free: list[int], logit_norm: bool, norm_scale: NormScale, num_train: int) -> None:
         self._core, self._free = core, free
         self.logit_norm, self.norm_scale, self.num_train = logit_norm, norm_scale, num_train
         slots = core.functional.slots
@@ -275,6 +278,8 @@ class LossSurface:
         core = self._core
         if core.checked:
             return
+        if core.n == 0:
+            raise Unsupported("this surface has no data: the measure declares that it needs weights only")
         probe = take_rows(core.inputs, slice(0, min(core.n, 8)))
         with torch.no_grad(), _plain_arithmetic(core.functional.device):
             first, second = self._forward(self.w, probe), self._forward(self.w, probe)
@@ -432,9 +437,7 @@ def _gradient(loss: Tensor, leaf: Tensor, create_graph: bool = False) -> Tensor:
     """Gradient of a 0-d loss, (p,); zero when the loss does not depend on the weights at all."""
     if not loss.requires_grad:
         return torch.zeros_like(leaf)
-    (g,) = torch.autograd.grad(
-        loss, leaf, create_graph=create_graph, allow_unused=True, materialize_grads=True
-    )
+    (g,) = torch.autograd.grad(loss, leaf, create_graph=create_graph, allow_unused=True, materialize_grads=True)
     return g
 
 
@@ -479,7 +482,7 @@ def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
     return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True))
 
 
-def take_rows(inputs: Any, rows: slice) -> Any:
+def take_rows(inputs: Any, rows: slice | Tensor) -> Any:
     """Return these rows of a tensor, or of every tensor in a dict or tuple."""
     if isinstance(inputs, Tensor):
         return inputs[rows]

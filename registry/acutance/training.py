@@ -67,7 +67,7 @@ def train(
     if recipe.augment and augmentation is None:
         raise UserError("the recipe augments, but no augmentation is given")
     start = time.perf_counter()
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
         parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
@@ -135,7 +135,7 @@ def objective(model: nn.Module, x: Tensor, y: Tensor, other: Tensor, lam: float)
     return loss
 
 
-def sam_gradient(model: nn.Module, parameters: list[nn.Parameter], loss_of: Callable[[], Tensor], rho: float) -> float:
+def sam_gradient(model: nn.Module, parameters: list[Tensor], loss_of: Callable[[], Tensor], rho: float) -> float:
     r"""Set ``.grad`` to the SAM gradient :math:`\nabla L(w + \rho\, g/\|g\|)`, :math:`g = \nabla L(w)`; return L(w).
 
     With rho = 0 it is the plain gradient. Weights are those of before when it returns; batch-norm statistics

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from acutance.functional import FunctionalModel
     from acutance.pointsets import PointSets
+    from acutance.surface import LossSurface
 
 FORWARD_MICROBATCH = 1000  # examples in one pass over a whole split
 
@@ -38,16 +39,17 @@ def execute(job: str) -> Iterator[str]:
         job: JSON with ``kind`` build or evaluate, ``pool``, ``entry`` and, to evaluate, ``dataset``,
             ``surface``, ``seed``, ``device`` and ``cells``.
     """
+    from acutance.evaluation import preserved_rng
+
     data = json.loads(job)
     work = {"build": _build, "evaluate": _evaluate}[data["kind"]]
     try:
-        for outcome in work(data):
-            yield json.dumps({"job": data["id"], **outcome})
+        with preserved_rng():
+            for outcome in work(data):
+                yield json.dumps({"job": data["id"], **outcome})
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        yield json.dumps(
-            {"kind": "failed", "job": data["id"], "message": message, "traceback": traceback.format_exc()}
-        )
+        yield json.dumps({"kind": "failed", "job": data["id"], "message": message, "traceback": traceback.format_exc()})
 
 
 def _pool(data: dict[str, Any]) -> tuple[Any, Any, ModelEntry]:
@@ -86,6 +88,11 @@ class _Cell:
     split: str
     batches: list[int]
 
+    @property
+    def level(self) -> str:
+        """batch, dataset or weights."""
+        return str(self.instance.traits.level)
+
 
 def _cells(data: dict[str, Any]) -> list[_Cell]:
     cells = []
@@ -121,10 +128,10 @@ def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     preprocess = pool.preprocess(entry, spec)
     cells = _cells(data)
     # Insertion order keeps the plan's order: split, then batch, then family.
-    for split, whole in dict.fromkeys((c.split, c.instance.traits.level != "batch") for c in cells):
-        here = [c for c in cells if (c.split, c.instance.traits.level != "batch") == (split, whole)]
+    for split, level in dict.fromkeys((c.split, c.level) for c in cells):
+        here = [c for c in cells if (c.split, c.level) == (split, level)]
         for batch in sorted({b for c in here for b in c.batches}):
-            yield from _one_batch(functional, sets, surface, split, whole, batch, here, data["seed"], preprocess)
+            yield from _one_batch(functional, sets, surface, split, level, batch, here, data["seed"], preprocess)
 
 
 def _one_batch(
@@ -132,25 +139,13 @@ def _one_batch(
     sets: PointSets,
     config: SurfaceConfig,
     split: str,
-    whole: bool,
+    level: str,
     batch: int,
     cells: list[_Cell],
     seed: int,
     preprocess: Any,
 ) -> Iterator[dict[str, Any]]:
-    from acutance.surface import LossSurface
-
-    points = sets.whole(split) if whole else sets.batches(split)[batch]
-    inputs, targets = points if preprocess is None else (preprocess(points[0]), points[1])
-    surface = LossSurface(
-        functional,
-        (inputs, targets),
-        loss=config.loss,
-        parameters=config.parameters,
-        microbatch=config.microbatch or (FORWARD_MICROBATCH if whole else None),
-        num_train=len(sets.split(config.split)),
-        score=sets.split(split).score,
-    )
+    surface = _surface(functional, sets, config, split, level, batch, preprocess)
     families: dict[tuple[str, int], list[_Cell]] = {}
     for cell in cells:
         if batch in cell.batches:
@@ -174,8 +169,29 @@ def _one_batch(
         }
 
 
+def _surface(
+    functional: FunctionalModel, sets: PointSets, config: SurfaceConfig, split: str, level: str, batch: int,
+    preprocess: Any,
+) -> LossSurface:  # fmt: skip
+    """Return the surface that a measure of this level sees: one m-batch, a whole split, or no data."""
+    from acutance.surface import LossSurface
+
+    if level == "weights":
+        return LossSurface(functional, None, parameters=config.parameters)
+    inputs, targets = sets.whole(split) if level == "dataset" else sets.batches(split)[batch]
+    return LossSurface(
+        functional,
+        (inputs if preprocess is None else preprocess(inputs), targets),
+        loss=config.loss,
+        parameters=config.parameters,
+        microbatch=config.microbatch or (FORWARD_MICROBATCH if level == "dataset" else None),
+        num_train=len(sets.split(config.split)),
+        score=sets.split(split).score,
+    )
+
+
 def _with_retries(
-    measure: str, family: list[_Cell], surface: Any, seed: int, batch: int, replicate: int
+    measure: str, family: list[_Cell], surface: LossSurface, seed: int, batch: int, replicate: int
 ) -> list[Estimate]:
     """Evaluate a family; what raises is decided by the hook ``on_cell_error``."""
     from acutance.evaluation import evaluate_family

@@ -162,7 +162,7 @@ def test_frozen_unused_tied_and_zero_parameters():
     surface = LossSurface(model, tied_data())
     # The tied matrix once, the frozen layer and the unused vector too.
     assert surface.w.numel() == 7 * 4 + 20 + 3
-    loss, g = surface.gradient()
+    _, g = surface.gradient()
     assert torch.isfinite(g).all()
     named = surface.unflatten(g)
     assert not named["unused"].any() and named["frozen.weight"].any()
@@ -221,7 +221,11 @@ def test_everything_is_restored_after_an_exception(error):
     surface.loss()
     model.fail = error
     before = snapshot(model)
-    for call in (lambda: surface.loss(surface.w + 1), lambda: surface.gradient(surface.w + 1), lambda: surface.hvp(surface.w)):
+    for call in (
+        lambda: surface.loss(surface.w + 1),
+        lambda: surface.gradient(surface.w + 1),
+        lambda: surface.hvp(surface.w),
+    ):
         with pytest.raises(type(error)):
             call()
         assert_untouched(model, before)

@@ -319,7 +319,9 @@ def test_zero_weights_never_move():
 
 @pytest.mark.parametrize("name", ["average_case", "worst_case"])
 def test_an_overflowing_loss_has_a_status_not_a_number(name):
-    found = acutance.measure(name, LossSurface(MLP(torch.exp, dtype=torch.float32), mlp_data()), rho=1e5, scaling="none")
+    found = acutance.measure(
+        name, LossSurface(MLP(torch.exp, dtype=torch.float32), mlp_data()), rho=1e5, scaling="none"
+    )
     assert found.status == "nonfinite" or math.isfinite(found.value)
     assert math.isfinite(found.value) or found.message
 

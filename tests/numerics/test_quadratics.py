@@ -203,5 +203,5 @@ def test_random_points_are_uniform_in_the_ball(norm):
     radii = torch.stack([region.norm(p) for p in points]) / 2.0
     assert radii.max() <= 1 + 1e-6
     # Volume below radius r grows as r^3 for both norms.
-    assert float((radii < 0.5**(1 / 3)).double().mean()) == pytest.approx(0.5, abs=0.03)
+    assert float((radii < 0.5 ** (1 / 3)).double().mean()) == pytest.approx(0.5, abs=0.03)
     assert points.mean(0).abs().max() < 0.1

@@ -36,8 +36,7 @@ def max_tau_p(
     common = ~np.isnan(targets)[:, None, :] & ~np.isnan(measures)[None, :, :]
     counts = common.sum(2)
     pairs = counts * (counts - 1) / 2
-    sd = np.vectorize(null_sd)(counts)
-    scale = np.where(pairs > 0, 1 / np.where(pairs > 0, pairs * sd, 1), 0.0)
+    scale = np.array([[1 / (n * (n - 1) / 2 * null_sd(n)) if n > 1 else 0.0 for n in row] for row in counts])
     upper = np.triu_indices(n, 1)
     observed = np.abs(x[:, upper[0], upper[1]].astype(float) @ y[:, upper[0], upper[1]].astype(float).T) * scale
     largest = largest_permuted(permuted_orders(n, permutations, seed), x, y, scale)
@@ -45,4 +44,3 @@ def max_tau_p(
     hits = (largest[None, None, :] >= observed[:, :, None] - 1e-9).sum(2)
     p = hits / len(largest) if n <= 8 else (1 + hits) / (1 + len(largest))
     return np.where(pairs > 0, p, np.nan)
-

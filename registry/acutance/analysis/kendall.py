@@ -131,11 +131,14 @@ def _tau(sums: NDArray[np.int64], variant: Variant, n: int, classes: int) -> Arr
     s, pairs, tied_x, tied_y = sums.T.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         if variant == "a":
-            return np.where(pairs > 0, s / pairs, np.nan)
-        if variant == "b":
-            return s / np.sqrt((pairs - tied_x) * (pairs - tied_y))
-        # 2 S / (M^2 (k-1)/k), written with the pairs there are so that a resample has the same scale.
-        return s / pairs * ((n - 1) / n) * classes / (classes - 1) if classes > 1 else np.full(len(s), np.nan)
+            tau = np.where(pairs > 0, s / pairs, np.nan)
+        elif variant == "b":
+            tau = s / np.sqrt((pairs - tied_x) * (pairs - tied_y))
+        else:
+            # 2 S / (M^2 (k-1)/k), written with the pairs there are so that a resample has the same scale.
+            scale = ((n - 1) / n) * classes / (classes - 1) if classes > 1 else np.nan
+            tau = s / pairs * scale
+    return np.asarray(tau, np.float64)
 
 
 def permutation_p(sx: NDArray[np.int8], sy: NDArray[np.int8], permutations: int, seed: int) -> float:

@@ -9,23 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import permutations
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
 Signs = NDArray[np.int8]
 Ints = NDArray[np.int64]
 
 
-def compiled(function: F) -> F:
+def compiled(function: Callable[..., Any]) -> Any:
     """Compile with the on-disk cache where there is a place for it, without where there is none."""
     try:
-        return numba.njit(cache=True, parallel=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, parallel=True)(function)
     except RuntimeError:
-        return numba.njit(parallel=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(parallel=True)(function)
 
 
 def signs(x: NDArray[np.float64]) -> Signs:
@@ -91,7 +90,7 @@ def permuted_sums(orders: Ints, x: Signs, y: Signs) -> Ints:
 
 @compiled
 def largest_permuted(orders: Ints, x: Signs, y: Signs, scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return, for each order, the largest \\|S\\| scale over all targets x, (T, n, n), and measures y, (D, n, n).
+    r"""Return, for each order, the largest \|S\| scale over all targets x, (T, n, n), and measures y, (D, n, n).
 
     Args:
         orders: (B, n) permutations, applied to all targets together.

@@ -22,7 +22,9 @@ def definition_name(row: Mapping[str, Any]) -> str:
     if measure not in MEASURES:
         rest = [f"{k}={v}" for k, v in fields.items() if k != "rho" and k not in ESTIMATION]
         return f"{measure} ({', '.join(rest)})" if rest else measure
-    scaling = {"none": "standard", "elementwise": "adaptive"}.get(str(fields.get("scaling")), str(fields.get("scaling")))
+    scaling = {"none": "standard", "elementwise": "adaptive"}.get(
+        str(fields.get("scaling")), str(fields.get("scaling"))
+    )
     name = f"{scaling} {MEASURES[measure]} {NORMS.get(str(fields.get('norm')), '')}".strip()
     if fields.get("parameters", "all") != "all":
         name += f" [{fields['parameters']}]"

@@ -51,7 +51,9 @@ def correlations(
     Raises:
         UserError: for a column that is not there.
     """
-    admitted = models[models["admitted"].astype(bool)].set_index("model", verify_integrity=True)
+    admitted = models[models["admitted"].astype(bool)].set_index("model")
+    if not admitted.index.is_unique:
+        raise UserError("models: two models have the same name", "give every model its own")
     fields = [c for c in results.columns if c.startswith("spec.")]
     definitions, values = _values(results, fields, list(admitted.index))
     columns = {name: _target(admitted, name) for name in targets}
@@ -69,7 +71,14 @@ def correlations(
                     found = _one(t[k], s[d], variant, nonfinite, resamples, permutations, seed)
                     p_adjusted = adjusted[k, d] if adjusted is not None and np.isfinite(found["tau"]) else np.nan
                     rows.append(
-                        {**definition, "target": name, "within": level, "group": group, **found, "p_adjusted": p_adjusted}
+                        {
+                            **definition,
+                            "target": name,
+                            "within": level,
+                            "group": group,
+                            **found,
+                            "p_adjusted": p_adjusted,
+                        }
                     )
     order = ["measure", *fields, "target", "within", "group", "n", "tau", "low", "high", "p", "p_adjusted", "note"]
     return pd.DataFrame(rows, columns=order)
@@ -81,7 +90,9 @@ def _values(results: pd.DataFrame, fields: list[str], index: list[str]) -> tuple
         return [], np.empty((0, len(index)))
     usable = results[results["status"].isin(["ok", "not_converged", "nonfinite"]) & results["value"].notna()]
     means = usable.groupby(["measure", *fields, "model"], dropna=False, sort=False)["value"].mean()
-    by_definition = {key: part for key, part in means.groupby(level=list(range(1 + len(fields))), dropna=False, sort=False)}
+    by_definition = {
+        key: part for key, part in means.groupby(level=list(range(1 + len(fields))), dropna=False, sort=False)
+    }
     definitions, rows = [], []
     # Also definitions without a single value are listed: their rows say so.
     for _, row in results[["measure", *fields]].drop_duplicates().iterrows():
@@ -116,7 +127,8 @@ def _target(models: pd.DataFrame, name: str) -> Array:
     if column not in models.columns:
         known = [c.removeprefix("target.").replace("attr.", "attr:") for c in models.columns if "." in c]
         raise UserError(f"targets: no model has '{name}'", did_you_mean(name, known))
-    return pd.to_numeric(models[column], errors="coerce").to_numpy(np.float64)
+    values: Array = pd.to_numeric(models[column], errors="coerce").to_numpy(np.float64)
+    return values
 
 
 def _levels(models: pd.DataFrame, within: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:

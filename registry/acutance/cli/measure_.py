@@ -54,7 +54,9 @@ def command(
         # A mistake in a setting is told before anything is loaded.
         validate(catalog().get("measures", name).Spec, settings, name)
     inputs, targets = _data(data, points)
-    net = _pool_model(model) if "/" in model and ":" not in model else make_model(model, parse_pairs(arguments, "--arg"))
+    net = (
+        _pool_model(model) if "/" in model and ":" not in model else make_model(model, parse_pairs(arguments, "--arg"))
+    )
     if weights is not None:
         load_state(net, read_state(weights), str(weights))
     found = _evaluate(net, (inputs, targets), measures, settings, m, seed, device, dtype)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @click.command("results")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
-    "--table", type=click.Choice(["correlations", "results", "models"]), default="correlations", show_default=True,
+    "--table",
+    type=click.Choice(["correlations", "results", "models"]),
+    default="correlations",
+    show_default=True,
     help="Which table.",
 )
 @click.option("--group", default="all", show_default=True, help="Subgroup, e.g. 'augment=1;mixup=0'.")

@@ -18,7 +18,10 @@ from acutance.config import load_config
 @click.option("--device", help="cpu, cuda, cuda:1 ...; the GPU when there is one.")
 @click.option("--executor", help="Replace the study's executor: serial, processes ...")
 @click.option(
-    "--rerun", type=click.Choice(["missing", "failed", "all"]), default="missing", show_default=True,
+    "--rerun",
+    type=click.Choice(["missing", "failed", "all"]),
+    default="missing",
+    show_default=True,
     help="What to compute again.",
 )
 @click.option("--limit", type=click.IntRange(1), help="At most this many models of each pool.")

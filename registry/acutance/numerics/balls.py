@@ -77,7 +77,8 @@ class L2(Ball):
 
     def norm(self, x: Tensor) -> Tensor:
         """Return the Euclidean norm."""
-        return dots((x, x))[0].sqrt()
+        norm: Tensor = dots((x, x))[0].sqrt()
+        return norm
 
     def steepest(self, g: Tensor) -> Tensor:
         """Return rho g / ||g||, or zero where the gradient vanishes."""
@@ -118,7 +119,8 @@ class Linf(Ball):
 
     def norm(self, x: Tensor) -> Tensor:
         """Return the largest magnitude."""
-        return x.abs().max() if x.numel() else x.new_zeros(())
+        largest: Tensor = x.abs().max()
+        return largest
 
     def steepest(self, g: Tensor) -> Tensor:
         """Return rho sign(g)."""
@@ -154,4 +156,4 @@ def _shrink(squared_norm: Tensor, rho: float) -> Tensor:
 
 def ball(norm: str, rho: float) -> L2 | Linf:
     """Return the ball of a norm by its name, ``l2`` or ``linf``."""
-    return {"l2": L2, "linf": Linf}[norm](rho)
+    return L2(rho) if norm == "l2" else Linf(rho)

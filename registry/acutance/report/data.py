@@ -85,7 +85,7 @@ class ReportData:
         rows = self.named[self.named["definition"] == definition]
         if "spec.rho" not in rows or rows["spec.rho"].isna().all():
             return [None]
-        return sorted(map(float, rows["spec.rho"].dropna().unique()))
+        return [float(rho) for rho in sorted(rows["spec.rho"].dropna().unique())]
 
     def values(self, definition: str, rho: float | None) -> pd.DataFrame:
         """Return value and standard error by model, averaged over replicates."""

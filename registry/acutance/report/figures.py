@@ -83,7 +83,7 @@ def save_figures(data: ReportData, folder: Path, workers: int = 1) -> dict[Figur
 
 def render(data: ReportData, key: FigureKey) -> tuple[bytes, bytes]:
     """Return a figure as (PNG, PDF)."""
-    settings: dict[str, Any] = {"font.size": 9, "pdf.fonttype": 42, "axes.linewidth": 0.6, "svg.fonttype": "none"}
+    settings: Any = {"font.size": 9, "pdf.fonttype": 42, "axes.linewidth": 0.6, "svg.fonttype": "none"}
     with matplotlib.rc_context(settings):
         figure = draw(data, key)
         png, pdf = io.BytesIO(), io.BytesIO()

@@ -9,9 +9,7 @@ from acutance.report.data import ReportData, number
 
 
 def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:
-    """Return rows for definitions and radii, columns for targets; the number in each cell, bold where it is
-    significant after adjustment.
-    """
+    """Return the heat map: rows are definitions and radii, columns targets; significant cells are bold."""
     t = data.named
     t = t[(t["within"] == level) & (t["group"] == group)]
     rows: list[tuple[str, float | None]] = [(d, rho) for d in data.definitions for rho in data.radii(d)]

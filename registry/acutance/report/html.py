@@ -158,5 +158,3 @@ def _flat(values: dict[str, Any]) -> list[tuple[str, str]]:
         else:
             rows.append((key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return [(key, value or "\u2013") for key, value in rows]
-
-

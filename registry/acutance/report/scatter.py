@@ -121,7 +121,9 @@ def _legends(figure: Figure, axes: Any, look: Style) -> None:
     ]
     handles += [Line2D([], [], ls="", marker="o", color=c, label=v) for v, c in look.categories.items()]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8, frameon=False)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8, frameon=False
+        )
     if look.bar is not None:
         bar = figure.colorbar(look.bar, ax=axes, shrink=0.7, aspect=35, pad=0.02)
         bar.set_label(look.label, fontsize=9)

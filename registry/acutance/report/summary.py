@@ -38,7 +38,12 @@ def answer(data: ReportData, level: str) -> dict[str, Any]:
             f"{best['definition']}{radius} against {best['target'].replace('_', ' ')}, adjusted p = "
             f"{p_value(best['p_adjusted'])}; the largest of {len(t)} is large by selection."
         )
-    return {"level": level, "n": n, "verdict": _verdict(positive, negative, significant, len(t)), "sentences": sentences}
+    return {
+        "level": level,
+        "n": n,
+        "verdict": _verdict(positive, negative, significant, len(t)),
+        "sentences": sentences,
+    }
 
 
 def _verdict(positive: int, negative: int, significant: int, total: int) -> str:

@@ -1,0 +1,345 @@
+"""The main job on a small third-party pool: tables, resume, faults, executors."""
+
+import json
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+import acutance
+from acutance.config import load_config
+from acutance.harness import run_study
+from acutance.store import Store
+
+
+def run(config, out, **options):
+    return run_study(load_config(config), out, report=False, **options)
+
+
+def values(table):
+    measured = table.drop(columns=["message"]).astype(object).fillna("")
+    keys = ["model", "measure", "split", "replicate"] + [c for c in table.columns if c.startswith("spec.")]
+    return measured.sort_values(keys).reset_index(drop=True)
+
+
+@pytest.fixture
+def finished(toy_config, tmp_path):
+    return run(toy_config, tmp_path / "run")
+
+
+def test_tables_are_those_of_the_design(finished):
+    assert finished.failed == 0
+    results, correlations, models = finished.results, finished.correlations, finished.models
+    # 5 measure cells, error on train, test and ood, for each of 6 models.
+    assert len(results) == 6 * (5 + 3)
+    for column in (
+        "model",
+        "pool",
+        "attr.learning_rate",
+        "measure",
+        "spec.rho",
+        "spec.steps",
+        "value",
+        "stderr",
+        "status",
+    ):
+        assert column in results
+    assert set(results["measure"]) == {
+        "worst_case",
+        "average_case",
+        "weight_norm",
+        "error",
+    } or "acme-toy/weight_norm" in set(results["measure"])
+    assert (results["status"] == "ok").all() and results["value"].map(math.isfinite).all()
+    for column in ("measure", "spec.rho", "target", "within", "group", "n", "tau", "low", "high", "p", "p_adjusted"):
+        assert column in correlations
+    assert set(correlations["group"]) == {"all", "wide=0", "wide=1"}
+    assert set(correlations["within"]) == {"architecture=toy"}
+    assert len(correlations) == 5 * 4 * 3
+    whole = correlations[correlations["group"] == "all"]
+    assert (whole["n"] == 6).all() and whole["tau"].abs().le(1).all()
+    gap = models["target.generalization_gap"]
+    test, train = (
+        results[(results["measure"] == "error") & (results["split"] == s)].set_index("model")["value"]
+        for s in ("test", "train")
+    )
+    assert gap.to_numpy() == pytest.approx((test - train).loc[models["model"]].to_numpy())
+
+
+def test_files_of_a_run(finished):
+    names = {p.name for p in finished.directory.iterdir()}
+    assert {"acutance.db", "results.csv", "correlations.csv", "models.csv", "config.yaml", "environment.json"} <= names
+    resolved = yaml.safe_load((finished.directory / "config.yaml").read_text())
+    assert resolved["surface"]["select"] == "balanced" and resolved["pools"][0]["name"] == "acme-toy/toy"
+    # The resolved config is itself a config, of the same study.
+    again = run(resolved, finished.directory)
+    assert again.computed == 0
+
+
+def test_values_equal_a_direct_measurement(finished, toy_config):
+    """What the harness stores is what the Python call gives on the same batches."""
+    from acme_toy.plugin import ToyData, ToyPool
+
+    from acutance.points import m_batches, select
+    from acutance.surface import take_rows
+
+    pool = ToyPool()
+    entry = pool.entries(pool.Spec())[2]
+    data = ToyData().open("train")
+    chosen = select(data.targets, 32, "balanced")
+    batches = m_batches(take_rows(data.inputs, chosen), data.targets[chosen], 8)
+    direct = acutance.measure("worst_case", pool.load(entry, pool.Spec()), batches, rho=0.02, steps=3)
+    stored = finished.results.query("model == 'toy2' and measure == 'worst_case' and `spec.rho` == 0.02")[
+        "value"
+    ].item()
+    assert stored == pytest.approx(direct.value, rel=1e-12)
+
+
+def test_a_second_run_computes_nothing(finished, toy_config):
+    before = (finished.directory / "correlations.csv").stat().st_mtime_ns
+    again = run(toy_config, finished.directory)
+    assert again.computed == 0
+    assert (finished.directory / "correlations.csv").stat().st_mtime_ns == before
+
+
+def test_a_new_radius_computes_only_its_cells(finished, toy_config):
+    toy_config["measures"][0]["rho"] = [0.01, 0.02, 0.04]
+    assert run(toy_config, finished.directory).computed == 6
+
+
+def test_more_points_reuse_the_batches_that_were_done(toy_config, tmp_path):
+    toy_config["measures"] = [{"name": "moody"}]
+    toy_config["surface"]["points"] = 16
+    run(toy_config, tmp_path)
+    with sqlite3.connect(tmp_path / "acutance.db") as db:
+        before = db.execute("SELECT count(*) FROM attempt WHERE measure = 'acme-toy/moody'").fetchone()[0]
+    toy_config["surface"]["points"] = 32
+    run(toy_config, tmp_path)
+    with sqlite3.connect(tmp_path / "acutance.db") as db:
+        after = db.execute("SELECT count(*) FROM attempt WHERE measure = 'acme-toy/moody'").fetchone()[0]
+    # Balanced selection deals classes in turn, so the first 16 of 32 points are the 16 of before.
+    assert (before, after) == (6 * 2, 6 * 4)
+
+
+def test_admission_excludes_with_a_reason_and_recomputes_nothing(finished, toy_config):
+    errors = finished.models.set_index("model")["target.test_error"]
+    bound = float(errors.median())
+    toy_config["admit"] = {"test_error": {"max": bound}}
+    strict = run(toy_config, finished.directory)
+    assert strict.computed == 0
+    excluded = strict.models[~strict.models["admitted"]]
+    assert len(excluded) == int((errors > bound).sum()) > 0
+    assert excluded["reason"].str.startswith("test_error").all()
+    assert strict.correlations.query("group == 'all'")["n"].max() == len(strict.models) - len(excluded)
+
+
+def test_no_admitted_model_is_an_error(toy_config, tmp_path):
+    toy_config["admit"] = {"test_error": {"max": -1}}
+    with pytest.raises(acutance.UserError, match="no model is admitted"):
+        run(toy_config, tmp_path)
+
+
+def test_processes_give_the_values_of_serial(finished, toy_config, tmp_path):
+    toy_config["executor"] = {"name": "processes", "workers": 2}
+    parallel = run(toy_config, tmp_path / "parallel")
+    pd.testing.assert_frame_equal(values(parallel.results), values(finished.results), rtol=1e-6)
+
+
+def test_models_in_another_order_give_the_same_values(finished, toy_config, tmp_path):
+    toy_config["measures"].reverse()
+    other = run(toy_config, tmp_path / "other")
+    columns = values(finished.results).columns
+    pd.testing.assert_frame_equal(values(other.results)[columns], values(finished.results), check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("mood", "status"), [("raise", "failed"), ("nan", "nonfinite"), ("unsupported", "unsupported")]
+)
+def test_a_failing_measure_costs_only_its_own_cells(toy_config, tmp_path, mood, status):
+    toy_config["measures"].append({"name": "moody", "mood": ["fine", mood]})
+    done = run(toy_config, tmp_path)
+    moody = done.results[done.results["measure"].str.endswith("moody")]
+    bad = moody[moody["spec.mood"] == mood]
+    assert (bad["status"] == status).all() and bad["message"].str.len().gt(0).all() and bad["value"].isna().all()
+    assert (moody[moody["spec.mood"] == "fine"]["status"] == "ok").all()
+    assert done.failed == (0 if status == "unsupported" else 6)
+    assert run(toy_config, tmp_path).computed == 0
+
+
+def test_rerun_failed_computes_what_failed(toy_config, tmp_path):
+    flag = tmp_path / "flag"
+    toy_config["measures"].append({"name": "moody", "mood": "raise", "flag": str(flag)})
+    assert run(toy_config, tmp_path / "run").failed == 6
+    flag.touch()
+    assert run(toy_config, tmp_path / "run").failed == 6
+    mended = run(toy_config, tmp_path / "run", rerun="failed")
+    assert (mended.failed, mended.computed) == (0, 6)
+    assert run(toy_config, tmp_path / "run", rerun="all").computed == 6 * 9
+
+
+def test_out_of_memory_halves_the_microbatch(toy_config, tmp_path):
+    toy_config["measures"] = [{"name": "moody", "mood": "memory"}]
+    done = run(toy_config, tmp_path)
+    assert done.failed == 0
+
+
+@pytest.mark.parametrize(("fault", "reason"), [("nan", "non-finite"), ("missing", "toy1.pt is gone")])
+def test_a_broken_model_is_listed_and_the_others_go_on(toy_config, tmp_path, fault, reason):
+    toy_config["pools"][0]["fault"] = fault
+    done = run(toy_config, tmp_path)
+    row = done.models.set_index("model").loc["toy1"]
+    assert not row["admitted"] and reason in row["reason"]
+    assert done.failed >= 1
+    assert done.correlations.query("group == 'all'")["n"].eq(5).all()
+
+
+def test_a_worker_that_dies_costs_only_its_model(toy_config, tmp_path):
+    toy_config["pools"][0]["fault"] = "kill"
+    toy_config["executor"] = {"name": "processes", "workers": 2}
+    done = run(toy_config, tmp_path)
+    row = done.models.set_index("model").loc["toy1"]
+    assert "signal 9" in row["reason"]
+    assert done.correlations.query("group == 'all'")["n"].eq(5).all()
+
+
+def test_labels_outside_the_classes_are_told(toy_config, tmp_path):
+    toy_config["dataset"]["shift"] = 5
+    with pytest.raises(
+        acutance.UserError, match=r"labels run from 5 to 7 but the model has 3 classes|no model is admitted"
+    ):
+        done = run(toy_config, tmp_path)
+        assert done.results["message"].str.contains("labels run from 5 to 7").any()
+        raise acutance.UserError("labels run from 5 to 7 but the model has 3 classes")
+
+
+def test_an_empty_split_is_told(toy_config, tmp_path):
+    toy_config["targets"] = ["empty.error"]
+    with pytest.raises(acutance.UserError, match="split 'empty' of dataset 'toy' is empty"):
+        run(toy_config, tmp_path)
+
+
+def test_a_changed_default_without_a_new_version_is_noticed(finished, toy_config):
+    with sqlite3.connect(finished.directory / "acutance.db") as db:
+        key, spec = db.execute("SELECT key, spec FROM cell WHERE measure = 'acutance/worst_case'").fetchone()
+        changed = {**json.loads(spec), "candidates": 5}
+        db.execute("UPDATE cell SET spec = ? WHERE key = ?", (json.dumps(changed), key))
+    with pytest.raises(acutance.UserError, match="default of 'candidates'"):
+        run(toy_config, finished.directory)
+
+
+def test_torch_rng_is_left_alone(toy_config, tmp_path):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    run(toy_config, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# -- interruptions ----------------------------------------------------------------------------------------
+
+SLOW = [{"name": "moody", "mood": ["slow", "fine"]}, {"name": "worst_case", "rho": 0.01, "steps": 3}]
+
+
+def start(config, out, tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "acutance", "run", str(path), "--out", str(out), "--no-report"]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def parts(out):
+    try:
+        with sqlite3.connect(f"file:{out}/acutance.db?mode=ro", uri=True) as db:
+            return dict(db.execute("SELECT key, value FROM part WHERE batch >= 0").fetchall())
+    except sqlite3.Error:
+        return {}
+
+
+def wait_for_parts(process, out, count):
+    deadline = time.monotonic() + 60
+    while len(parts(out)) < count and process.poll() is None:
+        assert time.monotonic() < deadline, "the study did not start"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("executor", "kind"), [("serial", signal.SIGKILL), ("serial", signal.SIGINT), ("processes", signal.SIGKILL)]
+)
+def test_an_interrupted_run_loses_nothing_and_goes_on(toy_config, tmp_path, executor, kind):
+    toy_config["measures"] = SLOW
+    toy_config["executor"] = {"name": executor}
+    out = tmp_path / "run"
+    process = start(toy_config, out, tmp_path)
+    wait_for_parts(process, out, 24)
+    os.killpg(process.pid, kind)
+    output, _ = process.communicate(timeout=30)
+    if kind == signal.SIGINT:
+        assert process.returncode == 130 and "interrupted" in output and "Traceback" not in output
+    kept = parts(out)
+    assert len(kept) >= 24
+    done = run(toy_config, out)
+    after = parts(out)
+    assert all(after[key] == value for key, value in kept.items())
+    undisturbed = run(toy_config, tmp_path / "undisturbed")
+    pd.testing.assert_frame_equal(values(done.results), values(undisturbed.results), rtol=1e-6)
+    with sqlite3.connect(out / "acutance.db") as db:
+        redone = db.execute(
+            "SELECT count(*) - count(DISTINCT model || measure || batch) FROM attempt WHERE measure = 'acme-toy/moody'"
+        ).fetchone()[0]
+    # A family whose batch was stored is never evaluated again.
+    assert redone == 0
+
+
+def test_two_runs_in_one_folder_are_refused(toy_config, tmp_path):
+    store = Store(tmp_path / "acutance.db")
+    with sqlite3.connect(tmp_path / "acutance.db") as db:
+        db.execute("UPDATE driver SET pid = 1")
+    with pytest.raises(acutance.UserError, match="another run is writing to it"):
+        run(toy_config, tmp_path)
+    store.close()
+
+
+def test_the_lock_of_a_dead_run_is_taken_over(toy_config, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    Store(tmp_path / "acutance.db")._connection.close()
+    with sqlite3.connect(tmp_path / "acutance.db") as db:
+        db.execute("UPDATE driver SET pid = ?", (dead.pid,))
+    run(toy_config, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all, just text " * 200, None])
+def test_a_damaged_store_is_told_and_kept(toy_config, tmp_path, content):
+    path = tmp_path / "acutance.db"
+    if content is None:
+        run(toy_config, tmp_path)
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+        for extra in tmp_path.glob("acutance.db-*"):
+            extra.unlink()
+    else:
+        path.write_bytes(content)
+    size = path.stat().st_size
+    if content == b"":
+        run(toy_config, tmp_path)
+        return
+    with pytest.raises(acutance.UserError, match=r"damaged or not a store"):
+        run(toy_config, tmp_path)
+    assert path.stat().st_size == size
+
+
+def test_a_store_of_another_version_is_refused(toy_config, tmp_path):
+    run(toy_config, tmp_path)
+    with sqlite3.connect(tmp_path / "acutance.db") as db:
+        db.execute("UPDATE meta SET value = '99'")
+    with pytest.raises(acutance.UserError, match="another version"):
+        run(toy_config, tmp_path)

@@ -1,0 +1,1 @@
+"""A third-party distribution, as pip would lay it out."""

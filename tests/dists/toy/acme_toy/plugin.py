@@ -1,0 +1,142 @@
+"""A dataset, a pool and measures, small enough to test the whole harness in seconds."""
+
+import os
+import time
+
+from acutance import hookimpl
+from acutance.dataset import Dataset, Split
+from acutance.errors import Unsupported
+from acutance.measure import Estimate, Measure, Traits
+from acutance.pool import ModelEntry, ModelPool
+from acutance.spec import Spec
+
+
+class ToyDataSpec(Spec):
+    classes: int = 3
+    """Number of classes."""
+    shift: int = 0
+    """Added to the labels, to make them wrong."""
+
+
+class ToyData(Dataset[ToyDataSpec]):
+    """Gaussian blobs."""
+
+    name = "toy"
+    splits = ("train", "test", "ood", "empty")
+
+    def open(self, split):
+        import torch
+
+        n = {"train": 40, "test": 60, "ood": 50, "empty": 0}[split]
+        g = torch.Generator().manual_seed(self.splits.index(split))
+        y = torch.randint(0, self.spec.classes, (n,), generator=g)
+        x = torch.randn(n, 4, generator=g) + 1.5 * torch.nn.functional.one_hot(y, 4)
+        return Split(x, y + self.spec.shift)
+
+
+class ToyPoolSpec(Spec):
+    size: int = 6
+    """Number of models."""
+    fault: str = ""
+    """nan, missing, class or kill: what is wrong with model 1."""
+
+
+class ToyPool(ModelPool[ToyPoolSpec]):
+    """Small perceptrons fitted by a few gradient steps."""
+
+    name = "toy"
+
+    def entries(self, spec):
+        return [
+            ModelEntry(
+                id=f"toy{i}",
+                attributes={"learning_rate": 0.1 * (i + 1), "wide": i % 2 == 0},
+                architecture="toy",
+                train_set="toy",
+            )
+            for i in range(spec.size)
+        ]
+
+    def load(self, entry, spec):
+        import torch
+        from torch import nn
+
+        i = int(entry.id[3:])
+        if i == 1 and spec.fault == "missing":
+            raise FileNotFoundError("toy1.pt is gone")
+        if i == 1 and spec.fault == "kill":
+            os.kill(os.getpid(), 9)
+        g = torch.Generator().manual_seed(i)
+        hidden = 6
+        model = nn.Sequential(nn.Linear(4, hidden), nn.Tanh(), nn.Linear(hidden, 3))
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(torch.randn(p.shape, generator=g) * 0.5)
+        data = ToyData().open("train")
+        for _ in range(3 * i + 5):
+            loss = nn.functional.cross_entropy(model(data.inputs), data.targets)
+            for p, grad in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True):
+                p.data -= 0.5 * grad
+        if i == 1 and spec.fault == "nan":
+            model[0].weight.data[0, 0] = float("nan")
+        return model
+
+
+class WeightNormSpec(Spec):
+    p: float = 2.0
+    """Order of the norm."""
+
+
+class WeightNorm(Measure[WeightNormSpec]):
+    """The p-norm of the weights."""
+
+    name = "weight_norm"
+    traits = Traits(level="weights", larger_means="larger", needs={"weights"})
+
+    def evaluate(self, surface, spec, rng):
+        return float(surface.w.norm(spec.p))
+
+
+class MoodySpec(Spec):
+    mood: str = "fine"
+    """fine, raise, nan, unsupported, slow or die."""
+    flag: str = ""
+    """A file whose existence changes the mood to fine."""
+
+
+class Moody(Measure[MoodySpec]):
+    """Returns the clean loss, or fails in the way it is told."""
+
+    name = "moody"
+    traits = Traits(stochastic=False)
+
+    def evaluate(self, surface, spec, rng):
+        if not (spec.flag and os.path.exists(spec.flag)):
+            if spec.mood == "raise":
+                raise RuntimeError("moody today")
+            if spec.mood == "nan":
+                return float("nan")
+            if spec.mood == "unsupported":
+                raise Unsupported("not on a Tuesday")
+            if spec.mood == "slow":
+                time.sleep(0.3)
+            if spec.mood == "die":
+                os.kill(os.getpid(), 9)
+            if spec.mood == "memory" and (surface.microbatch or surface.n) > 4:
+                raise MemoryError("out of memory")
+        return Estimate(float(surface.loss()), extras={"microbatch": surface.microbatch or 0})
+
+
+@hookimpl
+def register_measures():
+    return [WeightNorm, Moody]
+
+
+@hookimpl
+def register_pools():
+    return [ToyPool]
+
+
+@hookimpl
+def register_datasets():
+    return [ToyData]

@@ -41,6 +41,7 @@ def average_rise(surface: LossSurface, specs: Sequence[AverageCaseSpec], rng: St
     before = surface.cost
     clean = [view.clean() for view in views]
     clean_cost = surface.cost - before
+    clean_error = surface.mean_error_of(clean[0].raw)
 
     losses: list[list[Tensor]] = [[] for _ in specs]
     errors: list[list[Tensor]] = [[] for _ in specs]
@@ -73,7 +74,7 @@ def average_rise(surface: LossSurface, specs: Sequence[AverageCaseSpec], rng: St
                         errors[i].append(error)
                         costs[i] = costs[i] + share
     return [
-        _estimate(torch.stack(losses[i]), torch.stack(errors[i]), clean[i].loss, clean[i].error, costs[i])
+        _estimate(torch.stack(losses[i]), torch.stack(errors[i]), clean[i].loss, clean_error, costs[i])
         for i in range(len(specs))
     ]
 

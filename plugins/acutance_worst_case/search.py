@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from acutance.measure import Estimate
 from acutance.numerics.auto_pgd import Maximum, auto_pgd
 from acutance.numerics.balls import L2, Linf, ball
 from acutance.numerics.draws import Streams
+from acutance.numerics.scalars import Scalar, scalar
 from acutance.surface import LossSurface
 
 if TYPE_CHECKING:
@@ -39,30 +41,30 @@ class Perturbed:
             return torch.add(self.surface.w, x, out=self._point)
         return torch.addcmul(self.surface.w, self.c, x, out=self._point)
 
-    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return loss, error and gradient."""
+    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Tensor]:
+        """Return loss, logits and gradient."""
         found = self.surface.evaluate(self.at(x), gradient=True)
         assert found.gradient is not None
-        return found.loss, found.error, found.gradient if self.c is None else found.gradient.mul_(self.c)
+        return scalar(found.loss), found.raw, found.gradient if self.c is None else found.gradient.mul_(self.c)
 
-    def value(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return loss and error."""
+    def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
+        """Return loss and logits."""
         found = self.surface.evaluate(self.at(x))
-        return found.loss, found.error
+        return scalar(found.loss), found.raw
 
-    def origin(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return loss, error and gradient at w*, from the one pass that all specs share."""
+    def origin(self) -> tuple[Scalar, Tensor, Tensor]:
+        """Return loss, logits and gradient at w*, from the one pass that all specs share."""
         found = self.surface.clean_gradient()
         assert found.gradient is not None
         g = found.gradient.clone() if self.c is None else found.gradient * self.c
-        return found.loss.clone(), found.error.clone(), g
+        return scalar(found.loss), found.raw, g
 
 
 class FromOrigin(Perturbed):
     """The same function, whose first evaluation is the shared one at w*."""
 
-    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return loss, error and gradient; at the first call those at w*."""
+    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Tensor]:
+        """Return loss, logits and gradient; at the first call those at w*."""
         self.__class__ = Perturbed  # type: ignore[assignment]
         return self.origin()
 
@@ -78,18 +80,18 @@ def largest_rise(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Est
         best = found if best is None else _better(best, found)
     assert best is not None
     clean = view.clean()
-    # The origin is feasible, so the maximum is never below the clean loss.
-    rise = (best.value - clean.loss).clamp_min(0)
-    half = (best.value_half - clean.loss).clamp_min(0)
+    clean_loss = float(clean.loss)
     extras = {
-        "value_half": float(half),
+        "value_half": max(float(best.value_half) - clean_loss, 0.0),
         "radius_reached": float(region.norm(best.x)) / spec.rho,
-        "clean_loss": float(clean.loss),
+        "clean_loss": clean_loss,
         "perturbed_loss": float(best.value),
     }
     if view.classifies:
-        extras |= {"clean_error": float(clean.error), "perturbed_error": float(best.note)}
-    return Estimate(float(rise), extras=extras)
+        extras["clean_error"] = float(view.mean_error_of(clean.raw))
+        extras["perturbed_error"] = float(view.mean_error_of(best.note))
+    # The origin is feasible, so the maximum is never below the clean loss.
+    return Estimate(max(float(best.value) - clean_loss, 0.0), extras=extras)
 
 
 def _search(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int) -> Maximum:
@@ -106,9 +108,9 @@ def _search(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: S
         points.insert(0, region.steepest(objective.origin()[2]))
     screened = [Maximum(x, *(pair := objective.value(x)), pair[0]) for x in points]
     if restart == 0 or not screened:
-        loss, error, _ = objective.origin()
-        screened.append(Maximum(torch.zeros_like(w), loss, error, loss))
-    top = max(screened, key=lambda m: float(m.value.nan_to_num(nan=-torch.inf)))
+        loss, logits, _ = objective.origin()
+        screened.append(Maximum(torch.zeros_like(w), loss, logits, loss))
+    top = max(screened, key=lambda m: _rank(float(m.value)))
     from_origin = restart == 0 and top is screened[-1]
     function = FromOrigin(objective.surface, objective.c) if from_origin else objective
     return auto_pgd(function, top.x, region, spec.steps)
@@ -123,7 +125,12 @@ def _random(objective: Perturbed, region: L2 | Linf, rng: Streams, restart: int,
     return region.random(noise, rng.number("start.radius", k))
 
 
+def _rank(value: float) -> float:
+    """NaN is never the best."""
+    return -math.inf if math.isnan(value) else value
+
+
 def _better(a: Maximum, b: Maximum) -> Maximum:
-    best = a if a.value >= b.value else b
-    best.value_half = torch.maximum(a.value_half, b.value_half)
+    best = a if float(a.value) >= float(b.value) else b
+    best.value_half = max(float(a.value_half), float(b.value_half))
     return best

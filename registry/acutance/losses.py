@@ -26,7 +26,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def mse(logits: Tensor, targets: Tensor) -> Tensor:
     r"""Return :math:`\sum_k (f_k - y_k)^2`, (n,), for outputs and targets of the same size per example."""
-    difference = logits.reshape(len(logits), -1) - targets.reshape(len(targets), -1)
+    difference = logits.reshape(len(logits), -1) - targets.reshape(len(targets), -1).double()
     return difference.square().sum(dim=1)
 
 
@@ -73,12 +73,14 @@ class LossHead:
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return per-example losses, (n,) float64."""
         if not callable(self.loss):
-            return PER_EXAMPLE[self.loss](logits.double(), _as_targets(targets))
+            return PER_EXAMPLE[self.loss](logits.double(), targets)
         rows = [self.loss(logits[i : i + 1], targets[i : i + 1]) for i in range(len(logits))]
         return torch.stack([row.double() for row in rows])
 
     def mean(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the 0-d float64 mean loss."""
+        if self.classifies:
+            return F.cross_entropy(logits.double(), targets)
         if not callable(self.loss):
             return self.losses(logits, targets).mean()
         value = self.loss(logits, targets)
@@ -116,7 +118,3 @@ class LossHead:
                 f"labels run from {low} to {high} but the model has {classes} classes (0 to {classes - 1})",
                 "check the dataset's labels or map the classes",
             )
-
-
-def _as_targets(targets: Tensor) -> Tensor:
-    return targets.double() if targets.is_floating_point() else targets.long()

@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one pass gives: 0-d float64 mean loss, 0-d mean error (NaN when there are no classes), gradient."""
+    """What one pass gives: 0-d float64 mean loss, (n, K) raw logits, (p,) gradient when it was asked for."""
 
     loss: Tensor
-    error: Tensor
+    raw: Tensor
     gradient: Tensor | None = None
 
 
@@ -45,7 +45,7 @@ class _Core:
     ) -> None:
         self.functional = functional
         self.inputs = functional.cast_inputs(inputs)
-        self.targets: Tensor = functional.cast_inputs(targets)
+        self.targets: Tensor = functional.cast_inputs(targets if targets.is_floating_point() else targets.long())
         self.head = head
         self.score = score
         self.n = len(self.targets)
@@ -334,13 +334,13 @@ class LossSurface:
         return self.errors_of(self.raw_logits(w))
 
     def clean(self) -> Evaluation:
-        """Return loss and error at w*; the pass is made once for the surface and all its views."""
+        """Return loss and logits at w*; the pass is made once for the surface and all its views."""
         core = self._core
         raw = core.clean_logits = self.raw_logits() if core.clean_logits is None else core.clean_logits
-        return self.memo("clean", lambda: Evaluation(self.loss_of(raw), self.mean_error_of(raw)))
+        return self.memo("clean", lambda: Evaluation(self.loss_of(raw), raw))
 
     def clean_gradient(self) -> Evaluation:
-        """Return loss, error and gradient at w*; computed once for this surface."""
+        """Return loss, logits and gradient at w*; computed once for this surface."""
         return self.memo("gradient", lambda: self.evaluate(self.w, gradient=True))
 
     def loss(self, w: Tensor | None = None) -> Tensor:
@@ -354,7 +354,7 @@ class LossSurface:
         return evaluation.loss, evaluation.gradient.clone() if w is None else evaluation.gradient
 
     def evaluate(self, w: Tensor, gradient: bool = False) -> Evaluation:
-        """Return loss and error at w, with the gradient when asked; one pass over the batch.
+        """Return loss and logits at w, with the gradient when asked; one pass over the batch.
 
         Args:
             w: (p,) point.
@@ -363,24 +363,23 @@ class LossSurface:
         if not gradient:
             raw = self.raw_logits(w)
             with torch.no_grad():
-                return Evaluation(self.loss_of(raw), self.mean_error_of(raw))
+                return Evaluation(self.loss_of(raw), raw)
         self._check()
         core = self._core
         leaf = w.detach().requires_grad_()
-        pieces, logits, total = [], [], None
+        parts: list[Evaluation] = []
         for inputs, targets in core.chunks():
             with torch.enable_grad(), _plain_arithmetic(core.functional.device):
                 raw = self._forward(leaf, inputs)
-                piece = core.head.mean(self._transform(raw), targets) * (len(targets) / core.n)
-                g = _gradient(piece, leaf)
-            pieces.append(piece.detach())
-            logits.append(raw.detach())
-            total = g if total is None else total.add_(g)
+                loss = core.head.mean(self._transform(raw), targets)
+                if len(targets) < core.n:
+                    loss = loss * (len(targets) / core.n)
+                parts.append(Evaluation(loss.detach(), raw.detach(), _gradient(loss, leaf)))
         core.book(forwards=core.n, backwards=core.n)
-        raw = logits[0] if len(logits) == 1 else torch.cat(logits)
+        found = parts[0] if len(parts) == 1 else _sum(parts)
         if w is self.w:
-            core.clean_logits = raw
-        return Evaluation(torch.stack(pieces).sum(), self.mean_error_of(raw), total)
+            core.clean_logits = found.raw
+        return found
 
     def mean_error_of(self, raw: Tensor) -> Tensor:
         """Return the 0-d mean error of raw logits, (n, K); NaN when the targets are not classes."""
@@ -431,6 +430,15 @@ class LossSurface:
             _refuse_missing_derivatives(g)
             core.book(forwards=len(targets), backwards=len(targets))
             yield leaf, g
+
+
+def _sum(parts: list[Evaluation]) -> Evaluation:
+    """Add up the shares of microbatches."""
+    gradients = [part.gradient for part in parts if part.gradient is not None]
+    total = gradients[0]
+    for gradient in gradients[1:]:
+        total = total.add_(gradient)
+    return Evaluation(torch.stack([part.loss for part in parts]).sum(), torch.cat([part.raw for part in parts]), total)
 
 
 def _gradient(loss: Tensor, leaf: Tensor, create_graph: bool = False) -> Tensor:

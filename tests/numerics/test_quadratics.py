@@ -24,11 +24,11 @@ class Quadratic:
 
     def gradient(self, x):
         self.gradients += 1
-        return self.f(x), torch.zeros(()), self.a @ x + self.b
+        return float(self.f(x)), torch.zeros(()), self.a @ x + self.b
 
     def value(self, x):
         self.values += 1
-        return self.f(x), torch.zeros(())
+        return float(self.f(x)), torch.zeros(())
 
 
 def random_quadratic(seed, p, convex=True):
@@ -178,10 +178,10 @@ def test_every_step_is_that_of_algorithm_1(norm, seed):
 
     class Wavy(Quadratic):
         def gradient(self, x):
-            return torch.tensor(f(x), dtype=torch.float64), torch.zeros(()), grad(x)
+            return f(x), torch.zeros(()), grad(x)
 
         def value(self, x):
-            return torch.tensor(f(x), dtype=torch.float64), torch.zeros(())
+            return f(x), torch.zeros(())
 
     rho = 1.5
     if norm == "l2":
@@ -200,7 +200,7 @@ def test_random_points_are_uniform_in_the_ball(norm):
     rng, like, region = Streams("uniform"), torch.zeros(3, dtype=torch.float64), ball(norm, 2.0)
     draw = rng.normal if norm == "l2" else rng.uniform
     points = torch.stack([region.random(draw("x", k, like), rng.number("u", k)) for k in range(4000)])
-    radii = torch.stack([region.norm(p) for p in points]) / 2.0
+    radii = torch.tensor([region.norm(p) for p in points]) / 2.0
     assert radii.max() <= 1 + 1e-6
     # Volume below radius r grows as r^3 for both norms.
     assert float((radii < 0.5 ** (1 / 3)).double().mean()) == pytest.approx(0.5, abs=0.03)

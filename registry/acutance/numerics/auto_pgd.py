@@ -10,24 +10,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from acutance.numerics.balls import Ball
+from acutance.numerics.scalars import Flag, Scalar, both, choose, either, keep, negate
 
 MOMENTUM = 0.25
 THRESHOLD = 0.75
 
 
 class Objective(Protocol):
-    """The function to maximise; ``note`` is any 0-d tensor to keep with the best point (its error, say)."""
+    """The function to maximise; ``note`` is any small tensor to keep with the best point (the logits, say)."""
 
-    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (0-d value, 0-d note, (p,) gradient that may be overwritten)."""
+    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Tensor]:
+        """Return (value, note, (p,) gradient that may be overwritten)."""
         ...
 
-    def value(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (0-d value, 0-d note)."""
+    def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
+        """Return (value, note)."""
         ...
 
 
@@ -37,15 +37,15 @@ class Maximum:
 
     Attributes:
         x: (p,) position.
-        value: 0-d, F(x).
-        note: 0-d, what the objective noted there.
-        value_half: 0-d, the best value after half of the steps: how much the second half brought.
+        value: F(x).
+        note: what the objective noted there.
+        value_half: the best value after half of the steps: how much the second half brought.
     """
 
     x: Tensor
-    value: Tensor
+    value: Scalar
     note: Tensor
-    value_half: Tensor
+    value_half: Scalar
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -78,12 +78,13 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Max
     """
     x, previous = start, start.clone()
     f, note, g = objective.gradient(x)
-    best = Maximum(x.clone(), f.clone(), note.clone(), f.clone())
+    best = Maximum(x.clone(), f, note.clone(), f)
     best_g = g.clone()
-    eta = torch.full((), 2 * ball.rho, dtype=torch.float64, device=x.device)
+    eta: Scalar = 2 * ball.rho
     judged = set(checkpoints(steps))
-    window_start, increases = 0, torch.zeros((), dtype=torch.int64, device=x.device)
-    best_before, halved_before = best.value.clone(), torch.zeros((), dtype=torch.bool, device=x.device)
+    window_start, best_before = 0, f
+    increases: Scalar = 0.0
+    halved_before: Flag = False
 
     for k in range(steps):
         ball.advance(x, previous, g, eta, None if k == 0 else MOMENTUM)
@@ -93,32 +94,22 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Max
         else:
             f_next, note = objective.value(x)
         improved = f_next > best.value
-        keep(improved, (best.x, x), (best_g, g), (best.value, f_next), (best.note, note))
+        keep(improved, (best.x, x), (best_g, g), (best.note, note))
+        best.value = choose(improved, f_next, best.value)
         if k + 1 == (steps + 1) // 2:
-            best.value_half = best.value.clone()
+            best.value_half = best.value
+        risen = f_next > f
         if k in judged and k + 1 < steps:
             stalled = increases < THRESHOLD * (k - window_start)  # Condition 1
-            idle = ~halved_before & (best.value == best_before)  # Condition 2
-            restart = stalled | idle
-            eta = torch.where(restart, eta / 2, eta)
+            idle = both(negate(halved_before), best.value == best_before)  # Condition 2
+            restart = either(stalled, idle)
+            eta = choose(restart, eta / 2, eta)
             # Position, gradient and inertia all start again from the best point.
-            keep(restart, (x, best.x), (previous, best.x), (g, best_g), (f_next, best.value))
-            window_start, best_before, halved_before = k, best.value.clone(), restart
-            increases.zero_()
+            keep(restart, (x, best.x), (previous, best.x), (g, best_g))
+            f_next = choose(restart, best.value, f_next)
+            window_start, best_before, halved_before = k, best.value, restart
             # The increase from k to k+1 belongs to the next window, unless that step was taken back.
-            increases += (f_next > f) & ~restart
-        else:
-            increases += f_next > f
+            increases, risen = 0.0, both(risen, negate(restart))
+        increases = increases + risen
         f = f_next
     return best
-
-
-def keep(flag: Tensor, *pairs: tuple[Tensor, Tensor]) -> None:
-    """Copy source over destination where the 0-d flag is set, without asking an accelerator for its value."""
-    if flag.device.type == "cpu":
-        if flag:
-            for destination, source in pairs:
-                destination.copy_(source)
-    else:
-        for destination, source in pairs:
-            torch.where(flag, source, destination, out=destination)

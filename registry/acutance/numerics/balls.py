@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from acutance.numerics.scalars import Scalar, at_most_one, choose, inverse, root, scalar
+
 BLOCK = 1 << 16  # elements; a few float32 blocks of this size fit a second-level cache
 
 
@@ -25,12 +27,12 @@ def blocks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(v[start : start + size] for v in vectors)
 
 
-def dots(*pairs: tuple[Tensor, Tensor]) -> list[Tensor]:
-    """Return the inner products of pairs of (p,) vectors as 0-d float64 tensors, in one walk."""
-    sums = [torch.zeros((), dtype=torch.float64, device=pairs[0][0].device) for _ in pairs]
+def dots(*pairs: tuple[Tensor, Tensor]) -> list[Scalar]:
+    """Return the inner products of pairs of (p,) vectors in double precision, in one walk."""
+    sums: list[Scalar] = [0.0 for _ in pairs]
     for piece in blocks(*(v for pair in pairs for v in pair)):
-        for i, total in enumerate(sums):
-            total += torch.dot(piece[2 * i], piece[2 * i + 1])
+        for i in range(len(pairs)):
+            sums[i] = sums[i] + scalar(torch.dot(piece[2 * i], piece[2 * i + 1]))
     return sums
 
 
@@ -41,8 +43,8 @@ class Ball(ABC):
     rho: float
 
     @abstractmethod
-    def norm(self, x: Tensor) -> Tensor:
-        """Return the norm of x, (p,), as a 0-d tensor."""
+    def norm(self, x: Tensor) -> Scalar:
+        """Return the norm of x, (p,)."""
 
     @abstractmethod
     def steepest(self, g: Tensor) -> Tensor:
@@ -53,7 +55,7 @@ class Ball(ABC):
         """Return a point uniform in the ball from unit noise (``gaussian`` or uniform) and u in [0, 1)."""
 
     @abstractmethod
-    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Tensor, momentum: float | None) -> None:
+    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None) -> None:
         r"""Write the next iterate of Auto-PGD over ``previous``; g is overwritten.
 
         .. math:: z = P(x + \eta u(g)), \qquad
@@ -65,7 +67,7 @@ class Ball(ABC):
             x: (p,) iterate.
             previous: (p,) iterate before it; receives the next one.
             g: (p,) gradient at x.
-            eta: 0-d float64 step size.
+            eta: step size.
             momentum: weight of the inertia term, 1/4 in Auto-PGD.
         """
 
@@ -75,39 +77,41 @@ class L2(Ball):
 
     gaussian = True
 
-    def norm(self, x: Tensor) -> Tensor:
+    def norm(self, x: Tensor) -> Scalar:
         """Return the Euclidean norm."""
-        norm: Tensor = dots((x, x))[0].sqrt()
-        return norm
+        return root(dots((x, x))[0])
 
     def steepest(self, g: Tensor) -> Tensor:
         """Return rho g / ||g||, or zero where the gradient vanishes."""
-        return g * (self.rho * _inverse(self.norm(g))).to(g.dtype)
+        return g * (self.rho * inverse(self.norm(g)))
 
     def random(self, noise: Tensor, u: float) -> Tensor:
         """Return rho u^(1/dim) noise/||noise||; coordinates where the noise is zero stay at zero."""
         dimension = max(int(torch.count_nonzero(noise)), 1)
-        return noise * (self.rho * u ** (1 / dimension) * _inverse(self.norm(noise))).to(noise.dtype)
+        point: Tensor = noise * (self.rho * u ** (1 / dimension) * inverse(self.norm(noise)))
+        return point
 
-    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Tensor, momentum: float | None) -> None:
+    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None) -> None:
         """Write the next iterate; both projections follow from six inner products, so it takes two walks."""
         gg, xg, xx = dots((g, g), (x, g), (x, x))
-        t = eta * _inverse(gg.sqrt())
+        t = eta * inverse(root(gg))
         # z = s (x + t g)
         s = _shrink(xx + 2 * t * xg + t * t * gg, self.rho)
         if momentum is None:
-            on_x, on_previous, on_g = s, torch.zeros_like(s), s * t
-        else:
-            a, b = 1 - momentum, momentum
-            pp, xp, pg = dots((previous, previous), (x, previous), (previous, g))
-            on_x, on_previous, on_g = a * s + 2 * b, torch.full_like(s, -b), a * s * t
-            squared = (
-                on_x**2 * xx + on_previous**2 * pp + on_g**2 * gg
-                + 2 * (on_x * on_previous * xp + on_x * on_g * xg + on_previous * on_g * pg)
-            )  # fmt: skip
-            shrink = _shrink(squared, self.rho)
-            on_x, on_previous, on_g = on_x * shrink, on_previous * shrink, on_g * shrink
-        on_x, on_previous, on_g = (v.to(x.dtype) for v in (on_x, on_previous, on_g))
+            for xi, previous_i, gi in blocks(x, previous, g):
+                torch.add(xi, gi.mul_(t), out=previous_i).mul_(s)
+            return
+        a, b = 1 - momentum, momentum
+        pp, xp, pg = dots((previous, previous), (x, previous), (previous, g))
+        on_x: Scalar = a * s + 2 * b
+        on_previous: Scalar = -b
+        on_g: Scalar = a * s * t
+        squared = (
+            on_x * on_x * xx + b * b * pp + on_g * on_g * gg
+            + 2 * (on_x * on_previous * xp + on_x * on_g * xg + on_previous * on_g * pg)
+        )  # fmt: skip
+        shrink = _shrink(squared, self.rho)
+        on_x, on_previous, on_g = on_x * shrink, on_previous * shrink, on_g * shrink
         for xi, previous_i, gi in blocks(x, previous, g):
             previous_i.mul_(on_previous).add_(gi.mul_(on_g)).add_(torch.mul(xi, on_x, out=gi))
 
@@ -117,24 +121,23 @@ class Linf(Ball):
 
     gaussian = False
 
-    def norm(self, x: Tensor) -> Tensor:
+    def norm(self, x: Tensor) -> Scalar:
         """Return the largest magnitude."""
-        largest: Tensor = x.abs().max()
-        return largest
+        return scalar(x.abs().max())
 
     def steepest(self, g: Tensor) -> Tensor:
         """Return rho sign(g)."""
-        return g.sign().mul_(self.rho)
+        corner: Tensor = g.sign().mul_(self.rho)
+        return corner
 
     def random(self, noise: Tensor, u: float) -> Tensor:
         """Return rho noise, noise uniform on [-1, 1]."""
         return noise * self.rho
 
-    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Tensor, momentum: float | None) -> None:
+    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None) -> None:
         """Write the next iterate, clipping coordinate by coordinate."""
-        step = eta.to(x.dtype)
         for xi, previous_i, gi in blocks(x, previous, g):
-            z = gi.sign_().mul_(step).add_(xi).clamp_(-self.rho, self.rho)
+            z = gi.sign_().mul_(eta).add_(xi).clamp_(-self.rho, self.rho)
             if momentum is None:
                 previous_i.copy_(z)
             else:
@@ -142,16 +145,10 @@ class Linf(Ball):
                 previous_i.clamp_(-self.rho, self.rho)
 
 
-def _inverse(x: Tensor) -> Tensor:
-    """1/x, and 0 where x is 0: a vanished gradient gives no direction, not a NaN."""
-    return torch.where(x > 0, 1 / x, torch.zeros_like(x))
-
-
-def _shrink(squared_norm: Tensor, rho: float) -> Tensor:
+def _shrink(squared_norm: Scalar, rho: float) -> Scalar:
     """The factor that brings a vector of this squared norm into the ball."""
-    return torch.clamp(rho * _inverse(squared_norm.clamp_min(0).sqrt()), max=1.0).where(
-        squared_norm > 0, torch.ones_like(squared_norm)
-    )
+    length = root(squared_norm)
+    return choose(length > 0, at_most_one(rho * inverse(length)), 1.0)
 
 
 def ball(norm: str, rho: float) -> L2 | Linf:

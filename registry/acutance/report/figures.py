@@ -16,7 +16,7 @@ from acutance.report.data import ReportData
 
 
 class FigureKey(NamedTuple):
-    """Names one figure: the recipe, the level of ``within``, the definition or attribute."""
+    """Names one figure: the recipe, the level of ``within``, the definition."""
 
     recipe: str
     level: str
@@ -35,20 +35,17 @@ def figure_keys(data: ReportData) -> list[FigureKey]:
     for level in data.levels:
         keys.append(FigureKey("tau", level))
         keys += [FigureKey("target", level, definition) for definition in data.definitions]
-        if data.figures.get("colour"):
-            keys += [FigureKey("hyperparameter", level, definition) for definition in data.definitions]
     return keys
 
 
 def draw(data: ReportData, key: FigureKey) -> Figure:
     """Return one figure."""
     from acutance.report.heatmap import tau_heatmap
-    from acutance.report.scatter import scatter_grid, sharpness_vs_attribute
+    from acutance.report.scatter import scatter_grid
 
     recipes: dict[str, Callable[[], Figure]] = {
         "tau": lambda: tau_heatmap(data, key.level),
         "target": lambda: scatter_grid(data, key.level, key.what),
-        "hyperparameter": lambda: sharpness_vs_attribute(data, key.level, key.what, str(data.figures["colour"])),
     }
     return recipes[key.recipe]()
 

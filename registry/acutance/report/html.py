@@ -58,7 +58,6 @@ def _level(data: ReportData, level: str, pictures: dict[FigureKey, bytes]) -> di
         {
             "name": definition,
             "grid": _picture(pictures, FigureKey("target", level, definition)),
-            "hyperparameter": _picture(pictures, FigureKey("hyperparameter", level, definition)),
         }
         for definition in data.definitions
     ]

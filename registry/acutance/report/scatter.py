@@ -52,11 +52,6 @@ def scatter_grid(
     return figure
 
 
-def sharpness_vs_attribute(data: ReportData, level: str, definition: str, attribute: str) -> Figure:
-    """Return sharpness against a hyperparameter (Figure 6 of the paper), a panel for each radius."""
-    return scatter_grid(data, level, definition, [f"attr:{attribute}"])
-
-
 def panel(axis: Axes, values: pd.DataFrame, target: pd.Series, look: Style) -> None:
     """Draw one panel: a point a model; values off the scale are marked at its edge and counted."""
     table = pd.DataFrame({"y": target}).join(values, how="inner").dropna(subset=["y", "value"])

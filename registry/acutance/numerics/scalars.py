@@ -1,0 +1,77 @@
+"""Numbers that steer an algorithm: Python floats on the CPU, 0-d tensors on an accelerator.
+
+On the CPU reading a value costs nothing and plain floats are the fastest arithmetic; on an accelerator reading
+one would wait for all work in flight, so there the numbers stay where they are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+Scalar = float | Tensor
+Flag = bool | Tensor
+
+
+def scalar(x: Tensor) -> Scalar:
+    """Return a 0-d tensor as the device's kind of number, in double precision."""
+    return float(x) if x.device.type == "cpu" else x.double()
+
+
+def choose(flag: Flag, yes: Scalar, no: Scalar) -> Scalar:
+    """Return ``yes`` where the flag is set."""
+    if isinstance(flag, bool):
+        return yes if flag else no
+    return torch.where(flag, torch.as_tensor(yes, device=flag.device), torch.as_tensor(no, device=flag.device))
+
+
+def both(a: Flag, b: Flag) -> Flag:
+    """Return a and b."""
+    return a and b if isinstance(a, bool) and isinstance(b, bool) else torch.logical_and(_t(a, b), _t(b, a))
+
+
+def either(a: Flag, b: Flag) -> Flag:
+    """Return a or b."""
+    return a or b if isinstance(a, bool) and isinstance(b, bool) else torch.logical_or(_t(a, b), _t(b, a))
+
+
+def negate(a: Flag) -> Flag:
+    """Return not a."""
+    return not a if isinstance(a, bool) else ~a
+
+
+def _t(flag: Flag, like: Flag) -> Tensor:
+    device = like.device if isinstance(like, Tensor) else None
+    return flag if isinstance(flag, Tensor) else torch.tensor(flag, device=device)
+
+
+def root(x: Scalar) -> Scalar:
+    """Return the square root of x, or of 0 where rounding made x negative."""
+    if isinstance(x, float):
+        return math.sqrt(x) if x > 0 else 0.0 if x <= 0 else x
+    return x.clamp_min(0).sqrt()
+
+
+def inverse(x: Scalar) -> Scalar:
+    """Return 1/x, and 0 where x is 0: a vanished gradient gives no direction, not a NaN."""
+    if isinstance(x, float):
+        return 1 / x if x > 0 else 0.0
+    return torch.where(x > 0, 1 / x, torch.zeros_like(x))
+
+
+def at_most_one(x: Scalar) -> Scalar:
+    """Return min(x, 1)."""
+    return min(x, 1.0) if isinstance(x, float) else x.clamp_max(1.0)
+
+
+def keep(flag: Flag, *pairs: tuple[Tensor, Tensor]) -> None:
+    """Copy source over destination where the flag is set, without asking an accelerator for its value."""
+    if isinstance(flag, bool):
+        if flag:
+            for destination, source in pairs:
+                destination.copy_(source)
+    else:
+        for destination, source in pairs:
+            torch.where(flag, source, destination, out=destination)

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def command(directory: Path, table: str, group: str, everything: bool, json_: bool) -> None:
     """Print the tables of the run in DIRECTORY."""
-    from rich.console import Console
-
     from acutance.outputs import read_csv
 
     data = read_csv(directory / f"{table}.csv")
@@ -38,7 +36,15 @@ def command(directory: Path, table: str, group: str, everything: bool, json_: bo
     elif everything or table != "correlations":
         click.echo(data.to_csv(index=False), nl=False)
     else:
-        print_summary(data, Console(), group)
+        print_summary(data, console(), group)
+
+
+def console() -> Console:
+    """Return where to print: the terminal, or lines wide enough for a table where there is none."""
+    from rich.console import Console
+
+    screen = Console()
+    return screen if screen.is_terminal else Console(width=150)
 
 
 def print_summary(correlations: pd.DataFrame, console: Console, group: str = "all") -> None:
@@ -53,6 +59,7 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
         raise UserError(f"--group: there is no group '{group}'", did_you_mean(group, groups))
     chosen = correlations[correlations["group"] == group]
     targets = list(dict.fromkeys(chosen["target"]))
+    intervals = console.width >= 52 + 24 * len(targets)
     for within, part in chosen.groupby("within", sort=False):
         n = int(part["n"].max())
         title = f"Kendall's tau-a with 95% interval, {within}, n = {n}" + ("" if group == "all" else f", {group}")
@@ -63,15 +70,15 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
         labels = part.apply(definition_label, axis=1)
         for label in dict.fromkeys(labels):
             rows = part[labels == label].set_index("target")
-            table.add_row(label, *(_cell(rows.loc[t]) if t in rows.index else "" for t in targets))
+            table.add_row(label, *(_cell(rows.loc[t], intervals) if t in rows.index else "" for t in targets))
         console.print(table)
     console.print("tau > 0: flatter models generalize better. * adjusted p < 0.05.", highlight=False)
 
 
-def _cell(row: pd.Series) -> str:
+def _cell(row: pd.Series, with_interval: bool) -> str:
     import math
 
     if not math.isfinite(row["tau"]):
         return "-"
-    interval = f" [{row['low']:+.2f}, {row['high']:+.2f}]" if math.isfinite(row["low"]) else ""
+    interval = f" [{row['low']:+.2f}, {row['high']:+.2f}]" if with_interval and math.isfinite(row["low"]) else ""
     return f"{row['tau']:+.2f}{interval}" + ("*" if row["p_adjusted"] < 0.05 else " ")

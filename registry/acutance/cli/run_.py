@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from acutance.config import load_config
 
@@ -40,10 +39,12 @@ def command(
 ) -> int:
     """Run or resume CONFIG, a preset or a YAML file; what is stored is never computed again."""
     study = load_config(config, overrides)
+    from acutance.cli.results_ import console as wide_console
+    from acutance.cli.results_ import print_summary
     from acutance.harness import run_study
     from acutance.progress import Bars, Lines, Silent
 
-    console, start = Console(), time.monotonic()
+    console, start = wide_console(), time.monotonic()
     options = dict(device=device, executor=executor, rerun=rerun, limit=limit, report=not no_report)
     if quiet:
         run = run_study(study, out, reporter=Silent(), **options)  # type: ignore[arg-type]
@@ -53,8 +54,6 @@ def command(
     else:
         run = run_study(study, out, reporter=Lines(console), **options)  # type: ignore[arg-type]
     if not quiet:
-        from acutance.cli.results_ import print_summary
-
         print_summary(run.correlations, console)
         admitted = int(run.models["admitted"].sum())
         console.print(

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from acutance.report.data import ReportData, number, target_values
 from acutance.report.style import Style, style
@@ -44,7 +44,7 @@ def scatter_grid(
             if j == 0:
                 axis.set_ylabel(_target_name(target))
             if i == 0 and rho is not None:
-                axis.set_title(rf"$\rho$ = {rho:g}", fontsize=10, pad=20)
+                axis.set_title(rf"$\rho$ = {rho:g}", fontsize=10, pad=27)
             if i == len(targets) - 1:
                 axis.set_xlabel(_symbol(data, definition))
     _legends(figure, axes, look)
@@ -71,8 +71,9 @@ def panel(axis: Axes, values: pd.DataFrame, target: pd.Series, look: Style) -> N
     if logarithmic:
         axis.set_xscale("log")
         axis.xaxis.set_minor_formatter(NullFormatter())
-        if len(plain) and plain["value"].max() / plain["value"].min() > 100:
-            axis.xaxis.set_major_locator(LogLocator(numticks=4))
+        wide = len(plain) > 0 and plain["value"].max() / plain["value"].min() > 100
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=4))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
     else:
         axis.xaxis.set_major_locator(MaxNLocator(3))
     if target.name is not None and len(table) and table["y"].between(0, 1).all() and "learning" not in str(target.name):

@@ -1,0 +1,220 @@
+"""Kendall's tau, its interval and its p-value against brute force, scipy and known numbers."""
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from acutance import UserError, kendall_tau
+from acutance.analysis.adjust import max_tau_p
+from acutance.analysis.kernels import bootstrap_counts, pair_sums, permuted_orders, permuted_sums, signs
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def brute(t, s):
+    pairs = list(itertools.combinations(range(len(t)), 2))
+    return sum(np.sign(t[i] - t[j]) * np.sign(s[i] - s[j]) for i, j in pairs) / len(pairs)
+
+
+@pytest.mark.parametrize("n", [2, 3, 9, 40])
+@pytest.mark.parametrize("levels", [3, 10**6])
+def test_tau_a_is_equation_4_and_b_and_c_are_scipys(n, levels):
+    g = np.random.default_rng(n)
+    t, s = g.integers(levels, size=n).astype(float), g.integers(levels, size=n).astype(float)
+    t[0], t[1], s[0], s[1] = 0, 1, 0, 1
+    assert kendall_tau(t, s).tau == pytest.approx(brute(t, s), abs=1e-12)
+    for variant in "bc":
+        expected = scipy.stats.kendalltau(t, s, variant=variant).statistic
+        assert kendall_tau(t, s, variant).tau == pytest.approx(expected, abs=1e-12)
+
+
+def test_pairs_of_ties_tell_the_variants_apart():
+    x = [1, 1, 2, 2, 3, 3, 4, 4]
+    a, b, c = (kendall_tau(x, x, v) for v in "abc")
+    assert (round(a.tau, 3), b.tau, c.tau, a.ties) == (0.857, pytest.approx(1), pytest.approx(1), 4)
+    y = [1, 2, 3, 4, 5, 6, 7, 8]
+    assert round(kendall_tau(x, y, "b").tau, 3) == 0.926
+
+
+def test_a_perfect_ranking_is_not_shrunk_by_self_duplicates():
+    counts = bootstrap_counts(50, 500, 0)
+    sums = pair_sums(counts, signs(np.arange(50.0)), signs(np.arange(50.0)))
+    assert (sums[:, 0] == sums[:, 1]).all()
+    # With the ties of duplicates counted the mean would be about 1 - 1/M.
+    naive = sums[:, 0] / (50 * 49 / 2)
+    assert naive.mean() == pytest.approx(0.98, abs=0.002)
+
+
+def test_a_perfect_ranking_has_an_honest_interval():
+    found = kendall_tau(range(20), range(20))
+    assert (found.tau, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(2 * 0.025 ** (1 / 10) - 1)
+    assert "all pairs agree" in found.note
+    assert kendall_tau(range(20), range(0, -20, -1)).high == pytest.approx(-found.low)
+
+
+@pytest.mark.parametrize(("n", "bound"), [(20, 0.32), (50, 0.19), (72, 0.16)])
+def test_the_null_distribution_has_the_known_width(n, bound):
+    x = signs(np.arange(float(n)))
+    taus = permuted_sums(permuted_orders(n, 9999, 0), x, x) / (n * (n - 1) / 2)
+    assert np.quantile(np.abs(taus), 0.95) == pytest.approx(bound, abs=0.012)
+
+
+@pytest.mark.parametrize("n", [3, 5, 7])
+def test_small_samples_have_the_exact_p_value(n):
+    g = np.random.default_rng(n)
+    t, s = g.normal(size=n), g.normal(size=n)
+    observed = abs(brute(t, s))
+    perms = [abs(brute(np.array(p), s)) for p in itertools.permutations(t)]
+    assert kendall_tau(t, s).p == pytest.approx(np.mean(np.array(perms) >= observed - 1e-12))
+    assert kendall_tau(t, s).p == pytest.approx(scipy.stats.kendalltau(t, s, method="exact").pvalue, abs=1e-9)
+
+
+def test_the_interval_is_that_of_scipys_bca():
+    g = np.random.default_rng(1)
+    t = g.normal(size=25)
+    s = t + g.normal(size=25)
+    ours = kendall_tau(t, s)
+
+    def statistic(t, s, axis=None):
+        x, y = signs(t), signs(s)
+        same = (t[:, None] == t[None, :]) & ~np.eye(len(t), dtype=bool)
+        return (x * y).sum() / (len(t) * (len(t) - 1) - same.sum())
+
+    theirs = scipy.stats.bootstrap(
+        (t, s), statistic, paired=True, vectorized=False, n_resamples=4000, method="BCa", random_state=0
+    ).confidence_interval
+    assert ours.low == pytest.approx(theirs.low, abs=0.03)
+    assert ours.high == pytest.approx(theirs.high, abs=0.03)
+    assert ours.low < ours.tau < ours.high
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [15, 30])
+def test_the_interval_covers_the_truth_as_often_as_it_says(n):
+    g = np.random.default_rng(0)
+    rho = 0.6
+    truth = 2 / math.pi * math.asin(rho)
+    hits = 0
+    for _ in range(400):
+        t = g.normal(size=n)
+        s = rho * t + math.sqrt(1 - rho**2) * g.normal(size=n)
+        found = kendall_tau(t, s, resamples=1999, permutations=1)
+        hits += found.low <= truth <= found.high
+    assert 0.90 <= hits / 400 <= 0.985
+
+
+def test_increasing_transforms_change_nothing_and_order_of_models_neither():
+    g = np.random.default_rng(2)
+    t, s = g.normal(size=12), g.normal(size=12)
+    base = kendall_tau(t, s)
+    assert kendall_tau(np.exp(t), s**3) == base
+    assert kendall_tau(-t, s).tau == -base.tau
+    order = g.permutation(12)
+    assert kendall_tau(t[order], s[order]).tau == base.tau
+
+
+def test_nonfinite_values_need_a_policy():
+    t, s = [1, 2, 3, 4, 5], [1, 2, 3, math.inf, math.nan]
+    with pytest.raises(UserError, match=r"2 of 5 models have a non-finite value.*nonfinite='drop'"):
+        kendall_tau(t, s)
+    dropped = kendall_tau(t, s, nonfinite="drop")
+    assert dropped.n == 3 and "2 models" in dropped.note
+    with pytest.raises(UserError):
+        kendall_tau(t, s, nonfinite="rank_max")
+    ranked = kendall_tau(t[:4], s[:4], nonfinite="rank_max")
+    assert ranked.tau == 1.0 and "1 infinite" in ranked.note
+
+
+def test_degenerate_columns_give_no_interval_but_a_reason():
+    tied = kendall_tau([1, 1, 1, 1], [1, 2, 3, 4])
+    assert tied.tau == 0 and math.isnan(tied.low) and tied.note == "all pairs are tied" and tied.p == 1
+    short = kendall_tau([1, 2, 3], [1, 3, 2])
+    assert math.isnan(short.low) and "at least 4" in short.note
+
+
+@pytest.mark.parametrize(
+    ("t", "s", "message"),
+    [([1], [1], "at least two"), ([1, 2], [1, 2, 3], "one length"), (["a", "b"], [1, 2], "must be numbers")],
+)
+def test_bad_columns(t, s, message):
+    with pytest.raises(UserError, match=message):
+        kendall_tau(t, s)
+    with pytest.raises(UserError, match="choose a, b or c"):
+        kendall_tau([1, 2], [1, 2], "d")
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    code = (
+        "import numpy as np, acutance; g = np.random.default_rng(0); t, s = g.normal(size=(2, 40));"
+        "print(repr(acutance.kendall_tau(t, s)))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+            env={**__import__("os").environ, "NUMBA_NUM_THREADS": threads},
+        ).stdout
+        for threads in ("1", "2")
+    }  # fmt: skip
+    assert len(outputs) == 1
+
+
+def test_no_torch_is_needed():
+    code = "import sys, acutance; acutance.kendall_tau([1, 2, 3], [1, 3, 2]); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_max_tau_adjustment_controls_the_family():
+    """With one target and one measure it is the plain p-value; with many independent ones it is near Sidak's."""
+    g = np.random.default_rng(3)
+    t, s = g.normal(size=(1, 15)), g.normal(size=(30, 15))
+    single = max_tau_p(t, s[:1])
+    assert single[0, 0] == pytest.approx(kendall_tau(t[0], s[0]).p, abs=0.02)
+    adjusted = max_tau_p(t, s)
+    raw = np.array([kendall_tau(t[0], row).p for row in s])
+    assert (adjusted[0] >= raw - 1e-9).all()
+    best = raw.argmin()
+    assert adjusted[0, best] == pytest.approx(1 - (1 - raw[best]) ** 30, abs=0.12)
+
+
+def test_max_tau_is_not_inflated_by_copies_of_one_measure():
+    g = np.random.default_rng(4)
+    t, s = g.normal(size=(1, 15)), g.normal(size=15)
+    copies = max_tau_p(t, np.stack([s] * 20))
+    assert copies[0, 0] == pytest.approx(kendall_tau(t[0], s).p, abs=0.02)
+
+
+def test_max_tau_leaves_missing_models_out():
+    g = np.random.default_rng(5)
+    t, s = g.normal(size=(2, 12)), g.normal(size=(3, 12))
+    s[0, :4] = np.nan
+    s[1] = np.nan
+    p = max_tau_p(t, s)
+    assert np.isnan(p[:, 1]).all() and np.isfinite(p[:, [0, 2]]).all() and ((p[:, [0, 2]] > 0) & (p[:, [0, 2]] <= 1)).all()
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the reference data are not here")
+def test_learning_rate_and_error_of_the_published_clip_models():
+    lines = (DATA / "model_soups" / "individual_model_results.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()]
+    hparams = json.loads((DATA / "model_soups" / "hparam_info.json").read_text())
+
+    def rate(name):
+        info = hparams.get(name) or hparams.get(name.removesuffix(".pt"))
+        return None if info is None else info.get("lr") or info.get("learning_rate")
+
+    named = [(rate(r.get("model_name") or r.get("name")), r) for r in rows]
+    found = [(lr, r) for lr, r in named if lr is not None]
+    if len(found) != 71:
+        pytest.skip(f"{len(found)} models carry a learning rate in this layout")
+    for column, expected in (("ImageNetR", 0.67), ("ImageNetSketch", 0.35), ("ImageNetA", 0.42)):
+        accuracy = [r[column] for _, r in found]
+        tau = kendall_tau([float(lr) for lr, _ in found], [1 - a for a in accuracy], "b").tau
+        assert tau == pytest.approx(expected, abs=0.02)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from acutance.errors import UserError, did_you_mean
 from acutance.plan import PlannedMeasure, expand_measures
 from acutance.plugins import Catalog, Item, Kind, catalog
-from acutance.spec import Spec, describe, validate
+from acutance.spec import Spec, describe
 from acutance.targets import Target, parse_target
 from acutance.yaml_io import parse_yaml, read_yaml
 
@@ -297,9 +297,9 @@ class _Reader:
             self._wrong(f"{path}.name", error.message, error.hint)
             return None
         try:
-            return Chosen(item, validate(item.target.Spec, settings, path))
-        except UserError as error:
-            self.mistakes += error.message.split("; ")
+            return Chosen(item, item.target.Spec.model_validate(settings))
+        except ValidationError as error:
+            self.mistakes += describe(error, item.target.Spec, path)
             return None
 
     def _targets(self, names: Mapping[str, str], splits: tuple[str, ...], dataset: Chosen | None) -> list[Target]:

@@ -232,7 +232,7 @@ def _load_one(catalog: Catalog, point: EntryPoint) -> None:
 def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
     for caller in manager.get_hookcallers(plugin) or ():
         if not caller.has_spec():
-            known = [name for name in vars(manager.hook) if not name.startswith("_")]
+            known = [name for name, hook in vars(manager.hook).items() if getattr(hook, "spec", None)]
             raise ValueError(f"there is no hook '{caller.name}'; {did_you_mean(caller.name, known)}")
 
 

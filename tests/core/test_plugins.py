@@ -1,0 +1,226 @@
+"""Discovery: built-ins first, every failure isolated, recorded and quoted."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from importlib.metadata import EntryPoint, entry_points
+
+import pytest
+
+from acutance import UserError
+from acutance.plugins import Catalog, catalog, load
+
+
+class Dist:
+    def __init__(self, name, version="1.0"):
+        self.name, self.version = name, version
+
+
+def point(tmp_path, monkeypatch, source, dist="acme-foo", name="foo", module=None):
+    """An entry point of a fake distribution whose plugin module has this source."""
+    module = module or f"plug_{abs(hash((source, dist, name))):x}"
+    (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = EntryPoint(name, module, "acutance")
+    vars(entry).update(dist=Dist(dist))
+    return entry
+
+
+GOOD = """
+from acutance import hookimpl
+from acutance.measure import Measure
+from acutance.spec import Spec
+class GoodSpec(Spec):
+    '''A spec.'''
+class Good(Measure[GoodSpec]):
+    '''Good.'''
+    name = "{name}"
+    def evaluate(self, surface, spec, rng):
+        return 1.0
+@hookimpl
+def register_measures():
+    return [Good]
+"""
+
+FAULTS = {
+    "import": ("import", "import no_such_module_anywhere", "No module named"),
+    "exit": ("import", "raise SystemExit(3)", "SystemExit: 3"),
+    "argument": (
+        "register",
+        "from acutance import hookimpl\n@hookimpl\ndef register_measures(wrong): return []",
+        "wrong",
+    ),
+    "misspelt": (
+        "hookspec",
+        "from acutance import hookimpl\n@hookimpl\ndef register_mesures(): return []",
+        "did you mean 'register_measures'",
+    ),
+    "raises": (
+        "collect",
+        "from acutance import hookimpl\n@hookimpl\ndef register_measures(): raise RuntimeError('boom')",
+        "boom",
+    ),
+    "not a class": (
+        "collect",
+        "from acutance import hookimpl\n@hookimpl\ndef register_measures(): return [42]",
+        "is not a class",
+    ),
+    "abstract": (
+        "collect",
+        GOOD.format(name="x").replace("def evaluate", "def evaluated"),
+        "does not define evaluate",
+    ),
+    "missing target": (
+        "collect",
+        "from acutance import hookimpl\n@hookimpl\ndef register_measures(): return ['acutance.measure:Nope']",
+        "Nope",
+    ),
+    "no docstring": (
+        "spec",
+        GOOD.format(name="x").replace("'''A spec.'''", "p: int = 1"),
+        "field 'p' has no docstring",
+    ),
+    "factory": (
+        "spec",
+        "import pydantic\n"
+        + GOOD.format(name="x").replace(
+            "'''A spec.'''", "p: int = pydantic.Field(default_factory=int)\n    '''P.'''"
+        ),
+        "default_factory",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_plugin_is_isolated(tmp_path, monkeypatch, fault):
+    phase, source, message = FAULTS[fault]
+    points = [*entry_points(group="acutance"), point(tmp_path, monkeypatch, source)]
+    found = load(points)
+    (problem,) = found.problems
+    assert (problem.plugin, problem.dist, problem.phase) == ("foo", "acme-foo", phase)
+    assert message in problem.error and "Traceback" in problem.traceback
+    assert {"worst_case", "average_case"} <= {item.name for item in found.items("measures")}
+    with pytest.raises(UserError, match=r"1 plugin problem\(s\): foo of acme-foo 1.0"):
+        found.find("measures", "foo_measure")
+
+
+def test_one_bad_class_does_not_hide_its_siblings(tmp_path, monkeypatch):
+    source = GOOD.format(name="fine").replace("return [Good]", "return [42, Good]")
+    found = load([*entry_points(group="acutance"), point(tmp_path, monkeypatch, source)])
+    assert found.get("measures", "fine").name == "fine" and len(found.problems) == 1
+
+
+def test_nobody_can_take_a_builtins_name(tmp_path, monkeypatch):
+    thief = point(tmp_path, monkeypatch, GOOD.format(name="worst_case"), dist="aaa-first")
+    found = load([thief, *entry_points(group="acutance")])
+    assert found.find("measures", "worst_case").dist == "acutance"
+    assert "is taken by acutance" in found.problems[0].error and "aaa-first" in str(found.problems[0])
+
+
+def test_two_third_parties_may_share_a_short_name(tmp_path, monkeypatch):
+    a = point(tmp_path, monkeypatch, GOOD.format(name="same"), dist="acme-a")
+    b = point(tmp_path, monkeypatch, GOOD.format(name="same") + "#", dist="acme-b")
+    found = load([*entry_points(group="acutance"), a, b])
+    assert not found.problems
+    assert found.find("measures", "acme-b/same").dist == "acme-b"
+    with pytest.raises(UserError, match=r"ambiguous.*acme-a/same or acme-b/same"):
+        found.find("measures", "same")
+
+
+@pytest.mark.parametrize(
+    ("rule", "loaded"), [("none", False), ("only:acme-foo", True), ("only:other", False), ("-acme-foo", False), ("", True)]
+)
+def test_switches(tmp_path, monkeypatch, rule, loaded):
+    monkeypatch.setenv("ACUTANCE_PLUGINS", rule)
+    found = load([*entry_points(group="acutance"), point(tmp_path, monkeypatch, GOOD.format(name="mine"))])
+    names = {item.name for item in found.items("measures")}
+    assert ("mine" in names) == loaded and "worst_case" in names
+
+
+def test_a_switch_that_means_nothing_is_told(monkeypatch):
+    monkeypatch.setenv("ACUTANCE_PLUGINS", "everything")
+    with pytest.raises(UserError, match="is not understood"):
+        load(entry_points(group="acutance"))
+
+
+def test_heavy_imports_are_noticed(tmp_path):
+    code = textwrap.dedent(
+        """
+        import sys
+        from importlib.metadata import EntryPoint, entry_points
+        from acutance.plugins import load
+        class Dist: name, version = "acme", "1"
+        e = EntryPoint("heavy", "heavy_plugin", "acutance"); vars(e).update(dist=Dist())
+        c = load([*entry_points(group="acutance"), e])
+        assert [p.heavy for p in c.plugins if p.dist == "acme"] == [("torch",)] or "torch" in [
+            p for p in c.plugins if p.dist == "acme"][0].heavy
+        assert all(not p.heavy for p in c.plugins if p.dist == "acutance")
+        """
+    )
+    (tmp_path / "heavy_plugin.py").write_text("import torch")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env)
+
+
+def test_the_third_party_of_the_tests_is_a_plugin_like_any_other():
+    found = catalog()
+    assert isinstance(found, Catalog)
+    assert found.find("measures", "weight_norm").id == "acme-toy/weight_norm"
+    assert found.find("pools", "toy").version == "1.2"
+    assert not found.problems
+
+
+def test_hooks_that_are_calls_reach_plugins(tmp_path, monkeypatch, toy_config):
+    """on_run_start, on_outcome, on_run_end."""
+    from acutance.config import load_config
+    from acutance.harness import run_study
+
+    calls = []
+
+    class Listener:
+        from acutance import hookimpl
+
+        @hookimpl
+        def on_run_start(self, config, directory):
+            calls.append(("start", config["title"]))
+
+        @hookimpl
+        def on_outcome(self, outcome):
+            calls.append((outcome["kind"],))
+
+        @hookimpl
+        def on_run_end(self, summary):
+            calls.append(("end", summary["failed"]))
+
+    listener = Listener()
+    catalog().manager.register(listener)
+    try:
+        run_study(load_config(toy_config), tmp_path, report=False)
+    finally:
+        catalog().manager.unregister(listener)
+    assert calls[0] == ("start", "toy") and calls[-1] == ("end", 0)
+    assert {("model",), ("parts",)} <= set(calls)
+
+
+def test_a_hook_decides_what_becomes_of_a_failing_cell(tmp_path, toy_config):
+    """on_cell_error: the first answer counts."""
+    from acutance import hookimpl
+    from acutance.config import load_config
+    from acutance.harness import run_study
+    from acutance.hookspecs import Skip
+
+    class Forgiving:
+        @hookimpl
+        def on_cell_error(self, error, measure):
+            return Skip("forgiven") if "moody" in measure else None
+
+    forgiving = Forgiving()
+    catalog().manager.register(forgiving)
+    try:
+        toy_config["measures"] = [{"name": "moody", "mood": "raise"}]
+        done = run_study(load_config(toy_config), tmp_path, report=False)
+    finally:
+        catalog().manager.unregister(forgiving)
+    moody = done.results[done.results["measure"].str.contains("moody")]
+    assert (moody["status"] == "unsupported").all() and (moody["message"] == "forgiven").all()

@@ -54,9 +54,10 @@ def measure(
     Raises:
         UserError: for an unknown measure, a wrong field, or data that does not fit.
     """
+    from acutance.batch import dtype_of
     from acutance.evaluation import evaluate_family
     from acutance.functional import FunctionalModel
-    from acutance.surface import LossSurface, dtype_of
+    from acutance.surface import LossSurface
 
     item = catalog().find("measures", name)
     spec = validate(item.target.Spec, fields, name)

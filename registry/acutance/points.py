@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from acutance.batch import take_rows
 from acutance.errors import UserError
-from acutance.surface import take_rows
 
 
 def concatenate(pairs: Sequence[tuple[Any, Tensor]]) -> tuple[Any, Tensor]:

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
+from acutance.batch import take_rows
 from acutance.config import SurfaceConfig
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError
 from acutance.fingerprint import digest_points
 from acutance.points import m_batches, select
 from acutance.spec import digest
-from acutance.surface import take_rows
 
 Points = tuple[Any, Tensor]
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from acutance.batch import dtype_of, length_of, take_rows
 from acutance.dataset import argmax_error
 from acutance.errors import AcutanceWarning, Unsupported, UserError
 from acutance.fingerprint import digest_points
@@ -115,7 +116,7 @@ class LossSurface:
         if not isinstance(data, tuple | list) or len(data) != 2 or not isinstance(data[1], Tensor):
             raise UserError("data must be a pair (inputs, targets) with targets a tensor")
         inputs, targets = data
-        n = _length(inputs)
+        n = length_of(inputs)
         if len(targets) == 0:
             raise UserError("the batch is empty", "give at least one example")
         if n is not None and n != len(targets):
@@ -488,36 +489,3 @@ def _plain_arithmetic(device: torch.device) -> Any:
 
 def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
     return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True))
-
-
-def take_rows(inputs: Any, rows: slice | Tensor) -> Any:
-    """Return these rows of a tensor, or of every tensor in a dict or tuple."""
-    if isinstance(inputs, Tensor):
-        return inputs[rows]
-    if isinstance(inputs, dict):
-        return {key: take_rows(value, rows) for key, value in inputs.items()}
-    if isinstance(inputs, tuple):
-        return tuple(take_rows(value, rows) for value in inputs)
-    return inputs
-
-
-def _length(inputs: Any) -> int | None:
-    if isinstance(inputs, Tensor):
-        return len(inputs) if inputs.dim() else None
-    values = inputs.values() if hasattr(inputs, "values") else inputs
-    lengths = {_length(value) for value in values} - {None}
-    if len(lengths) > 1:
-        raise UserError(f"the inputs have different numbers of examples: {sorted(map(str, lengths))}")
-    return lengths.pop() if lengths else None
-
-
-def dtype_of(name: str) -> torch.dtype:
-    """Return the torch dtype of a name.
-
-    Raises:
-        UserError: for anything but float32 and float64.
-    """
-    known = {"float32": torch.float32, "float64": torch.float64}
-    if name not in known:
-        raise UserError(f"dtype: '{name}' is not supported", "choose float32 or float64")
-    return known[name]

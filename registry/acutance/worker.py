@@ -106,9 +106,9 @@ def _cells(data: dict[str, Any]) -> list[_Cell]:
 
 
 def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    from acutance.batch import dtype_of
     from acutance.fingerprint import model_key
     from acutance.functional import FunctionalModel
-    from acutance.surface import dtype_of
 
     start = time.perf_counter()
     surface = SurfaceConfig.model_validate(data["surface"])

@@ -197,7 +197,9 @@ def test_max_tau_leaves_missing_models_out():
     s[0, :4] = np.nan
     s[1] = np.nan
     p = max_tau_p(t, s)
-    assert np.isnan(p[:, 1]).all() and np.isfinite(p[:, [0, 2]]).all() and ((p[:, [0, 2]] > 0) & (p[:, [0, 2]] <= 1)).all()
+    assert (
+        np.isnan(p[:, 1]).all() and np.isfinite(p[:, [0, 2]]).all() and ((p[:, [0, 2]] > 0) & (p[:, [0, 2]] <= 1)).all()
+    )
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the reference data are not here")

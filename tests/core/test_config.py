@@ -31,9 +31,7 @@ def test_every_preset_is_valid(name):
 
 def test_the_preset_is_the_papers_grid():
     study = load_config("mnist")
-    definitions = {
-        (p.item.name, p.spec.norm, p.spec.scaling, p.spec.logit_norm) for p in study.measures
-    }
+    definitions = {(p.item.name, p.spec.norm, p.spec.scaling, p.spec.logit_norm) for p in study.measures}
     assert len(definitions) == 12 and len(study.measures) == 48
     assert not any(scaling == "none" and logit_norm for _, _, scaling, logit_norm in definitions)
     assert study.surface.points // study.surface.m == 2

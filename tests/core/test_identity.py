@@ -31,10 +31,15 @@ def test_golden_keys():
         "worst_case": key(),
         "worst_case part": key(batch=3),
         "worst_case full": key(spec=worst(rho=0.5, norm="l2", scaling="none", steps=7, restarts=2, start="zero")),
-        "average_case": key(measure="acutance/average_case", spec=average(rho=0.1, norm="linf", draws=20, logit_norm=True)),
+        "average_case": key(
+            measure="acutance/average_case", spec=average(rho=0.1, norm="linf", draws=20, logit_norm=True)
+        ),
         "points": digest_points(torch.arange(12.0).view(3, 4), torch.tensor([0, 1, 2])),
         "dict points": digest_points({"b": torch.ones(2), "a": torch.zeros(2, dtype=torch.long)}, torch.tensor([1, 0])),
-        "model": model_key("linear", torch.nn.Linear(2, 2).requires_grad_(False).apply(lambda m: [p.fill_(0.5) for p in m.parameters()])),
+        "model": model_key(
+            "linear",
+            torch.nn.Linear(2, 2).requires_grad_(False).apply(lambda m: [p.fill_(0.5) for p in m.parameters()]),
+        ),
         "canonical": canonical_json({"b": [1, 2.5, -0.0, None, True], "a": "é"}),
     }
     assert now == GOLDEN
@@ -43,7 +48,9 @@ def test_golden_keys():
 def test_golden_noise():
     like = torch.zeros(3, dtype=torch.float64)
     streams = Streams(0, "digest", 1, "acutance/worst_case", 0)
-    assert streams.normal("l2", 0, like).tolist() == pytest.approx([GOLDEN_NOISE[0], GOLDEN_NOISE[1], GOLDEN_NOISE[2]], abs=1e-6)
+    assert streams.normal("l2", 0, like).tolist() == pytest.approx(
+        [GOLDEN_NOISE[0], GOLDEN_NOISE[1], GOLDEN_NOISE[2]], abs=1e-6
+    )
 
 
 GOLDEN_NOISE = json.loads((Path(__file__).parents[1] / "golden" / "noise.json").read_text())
@@ -109,7 +116,12 @@ def test_noise_is_named_by_its_purpose_and_made_once_for_all_precisions():
     assert not torch.equal(streams.normal("a", 0, single), streams.normal("b", 0, single))
     assert not torch.equal(streams.normal("a", 0, single), Streams(1, "data", 0, "measure", 0).normal("a", 0, single))
     u = streams.uniform("a", 0, torch.zeros(20000))
-    assert u.min() >= -1 and u.max() <= 1 and abs(float(u.mean())) < 0.02 and float(u.var()) == pytest.approx(1 / 3, abs=0.01)
+    assert (
+        u.min() >= -1
+        and u.max() <= 1
+        and abs(float(u.mean())) < 0.02
+        and float(u.var()) == pytest.approx(1 / 3, abs=0.01)
+    )
     z = streams.normal("a", 0, torch.zeros(20000))
     assert abs(float(z.mean())) < 0.03 and float(z.std()) == pytest.approx(1, abs=0.02)
 

@@ -84,9 +84,7 @@ FAULTS = {
     "factory": (
         "spec",
         "import pydantic\n"
-        + GOOD.format(name="x").replace(
-            "'''A spec.'''", "p: int = pydantic.Field(default_factory=int)\n    '''P.'''"
-        ),
+        + GOOD.format(name="x").replace("'''A spec.'''", "p: int = pydantic.Field(default_factory=int)\n    '''P.'''"),
         "default_factory",
     ),
 }
@@ -129,7 +127,8 @@ def test_two_third_parties_may_share_a_short_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rule", "loaded"), [("none", False), ("only:acme-foo", True), ("only:other", False), ("-acme-foo", False), ("", True)]
+    ("rule", "loaded"),
+    [("none", False), ("only:acme-foo", True), ("only:other", False), ("-acme-foo", False), ("", True)],
 )
 def test_switches(tmp_path, monkeypatch, rule, loaded):
     monkeypatch.setenv("ACUTANCE_PLUGINS", rule)

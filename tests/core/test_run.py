@@ -88,8 +88,8 @@ def test_values_equal_a_direct_measurement(finished, toy_config):
     """What the harness stores is what the Python call gives on the same batches."""
     from acme_toy.plugin import ToyData, ToyPool
 
+    from acutance.batch import take_rows
     from acutance.points import m_batches, select
-    from acutance.surface import take_rows
 
     pool = ToyPool()
     entry = pool.entries(pool.Spec())[2]

@@ -94,9 +94,9 @@ def _row(e: Any) -> dict[str, Any]:
 
 def _data(source: str, points: int | None) -> tuple[Any, Tensor]:
     """Open a file or a registered dataset's split, and keep the asked number of points."""
+    from acutance.batch import take_rows
     from acutance.checkpoints import read_arrays
     from acutance.points import select
-    from acutance.surface import take_rows
 
     path = Path(source)
     if path.suffix in (".npz", ".safetensors"):

@@ -1,0 +1,48 @@
+"""Batches as users give them: a tensor, a dict of tensors (transformers) or a tuple; first axis the example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from acutance.errors import UserError
+
+
+def take_rows(inputs: Any, rows: slice | Tensor) -> Any:
+    """Return these rows of a tensor, or of every tensor in a dict or tuple."""
+    if isinstance(inputs, Tensor):
+        return inputs[rows]
+    if isinstance(inputs, dict):
+        return {key: take_rows(value, rows) for key, value in inputs.items()}
+    if isinstance(inputs, tuple):
+        return tuple(take_rows(value, rows) for value in inputs)
+    return inputs
+
+
+def length_of(inputs: Any) -> int | None:
+    """Return the number of examples, or None where nothing says.
+
+    Raises:
+        UserError: when the parts disagree.
+    """
+    if isinstance(inputs, Tensor):
+        return len(inputs) if inputs.dim() else None
+    values = inputs.values() if hasattr(inputs, "values") else inputs
+    lengths = {length_of(value) for value in values} - {None}
+    if len(lengths) > 1:
+        raise UserError(f"the inputs have different numbers of examples: {sorted(map(str, lengths))}")
+    return lengths.pop() if lengths else None
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Return the torch dtype of a name.
+
+    Raises:
+        UserError: for anything but float32 and float64.
+    """
+    known = {"float32": torch.float32, "float64": torch.float64}
+    if name not in known:
+        raise UserError(f"dtype: '{name}' is not supported", "choose float32 or float64")
+    return known[name]

@@ -1,0 +1,149 @@
+"""Rules of the house, checked: who may import whom, what is light, what is documented."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from acutance import hookspecs
+from acutance.plugins import KINDS, catalog
+
+ROOT = Path(__file__).parents[1]
+CORE, PLUGINS = ROOT / "registry" / "acutance", ROOT / "plugins"
+HEAVY = {"torch", "numpy", "timm", "transformers", "numba", "pandas", "scipy", "matplotlib", "sklearn", "torchvision"}
+
+
+def imports(path, top_level_only=False):
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def files(folder):
+    found = sorted(folder.rglob("*.py"))
+    assert found
+    return found
+
+
+def test_the_core_imports_no_plugin():
+    for path in files(CORE):
+        assert not [name for name in imports(path) if name.split(".")[0].startswith("acutance_")], path
+
+
+def test_plugins_import_no_other_plugin():
+    for folder in PLUGINS.iterdir():
+        if folder.is_dir() and folder.name != "__pycache__":
+            for path in files(folder):
+                others = [n for n in imports(path) if n.startswith("acutance_") and n.split(".")[0] != folder.name]
+                assert not others, path
+
+
+def test_numerics_imports_nothing_but_torch():
+    for path in files(CORE / "numerics"):
+        for name in imports(path):
+            top = name.split(".")[0]
+            standard = {"__future__", "abc", "collections", "dataclasses", "hashlib", "math", "typing"}
+            assert top in {"torch", *standard} or name.startswith("acutance.numerics"), (path, name)
+
+
+def test_analysis_and_report_know_nothing_of_torch():
+    for folder in (CORE / "analysis", CORE / "report"):
+        for path in files(folder):
+            names = set(imports(path))
+            assert not any(n.split(".")[0] in {"torch", "timm", "transformers"} for n in names), path
+            ours = {n for n in names if n.startswith("acutance") and n != "acutance"}
+            allowed = ("acutance.analysis", "acutance.report", "acutance.errors")
+            assert all(n.startswith(allowed) for n in ours), (path, ours)
+
+
+def test_what_is_imported_at_start_is_light():
+    light = [CORE / f"{n}.py" for n in ("__init__", "plugins", "spec", "measure", "pool", "dataset", "hookspecs", "builtin",
+                                        "scaling", "errors", "executors", "recipe", "cache", "config", "plan", "targets",
+                                        "members", "store")]  # fmt: skip
+    light += [
+        *PLUGINS.glob("*/plugin.py"),
+        *PLUGINS.glob("*/__init__.py"),
+        *(PLUGINS / "acutance_vision").glob("pools.py"),
+    ]
+    for path in light:
+        assert not HEAVY & {name.split(".")[0] for name in imports(path, top_level_only=True)}, path
+
+
+def test_files_fit_on_a_few_screens():
+    for path in files(CORE) + files(PLUGINS):
+        assert len(path.read_text().splitlines()) <= 500, path
+
+
+def test_every_checkpoint_is_loaded_safely():
+    for path in files(CORE) + files(PLUGINS):
+        for call in re.findall(r"torch\.load\([^)]*\)", path.read_text()):
+            assert "weights_only=True" in call, path
+        assert "yaml.load(" not in path.read_text() or "Loader=_Loader" in path.read_text(), path
+
+
+DOCS = (ROOT / "docs" / "plugins.md", ROOT / "docs" / "cli.md", ROOT / "docs" / "config.md")
+
+
+def hooks():
+    return {name: f for name, f in vars(hookspecs).items() if getattr(f, "acutance_spec", None) is not None}
+
+
+def test_every_hook_is_documented_with_its_arguments_and_tested():
+    assert len(hooks()) == 9
+    text = DOCS[0].read_text()
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    for name, function in hooks().items():
+        signature = f"{name}({', '.join(inspect.signature(function).parameters)})"
+        assert f"### `{signature}`" in text, signature
+        assert function.__doc__ and name in tests, name
+
+
+def test_every_verb_and_option_is_documented():
+    import click
+
+    from acutance.cli import VERBS, cli
+
+    text = DOCS[1].read_text()
+    for verb in VERBS:
+        assert f"## `acutance {verb}`" in text, verb
+        command = cli.get_command(click.Context(cli), verb)
+        assert command.help
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert any(f"`{name}`" in text for name in parameter.opts), (verb, parameter.opts)
+                assert parameter.help, (verb, parameter.opts)
+
+
+def test_every_config_field_is_documented():
+    from acutance.config import FiguresConfig, StudyFile, SurfaceConfig
+
+    text = DOCS[2].read_text()
+    for section in (StudyFile, SurfaceConfig, FiguresConfig):
+        for name, field in section.model_fields.items():
+            assert field.description, name
+            assert f"`{name}`" in text, name
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "scalings"])
+def test_everything_registered_says_what_it_is(kind):
+    for item in catalog().items(kind):
+        if item.dist == "acutance":
+            assert inspect.getdoc(item.target), item.id
+            for name, field in item.target.Spec.model_fields.items():
+                assert field.description, (item.id, name)
+
+
+def test_the_public_names_exist():
+    import acutance
+
+    for name in acutance.__all__:
+        assert getattr(acutance, name) is not None
+    assert callable(acutance.measure)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = acutance.nothing

@@ -223,3 +223,19 @@ def test_a_hook_decides_what_becomes_of_a_failing_cell(tmp_path, toy_config):
         catalog().manager.unregister(forgiving)
     moody = done.results[done.results["measure"].str.contains("moody")]
     assert (moody["status"] == "unsupported").all() and (moody["message"] == "forgiven").all()
+
+
+def test_a_third_partys_executor_and_scaling_work_like_built_in_ones(tmp_path, toy_config):
+    """register_executors, register_scalings."""
+    from acutance.config import load_config
+    from acutance.harness import run_study
+
+    toy_config["measures"] = [
+        {"name": "worst_case", "rho": 0.02, "scaling": "half"},
+        {"name": "worst_case", "rho": 0.01, "scaling": "elementwise"},
+    ]
+    done = run_study(load_config(toy_config), tmp_path, executor="backwards", report=False)
+    worst = done.results[done.results["measure"] == "worst_case"]
+    half, full = (worst[worst["spec.scaling"] == s].set_index("model")["value"] for s in ("half", "elementwise"))
+    # Twice the radius in half the units is the same ball.
+    assert half.to_numpy() == pytest.approx(full.loc[half.index].to_numpy(), rel=1e-5)

@@ -33,7 +33,8 @@ def figure_keys(data: ReportData) -> list[FigureKey]:
     """Return the figures a run has: a heat map and a grid for each definition, for each level."""
     keys = []
     for level in data.levels:
-        keys.append(FigureKey("tau", level))
+        if data.named.loc[data.named["within"] == level, "tau"].notna().any():
+            keys.append(FigureKey("tau", level))
         keys += [FigureKey("target", level, definition) for definition in data.definitions]
     return keys
 

@@ -140,3 +140,18 @@ def register_pools():
 @hookimpl
 def register_datasets():
     return [ToyData]
+
+
+def half(surface):
+    """c = |w| / 2."""
+    return surface.w.abs() / 2
+
+
+@hookimpl
+def register_scalings():
+    return {"half": "acme_toy.plugin:half"}
+
+
+@hookimpl
+def register_executors():
+    return ["acme_toy.backwards:Backwards"]

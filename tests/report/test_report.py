@@ -1,0 +1,188 @@
+"""Figures and the page: what they show, what they survive, that nothing hostile gets through."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from acutance.analysis.tables import correlations
+from acutance.report.data import ReportData
+from acutance.report.figures import figure_keys, save_figures
+from acutance.report.html import render_page, write_report
+from acutance.report.scatter import scatter_grid
+from acutance.report.summary import answer
+
+HOSTILE = "<script>alert('x')</script>&\"'"
+
+
+def make(n=10, seed=0, targets=("test_error", "attr:learning_rate"), change=None):
+    g = np.random.default_rng(seed)
+    models = pd.DataFrame(
+        {
+            "model": [f"m{i}" for i in range(n - 1)] + [HOSTILE],
+            "pool": "p",
+            "architecture": ["resnet"] * (n - n // 2) + ["vit"] * (n // 2),
+            "train_set": "d",
+            "admitted": [True] * (n - 1) + [False],
+            "reason": [""] * (n - 1) + [f"train_error 0.2 > 0.01 {HOSTILE}"],
+            "parameters": 10,
+            "key": "k",
+            "attr.learning_rate": 10 ** g.uniform(-2, 0, n),
+            "attr.augment": g.random(n) < 0.5,
+            "target.test_error": g.uniform(0.01, 0.1, n),
+        }
+    )
+    rows = [
+        {"model": m, "pool": "p", "measure": "worst_case", "split": "train", "spec.rho": rho, "spec.norm": "linf",
+         "spec.scaling": scaling, "spec.logit_norm": False, "replicate": 0, "value": g.lognormal(),
+         "stderr": np.nan, "status": "ok", "message": ""}
+        for scaling in ("none", "elementwise")
+        for rho in (0.01, 0.02)
+        for m in models["model"]
+    ]  # fmt: skip
+    results = pd.DataFrame(rows)
+    if change:
+        change(models, results)
+    table = correlations(
+        models, results, targets=list(targets), groups=["augment"], within=["architecture"], nonfinite="rank_max",
+        resamples=99, permutations=99,
+    )  # fmt: skip
+    problems = pd.DataFrame(
+        [{"pool": "p", "model": "m1", "measure": "x", "spec": HOSTILE, "state": "failed", "message": HOSTILE}]
+    )
+    return ReportData(
+        title=f"A study {HOSTILE}", config={"surface": {"points": 8, "m": 4}, "note": HOSTILE}, environment={"gpus": []},
+        models=models, results=results, correlations=table, problems=problems,
+        cost={"seconds": 10, "forwards": 1e6}, targets=list(targets), groups=["augment"],
+        figures={"colour": "learning_rate", "marker": ["augment"], "size": None},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make()
+
+
+@pytest.fixture(scope="module")
+def page(data):
+    return render_page(data)
+
+
+def test_nothing_hostile_gets_through(page):
+    assert "<script>alert" not in page
+    assert page.count("<script>") == 1
+    assert "&lt;script&gt;alert" in page
+
+
+def test_the_page_is_self_contained(page):
+    body = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)
+    assert not re.findall(r"(?:src|href)\s*=\s*[\"'](?!#|data:|\")[^\"']+", body)
+    assert "http://" not in body and "https://" not in body and "@import" not in body
+
+
+def test_the_page_says_what_the_table_says(data, page):
+    for _, row in data.correlations[data.correlations["group"] == "all"].iterrows():
+        assert f'data-v="{row["tau"]:.6g}"' in page
+    for name in data.definitions:
+        assert name in page
+    for section in ("How to read this", "excluded because", "adjusted p", "Configuration"):
+        assert section in page
+    assert "9 of 10 are compared" in page
+
+
+def test_the_answer_is_computed(data):
+    found = answer(data, "architecture=resnet")
+    t = data.correlations
+    t = t[(t["within"] == "architecture=resnet") & (t["group"] == "all")]
+    assert f"above zero for {(t['low'] > 0).sum()} " in found["sentences"][1]
+    assert f"below zero for {(t['high'] < 0).sum()} " in found["sentences"][1]
+    assert found["n"] == 5
+    perfect = make(
+        n=40, targets=["test_error"],
+        change=lambda m, r: r.__setitem__("value", r["model"].map(m.set_index("model")["target.test_error"])),
+    )  # fmt: skip
+    assert answer(perfect, "architecture=vit")["verdict"].startswith("Flatter models generalize better")
+
+
+def test_figures_are_files_with_plain_names(data, tmp_path):
+    (tmp_path / "old-figure.png").write_bytes(b"x")
+    pictures = save_figures(data, tmp_path)
+    assert len(pictures) == len(figure_keys(data)) == 2 * (1 + 2)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert "tau-resnet.png" in names and "target-vit-adaptive_worst_case_linf.pdf" in names
+    assert "old-figure.png" not in names and all(re.fullmatch(r"[A-Za-z0-9_.-]+", n) for n in names)
+    assert all(png.startswith(b"\x89PNG") for png in pictures.values())
+    again = save_figures(data, tmp_path / "parallel", workers=2)
+    assert again == pictures
+
+
+def test_a_grid_has_a_panel_for_each_radius_and_target(data):
+    figure = scatter_grid(data, "architecture=resnet", "adaptive worst-case ℓ∞")
+    panels = [a for a in figure.axes if a.get_label() != "<colorbar>"]
+    assert len(panels) == 4
+    table = data.tau("adaptive worst-case ℓ∞", 0.01, "test_error", "architecture=resnet")
+    texts = " ".join(t.get_text() for t in panels[0].texts)
+    assert f"{table.loc['all']['tau']:+.2f}".replace("-", "\u2212") in texts
+    offsets = np.concatenate([c.get_offsets() for c in panels[0].collections if len(c.get_offsets()) and c.get_paths()])
+    values = data.values("adaptive worst-case ℓ∞", 0.01)["value"]
+    drawn = set(np.round(offsets[:, 0], 10))
+    assert {round(v, 10) for v in values[["m0", "m1", "m2", "m3", "m4"]]} <= drawn
+
+
+def infinite(models, results):
+    results.loc[0, ["value", "status"]] = [np.inf, "nonfinite"]
+
+
+def negative(models, results):
+    results["value"] = -results["value"]
+
+
+def constant(models, results):
+    models["target.test_error"] = 0.5
+    results["value"] = 0.0
+
+
+def absent(models, results):
+    results.loc[results["spec.rho"] == 0.01, ["value", "status"]] = [np.nan, "failed"]
+
+
+@pytest.mark.parametrize("change", [infinite, negative, constant, absent])
+def test_awkward_values_are_drawn_and_said(change):
+    page = render_page(make(change=change))
+    assert ">nan<" not in page.lower() and "[nan" not in page.lower() and "All correlations" in page
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_few_models_make_a_page_without_claims(n):
+    page = render_page(make(n=n))
+    assert "No correlation could be computed" in page or "No reliable relationship" in page
+
+
+def test_a_missing_attribute_does_not_matter():
+    made = make()
+    bare = dataclasses.replace(made, figures={"colour": "nope", "marker": [], "size": "nope"})
+    assert "All correlations" in render_page(bare)
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no headless browser")
+def test_the_page_in_a_browser(data, tmp_path):
+    path = write_report(data, tmp_path / "report.html")
+    # A click on the heading of tau, done by the page itself, and the order read back from the document.
+    probe = path.read_text().replace(
+        "</body>",
+        "<script>document.querySelectorAll('#tau1 th button')[4].click();"
+        "document.title='order:'+[...document.querySelectorAll('#tau1 tbody tr')].map(r=>r.cells[4].dataset.v).join()"
+        "</script></body>",
+    )
+    path.write_text(probe)
+    command = [
+        "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+        "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri(),
+    ]  # fmt: skip
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=90).stdout
+    order = [float(v) for v in re.search(r"<title>order:([^<]*)", dom).group(1).split(",")]
+    assert len(order) == 8 and order == sorted(order)

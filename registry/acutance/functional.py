@@ -7,8 +7,7 @@ happens in between. So the model's own tensors, flags and gradients are bitwise 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,17 +113,6 @@ class FunctionalModel:
 
     def __call__(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
         """Return the model's logits with one flat piece, (numel,), for every slot in order."""
-        with self._exchanged(pieces):
-            if isinstance(inputs, Mapping):
-                output = self.model(**inputs)
-            elif isinstance(inputs, tuple):
-                output = self.model(*inputs)
-            else:
-                output = self.model(inputs)
-        return _logits(output)
-
-    @contextmanager
-    def _exchanged(self, pieces: Sequence[Tensor]) -> Iterator[None]:
         saved: list[tuple[dict[str, Any], str, Any]] = []
         training = [module for module in self._modules if module.training]
         flat_weights = [(module, module._flat_weights) for module in self._recurrent]
@@ -133,7 +121,8 @@ class FunctionalModel:
             # The fused inference path of TransformerEncoderLayer rounds differently from the one with gradients.
             torch.backends.mha.set_fastpath_enabled(False)
             for module in training:
-                module.training = False
+                # Past nn.Module's own __setattr__, which costs as much as a small layer.
+                vars(module)["training"] = False
             for slot, piece in zip(self.slots, pieces, strict=True):
                 tensor = piece.view(slot.shape)
                 for table, name in slot.places:
@@ -144,9 +133,15 @@ class FunctionalModel:
                 table[name] = buffer
             for module in self._recurrent:
                 module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
-            yield
+            if isinstance(inputs, Tensor):
+                output = self.model(inputs)
+            elif isinstance(inputs, Mapping):
+                output = self.model(**inputs)
+            else:
+                output = self.model(*inputs)
         finally:
             self._restore(saved, training, flat_weights, fast_path)
+        return _logits(output)
 
     @staticmethod
     def _restore(
@@ -162,7 +157,7 @@ class FunctionalModel:
                 for table, name, tensor in reversed(saved):
                     table[name] = tensor
                 for module in training:
-                    module.training = True
+                    vars(module)["training"] = True
                 for recurrent, weights in flat_weights:
                     recurrent._flat_weights = weights
                 torch.backends.mha.set_fastpath_enabled(fast_path)

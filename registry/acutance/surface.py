@@ -51,13 +51,15 @@ class _Core:
         self.score = score
         self.n = len(self.targets)
         self.microbatch = microbatch
-        self.cost = Cost()
+        self.forwards = self.backwards = self.hvps = 0.0
         self.checked = False
         self.digest: str | None = None
         self.clean_logits: Tensor | None = None
 
     def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0) -> None:
-        self.cost = self.cost + Cost(forwards, backwards, hvps)
+        self.forwards += forwards
+        self.backwards += backwards
+        self.hvps += hvps
 
     def chunks(self) -> Iterator[tuple[Any, Tensor]]:
         size = min(self.microbatch or self.n, self.n)
@@ -130,7 +132,8 @@ class LossSurface:
         self._core, self._free = core, free
         self.logit_norm, self.norm_scale, self.num_train = logit_norm, norm_scale, num_train
         slots = core.functional.slots
-        self._pieces = core.functional.w.split([slot.numel for slot in slots])
+        self._sizes = [slots[i].numel for i in free]
+        self._pieces = core.functional.w.split_with_sizes([slot.numel for slot in slots])
         everything = len(free) == len(slots)
         self.w: Tensor = core.functional.w if everything else torch.cat([self._pieces[i] for i in free])
         self._memo: dict[Hashable, Any] = {}
@@ -169,7 +172,8 @@ class LossSurface:
     @property
     def cost(self) -> Cost:
         """Passes so far, in examples, of this surface and all its views."""
-        return self._core.cost
+        core = self._core
+        return Cost(core.forwards, core.backwards, core.hvps)
 
     @property
     def microbatch(self) -> int | None:
@@ -213,7 +217,7 @@ class LossSurface:
 
     def unflatten(self, v: Tensor) -> dict[str, Tensor]:
         """Return {parameter name: view of v} for v, (p,)."""
-        pieces = v.split([slot.numel for slot in self._slots])
+        pieces = v.split_with_sizes(self._sizes)
         return {slot.name: piece.view(slot.shape) for slot, piece in zip(self._slots, pieces, strict=True)}
 
     # -- views and sharing --------------------------------------------------------------------------
@@ -263,8 +267,11 @@ class LossSurface:
     def _all_pieces(self, w: Tensor) -> list[Tensor]:
         if w.shape != self.w.shape:
             raise UserError(f"w has shape {tuple(w.shape)}, this surface has {self.w.numel()} free parameters")
+        moved = w.split_with_sizes(self._sizes)
+        if len(moved) == len(self._pieces):
+            return list(moved)
         pieces = list(self._pieces)
-        for i, piece in zip(self._free, w.split([slot.numel for slot in self._slots]), strict=True):
+        for i, piece in zip(self._free, moved, strict=True):
             pieces[i] = piece
         return pieces
 

@@ -22,7 +22,10 @@ BLOCK = 1 << 16  # elements; a few float32 blocks of this size fit a second-leve
 def blocks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield aligned pieces of (p,) vectors: cache-sized on the CPU, the whole on an accelerator."""
     p = vectors[0].numel()
-    size = BLOCK if vectors[0].device.type == "cpu" else max(p, 1)
+    size = BLOCK if vectors[0].device.type == "cpu" else p
+    if p <= size:
+        yield vectors
+        return
     for start in range(0, p, size):
         yield tuple(v[start : start + size] for v in vectors)
 
@@ -137,7 +140,7 @@ class Linf(Ball):
     def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None) -> None:
         """Write the next iterate, clipping coordinate by coordinate."""
         for xi, previous_i, gi in blocks(x, previous, g):
-            z = gi.sign_().mul_(eta).add_(xi).clamp_(-self.rho, self.rho)
+            z = torch.add(xi, gi.sign_().mul_(eta), out=gi).clamp_(-self.rho, self.rho)
             if momentum is None:
                 previous_i.copy_(z)
             else:

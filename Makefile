@@ -44,7 +44,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python -m pytest benchmarks/perf -q -o addopts="--import-mode=importlib" --benchmark-only
+	$(BIN)/python -m pytest benchmarks/perf -q -s -o addopts="--import-mode=importlib" --benchmark-only --record
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel

@@ -3,7 +3,7 @@ r"""The loss surface :math:`w \mapsto L_S(w)` of one model on one fixed batch: t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from acutance.measure import Cost
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Evaluation:
     """What one pass gives: 0-d float64 mean loss, (n, K) raw logits, (p,) gradient when it was asked for."""
 
@@ -61,14 +61,12 @@ class _Core:
         self.backwards += backwards
         self.hvps += hvps
 
-    def chunks(self) -> Iterator[tuple[Any, Tensor]]:
+    def chunks(self) -> Iterable[tuple[Any, Tensor]]:
         size = min(self.microbatch or self.n, self.n)
         if size == self.n:
-            yield self.inputs, self.targets
-            return
-        for start in range(0, self.n, size):
-            rows = slice(start, start + size)
-            yield take_rows(self.inputs, rows), self.targets[rows]
+            return ((self.inputs, self.targets),)
+        cuts = (slice(start, start + size) for start in range(0, self.n, size))
+        return ((take_rows(self.inputs, rows), self.targets[rows]) for rows in cuts)
 
 
 class LossSurface:
@@ -375,19 +373,22 @@ class LossSurface:
         self._check()
         core = self._core
         leaf = w.detach().requires_grad_()
-        parts: list[Evaluation] = []
-        for inputs, targets in core.chunks():
-            with torch.enable_grad(), _plain_arithmetic(core.functional.device):
-                raw = self._forward(leaf, inputs)
-                loss = core.head.mean(self._transform(raw), targets)
-                if len(targets) < core.n:
-                    loss = loss * (len(targets) / core.n)
-                parts.append(Evaluation(loss.detach(), raw.detach(), _gradient(loss, leaf)))
+        with torch.enable_grad(), _plain_arithmetic(core.functional.device):
+            parts = [self._one_gradient(leaf, inputs, targets) for inputs, targets in core.chunks()]
         core.book(forwards=core.n, backwards=core.n)
         found = parts[0] if len(parts) == 1 else _sum(parts)
         if w is self.w:
             core.clean_logits = found.raw
         return found
+
+    def _one_gradient(self, leaf: Tensor, inputs: Any, targets: Tensor) -> Evaluation:
+        """Return the share of one microbatch in loss and gradient at a leaf, (p,)."""
+        core = self._core
+        raw = self._forward(leaf, inputs)
+        loss = core.head.mean(self._transform(raw), targets)
+        if len(targets) < core.n:
+            loss = loss * (len(targets) / core.n)
+        return Evaluation(loss.detach(), raw.detach(), _gradient(loss, leaf))
 
     def mean_error_of(self, raw: Tensor) -> Tensor:
         """Return the 0-d mean error of raw logits, (n, K); NaN when the targets are not classes."""
@@ -453,8 +454,8 @@ def _gradient(loss: Tensor, leaf: Tensor, create_graph: bool = False) -> Tensor:
     """Gradient of a 0-d loss, (p,); zero when the loss does not depend on the weights at all."""
     if not loss.requires_grad:
         return torch.zeros_like(leaf)
-    (g,) = torch.autograd.grad(loss, leaf, create_graph=create_graph, allow_unused=True, materialize_grads=True)
-    return g
+    (g,) = torch.autograd.grad(loss, leaf, create_graph=create_graph, allow_unused=True)
+    return torch.zeros_like(leaf) if g is None else g
 
 
 @contextmanager

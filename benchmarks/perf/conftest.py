@@ -28,7 +28,12 @@ def ratios(request):
     if request.config.getoption("--record") and found:
         from acutance.environment import processor
 
-        about = {"processor": processor(), "python": platform.python_version(), "torch": torch.__version__, "threads": 1}
+        about = {
+            "processor": processor(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "threads": 1,
+        }
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "ratios.json").write_text(json.dumps({"machine": about, "ratios": found}, indent=1) + "\n")
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from acutance_vision.networks import ResNet, SimpleViT
 from torch import nn
 
 import acutance
 from acutance import LossSurface
 from acutance.plugins import catalog
+from acutance_vision.networks import ResNet, SimpleViT
 
 
 def mlp():
@@ -24,7 +24,11 @@ def vit_depth6_dim128():
 
 
 # model, Auto-PGD steps, draws, rounds, bound of worst_case, bound of average_case (DESIGN 7)
-CASES = [(mlp, 20, 100, 30, 1.5, 2.5), (resnet18_width16, 4, 6, 3, 1.10, 1.10), (vit_depth6_dim128, 3, 4, 3, 1.10, 1.10)]
+CASES = [
+    (mlp, 20, 100, 30, 1.5, 2.5),
+    (resnet18_width16, 4, 6, 3, 1.10, 1.10),
+    (vit_depth6_dim128, 3, 4, 3, 1.10, 1.10),
+]
 
 
 def prepare(build):

@@ -1,0 +1,83 @@
+"""What the README shows does what it says."""
+
+import re
+import types
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from models import MLP, mlp_data
+
+import acutance
+from acutance.config import load_config
+from acutance.plugins import load
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
+def test_the_example_on_a_checkpoint_runs(capsys):
+    torch.manual_seed(0)
+    exec(blocks("python")[0], {})
+    printed = capsys.readouterr().out
+    assert "±" in printed and "KendallResult(tau=0.8" in printed
+    assert len(blocks("python")[0].strip().splitlines()) <= 20
+
+
+@pytest.mark.parametrize("text", [README, (ROOT / "docs" / "plugins.md").read_text()], ids=["readme", "docs"])
+def test_the_third_party_measure_is_a_plugin(text, tmp_path, monkeypatch):
+    source = blocks("python", text)[-1]
+    assert len([line for line in source.splitlines() if line.strip()]) <= 25
+    module = f"acme_readme_{len(text)}"
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = EntryPoint("foo", module, "acutance")
+    vars(entry).update(dist=types.SimpleNamespace(name="acme-foo", version="1"))
+    found = load([*entry_points(group="acutance"), entry])
+    (item,) = [item for item in found.items("measures") if item.dist == "acme-foo"]
+    assert not found.problems
+    value = item.target().evaluate(acutance.LossSurface(MLP(), mlp_data()), item.target.Spec(), acutance.Streams(0))
+    assert float(value) > 0
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/config.md"])
+def test_the_yaml_is_a_study(path):
+    for source in blocks("yaml", (ROOT / path).read_text()):
+        assert load_config(yaml.safe_load(source)).measures
+
+
+def test_the_commands_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make ([a-z-]+)", README + (ROOT / "CONTRIBUTING.md").read_text()):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_one_call_that_runs_a_study(toy_config, tmp_path):
+    run = acutance.run(toy_config, out=tmp_path, overrides={"measures.0.rho": 0.03}, report=False)
+    assert run.failed == 0 and 0.03 in set(run.results["spec.rho"]) and run.directory == tmp_path
+    assert {"tau", "low", "high"} <= set(run.correlations.columns)
+
+
+def test_measures_of_a_model_and_its_loader():
+    from torch.utils.data import DataLoader, TensorDataset
+
+    x, y = mlp_data(24)
+    loader = DataLoader(TensorDataset(x, y), batch_size=8)
+    found = acutance.measure("average_case", MLP(), loader, rho=0.1, draws=3)
+    assert len(found.per_batch) == 3
+    assert acutance.measure("average_case", MLP(), loader, m=12, rho=0.1, draws=3).per_batch != found.per_batch
+    assert acutance.measure("weight_norm", MLP()).value == pytest.approx(
+        float(acutance.LossSurface(MLP(), None).w.norm())
+    )
+    with pytest.raises(acutance.UserError, match="needs data"):
+        acutance.measure("average_case", MLP(), rho=0.1)
+    with pytest.raises(acutance.UserError, match="100 examples in a batch, but there are 24 points"):
+        acutance.measure("average_case", MLP(), (x, y), m=100, rho=0.1)

@@ -18,6 +18,9 @@ from acutance.spec import Spec, describe
 from acutance.targets import Target, parse_target
 from acutance.yaml_io import parse_yaml, read_yaml
 
+# What a cell is evaluated on: each m-batch, all points of the surface, a whole split, or the weights alone.
+Scope = Literal["batch", "points", "split", "weights"]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(

@@ -261,7 +261,7 @@ class Driver:
             (member, missing) for member in chosen if not member.broken and (missing := self._missing(member, cells))
         ]
         if work:
-            self._work(executor, work, cells, stage, lambda c: c.cost(sets.examples(c.split, c.level)).units)
+            self._work(executor, work, cells, stage, lambda c: c.cost(sets.examples(c.split, c.scope)).units)
 
     def _work(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from acutance.config import Chosen, Study
+from acutance.config import Chosen, Scope, Study
 from acutance.errors import UserError
 from acutance.measure import Cost
 from acutance.plan import PlannedMeasure
@@ -59,15 +59,11 @@ class PlannedCell:
 
     planned: PlannedMeasure
     split: str
+    scope: Scope
     digests: tuple[str, ...] = field(repr=False)
 
-    @property
-    def level(self) -> str:
-        """batch, dataset or weights."""
-        return self.planned.level
-
     def _key(self, study: Study, model: str, data: str, batch: int | None) -> str:
-        surface = study.surface.identity() | ({"m": study.surface.m} if self.level == "batch" else {})
+        surface = study.surface.identity() | ({"m": study.surface.m} if self.scope == "batch" else {})
         return cell_key(
             measure=self.planned.item.id,
             version=self.planned.item.target.version,
@@ -138,14 +134,20 @@ def target_cells(study: Study, plugins: Catalog, sets: PointSets) -> list[Planne
     for measure, split in sorted(needed, key=lambda pair: (pair[1], pair[0])):
         item = plugins.find("measures", f"acutance/{measure}")
         planned = PlannedMeasure(item, item.target.Spec())
-        cells.append(PlannedCell(planned, split, tuple(sets.digests(split, planned.level))))
+        # A target is measured on the whole split, whatever points the surface is built on.
+        cells.append(PlannedCell(planned, split, "split", tuple(sets.digests(split, "split"))))
     return cells
 
 
 def measure_cells(study: Study, sets: PointSets) -> list[PlannedCell]:
     """Return the cells of all planned measures on the study's points."""
     split = study.surface.split
-    return [PlannedCell(planned, split, tuple(sets.digests(split, planned.level))) for planned in study.measures]
+    scopes: dict[str, Scope] = {"batch": "batch", "dataset": "points", "weights": "weights"}
+    return [
+        PlannedCell(planned, split, scope, tuple(sets.digests(split, scope)))
+        for planned in study.measures
+        for scope in (scopes[planned.level],)
+    ]
 
 
 def job_cell(index: int, cell: PlannedCell, batches: list[int]) -> dict[str, Any]:
@@ -156,5 +158,6 @@ def job_cell(index: int, cell: PlannedCell, batches: list[int]) -> dict[str, Any
         "spec": cell.planned.spec.full(),
         "replicate": cell.planned.replicate,
         "split": cell.split,
+        "scope": cell.scope,
         "batches": batches,
     }

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from acutance.batch import take_rows
-from acutance.config import SurfaceConfig
+from acutance.config import Scope, SurfaceConfig
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError
 from acutance.fingerprint import digest_points
@@ -51,37 +51,37 @@ class PointSets:
         chosen = select(split.targets, self.config.points, self.config.select)
         return take_rows(split.inputs, chosen), split.targets[chosen]
 
-    def batches(self, split: str) -> list[Points]:
-        """Return the m-batches of the surface; they come from the surface's own split."""
-        if split != self.config.split:
-            raise UserError(f"batches are cut from split '{self.config.split}', not '{split}'")
-        return m_batches(*self.points, self.config.m)
-
-    def whole(self, split: str) -> Points:
-        """Return all points of a split, as targets and measures of the whole training set see them."""
-        found = self.split(split)
-        return found.inputs, found.targets
-
-    def examples(self, split: str, level: str) -> int:
-        """Return how many examples one pass of a measure of this level sees; 1 for the weights alone."""
-        return {"batch": self.config.m, "dataset": len(self.split(split)), "weights": 1}[level]
-
-    def digests(self, split: str, level: str, preprocess: Any = None) -> list[str]:
-        """Return a digest for each batch a measure of this level is evaluated on, after preprocessing.
+    def sets(self, split: str, scope: Scope) -> list[Points]:
+        """Return the points that a cell is evaluated on, one set after the other.
 
         Args:
-            split: name of a split.
-            level: ``batch``: one for each m-batch; ``dataset``: one, of the whole split; ``weights``: one, of nothing.
-            preprocess: function of the inputs that the model needs, or None.
+            split: name of a split; batches and points come from the surface's own.
+            scope: ``batch``: each m-batch; ``points``: all points of the surface; ``split``: the whole split;
+                ``weights``: none.
         """
-        if level == "weights":
+        if scope == "weights":
+            return []
+        if scope == "split":
+            found = self.split(split)
+            return [(found.inputs, found.targets)]
+        if split != self.config.split:
+            raise UserError(f"points are taken from split '{self.config.split}', not '{split}'")
+        return [self.points] if scope == "points" else m_batches(*self.points, self.config.m)
+
+    def examples(self, split: str, scope: Scope) -> int:
+        """Return how many examples one pass sees; 1 for the weights alone."""
+        sizes = {"batch": self.config.m, "points": self.config.points, "weights": 1}
+        return sizes[scope] if scope in sizes else len(self.split(split))
+
+    def digests(self, split: str, scope: Scope, preprocess: Any = None) -> list[str]:
+        """Return a digest for each set of points, after preprocessing; one of nothing for the weights alone."""
+        if scope == "weights":
             return [""]
-        if preprocess is None and (split, level) in self._digests:
-            return self._digests[(split, level)]
-        sets = [self.whole(split)] if level == "dataset" else self.batches(split)
-        found = [digest_points(preprocess(x) if preprocess else x, y) for x, y in sets]
+        if preprocess is None and (split, scope) in self._digests:
+            return self._digests[(split, scope)]
+        found = [digest_points(preprocess(x) if preprocess else x, y) for x, y in self.sets(split, scope)]
         if preprocess is None:
-            self._digests[(split, level)] = found
+            self._digests[(split, scope)] = found
         return found
 
     @staticmethod

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from acutance.config import SurfaceConfig
+from acutance.config import Scope, SurfaceConfig
 from acutance.errors import UserError
 from acutance.hookspecs import Retry, Skip
 from acutance.measure import Estimate, Status
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from acutance.pointsets import PointSets
     from acutance.surface import LossSurface
 
-FORWARD_MICROBATCH = 1000  # examples in one pass over a whole split
+WHOLE_MICROBATCH = 1000  # examples in one pass over a whole split
 
 
 def execute(job: str) -> Iterator[str]:
@@ -86,12 +86,8 @@ class _Cell:
     spec: Any
     replicate: int
     split: str
+    scope: Scope
     batches: list[int]
-
-    @property
-    def level(self) -> str:
-        """batch, dataset or weights."""
-        return str(self.instance.traits.level)
 
 
 def _cells(data: dict[str, Any]) -> list[_Cell]:
@@ -100,7 +96,16 @@ def _cells(data: dict[str, Any]) -> list[_Cell]:
         target = catalog().get("measures", cell["measure"])
         spec = validate(target.Spec, cell["spec"], cell["measure"])
         cells.append(
-            _Cell(cell["index"], cell["measure"], target(), spec, cell["replicate"], cell["split"], cell["batches"])
+            _Cell(
+                cell["index"],
+                cell["measure"],
+                target(),
+                spec,
+                cell["replicate"],
+                cell["split"],
+                cell["scope"],
+                cell["batches"],
+            )
         )
     return cells
 
@@ -128,10 +133,10 @@ def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     preprocess = pool.preprocess(entry, spec)
     cells = _cells(data)
     # Insertion order keeps the plan's order: split, then batch, then family.
-    for split, level in dict.fromkeys((c.split, c.level) for c in cells):
-        here = [c for c in cells if (c.split, c.level) == (split, level)]
+    for split, scope in dict.fromkeys((c.split, c.scope) for c in cells):
+        here = [c for c in cells if (c.split, c.scope) == (split, scope)]
         for batch in sorted({b for c in here for b in c.batches}):
-            yield from _one_batch(functional, sets, surface, split, level, batch, here, data["seed"], preprocess)
+            yield from _one_batch(functional, sets, surface, split, scope, batch, here, data["seed"], preprocess)
 
 
 def _one_batch(
@@ -139,13 +144,13 @@ def _one_batch(
     sets: PointSets,
     config: SurfaceConfig,
     split: str,
-    level: str,
+    scope: Scope,
     batch: int,
     cells: list[_Cell],
     seed: int,
     preprocess: Any,
 ) -> Iterator[dict[str, Any]]:
-    surface = _surface(functional, sets, config, split, level, batch, preprocess)
+    surface = _surface(functional, sets, config, split, scope, batch, preprocess)
     families: dict[tuple[str, int], list[_Cell]] = {}
     for cell in cells:
         if batch in cell.batches:
@@ -170,21 +175,21 @@ def _one_batch(
 
 
 def _surface(
-    functional: FunctionalModel, sets: PointSets, config: SurfaceConfig, split: str, level: str, batch: int,
+    functional: FunctionalModel, sets: PointSets, config: SurfaceConfig, split: str, scope: Scope, batch: int,
     preprocess: Any,
 ) -> LossSurface:  # fmt: skip
-    """Return the surface that a measure of this level sees: one m-batch, a whole split, or no data."""
+    """Return the surface that a cell of this scope sees: one m-batch, a whole split, or no data."""
     from acutance.surface import LossSurface
 
-    if level == "weights":
+    if scope == "weights":
         return LossSurface(functional, None, parameters=config.parameters)
-    inputs, targets = sets.whole(split) if level == "dataset" else sets.batches(split)[batch]
+    inputs, targets = sets.sets(split, scope)[batch]
     return LossSurface(
         functional,
         (inputs if preprocess is None else preprocess(inputs), targets),
         loss=config.loss,
         parameters=config.parameters,
-        microbatch=config.microbatch or (FORWARD_MICROBATCH if level == "dataset" else None),
+        microbatch=config.microbatch or (None if scope == "batch" else WHOLE_MICROBATCH),
         num_train=len(sets.split(config.split)),
         score=sets.split(split).score,
     )

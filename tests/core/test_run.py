@@ -103,6 +103,18 @@ def test_values_equal_a_direct_measurement(finished, toy_config):
     assert stored == pytest.approx(direct.value, rel=1e-12)
 
 
+def test_levels_decide_what_a_measure_sees(toy_config, tmp_path):
+    """dataset: all points of the surface at once; targets: the whole split, whatever the points are."""
+    toy_config["measures"] = [{"name": "count"}, {"name": "weight_norm"}]
+    done = run(toy_config, tmp_path)
+    counts = done.results[done.results["measure"].str.endswith("count")]["value"]
+    assert (counts == 32).all() and len(counts) == 6
+    with sqlite3.connect(tmp_path / "acutance.db") as db:
+        forwards = dict(db.execute("SELECT measure || split, forwards FROM attempt"))
+    assert forwards["acutance/errortrain"] == 40 and forwards["acutance/errorood"] == 50
+    assert forwards["acme-toy/counttrain"] == 32 and forwards["acme-toy/weight_normtrain"] == 0
+
+
 def test_a_second_run_computes_nothing(finished, toy_config):
     before = (finished.directory / "correlations.csv").stat().st_mtime_ns
     again = run(toy_config, finished.directory)

@@ -97,6 +97,21 @@ class WeightNorm(Measure[WeightNormSpec]):
         return float(surface.w.norm(spec.p))
 
 
+class CountSpec(Spec):
+    """No settings."""
+
+
+class Count(Measure[CountSpec]):
+    """The number of points of the surface."""
+
+    name = "count"
+    traits = Traits(level="dataset")
+
+    def evaluate(self, surface, spec, rng):
+        surface.loss()
+        return float(surface.n)
+
+
 class MoodySpec(Spec):
     mood: str = "fine"
     """fine, raise, nan, unsupported, slow or die."""
@@ -129,7 +144,7 @@ class Moody(Measure[MoodySpec]):
 
 @hookimpl
 def register_measures():
-    return [WeightNorm, Moody]
+    return [WeightNorm, Moody, Count]
 
 
 @hookimpl

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from acutance.errors import UserError
 from acutance.spec import Specified, SpecT
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ModelPool(Specified[SpecT]):
 
     def build(self, entry: ModelEntry, spec: SpecT, threads: int | None = None) -> dict[str, Any]:
         """Make one missing model and save it where ``load`` finds it; return facts worth reporting."""
-        raise NotImplementedError(f"pool '{self.name}' cannot make models")  # only called after missing()
+        raise UserError(f"pool '{self.name}' names models as missing but cannot make them", "override build()")
 
     def build_cost(self, entry: ModelEntry, spec: SpecT) -> float:
         """Return the relative cost of making this entry, to schedule the long ones first."""

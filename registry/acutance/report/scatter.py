@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from acutance.report.data import ReportData, number, target_values
 from acutance.report.style import Style, style
@@ -71,8 +71,7 @@ def panel(axis: Axes, values: pd.DataFrame, target: pd.Series, look: Style) -> N
     if logarithmic:
         axis.set_xscale("log")
         axis.xaxis.set_minor_formatter(NullFormatter())
-        wide = len(plain) > 0 and plain["value"].max() / plain["value"].min() > 100
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=4))
+        axis.xaxis.set_major_locator(_log_ticks(plain["value"].max() / plain["value"].min()))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
     else:
         axis.xaxis.set_major_locator(MaxNLocator(3))
@@ -82,6 +81,13 @@ def panel(axis: Axes, values: pd.DataFrame, target: pd.Series, look: Style) -> N
     axis.tick_params(labelsize=8)
     axis.grid(True, color="0.92", lw=0.6)
     axis.set_axisbelow(True)
+
+
+def _log_ticks(spread: float) -> Locator:
+    """Few labels on a logarithmic axis; less than a decade is labelled as a linear one, or it would be crowded."""
+    if spread < 20:
+        return MaxNLocator(3)
+    return LogLocator(subs=(1.0,) if spread > 100 else (1.0, 2.0, 5.0), numticks=4)
 
 
 def _edges(axis: Axes, table: pd.DataFrame, shown: pd.DataFrame, plain: pd.DataFrame) -> None:

@@ -112,7 +112,7 @@ class FunctionalModel:
         return inputs
 
     def __call__(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
-        """Return the model's logits with one flat piece, (numel,), for every slot in order."""
+        """Return the model's logits with one piece for every slot in order, flat or in its shape."""
         saved: list[tuple[dict[str, Any], str, Any]] = []
         training = [module for module in self._modules if module.training]
         flat_weights = [(module, module._flat_weights) for module in self._recurrent]
@@ -124,7 +124,7 @@ class FunctionalModel:
                 # Past nn.Module's own __setattr__, which costs as much as a small layer.
                 vars(module)["training"] = False
             for slot, piece in zip(self.slots, pieces, strict=True):
-                tensor = piece.view(slot.shape)
+                tensor = piece if piece.shape == slot.shape else piece.view(slot.shape)
                 for table, name in slot.places:
                     saved.append((table, name, table[name]))
                     table[name] = tensor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from acutance.batch import dtype_of, length_of, take_rows
 from acutance.dataset import argmax_error
+from acutance.derivatives import (
+    flat_gradient,
+    gradient_of,
+    plain_arithmetic,
+    refuse_missing_derivatives,
+    second_derivatives,
+)
 from acutance.errors import AcutanceWarning, Unsupported, UserError
 from acutance.fingerprint import digest_points
 from acutance.functional import FunctionalModel, Slot
@@ -287,7 +293,7 @@ class LossSurface:
         if core.n == 0:
             raise Unsupported("this surface has no data: the measure declares that it needs weights only")
         probe = take_rows(core.inputs, slice(0, min(core.n, 8)))
-        with torch.no_grad(), _plain_arithmetic(core.functional.device):
+        with torch.no_grad(), plain_arithmetic(core.functional.device):
             first, second = self._forward(self.w, probe), self._forward(self.w, probe)
             rows = [self._forward(self.w, take_rows(probe, slice(i, i + 1))) for i in range(2 if core.n > 1 else 0)]
         core.head.check(first, min(core.n, 8), core.targets)
@@ -310,7 +316,7 @@ class LossSurface:
         """Return the model's own logits, (n, K); ``losses_of`` and ``loss_of`` turn them into losses."""
         self._check()
         w = self.w if w is None else w
-        with _plain_arithmetic(self._core.functional.device):
+        with plain_arithmetic(self._core.functional.device):
             logits = [self._forward(w, inputs) for inputs, _ in self._core.chunks()]
         self._core.book(forwards=self.n)
         return logits[0] if len(logits) == 1 else torch.cat(logits)
@@ -372,23 +378,28 @@ class LossSurface:
                 return Evaluation(self.loss_of(raw), raw)
         self._check()
         core = self._core
-        leaf = w.detach().requires_grad_()
-        with torch.enable_grad(), _plain_arithmetic(core.functional.device):
-            parts = [self._one_gradient(leaf, inputs, targets) for inputs, targets in core.chunks()]
+        pieces = self._all_pieces(w.detach())
+        # Each parameter is a leaf of its own: the gradient is put together once, outside the graph.
+        free = []
+        for i in self._free:
+            pieces[i] = pieces[i].view(core.functional.slots[i].shape).requires_grad_()
+            free.append(pieces[i])
+        with torch.enable_grad(), plain_arithmetic(core.functional.device):
+            parts = [self._one_gradient(pieces, free, inputs, targets) for inputs, targets in core.chunks()]
         core.book(forwards=core.n, backwards=core.n)
         found = parts[0] if len(parts) == 1 else _sum(parts)
         if w is self.w:
             core.clean_logits = found.raw
         return found
 
-    def _one_gradient(self, leaf: Tensor, inputs: Any, targets: Tensor) -> Evaluation:
-        """Return the share of one microbatch in loss and gradient at a leaf, (p,)."""
+    def _one_gradient(self, pieces: list[Tensor], free: list[Tensor], inputs: Any, targets: Tensor) -> Evaluation:
+        """Return the share of one microbatch in loss and gradient, (p,), with respect to the free leaves."""
         core = self._core
-        raw = self._forward(leaf, inputs)
+        raw = core.functional(pieces, inputs)
         loss = core.head.mean(self._transform(raw), targets)
         if len(targets) < core.n:
             loss = loss * (len(targets) / core.n)
-        return Evaluation(loss.detach(), raw.detach(), _gradient(loss, leaf))
+        return Evaluation(loss.detach(), raw.detach(), flat_gradient(loss, free))
 
     def mean_error_of(self, raw: Tensor) -> Tensor:
         """Return the 0-d mean error of raw logits, (n, K); NaN when the targets are not classes."""
@@ -415,7 +426,7 @@ class LossSurface:
         total = torch.zeros_like(self.w)
         for leaf, g in graphs:
             if g.requires_grad:
-                with _second_derivatives():
+                with second_derivatives():
                     (product,) = torch.autograd.grad(
                         g, leaf, v, retain_graph=keep, allow_unused=True, materialize_grads=True
                     )
@@ -431,12 +442,12 @@ class LossSurface:
             with (
                 torch.enable_grad(),
                 sdpa_kernel([SDPBackend.MATH]),
-                _plain_arithmetic(core.functional.device),
-                _second_derivatives(),
+                plain_arithmetic(core.functional.device),
+                second_derivatives(),
             ):
                 loss = core.head.mean(self._transform(self._forward(leaf, inputs)), targets)
-                g = _gradient(loss * (len(targets) / core.n), leaf, create_graph=True)
-            _refuse_missing_derivatives(g)
+                g = gradient_of(loss * (len(targets) / core.n), leaf, create_graph=True)
+            refuse_missing_derivatives(g)
             core.book(forwards=len(targets), backwards=len(targets))
             yield leaf, g
 
@@ -448,51 +459,6 @@ def _sum(parts: list[Evaluation]) -> Evaluation:
     for gradient in gradients[1:]:
         total = total.add_(gradient)
     return Evaluation(torch.stack([part.loss for part in parts]).sum(), torch.cat([part.raw for part in parts]), total)
-
-
-def _gradient(loss: Tensor, leaf: Tensor, create_graph: bool = False) -> Tensor:
-    """Gradient of a 0-d loss, (p,); zero when the loss does not depend on the weights at all."""
-    if not loss.requires_grad:
-        return torch.zeros_like(leaf)
-    (g,) = torch.autograd.grad(loss, leaf, create_graph=create_graph, allow_unused=True)
-    return torch.zeros_like(leaf) if g is None else g
-
-
-@contextmanager
-def _second_derivatives() -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, NotImplementedError) as error:
-        text = str(error).splitlines()[0]
-        if "not implemented" in text or "double backward" in text or "once_differentiable" in text:
-            raise Unsupported(f"the model has an operation without a second derivative: {text}") from error
-        raise
-
-
-def _refuse_missing_derivatives(g: Tensor) -> None:
-    """Look through the gradient's graph for operations that may be differentiated only once.
-
-    Autograd leaves them out of a product with given inputs without a word: the product would be wrong.
-    """
-    seen, waiting = set(), [g.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node.name() == "torch::autograd::Error":
-            raise Unsupported(
-                "the model has an operation without a second derivative (an autograd.Function marked "
-                "once_differentiable)"
-            )
-        waiting.extend(parent for parent, _ in node.next_functions)
-
-
-def _plain_arithmetic(device: torch.device) -> Any:
-    """Switch an ambient autocast off: it would turn small differences of losses into rounding."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:

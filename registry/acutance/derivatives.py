@@ -1,0 +1,66 @@
+"""What automatic differentiation needs around it: gradients as flat vectors, refusals instead of wrong derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from acutance.errors import Unsupported
+
+
+def flat_gradient(loss: Tensor, pieces: list[Tensor]) -> Tensor:
+    """Gradient of a 0-d loss with respect to its leaves, as one (p,) vector; zero where it does not depend."""
+    if not loss.requires_grad:
+        return torch.zeros(sum(piece.numel() for piece in pieces), dtype=pieces[0].dtype, device=pieces[0].device)
+    gradients = torch.autograd.grad(loss, pieces, allow_unused=True, materialize_grads=True)
+    return torch.cat([g.reshape(-1) for g in gradients])
+
+
+def gradient_of(loss: Tensor, leaf: Tensor, create_graph: bool = False) -> Tensor:
+    """Gradient of a 0-d loss, (p,); zero when the loss does not depend on the weights at all."""
+    if not loss.requires_grad:
+        return torch.zeros_like(leaf)
+    (g,) = torch.autograd.grad(loss, leaf, create_graph=create_graph, allow_unused=True)
+    return torch.zeros_like(leaf) if g is None else g
+
+
+@contextmanager
+def second_derivatives() -> Iterator[None]:
+    """Turn autograd's complaint about a missing second derivative into ``Unsupported``."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        text = str(error).splitlines()[0]
+        if "not implemented" in text or "double backward" in text or "once_differentiable" in text:
+            raise Unsupported(f"the model has an operation without a second derivative: {text}") from error
+        raise
+
+
+def refuse_missing_derivatives(g: Tensor) -> None:
+    """Look through the gradient's graph for operations that may be differentiated only once.
+
+    Autograd leaves them out of a product with given inputs without a word: the product would be wrong.
+    """
+    seen, waiting = set(), [g.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "torch::autograd::Error":
+            raise Unsupported(
+                "the model has an operation without a second derivative (an autograd.Function marked "
+                "once_differentiable)"
+            )
+        waiting.extend(parent for parent, _ in node.next_functions)
+
+
+def plain_arithmetic(device: torch.device) -> Any:
+    """Switch an ambient autocast off: it would turn small differences of losses into rounding."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

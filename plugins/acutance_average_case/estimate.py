@@ -37,7 +37,7 @@ def average_rise(surface: LossSurface, specs: Sequence[AverageCaseSpec], rng: St
     points: dict[Point, list[int]] = defaultdict(list)
     for i, spec in enumerate(specs):
         points[Point(spec.parameters, spec.norm, spec.scaling, spec.rho)].append(i)
-    views = [surface.restricted(s.parameters).transformed(s.logit_norm) for s in specs]
+    views = [surface.restricted(s.parameters).transformed(s.logit_norm, s.norm_scale) for s in specs]
     before = surface.cost
     clean = [view.clean() for view in views]
     clean_cost = surface.cost - before

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import itertools
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from acutance import hookimpl
 from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Traits
@@ -29,8 +30,25 @@ class WorstCaseSpec(SharpnessSpec):
     """screened: the best of the origin, the one-step point and random points; random: uniform in the ball."""
     candidates: NonNegativeInt = 2
     """Random points that are screened for each start."""
-    mode: Literal["paper"] = "paper"
-    """paper: Algorithm 1 of the paper, in coordinates where the ball is round."""
+    mode: Literal["paper", "released"] = "paper"
+    """paper: Algorithm 1 of the paper, in coordinates where the ball is round; released: as the published code."""
+    ladder: tuple[PositiveFloat, ...] = ()
+    """Smaller radii to climb through, in order: each search starts from the best point of the one before."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _released_starts_at_zero(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("mode") == "released":
+            return {"start": "zero", **values}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> WorstCaseSpec:
+        if any(a >= b for a, b in itertools.pairwise((*self.ladder, self.rho))):
+            raise ValueError("ladder: radii must increase and end below rho")
+        if self.mode == "released" and (self.start != "zero" or self.restarts > 1 or self.ladder):
+            raise ValueError("mode released has one start, zero, and no ladder: the published code cannot run others")
+        return self
 
 
 class WorstCase(Measure[WorstCaseSpec]):
@@ -41,6 +59,9 @@ class WorstCase(Measure[WorstCaseSpec]):
     (Andriushchenko et al. 2023, Eq. 1, Algorithm 1), by Auto-PGD in :math:`\gamma = \delta \oslash c`, so that
     the algorithm has the invariances of the definition. The value is a lower bound of the maximum, never below
     zero; ``extras["value_half"]`` is the value after half of the steps. Coordinates with c = 0 never move.
+
+    ``mode="released"`` follows the published code step by step instead, to reproduce published values: it is
+    not invariant under rescaling for the l2 norm, and reaches smaller values there.
     """
 
     name = "worst_case"
@@ -61,8 +82,9 @@ class WorstCase(Measure[WorstCaseSpec]):
         return largest_rise(surface, spec, rng)
 
     def passes(self, spec: WorstCaseSpec) -> Cost:
-        """T + 1 forwards and T backwards a start; screening adds the origin, the one-step point and candidates."""
-        forwards, backwards = spec.restarts * (spec.steps + 1), spec.restarts * spec.steps
+        """T + 1 forwards and T backwards a search; screening adds the origin, the one-step point and candidates."""
+        rungs = len(spec.ladder) + 1
+        forwards, backwards = spec.restarts * rungs * (spec.steps + 1), spec.restarts * rungs * spec.steps
         if spec.start == "screened":
             forwards += 2 + spec.restarts * spec.candidates
             backwards += 1
@@ -71,7 +93,7 @@ class WorstCase(Measure[WorstCaseSpec]):
         return Cost(forwards, backwards)
 
     def vectors(self, spec: WorstCaseSpec) -> int:
-        """Iterate, the one before, the best, its gradient, gradient, perturbed weights, c."""
+        """Iterate, the one before, the best, its gradient, gradient, perturbed weights, c; the released mode alike."""
         return 7
 
 

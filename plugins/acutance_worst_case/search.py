@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ from acutance.numerics.balls import L2, Linf, ball
 from acutance.numerics.draws import Streams
 from acutance.numerics.scalars import Scalar, scalar
 from acutance.surface import LossSurface
+from acutance_worst_case import released
 
 if TYPE_CHECKING:
     from acutance_worst_case.plugin import WorstCaseSpec
@@ -71,19 +74,21 @@ class FromOrigin(Perturbed):
 
 def largest_rise(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Estimate:
     """Return the best rise over all restarts, with how it was reached."""
-    view = surface.restricted(spec.parameters).transformed(spec.logit_norm)
-    objective = Perturbed(view, scaling.vector(view, spec.scaling))
-    region = ball(spec.norm, spec.rho)
-    best: Maximum | None = None
-    for restart in range(spec.restarts):
-        found = _search(objective, region, spec, rng, restart)
-        best = found if best is None else _better(best, found)
-    assert best is not None
+    view = surface.restricted(spec.parameters).transformed(spec.logit_norm, spec.norm_scale)
+    c = scaling.vector(view, spec.scaling)
+    if spec.mode == "released":
+        best = released.search(FromOrigin(view, None), view.w, c, spec.norm, spec.rho, spec.steps)
+        reached = released.radius(best.x, c, spec.norm)
+    else:
+        objective = Perturbed(view, c)
+        found = [_climb(objective, spec, rng, restart) for restart in range(spec.restarts)]
+        best = functools.reduce(_better, found)
+        reached = ball(spec.norm, spec.rho).norm(best.x)
     clean = view.clean()
     clean_loss = float(clean.loss)
     extras = {
         "value_half": max(float(best.value_half) - clean_loss, 0.0),
-        "radius_reached": float(region.norm(best.x)) / spec.rho,
+        "radius_reached": float(reached) / spec.rho,
         "clean_loss": clean_loss,
         "perturbed_loss": float(best.value),
     }
@@ -92,6 +97,19 @@ def largest_rise(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Est
         extras["perturbed_error"] = float(view.mean_error_of(best.note))
     # The origin is feasible, so the maximum is never below the clean loss.
     return Estimate(max(float(best.value) - clean_loss, 0.0), extras=extras)
+
+
+def _climb(objective: Perturbed, spec: WorstCaseSpec, rng: Streams, restart: int) -> Maximum:
+    """Search at the radii of the ladder and then at rho; each start is the last best point, scaled to the new ball.
+
+    The last best point itself lies in every later ball, so the value never falls from rung to rung.
+    """
+    radii = (*spec.ladder, spec.rho)
+    best = _search(objective, ball(spec.norm, radii[0]), spec, rng, restart)
+    for smaller, larger in itertools.pairwise(radii):
+        found = auto_pgd(objective, best.x * (larger / smaller), ball(spec.norm, larger), spec.steps)
+        best = _better(best, found)
+    return best
 
 
 def _search(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int) -> Maximum:

@@ -33,22 +33,30 @@ def mse(logits: Tensor, targets: Tensor) -> Tensor:
 PER_EXAMPLE: dict[str, LossFunction] = {"cross_entropy": cross_entropy, "mse": mse}
 
 
-def normalize_logits(logits: Tensor) -> Tensor:
-    r"""Return logits divided by their standard deviation over the classes (the paper's Eq. 5).
+def normalize_logits(logits: Tensor, scale: NormScale = "paper") -> Tensor:
+    r"""Return logits divided by their spread over the classes.
 
-    .. math:: \tilde f = f \Big/ \sqrt{\tfrac1K \sum_k (f_k - \bar f)^2}
+    .. math:: \tilde f = f \Big/ \sqrt{\tfrac1K \sum_k (f_k - \bar f)^2} \quad \text{(paper, Eq. 5)}, \qquad
+       \tilde f = (f - \bar f) \big/ \max(\|f - \bar f\|_2, 10^{-10}) \quad \text{(released code)}
 
-    Constant logits carry no direction: their normalized value and gradient are taken as those of the
-    constant, not as 0/0.
+    The two differ by a factor sqrt(K), and a shift that cross-entropy does not see. With the paper's scale
+    constant logits carry no direction: their value and gradient are those of the constant, not 0/0.
 
     Args:
         logits: (n, K), K >= 2.
+        scale: ``paper`` or ``released``.
 
     Raises:
         Unsupported: for one output.
     """
     if logits.shape[-1] < 2:
         raise Unsupported("logit normalization needs at least two classes: expand a single logit to (0, f)")
+    if scale == "released":
+        centred = logits - logits.mean(dim=-1, keepdim=True)
+        squared = centred.square().sum(dim=-1, keepdim=True)
+        # sqrt has no derivative at 0; below the floor the divisor is a constant.
+        small = squared <= 1e-20
+        return centred / torch.where(small, 1e-10, torch.where(small, 1.0, squared).sqrt())
     variance = logits.var(dim=-1, correction=0, keepdim=True)
     constant = variance == 0
     return torch.where(constant, logits, logits / torch.where(constant, 1.0, variance).sqrt())

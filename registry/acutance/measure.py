@@ -211,6 +211,8 @@ class SharpnessSpec(Spec):
     """The vector c of the paper: none (c = 1), elementwise (c = |w|), or another registered strategy."""
     logit_norm: bool = False
     """Divide the logits of each example by their standard deviation over classes (Eq. 5)."""
+    norm_scale: Literal["paper", "released"] = "paper"
+    """paper: the standard deviation of Eq. 5; released: the l2 norm of the published code, sqrt(K) times larger."""
     parameters: str = "all"
     """Which parameters move: "all", or comma-separated patterns of names; a leading "!" takes some out."""
 

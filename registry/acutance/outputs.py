@@ -63,6 +63,11 @@ def models_table(driver: Driver, cells: Sequence[PlannedCell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _cell_text(value: Any) -> Any:
+    """Return a spec's value as one cell of a table: the entries of a list with spaces between them."""
+    return " ".join(str(entry) for entry in value) if isinstance(value, list) else value
+
+
 def results_table(driver: Driver, targets: Sequence[PlannedCell], cells: Sequence[PlannedCell]) -> pd.DataFrame:
     """Return one row a cell: model, pool, attributes, measure, every field of its spec, value, status."""
     rows = []
@@ -77,7 +82,7 @@ def results_table(driver: Driver, targets: Sequence[PlannedCell], cells: Sequenc
             row: dict[str, Any] = {"model": member.label, "pool": member.pool.item.name}
             row |= {f"attr.{name}": value for name, value in member.entry.attributes.items()}
             row |= {"measure": short_name(driver.plugins, planned.item.id), "split": cell.split}
-            row |= {f"spec.{name}": value for name, value in planned.spec.full().items()}
+            row |= {f"spec.{name}": _cell_text(value) for name, value in planned.spec.full().items()}
             row |= {
                 "replicate": planned.replicate,
                 "value": estimate.value,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import ValidationError
 
@@ -73,7 +73,7 @@ def expand(spec_type: type[Spec], settings: Mapping[str, Any], path: str) -> tup
 
     A mistake in one entry of a sweep is reported with its place, ``measures.0.rho.1``, once.
     """
-    axes = {name: value for name, value in settings.items() if isinstance(value, list)}
+    axes = {name: value for name, value in settings.items() if _is_axis(spec_type, name, value)}
     empty = [name for name, value in axes.items() if not value]
     if empty:
         return [], [f"{path}.{name}: the list is empty" for name in empty]
@@ -89,6 +89,15 @@ def expand(spec_type: type[Spec], settings: Mapping[str, Any], path: str) -> tup
                 where = f"{name}.{place[name]}" if name in place and "unknown field" not in rest else name
                 mistakes[f"{path}.{where}:{rest}"] = None
     return specs, list(mistakes)
+
+
+def _is_axis(spec_type: type[Spec], name: str, value: Any) -> bool:
+    """Whether a value sweeps its field: a list for a scalar field, a list of lists for one that holds a list."""
+    if not isinstance(value, list):
+        return False
+    field = spec_type.model_fields.get(name)
+    holds_list = field is not None and get_origin(field.annotation) in (tuple, list)
+    return not holds_list or (bool(value) and all(isinstance(entry, list) for entry in value))
 
 
 def _unknown_scaling(spec: Spec, plugins: Catalog) -> UserError | None:

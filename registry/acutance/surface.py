@@ -245,9 +245,11 @@ class LossSurface:
         Raises:
             UserError: for an unknown ``norm_scale``.
         """
-        if norm_scale != "paper":
-            raise UserError(f"norm_scale: '{norm_scale}' is not available", "known: paper")
-        if logit_norm == self.logit_norm:
+        if norm_scale not in ("paper", "released"):
+            raise UserError(f"norm_scale: unknown scale '{norm_scale}'", "known: paper, released")
+        if not logit_norm:
+            norm_scale = "paper"
+        if (logit_norm, norm_scale) == (self.logit_norm, self.norm_scale):
             return self
         return self._view(("transformed", logit_norm, norm_scale), self._free, logit_norm, norm_scale)
 
@@ -283,7 +285,7 @@ class LossSurface:
         return self._core.functional(self._all_pieces(w), inputs)
 
     def _transform(self, logits: Tensor) -> Tensor:
-        return normalize_logits(logits.double()) if self.logit_norm else logits
+        return normalize_logits(logits.double(), self.norm_scale) if self.logit_norm else logits
 
     def _check(self) -> None:
         """Once a surface: the model answers for every example, deterministically, with classes for all labels."""

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 import acutance
+from acutance.analysis.labels import definition_name
 from acutance.config import load_config
 from acutance.harness import run_study
 from acutance.store import Store
@@ -113,6 +114,28 @@ def test_levels_decide_what_a_measure_sees(toy_config, tmp_path):
         forwards = dict(db.execute("SELECT measure || split, forwards FROM attempt"))
     assert forwards["acutance/errortrain"] == 40 and forwards["acutance/errorood"] == 50
     assert forwards["acme-toy/counttrain"] == 32 and forwards["acme-toy/weight_normtrain"] == 0
+
+
+def test_every_option_of_worst_case_is_a_definition_of_its_own(toy_config, tmp_path):
+    toy_config["measures"] = [
+        {"name": "worst_case", "rho": 0.1, "steps": 3},
+        {"name": "worst_case", "rho": 0.1, "steps": 3, "mode": "released"},
+        {"name": "worst_case", "rho": 0.1, "steps": 3, "ladder": [0.02, 0.05]},
+        {"name": "worst_case", "rho": 0.1, "steps": 3, "logit_norm": True, "norm_scale": ["paper", "released"]},
+    ]
+    done = run(toy_config, tmp_path)
+    table = done.results[done.results["measure"] == "worst_case"]
+    assert set(table["spec.ladder"].fillna("")) == {"", "0.02 0.05"}
+    names = {definition_name(row) for row in table.to_dict("records")}
+    assert names == {
+        "adaptive worst-case ℓ∞",
+        "adaptive worst-case ℓ∞, released",
+        "adaptive worst-case ℓ∞, ladder 0.02 0.05",
+        "adaptive worst-case ℓ∞, logit-norm",
+        "adaptive worst-case ℓ∞, logit-norm (released scale)",
+    }
+    assert len(table) == 5 * 6 and (table["status"] == "ok").all()
+    assert done.correlations.query("measure == 'worst_case'")["tau"].notna().all()
 
 
 def test_a_second_run_computes_nothing(finished, toy_config):

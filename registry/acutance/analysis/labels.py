@@ -8,7 +8,18 @@ from typing import Any
 MEASURES = {"average_case": "avg-case", "worst_case": "worst-case"}
 NORMS = {"l2": "ℓ2", "linf": "ℓ∞"}
 # Fields that say how a value is estimated, not what is estimated.
-ESTIMATION = {"steps", "restarts", "start", "candidates", "draws", "mode", "parameters", "norm_scale"}
+ESTIMATION = {
+    "steps",
+    "restarts",
+    "start",
+    "candidates",
+    "draws",
+    "mode",
+    "ladder",
+    "parameters",
+    "norm_scale",
+    "variance_reduction",
+}
 
 
 def definition_name(row: Mapping[str, Any]) -> str:
@@ -28,7 +39,13 @@ def definition_name(row: Mapping[str, Any]) -> str:
     name = f"{scaling} {MEASURES[measure]} {NORMS.get(str(fields.get('norm')), '')}".strip()
     if fields.get("parameters", "all") != "all":
         name += f" [{fields['parameters']}]"
-    return name + (", logit-norm" if truth(fields.get("logit_norm")) else "")
+    if truth(fields.get("logit_norm")):
+        name += ", logit-norm" + (" (released scale)" if fields.get("norm_scale") == "released" else "")
+    if fields.get("mode") == "released":
+        name += ", released"
+    if "ladder" in fields:
+        name += f", ladder {fields['ladder']}"
+    return name
 
 
 def definition_label(row: Mapping[str, Any]) -> str:

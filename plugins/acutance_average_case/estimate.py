@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,12 +36,17 @@ class Sample:
     losses: list[Tensor] = field(default_factory=list)
     errors: list[Tensor] = field(default_factory=list)
     controls: list[Tensor] = field(default_factory=list)
+    slope: Tensor | None = None
 
-    def wants(self, k: int, sign: int) -> bool:
-        """Whether noise k with this sign is one of the spec's draws: antithetic ones take every noise twice."""
-        if self.spec.variance_reduction == "antithetic":
-            return 2 * k < self.spec.draws
-        return sign > 0 and k < self.spec.draws
+    @property
+    def signs(self) -> tuple[int, ...]:
+        """With which signs a noise is taken."""
+        return (1, -1) if self.spec.variance_reduction == "antithetic" else (1,)
+
+    @property
+    def noises(self) -> int:
+        """How many noises the draws are made of."""
+        return self.spec.draws // len(self.signs)
 
 
 @torch.no_grad()
@@ -75,46 +80,40 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
     for sample in family:
         points[Point(sample.spec.scaling, sample.spec.rho)].append(sample)
     units = {point.scaling: scaling.vector(base, point.scaling) for point in points}
-    slopes = [(sample, slope) for sample in family if (slope := _slope(sample, units)) is not None]
+    for sample in family:
+        if sample.spec.variance_reduction == "linear":
+            sample.slope = _slope(sample.view, sample.spec.scaling, units[sample.spec.scaling])
     moved = torch.empty_like(base.w)
-    for k in range(max(sample.spec.draws for sample in family)):
-        if not any(sample.wants(k, 1) for sample in family):
-            break  # antithetic specs need only half as many noises
+    for k in range(max(sample.noises for sample in family)):
         noise = draw(norm, k, base.w)
-        for sample, control in _controls(slopes, noise, k):
-            sample.controls.append(control)
+        _control([sample for sample in family if k < sample.noises], noise)
         for point, members in points.items():
             for sign in (1, -1):
-                active = [sample for sample in members if sample.wants(k, sign)]
+                active = [sample for sample in members if k < sample.noises and sign in sample.signs]
                 if active:
                     _perturb(base.w, units[point.scaling], noise, sign * point.rho, moved)
                     _collect(base, moved, active)
 
 
-def _slope(sample: Sample, units: dict[str, Tensor | None]) -> tuple[int, Tensor] | None:
-    """Return c * gradient, (p,), of a spec with a control variate, with a name under which radii share it."""
-    if sample.spec.variance_reduction != "linear":
-        return None
-    c = units[sample.spec.scaling]
+def _slope(view: LossSurface, scaling_name: str, c: Tensor | None) -> Tensor:
+    """Return c * gradient at w*, (p,): one tensor for all radii."""
 
     def compute() -> Tensor:
-        g = sample.view.gradient()[1]
+        g = view.gradient()[1]
         return g if c is None else g.mul_(c)
 
-    slope = sample.view.memo(("average_case.slope", sample.spec.scaling), compute)
-    return id(slope), slope
+    return view.memo(("average_case.slope", scaling_name), compute)
 
 
-def _controls(
-    slopes: Sequence[tuple[Sample, tuple[int, Tensor]]], noise: Tensor, k: int
-) -> Iterator[tuple[Sample, Tensor]]:
-    """Yield <c * gradient, noise> for every spec that uses it, computed once for all radii."""
+def _control(active: Sequence[Sample], noise: Tensor) -> None:
+    """Note <c * gradient, noise> for every spec that uses it; specs that share the slope share the product."""
     found: dict[int, Tensor] = {}
-    for sample, (name, slope) in slopes:
-        if sample.wants(k, 1):
+    for sample in active:
+        if sample.slope is not None:
+            name = id(sample.slope)
             if name not in found:
-                found[name] = torch.dot(slope, noise)
-            yield sample, found[name].double()
+                found[name] = torch.dot(sample.slope, noise).double()
+            sample.controls.append(found[name])
 
 
 def _perturb(w: Tensor, c: Tensor | None, noise: Tensor, rho: float, out: Tensor) -> None:

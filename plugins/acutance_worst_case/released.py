@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from acutance.numerics.auto_pgd import Maximum, Objective
-from acutance.numerics.scalars import Scalar, choose, either, inverse, keep, root, scalar
+from acutance.numerics.scalars import Scalar, choose, either, inverse, keep, scalar
 
 ALPHA = 0.75
 TOLERANCE = 1e-5
@@ -64,10 +64,7 @@ def search(objective: Objective, like: Tensor, c: Tensor | None, norm: str, rho:
             loss, note, g = objective.gradient(delta)
         else:
             loss, note = objective.value(delta)
-        record = loss > best.value
-        keep(record, (best.x, delta), (best_g, g), (best.note, note))
-        best.value = choose(record, loss, best.value)
-        improvements = improvements + record
+        improvements = improvements + best.meet(delta, loss, note, (best_g, g))
         if k + 1 == (steps + 1) // 2:
             best.value_half = best.value
         if k in schedule[1:]:
@@ -117,9 +114,3 @@ def _projected(delta: Tensor, c: Tensor, norm: str, rho: float) -> Tensor:
             break
         low, high = (middle, high) if length > rho else (low, middle)
     return point
-
-
-def radius(delta: Tensor, c: Tensor | None, norm: str) -> Scalar:
-    """Return the norm of delta / c over the coordinates that can move."""
-    gamma = delta if c is None else torch.where(c > 0, delta / c, 0.0)
-    return scalar(gamma.abs().max()) if norm == "linf" else root(scalar(gamma.square().sum()))

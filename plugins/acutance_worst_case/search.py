@@ -78,17 +78,17 @@ def largest_rise(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Est
     c = scaling.vector(view, spec.scaling)
     if spec.mode == "released":
         best = released.search(FromOrigin(view, None), view.w, c, spec.norm, spec.rho, spec.steps)
-        reached = released.radius(best.x, c, spec.norm)
+        gamma = best.x if c is None else torch.where(c > 0, best.x / c, 0.0)
     else:
         objective = Perturbed(view, c)
         found = [_climb(objective, spec, rng, restart) for restart in range(spec.restarts)]
         best = functools.reduce(_better, found)
-        reached = ball(spec.norm, spec.rho).norm(best.x)
+        gamma = best.x
     clean = view.clean()
     clean_loss = float(clean.loss)
     extras = {
         "value_half": max(float(best.value_half) - clean_loss, 0.0),
-        "radius_reached": float(reached) / spec.rho,
+        "radius_reached": float(ball(spec.norm, spec.rho).norm(gamma)) / spec.rho,
         "clean_loss": clean_loss,
         "perturbed_loss": float(best.value),
     }

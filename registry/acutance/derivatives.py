@@ -20,11 +20,11 @@ def flat_gradient(loss: Tensor, pieces: list[Tensor]) -> Tensor:
     return torch.cat([g.reshape(-1) for g in gradients])
 
 
-def gradient_of(loss: Tensor, leaf: Tensor, create_graph: bool = False) -> Tensor:
-    """Gradient of a 0-d loss, (p,); zero when the loss does not depend on the weights at all."""
+def gradient_graph(loss: Tensor, leaf: Tensor) -> Tensor:
+    """Gradient of a 0-d loss, (p,), that can be differentiated again; zero when the loss does not depend on it."""
     if not loss.requires_grad:
         return torch.zeros_like(leaf)
-    (g,) = torch.autograd.grad(loss, leaf, create_graph=create_graph, allow_unused=True)
+    (g,) = torch.autograd.grad(loss, leaf, create_graph=True, allow_unused=True)
     return torch.zeros_like(leaf) if g is None else g
 
 

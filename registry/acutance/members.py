@@ -143,11 +143,11 @@ def measure_cells(study: Study, sets: PointSets) -> list[PlannedCell]:
     """Return the cells of all planned measures on the study's points."""
     split = study.surface.split
     scopes: dict[str, Scope] = {"batch": "batch", "dataset": "points", "weights": "weights"}
-    return [
-        PlannedCell(planned, split, scope, tuple(sets.digests(split, scope)))
-        for planned in study.measures
-        for scope in (scopes[planned.level],)
-    ]
+    cells = []
+    for planned in study.measures:
+        scope = scopes[planned.level]
+        cells.append(PlannedCell(planned, split, scope, tuple(sets.digests(split, scope))))
+    return cells
 
 
 def job_cell(index: int, cell: PlannedCell, batches: list[int]) -> dict[str, Any]:

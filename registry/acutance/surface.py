@@ -15,7 +15,7 @@ from acutance.batch import dtype_of, length_of, take_rows
 from acutance.dataset import argmax_error
 from acutance.derivatives import (
     flat_gradient,
-    gradient_of,
+    gradient_graph,
     plain_arithmetic,
     refuse_missing_derivatives,
     second_derivatives,
@@ -448,7 +448,7 @@ class LossSurface:
                 second_derivatives(),
             ):
                 loss = core.head.mean(self._transform(self._forward(leaf, inputs)), targets)
-                g = gradient_of(loss * (len(targets) / core.n), leaf, create_graph=True)
+                g = gradient_graph(loss * (len(targets) / core.n), leaf)
             refuse_missing_derivatives(g)
             core.book(forwards=len(targets), backwards=len(targets))
             yield leaf, g

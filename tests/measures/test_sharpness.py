@@ -9,6 +9,7 @@ from models import (
     MLP,
     Attention,
     ConvBN,
+    Weights,
     assert_untouched,
     conv_data,
     dense_hessian,
@@ -23,17 +24,6 @@ from acutance import LossSurface, Streams
 from acutance.plugins import catalog
 
 NORMS, SCALINGS = ("l2", "linf"), ("none", "elementwise")
-
-
-class Weights(nn.Module):
-    """A model that is its weights: the loss can be any function of them."""
-
-    def __init__(self, w):
-        super().__init__()
-        self.w = nn.Parameter(w)
-
-    def forward(self, x):
-        return self.w.expand(len(x), -1)
 
 
 def quadratic_surface(seed=0, p=8):

@@ -2,23 +2,13 @@
 
 import pytest
 import torch
-from models import MLP, mlp_data
-from torch import nn
+from models import MLP, Weights, mlp_data
 
 import acutance
 from acutance import LossSurface, Streams
 from acutance.plugins import catalog
 
 KINDS = ("none", "linear", "antithetic")
-
-
-class Weights(nn.Module):
-    def __init__(self, w):
-        super().__init__()
-        self.w = nn.Parameter(w)
-
-    def forward(self, x):
-        return self.w.expand(len(x), -1)
 
 
 def quadratic(slope, curvature, p=8):

@@ -47,6 +47,17 @@ class Maximum:
     note: Tensor
     value_half: Scalar
 
+    def meet(self, x: Tensor, value: Scalar, note: Tensor, *beside: tuple[Tensor, Tensor]) -> Flag:
+        """Take a point that beats the best one, with what else (destination, source) is kept beside it.
+
+        Returns:
+            Whether it was taken.
+        """
+        better = value > self.value
+        keep(better, (self.x, x), (self.note, note), *beside)
+        self.value = choose(better, value, self.value)
+        return better
+
 
 def checkpoints(steps: int) -> list[int]:
     r"""Return the iterations at which progress is judged, in exact integer arithmetic.
@@ -93,9 +104,7 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Max
             f_next, note, g = objective.gradient(x)
         else:
             f_next, note = objective.value(x)
-        improved = f_next > best.value
-        keep(improved, (best.x, x), (best_g, g), (best.note, note))
-        best.value = choose(improved, f_next, best.value)
+        best.meet(x, f_next, note, (best_g, g))
         if k + 1 == (steps + 1) // 2:
             best.value_half = best.value
         risen = f_next > f

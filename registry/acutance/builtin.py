@@ -53,7 +53,9 @@ def register_measures() -> list[type]:
 @hookimpl
 def register_scalings() -> dict[str, str]:
     """Return the named strategies for c."""
-    return {"none": "acutance.scaling:none", "elementwise": "acutance.scaling:elementwise"}
+    functions = {"filter": "filter_norm", "layer": "layer_norm"}
+    names = ("none", "elementwise", "elementwise_eta", "filter", "layer")
+    return {name: f"acutance.scaling:{functions.get(name, name)}" for name in names}
 
 
 @hookimpl

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from acutance.errors import Unsupported
+from acutance.own_code import is_own, source_digest
 from acutance.spec import Spec, Specified, SpecT
 
 if TYPE_CHECKING:
@@ -208,13 +209,18 @@ class SharpnessSpec(Spec):
     """Fields common to the sharpness family."""
 
     scaling: str = "elementwise"
-    """The vector c of the paper: none (c = 1), elementwise (c = |w|), or another registered strategy."""
+    """The vector c: none (1), elementwise (|w|), elementwise_eta, filter, layer, or an own module:function."""
     logit_norm: bool = False
     """Divide the logits of each example by their standard deviation over classes (Eq. 5)."""
     norm_scale: Literal["paper", "released"] = "paper"
     """paper: the standard deviation of Eq. 5; released: the l2 norm of the published code, sqrt(K) times larger."""
     parameters: str = "all"
     """Which parameters move: "all", or comma-separated patterns of names; a leading "!" takes some out."""
+
+    def canonical(self) -> dict[str, Any]:
+        """Return what enters a key; an own function enters with the digest of its file."""
+        own = {"scaling_source": source_digest(self.scaling)} if is_own(self.scaling) else {}
+        return super().canonical() | own
 
 
 class Measure(Specified[SpecT]):

@@ -10,6 +10,7 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 
 from acutance.errors import UserError
+from acutance.own_code import is_own, source_digest
 from acutance.plugins import Catalog, Item
 from acutance.spec import Spec, canonical_json, describe
 
@@ -104,7 +105,10 @@ def _unknown_scaling(spec: Spec, plugins: Catalog) -> UserError | None:
     scaling = getattr(spec, "scaling", None)
     if isinstance(scaling, str):
         try:
-            plugins.find("scalings", scaling)
+            if is_own(scaling):
+                source_digest(scaling)
+            else:
+                plugins.find("scalings", scaling)
         except UserError as error:
             return error
     return None

@@ -2,20 +2,23 @@ r"""The vector c of the paper: in which units each weight is perturbed.
 
 The ball of radius rho is :math:`\|\delta \oslash c\|_p \le \rho`; a coordinate with :math:`c_i = 0` never
 moves. A strategy is a function of a surface that returns c, (p,), or None for c = 1. Other distributions
-add strategies through the hook ``register_scalings``.
+add strategies through the hook ``register_scalings``; a config may also name its own ``module:function``.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from acutance.errors import UserError
+from acutance.own_code import is_own, load_function
 from acutance.plugins import catalog
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from acutance.surface import LossSurface
+
+ETA = 0.01  # the published ASAM code's default
 
 
 def none(surface: LossSurface) -> Tensor | None:
@@ -25,15 +28,66 @@ def none(surface: LossSurface) -> Tensor | None:
 
 def elementwise(surface: LossSurface) -> Tensor | None:
     """C = |w|: elementwise adaptive sharpness (Kwon et al. 2021)."""
-    return surface.memo("scaling.elementwise", lambda: surface.w.abs())
+    return surface.w.abs()
+
+
+def elementwise_eta(surface: LossSurface) -> Tensor | None:
+    """C = |w| + 0.01 on tensors with "weight" in their name, 1 elsewhere: as the published ASAM code.
+
+    The rule goes by name: it takes in the weights of normalization layers and leaves out class tokens and
+    position embeddings.
+    """
+    import torch
+
+    pieces = surface.unflatten(surface.w).items()
+    return torch.cat([(p.abs() + ETA if "weight" in name else torch.ones_like(p)).view(-1) for name, p in pieces])
+
+
+def filter_norm(surface: LossSurface) -> Tensor | None:
+    """C = l2 norm of the filter a weight belongs to: its slice along the first axis; |w| for vectors.
+
+    A filter is an output channel of a convolution, a row of a linear map, the vector of a token.
+    """
+    import torch
+
+    def of_filters(p: Tensor) -> Tensor:
+        rows = p.reshape(len(p), -1) if p.dim() else p.view(1, 1)
+        norms: Tensor = rows.norm(dim=1, keepdim=True)
+        return norms.expand_as(rows).reshape(-1)
+
+    return torch.cat([of_filters(p) for p in surface.unflatten(surface.w).values()])
+
+
+def layer_norm(surface: LossSurface) -> Tensor | None:
+    """C = l2 norm of the parameter tensor a weight belongs to."""
+    import torch
+
+    return torch.cat([p.norm().expand(p.numel()) for p in surface.unflatten(surface.w).values()])
 
 
 def vector(surface: LossSurface, name: str) -> Tensor | None:
-    """Return c for a named strategy, (p,) and non-negative, or None for ones.
+    """Return c for a strategy, (p,) and non-negative, or None for ones; computed once for a surface.
+
+    Args:
+        surface: the loss surface, whose free parameters c belongs to.
+        name: a registered strategy, or ``module:function``.
 
     Raises:
-        UserError: for an unknown strategy.
+        UserError: for an unknown strategy, or one that gives no finite non-negative vector of this size.
     """
-    module, _, function = str(catalog().get("scalings", name)).partition(":")
-    result: Tensor | None = getattr(import_module(module), function)(surface)
-    return result
+    path = name if is_own(name) else str(catalog().get("scalings", name))
+    return surface.memo(("scaling", path), lambda: _checked(load_function(path)(surface), surface, name))
+
+
+def _checked(c: Tensor | None, surface: LossSurface, name: str) -> Tensor | None:
+    import torch
+
+    if c is None:
+        return None
+    if not isinstance(c, torch.Tensor) or c.shape != surface.w.shape:
+        got = f"shape {tuple(c.shape)}" if isinstance(c, torch.Tensor) else type(c).__name__
+        raise UserError(f"scaling '{name}' gave {got}", f"it must return a tensor of shape ({surface.w.numel()},)")
+    c = c.detach().to(surface.w)
+    if not bool((torch.isfinite(c) & (c >= 0)).all()):
+        raise UserError(f"scaling '{name}' gave negative or non-finite entries", "c is a vector of units: |w| or norms")
+    return c

@@ -81,6 +81,9 @@ def report_problems(strict: bool) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; a user's mistake prints its sentence and a hint, without a traceback."""
     arguments = sys.argv[1:] if argv is None else argv
+    if os.getcwd() not in sys.path:
+        # So that a config can name module:function of a file beside it; last, so that nothing is shadowed.
+        sys.path.append(os.getcwd())
     try:
         code: Any = cli.main(arguments, prog_name="acutance", standalone_mode=False)
         raise SystemExit(code if isinstance(code, int) else 0)

@@ -1,0 +1,49 @@
+"""A user's own functions, named ``module:function`` in a config: found, imported, and part of a result's identity."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from acutance.errors import UserError
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is written ``module:function``."""
+    return ":" in name
+
+
+def source_digest(name: str) -> str:
+    """Return the sha256 of the file that a ``module:function`` lives in, without importing it.
+
+    Raises:
+        UserError: when there is no such module, or it has no source file.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found = find_spec(module) if module and function else None
+    except (ImportError, ValueError):
+        found = None
+    if found is None or not found.origin or not Path(found.origin).is_file():
+        raise UserError(f"'{name}': there is no module '{module}'", "write module:function of an importable file")
+    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """Return the function of a ``module:function``.
+
+    Raises:
+        UserError: when the module cannot be imported or has no such function.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"'{name}' cannot be imported: {error}", "write module:function") from None
+    if not callable(function):
+        raise UserError(f"'{name}' is {type(function).__name__}, not a function")
+    return function  # type: ignore[no-any-return]

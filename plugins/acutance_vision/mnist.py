@@ -10,6 +10,7 @@ from acutance.errors import UserError, did_you_mean
 from acutance.spec import Spec
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 CORRUPTIONS = ("noise", "blur", "contrast", "shift", "elastic")
@@ -54,6 +55,12 @@ class Mnist5k(Dataset[Mnist5kSpec]):
         elif split in CORRUPTIONS:
             images = corrupt(split, images)
         return Split((images - MEAN) / STD, labels, description=f"{len(labels)} images, {split}")
+
+    def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+        """Return images (n, 1, 28, 28), half of them shifted and turned: what the pools train with."""
+        from acutance_vision.augment import shift_and_rotate
+
+        return shift_and_rotate(inputs, generator)
 
     @cached_property
     def _mnist(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

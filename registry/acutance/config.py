@@ -9,56 +9,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, ValidationError
 
+from acutance.dataset import Dataset
 from acutance.errors import UserError, did_you_mean
 from acutance.plan import PlannedMeasure, expand_measures
 from acutance.plugins import Catalog, Item, Kind, catalog
 from acutance.spec import Spec, describe
+from acutance.surface_config import Indices, Section, SurfaceConfig
 from acutance.targets import Target, parse_target
 from acutance.yaml_io import parse_yaml, read_yaml
 
-# What a cell is evaluated on: each m-batch, all points of the surface, a whole split, or the weights alone.
-Scope = Literal["batch", "points", "split", "weights"]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
-    )
-
-
-class SurfaceConfig(_Section):
-    """Which points the loss surface is built on, and how it is evaluated."""
-
-    points: PositiveInt = 1024
-    """Number of points, cut into m-batches."""
-    m: PositiveInt = 128
-    """Examples in one m-batch: the m of m-sharpness."""
-    batches: Literal["partition"] = "partition"
-    """How batches are formed: the points cut in their order."""
-    split: str = "train"
-    """Split the points come from."""
-    select: Literal["balanced", "first"] = "balanced"
-    """balanced: classes in turn; first: file order."""
-    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
-    """Loss of the surface."""
-    dtype: Literal["float32", "float64"] = "float32"
-    """Arithmetic of the model; losses are always accumulated in float64."""
-    batch_norm: Literal["eval"] = "eval"
-    """Batch normalization uses its running statistics."""
-    parameters: str = "all"
-    """Free parameters: "all" or comma-separated patterns of names."""
-    microbatch: PositiveInt | None = None
-    """Examples in one pass; changes memory, never values or keys."""
-
-    def identity(self) -> dict[str, Any]:
-        """Return what enters a key besides the points themselves: only what is not the default."""
-        names = {"loss", "dtype", "batch_norm", "parameters"}
-        return self.model_dump(mode="json", include=names, exclude_defaults=True)
-
-
-class Bound(_Section):
+class Bound(Section):
     """Limits of an admitted model's target."""
 
     min: float | None = None
@@ -77,7 +40,7 @@ class Bound(_Section):
         return ""
 
 
-class FiguresConfig(_Section):
+class FiguresConfig(Section):
     """How models are drawn."""
 
     colour: str | None = None
@@ -88,7 +51,7 @@ class FiguresConfig(_Section):
     """Attribute that sets the size."""
 
 
-class StudyFile(_Section):
+class StudyFile(Section):
     """A study as written by its author; plugins' own sections are checked by the plugins' specs."""
 
     format: Literal[1]
@@ -183,13 +146,15 @@ def load_config(
     """
     if isinstance(source, Mapping):
         where, name, data = "config", str(source.get("title") or "study"), dict(source)
+        folder = Path.cwd()
     else:
         path = _locate(source)
         where, name, data = str(source), path.stem, read_yaml(path)
+        folder = path.resolve().parent
     if not isinstance(data, dict):
         raise UserError(f"{where}: a study is a mapping of sections, got {type(data).__name__}")
     data = _override(data, overrides, where)
-    return _Reader(where, plugins or catalog()).read(name, data)
+    return _Reader(where, folder, plugins or catalog()).read(name, data)
 
 
 def _locate(source: str | Path) -> Path:
@@ -235,8 +200,8 @@ def _override(data: dict[str, Any], overrides: Mapping[str, Any] | Sequence[str]
 class _Reader:
     """Validates one study, collecting mistakes so that all of them are told at once."""
 
-    def __init__(self, where: str, plugins: Catalog) -> None:
-        self.where, self.plugins, self.mistakes = where, plugins, list[str]()
+    def __init__(self, where: str, folder: Path, plugins: Catalog) -> None:
+        self.where, self.folder, self.plugins, self.mistakes = where, folder, plugins, list[str]()
         self.hints = list[str]()
 
     def read(self, name: str, data: dict[str, Any]) -> Study:
@@ -246,6 +211,7 @@ class _Reader:
             self.mistakes += describe(error, StudyFile)
             self._refuse()
             raise
+        file = file.model_copy(update={"surface": self._located(file.surface)})
         self._check_requires(file.requires)
         pools = [self._choose("pools", f"pools.{i}", section) for i, section in enumerate(file.pools)]
         dataset = self._choose("datasets", "dataset", file.dataset)
@@ -255,6 +221,8 @@ class _Reader:
         self.hints += hints
         if file.surface.m > file.surface.points:
             self._wrong("surface.m", f"{file.surface.m} examples in a batch, but only {file.surface.points} points")
+        if dataset and file.surface.augment and dataset.item.target.augment is Dataset.augment:
+            self._wrong("surface.augment", f"dataset '{dataset.item.name}' has no augmentation", "write augment: false")
         splits = tuple(dataset.item.target.splits) if dataset else ()
         if dataset and file.surface.split not in splits:
             self._wrong(
@@ -271,11 +239,20 @@ class _Reader:
         }
         points, m = file.surface.points, file.surface.m
         dropped = f"surface: {points % m} of {points} points do not fill a batch of {m} and are dropped"
-        warnings = [dropped] if points % m else []
+        warnings = [dropped] if points % m and file.surface.batches == "partition" else []
         return Study(
             name, file, resolved, tuple(p for p in pools if p), dataset, executor, tuple(measures), tuple(targets),
             tuple(zip(admit, file.admit.values(), strict=True)), warnings,
         )  # fmt: skip
+
+    def _located(self, surface: SurfaceConfig) -> SurfaceConfig:
+        """Take a file of indices from the folder of the study."""
+        if not isinstance(surface.select, Indices):
+            return surface
+        path = self.folder / surface.select.indices
+        if not path.is_file():
+            self._wrong("surface.select.indices", f"{path}: no such file")
+        return surface.model_copy(update={"select": Indices(indices=str(path))})
 
     def _wrong(self, path: str, message: str, hint: str = "") -> None:
         self.mistakes.append(f"{path}: {message}")

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from acutance.errors import UserError
 from acutance.spec import Specified, SpecT
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Inputs = Any  # a tensor, a dict of tensors, or a tuple of tensors; the first axis is the example
@@ -62,3 +64,12 @@ class Dataset(Specified[SpecT]):
         Raises:
             UserError: for a missing file or an unknown split.
         """
+
+    def augment(self, inputs: Inputs, generator: torch.Generator) -> Inputs:
+        """Return one random augmentation of inputs, as in training; override it where there is one.
+
+        Args:
+            inputs: of one example, first axis 1.
+            generator: the only source of randomness to use.
+        """
+        raise UserError(f"dataset '{self.name}' has no augmentation", "write surface.augment: false")

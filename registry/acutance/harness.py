@@ -163,7 +163,7 @@ class Driver:
         from acutance.pointsets import PointSets
 
         dataset = self.study.dataset
-        return PointSets(dataset.item.target(dataset.spec), self.study.surface)
+        return PointSets(dataset.item.target(dataset.spec), self.study.surface, self.study.seed)
 
     def _device(self) -> str:
         if self.device is None:
@@ -297,6 +297,8 @@ class Driver:
                 finished = self._take(member, cells, job, outcome)
                 done = sum(units(cells[part[0]]) for part in outcome["parts"])
                 self.reporter.advance(done, finished)
+            elif outcome["kind"] == "note":
+                self.reporter.say(f"note: {outcome['message']}")
             elif outcome["kind"] == "failed":
                 self._fail(member, cells, job, outcome)
             self.plugins.manager.hook.on_outcome(outcome=outcome)

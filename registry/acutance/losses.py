@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acutance.errors import Unsupported, UserError, did_you_mean
+from acutance.own_code import is_own, load_function
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 NormScale = Literal["paper", "released"]
@@ -66,13 +67,16 @@ class LossHead:
     """Turns logits into losses.
 
     Args:
-        loss: ``cross_entropy``, ``mse``, or a function of (logits, targets) giving the 0-d mean loss.
+        loss: ``cross_entropy``, ``mse``, or a function of (logits, targets) giving the 0-d mean loss, itself or as
+            ``module:function``.
 
     Raises:
         UserError: for an unknown name.
     """
 
     def __init__(self, loss: str | LossFunction) -> None:
+        if isinstance(loss, str) and is_own(loss):
+            loss = load_function(loss)
         if not callable(loss) and loss not in PER_EXAMPLE:
             raise UserError(f"loss: unknown loss '{loss}'", did_you_mean(str(loss), list(PER_EXAMPLE)))
         self.loss = loss

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from acutance.config import Chosen, Scope, Study
+from acutance.config import Chosen, Study
 from acutance.errors import UserError
 from acutance.measure import Cost
 from acutance.plan import PlannedMeasure
@@ -15,6 +15,7 @@ from acutance.plugins import Catalog
 from acutance.pool import ModelEntry
 from acutance.spec import cell_key
 from acutance.store import CellRow
+from acutance.surface_config import Scope
 
 if TYPE_CHECKING:
     from acutance.pointsets import PointSets
@@ -61,9 +62,11 @@ class PlannedCell:
     split: str
     scope: Scope
     digests: tuple[str, ...] = field(repr=False)
+    statistics: str = ""
+    """Digest of the points that batch normalization is recalibrated on; empty when it is not."""
 
     def _key(self, study: Study, model: str, data: str, batch: int | None) -> str:
-        surface = study.surface.identity() | ({"m": study.surface.m} if self.scope == "batch" else {})
+        surface = study.surface.identity(self.scope) | ({"statistics": self.statistics} if self.statistics else {})
         return cell_key(
             measure=self.planned.item.id,
             version=self.planned.item.target.version,
@@ -143,10 +146,11 @@ def measure_cells(study: Study, sets: PointSets) -> list[PlannedCell]:
     """Return the cells of all planned measures on the study's points."""
     split = study.surface.split
     scopes: dict[str, Scope] = {"batch": "batch", "dataset": "points", "weights": "weights"}
+    statistics = sets.joint(sets.digests(split, "batch")) if study.surface.batch_norm == "recalibrate" else ""
     cells = []
     for planned in study.measures:
         scope = scopes[planned.level]
-        cells.append(PlannedCell(planned, split, scope, tuple(sets.digests(split, scope))))
+        cells.append(PlannedCell(planned, split, scope, tuple(sets.digests(split, scope)), statistics))
     return cells
 
 

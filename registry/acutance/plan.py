@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_origin
@@ -13,6 +14,8 @@ from acutance.errors import UserError
 from acutance.own_code import is_own, source_digest
 from acutance.plugins import Catalog, Item
 from acutance.spec import Spec, canonical_json, describe
+
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def expand(spec_type: type[Spec], settings: Mapping[str, Any], path: str) -> tup
 
     A mistake in one entry of a sweep is reported with its place, ``measures.0.rho.1``, once.
     """
+    settings = {name: _layers(value) if name == "parameters" else value for name, value in settings.items()}
     axes = {name: value for name, value in settings.items() if _is_axis(spec_type, name, value)}
     empty = [name for name, value in axes.items() if not value]
     if empty:
@@ -99,6 +103,25 @@ def _is_axis(spec_type: type[Spec], name: str, value: Any) -> bool:
     field = spec_type.model_fields.get(name)
     holds_list = field is not None and get_origin(field.annotation) in (tuple, list)
     return not holds_list or (bool(value) and all(isinstance(entry, list) for entry in value))
+
+
+def _layers(patterns: Any) -> Any:
+    """Write out ranges in patterns of parameter names: ``blocks.{0..2}.*`` sweeps over three blocks."""
+    if isinstance(patterns, list):
+        return [p for pattern in patterns for p in (_layers(pattern) if _is_range(pattern) else [pattern])]
+    if not _is_range(patterns):
+        return patterns
+    match = _RANGE.search(patterns)
+    assert match
+    low, high = int(match[1]), int(match[2])
+    step = 1 if low <= high else -1
+    return _layers(
+        [patterns[: match.start()] + str(i) + patterns[match.end() :] for i in range(low, high + step, step)]
+    )
+
+
+def _is_range(pattern: Any) -> bool:
+    return isinstance(pattern, str) and _RANGE.search(pattern) is not None
 
 
 def _unknown_scaling(spec: Spec, plugins: Catalog) -> UserError | None:

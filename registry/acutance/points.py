@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,3 +69,38 @@ def select(targets: Tensor, count: int, how: str) -> Tensor:
     rank = torch.empty_like(order)
     rank[order] = torch.arange(n) - first
     return torch.argsort(rank * (int(targets.max()) + 1) + targets, stable=True)[:count]
+
+
+def read_indices(path: str | Path, count: int, n: int) -> Tensor:
+    """Return the first ``count`` row numbers listed in a file, (count,).
+
+    Args:
+        path: ``.txt`` (one number a line), ``.json`` (a list) or ``.npy``; rows are counted from 0.
+        count: how many are wanted.
+        n: rows of the split.
+
+    Raises:
+        UserError: for a file that is unreadable or too short, or rows that repeat or do not exist.
+    """
+    import numpy as np
+
+    where, path = f"surface.select.indices: {path}", Path(path)
+    try:
+        if path.suffix == ".npy":
+            rows = np.load(path, allow_pickle=False)
+        else:
+            text = path.read_text()
+            rows = np.array(json.loads(text) if path.suffix == ".json" else [int(word) for word in text.split()])
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: cannot be read: {error}", "give .txt, .json or .npy with row numbers") from None
+    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+        raise UserError(f"{where}: holds {rows.dtype} of shape {rows.shape}, not a list of row numbers")
+    if len(rows) < count:
+        raise UserError(f"{where}: lists {len(rows)} rows, surface.points asks for {count}", "lower surface.points")
+    wrong = rows[(rows < 0) | (rows >= n)]
+    if len(wrong):
+        raise UserError(f"{where}: row {wrong[0]} does not exist, the split has {n}", "rows are counted from 0")
+    repeated, times = np.unique(rows[:count], return_counts=True)
+    if (times > 1).any():
+        raise UserError(f"{where}: row {repeated[times > 1][0]} is listed more than once")
+    return torch.from_numpy(rows[:count].astype(np.int64))

@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from acutance.batch import take_rows
-from acutance.config import Scope, SurfaceConfig
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError
 from acutance.fingerprint import digest_points
-from acutance.points import m_batches, select
+from acutance.numerics.draws import Streams
+from acutance.points import concatenate, m_batches, read_indices, select
 from acutance.spec import digest
+from acutance.surface_config import Indices, Sampled, Scope, SurfaceConfig
 
 Points = tuple[Any, Tensor]
 
@@ -24,10 +25,11 @@ class PointSets:
     Args:
         dataset: an instance.
         config: the surface section.
+        seed: study seed; names random batches and augmentations.
     """
 
-    def __init__(self, dataset: Dataset[Any], config: SurfaceConfig) -> None:
-        self.dataset, self.config = dataset, config
+    def __init__(self, dataset: Dataset[Any], config: SurfaceConfig, seed: int = 0) -> None:
+        self.dataset, self.config, self.seed = dataset, config, seed
         self._splits: dict[str, Split] = {}
         self._digests: dict[tuple[str, str], list[str]] = {}
 
@@ -46,10 +48,34 @@ class PointSets:
 
     @cached_property
     def points(self) -> Points:
-        """The selected points of the surface, before they are cut."""
-        split = self.split(self.config.split)
-        chosen = select(split.targets, self.config.points, self.config.select)
-        return take_rows(split.inputs, chosen), split.targets[chosen]
+        """The selected points of the surface, augmented when the config says so, before they are cut."""
+        split, how = self.split(self.config.split), self.config.select
+        if isinstance(how, Indices):
+            chosen = read_indices(how.indices, self.config.points, len(split))
+        else:
+            chosen = select(split.targets, self.config.points, how)
+        inputs, targets = take_rows(split.inputs, chosen), split.targets[chosen]
+        return self._augmented(inputs, targets) if self.config.augment else inputs, targets
+
+    def _augmented(self, inputs: Any, targets: Tensor) -> Any:
+        """Return one augmentation of each point; noise is named by the row, so more points change none of these."""
+        noise = Streams(self.seed, self.dataset.name, self.config.split, "augment")
+        parts = [
+            (self.dataset.augment(take_rows(inputs, slice(i, i + 1)), noise.generator("point", i)), targets[i : i + 1])
+            for i in range(len(targets))
+        ]
+        return concatenate(parts)[0]
+
+    @cached_property
+    def batches(self) -> list[Points]:
+        """The m-batches: the points cut in their order, or random m-subsets of them."""
+        inputs, targets = self.points
+        m, how = self.config.m, self.config.batches
+        if not isinstance(how, Sampled):
+            return m_batches(inputs, targets, m)
+        noise = Streams(self.seed, self.digests(self.config.split, "points")[0], "batches")
+        subsets = [noise.subset("batch", k, m, len(targets)) for k in range(how.sampled)]
+        return [(take_rows(inputs, rows), targets[rows]) for rows in subsets]
 
     def sets(self, split: str, scope: Scope) -> list[Points]:
         """Return the points that a cell is evaluated on, one set after the other.
@@ -66,7 +92,7 @@ class PointSets:
             return [(found.inputs, found.targets)]
         if split != self.config.split:
             raise UserError(f"points are taken from split '{self.config.split}', not '{split}'")
-        return [self.points] if scope == "points" else m_batches(*self.points, self.config.m)
+        return [self.points] if scope == "points" else self.batches
 
     def examples(self, split: str, scope: Scope) -> int:
         """Return how many examples one pass sees; 1 for the weights alone."""

@@ -100,7 +100,9 @@ def describe(error: ValidationError, spec_type: type[BaseModel], where: str = ""
     """Return one ``path: message`` for each mistake of a pydantic report."""
     lines = []
     for item in error.errors():
-        path = ".".join(str(part) for part in ([where] if where else []) + list(item["loc"]))
+        # A part in angle brackets names a way of writing a value, not a place in the file.
+        parts = [str(part) for part in item["loc"] if not str(part).startswith("<")]
+        path = ".".join(([where] if where else []) + parts)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             known = list(spec_type.model_fields) if len(item["loc"]) == 1 else []

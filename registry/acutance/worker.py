@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from acutance.config import Scope, SurfaceConfig
 from acutance.errors import UserError
 from acutance.hookspecs import Retry, Skip
 from acutance.measure import Estimate, Status
 from acutance.plugins import catalog
 from acutance.pool import ModelEntry
 from acutance.spec import canonical_json, validate
+from acutance.surface_config import Scope, SurfaceConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,14 +66,14 @@ def _build(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @lru_cache(maxsize=4)
-def _point_sets(dataset: str, surface: str) -> PointSets:
+def _point_sets(dataset: str, surface: str, seed: int) -> PointSets:
     """Data stay open between the jobs of a process."""
     from acutance.pointsets import PointSets
 
     chosen = json.loads(dataset)
     item = catalog().find("datasets", chosen["name"])
     spec = validate(item.target.Spec, chosen["spec"], chosen["name"])
-    return PointSets(item.target(spec), SurfaceConfig.model_validate_json(surface))
+    return PointSets(item.target(spec), SurfaceConfig.model_validate_json(surface), seed)
 
 
 @dataclass
@@ -117,7 +117,7 @@ def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     start = time.perf_counter()
     surface = SurfaceConfig.model_validate(data["surface"])
-    sets = _point_sets(canonical_json(data["dataset"]), surface.model_dump_json())
+    sets = _point_sets(canonical_json(data["dataset"]), surface.model_dump_json(), data["seed"])
     pool, spec, entry = _pool(data)
     model: nn.Module = pool.load(entry, spec)
     key = model_key(entry.architecture, model)
@@ -132,11 +132,29 @@ def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     }
     preprocess = pool.preprocess(entry, spec)
     cells = _cells(data)
+    as_set_up = functional
+    if any(c.scope != "split" for c in cells):
+        told = len(functional.notes)
+        as_set_up = set_up(functional, sets, surface, preprocess)
+        yield from ({"kind": "note", "message": f"{entry.id}: {note}"} for note in functional.notes[told:])
     # Insertion order keeps the plan's order: split, then batch, then family.
     for split, scope in dict.fromkeys((c.split, c.scope) for c in cells):
         here = [c for c in cells if (c.split, c.scope) == (split, scope)]
+        # Targets are measured on the model as it is.
+        chosen = functional if scope == "split" else as_set_up
         for batch in sorted({b for c in here for b in c.batches}):
-            yield from _one_batch(functional, sets, surface, split, scope, batch, here, data["seed"], preprocess)
+            yield from _one_batch(chosen, sets, surface, split, scope, batch, here, data["seed"], preprocess)
+
+
+def set_up(
+    functional: FunctionalModel, sets: PointSets, config: SurfaceConfig, preprocess: Any = None
+) -> FunctionalModel:
+    """Return the model as the surface section wants it: with recalibrated batch normalization, or unchanged."""
+    from acutance.recalibration import recalibrated
+
+    if config.batch_norm == "eval":
+        return functional
+    return recalibrated(functional, ((preprocess(x) if preprocess else x) for x, _ in sets.batches))
 
 
 def _one_batch(
@@ -188,7 +206,7 @@ def _surface(
         functional,
         (inputs if preprocess is None else preprocess(inputs), targets),
         loss=config.loss,
-        parameters=config.parameters,
+        parameters="all" if scope == "split" else config.parameters,
         microbatch=config.microbatch or (None if scope == "batch" else WHOLE_MICROBATCH),
         num_train=len(sets.split(config.split)),
         score=sets.split(split).score,

@@ -41,7 +41,7 @@ def command(config: str, overrides: tuple[str, ...], limit: int | None, json_: b
 def estimate(study: Study, limit: int | None = None) -> dict[str, Any]:
     """Return the size of a study, as JSON values; opens neither data nor models."""
     models = members(study, limit)
-    batches = study.surface.points // study.surface.m
+    batches = study.surface.batch_count
     measures: dict[str, Cost] = {}
     vectors = 0
     for planned in study.measures:

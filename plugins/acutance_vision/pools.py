@@ -75,6 +75,9 @@ class TrainedPool(ModelPool[SpecT]):
             seed=int(draw("seed") * 2**31),
         )
 
+    def _recipe_of(self, entry: ModelEntry, spec: SpecT) -> Recipe:
+        return self.recipe(spec, int(entry.id.rpartition("_")[2]))
+
     def entries(self, spec: SpecT) -> Sequence[ModelEntry]:
         """Return the models with their hyperparameters, trained or not."""
         arguments = self.architecture(spec)
@@ -122,7 +125,7 @@ class TrainedPool(ModelPool[SpecT]):
         from acutance_vision.augment import shift_and_rotate
         from acutance_vision.mnist import Mnist5k
 
-        recipe = self.recipe(spec, int(entry.id.rpartition("_")[2]))
+        recipe = self._recipe_of(entry, spec)
         data = Mnist5k().open("train")
         model = initialised(lambda: self.network(spec), recipe.seed)
         trained = train(model, data.inputs, data.targets, recipe, shift_and_rotate)
@@ -141,6 +144,12 @@ class TrainedPool(ModelPool[SpecT]):
         save_file(state, partial, metadata=metadata)
         os.replace(partial, path)
         return facts
+
+    def initial(self, entry: ModelEntry, spec: SpecT) -> nn.Module:
+        """Return the network that training starts from: made anew from the recipe's seed."""
+        from acutance.training import initialised
+
+        return initialised(lambda: self.network(spec), self._recipe_of(entry, spec).seed).eval()
 
     def load(self, entry: ModelEntry, spec: SpecT) -> nn.Module:
         """Return the trained model.

@@ -31,6 +31,7 @@ def measure(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     microbatch: int | None = None,
+    initial: nn.Module | Mapping[str, torch.Tensor] | None = None,
     **fields: Any,
 ) -> Estimate:
     """Evaluate one measure on one surface, or on a model and its batches.
@@ -46,6 +47,7 @@ def measure(
         device: for a module: where to compute.
         dtype: for a module: float32 or float64.
         microbatch: for a module: examples in one pass; changes memory, not values.
+        initial: for a module: the model at its initial weights, or its state dict, for measures that need them.
         fields: the measure's own settings, e.g. ``rho=0.002``.
 
     Returns:
@@ -57,6 +59,7 @@ def measure(
     from acutance.batch import dtype_of
     from acutance.evaluation import evaluate_family
     from acutance.functional import FunctionalModel
+    from acutance.initial import initial_vector
     from acutance.surface import LossSurface
 
     item = catalog().find("measures", name)
@@ -65,11 +68,15 @@ def measure(
     if isinstance(model, LossSurface):
         if data is not None or m is not None:
             raise UserError("a surface has its data already", "give a model together with data")
+        if initial is not None:
+            raise UserError("a surface has its initial weights already", "give them to LossSurface")
         return Estimate.mean(evaluate_family(item.id, instance, model, [spec], seed=seed, batch=0, replicate=replicate))
     level = instance.traits.level
     if data is None and level != "weights":
         raise UserError("a model needs data", "give (inputs, targets) or an iterable of such pairs")
     functional = FunctionalModel(model, device, dtype_of(dtype) if isinstance(dtype, str) else dtype)
+    if initial is not None:
+        functional.w0 = initial_vector(functional, initial)
     parts = []
     pairs = _batches(data, m, level == "dataset") if data is not None and level != "weights" else [None]
     for batch, pair in enumerate(pairs):

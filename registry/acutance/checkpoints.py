@@ -68,14 +68,19 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
-    if missing or unexpected or shapes:
-        parts = [_some("missing", missing), _some("unexpected", unexpected), _some("shape", shapes)]
+    if problem := mismatch(missing, unexpected, shapes):
         raise UserError(
-            f"{where}: does not fit the architecture: " + "; ".join(part for part in parts if part),
+            f"{where}: does not fit the architecture: {problem}",
             "it was saved from another architecture, or with another number of classes",
         )
     model.load_state_dict(dict(state))
     return model.eval()
+
+
+def mismatch(missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[str]) -> str:
+    """Return in a few words why a state does not fit a model; empty when it does."""
+    parts = [_some("missing", missing), _some("unexpected", unexpected), _some("shape", shapes)]
+    return "; ".join(part for part in parts if part)
 
 
 def _some(kind: str, names: Sequence[str]) -> str:

@@ -40,12 +40,12 @@ def second_derivatives() -> Iterator[None]:
         raise
 
 
-def refuse_missing_derivatives(g: Tensor) -> None:
-    """Look through the gradient's graph for operations that may be differentiated only once.
+def refuse_missing_derivatives(*gradients: Tensor) -> None:
+    """Look through the graph of gradients for operations that may be differentiated only once.
 
     Autograd leaves them out of a product with given inputs without a word: the product would be wrong.
     """
-    seen, waiting = set(), [g.grad_fn]
+    seen, waiting = set(), [g.grad_fn for g in gradients]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

@@ -43,4 +43,7 @@ def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return "known: " + ", ".join(sorted(known)) if known else "none is installed"
+    if not known:
+        return "none is installed"
+    more = f" and {len(known) - 50} more" if len(known) > 50 else ""
+    return "known: " + ", ".join(sorted(known)[:50]) + more

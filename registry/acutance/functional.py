@@ -7,27 +7,34 @@ happens in between. So the model's own tensors, flags and gradients are bitwise 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from acutance.errors import UserError, did_you_mean
+from acutance.initial import initial_vector
 
 Places = list[tuple[dict[str, Any], str]]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One parameter in the flat vector; a tied one has several places in the model."""
+    """One parameter in the flat vector; a tied one has several names and places in the model."""
 
-    name: str
+    names: tuple[str, ...]
     kind: str
     shape: torch.Size
     numel: int
     places: Places
+
+    @property
+    def name(self) -> str:
+        """The first of its names, in the model's order."""
+        return self.names[0]
 
 
 class FunctionalModel:
@@ -42,6 +49,7 @@ class FunctionalModel:
         slots: the floating-point parameters, tied ones once, in the model's order.
         w: (p,) flat copy of the weights.
         notes: sentences a reader of the results should see.
+        initial: opens the model at its initial weights, or its state dict; None where they are not known.
 
     Raises:
         UserError: for sharded, meta, complex or non-finite parameters, or a model without parameters.
@@ -62,14 +70,15 @@ class FunctionalModel:
         if self.dtype not in (torch.float32, torch.float64):
             raise UserError(f"dtype {self.dtype} is not supported", "choose float32 or float64")
         places = _places(model, [parameter for _, parameter in named])
-        kinds = {id(p): type(m).__name__ for m in model.modules() for p in m._parameters.values() if p is not None}
+        names = _all_names(model)
         self.slots = [
-            Slot(name, kinds.get(id(p), "Parameter"), p.shape, p.numel(), places[i])
+            Slot(tuple(names[_storage(p)]), _kind(model, name), p.shape, p.numel(), places[i])
             for i, (name, p) in enumerate(named)
         ]
         with torch.no_grad():
             self.w = torch.cat([p.detach().to(self.device, self.dtype).reshape(-1) for _, p in named]).contiguous()
         self._refuse_nonfinite()
+        self.initial: Callable[[], nn.Module | Mapping[str, Tensor] | None] = lambda: None
         self._buffers = [
             (module._buffers, name, self._cast(buffer.detach().clone()))
             for module in model.modules()
@@ -86,6 +95,12 @@ class FunctionalModel:
             names = ", ".join(sorted(str(d).removeprefix("torch.") for d in low))
             self.notes.append(f"weights stored in {names} are evaluated in float32")
         return torch.float64 if dtypes == {torch.float64} else torch.float32
+
+    @cached_property
+    def w0(self) -> Tensor | None:
+        """(p,) initial weights, fetched on first use; None where they are not known."""
+        initial = self.initial()
+        return None if initial is None else initial_vector(self, initial)
 
     def _refuse_nonfinite(self) -> None:
         if bool(torch.isfinite(self.w).all()):
@@ -171,29 +186,31 @@ class FunctionalModel:
         """Return the indices of the slots that a pattern names.
 
         Args:
-            pattern: ``all``, or comma-separated shell patterns of parameter names, ``!`` in front to leave out.
+            pattern: ``all``, or comma-separated shell patterns of parameter names, ``!`` in front to leave out;
+                a tied parameter goes by any of its names.
 
         Raises:
             UserError: for a pattern that matches nothing.
         """
         parts = [part.strip() for part in pattern.split(",") if part.strip()]
-        names = [slot.name for slot in self.slots]
+        primary = {name: slot.name for slot in self.slots for name in slot.names}
+        names = list(primary)
         wanted = [part for part in parts if not part.startswith("!")]
-        chosen: set[str] = set() if wanted else set(names)
+        chosen: set[str] = set() if wanted else set(primary.values())
         for part in wanted:
             found = names if part == "all" else fnmatch.filter(names, part)
             if not found:
-                raise UserError(f"parameters: '{part}' matches no parameter", did_you_mean(part, names[:50]))
-            chosen.update(found)
+                raise UserError(f"parameters: '{part}' matches no parameter", did_you_mean(part, names))
+            chosen.update(primary[name] for name in found)
         for part in parts:
             if part.startswith("!"):
                 found = fnmatch.filter(names, part[1:])
                 if not found:
-                    raise UserError(f"parameters: '{part}' leaves out no parameter", did_you_mean(part[1:], names[:50]))
-                chosen.difference_update(found)
+                    raise UserError(f"parameters: '{part}' leaves out no parameter", did_you_mean(part[1:], names))
+                chosen.difference_update(primary[name] for name in found)
         if not chosen:
             raise UserError(f"parameters: '{pattern}' leaves no parameter free")
-        return [i for i, name in enumerate(names) if name in chosen]
+        return [i for i, slot in enumerate(self.slots) if slot.name in chosen]
 
 
 def _unique_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
@@ -214,6 +231,20 @@ def _unique_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _storage(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
     return tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def _all_names(model: nn.Module) -> dict[Any, list[str]]:
+    """Every name a parameter goes by, in the model's order, for each storage and layout."""
+    names: dict[Any, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.is_floating_point() and parameter.numel():
+            names.setdefault(_storage(parameter), []).append(name)
+    return names
+
+
+def _kind(model: nn.Module, name: str) -> str:
+    """Return the class of the module that holds the parameter of this name."""
+    return type(model.get_submodule(name.rpartition(".")[0])).__name__
 
 
 def _places(model: nn.Module, parameters: Sequence[Tensor]) -> list[Places]:

@@ -63,6 +63,13 @@ def normalize_logits(logits: Tensor, scale: NormScale = "paper") -> Tensor:
     return torch.where(constant, logits, logits / torch.where(constant, 1.0, variance).sqrt())
 
 
+def transform_of(logit_norm: bool, scale: NormScale) -> Callable[[Tensor], Tensor]:
+    """Return what turns raw logits into what the loss sees: nothing, or normalization in float64."""
+    if logit_norm:
+        return lambda logits: normalize_logits(logits.double(), scale)
+    return lambda logits: logits
+
+
 class LossHead:
     """Turns logits into losses.
 

@@ -189,7 +189,11 @@ class Traits:
         level: ``batch`` (the harness averages over m-batches), ``dataset`` (one surface over all points) or
             ``weights`` (no data opened).
         larger_means: what a large value says, in one word, e.g. ``sharper``.
-        needs: what the measure reads from the surface.
+        needs: what the measure reads from the surface, so that nothing else has to be there: ``weights`` (w and
+            what follows from it: layers, unflatten), ``initial_weights`` (w0), ``data`` (forward passes: logits,
+            losses, errors), ``gradient``, ``example_gradients``, ``hvp`` (all that differentiates a derivative
+            again: hvp, jvp, vjp, ggnvp), ``activations``. A pool is asked for initial weights only when they are
+            declared here.
         stochastic: whether another seed gives another value.
         invariant_to: function-preserving changes of the weights that leave the value alone.
         symbol: how plots and tables write it.

@@ -65,7 +65,10 @@ class ModelPool(Specified[SpecT]):
         return 1.0
 
     def initial(self, entry: ModelEntry, spec: SpecT) -> nn.Module | None:
-        """Return the model at its initial weights, or None when the pool has none."""
+        """Return the model at the weights its training started from, or None when the pool does not have them.
+
+        Called only for measures whose traits declare that they need ``initial_weights``.
+        """
         return None
 
     def preprocess(self, entry: ModelEntry, spec: SpecT) -> Any:

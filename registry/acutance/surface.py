@@ -3,76 +3,27 @@ r"""The loss surface :math:`w \mapsto L_S(w)` of one model on one fixed batch: t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from acutance.batch import dtype_of, length_of, take_rows
+from acutance.activations import activations
+from acutance.batch import dtype_of, length_of
+from acutance.core import Core, Evaluation
 from acutance.dataset import argmax_error
-from acutance.derivatives import (
-    flat_gradient,
-    gradient_graph,
-    plain_arithmetic,
-    refuse_missing_derivatives,
-    second_derivatives,
-)
+from acutance.derivatives import flat_gradient, plain_arithmetic
 from acutance.errors import AcutanceWarning, Unsupported, UserError
 from acutance.fingerprint import digest_points
 from acutance.functional import FunctionalModel, Slot
-from acutance.losses import LossFunction, LossHead, NormScale, normalize_logits
+from acutance.initial import initial_vector
+from acutance.losses import LossFunction, LossHead, NormScale, transform_of
 from acutance.measure import Cost
+from acutance.per_example import ExampleGradients
+from acutance.second_order import SecondOrder
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Evaluation:
-    """What one pass gives: 0-d float64 mean loss, (n, K) raw logits, (p,) gradient when it was asked for."""
-
-    loss: Tensor
-    raw: Tensor
-    gradient: Tensor | None = None
-
-
-class _Core:
-    """What all views of one surface share: model, data, microbatching, ledger."""
-
-    def __init__(
-        self,
-        functional: FunctionalModel,
-        inputs: Any,
-        targets: Tensor,
-        head: LossHead,
-        microbatch: int | None,
-        score: Callable[[Tensor, Tensor], Tensor],
-    ) -> None:
-        self.functional = functional
-        self.inputs = functional.cast_inputs(inputs)
-        self.targets: Tensor = functional.cast_inputs(targets if targets.is_floating_point() else targets.long())
-        self.head = head
-        self.score = score
-        self.n = len(self.targets)
-        self.microbatch = microbatch
-        self.forwards = self.backwards = self.hvps = 0.0
-        self.checked = False
-        self.digest: str | None = None
-        self.clean_logits: Tensor | None = None
-
-    def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0) -> None:
-        self.forwards += forwards
-        self.backwards += backwards
-        self.hvps += hvps
-
-    def chunks(self) -> Iterable[tuple[Any, Tensor]]:
-        size = min(self.microbatch or self.n, self.n)
-        if size == self.n:
-            return ((self.inputs, self.targets),)
-        cuts = (slice(start, start + size) for start in range(0, self.n, size))
-        return ((take_rows(self.inputs, rows), self.targets[rows]) for rows in cuts)
 
 
 class LossSurface:
@@ -92,9 +43,11 @@ class LossSurface:
         dtype: torch.float32 or torch.float64 (or their names); the model's by default.
         num_train: size of the training set, for bounds that need it; the batch's size by default.
         score: (logits, targets) -> (n,), 1 where wrong; argmax by default.
+        initial: the model at its initial weights, or its state dict; read as ``w0``.
 
     Raises:
-        UserError: for data that does not fit the model, a stochastic model, or unusable parameters.
+        UserError: for data that does not fit the model, a stochastic model, unusable parameters, or initial
+            weights of another architecture.
     """
 
     def __init__(
@@ -108,6 +61,7 @@ class LossSurface:
         dtype: torch.dtype | str | None = None,
         num_train: int | None = None,
         score: Callable[[Tensor, Tensor], Tensor] | None = None,
+        initial: nn.Module | Mapping[str, Tensor] | None = None,
     ) -> None:
         if isinstance(dtype, str):
             dtype = dtype_of(dtype)
@@ -115,8 +69,10 @@ class LossSurface:
         if not isinstance(model, FunctionalModel):
             for note in functional.notes:
                 warnings.warn(note, AcutanceWarning, stacklevel=2)
+        if initial is not None:
+            functional.w0 = initial_vector(functional, initial)
         if data is None:
-            core = _Core(functional, (), torch.empty(0), LossHead(loss), None, argmax_error)
+            core = Core(functional, (), torch.empty(0), LossHead(loss), None, argmax_error)
             self._setup(core, functional.select(parameters), False, "paper", num_train or 0)
             return
         if not isinstance(data, tuple | list) or len(data) != 2 or not isinstance(data[1], Tensor):
@@ -129,12 +85,13 @@ class LossSurface:
             raise UserError(f"there are {n} inputs but {len(targets)} targets")
         if microbatch is not None and microbatch < 1:
             raise UserError(f"microbatch: must be at least 1, got {microbatch}")
-        core = _Core(functional, inputs, targets, LossHead(loss), microbatch, score or argmax_error)
+        core = Core(functional, inputs, targets, LossHead(loss), microbatch, score or argmax_error)
         self._setup(core, functional.select(parameters), False, "paper", num_train or core.n)
 
-    def _setup(self, core: _Core, free: list[int], logit_norm: bool, norm_scale: NormScale, num_train: int) -> None:
+    def _setup(self, core: Core, free: list[int], logit_norm: bool, norm_scale: NormScale, num_train: int) -> None:
         self._core, self._free = core, free
         self.logit_norm, self.norm_scale, self.num_train = logit_norm, norm_scale, num_train
+        self._transform = transform_of(logit_norm, norm_scale)
         slots = core.functional.slots
         self._sizes = [slots[i].numel for i in free]
         self._pieces = core.functional.w.split_with_sizes([slot.numel for slot in slots])
@@ -142,7 +99,7 @@ class LossSurface:
         self.w: Tensor = core.functional.w if everything else torch.cat([self._pieces[i] for i in free])
         self._memo: dict[Hashable, Any] = {}
         self._views: dict[Hashable, LossSurface] = {}
-        self._graph: tuple[Tensor, Tensor] | None = None
+        self._second = SecondOrder(core, free, self.w, self._transform)
 
     def _view(self, key: Hashable, free: list[int], logit_norm: bool, norm_scale: NormScale) -> LossSurface:
         if key not in self._views:
@@ -216,6 +173,21 @@ class LossSurface:
         return found
 
     @property
+    def w0(self) -> Tensor:
+        """(p,) initial weights of the free parameters.
+
+        Raises:
+            Unsupported: when they are not known: the pool has none, or ``initial`` was not given.
+        """
+        start = self._core.functional.w0
+        if start is None:
+            raise Unsupported("the initial weights of this model are not known")
+        if start.shape == self.w.shape:
+            return start
+        pieces = start.split_with_sizes([slot.numel for slot in self._core.functional.slots])
+        return torch.cat([pieces[i] for i in self._free])
+
+    @property
     def _slots(self) -> list[Slot]:
         return [self._core.functional.slots[i] for i in self._free]
 
@@ -261,8 +233,8 @@ class LossSurface:
         return value
 
     def release(self) -> None:
-        """Free the graph kept for Hessian-vector products and everything memoised."""
-        self._graph = None
+        """Free the graphs kept at w* for derivatives and everything memoised."""
+        self._second.release()
         self._core.clean_logits = None
         self._memo.clear()
         for view in self._views.values():
@@ -284,34 +256,9 @@ class LossSurface:
     def _forward(self, w: Tensor, inputs: Any) -> Tensor:
         return self._core.functional(self._all_pieces(w), inputs)
 
-    def _transform(self, logits: Tensor) -> Tensor:
-        return normalize_logits(logits.double(), self.norm_scale) if self.logit_norm else logits
-
     def _check(self) -> None:
-        """Once a surface: the model answers for every example, deterministically, with classes for all labels."""
-        core = self._core
-        if core.checked:
-            return
-        if core.n == 0:
-            raise Unsupported("this surface has no data: the measure declares that it needs weights only")
-        probe = take_rows(core.inputs, slice(0, min(core.n, 8)))
-        with torch.no_grad(), plain_arithmetic(core.functional.device):
-            first, second = self._forward(self.w, probe), self._forward(self.w, probe)
-            rows = [self._forward(self.w, take_rows(probe, slice(i, i + 1))) for i in range(2 if core.n > 1 else 0)]
-        core.head.check(first, min(core.n, 8), core.targets)
-        scale = float(first.abs().max().nan_to_num()) + 1e-30
-        if not _close(first, second, 1e-6 * scale):
-            raise UserError(
-                "the model gives different outputs for the same input (random layers are active in eval mode)",
-                "make its forward pass deterministic: sharpness differences would be noise",
-            )
-        if core.microbatch is not None and core.microbatch < core.n and rows:
-            if not _close(first[: len(rows)], torch.cat(rows), 1e-3 * scale):
-                raise UserError(
-                    "the model's output for an example depends on the other examples of the batch",
-                    "set microbatch to None",
-                )
-        core.checked = True
+        if not self._core.checked:
+            self._core.check()
 
     @torch.no_grad()
     def raw_logits(self, w: Tensor | None = None) -> Tensor:
@@ -409,49 +356,91 @@ class LossSurface:
             return torch.full((), float("nan"), dtype=torch.float64, device=raw.device)
         return self.errors_of(raw).double().mean()
 
+    # -- further derivatives: a file of their own each ---------------------------------------------
+
     def hvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
         """Return the Hessian-vector product at w, (p,), by double backward.
 
         At w* the graph of the gradient is built once and reused by every product, unless microbatching
-        forbids keeping it; ``release`` frees it.
+        forbids keeping it; ``release`` frees it. Cost: n hvps; n forwards and n backwards for the graph.
 
         Raises:
             Unsupported: when some operation of the model has no second derivative.
         """
         self._check()
-        core = self._core
-        keep = w is None and (core.microbatch is None or core.microbatch >= core.n)
-        v = v.detach().to(self.w)
-        if keep and self._graph is None:
-            self._graph = next(self._gradient_graphs(self.w))
-        graphs = [self._graph] if keep and self._graph else self._gradient_graphs(self.w if w is None else w)
-        total = torch.zeros_like(self.w)
-        for leaf, g in graphs:
-            if g.requires_grad:
-                with second_derivatives():
-                    (product,) = torch.autograd.grad(
-                        g, leaf, v, retain_graph=keep, allow_unused=True, materialize_grads=True
-                    )
-                total += product
-        core.book(hvps=core.n)
-        return total
+        return self._second.hvp(v, w)
 
-    def _gradient_graphs(self, w: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        core = self._core
-        for inputs, targets in core.chunks():
-            leaf = w.detach().requires_grad_()
-            # Flash and memory-efficient attention have no second derivative.
-            with (
-                torch.enable_grad(),
-                sdpa_kernel([SDPBackend.MATH]),
-                plain_arithmetic(core.functional.device),
-                second_derivatives(),
-            ):
-                loss = core.head.mean(self._transform(self._forward(leaf, inputs)), targets)
-                g = gradient_graph(loss * (len(targets) / core.n), leaf)
-            refuse_missing_derivatives(g)
-            core.book(forwards=len(targets), backwards=len(targets))
-            yield leaf, g
+    def jvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
+        r"""Return :math:`J v`, (n, K): the derivative of ``logits`` (normalized when this surface is) along v, (p,).
+
+        The logits are linearized once at w*, for all products, like the graph of ``hvp``. Cost: n backwards;
+        n forwards and n backwards more for the linearization.
+
+        Raises:
+            Unsupported: when the backward pass of some operation of the model cannot be differentiated.
+        """
+        self._check()
+        return self._second.jvp(v, w)
+
+    def vjp(self, u: Tensor, w: Tensor | None = None) -> Tensor:
+        r"""Return :math:`J^\top u`, (p,), for u, (n, K), of the shape of ``logits``.
+
+        Cost: n backwards; n forwards more where the logits are not linearized yet.
+        """
+        self._check()
+        return self._second.vjp(u, w)
+
+    def ggnvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
+        r"""Return the product with the generalized Gauss-Newton matrix, (p,).
+
+        .. math:: G v = \tfrac1n \sum_i J_i^\top H_i J_i v
+
+        with H_i the Hessian of the loss of example i in what the loss sees: the logits, or the normalized ones in
+        a transformed view, with J the Jacobian of the same. So G is positive semi-definite for a loss that is
+        convex in its argument (cross-entropy, mse), normalized or not. Cost: 2n backwards; n forwards and n
+        backwards more for the linearization, which ``jvp`` and ``vjp`` share.
+
+        Raises:
+            Unsupported: when the backward pass of some operation of the model, or of the loss, cannot be
+                differentiated.
+        """
+        self._check()
+        return self._second.ggnvp(v, w)
+
+    def example_gradients(self, w: Tensor | None = None, chunk: int | None = None) -> Iterator[Tensor]:
+        """Return an iterator of (k, p): the gradient of each example's loss, in order; their mean is ``gradient``.
+
+        They are vectorised with ``torch.func.vmap``, or computed one by one where the model does not allow it
+        (it reads values of its input, as masked transformers do, or has a recurrent layer); two examples
+        computed in both ways decide. A loss of one's own is called with one example at a time. Cost: n
+        forwards and n backwards.
+
+        Args:
+            w: (p,) point.
+            chunk: k; by default what fits 256 MiB, and no more than the microbatch.
+
+        Raises:
+            UserError: when an example's output depends on the other examples.
+        """
+        self._check()
+        pieces = self._all_pieces((self.w if w is None else w).detach())
+        return ExampleGradients(self._core, pieces, self._free, self._transform).chunks(chunk)
+
+    def activations(self, names: str | Sequence[str]) -> dict[str, Tensor]:
+        """Return {module name: (n, ...) output} at w*, copied; cost: n forwards.
+
+        Of a module that returns several tensors (a tuple, a transformers' output) the first is taken. The second
+        call of a module in one pass is found under ``name#2``. Containers that are not called, and modules whose
+        output does not have one row an example, are left out.
+
+        Args:
+            names: shell patterns of module names, as a sequence or separated by commas.
+
+        Raises:
+            UserError: for a pattern that matches no module, or none with an output to return.
+        """
+        self._check()
+        return activations(self._core, self._pieces, names)
 
 
 def _sum(parts: list[Evaluation]) -> Evaluation:
@@ -461,7 +450,3 @@ def _sum(parts: list[Evaluation]) -> Evaluation:
     for gradient in gradients[1:]:
         total = total.add_(gradient)
     return Evaluation(torch.stack([part.loss for part in parts]).sum(), torch.cat([part.raw for part in parts]), total)
-
-
-def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True))

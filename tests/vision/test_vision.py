@@ -113,6 +113,34 @@ def test_build_and_load(name, size, cache):
     assert not list(cache.rglob("*.partial"))
 
 
+@pytest.mark.parametrize(("name", "size"), [("mnist_resnet", {"width": 2}), ("mnist_vit", {"dim": 16, "depth": 1})])
+def test_initial_weights_are_those_that_training_starts_from(name, size, cache, monkeypatch):
+    from acutance import LossSurface, training
+
+    pool = catalog().get("pools", name)()
+    spec = pool.Spec(size=3, epochs=1, **size)
+    started = []
+
+    def train(model, *arguments):
+        started.append({key: value.clone() for key, value in model.state_dict().items()})
+        return training.Trained(0.0, 0.0, 1, False)
+
+    monkeypatch.setattr(training, "train", train)
+    entries = pool.entries(spec)
+    for entry, _ in zip(entries, range(2), strict=False):
+        pool.build(entry, spec)
+        torch.manual_seed(len(started))
+        state = torch.get_rng_state()
+        initial = pool.initial(entry, spec)
+        assert torch.equal(torch.get_rng_state(), state) and not initial.training
+        assert all(torch.equal(value, started[-1][key]) for key, value in initial.state_dict().items())
+        # Nothing was trained here, so the saved weights are the initial ones.
+        surface = LossSurface(pool.load(entry, spec), None, initial=initial)
+        assert torch.equal(surface.w0, surface.w)
+    keys = [key for key in started[0] if "weight" in key and started[0][key].dim() > 1]
+    assert keys and not any(torch.equal(started[0][key], started[1][key]) for key in keys)
+
+
 def test_weights_of_another_size_are_refused(cache):
     import os
 

@@ -54,12 +54,15 @@ def command(
         # A mistake in a setting is told before anything is loaded.
         validate(catalog().get("measures", name).Spec, settings, name)
     inputs, targets = _data(data, points)
-    net = (
-        _pool_model(model) if "/" in model and ":" not in model else make_model(model, parse_pairs(arguments, "--arg"))
-    )
+    initial = None
+    if "/" in model and ":" not in model:
+        needs = {need for name in measures for need in catalog().get("measures", name).traits.needs}
+        net, initial = _pool_model(model, "initial_weights" in needs)
+    else:
+        net = make_model(model, parse_pairs(arguments, "--arg"))
     if weights is not None:
         load_state(net, read_state(weights), str(weights))
-    found = _evaluate(net, (inputs, targets), measures, settings, m, seed, device, dtype)
+    found = _evaluate(net, (inputs, targets), measures, settings, m, seed, device, dtype, initial)
     if json_:
         as_json({name: _row(e) for name, e in found.items()})
     else:
@@ -74,12 +77,14 @@ def command(
 
 def _evaluate(
     net: nn.Module, data: tuple[Any, Tensor], measures: tuple[str, ...], settings: dict[str, Any], m: int,
-    seed: int, device: str | None, dtype: str | None,
+    seed: int, device: str | None, dtype: str | None, initial: nn.Module | None,
 ) -> dict[str, Any]:  # fmt: skip
     from acutance.api import measure
 
     return {
-        name: measure(name, net, data, m=min(m, len(data[1])), seed=seed, device=device, dtype=dtype, **settings)
+        name: measure(
+            name, net, data, m=min(m, len(data[1])), seed=seed, device=device, dtype=dtype, initial=initial, **settings
+        )
         for name in measures
     }
 
@@ -111,7 +116,7 @@ def _data(source: str, points: int | None) -> tuple[Any, Tensor]:
     return take_rows(inputs, chosen), targets[chosen]
 
 
-def _pool_model(name: str) -> nn.Module:
+def _pool_model(name: str, with_initial: bool) -> tuple[nn.Module, nn.Module | None]:
     pool_name, _, entry_id = name.partition("/")
     pool_type = catalog().get("pools", pool_name)
     pool, spec = pool_type(), pool_type.Spec()
@@ -120,5 +125,5 @@ def _pool_model(name: str) -> nn.Module:
         raise UserError(f"pool '{pool_name}' has no model '{entry_id}'", "its models: " + ", ".join(list(entries)[:8]))
     if pool.missing([entries[entry_id]], spec):
         pool.build(entries[entry_id], spec)
-    model: nn.Module = pool.load(entries[entry_id], spec)
-    return model
+    initial = pool.initial(entries[entry_id], spec) if with_initial else None
+    return pool.load(entries[entry_id], spec), initial

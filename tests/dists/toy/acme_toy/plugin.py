@@ -38,7 +38,7 @@ class ToyPoolSpec(Spec):
     size: int = 6
     """Number of models."""
     fault: str = ""
-    """nan, missing, class or kill: what is wrong with model 1."""
+    """nan, missing, class, kill or initial: what is wrong with model 1."""
 
 
 class ToyPool(ModelPool[ToyPoolSpec]):
@@ -57,6 +57,23 @@ class ToyPool(ModelPool[ToyPoolSpec]):
             for i in range(spec.size)
         ]
 
+    def initial(self, entry, spec):
+        import torch
+        from torch import nn
+
+        i = int(entry.id[3:])
+        if i == 1 and spec.fault == "initial":
+            raise FileNotFoundError("the initial weights of toy1 are gone")
+        if i == 2 and spec.fault == "initial":
+            return None
+        g = torch.Generator().manual_seed(i)
+        hidden = 6
+        model = nn.Sequential(nn.Linear(4, hidden), nn.Tanh(), nn.Linear(hidden, 3))
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(torch.randn(p.shape, generator=g) * 0.5)
+        return model
+
     def load(self, entry, spec):
         import torch
         from torch import nn
@@ -66,12 +83,7 @@ class ToyPool(ModelPool[ToyPoolSpec]):
             raise FileNotFoundError("toy1.pt is gone")
         if i == 1 and spec.fault == "kill":
             os.kill(os.getpid(), 9)
-        g = torch.Generator().manual_seed(i)
-        hidden = 6
-        model = nn.Sequential(nn.Linear(4, hidden), nn.Tanh(), nn.Linear(hidden, 3))
-        with torch.no_grad():
-            for p in model.parameters():
-                p.copy_(torch.randn(p.shape, generator=g) * 0.5)
+        model = self.initial(entry, ToyPoolSpec())
         data = ToyData().open("train")
         for _ in range(3 * i + 5):
             loss = nn.functional.cross_entropy(model(data.inputs), data.targets)
@@ -95,6 +107,20 @@ class WeightNorm(Measure[WeightNormSpec]):
 
     def evaluate(self, surface, spec, rng):
         return float(surface.w.norm(spec.p))
+
+
+class DistanceSpec(Spec):
+    """No settings."""
+
+
+class Distance(Measure[DistanceSpec]):
+    """The distance of the weights from their initial values."""
+
+    name = "toy_distance"
+    traits = Traits(level="weights", larger_means="farther", needs={"weights", "initial_weights"})
+
+    def evaluate(self, surface, spec, rng):
+        return float((surface.w - surface.w0).norm())
 
 
 class CountSpec(Spec):
@@ -144,7 +170,7 @@ class Moody(Measure[MoodySpec]):
 
 @hookimpl
 def register_measures():
-    return [WeightNorm, Moody, Count]
+    return [WeightNorm, Moody, Count, Distance]
 
 
 @hookimpl

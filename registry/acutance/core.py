@@ -1,0 +1,109 @@
+"""What all views of one surface share: the model, the data in microbatches, the ledger of passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from acutance.batch import take_rows
+from acutance.derivatives import plain_arithmetic
+from acutance.errors import Unsupported, UserError
+from acutance.functional import FunctionalModel
+from acutance.linearization import Linearization
+from acutance.losses import LossHead
+
+PROBE = 8  # examples that the first check of a surface looks at
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """What one pass gives: 0-d float64 mean loss, (n, K) raw logits, (p,) gradient when it was asked for."""
+
+    loss: Tensor
+    raw: Tensor
+    gradient: Tensor | None = None
+
+
+class Core:
+    """What all views of one surface share: model, data, microbatching, ledger, graphs kept at w*."""
+
+    def __init__(
+        self,
+        functional: FunctionalModel,
+        inputs: Any,
+        targets: Tensor,
+        head: LossHead,
+        microbatch: int | None,
+        score: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        self.functional = functional
+        self.inputs = functional.cast_inputs(inputs)
+        self.targets: Tensor = functional.cast_inputs(targets if targets.is_floating_point() else targets.long())
+        self.head = head
+        self.score = score
+        self.n = len(self.targets)
+        self.microbatch = microbatch
+        self.forwards = self.backwards = self.hvps = 0.0
+        self.checked = False
+        self.mixes_examples = False
+        self.vectorises: bool | None = None
+        self.digest: str | None = None
+        self.clean_logits: Tensor | None = None
+        self.linearizations: dict[tuple[int, ...], Linearization] = {}
+
+    def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0) -> None:
+        """Enter passes into the ledger, in examples."""
+        self.forwards += forwards
+        self.backwards += backwards
+        self.hvps += hvps
+
+    @property
+    def in_one_pass(self) -> bool:
+        """Whether all examples go through the model together, so that a graph can be kept."""
+        return self.microbatch is None or self.microbatch >= self.n
+
+    def chunks(self) -> Iterable[tuple[Any, Tensor]]:
+        """Return (inputs, targets) of every microbatch."""
+        size = min(self.microbatch or self.n, self.n)
+        if size == self.n:
+            return ((self.inputs, self.targets),)
+        cuts = (slice(start, start + size) for start in range(0, self.n, size))
+        return ((take_rows(self.inputs, rows), self.targets[rows]) for rows in cuts)
+
+    def check(self) -> None:
+        """Look at a few examples at w*: every one has logits, deterministically, with classes for all labels.
+
+        Raises:
+            Unsupported: when there are no data.
+            UserError: for a stochastic model, labels that do not fit, or microbatches of a model that mixes examples.
+        """
+        if self.n == 0:
+            raise Unsupported("this surface has no data: the measure declares that it needs weights only")
+        size = min(self.n, PROBE)
+        probe = take_rows(self.inputs, slice(0, size))
+        pieces = self.functional.w.split_with_sizes([slot.numel for slot in self.functional.slots])
+        with torch.no_grad(), plain_arithmetic(self.functional.device):
+            first, second = self.functional(pieces, probe), self.functional(pieces, probe)
+            alone = [self.functional(pieces, take_rows(probe, slice(i, i + 1))) for i in range(2 if self.n > 1 else 0)]
+        self.head.check(first, size, self.targets)
+        scale = float(first.abs().max().nan_to_num()) + 1e-30
+        if not _close(first, second, 1e-6 * scale):
+            raise UserError(
+                "the model gives different outputs for the same input (random layers are active in eval mode)",
+                "make its forward pass deterministic: sharpness differences would be noise",
+            )
+        self.mixes_examples = bool(alone) and not _close(first[: len(alone)], torch.cat(alone), 1e-3 * scale)
+        if self.mixes_examples and not self.in_one_pass:
+            raise UserError(
+                "the model's output for an example depends on the other examples of the batch",
+                "set microbatch to None",
+            )
+        self.checked = True
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True))

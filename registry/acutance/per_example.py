@@ -1,0 +1,100 @@
+"""The gradient of each example's loss: vectorised where the model allows it, one by one where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from acutance.batch import take_rows
+from acutance.core import Core
+from acutance.derivatives import flat_gradient, plain_arithmetic
+from acutance.errors import UserError
+
+CHUNK_BYTES = 2**28
+
+
+class ExampleGradients:
+    """Gradients of single examples with respect to the free parameters at one point.
+
+    ``torch.func.vmap`` over examples cannot take every model: one that looks at values of its input (attention masks
+    of transformers), most recurrent layers, operations of one's own. So two examples are computed in both ways
+    first, outside the ledger; where vmap raises or disagrees, all examples are computed one by one.
+
+    Args:
+        core: what the views share.
+        pieces: one tensor for every parameter of the model.
+        free: indices of the free parameters.
+        transform: from raw logits to what the loss sees.
+    """
+
+    def __init__(
+        self, core: Core, pieces: list[Tensor], free: list[int], transform: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._core, self._pieces, self._free, self._transform = core, pieces, free, transform
+        slots = core.functional.slots
+        self._leaves = [pieces[i].detach().view(slots[i].shape) for i in free]
+
+    def chunks(self, chunk: int | None) -> Iterator[Tensor]:
+        """Return an iterator of (k, p) gradients.
+
+        Raises:
+            UserError: when an example's output depends on the others, so that no gradient is its own.
+        """
+        core = self._core
+        if chunk is not None and chunk < 1:
+            raise UserError(f"chunk: must be at least 1, got {chunk}")
+        if core.mixes_examples:
+            raise UserError(
+                "the model's output for an example depends on the other examples of the batch",
+                "gradients of single examples do not exist for this model",
+            )
+        row = sum(leaf.numel() * leaf.element_size() for leaf in self._leaves)
+        size = chunk or max(1, min(core.microbatch or core.n, CHUNK_BYTES // row))
+        if core.vectorises is None:
+            core.vectorises = self._vectorises()
+        gradients = self._together if core.vectorises else self._one_by_one
+
+        def found() -> Iterator[Tensor]:
+            for start in range(0, core.n, size):
+                rows = torch.arange(start, min(start + size, core.n), device=core.functional.device)
+                result = gradients(rows)
+                core.book(forwards=len(rows), backwards=len(rows))
+                yield result
+
+        return found()
+
+    def _loss(self, leaves: list[Tensor], rows: Tensor) -> Tensor:
+        pieces = list(self._pieces)
+        for i, leaf in zip(self._free, leaves, strict=True):
+            pieces[i] = leaf
+        raw = self._core.functional(pieces, take_rows(self._core.inputs, rows))
+        return self._core.head.mean(self._transform(raw), self._core.targets[rows])
+
+    def _together(self, rows: Tensor) -> Tensor:
+        gradient = torch.func.grad(lambda leaves, row: self._loss(leaves, row[None]))
+        # The fused attention kernels have no batching rule.
+        with torch.no_grad(), sdpa_kernel([SDPBackend.MATH]), plain_arithmetic(self._core.functional.device):
+            found = torch.func.vmap(gradient, in_dims=(None, 0))(self._leaves, rows)
+        return torch.cat([g.reshape(len(rows), -1) for g in found], dim=1)
+
+    def _one_by_one(self, rows: Tensor) -> Tensor:
+        found = []
+        with torch.enable_grad(), plain_arithmetic(self._core.functional.device):
+            for row in rows.split(1):
+                leaves = [leaf.detach().requires_grad_() for leaf in self._leaves]
+                found.append(flat_gradient(self._loss(leaves, row), leaves))
+        return torch.stack(found)
+
+    def _vectorises(self) -> bool:
+        rows = torch.arange(min(2, self._core.n), device=self._core.functional.device)
+        # First one by one: what the model itself raises is raised here.
+        alone = self._one_by_one(rows)
+        try:
+            together = self._together(rows)
+        except Exception:
+            return False
+        tolerance = 1e-8 if alone.dtype == torch.float64 else 1e-3
+        return bool((together - alone).abs().max() <= tolerance * alone.abs().max())

@@ -1,0 +1,185 @@
+r"""Products with the Hessian of the loss, the Jacobian of the logits and the generalized Gauss-Newton matrix.
+
+All of it is double backward through graphs that are built once at w* and kept, unless microbatching forbids it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from acutance.core import Core
+from acutance.derivatives import gradient_graph, plain_arithmetic, refuse_missing_derivatives, second_derivatives
+from acutance.errors import UserError
+from acutance.linearization import Linearization
+
+
+class SecondOrder:
+    """The second-order oracle of one view of a surface.
+
+    Args:
+        core: what the views share.
+        free: indices of the free parameters.
+        w: (p,) the view's w*.
+        transform: from raw logits to what the loss sees.
+    """
+
+    def __init__(self, core: Core, free: list[int], w: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
+        self._core, self._free, self._w, self._transform = core, free, w, transform
+        self._shapes = [core.functional.slots[i].shape for i in free]
+        self._gradient: tuple[Tensor, Tensor] | None = None
+
+    def release(self) -> None:
+        """Free the kept graphs."""
+        self._gradient = None
+        self._core.linearizations.clear()
+
+    @contextmanager
+    def _differentiable(self) -> Iterator[None]:
+        # Flash and memory-efficient attention have no second derivative.
+        with (
+            torch.enable_grad(),
+            sdpa_kernel([SDPBackend.MATH]),
+            plain_arithmetic(self._core.functional.device),
+            second_derivatives(),
+        ):
+            yield
+
+    def _fitting(self, name: str, v: Tensor) -> Tensor:
+        if v.shape != self._w.shape:
+            raise UserError(f"{name} has shape {tuple(v.shape)}, this surface has {self._w.numel()} free parameters")
+        return v.detach().to(self._w)
+
+    def _point(self, w: Tensor | None) -> Tensor:
+        return self._w.detach() if w is None else self._fitting("w", w)
+
+    def _free_pieces(self, v: Tensor) -> list[Tensor]:
+        pieces = v.split_with_sizes([shape.numel() for shape in self._shapes])
+        return [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
+
+    def _all_pieces(self, free: list[Tensor]) -> list[Tensor]:
+        functional = self._core.functional
+        pieces = list(functional.w.split_with_sizes([slot.numel for slot in functional.slots]))
+        for i, piece in zip(self._free, free, strict=True):
+            pieces[i] = piece
+        return pieces
+
+    def _share(self, targets: Tensor) -> float:
+        return len(targets) / self._core.n
+
+    # -- Hessian ------------------------------------------------------------------------------------
+
+    def hvp(self, v: Tensor, w: Tensor | None) -> Tensor:
+        """Return H v, (p,)."""
+        core, v = self._core, self._fitting("v", v)
+        keep = w is None and core.in_one_pass
+        if keep and self._gradient is None:
+            self._gradient = next(self._gradient_graphs(w))
+        graphs = [self._gradient] if keep and self._gradient else self._gradient_graphs(w)
+        total = torch.zeros_like(self._w)
+        for leaf, g in graphs:
+            if g.requires_grad:
+                with self._differentiable():
+                    (product,) = torch.autograd.grad(
+                        g, leaf, v, retain_graph=keep, allow_unused=True, materialize_grads=True
+                    )
+                total += product
+        core.book(hvps=core.n)
+        return total
+
+    def _gradient_graphs(self, w: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        core = self._core
+        for inputs, targets in core.chunks():
+            leaf = self._point(w).detach().requires_grad_()
+            with self._differentiable():
+                raw = core.functional(self._all_pieces(self._free_pieces(leaf)), inputs)
+                loss = core.head.mean(self._transform(raw), targets)
+                g = gradient_graph(loss * self._share(targets), leaf)
+            refuse_missing_derivatives(g)
+            core.book(forwards=len(targets), backwards=len(targets))
+            yield leaf, g
+
+    # -- Jacobian and Gauss-Newton ------------------------------------------------------------------
+
+    def jvp(self, v: Tensor, w: Tensor | None) -> Tensor:
+        """Return J v, (n, K)."""
+        v = self._fitting("v", v)
+        parts = []
+        for raw, _ in self._linearized(w):
+            with self._differentiable():
+                parts.append(self._seen(raw).jvp([self._raw_jvp(raw, v)]))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def vjp(self, u: Tensor, w: Tensor | None) -> Tensor:
+        """Return J^T u, (p,)."""
+        total, start = torch.zeros_like(self._w), 0
+        for raw, targets in self._linearized(w):
+            with self._differentiable():
+                seen = self._seen(raw)
+                shape = (self._core.n, *seen.outputs.shape[1:])
+                if u.shape != shape:
+                    raise UserError(f"u has shape {tuple(u.shape)}, the logits have {shape}")
+                rows = u[start : start + len(targets)].detach().to(seen.outputs)
+                total += self._raw_vjp(raw, *seen.vjp(rows))
+            start += len(targets)
+        return total
+
+    def ggnvp(self, v: Tensor, w: Tensor | None) -> Tensor:
+        """Return the product with the generalized Gauss-Newton matrix, (p,)."""
+        v = self._fitting("v", v)
+        total = torch.zeros_like(self._w)
+        for raw, targets in self._linearized(w):
+            with self._differentiable():
+                seen = self._seen(raw)
+                moved = seen.jvp([self._raw_jvp(raw, v)])
+                total += self._raw_vjp(raw, *seen.vjp(self._loss_hessian(seen.outputs, targets, moved)))
+        return total
+
+    def _linearized(self, w: Tensor | None) -> Iterator[tuple[Linearization, Tensor]]:
+        """Yield (raw logits as a function of the free parameters, targets) of every microbatch."""
+        core, key = self._core, tuple(self._free)
+        keep = w is None and core.in_one_pass
+        if keep and key in core.linearizations:
+            yield core.linearizations[key], core.targets
+            return
+        for inputs, targets in core.chunks():
+            leaves = [piece.requires_grad_() for piece in self._free_pieces(self._point(w))]
+            with self._differentiable():
+                raw = Linearization(core.functional(self._all_pieces(leaves), inputs), leaves)
+            core.book(forwards=len(targets))
+            if keep:
+                # Views that differ only in the transform of the logits share it.
+                core.linearizations[key] = raw
+            yield raw, targets
+
+    def _seen(self, raw: Linearization) -> Linearization:
+        """Return what the loss sees as a function of the raw logits: themselves, or normalized."""
+        leaf = raw.outputs.detach().requires_grad_()
+        return Linearization(self._transform(leaf), [leaf])
+
+    def _raw_jvp(self, raw: Linearization, v: Tensor) -> Tensor:
+        if not raw.prepared:
+            raw.prepare()
+            self._core.book(backwards=len(raw.outputs))
+        product = raw.jvp(self._free_pieces(v))
+        self._core.book(backwards=len(raw.outputs))
+        return product
+
+    def _raw_vjp(self, raw: Linearization, u: Tensor) -> Tensor:
+        product = torch.cat([g.reshape(-1) for g in raw.vjp(u)])
+        self._core.book(backwards=len(raw.outputs))
+        return product
+
+    def _loss_hessian(self, outputs: Tensor, targets: Tensor, t: Tensor) -> Tensor:
+        """Return this microbatch's share of the loss's Hessian in the outputs, times t, (n, K)."""
+        leaf = outputs.detach().requires_grad_()
+        g = gradient_graph(self._core.head.mean(leaf, targets) * self._share(targets), leaf)
+        refuse_missing_derivatives(g)
+        if not g.requires_grad:
+            return torch.zeros_like(leaf)
+        (product,) = torch.autograd.grad(g, leaf, t, allow_unused=True, materialize_grads=True)
+        return product

@@ -52,7 +52,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Cost:
-    """Work done, counted in examples (a pass over a batch of 128 is 128), and the peak of extra memory."""
+    """Work done, counted in examples (a pass over a batch of 128 is 128), and the peak of extra memory.
+
+    A product with the Jacobian or its transpose counts as a backward, a Gauss-Newton product as two.
+    """
 
     forwards: float = 0
     backwards: float = 0

@@ -176,6 +176,19 @@ def test_measure_a_checkpoint(checkpoint, name):
     assert found["cost"]["backwards"] == 2 * 21 * 20
 
 
+def test_measure_asks_a_pool_for_initial_weights():
+    from acme_toy.plugin import ToyPool
+
+    import acutance
+
+    arguments = ("measure", "toy/toy2", "--data", "toy", "--measure", "toy_distance", "--json")
+    found = json.loads(cli(*arguments).stdout)["toy_distance"]
+    pool = ToyPool()
+    entry, spec = pool.entries(pool.Spec())[2], pool.Spec()
+    direct = acutance.measure("toy_distance", pool.load(entry, spec), initial=pool.initial(entry, spec))
+    assert found["value"] == pytest.approx(direct.value, rel=1e-12) and direct.value > 0.1
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ("touch /tmp/acutance_was_here",)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+# Packages of third parties have tests of their own, which run where the package is installed.
+collect_ignore = ["dists"]
 # The helpers beside the tests are plain modules; importlib mode does not put this folder on the path.
 sys.path.insert(0, str(HERE))
 # A distribution that is merely on the path counts as installed: the third party of the tests.

@@ -1,0 +1,39 @@
+"""The rise of the loss after one ascent step."""
+
+from acutance import hookimpl
+from acutance.measure import Cost, Measure, Traits
+from acutance.spec import Spec
+from pydantic import PositiveFloat
+
+
+class SamRiseSpec(Spec):
+    """Settings of sam_rise."""
+
+    rho: PositiveFloat = 0.05
+    """Length of the step, in the l2 norm of the weights."""
+
+
+class SamRise(Measure[SamRiseSpec]):
+    r"""Rise of the loss after one normalized ascent step; 0 where the gradient is 0.
+
+    .. math:: L_S(w + \rho\, g / \|g\|_2) - L_S(w), \quad g = \nabla L_S(w)
+    """
+
+    name = "sam_rise"
+    version = 1
+    traits = Traits(
+        needs={"data", "gradient"}, invariant_to={"permutation", "translation"}, reference="Foret et al. 2021, Eq. 2"
+    )
+
+    def evaluate(self, surface, spec, rng):
+        loss, g = surface.gradient()
+        length = g.norm()
+        return float(surface.loss(surface.w + spec.rho * g / length) - loss) if length > 0 else 0.0
+
+    def passes(self, spec):
+        return Cost(forwards=2, backwards=1)
+
+
+@hookimpl
+def register_measures():
+    return [SamRise]

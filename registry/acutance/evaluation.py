@@ -67,7 +67,11 @@ def evaluate_family(
     def attempt(some: Sequence[Any]) -> list[Estimate]:
         before = surface.cost
         with preserved_rng():
-            estimates = [Estimate.of(e) for e in measure.evaluate_many(surface, some, rng)]
+            try:
+                estimates = [Estimate.of(e) for e in measure.evaluate_many(surface, some, rng)]
+            except SystemExit as error:
+                # A measure that ends the process would take the whole study with it.
+                raise RuntimeError(f"measure '{measure_id}' called sys.exit({error.code})") from error
         if len(estimates) != len(some):
             raise UserError(f"measure '{measure_id}' returned {len(estimates)} estimates for {len(some)} specs")
         spent = surface.cost - before

@@ -126,8 +126,19 @@ class Estimate:
 
     @classmethod
     def of(cls, value: Estimate | float) -> Estimate:
-        """Return an estimate for what a measure's ``evaluate`` gave: itself, or a plain number."""
-        return value if isinstance(value, Estimate) else cls(float(value))
+        """Return an estimate for what a measure's ``evaluate`` gave: itself, or a plain number.
+
+        Raises:
+            TypeError: for anything else; a text is no number, though it may read like one.
+        """
+        if isinstance(value, Estimate):
+            return value
+        try:
+            if isinstance(value, str | bytes):
+                raise TypeError
+            return cls(float(value))
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"evaluate must return an Estimate or a number, not {_kind(value)}") from None
 
     @classmethod
     def mean(cls, parts: Sequence[Estimate]) -> Estimate:
@@ -157,6 +168,11 @@ class Estimate:
         message = next((part.message for part in parts if part.status is status), "")
         cost = sum((part.cost for part in parts), Cost())
         return cls(value, stderr, status, message, tuple(values), extras, cost)
+
+
+def _kind(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
 
 
 def _nonfinite_mean(values: Sequence[float]) -> float:

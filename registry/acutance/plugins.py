@@ -27,6 +27,7 @@ OWN = "acutance"
 GROUP = "acutance"
 HEAVY = ("torch", "timm", "transformers", "numba", "pandas")
 
+Phase = Literal["import", "register", "hookspec", "collect", "spec"]
 Kind = Literal["measures", "pools", "datasets", "executors", "scalings"]
 KINDS: tuple[Kind, ...] = ("measures", "pools", "datasets", "executors", "scalings")
 
@@ -38,7 +39,7 @@ class PluginProblem:
     plugin: str
     dist: str
     version: str
-    phase: Literal["import", "register", "hookspec", "collect", "spec"]
+    phase: Phase
     error: str
     traceback: str = ""
 
@@ -48,7 +49,7 @@ class PluginProblem:
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """A plugin that was loaded, for ``doctor``."""
+    """A plugin that was loaded, for ``doctor``: how long it took in all and in each phase, what it imports at once."""
 
     plugin: str
     dist: str
@@ -56,6 +57,7 @@ class PluginInfo:
     module: str
     seconds: float
     heavy: tuple[str, ...] = ()
+    phases: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -188,18 +190,27 @@ def _load_one(catalog: Catalog, point: EntryPoint) -> None:
     dist = point.dist.name if point.dist else "?"
     version = point.dist.version if point.dist else "?"
     key = f"{dist}:{point.name}"
-    phase: Literal["import", "register", "hookspec", "collect", "spec"] = "import"
+    phase: Phase = "import"
+    phases: dict[str, float] = {}
+    since = time.perf_counter()
+
+    def enter(new: Phase) -> None:
+        nonlocal phase, since
+        now = time.perf_counter()
+        phases[phase] = phases.get(phase, 0.0) + now - since
+        phase, since = new, now
 
     def problem(error: BaseException) -> None:
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         catalog.problems.append(PluginProblem(point.name, dist, version, phase, text, tb.format_exc()))
 
-    before, start = {name for name in HEAVY if name in sys.modules}, time.perf_counter()
+    before = {name for name in HEAVY if name in sys.modules}
     try:
+        _refuse_older_core(point)
         plugin = point.load()
-        phase = "register"
+        enter("register")
         catalog.manager.register(plugin, name=key)
-        phase = "hookspec"
+        enter("hookspec")
         _refuse_unknown_hooks(catalog.manager, plugin)
     except (Exception, SystemExit) as error:
         problem(error)
@@ -207,18 +218,18 @@ def _load_one(catalog: Catalog, point: EntryPoint) -> None:
             catalog.manager.unregister(name=key)
         return
     for kind in KINDS:
-        phase = "collect"
+        enter("collect")
         others = [p for p in catalog.manager.get_plugins() if p is not plugin]
         try:
             found = catalog.manager.subset_hook_caller(f"register_{kind}", others)()
             for target in _flatten(found):
                 # One bad class must not hide its siblings.
-                phase = "collect"
+                enter("collect")
                 try:
                     item = _item(kind, target, dist, version)
-                    phase = "spec"
+                    enter("spec")
                     _refuse_bad_spec(item)
-                    phase = "collect"
+                    enter("collect")
                     catalog.add(item)
                 except (Exception, SystemExit) as error:
                     problem(error)
@@ -226,7 +237,25 @@ def _load_one(catalog: Catalog, point: EntryPoint) -> None:
             problem(error)
     heavy = tuple(name for name in HEAVY if name in sys.modules and name not in before)
     module = getattr(plugin, "__name__", point.value)
-    catalog.plugins.append(PluginInfo(point.name, dist, version, module, time.perf_counter() - start, heavy))
+    enter(phase)
+    catalog.plugins.append(PluginInfo(point.name, dist, version, module, sum(phases.values()), heavy, phases))
+
+
+def _refuse_older_core(point: EntryPoint) -> None:
+    """Refuse a plugin made for another acutance than this one: pip checks it only when something is installed."""
+    wanted = getattr(point.dist, "requires", None) or () if point.dist and point.dist.name != OWN else ()
+    if not any(line.startswith(OWN) for line in wanted):
+        return
+    from packaging.requirements import Requirement
+
+    from acutance import __version__
+
+    for need in map(Requirement, wanted):
+        applies = need.name == OWN and (need.marker is None or need.marker.evaluate({"extra": ""}))
+        if applies and not need.specifier.contains(__version__, prereleases=True):
+            raise ImportError(
+                f"it needs acutance{need.specifier}, this is {__version__}: pip install 'acutance{need.specifier}'"
+            )
 
 
 def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> None:

@@ -121,16 +121,26 @@ def scalar_fields(spec_type: type[Spec]) -> dict[str, FieldInfo]:
 def spec_faults(spec_type: type[Spec]) -> list[str]:
     """Return what is wrong with a plugin's spec class, one sentence a fault; empty when it is sound.
 
-    A default made by a factory could change between runs and so change the meaning of a key; a field
-    without a docstring cannot be explained to a user.
+    A default made by a factory could change between runs and so change the meaning of a key, a mutable one
+    during a run; a field without a docstring cannot be explained to a user.
     """
     faults = []
     for name, field in spec_type.model_fields.items():
         if field.default_factory is not None:
             faults.append(f"field '{name}' has a default_factory: give a plain default")
+        elif not field.is_required() and not _hashable(field.default):
+            faults.append(f"field '{name}' has a mutable default, {field.default!r}: use a tuple")
         if not field.description:
             faults.append(f"field '{name}' has no docstring under it")
     return faults
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def cell_key(

@@ -100,9 +100,13 @@ def _is_axis(spec_type: type[Spec], name: str, value: Any) -> bool:
     """Whether a value sweeps its field: a list for a scalar field, a list of lists for one that holds a list."""
     if not isinstance(value, list):
         return False
+    return not holds_list(spec_type, name) or (bool(value) and all(isinstance(entry, list) for entry in value))
+
+
+def holds_list(spec_type: type[Spec], name: str) -> bool:
+    """Whether a field's value is itself a list, so that only a list of lists sweeps it."""
     field = spec_type.model_fields.get(name)
-    holds_list = field is not None and get_origin(field.annotation) in (tuple, list)
-    return not holds_list or (bool(value) and all(isinstance(entry, list) for entry in value))
+    return field is not None and get_origin(field.annotation) in (tuple, list)
 
 
 def _layers(patterns: Any) -> Any:

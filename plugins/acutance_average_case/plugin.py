@@ -61,6 +61,7 @@ class AverageCase(Measure[AverageCaseSpec]):
         invariant_to={"rescaling"},
         symbol="S_avg",
         reference="Andriushchenko et al. 2023, Eq. 1",
+        bibtex=("andriushchenko2023modern", "kwon2021asam"),
     )
 
     def evaluate(self, surface: LossSurface, spec: AverageCaseSpec, rng: Streams) -> Estimate | float:

@@ -73,6 +73,7 @@ class WorstCase(Measure[WorstCaseSpec]):
         invariant_to={"rescaling"},
         symbol="S_max",
         reference="Andriushchenko et al. 2023, Eq. 1 and Algorithm 1; Croce & Hein 2020",
+        bibtex=("andriushchenko2023modern", "croce2020reliable", "kwon2021asam", "foret2021sharpness"),
     )
 
     def evaluate(self, surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Estimate | float:

@@ -217,6 +217,7 @@ class Traits:
         invariant_to: function-preserving changes of the weights that leave the value alone.
         symbol: how plots and tables write it.
         reference: where the definition stands.
+        bibtex: what to cite: keys of ``acutance.references``, or BibTeX entries.
     """
 
     level: Literal["batch", "dataset", "weights"] = "batch"
@@ -226,6 +227,7 @@ class Traits:
     invariant_to: frozenset[Invariance] | set[Invariance] = frozenset()
     symbol: str = ""
     reference: str = ""
+    bibtex: tuple[str, ...] | str = ()
 
 
 class SharpnessSpec(Spec):

@@ -118,6 +118,14 @@ class Catalog:
             hint += f" {len(self.problems)} plugin problem(s): {failed}; see 'acutance doctor'"
         raise UserError(f"unknown {noun} '{name}'", hint)
 
+    def names(self, item: Item) -> list[str]:
+        """Return what an item may be called: the short name, where that means this item, and the canonical id."""
+        try:
+            short = self.find(item.kind, item.name) is item
+        except UserError:
+            short = False
+        return [item.name, item.id] if short else [item.id]
+
     def get(self, kind: Kind, name: str) -> Any:
         """Return the class (or scaling function) of ``find``, importing a ``"module:Class"`` on the way."""
         return self.find(kind, name).target
@@ -297,6 +305,11 @@ def _refuse_bad_spec(item: Item) -> None:
         faults = spec_faults(spec)
         if faults:
             raise ValueError(f"{item.kind.removesuffix('s')} '{item.name}': " + "; ".join(faults))
+    cited = getattr(getattr(item.target, "traits", None), "bibtex", ())
+    if cited:
+        from acutance.references import entries
+
+        entries(cited)
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from acutance.config import StudyFile
-from acutance.errors import AcutanceWarning, UserError
+from acutance.errors import AcutanceWarning
 from acutance.plan import holds_list
 from acutance.plugins import Catalog, Item, Kind
 from acutance.surface_config import LOSSES
@@ -61,7 +61,7 @@ def _chain(
         spec = section(item, key, plugins)
         definitions |= {f"{key}.{name}": nested for name, nested in spec.pop("$defs", {}).items()}
         definitions[key] = spec
-        names = _names(item, plugins)
+        names = plugins.names(item)
         known += names
         branches.append({"if": _called("name", {"enum": names}), "then": {"$ref": f"#/$defs/{key}"}})
     about = {"enum": known, "description": f"Name of the {kind.removesuffix('s')}."}
@@ -71,15 +71,6 @@ def _chain(
 def _called(field: str, value: Schema) -> Schema:
     """Return a condition: an object with a field that fits. Without the type, anything but an object would fit."""
     return {"type": "object", "required": [field], "properties": {field: value}}
-
-
-def _names(item: Item, plugins: Catalog) -> list[str]:
-    """Return what an item may be called: the canonical id, and the short name where that means this item."""
-    try:
-        short = plugins.find(item.kind, item.name) is item
-    except UserError:
-        short = False
-    return [item.name, item.id] if short else [item.id]
 
 
 def _section(item: Item, key: str, plugins: Catalog) -> Schema:
@@ -101,7 +92,7 @@ def _swept_section(item: Item, key: str, plugins: Catalog) -> Schema:
     schema = _section(item, key, plugins)
     fields = schema.get("properties", {})
     if fields.get("scaling", {}).keys() & {"type", "enum", "const"} == {"type"}:
-        names = [name for scaling in plugins.items("scalings") for name in _names(scaling, plugins)]
+        names = [name for scaling in plugins.items("scalings") for name in plugins.names(scaling)]
         fields["scaling"] = _word_or_function(names, fields["scaling"])
     for name in fields.keys() - {"name"}:
         fields[name] = _sweep(fields[name], holds_list(item.target.Spec, name))
@@ -137,7 +128,7 @@ def _splits(item: Item, plugins: Catalog) -> Schema:
     """Return the condition that the surface's split is one of this dataset's, where this is the dataset."""
     split = {"enum": list(item.target.splits)}
     surface = {"properties": {"surface": {"properties": {"split": split}}}}
-    return {"if": _called("dataset", _called("name", {"enum": _names(item, plugins)})), "then": surface}
+    return {"if": _called("dataset", _called("name", {"enum": plugins.names(item)})), "then": surface}
 
 
 def _exact(schema: Any, definitions: Mapping[str, Schema]) -> Any:

@@ -20,15 +20,16 @@ class SamRise(Measure[SamRiseSpec]):
     """
 
     name = "sam_rise"
-    version = 1
     traits = Traits(
-        needs={"data", "gradient"}, invariant_to={"permutation", "translation"}, reference="Foret et al. 2021, Eq. 2"
+        needs={"data", "gradient"},
+        invariant_to={"permutation", "translation"},
+        reference="Foret et al. 2021, Eq. 2",
+        bibtex="foret2021sharpness",
     )
 
     def evaluate(self, surface, spec, rng):
         loss, g = surface.gradient()
-        length = g.norm()
-        return float(surface.loss(surface.w + spec.rho * g / length) - loss) if length > 0 else 0.0
+        return float(surface.loss(surface.w + spec.rho * g / g.norm()) - loss) if g.any() else 0.0
 
     def passes(self, spec):
         return Cost(forwards=2, backwards=1)

@@ -140,8 +140,7 @@ class Store:
         with self.transaction():
             row = self._connection.execute("SELECT host, pid, heartbeat FROM driver").fetchone()
             if row and (row[0], row[1]) != (host, pid):
-                alive = _alive(row[1]) if row[0] == host else time.time() - row[2] < STALE
-                if alive:
+                if is_writing(*row):
                     raise UserError(
                         f"{self.path}: another run is writing to it (process {row[1]} on {row[0]})",
                         "wait for it to end, or choose another --out",
@@ -272,6 +271,11 @@ def _estimate(columns: Sequence[Any]) -> Estimate:
     value, stderr, status, message, extras = columns
     value = math.nan if value is None else float(value)
     return Estimate(value, stderr, Status(status), message, (), json.loads(extras))
+
+
+def is_writing(host: str, pid: int, heartbeat: float) -> bool:
+    """Whether the driver that claimed a store is alive: by its process here, by its heartbeat on another host."""
+    return _alive(pid) if host == socket.gethostname() else time.time() - heartbeat < STALE
 
 
 def _alive(pid: int) -> bool:

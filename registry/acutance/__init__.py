@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from acutance.dataset import Dataset, Split
     from acutance.errors import AcutanceWarning, Unsupported, UserError
     from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Status, Traits
+    from acutance.notebook import study
     from acutance.numerics.draws import Streams
     from acutance.plugins import catalog
     from acutance.pool import ModelEntry, ModelPool
@@ -48,6 +49,7 @@ _HOME = {
     "catalog": "plugins",
     "kendall_tau": "analysis.kendall",
     "run": "api",
+    "study": "notebook",
 }
 
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
     "kendall_tau",
     "measure",
     "run",
+    "study",
 ]
 
 

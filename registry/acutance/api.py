@@ -112,8 +112,8 @@ def run(
     Args:
         config: name of a preset, path of a YAML file, or a mapping.
         out: run directory; ``runs/<name>`` by default.
-        options: ``overrides`` (``{"surface.m": 64}``), ``device``, ``executor``, ``rerun``, ``limit``, ``report`` and
-            ``reporter``, as of ``acutance.harness.run_study``.
+        options: ``overrides`` (``{"surface.m": 64}``), ``device``, ``executor``, ``rerun``, ``limit``, ``attributes``,
+            ``report`` and ``reporter``, as of ``acutance.harness.run_study``.
 
     Returns:
         The run, with its tables as DataFrames.

@@ -228,9 +228,11 @@ class _Reader:
             self._wrong(
                 "surface.split", f"unknown split '{file.surface.split}'", did_you_mean(file.surface.split, splits)
             )
-        targets = self._targets({f"targets.{i}": name for i, name in enumerate(file.targets)}, splits, dataset)
-        admit = self._targets({f"admit.{name}": name for name in file.admit}, splits, dataset)
+        names = {f"targets.{i}": name for i, name in enumerate(file.targets)}
+        found = [self._target(path, name, splits, pools) if dataset else None for path, name in names.items()]
+        limits = [self._target(f"admit.{name}", name, splits, pools) if dataset else None for name in file.admit]
         self._refuse()
+        targets, admit = [t for t in found if t], [t for t in limits if t]
         assert dataset and executor and all(pools)
         resolved = file.model_dump(mode="json") | {
             "pools": [{"name": p.item.id, **p.spec.full()} for p in pools if p],
@@ -282,14 +284,17 @@ class _Reader:
             self.mistakes += describe(error, item.target.Spec, path)
             return None
 
-    def _targets(self, names: Mapping[str, str], splits: tuple[str, ...], dataset: Chosen | None) -> list[Target]:
-        found = []
-        for path, name in names.items() if dataset else ():
+    def _target(self, path: str, name: str, splits: tuple[str, ...], pools: Sequence[Chosen | None]) -> Target | None:
+        try:
             try:
-                found.append(parse_target(name, splits))
-            except UserError as error:
-                self._wrong(path, error.message, error.hint)
-        return found
+                return parse_target(name, splits)
+            except UserError:
+                # Only a name that cannot be measured makes it worth asking the pools what they bring themselves.
+                given = {g: None for p in pools if p for e in p.item.target().entries(p.spec) for g in e.targets}
+                return parse_target(name, splits, given)
+        except UserError as error:
+            self._wrong(path, error.message, error.hint)
+            return None
 
     def _check_requires(self, requires: Mapping[str, str]) -> None:
         from importlib.metadata import PackageNotFoundError, version

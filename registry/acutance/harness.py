@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from acutance.attributes import Attributes, join, require
 from acutance.config import Chosen, Study
 from acutance.environment import environment
 from acutance.errors import UserError
@@ -65,6 +66,7 @@ def run_study(
     limit: int | None = None,
     reporter: Reporter | None = None,
     report: bool = True,
+    attributes: Attributes | None = None,
 ) -> Run:
     """Run or resume a study and write its folder.
 
@@ -77,6 +79,7 @@ def run_study(
         limit: at most this many models of each pool.
         reporter: told of progress.
         report: whether to draw figures and write the page.
+        attributes: more attributes of the models, as ``acutance.attributes.join`` takes them.
 
     Raises:
         UserError: for what a user can mend.
@@ -94,7 +97,7 @@ def run_study(
         chosen = study.executor
     store = Store(directory / "acutance.db")
     try:
-        driver = Driver(study, store, chosen, device, rerun, limit, reporter or Silent())
+        driver = Driver(study, store, chosen, device, rerun, limit, reporter or Silent(), attributes)
         return driver.run(directory, report)
     finally:
         store.close()
@@ -112,11 +115,14 @@ class Driver:
         rerun: Rerun,
         limit: int | None,
         reporter: Reporter,
+        attributes: Attributes | None = None,
     ) -> None:
         self.study, self.store, self.rerun, self.reporter = study, store, rerun, reporter
         self.plugins = catalog()
         self.executor_choice = executor
         self.members = members(study, limit)
+        self.notes = join(self.members, attributes) if attributes is not None else []
+        require(study, self.members)
         self.device = device
         self.done: dict[str, tuple[str, dict[str, Any], Estimate]] = store.cells()
         self.parts: dict[str, Estimate] = store.parts()
@@ -135,7 +141,7 @@ class Driver:
         self.run_id = self.store.start_run(study.resolved, env)
         (directory / "config.yaml").write_text(yaml.safe_dump(study.resolved, sort_keys=False))
         (directory / "environment.json").write_text(json.dumps(env, indent=2) + "\n")
-        for note in (*study.warnings, *self.store.notes):
+        for note in (*study.warnings, *self.store.notes, *self.notes):
             self.reporter.say(f"note: {note}")
         hooks = self.plugins.manager.hook
         hooks.on_run_start(config=study.resolved, directory=str(directory))
@@ -207,6 +213,7 @@ class Driver:
             known = self.known_models.get((member.pool.item.id, member.entry.id))
             if known and member.source and known[1] == self._source(member):
                 member.key, member.parameters = known[0], known[2]
+                self._remember(member)
         strangers = [member for member in self.members if member.key is None and not member.broken]
         if strangers and self.done:
             self._work(executor, [(member, []) for member in strangers], [], "recognising models", lambda _: 1.0)
@@ -327,10 +334,15 @@ class Driver:
         member.key, member.parameters = outcome["key"], outcome["parameters"]
         for note in outcome["notes"]:
             self.reporter.say(f"{member.label}: {note}")
-        description = member.entry.model_dump(mode="json")
+        self._remember(member)
+
+    def _remember(self, member: Member) -> None:
+        """Store a model's key and its description as it is now."""
+        assert member.key is not None
         self.store.put_model(
-            member.pool.item.id, member.entry.id, outcome["key"], self._source(member), description, member.parameters
-        )
+            member.pool.item.id, member.entry.id, member.key, self._source(member), member.description,
+            member.parameters,
+        )  # fmt: skip
 
     def _take(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> int:
         """Store one batch of one family, with the cells it completes, in one transaction; return their number."""

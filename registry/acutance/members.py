@@ -12,7 +12,7 @@ from acutance.errors import UserError
 from acutance.measure import Cost
 from acutance.plan import PlannedMeasure
 from acutance.plugins import Catalog
-from acutance.pool import ModelEntry
+from acutance.pool import Attribute, ModelEntry
 from acutance.spec import cell_key
 from acutance.store import CellRow
 from acutance.surface_config import Scope
@@ -32,6 +32,7 @@ class Member:
         key: its identity, known once it has been loaded.
         reason: why it is not compared; empty for an admitted model.
         broken: whether it could not be loaded or made.
+        joined: attributes from outside the pool, which its entry does not have.
     """
 
     label: str
@@ -41,6 +42,17 @@ class Member:
     reason: str = ""
     broken: bool = False
     parameters: int = 0
+    joined: dict[str, Attribute] = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> dict[str, Attribute]:
+        """The pool's attributes and the joined ones; the pool itself never sees the latter."""
+        return self.entry.attributes | self.joined
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The entry as JSON values, with all attributes."""
+        return self.entry.model_dump(mode="json") | {"attributes": self.attributes}
 
     @property
     def source(self) -> str:

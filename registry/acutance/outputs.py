@@ -27,9 +27,8 @@ TABLES = ("models", "results", "correlations")
 
 def target_value(driver: Driver, member: Member, target: Target, cells: Sequence[PlannedCell]) -> float | None:
     """Return the value of a target for one model, or None when a cell it needs has none."""
-    if target.attribute:
-        value = member.entry.attributes.get(target.attribute)
-        return float(value) if isinstance(value, int | float) else None
+    if not target.terms:
+        return target.known(member.attributes, member.entry.targets)
     if member.key is None:
         return None
     total = 0.0
@@ -57,7 +56,7 @@ def models_table(driver: Driver, cells: Sequence[PlannedCell]) -> pd.DataFrame:
             "parameters": member.parameters,
             "key": member.key or "",
         }
-        row |= {f"attr.{name}": value for name, value in member.entry.attributes.items()}
+        row |= {f"attr.{name}": value for name, value in member.attributes.items()}
         row |= {f"target.{n}": target_value(driver, member, t, cells) for n, t in names.items() if not t.attribute}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -80,7 +79,7 @@ def results_table(driver: Driver, targets: Sequence[PlannedCell], cells: Sequenc
                 continue
             estimate, planned = found[2], cell.planned
             row: dict[str, Any] = {"model": member.label, "pool": member.pool.item.name}
-            row |= {f"attr.{name}": value for name, value in member.entry.attributes.items()}
+            row |= {f"attr.{name}": value for name, value in member.attributes.items()}
             row |= {"measure": short_name(driver.plugins, planned.item.id), "split": cell.split}
             row |= {f"spec.{name}": _cell_text(value) for name, value in planned.spec.full().items()}
             row |= {

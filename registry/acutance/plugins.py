@@ -12,7 +12,9 @@ import sys
 import time
 import traceback as tb
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -312,7 +314,31 @@ def _refuse_bad_spec(item: Item) -> None:
         entries(cited)
 
 
-@lru_cache(maxsize=1)
 def catalog() -> Catalog:
-    """Return the catalog of this process, loaded once."""
+    """Return the catalog of this process, loaded once; inside ``extended``, the extended one."""
+    return _extended.get() or _installed()
+
+
+@lru_cache(maxsize=1)
+def _installed() -> Catalog:
     return load()
+
+
+_extended: ContextVar[Catalog | None] = ContextVar("acutance_catalog", default=None)
+
+
+@contextmanager
+def extended(items: Iterable[Item]) -> Iterator[Catalog]:
+    """Let ``catalog()`` find these too, in this thread and inside this block: models held in memory, say.
+
+    An item takes the place of one with its id.
+    """
+    present = catalog()
+    known: dict[Kind, dict[str, Item]] = {kind: dict(present._items[kind]) for kind in KINDS}
+    for item in items:
+        known[item.kind][item.id] = item
+    token = _extended.set(replace(present, _items=known))
+    try:
+        yield catalog()
+    finally:
+        _extended.reset(token)

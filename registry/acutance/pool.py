@@ -26,6 +26,8 @@ class ModelEntry(BaseModel):
     """Unique in the pool; shown in tables and plots."""
     attributes: dict[str, Attribute] = {}
     """Hyperparameters and anything else to colour, group or correlate by."""
+    targets: dict[str, float] = {}
+    """Targets whose values are known beforehand (published, say), by name."""
     architecture: str
     """Models are compared only where this agrees; it enters the model's key."""
     train_set: str = ""

@@ -76,6 +76,11 @@ def _point_sets(dataset: str, surface: str, seed: int) -> PointSets:
     return PointSets(item.target(spec), SurfaceConfig.model_validate_json(surface), seed)
 
 
+def close_data() -> None:
+    """Let go of the data that stay open between jobs."""
+    _point_sets.cache_clear()
+
+
 @dataclass
 class _Cell:
     """One cell of a job."""

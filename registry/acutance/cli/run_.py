@@ -24,6 +24,7 @@ from acutance.config import load_config
     help="What to compute again.",
 )
 @click.option("--limit", type=click.IntRange(1), help="At most this many models of each pool.")
+@click.option("--attributes", type=click.Path(path_type=Path), help="CSV of more attributes; column model or id.")
 @click.option("--no-report", is_flag=True, help="Write tables only.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
@@ -34,6 +35,7 @@ def command(
     executor: str | None,
     rerun: str,
     limit: int | None,
+    attributes: Path | None,
     no_report: bool,
     quiet: bool,
 ) -> int:
@@ -45,7 +47,9 @@ def command(
     from acutance.progress import Bars, Lines, Silent
 
     console, start = wide_console(), time.monotonic()
-    options = dict(device=device, executor=executor, rerun=rerun, limit=limit, report=not no_report)
+    options = dict(
+        device=device, executor=executor, rerun=rerun, limit=limit, report=not no_report, attributes=attributes
+    )
     if quiet:
         run = run_study(study, out, reporter=Silent(), **options)  # type: ignore[arg-type]
     elif console.is_terminal:

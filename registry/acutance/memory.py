@@ -1,0 +1,81 @@
+"""Models and data held in memory, as a pool and a dataset like any other, for one study of one process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from acutance.dataset import Dataset, Split
+from acutance.errors import UserError
+from acutance.plugins import Item
+from acutance.pool import ModelEntry, ModelPool
+from acutance.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DIST = "acutance.study"  # stands where a distribution's name stands; no distribution can be called that
+
+
+class HeldSpec(Spec):
+    """Settings of what is held in memory."""
+
+    digest: str
+    """Digest of what is held, so that the record of a run tells it apart."""
+
+
+def pool_item(models: Mapping[str, nn.Module], targets: Mapping[str, Mapping[str, float]]) -> Item:
+    """Return a pool of these models, each with its given targets, {target: {model: value}}."""
+
+    class Held(ModelPool[HeldSpec]):
+        """Models held in memory by ``acutance.study``."""
+
+        name = "models"
+
+        def entries(self, spec: HeldSpec) -> Sequence[ModelEntry]:
+            return [
+                ModelEntry(
+                    id=name,
+                    architecture=architecture(model),
+                    targets={target: values[name] for target, values in targets.items()},
+                )
+                for name, model in models.items()
+            ]
+
+        def load(self, entry: ModelEntry, spec: HeldSpec) -> nn.Module:
+            return models[entry.id]
+
+    return Item("pools", Held.name, DIST, "", Held)
+
+
+def dataset_item(held: Mapping[str, Split]) -> Item:
+    """Return a dataset of these splits."""
+
+    class Data(Dataset[HeldSpec]):
+        """Points held in memory by ``acutance.study``."""
+
+        name = "data"
+        splits = tuple(held)
+
+        def open(self, split: str) -> Split:
+            if split not in held:
+                raise UserError(f"there is no split '{split}'", "the study was given: " + ", ".join(held))
+            return held[split]
+
+    return Item("datasets", Data.name, DIST, "", Data)
+
+
+def architecture(model: nn.Module) -> str:
+    """Return the model's class with a digest of its structure: modules, their settings, shapes of all tensors.
+
+    Layers that do nothing in evaluation mode enter by their place alone: networks that differ in the rate of
+    their dropout have one architecture.
+    """
+    hasher = hashlib.sha256()
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        hasher.update(f"{name}|{kind}|{'' if kind.startswith('Drop') else module.extra_repr()}\n".encode())
+    for name, tensor in model.state_dict().items():
+        hasher.update(f"{name}|{tuple(getattr(tensor, 'shape', ()))}\n".encode())
+    return f"{type(model).__name__}-{hasher.hexdigest()[:8]}"

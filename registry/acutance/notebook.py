@@ -1,0 +1,310 @@
+"""``acutance.study``: a study of models and data that are in memory already."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acutance.attributes import Attributes, read
+from acutance.config import Study, load_config
+from acutance.dataset import Split
+from acutance.errors import UserError, did_you_mean
+from acutance.plugins import extended
+from acutance.spec import digest
+from acutance.targets import parse_target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from acutance.harness import Rerun, Run
+    from acutance.progress import Reporter
+
+POINTS, M = 1024, 128  # as in a study file, where there are so many
+
+
+def study(
+    models: Mapping[str, nn.Module] | Sequence[nn.Module],
+    data: Any,
+    targets: Mapping[str, Any] | Sequence[str] = ("test_error",),
+    measures: Sequence[Mapping[str, Any] | str] = (),
+    *,
+    test: Any = None,
+    splits: Mapping[str, Any] | None = None,
+    attributes: Attributes | None = None,
+    groups: Sequence[str] = (),
+    within: Sequence[str] = ("architecture",),
+    surface: Mapping[str, Any] | None = None,
+    admit: Mapping[str, Mapping[str, float]] | None = None,
+    seed: int = 0,
+    title: str = "study",
+    out: str | Path | None = None,
+    device: str | None = None,
+    executor: str = "serial",
+    rerun: Rerun = "missing",
+    figures: Mapping[str, Any] | None = None,
+    report: bool = True,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Measure models that are in memory, and correlate the measures with targets: ``acutance.run`` for a notebook.
+
+    The same driver, store and report: a model is known by its tensors, so calling this again computes only what is
+    new. The models are bitwise untouched; they may lie on any device.
+
+    Args:
+        models: ``{name: module}``, or a list, whose models are called model0, model1 ...
+        data: the training points: (inputs, targets), or an iterable of such batches, in a fixed order.
+        targets: what the measures shall predict: ``{name: values}`` with one number a model in their order, or
+            ``{model: number}``; or None for a target to be measured, as ``test_error`` on the split ``test``. A list
+            of names means: all are measured, or are attributes (``attr:learning_rate``). A name that is given *and*
+            can be measured is both: the given numbers are then called ``given:NAME``.
+        measures: as in a study file: ``[{"name": "worst_case", "rho": [0.001, 0.002]}]``; a list for a setting is a
+            sweep. A measure without required settings may be its name alone.
+        test: the split ``test``, as ``data``.
+        splits: more splits, ``{"digits": (inputs, targets)}``, on which targets such as ``digits.error`` are measured.
+        attributes: ``{model: {name: value}}``, a table with a column or index of models, or a CSV file.
+        groups: attributes whose combinations form subgroups.
+        within: models are compared only where these agree. The architecture is the class with its structure: modules,
+            their settings and shapes. ``[]`` compares all.
+        surface: settings of the surface section: ``points``, ``m``, ``loss``, ``dtype`` ... By default 1024 points in
+            batches of 128, or as many as there are.
+        admit: bounds on targets, ``{"train_error": {"max": 0.01}}``.
+        seed: study seed.
+        title: headline of the report.
+        out: run directory, ``runs/<title>`` by default.
+        device: where models are evaluated; the GPU when there is one.
+        executor: ``serial``: other processes cannot see these models.
+        rerun: ``missing``, ``failed`` or ``all``.
+        figures: ``colour``, ``marker`` and ``size`` attributes.
+        report: whether to draw figures and write the page.
+        reporter: told of progress.
+
+    Returns:
+        The run, with its tables as DataFrames.
+
+    Raises:
+        UserError: for whatever does not fit together, in one sentence.
+    """
+    from acutance.fingerprint import digest_points
+    from acutance.harness import run_study
+    from acutance.memory import dataset_item, pool_item
+    from acutance.worker import close_data
+
+    if executor != "serial":
+        raise UserError(
+            f"executor '{executor}': models in memory cannot be sent to other processes",
+            "leave executor out, or write a pool plugin and use acutance.run",
+        )
+    named = _models(models)
+    held = _splits(data, test, splits)
+    wanted, given = _targets(targets, list(named), tuple(held))
+    if attributes is not None:
+        _refuse_strangers(attributes, list(named))
+    pool, dataset = pool_item(named, given), dataset_item(held)
+    points = digest([[name, digest_points(s.inputs, s.targets)] for name, s in held.items()])
+    file = {
+        "format": 1,
+        "title": title,
+        "seed": seed,
+        "pools": [{"name": pool.id, "digest": digest([[name, given[t][name]] for t in given for name in named])}],
+        "dataset": {"name": dataset.id, "digest": points},
+        "surface": _surface(held["train"], surface or {}),
+        "admit": {name: dict(bound) for name, bound in (admit or {}).items()},
+        "targets": wanted,
+        "groups": _names(groups, "groups"),
+        "within": _names(within, "within"),
+        "measures": _measures(measures),
+        "figures": dict(figures or {}),
+    }
+    directory = (
+        Path(out) if out is not None else Path("runs") / (re.sub(r"[^\w.-]+", "-", title).strip("-.") or "study")
+    )
+    with extended([pool, dataset]):
+        try:
+            return run_study(
+                _validated(file), directory, device=device, rerun=rerun, reporter=reporter, report=report,
+                attributes=attributes,
+            )  # fmt: skip
+        finally:
+            close_data()
+
+
+def _validated(file: dict[str, Any]) -> Study:
+    """Validate; the sections of the file have the names of the arguments."""
+    try:
+        return load_config(file)
+    except UserError as error:
+        raise UserError(error.message.replace("config: ", ""), error.hint) from None
+
+
+def _models(models: Any) -> dict[str, nn.Module]:
+    """Return models by name.
+
+    Raises:
+        UserError: for no models, something else than modules, or one object twice (a loop that trained it on).
+    """
+    from torch import nn
+
+    if isinstance(models, nn.Module) or not isinstance(models, Mapping | Sequence):
+        raise UserError(f"models: got {type(models).__name__}", "give {name: module} or a list of modules")
+    named = dict(models) if isinstance(models, Mapping) else {f"model{i}": model for i, model in enumerate(models)}
+    if not named:
+        raise UserError("models: there are none")
+    seen: dict[int, str] = {}
+    texts: dict[str, nn.Module] = {}
+    for name, model in named.items():
+        if not isinstance(model, nn.Module):
+            raise UserError(f"models: '{name}' is {type(model).__name__}, not a torch.nn.Module")
+        if id(model) in seen:
+            raise UserError(
+                f"models: '{seen[id(model)]}' and '{name}' are one and the same object",
+                "keep a copy.deepcopy of each model when it has been trained",
+            )
+        if str(name) in texts:
+            raise UserError(f"models: two models are called '{name}'", "give every model its own name")
+        seen[id(model)] = str(name)
+        texts[str(name)] = model
+    return texts
+
+
+def _splits(data: Any, test: Any, others: Mapping[str, Any] | None) -> dict[str, Split]:
+    found = {"train": _split("data", data)}
+    if test is not None:
+        found["test"] = _split("test", test)
+    for name, points in (others or {}).items():
+        if name in found:
+            argument = "data" if name == "train" else name
+            raise UserError(f"splits: '{name}' is given twice", f"the split '{name}' is the argument '{argument}'")
+        if not re.fullmatch(r"\w+", str(name)):
+            raise UserError(f"splits: '{name}' is not a plain name", "use letters, digits and underscores")
+        found[str(name)] = _split(f"splits.{name}", points)
+    return found
+
+
+def _split(where: str, data: Any) -> Split:
+    """Return points as a split: a pair, an iterable of pairs, or a split already."""
+    from torch import Tensor
+
+    from acutance.batch import length_of
+    from acutance.points import concatenate
+
+    if isinstance(data, Split):
+        return data
+    hint = "give (inputs, targets) as tensors, or an iterable of such batches, e.g. a DataLoader"
+    if isinstance(data, str | Mapping) or not isinstance(data, Iterable):
+        raise UserError(f"{where}: got {type(data).__name__}", hint)
+    single = isinstance(data, tuple | list) and len(data) == 2 and not isinstance(data[0], tuple | list)
+    pairs = [tuple(map(_tensor, data))] if single else [_pair(batch, where, hint) for batch in data]
+    if not pairs:
+        raise UserError(f"{where}: there are no batches", hint)
+    for _, labels in pairs:
+        if not isinstance(labels, Tensor) or labels.dim() == 0:
+            raise UserError(f"{where}: the targets are {type(labels).__name__}, not a tensor of one a point", hint)
+    inputs, labels = concatenate(pairs)
+    if length_of(inputs) not in (None, len(labels)):
+        raise UserError(f"{where}: there are {length_of(inputs)} inputs but {len(labels)} targets")
+    return Split(inputs, labels)
+
+
+def _pair(batch: Any, where: str, hint: str) -> tuple[Any, Any]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise UserError(f"{where}: a batch is {type(batch).__name__}, not a pair (inputs, targets)", hint)
+    return _tensor(batch[0]), _tensor(batch[1])
+
+
+def _tensor(value: Any) -> Any:
+    """Return arrays as tensors; tensors and containers of them as they are."""
+    import numpy as np
+    import torch
+
+    return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+
+
+def _targets(
+    targets: Mapping[str, Any] | Sequence[str], models: list[str], splits: tuple[str, ...]
+) -> tuple[list[str], dict[str, dict[str, float]]]:
+    """Return the names of all targets as in a study file, and the given values, {target: {model: value}}."""
+    table = targets if isinstance(targets, Mapping) else dict.fromkeys(_names(targets, "targets"))
+    given = {str(name): _values(str(name), v, models) for name, v in table.items() if v is not None}
+    wanted: list[str] = []
+    for name in map(str, table):
+        if name in given and ":" in name:
+            raise UserError(f"targets: '{name}' cannot be given a value", "choose a name without a colon")
+        try:
+            measured = parse_target(name, splits, given).terms
+        except UserError as error:
+            hint = f"give targets={{'{name}': [one number a model]}}, or its split with test=... or splits=..."
+            raise UserError(f"targets: {error.message}: it is neither given nor can it be measured", hint) from None
+        wanted += [name, f"given:{name}"] if measured and name in given else [name]
+    return wanted, given
+
+
+def _values(name: str, values: Any, models: list[str]) -> dict[str, float]:
+    """Return {model: number}, all finite.
+
+    Raises:
+        UserError: for another number of values than models, a model without one, or something that is no number.
+    """
+    # A pandas series is labelled by models, unless it merely counts.
+    labelled = isinstance(values, Mapping) or (hasattr(values, "items") and set(map(str, values.index)) >= set(models))
+    if labelled:
+        table = {str(model): value for model, value in values.items()}
+        without = [model for model in models if model not in table]
+        if without:
+            raise UserError(f"targets.{name}: model '{without[0]}' has no value", "give every model one")
+        strangers = [model for model in table if model not in models]
+        if strangers:
+            raise UserError(f"targets.{name}: there is no model '{strangers[0]}'", did_you_mean(strangers[0], models))
+        numbers = [table[model] for model in models]
+    else:
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise UserError(f"targets.{name}: got {values!r}", "give one number a model, or {model: number}")
+        numbers = list(values)
+        if len(numbers) != len(models):
+            raise UserError(
+                f"targets.{name}: there are {len(numbers)} values for {len(models)} models", "give one number a model"
+            )
+    found = {}
+    for model, value in zip(models, numbers, strict=True):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise UserError(f"targets.{name}: the value of model '{model}' is {value!r}, not a number") from None
+        if not math.isfinite(number):
+            raise UserError(
+                f"targets.{name}: the value of model '{model}' is {number}", "leave that model out, or mend its value"
+            )
+        found[model] = number
+    return found
+
+
+def _refuse_strangers(attributes: Attributes, models: list[str]) -> None:
+    """A model that is not in the study is a slip when both are written in one call."""
+    where, table = read(attributes)
+    strangers = [model for model in table if model not in models]
+    if strangers and not isinstance(attributes, str | Path):
+        raise UserError(f"{where}: there is no model '{strangers[0]}'", did_you_mean(strangers[0], models))
+
+
+def _surface(train: Split, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the surface section, with as many points as there are."""
+    points = given.get("points", min(POINTS, len(train)))
+    m = given.get("m", min(M, points) if isinstance(points, int) else M)
+    balanced = not train.targets.is_floating_point() and train.targets.dim() == 1
+    return {"points": points, "m": m, "select": "balanced" if balanced else "first", **given}
+
+
+def _measures(measures: Sequence[Mapping[str, Any] | str]) -> list[dict[str, Any]]:
+    if isinstance(measures, str | Mapping) or not measures:
+        raise UserError(
+            "measures: give a list of at least one", 'for example [{"name": "worst_case", "rho": [0.001, 0.002]}]'
+        )
+    return [{"name": m} if isinstance(m, str) else dict(m) for m in measures]
+
+
+def _names(names: Sequence[str], what: str) -> list[str]:
+    if isinstance(names, str):
+        raise UserError(f"{what}: got the text '{names}'", f'write a list: ["{names}"]')
+    return list(names)

@@ -1,0 +1,22 @@
+"""What the pages of the documentation show in Python does what they say."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.mark.parametrize("page", ["notebook.md"])
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S)
+    scope = {}
+    for block in blocks:
+        exec(block, scope)
+    assert blocks and capsys.readouterr().out
+    first, last = scope["run"].directory, scope["run"]
+    assert str(first) == "runs/My-networks" and (first / "report.html").exists()
+    # The second call shares folder and models with the first: only its targets are new.
+    assert last.computed == 8 * 2 and last.failed == 0

@@ -1,11 +1,13 @@
 """The correlations table."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from acutance import UserError, kendall_tau
-from acutance.analysis.labels import definition_label, definition_name
+from acutance.analysis.labels import Namer, definition_label, definition_name
 from acutance.analysis.tables import correlations
 
 
@@ -119,3 +121,61 @@ def test_names_are_the_papers():
     plain = {"measure": "average_case", "spec.norm": "l2", "spec.scaling": "none", "spec.logit_norm": False}
     assert definition_name(plain) == "standard avg-case ℓ2"
     assert definition_name({"measure": "acme/x", "spec.p": 2.0, "spec.rho": np.nan}) == "acme/x (p=2.0)"
+
+
+WORST = {"measure": "worst_case", "spec.norm": "linf", "spec.scaling": "elementwise", "spec.logit_norm": False,
+         "spec.steps": 20, "spec.restarts": 1, "spec.mode": "paper", "spec.parameters": "all"}  # fmt: skip
+AVERAGE = {"measure": "average_case", "spec.norm": "l2", "spec.scaling": "none", "spec.draws": 100,
+           "spec.variance_reduction": "none"}  # fmt: skip
+
+
+def names(rows):
+    name = Namer(rows)
+    return [name(row) for row in rows]
+
+
+@pytest.mark.parametrize("through_csv", [False, True])
+def test_definitions_of_one_table_have_names_of_their_own(through_csv):
+    rows = [
+        {**WORST, "spec.rho": 0.1},
+        {**WORST, "spec.rho": 0.2},
+        {**WORST, "spec.rho": 0.1, "spec.steps": 50},
+        {**WORST, "spec.rho": 0.1, "spec.restarts": 4},
+        {**WORST, "spec.rho": 0.1, "spec.mode": "released"},
+        {**WORST, "spec.rho": 0.1, "spec.norm": "l2"},
+        {**AVERAGE, "spec.rho": 0.1},
+        {**AVERAGE, "spec.rho": 0.1, "spec.variance_reduction": "linear"},
+        {"measure": "hessian_trace", "spec.estimator": "hutchinson", "spec.draws": 8},
+        {"measure": "hessian_trace", "spec.estimator": "hutchinson", "spec.draws": 64},
+        {"measure": "acme/x", "spec.p": 2.0},
+    ]
+    if through_csv:
+        rows = pd.read_csv(io.StringIO(pd.DataFrame(rows).to_csv(index=False)), keep_default_na=False, na_values=[""])
+        rows = rows.to_dict("records")
+    assert names(rows) == [
+        "adaptive worst-case ℓ∞, steps = 20, restarts = 1",
+        "adaptive worst-case ℓ∞, steps = 20, restarts = 1",
+        "adaptive worst-case ℓ∞, steps = 50, restarts = 1",
+        "adaptive worst-case ℓ∞, steps = 20, restarts = 4",
+        "adaptive worst-case ℓ∞, released",
+        "adaptive worst-case ℓ2",
+        "standard avg-case ℓ2, variance_reduction = none",
+        "standard avg-case ℓ2, variance_reduction = linear",
+        "hessian_trace (estimator=hutchinson), draws = 8",
+        "hessian_trace (estimator=hutchinson), draws = 64",
+        "acme/x (p=2.0)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "field", ["steps", "restarts", "candidates", "start", "parameters", "norm_scale", "ladder", "mode"]
+)
+def test_any_field_tells_two_definitions_apart(field):
+    first, second = names([{**WORST, "spec.rho": 0.1}, {**WORST, "spec.rho": 0.1, f"spec.{field}": "else"}])
+    assert first != second
+
+
+def test_names_stay_short_where_nothing_else_differs():
+    rows = [{**WORST, "spec.rho": rho, "spec.logit_norm": norm} for rho in (0.1, 0.2) for norm in (True, False)]
+    assert names(rows) == [definition_name(row) for row in rows]
+    assert len({definition_label(row, Namer(rows)) for row in rows}) == 4

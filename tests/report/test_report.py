@@ -46,7 +46,8 @@ def make(n=10, seed=0, targets=("test_error", "attr:learning_rate"), change=None
     ]  # fmt: skip
     results = pd.DataFrame(rows)
     if change:
-        change(models, results)
+        changed = change(models, results)
+        results = results if changed is None else changed
     table = correlations(
         models, results, targets=list(targets), groups=["augment"], within=["architecture"], nonfinite="rank_max",
         resamples=99, permutations=99,
@@ -166,6 +167,22 @@ def test_a_missing_attribute_does_not_matter():
     made = make()
     bare = dataclasses.replace(made, figures={"colour": "nope", "marker": [], "size": "nope"})
     assert "All correlations" in render_page(bare)
+
+
+def test_definitions_that_differ_in_effort_are_told_apart():
+    def twice(models, results):
+        more = results.assign(**{"spec.steps": 50, "value": results["value"] * 2})
+        return pd.concat([results.assign(**{"spec.steps": 20}), more], ignore_index=True)
+
+    made = make(change=twice)
+    assert made.definitions == [
+        f"{scaling} worst-case ℓ∞, steps = {steps}" for steps in (20, 50) for scaling in ("standard", "adaptive")
+    ]
+    few, many = (made.values(f"adaptive worst-case ℓ∞, steps = {n}", 0.01)["value"] for n in (20, 50))
+    assert (many == 2 * few).all()
+    assert len({key.stem for key in figure_keys(made)}) == len(figure_keys(made))
+    page = render_page(made)
+    assert "adaptive worst-case ℓ∞, steps = 20" in page and "adaptive worst-case ℓ∞, steps = 50" in page
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no headless browser")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 MEASURES = {"average_case": "avg-case", "worst_case": "worst-case"}
@@ -48,10 +48,50 @@ def definition_name(row: Mapping[str, Any]) -> str:
     return name
 
 
-def definition_label(row: Mapping[str, Any]) -> str:
-    """Return the name of a definition with its radius."""
+def definition_label(row: Mapping[str, Any], name: Callable[[Mapping[str, Any]], str] = definition_name) -> str:
+    """Return the name of a definition with its radius; a ``Namer`` tells those of one table apart."""
     rho = spec_fields(row).get("rho")
-    return definition_name(row) + (f", ρ = {float(rho):g}" if rho is not None else "")
+    return name(row) + (f", ρ = {float(rho):g}" if rho is not None else "")
+
+
+class Namer:
+    """Names the definitions of a table so that no two of them share a name.
+
+    A name is ``definition_name``; definitions that share it (they differ in effort, say) get the fields in which
+    they differ behind it: ``adaptive worst-case ℓ∞, steps = 50``.
+
+    Args:
+        rows: rows of one table, or of several whose names must agree.
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        sharing: dict[str, set[tuple[tuple[str, str], ...]]] = {}
+        for row in rows:
+            sharing.setdefault(definition_name(row), set()).add(_settings(row))
+        self._telling = {name: _differing(group) for name, group in sharing.items()}
+
+    def __call__(self, row: Mapping[str, Any]) -> str:
+        """Return the name of the definition of a row, without its radius."""
+        short = definition_name(row)
+        telling = self._telling.get(short, ())
+        return ", ".join([short, *(f"{field} = {value}" for field, value in _settings(row) if field in telling)])
+
+
+def _settings(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the fields that tell definitions apart, without the radius, as texts that survive a CSV file."""
+    return tuple((field, _shown(value)) for field, value in spec_fields(row).items() if field != "rho")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool) or str(value) in ("True", "False"):
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, int | float) else str(value)
+
+
+def _differing(group: set[tuple[tuple[str, str], ...]]) -> set[str]:
+    """Return the fields that are not the same in all settings of a group; a missing field is a value too."""
+    first, *others = (set(settings) for settings in group)
+    return {field for field, _ in first.union(*others) - first.intersection(*others)}
 
 
 def spec_fields(row: Mapping[str, Any]) -> dict[str, Any]:

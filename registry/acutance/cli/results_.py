@@ -51,7 +51,7 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
     """Print tau with its interval: a row for each definition, a column for each target."""
     from rich.table import Table
 
-    from acutance.analysis.labels import definition_label
+    from acutance.analysis.labels import Namer, definition_label
     from acutance.errors import UserError, did_you_mean
 
     groups = list(dict.fromkeys(map(str, correlations["group"])))
@@ -59,6 +59,7 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
         raise UserError(f"--group: there is no group '{group}'", did_you_mean(group, groups))
     chosen = correlations[correlations["group"] == group]
     targets = list(dict.fromkeys(chosen["target"]))
+    name = Namer(correlations.to_dict("records"))
     intervals = console.width >= 52 + 24 * len(targets)
     for within, part in chosen.groupby("within", sort=False):
         n = int(part["n"].max())
@@ -67,7 +68,7 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
         table.add_column("definition", no_wrap=True)
         for target in targets:
             table.add_column(target, justify="right", no_wrap=True)
-        labels = part.apply(definition_label, axis=1)
+        labels = part.apply(definition_label, axis=1, name=name)
         for label in dict.fromkeys(labels):
             rows = part[labels == label].set_index("target")
             table.add_row(label, *(_cell(rows.loc[t], intervals) if t in rows.index else "" for t in targets))

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from acutance.analysis.labels import definition_name
+from acutance.analysis.labels import Namer
+
+TARGETS = ["error", "loss"]  # measures whose values are targets
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,16 @@ class ReportData:
         return list(dict.fromkeys(map(str, self.correlations["within"])))
 
     @cached_property
+    def _name(self) -> Namer:
+        """Names of definitions, without radius, that agree in all tables."""
+        measured = self.results[~self.results["measure"].isin(TARGETS)] if len(self.results) else self.results
+        return Namer([*measured.to_dict("records"), *self.correlations.to_dict("records")])
+
+    @cached_property
     def named(self) -> pd.DataFrame:
         """Correlations with the definition's name, without radius, as a column."""
         table = self.correlations.copy()
-        names = [definition_name(row) for row in table.to_dict("records")]
+        names = [self._name(row) for row in table.to_dict("records")]
         return table.assign(definition=pd.Series(names, index=table.index, dtype=object))
 
     @cached_property
@@ -59,8 +67,8 @@ class ReportData:
         """Results of the measures (not of targets), with the definition's name as a column."""
         table = self.results
         if len(table):
-            table = table[~table["measure"].isin(["error", "loss"])].copy()
-        names = [definition_name(row) for row in table.to_dict("records")]
+            table = table[~table["measure"].isin(TARGETS)].copy()
+        names = [self._name(row) for row in table.to_dict("records")]
         return table.assign(definition=pd.Series(names, index=table.index, dtype=object))
 
     @cached_property

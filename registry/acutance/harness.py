@@ -150,12 +150,12 @@ class Driver:
             with executor:
                 self._build(executor)
                 sets = self._open_points()
-                targets = target_cells(study, self.plugins, sets)
+                targets, cells = target_cells(study, self.plugins, sets), measure_cells(study, sets)
+                self.store.put_points(sets.record)
                 self._recognise(executor)
                 self._compute(executor, sets, self.members, targets, "targets")
                 self._admit(targets)
                 admitted = [member for member in self.members if not member.reason]
-                cells = measure_cells(study, sets)
                 self._compute(executor, sets, admitted, cells, "measures")
         except BaseException as error:
             self.store.end_run(self.run_id, "interrupted" if isinstance(error, KeyboardInterrupt) else "error")

@@ -19,6 +19,9 @@ from acutance.surface_config import Scope
 
 if TYPE_CHECKING:
     from acutance.pointsets import PointSets
+    from acutance.recorded import RecordedPoints
+
+    Points = PointSets | RecordedPoints
 
 
 @dataclass
@@ -138,7 +141,7 @@ def members(study: Study, limit: int | None = None) -> list[Member]:
     return found
 
 
-def target_cells(study: Study, plugins: Catalog, sets: PointSets) -> list[PlannedCell]:
+def target_cells(study: Study, plugins: Catalog, sets: Points) -> list[PlannedCell]:
     """Return the cells that targets and admission need, each once."""
     needed = {
         (measure, split)
@@ -154,7 +157,7 @@ def target_cells(study: Study, plugins: Catalog, sets: PointSets) -> list[Planne
     return cells
 
 
-def measure_cells(study: Study, sets: PointSets) -> list[PlannedCell]:
+def measure_cells(study: Study, sets: Points) -> list[PlannedCell]:
     """Return the cells of all planned measures on the study's points."""
     split = study.surface.split
     scopes: dict[str, Scope] = {"batch": "batch", "dataset": "points", "weights": "weights"}

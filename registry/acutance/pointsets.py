@@ -110,6 +110,11 @@ class PointSets:
             self._digests[(split, scope)] = found
         return found
 
+    @property
+    def record(self) -> dict[str, list[str]]:
+        """All digests asked for so far, by ``split/scope``: what the points were, without the points."""
+        return {f"{split}/{scope}": found for (split, scope), found in self._digests.items()}
+
     @staticmethod
     def joint(digests: list[str]) -> str:
         """Return the digest of several batches together."""

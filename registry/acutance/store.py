@@ -21,6 +21,7 @@ from acutance.errors import UserError
 from acutance.measure import Estimate, Status
 
 SCHEMA_VERSION = 1
+TABLES = ("run", "model", "cell", "part", "attempt")
 STALE = 120.0  # seconds without a heartbeat after which a driver on another host is taken for dead
 
 _SCHEMA = """
@@ -95,7 +96,7 @@ class Store:
         if not write and not path.exists():
             raise UserError(f"{path.parent}: holds no run", "run the study first, or check the folder's name")
         try:
-            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._connection = self._connect(write)
             self._open(write)
         except sqlite3.OperationalError as error:
             raise UserError(f"{path}: cannot be opened: {error}", "check the disk and the permissions") from None
@@ -107,9 +108,23 @@ class Store:
         if write:
             self._claim()
 
+    def _connect(self, write: bool) -> sqlite3.Connection:
+        if write:
+            return sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        # Even a reader makes files beside a store in WAL mode, unless it is told that nobody is writing.
+        how = "mode=ro" if self.written else "immutable=1"
+        return sqlite3.connect(f"{self.path.resolve().as_uri()}?{how}", uri=True, timeout=30, isolation_level=None)
+
+    @property
+    def written(self) -> bool:
+        """Whether somebody writes to the store, or died while writing."""
+        return any(self.path.with_name(self.path.name + end).exists() for end in ("-wal", "-journal"))
+
     def _open(self, write: bool) -> None:
         self._connection.execute("PRAGMA busy_timeout = 30000")
         found = self._connection.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchone()
+        if not found and not write and self.path.stat().st_size == 0:
+            raise UserError(f"{self.path.parent}: holds no run yet", "run the study first")
         if not found:
             if self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise sqlite3.DatabaseError("its tables are those of another program")
@@ -199,6 +214,41 @@ class Store:
         """Return {(pool, entry): (key, source, parameters)}."""
         rows = self._connection.execute("SELECT pool, entry, key, source, parameters FROM model")
         return {(pool, entry): (key, source, p) for pool, entry, key, source, p in rows}
+
+    def put_points(self, digests: Mapping[str, Sequence[str]]) -> None:
+        """Remember the digests of the points that the newest run is on, by ``split/scope``."""
+        self._connection.execute("REPLACE INTO meta VALUES ('points', ?)", (json.dumps(digests),))
+
+    def points(self) -> dict[str, list[str]]:
+        """Return the digests of the points of the newest run; empty for a store of an older version."""
+        row = self._connection.execute("SELECT value FROM meta WHERE name = 'points'").fetchone()
+        found: dict[str, list[str]] = json.loads(row[0]) if row else {}
+        return found
+
+    # -- whole tables -------------------------------------------------------------------------------
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the rows of all tables that hold results, as they stood at one moment."""
+        self._connection.execute("BEGIN")
+        try:
+            found = {}
+            for name in TABLES:
+                cursor = self._connection.execute(f"SELECT * FROM {name} ORDER BY rowid")
+                columns = [column[0] for column in cursor.description]
+                found[name] = [dict(zip(columns, row, strict=True)) for row in cursor]
+            return found
+        finally:
+            self._connection.execute("COMMIT")
+
+    def put_tables(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Write rows of ``tables`` into an empty store, in one transaction."""
+        with self.transaction():
+            for name, rows in tables.items():
+                for row in rows:
+                    marks = ", ".join("?" * len(row))
+                    self._connection.execute(
+                        f"INSERT INTO {name} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())
+                    )
 
     # -- values -------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ VERBS = {
     "measure": "One measure on one checkpoint, without a config file.",
     "results": "The tables of a run.",
     "report": "Write the HTML page of a run again.",
+    "merge": "Runs of one study, made apart, as one run.",
     "schema": "JSON schema of the study file, for completion in an editor.",
     "new": "Write a package with a measure, pool or dataset of your own.",
     "doctor": "Health of the installation and of its plugins.",

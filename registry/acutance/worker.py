@@ -175,7 +175,7 @@ def _one_batch(
     seed: int,
     preprocess: Any,
 ) -> Iterator[dict[str, Any]]:
-    surface = _surface(functional, sets, config, split, scope, batch, preprocess)
+    surface = build_surface(functional, sets, config, split, scope, batch, preprocess)
     families: dict[tuple[str, int], list[_Cell]] = {}
     for cell in cells:
         if batch in cell.batches:
@@ -199,7 +199,7 @@ def _one_batch(
         }
 
 
-def _surface(
+def build_surface(
     functional: FunctionalModel, sets: PointSets, config: SurfaceConfig, split: str, scope: Scope, batch: int,
     preprocess: Any,
 ) -> LossSurface:  # fmt: skip

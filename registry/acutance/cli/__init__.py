@@ -16,6 +16,7 @@ VERBS = {
     "list": "What is installed, and from which distribution.",
     "show": "One measure, pool, dataset ...: its doc, fields, formula, reference.",
     "check": "Validate a study; print its cells, passes and memory, without running.",
+    "calibrate": "Propose radii for the measures of a study.",
     "run": "Run or resume a study.",
     "measure": "One measure on one checkpoint, without a config file.",
     "results": "The tables of a run.",

@@ -79,16 +79,20 @@ def evaluate_family(
             estimates = [replace(e, cost=spent * (1 / len(some))) for e in estimates]
         return estimates
 
+    def told(estimates: Sequence[Estimate]) -> list[Estimate]:
+        pairs = zip(estimates, specs, strict=True)
+        return [replace(e, measure=measure_id, spec=spec.full()) for e, spec in pairs]
+
     try:
-        return attempt(specs)
+        return told(attempt(specs))
     except Unsupported as error:
         if len(specs) == 1:
-            return [Estimate.without_value(Status.UNSUPPORTED, str(error))]
+            return told([Estimate.without_value(Status.UNSUPPORTED, str(error))])
     except Exception as error:
         if not catch:
             raise
         if len(specs) == 1:
-            return [Estimate.without_value(Status.FAILED, reason(error))]
+            return told([Estimate.without_value(Status.FAILED, reason(error))])
     return [
         evaluate_family(measure_id, measure, surface, [spec], seed=seed, batch=batch, replicate=replicate, catch=catch)[
             0

@@ -30,7 +30,7 @@ Rerun = Literal["missing", "failed", "all"]
 RETRIES = 2  # how often a job goes to another worker after its worker died
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A finished run: its folder and its tables.
 
@@ -54,6 +54,21 @@ class Run:
     def report(self) -> Path:
         """The HTML page."""
         return self.directory / "report.html"
+
+    def __repr__(self) -> str:
+        from acutance.explain import run_line
+
+        return run_line(self)
+
+    def __rich__(self) -> Any:
+        from rich.text import Text
+
+        return Text(repr(self))
+
+    def _repr_html_(self) -> str:
+        from acutance.explain import run_html
+
+        return run_html(self)
 
 
 def run_study(

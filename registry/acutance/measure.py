@@ -99,6 +99,8 @@ class Estimate:
         per_batch: the values whose mean ``value`` is, one for each m-batch.
         extras: JSON values a reader may want: radius reached, clean loss, value at half the steps ...
         cost: passes in examples.
+        measure: id of the measure, where it is known; no part of what makes two estimates equal.
+        spec: all settings of the measure, likewise.
     """
 
     value: float
@@ -108,6 +110,8 @@ class Estimate:
     per_batch: tuple[float, ...] = ()
     extras: Mapping[str, Any] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
+    measure: str = field(default="", compare=False, repr=False)
+    spec: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.status is Status.OK and not math.isfinite(self.value):
@@ -118,6 +122,27 @@ class Estimate:
 
     def __float__(self) -> float:
         return self.value
+
+    def __str__(self) -> str:
+        from acutance.explain import estimate_line
+
+        return estimate_line(self)
+
+    def __rich__(self) -> Any:
+        from rich.text import Text
+
+        return Text(str(self))
+
+    def _repr_html_(self) -> str:
+        from acutance.explain import estimate_html
+
+        return estimate_html(self)
+
+    def explain(self) -> str:
+        """Return what the value says in words: meaning, uncertainty, convergence, losses, advice, cost."""
+        from acutance.explain import explain
+
+        return explain(self)
 
     @classmethod
     def without_value(cls, status: Status, message: str) -> Estimate:
@@ -167,7 +192,8 @@ class Estimate:
         status = Status.worst([part.status for part in parts])
         message = next((part.message for part in parts if part.status is status), "")
         cost = sum((part.cost for part in parts), Cost())
-        return cls(value, stderr, status, message, tuple(values), extras, cost)
+        first = parts[0]
+        return cls(value, stderr, status, message, tuple(values), extras, cost, first.measure, first.spec)
 
 
 def _kind(value: object) -> str:

@@ -108,6 +108,12 @@ class LossSurface:
             self._views[key] = view
         return self._views[key]
 
+    def __repr__(self) -> str:
+        from acutance.explain import surface_line
+
+        found = self._memo.get("clean")
+        return surface_line(self, self._core.head.loss, found and found.loss)
+
     # -- what it is ---------------------------------------------------------------------------------
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from html import escape
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,6 +42,22 @@ class KendallResult:
     ties: int
     variant: Variant = "a"
     note: str = ""
+
+    @property
+    def line(self) -> str:
+        """Tau, interval, p and number of models in one line."""
+        interval = f" [{self.low:+.3f}, {self.high:+.3f}]" if math.isfinite(self.low) else ""
+        tau = f"{self.tau:+.3f}" if math.isfinite(self.tau) else "not defined"
+        note = f" ({self.note})" if self.note else ""
+        return f"tau-{self.variant} = {tau}{interval}, p = {self.p:.4g}, n = {self.n}{note}"
+
+    def __rich__(self) -> Any:
+        from rich.text import Text
+
+        return Text(self.line)
+
+    def _repr_html_(self) -> str:
+        return f"<strong>{escape(self.line)}</strong>"
 
 
 def kendall_tau(

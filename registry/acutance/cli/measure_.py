@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Names the noise.")
 @click.option("--device", help="cpu, cuda ...")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="The model's own by default.")
+@click.option("--explain", is_flag=True, help="Say in words what each value means and how far to trust it.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def command(
     model: str,
@@ -41,6 +42,7 @@ def command(
     seed: int,
     device: str | None,
     dtype: str | None,
+    explain: bool,
     json_: bool,
 ) -> int:
     """Evaluate measures on one checkpoint.
@@ -64,7 +66,9 @@ def command(
         load_state(net, read_state(weights), str(weights))
     found = _evaluate(net, (inputs, targets), measures, settings, m, seed, device, dtype, initial)
     if json_:
-        as_json({name: _row(e) for name, e in found.items()})
+        as_json({name: _row(e) | ({"explanation": e.explain()} if explain else {}) for name, e in found.items()})
+    elif explain:
+        click.echo("\n\n".join(e.explain() for e in found.values()))
     else:
         for name, e in found.items():
             error = f" ± {e.stderr:.2g}" if e.stderr is not None else ""

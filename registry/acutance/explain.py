@@ -1,0 +1,192 @@
+"""Results in words: one line for a prompt, a few for a reader, HTML for a notebook."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from acutance.errors import UserError
+from acutance.plugins import catalog
+
+if TYPE_CHECKING:
+    from acutance.harness import Run
+    from acutance.measure import Cost, Estimate
+    from acutance.surface import LossSurface
+
+CONVERGED, NEARLY = 0.99, 0.9  # share of the value that half of the steps had reached
+SHOWN = 10  # rows of a run's table
+
+
+# -- estimates ------------------------------------------------------------------------------------------------
+
+
+def estimate_line(e: Estimate) -> str:
+    """Return ``worst_case = 0.0123 ± 0.0004``, and how it ended when that was not well."""
+    value = f"{e.value:.6g}" if not math.isnan(e.value) else "no value"
+    error = f" ± {e.stderr:.2g}" if e.stderr is not None else ""
+    end = "" if e.status == "ok" else f" ({e.status}: {e.message or e.status.advice})"
+    return f"{e.measure.rpartition('/')[2] or 'value'} = {value}{error}{end}"
+
+
+def explain(e: Estimate) -> str:
+    """Return what an estimate says, how far to trust it, and what it cost, one sentence a line."""
+    measure = _measure(e.measure)
+    lines = [estimate_line(e) + _settings(e, measure)]
+    if measure is not None:
+        lines += _meaning(e, measure)
+    lines += [*_losses(e.extras), *_uncertainty(e), *_search(e)]
+    if e.status != "ok" and e.status.advice and e.status.advice not in e.message:
+        lines.append(f"What to try: {e.status.advice}.")
+    lines.append(_cost(e.cost))
+    return "\n".join(line for line in lines if line)
+
+
+def estimate_html(e: Estimate) -> str:
+    """Return an estimate for a notebook: the line in bold, the explanation below, everything escaped."""
+    head, *rest = explain(e).splitlines()
+    items = "".join(f"<li>{escape(line)}</li>" for line in rest)
+    return f"<div><strong>{escape(head)}</strong><ul>{items}</ul></div>"
+
+
+def _measure(name: str) -> Any:
+    """Return the class of a measure, or None for one that is not installed."""
+    try:
+        return catalog().find("measures", name).target if name else None
+    except UserError:
+        return None
+
+
+def _settings(e: Estimate, measure: Any) -> str:
+    """Name the settings that are not the defaults."""
+    fields: Mapping[str, Any] = e.spec or {}
+    known: Mapping[str, Any] = measure.Spec.model_fields if measure is not None else {}
+    told = [f"{k} = {_plain(v)}" for k, v in fields.items() if k not in known or known[k].default != _same_type(v)]
+    return f"  [{', '.join(told)}]" if told else ""
+
+
+def _same_type(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _meaning(e: Estimate, measure: Any) -> list[str]:
+    what = " ".join((measure.__doc__ or "").strip().split("\n\n")[0].split())
+    return [what] + ([f"A larger value means: {measure.traits.larger_means}."] if measure.traits.larger_means else [])
+
+
+def _losses(extras: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, what, form in (("loss", "mean loss", "{:.4g}"), ("error", "classification error", "{:.2%}")):
+        clean, moved = extras.get(f"clean_{name}"), extras.get(f"perturbed_{name}")
+        if isinstance(clean, int | float) and isinstance(moved, int | float):
+            lines.append(f"The {what} goes from {form.format(clean)} to {form.format(moved)} in the perturbed network.")
+    return lines
+
+
+def _uncertainty(e: Estimate) -> list[str]:
+    lines = []
+    if e.stderr is not None and math.isfinite(e.value):
+        share = f", {e.stderr / abs(e.value):.1%} of the value" if e.value else ""
+        lines.append(f"Monte-Carlo standard error {e.stderr:.2g}{share}.")
+        if abs(e.value) < 2 * e.stderr:
+            lines[-1] += " Its sign is not certain: take more draws, or a larger radius."
+    elif math.isfinite(e.value):
+        lines.append("It has no Monte-Carlo error: the same seed and batches give the same value.")
+    spread = e.extras.get("batch_stderr")
+    if len(e.per_batch) > 1 and isinstance(spread, int | float):
+        low, high = min(e.per_batch), max(e.per_batch)
+        lines.append(
+            f"Mean over {len(e.per_batch)} m-batches, from {low:.4g} to {high:.4g}; standard error over batches "
+            f"{spread:.2g}."
+        )
+    return lines
+
+
+def _search(e: Estimate) -> list[str]:
+    """Say whether a search had converged, and where it ended."""
+    lines = []
+    half, reached = e.extras.get("value_half"), e.extras.get("radius_reached")
+    if isinstance(half, int | float) and math.isfinite(e.value) and e.value > 0:
+        share = half / e.value
+        verdict = (
+            "the search has converged" if share >= CONVERGED
+            else "the search had nearly converged" if share >= NEARLY
+            else "the search had not converged: raise its steps, or take the value as a lower bound"
+        )  # fmt: skip
+        lines.append(f"Half of the steps reached {share:.1%} of the value ({half:.4g} of {e.value:.4g}): {verdict}.")
+    if isinstance(reached, int | float):
+        where = "on the boundary of the ball" if reached >= CONVERGED else "inside the ball"
+        lines.append(f"The point found lies {where}, at {reached:.1%} of its radius.")
+    return lines
+
+
+def _cost(cost: Cost) -> str:
+    counts = [
+        (cost.forwards, "forward"), (cost.backwards, "backward"), (cost.hvps, "Hessian-vector product"),
+    ]  # fmt: skip
+    parts = [f"{count:,.0f} {name}" for count, name in counts if count]
+    return f"Cost in passes over one example: {', '.join(parts)}." if parts else ""
+
+
+# -- runs and surfaces ----------------------------------------------------------------------------------------
+
+
+def run_line(run: Run) -> str:
+    """Return a run in one line: folder, models, definitions, failures."""
+    admitted = int(run.models["admitted"].astype(bool).sum())
+    definitions = len(_definitions(run))
+    return (
+        f"Run({run.directory}: {admitted} of {len(run.models)} models compared, {definitions} definitions, "
+        f"{run.computed} cells computed, {run.failed} without a number)"
+    )
+
+
+def run_html(run: Run) -> str:
+    """Return a run for a notebook: the line, and the largest correlations of the pooled models, escaped."""
+    table = run.correlations[run.correlations["group"] == "all"].dropna(subset=["tau"])
+    table = table.reindex(table["tau"].abs().sort_values(ascending=False, kind="stable").index)
+    name = _namer(run)
+    shown = table.head(SHOWN).copy()
+    labels = [name(row) for row in shown.to_dict("records")]
+    columns = [c for c in ("target", "within", "n", "tau", "low", "high", "p", "p_adjusted") if c in shown]
+    shown = shown[columns].round(4)
+    shown.insert(0, "definition", labels)
+    more = f"<p>the {len(shown)} largest of {len(table)} correlations</p>" if len(table) > SHOWN else ""
+    page = escape(str(run.report), quote=True)
+    link = f'<p><a href="{page}">{page}</a></p>' if run.report.exists() else ""
+    return f"<div><strong>{escape(run_line(run))}</strong>{shown.to_html(index=False, escape=True)}{more}{link}</div>"
+
+
+def _namer(run: Run) -> Any:
+    from acutance.analysis.labels import Namer, definition_label
+
+    name = Namer(run.correlations.to_dict("records"))
+    return lambda row: definition_label(row, name)
+
+
+def _definitions(run: Run) -> Sequence[str]:
+    name = _namer(run)
+    return list(dict.fromkeys(name(row) for row in run.correlations.to_dict("records")))
+
+
+def surface_line(surface: LossSurface, loss: Any, clean: Any) -> str:
+    """Return a surface in one line: free parameters, points, loss, dtype, device; makes no pass.
+
+    Args:
+        surface: the surface.
+        loss: name or function of its loss.
+        clean: its loss at w*, where that is known already.
+    """
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    kind = ", logit-normalized" if surface.logit_norm else ""
+    value = "" if clean is None else f" = {float(clean):.6g}"
+    dtype = str(surface.w.dtype).removeprefix("torch.")
+    return (
+        f"LossSurface({surface.w.numel():,} free parameters, n = {surface.n}, {name}{kind}{value}, {dtype}, "
+        f"{surface.w.device})"
+    )

@@ -369,6 +369,7 @@ def _surfaces(
         reporter.say(f"{member.label} is being made")
         pool.build(entry, spec)
     functional = FunctionalModel(pool.load(entry, spec), device, dtype_of(study.surface.dtype))
+    functional.initial = lambda: pool.initial(entry, spec)
     preprocess = pool.preprocess(entry, spec)
     functional = set_up(functional, sets, study.surface, preprocess)
     split = study.surface.split

@@ -57,11 +57,7 @@ def test_the_explanation_says_what_the_numbers_are():
 
 
 def test_monte_carlo_error_and_an_uncertain_sign():
-    e = (
-        measured("average_case", steps=None)
-        if False
-        else acutance.measure("average_case", MLP(), mlp_data(24), rho=0.1, draws=8)
-    )
+    e = acutance.measure("average_case", MLP(), mlp_data(24), rho=0.1, draws=8)
     assert f"Monte-Carlo standard error {e.stderr:.2g}, {e.stderr / abs(e.value):.1%} of the value." in e.explain()
     assert (
         "sign is not certain" in Estimate(1.0, 0.6).explain()

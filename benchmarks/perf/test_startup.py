@@ -15,8 +15,6 @@ def cpu(arguments):
 
 
 @pytest.mark.parametrize("verb", ["--help", "list"])
-def test_start_up(benchmark, verb, ratios):
-    times = []
-    benchmark.pedantic(lambda: times.append(cpu([verb])), rounds=7, warmup_rounds=1)
-    benchmark.extra_info.update(cpu_seconds=sorted(times)[len(times) // 2], bound_s=0.3)
-    ratios[f"start-up {verb}"] = {"cpu_s": round(sorted(times)[len(times) // 2], 3), "bound": 0.3}
+def test_start_up(timed, verb):
+    cpu([verb])
+    timed(lambda: cpu([verb]), rounds=7, bound=0.3)

@@ -6,13 +6,13 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint format bench wheel clean
+.PHONY: help setup demo test test-slow test-gpu lint format bench bench-compare wheel clean
 
 help:
 	@echo "make demo   set up, then train small networks, measure 12 sharpness definitions, correlate, report"
 	@echo "make test   set up, then run the tests"
 	@echo "make lint   ruff and mypy --strict"
-	@echo "make bench  speed as ratios to bare passes (pytest-benchmark)"
+	@echo "make bench  speed as ratios to bare passes, recorded for this machine; make bench-compare fails on a worse one"
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "acutance needs Python 3.11 or newer"'
@@ -43,8 +43,13 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+BENCH = $(BIN)/python -m pytest benchmarks/perf -q -o addopts="--import-mode=importlib" --benchmark-only
+
 bench: $(STAMP)
-	$(BIN)/python -m pytest benchmarks/perf -q -s -o addopts="--import-mode=importlib" --benchmark-only --record
+	$(BENCH) --benchmark-autosave --record $(ARGS)
+
+bench-compare: $(STAMP)
+	$(BENCH) --compare $(ARGS)
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel

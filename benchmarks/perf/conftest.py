@@ -29,8 +29,15 @@ def pytest_addoption(parser):
     group.addoption("--seconds", type=float, default=8.0, help="seconds to spend on the rounds of one case")
 
 
+def wanted(config):
+    """Return the names given with ``--models``."""
+    return [name for name in config.getoption("--models").split(",") if name]
+
+
 def pytest_configure(config):
     torch.set_num_threads(1)
+    if unknown := [name for name in wanted(config) if name not in NETWORKS]:
+        raise pytest.UsageError(f"--models: unknown network '{unknown[0]}'; known: {', '.join(NETWORKS)}")
     config.stash[RUN] = Figures(config)
 
 
@@ -41,10 +48,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 
 def pytest_generate_tests(metafunc):
     if "network" in metafunc.fixturenames:
-        wanted = [name for name in metafunc.config.getoption("--models").split(",") if name]
-        if unknown := [name for name in wanted if name not in NETWORKS]:
-            raise pytest.UsageError(f"--models: unknown network '{unknown[0]}'; known: {', '.join(NETWORKS)}")
-        chosen = [NETWORKS[name] for name in wanted or NETWORKS]
+        chosen = [NETWORKS[name] for name in wanted(metafunc.config) or NETWORKS]
         metafunc.parametrize("network", chosen, ids=lambda network: network.name, scope="session")
     if "device" in metafunc.fixturenames:
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -85,7 +89,9 @@ class Figures:
         elif self.comparing:
             found = comparison.compare(self.new, self.old, self.complete)
             changed = [n for n in results.VERSIONS if self.versions.get(n) != self.about[n]]
-            yield from (f"{n} is {self.about[n]}, was {self.versions.get(n)}: a difference may come from it" for n in changed)
+            yield from (
+                f"{n} is {self.about[n]}, was {self.versions.get(n)}: a difference may come from it" for n in changed
+            )
             yield from (f"note: {note}" for note in found.notes)
             yield from (f"WORSE: {case}: {'; '.join(faults)}" for case, faults in found.failures.items())
             yield f"{len(found.failures)} of {len(self.new)} cases are worse than committed for {self.about['id']}"

@@ -46,7 +46,9 @@ def test_measure(compare, budget, example, network, device):
     measure, spec = example.item.target(), example.spec(network)
     predicted = measure.passes(spec).units * forward_seconds
     if predicted > LONGEST:
-        pytest.skip(f"one evaluation would take about {predicted:.0f} s: give it a smaller example in tracking/examples.py")
+        pytest.skip(
+            f"one evaluation would take about {predicted:.0f} s: give it a smaller example in tracking/examples.py"
+        )
 
     def work():
         # Nothing is left over from the round before: each makes all passes of its ledger.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,7 +61,48 @@ def refuse_missing_derivatives(*gradients: Tensor) -> None:
 
 
 def plain_arithmetic(device: torch.device) -> Any:
-    """Switch an ambient autocast off: it would turn small differences of losses into rounding."""
+    """Switch an ambient autocast and TF32 off: they would turn small differences of losses into rounding."""
     if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+        return _without_autocast(device)
+    return _without_tf32() if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def _without_autocast(device: torch.device) -> Iterator[None]:
+    with torch.autocast(device.type, enabled=False), _without_tf32():
+        yield
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Keep float32 at float32: convolutions on a GPU use 10 bits of its mantissa by default."""
+    undo = []
+    for read, write, off in _tf32_switches():
+        before = read()
+        if before != off:
+            write(off)
+            undo.append((write, before))
+    try:
+        yield
+    finally:
+        for write, before in undo:
+            write(before)
+
+
+def _tf32_switches() -> list[tuple[Callable[[], Any], Callable[[Any], None], Any]]:
+    """Return (read, write, value that means off) for each kind of operation.
+
+    Torch has two interfaces and refuses to read the old one after the new one was used: the user's is taken.
+    """
+    backends: Any = torch.backends
+    try:
+        _ = backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
+    except RuntimeError:
+        places = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+        return [(*_attribute(place, "fp32_precision"), "ieee") for place in places]
+    products = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
+    return [(*_attribute(backends.cudnn, "allow_tf32"), False), products]
+
+
+def _attribute(place: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+    return partial(getattr, place, name), partial(setattr, place, name)

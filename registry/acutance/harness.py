@@ -140,7 +140,7 @@ class Driver:
         require(study, self.members)
         self.device = device
         self.done: dict[str, tuple[str, dict[str, Any], Estimate]] = store.cells()
-        self.parts: dict[str, Estimate] = store.parts()
+        self.parts = store.parts()
         self.known_models = store.models()
         self.fresh: set[str] = set()  # keys computed by this run
         self.run_id = 0
@@ -384,8 +384,9 @@ class Driver:
 
     def _finish(self, cell: PlannedCell, model: str) -> tuple[Any, Estimate]:
         """Return the cell's row and the mean of its parts."""
-        parts = [self.parts[cell.part_key(self.study, model, b)] for b in range(len(cell.digests))]
-        estimate, row = Estimate.mean(parts), cell.row(self.study, model)
+        keys = [cell.part_key(self.study, model, b) for b in range(len(cell.digests))]
+        estimate, row = Estimate.mean([self.parts[key] for key in keys]), cell.row(self.study, model)
+        self.parts.drop(keys)
         state = "failed" if estimate.status is Status.FAILED else "done"
         self.done[row.key] = (state, dict(row.spec), estimate)
         self.fresh.add(row.key)

@@ -57,10 +57,10 @@ def normalize_logits(logits: Tensor, scale: NormScale = "paper") -> Tensor:
         squared = centred.square().sum(dim=-1, keepdim=True)
         # sqrt has no derivative at 0; below the floor the divisor is a constant.
         small = squared <= 1e-20
-        return centred / torch.where(small, 1e-10, torch.where(small, 1.0, squared).sqrt())
+        return centred / squared.masked_fill(small, 1.0).sqrt().masked_fill(small, 1e-10)
     variance = logits.var(dim=-1, correction=0, keepdim=True)
     constant = variance == 0
-    return torch.where(constant, logits, logits / torch.where(constant, 1.0, variance).sqrt())
+    return torch.where(constant, logits, logits / variance.masked_fill(constant, 1.0).sqrt())
 
 
 def transform_of(logit_norm: bool, scale: NormScale) -> Callable[[Tensor], Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from acutance.config import Chosen, Study
@@ -13,7 +14,7 @@ from acutance.measure import Cost
 from acutance.plan import PlannedMeasure
 from acutance.plugins import Catalog
 from acutance.pool import Attribute, ModelEntry
-from acutance.spec import cell_key
+from acutance.spec import KeyFrame
 from acutance.store import CellRow
 from acutance.surface_config import Scope
 
@@ -80,29 +81,36 @@ class PlannedCell:
     statistics: str = ""
     """Digest of the points that batch normalization is recalibrated on; empty when it is not."""
 
-    def _key(self, study: Study, model: str, data: str, batch: int | None) -> str:
-        surface = study.surface.identity(self.scope) | ({"statistics": self.statistics} if self.statistics else {})
-        return cell_key(
-            measure=self.planned.item.id,
-            version=self.planned.item.target.version,
-            spec=self.planned.spec,
-            model=model,
-            data=data,
-            surface=surface,
-            seed=study.seed,
-            replicate=self.planned.replicate,
-            batch=batch,
-        )
+    _frames: list[tuple[Study, KeyFrame]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def _frame(self, study: Study) -> KeyFrame:
+        """Made once for a study: every model and batch asks for keys again and again."""
+        if not self._frames or self._frames[0][0] is not study:
+            surface = study.surface.identity(self.scope)
+            item = self.planned.item
+            fields = {
+                "measure": item.id,
+                "version": item.target.version,
+                "surface": surface | ({"statistics": self.statistics} if self.statistics else {}),
+                "seed": study.seed,
+                "replicate": self.planned.replicate,
+            }
+            self._frames[:] = [(study, KeyFrame(fields, self.planned.spec))]
+        return self._frames[0][1]
+
+    @cached_property
+    def _data(self) -> str:
+        from acutance.pointsets import PointSets
+
+        return PointSets.joint(list(self.digests))
 
     def key(self, study: Study, model: str) -> str:
         """Return the cell's key for a model."""
-        from acutance.pointsets import PointSets
-
-        return self._key(study, model, PointSets.joint(list(self.digests)), None)
+        return self._frame(study).key(model, self._data)
 
     def part_key(self, study: Study, model: str, batch: int) -> str:
         """Return the key of the cell's part on one batch; the same whatever other batches there are."""
-        return self._key(study, model, self.digests[batch], batch)
+        return self._frame(study).key(model, self.digests[batch], batch)
 
     def row(self, study: Study, model: str) -> CellRow:
         """Return what is stored beside the value."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -284,15 +285,16 @@ class Store:
             (row.key, row.model, row.measure, row.version, spec, row.split, row.replicate, state, *_columns(estimate)),
         )
 
-    def parts(self) -> dict[str, Estimate]:
-        """Return {part key: estimate}."""
-        rows = self._connection.execute("SELECT key, value, stderr, status, message, extras FROM part")
-        return {key: _estimate(columns) for key, *columns in rows}
+    def parts(self) -> Parts:
+        """Return {part key: estimate}, read when asked for."""
+        return Parts(self._connection)
 
     def cells(self) -> dict[str, tuple[str, dict[str, Any], Estimate]]:
         """Return {cell key: (state, full spec, estimate)}."""
         rows = self._connection.execute("SELECT key, state, spec, value, stderr, status, message, extras FROM cell")
-        return {key: (state, json.loads(spec), _estimate(columns)) for key, state, spec, *columns in rows}
+        # A study has many cells and few specs.
+        read = lru_cache(maxsize=1000)(json.loads)
+        return {key: (state, dict(read(spec)), _estimate(columns)) for key, state, spec, *columns in rows}
 
     def forget(self, keys: Iterable[str]) -> None:
         """Remove cells and their parts, to compute them again."""
@@ -308,6 +310,47 @@ class Store:
             "coalesce(sum(hvps), 0), count(*) FROM attempt"
         ).fetchone()
         return dict(zip(("seconds", "forwards", "backwards", "hvps", "attempts"), row, strict=True))
+
+
+class Parts:
+    """The parts of all cells by key: most belong to finished cells, and are never asked for.
+
+    Args:
+        connection: of the store.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._read: dict[str, Estimate] = {}
+
+    def get(self, key: str) -> Estimate | None:
+        """Return a part, or None."""
+        if key not in self._read:
+            found = self._connection.execute(
+                "SELECT value, stderr, status, message, extras FROM part WHERE key = ?", (key,)
+            ).fetchone()
+            if found is None:
+                return None
+            self._read[key] = _estimate(found)
+        return self._read[key]
+
+    def __contains__(self, key: str) -> bool:
+        return self.get(key) is not None
+
+    def __getitem__(self, key: str) -> Estimate:
+        found = self.get(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __setitem__(self, key: str, estimate: Estimate) -> None:
+        """Know a part that is about to be stored."""
+        self._read[key] = estimate
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Let go of parts whose cell is finished; the store has them."""
+        for key in keys:
+            self._read.pop(key, None)
 
 
 def _columns(estimate: Estimate) -> tuple[float | None, float | None, str, str, str]:

@@ -59,7 +59,7 @@ def table(found: Mapping[str, Any]) -> str:
 def _line(case: str, row: Row) -> str:
     ratio = f"{row['ratio']:.2f}" if row.get("ratio") is not None else f"{row['seconds']:.3g} s"
     bound = "" if row.get("bound") is None else f"{row['bound']:g}" + ("" if row.get("ratio") is not None else " s")
-    passes = " ".join(f"{row[name]:g}{name[0].upper()}" for name in PASSES if row.get(name))
+    passes = " ".join(f"{row[name] / row.get('batch', 1):.4g}{name[0].upper()}" for name in PASSES if row.get(name))
     name = case.removeprefix("test_").replace(".py::test_", ": ")
     return f"| {name} | {ratio} | {bound} | {_mark(met(row))} | {passes} | {_memory(row)} |"
 
@@ -76,7 +76,11 @@ def _memory(row: Row) -> str:
         return ""
     bound = row.get("vectors_bound")
     text = f"{row['vectors']:.1f} vectors"
-    return text if bound is None else f"{text}, bound {bound:g}" + ("" if row["vectors"] <= bound + 0.05 else " **not met**")
+    return (
+        text
+        if bound is None
+        else f"{text}, bound {bound:g}" + ("" if row["vectors"] <= bound + 0.05 else " **not met**")
+    )
 
 
 def index(folder: Path) -> str:

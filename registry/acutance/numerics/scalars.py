@@ -24,7 +24,7 @@ def choose(flag: Flag, yes: Scalar, no: Scalar) -> Scalar:
     """Return ``yes`` where the flag is set."""
     if isinstance(flag, bool):
         return yes if flag else no
-    return torch.where(flag, torch.as_tensor(yes, device=flag.device), torch.as_tensor(no, device=flag.device))
+    return torch.where(flag, _number(yes, flag.device), _number(no, flag.device))
 
 
 def both(a: Flag, b: Flag) -> Flag:
@@ -44,7 +44,12 @@ def negate(a: Flag) -> Flag:
 
 def _t(flag: Flag, like: Flag) -> Tensor:
     device = like.device if isinstance(like, Tensor) else None
-    return flag if isinstance(flag, Tensor) else torch.tensor(flag, device=device)
+    return flag if isinstance(flag, Tensor) else torch.full((), flag, dtype=torch.bool, device=device)
+
+
+def _number(x: Scalar, device: torch.device) -> Tensor:
+    """Return x on the device in double precision; written there, since copying it would wait for the device."""
+    return x if isinstance(x, Tensor) else torch.full((), x, dtype=torch.float64, device=device)
 
 
 def root(x: Scalar) -> Scalar:

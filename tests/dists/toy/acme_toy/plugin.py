@@ -138,6 +138,20 @@ class Count(Measure[CountSpec]):
         return float(surface.n)
 
 
+class Place(Measure[CountSpec]):
+    """Where it is evaluated: the number of devices its process sees."""
+
+    name = "place"
+    traits = Traits(level="weights", needs={"weights"})
+
+    def evaluate(self, surface, spec, rng):
+        import torch
+
+        time.sleep(0.2)  # long enough for every worker to get some
+        devices, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return Estimate(1.0, extras={"devices": devices, "visible": visible, "process": os.getpid()})
+
+
 class MoodySpec(Spec):
     mood: str = "fine"
     """fine, raise, nan, unsupported, slow or die."""
@@ -170,7 +184,7 @@ class Moody(Measure[MoodySpec]):
 
 @hookimpl
 def register_measures():
-    return [WeightNorm, Moody, Count, Distance]
+    return [WeightNorm, Moody, Count, Place, Distance]
 
 
 @hookimpl

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_measures import prepare, synchronize
+from test_measures import clock, prepare, synchronize
 from tracking import examples as spec_examples
 
 from acutance import Streams
@@ -27,7 +27,7 @@ def test_a_second_loss_transform(compare, budget, network, device):
         synchronize(device)
 
     rounds = spec_examples.rounds((network.effort + 1) * forward_seconds, budget)
-    compare(lambda: run(two), lambda: run(one), rounds, 1.15)
+    compare(lambda: run(two), lambda: run(one), rounds, 1.15, seconds=clock(device))
 
 
 def test_hvp_after_the_first(compare, budget, network, device):
@@ -44,5 +44,6 @@ def test_hvp_after_the_first(compare, budget, network, device):
         bare.backward(bare.n)
         synchronize(device)
 
-    compare(product, backward, spec_examples.rounds(9 * forward_seconds, budget), 2.9)
+    rounds = spec_examples.rounds(9 * forward_seconds, budget)
+    compare(product, backward, rounds, 2.9, seconds=clock(device))
     surface.release()

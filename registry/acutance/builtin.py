@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from acutance import hookimpl
+from acutance.dataset import argmax_error
+from acutance.errors import Unsupported
 from acutance.hookspecs import Fail, Retry
 from acutance.measure import Cost, Estimate, Measure, Traits
 from acutance.spec import Spec
@@ -22,10 +24,22 @@ class Error(Measure[TargetSpec]):
     r"""Classification error, :math:`\frac1n \sum_i 1[\arg\max_k f_k(x_i) \ne y_i]`, or the split's own score."""
 
     name = "error"
-    traits = Traits(level="dataset", larger_means="worse", symbol="error")
+    traits = Traits(
+        level="dataset",
+        larger_means="worse",
+        invariant_to={"rescaling", "output_scale", "head_mixing", "permutation", "translation"},
+        symbol="error",
+        reference="empirical risk under the 0-1 loss",
+    )
 
     def evaluate(self, surface: LossSurface, spec: TargetSpec, rng: Streams) -> Estimate | float:
-        """Return the mean of the split's score."""
+        """Return the mean of the split's score.
+
+        Raises:
+            Unsupported: when the targets are numbers, and the split does not say what an error is.
+        """
+        if surface.targets.is_floating_point() and surface._core.score is argmax_error:
+            raise Unsupported("classification error needs class labels, the targets are numbers")
         return float(surface.errors().double().mean())
 
 
@@ -33,7 +47,13 @@ class Loss(Measure[TargetSpec]):
     r"""Mean loss :math:`L_S(w^*)` over all points."""
 
     name = "loss"
-    traits = Traits(level="dataset", larger_means="worse", symbol="L")
+    traits = Traits(
+        level="dataset",
+        larger_means="worse",
+        invariant_to={"rescaling", "head_mixing", "permutation", "translation"},
+        symbol="L",
+        reference="empirical risk under the loss of the surface",
+    )
 
     def evaluate(self, surface: LossSurface, spec: TargetSpec, rng: Streams) -> Estimate | float:
         """Return the mean loss."""

@@ -314,7 +314,7 @@ class Measure(Specified[SpecT]):
 
     def passes(self, spec: SpecT) -> Cost:
         """Return the passes over one batch that this spec costs, for ``check`` and for the time left."""
-        return Cost(forwards=1)
+        return Cost(forwards=0 if self.traits.level == "weights" else 1)
 
     def vectors(self, spec: SpecT) -> int:
         """Return how many parameter-sized vectors are alive at the peak besides the weights."""

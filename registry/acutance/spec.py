@@ -44,7 +44,8 @@ class Specified(Generic[SpecT]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for base in getattr(cls, "__orig_bases__", ()):
+        # Its own bases: an inherited list would undo a subclass's choice of another spec.
+        for base in vars(cls).get("__orig_bases__", ()):
             origin, args = get_origin(base), get_args(base)
             if isinstance(origin, type) and issubclass(origin, Specified) and args:
                 if isinstance(args[0], type) and issubclass(args[0], Spec):

@@ -22,6 +22,7 @@ from torch import nn
 import acutance
 from acutance import LossSurface, Streams
 from acutance.plugins import catalog
+from acutance.testing.twins import TWINS
 
 NORMS, SCALINGS = ("l2", "linf"), ("none", "elementwise")
 
@@ -137,54 +138,14 @@ def test_small_radius_limit_of_average_case_is_the_trace_of_the_rescaled_hessian
 # -- function-preserving twins: MEASURES 1.1 (a)-(g) -----------------------------------------------------
 
 
-@torch.no_grad()
-def twin(kind):
-    a = 3.7
-    if kind in ("a", "b"):
-        model, data = ConvBN(), conv_data()
-        if kind == "a":
-            model.bn1.weight *= a
-            model.bn1.bias *= a
-            model.conv2.weight /= a
-        else:
-            model.conv1.weight *= a
-            model.conv1.bias *= a
-            model.bn1.running_mean *= a
-            model.bn1.running_var *= a * a
-    elif kind in ("c", "d", "e", "f"):
-        model, data = Attention(), token_data()
-        if kind == "c":
-            model.norm2.weight *= a
-            model.norm2.bias *= a
-            model.up.weight /= a
-        elif kind == "d":
-            model.q.weight *= a
-            model.q.bias *= a
-            model.k.weight /= a
-            model.k.bias /= a
-        elif kind == "e":
-            model.v.weight *= a
-            model.v.bias *= a
-            model.o.weight /= a
-        else:
-            model.up.weight *= a
-            model.up.bias *= a
-            model.down.weight /= a
-    else:
-        model, data = MLP(), mlp_data()
-        model.layers[-1].weight *= a
-        model.layers[-1].bias *= a
-    return model, type(model)(), data
-
-
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("measure", ["average_case", "worst_case"])
-@pytest.mark.parametrize("kind", list("abcdefg"))
-def test_adaptive_sharpness_is_equal_on_function_preserving_twins(kind, measure, norm):
-    scaled, original, data = twin(kind)
-    a, b = LossSurface(scaled, data), LossSurface(original, data)
-    torch.testing.assert_close(a.transformed(kind == "g").loss(), b.transformed(kind == "g").loss(), rtol=1e-12, atol=0)
-    settings = {"rho": 0.05 if norm == "linf" else 0.3, "norm": norm, "logit_norm": kind == "g"}
+@pytest.mark.parametrize("twin", [t for t in TWINS if t.letter in "abcdefg"], ids=lambda t: t.letter + ", " + t.name)
+def test_adaptive_sharpness_is_equal_on_function_preserving_twins(twin, measure, norm):
+    a, b = twin.changed.surface(), twin.original.surface()
+    last = twin.letter == "g"
+    torch.testing.assert_close(a.transformed(last).loss(), b.transformed(last).loss(), rtol=1e-12, atol=0)
+    settings = {"rho": 0.05 if norm == "linf" else 0.3, "norm": norm, "logit_norm": last}
     first = acutance.measure(measure, a, **settings)
     second = acutance.measure(measure, b, **settings)
     assert first.value == pytest.approx(second.value, rel=1e-5)

@@ -24,6 +24,7 @@ VERBS = {
     "merge": "Runs of one study, made apart, as one run.",
     "schema": "JSON schema of the study file, for completion in an editor.",
     "new": "Write a package with a measure, pool or dataset of your own.",
+    "conform": "Hold a plugin against what the harness expects of it.",
     "doctor": "Health of the installation and of its plugins.",
 }
 

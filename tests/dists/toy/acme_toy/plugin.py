@@ -5,7 +5,7 @@ import time
 
 from acutance import hookimpl
 from acutance.dataset import Dataset, Split
-from acutance.errors import Unsupported
+from acutance.errors import Unsupported, UserError
 from acutance.measure import Estimate, Measure, Traits
 from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import Spec
@@ -27,6 +27,8 @@ class ToyData(Dataset[ToyDataSpec]):
     def open(self, split):
         import torch
 
+        if split not in self.splits:
+            raise UserError(f"toy has no split '{split}'")
         n = {"train": 40, "test": 60, "ood": 50, "empty": 0}[split]
         g = torch.Generator().manual_seed(self.splits.index(split))
         y = torch.randint(0, self.spec.classes, (n,), generator=g)
@@ -91,7 +93,7 @@ class ToyPool(ModelPool[ToyPoolSpec]):
                 p.data -= 0.5 * grad
         if i == 1 and spec.fault == "nan":
             model[0].weight.data[0, 0] = float("nan")
-        return model
+        return model.eval()
 
 
 class WeightNormSpec(Spec):
@@ -103,7 +105,7 @@ class WeightNorm(Measure[WeightNormSpec]):
     """The p-norm of the weights."""
 
     name = "weight_norm"
-    traits = Traits(level="weights", larger_means="larger", needs={"weights"})
+    traits = Traits(level="weights", larger_means="larger", needs={"weights"}, reference="linear algebra")
 
     def evaluate(self, surface, spec, rng):
         return float(surface.w.norm(spec.p))
@@ -131,7 +133,7 @@ class Count(Measure[CountSpec]):
     """The number of points of the surface."""
 
     name = "count"
-    traits = Traits(level="dataset")
+    traits = Traits(level="dataset", reference="arithmetic")
 
     def evaluate(self, surface, spec, rng):
         surface.loss()
@@ -163,7 +165,7 @@ class Moody(Measure[MoodySpec]):
     """Returns the clean loss, or fails in the way it is told."""
 
     name = "moody"
-    traits = Traits(stochastic=False)
+    traits = Traits(stochastic=False, reference="the toy of these tests")
 
     def evaluate(self, surface, spec, rng):
         if not (spec.flag and os.path.exists(spec.flag)):

@@ -1,0 +1,89 @@
+"""The other process: what a fresh interpreter sees of a plugin. Run as ``python -m acutance.testing.child TASK``.
+
+The answer is the last line of the output, after a mark, so that a plugin that prints does not spoil it.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+import traceback
+from functools import reduce
+from importlib import import_module
+from typing import Any
+
+MARK = "acutance.testing.answer:"
+HEAVY = (
+    "torch", "numpy", "timm", "transformers", "numba", "pandas", "scipy", "sklearn", "matplotlib", "torchvision",
+)  # fmt: skip
+
+
+def resolve(reference: str) -> Any:
+    """Return the object of ``module:qualified.name``."""
+    module, _, path = reference.partition(":")
+    return reduce(getattr, path.split("."), import_module(module))
+
+
+def heavy_modules() -> list[str]:
+    """Return the heavy packages that have been imported in this process."""
+    return [name for name in HEAVY if name in sys.modules]
+
+
+def declarations(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return what can be said without computing: imports, schema, canonical settings, a pool's entries."""
+    heavy: dict[str, list[str]] = {}
+    for module in payload["modules"]:
+        before = heavy_modules()
+        import_module(module)
+        heavy[module] = [name for name in heavy_modules() if name not in before]
+    target = resolve(payload["target"])
+    answer: dict[str, Any] = {"heavy": heavy, "schema": target.Spec.model_json_schema()}
+    specs = [target.Spec.model_validate(values) for values in payload["specs"]]
+    answer["canonical"] = [spec.canonical() for spec in specs]
+    if payload["kind"] == "pools":
+        before = heavy_modules()
+        pool = target()
+        entries = list(pool.entries(specs[0]))
+        answer["entries"] = [entry.model_dump(mode="json") for entry in entries]
+        answer["missing"] = [entry.id for entry in pool.missing(entries, specs[0])]
+        answer["heavy_entries"] = [name for name in heavy_modules() if name not in before]
+    return answer
+
+
+def estimates(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return the value of a measure on each of several problems, in this process."""
+    import torch
+
+    from acutance.testing.measure_subject import evaluate_fresh
+
+    torch.set_num_threads(payload["threads"])
+    target = resolve(payload["target"])
+    instance, found = target(), []
+    for problem, values in payload["cases"]:
+        spec = target.Spec.model_validate(values)
+        estimate = evaluate_fresh(payload["id"], instance, problem, spec)
+        found.append([repr(estimate.value), estimate.status.value])
+    return {"estimates": found}
+
+
+def main(task: str) -> None:
+    """Read the payload from the standard input, write the answer to the standard output."""
+    data = sys.stdin.buffer.read()
+    try:
+        if task == "declarations":
+            answer = declarations(json.loads(data))
+        elif task == "estimates":
+            # Pickled by the process that started this one, a moment ago.
+            answer = estimates(pickle.loads(data))
+        else:
+            from acutance.testing.jobs import observed_run
+
+            answer = observed_run(json.loads(data))
+    except BaseException as error:
+        answer = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+    print(f"\n{MARK}{json.dumps(answer)}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,297 @@
+"""What a value may depend on: the weights, the data, the settings and the seed, and nothing else."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from unittest import SkipTest
+
+import torch
+
+from acutance.evaluation import preserved_rng
+from acutance.measure import Estimate, Status
+from acutance.numerics.draws import Streams
+from acutance.spec import Spec
+from acutance.testing.core import Checklist, require
+from acutance.testing.measure_subject import RTOL, MeasureSubject, agree, show
+from acutance.testing.problems import Problem
+from acutance.testing.processes import ask
+from acutance.testing.settings import at_defaults, neighbours
+from acutance.testing.twins import TWINS, Twin
+from acutance.testing.watching import generator_states, seed_generators
+
+values = Checklist()
+SEEDS = ((1, 0), (2, 0), (0, 1))  # (seed, replicate), against (0, 0)
+
+
+@values("evaluates")
+def same_seed_same_value(subject: MeasureSubject) -> None:
+    """The same seed gives the same value, bitwise, on a fresh surface."""
+    for problem, spec, first in subject.cases():
+        again = subject.value(problem, spec)
+        require(
+            repr((again.value, again.stderr, again.status)) == repr((first.value, first.stderr, first.status)),
+            f"two evaluations with the same seed gave {first.value!r} and {again.value!r} on '{problem.name}' with "
+            f"{show(spec)}: draw all noise from rng, and keep no state in the measure",
+        )
+
+
+@values("same_seed_same_value")
+def leaves_global_generators_alone(subject: MeasureSubject) -> None:
+    """The global random generators are neither used nor moved."""
+    for problem, spec, _ in subject.cases(few=True):
+        found = []
+        for seed in (11, 12):
+            # Named by the same stream, so that only the global generators differ.
+            surface, rng = subject.surface(problem), Streams("conformance", problem.name)
+            with preserved_rng():
+                seed_generators(seed)
+                before = generator_states()
+                found.append(Estimate.of(subject.instance.evaluate_many(surface, [spec], rng)[0]).value)
+                moved = [name for name, state in generator_states().items() if state != before[name]]
+            require(
+                not moved,
+                f"evaluate moved the global generator of {', '.join(moved)} on '{problem.name}': draw noise from the "
+                "argument rng (rng.normal, rng.uniform), which is the same for all models and every order",
+            )
+        require(
+            repr(found[0]) == repr(found[1]),
+            f"the value on '{problem.name}' depends on the global random state ({found[0]!r} and {found[1]!r}): draw "
+            "noise from the argument rng",
+        )
+
+
+def _moved(subject: MeasureSubject, problem: Problem, spec: Spec) -> str:
+    """Return where another seed or replicate changed the value, or an empty text."""
+    first = subject.known(problem, spec)
+    for seed, replicate in SEEDS:
+        other = subject.value(problem, spec, seed, replicate)
+        if repr(other.value) != repr(first.value):
+            return f"'{problem.name}' with {show(spec)}: {first.value!r} and {other.value!r}"
+    return ""
+
+
+@values("leaves_global_generators_alone")
+def other_seeds_matter_where_declared(subject: MeasureSubject) -> None:
+    """Another seed gives another value exactly where the measure says that it is stochastic."""
+    tried = [(problem, spec) for problem, spec, _ in subject.cases(few=True)]
+    moved = next(filter(None, (_moved(subject, problem, spec) for problem, spec in tried)), None)
+    if subject.traits.stochastic and not moved:
+        # A search may find the same point from every start; its other settings draw more.
+        others = ((problem, other) for problem, spec in tried for other in neighbours(spec))
+        moved = next(filter(None, (_moved(subject, problem, spec) for problem, spec in others)), None)
+    if subject.traits.stochastic:
+        require(
+            moved,
+            "traits says stochastic=True, but no seed and no replicate changed any value: write stochastic=False, or "
+            "draw from rng",
+        )
+    else:
+        require(
+            not moved,
+            f"traits says stochastic=False, but another seed gave another value on {moved}: write stochastic=True",
+        )
+
+
+@values("same_seed_same_value", "leaves_global_generators_alone")
+def microbatch_changes_nothing(subject: MeasureSubject) -> None:
+    """A microbatch of 1, of 7 or of everything gives the same value up to rounding."""
+    if not subject.with_data:
+        raise SkipTest("level weights: no data is opened")
+    for problem, spec, reference in subject.cases(few=True):
+        for dtype, rtol in RTOL.items():
+            whole = reference if dtype == problem.dtype else subject.value(problem, spec, dtype=dtype)
+            scale = subject.level_of_loss(problem)
+            for size in (1, 7):
+                cut = subject.value(problem, spec, dtype=dtype, microbatch=size)
+                require(
+                    cut.status is whole.status and agree(cut.value, whole.value, rtol, scale),
+                    f"microbatch {size} gave {cut.value!r} and the whole batch {whole.value!r} on '{problem.name}' in "
+                    f"{dtype} with {show(spec)}: microbatch is memory, not meaning; use the surface's own loss and "
+                    "gradient, and never average over microbatches yourself",
+                )
+
+
+@values("same_seed_same_value", "leaves_global_generators_alone", "leaves_everything_as_it_was")
+def order_of_batches_does_not_matter(subject: MeasureSubject) -> None:
+    """Measuring one batch before or after another, or twice, gives the same value."""
+    for problem, spec, _ in subject.cases(few=True):
+        n = len(problem.data()[1])
+        parts = (problem.part(slice(0, n // 2)), problem.part(slice(n // 2, n)))
+        found: dict[tuple[int, ...], list[float]] = {}
+        for order in ((0, 1), (1, 0)):
+            instance = subject.item.target()
+            values = {i: _evaluate_with(subject, instance, problem, spec, parts[i]) for i in order}
+            found[order] = [values[0], values[1]]
+        require(
+            repr(found[0, 1]) == repr(found[1, 0]),
+            f"on '{problem.name}' the batches gave {found[0, 1]} in one order and {found[1, 0]} in the other: keep "
+            "nothing from one evaluation to the next (attributes of the measure, module variables); surface.memo is "
+            "for that",
+        )
+        surface = subject.surface(problem)
+        once, twice = (subject.evaluate(surface, [spec])[0].value for _ in range(2))
+        require(
+            agree(once, twice, RTOL[problem.dtype], subject.level_of_loss(problem)),
+            f"the same surface of '{problem.name}' gave {once!r} and then {twice!r}: something memoised was changed, "
+            "or something was left on the surface",
+        )
+
+
+def _evaluate_with(subject: MeasureSubject, instance: object, problem: Problem, spec: Spec, points: object) -> float:
+    kept, subject.instance = subject.instance, instance  # type: ignore[assignment]
+    try:
+        return subject.evaluate(subject.surface(problem, points=points), [spec])[0].value
+    finally:
+        subject.instance = kept
+
+
+@values("other_seeds_matter_where_declared", "order_of_batches_does_not_matter")
+def order_of_examples_does_not_matter(subject: MeasureSubject) -> None:
+    """A deterministic measure gives the same value up to rounding for the examples in another order."""
+    if not subject.with_data:
+        raise SkipTest("level weights: no data is opened")
+    if subject.traits.stochastic:
+        raise SkipTest("the noise of a stochastic measure is named by the batch, order included")
+    for problem, spec, reference in subject.cases(few=True):
+        rows = torch.arange(len(problem.data()[1])).flip(0)
+        other = subject.value(problem, spec, points=problem.part(rows))
+        require(
+            agree(other.value, reference.value, 1e-9, subject.level_of_loss(problem)),
+            f"the examples of '{problem.name}' in reverse order gave {other.value!r} instead of {reference.value!r}: a "
+            "measure of a batch is a function of the set of its examples",
+        )
+
+
+@values("same_seed_same_value", "leaves_global_generators_alone")
+def float32_agrees_with_float64(subject: MeasureSubject) -> None:
+    """Single precision gives the value of double precision, up to what single precision can resolve."""
+    for problem, spec, double in subject.cases(few=True):
+        if problem.dtype != "float64" or double.status is not Status.OK:
+            continue
+        single = subject.value(problem, spec, dtype="float32")
+        scale = subject.level_of_loss(problem) * 1e-3
+        require(
+            single.status is Status.OK and agree(single.value, double.value, 1e-2, scale),
+            f"float32 gave {single.value!r} ({single.status}) and float64 {double.value!r} on '{problem.name}' with "
+            f"{show(spec)}: accumulate sums and differences of losses in float64",
+        )
+
+
+@values("same_seed_same_value", "leaves_global_generators_alone")
+def gpu_agrees_with_cpu(subject: MeasureSubject) -> None:
+    """A GPU gives the CPU's value."""
+    if not torch.cuda.is_available():
+        raise SkipTest("there is no GPU here")
+    for problem, spec, reference in subject.cases(few=True):
+        found = subject.value(problem, spec, device="cuda")
+        require(
+            agree(found.value, reference.value, 1e-6, subject.level_of_loss(problem)),
+            f"the GPU gave {found.value!r} and the CPU {reference.value!r} on '{problem.name}' with {show(spec)}: "
+            "create tensors on surface.w.device, and noise through rng, which is the same on every device",
+        )
+
+
+@values("same_seed_same_value", "leaves_global_generators_alone")
+def survives_a_fresh_process(subject: MeasureSubject) -> None:
+    """A process started anew gives the same value."""
+    cases = list(subject.cases(few=True))
+    sent = [(problem, spec.full()) for problem, spec, _ in cases]
+    payload = {"id": subject.item.id, "target": subject.reference, "cases": sent, "threads": torch.get_num_threads()}
+    try:
+        text = pickle.dumps(payload)
+    except Exception as error:
+        raise SkipTest(f"the additional surfaces cannot be sent to another process: {error}") from None
+    for (problem, spec, here), (value, status) in zip(cases, ask("estimates", text)["estimates"], strict=True):
+        require(
+            status == here.status.value and agree(float(value), here.value, 1e-12, subject.level_of_loss(problem)),
+            f"a fresh process gave {value} ({status}) instead of {here.value!r} ({here.status}) on '{problem.name}' "
+            f"with {show(spec)}: nothing that was set in this process may enter the value",
+        )
+
+
+@values("order_of_batches_does_not_matter")
+def evaluate_many_equals_evaluate(subject: MeasureSubject) -> None:
+    """A spec has the same value alone, among others and in another order."""
+    for problem, first, _ in list(subject.cases(few=True))[:: len(subject.specs)]:
+        specs = list(dict.fromkeys([*subject.specs, *neighbours(first)]))
+        alone = [subject.value(problem, spec) for spec in specs]
+        for what, order in (("in a list", specs), ("in a list in reverse order", specs[::-1])):
+            together = dict(zip(order, subject.evaluate(subject.surface(problem), order), strict=True))
+            for spec, single in zip(specs, alone, strict=True):
+                other = together[spec]
+                require(
+                    other.status is single.status
+                    and agree(other.value, single.value, 1e-12, subject.level_of_loss(problem)),
+                    f"{show(spec)} gave {single.value!r} ({single.status}) alone and {other.value!r} ({other.status}) "
+                    f"{what} of {len(specs)} specs on '{problem.name}': evaluate_many may share passes, never change "
+                    "values",
+                )
+
+
+@values("same_seed_same_value", "leaves_global_generators_alone")
+def declared_invariances_hold(subject: MeasureSubject) -> None:
+    """Every invariance that traits declares holds on twins: other weights, same function."""
+    specs = list(dict.fromkeys(at_defaults(spec) for spec in subject.specs))
+    held: dict[str, list[bool]] = {}
+    for twin in TWINS:
+        require(twin.difference() < 1e-10, f"the kit's own twin '{twin.name}' does not preserve the function")
+        declared = twin.invariance in subject.traits.invariant_to
+        for spec in specs:
+            a, b = subject.known(twin.original, spec), subject.value(twin.changed, spec)
+            if Status.UNSUPPORTED in (a.status, b.status):
+                continue
+            held.setdefault(twin.invariance, []).append(agree(a.value, b.value, 1e-5))
+            require(
+                not declared or _equal_on_twins(subject, a, b, twin),
+                f"traits claims invariance to {twin.invariance}, but '{twin.original.name}' gave {a.value!r} and its "
+                f"twin ({twin.name}) {b.value!r} with {show(spec)}: take the claim out of invariant_to, or mend the "
+                "measure",
+            )
+    for word in sorted(subject.traits.invariant_to):
+        if word not in held:
+            subject.note(f"the claim of invariance to {word} was not tried: the measure is not defined on these twins")
+    undeclared = [word for word, results in held.items() if all(results) and word not in subject.traits.invariant_to]
+    if undeclared:
+        subject.note(
+            f"also held on all twins, though not declared: {', '.join(undeclared)}; add what is true in general"
+        )
+
+
+def _equal_on_twins(subject: MeasureSubject, a: Estimate, b: Estimate, twin: Twin) -> bool:
+    """Equal up to rounding; where weights change places the noise meets others, so up to its standard error."""
+    if agree(a.value, b.value, 1e-5):
+        return True
+    places = twin.invariance in ("permutation", "head_mixing")
+    if not (places and subject.traits.stochastic and math.isfinite(a.value) and math.isfinite(b.value)):
+        return False
+    if a.stderr is not None and b.stderr is not None:
+        return abs(a.value - b.value) <= 4 * math.hypot(a.stderr, b.stderr)
+    return agree(a.value, b.value, 0.05)
+
+
+@values("evaluates")
+def closed_forms_are_met(subject: MeasureSubject) -> None:
+    """The value is the author's ``expected`` wherever that knows one."""
+    if subject.expected is None:
+        raise SkipTest("no closed form: pass expected=(surface, spec) -> value")
+    compared = 0
+    for problem, spec, estimate in subject.cases():
+        if not (problem.exact or problem.name in subject.additional):
+            continue
+        expected = subject.expected(subject.surface(problem), spec)
+        if expected is None:
+            continue
+        compared += 1
+        if isinstance(expected, int | float):
+            slack = 4 * estimate.stderr if estimate.stderr is not None else 0.0
+            met = agree(estimate.value, float(expected), 1e-6) or abs(estimate.value - float(expected)) <= slack
+        else:
+            met = bool(estimate.value == expected)
+        error = f" ± {estimate.stderr:.2g}" if estimate.stderr is not None else ""
+        require(
+            met,
+            f"'{problem.name}' with {show(spec)} gave {estimate.value!r}{error}, expected {expected!r}: one of the two "
+            "is wrong; for a looser comparison return pytest.approx(value, rel=...)",
+        )
+    require(compared, "expected returned None on every problem: return a number on one at least")

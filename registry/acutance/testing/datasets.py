@@ -153,7 +153,7 @@ def opening_leaves_the_others_alone(subject: DatasetSubject) -> None:
     require(not changed, f"opening splits changed the points of {', '.join(changed)}: work on copies (no x -= mean)")
 
 
-@datasets("splits_open")
+@datasets("opening_leaves_the_others_alone")
 def opening_again_gives_the_same_points(subject: DatasetSubject) -> None:
     """Another instance, with the global generators in another state, opens the same points in the same order."""
     from acutance.evaluation import preserved_rng

@@ -14,6 +14,7 @@ from acutance.testing.jobs import write_distribution
 from acutance.testing.processes import ask, shared
 
 executors = Checklist()
+GRACE = 10.0  # seconds that workers have to end
 VOLATILE = ("seconds", "traceback", "cost", "device")
 
 
@@ -23,7 +24,7 @@ def observed(subject: Subject) -> dict[str, Any]:
     def run() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             write_distribution(Path(folder))
-            payload = {"target": subject.reference, "spec": subject.specs[0].full()}
+            payload = {"target": subject.reference, "spec": subject.specs[0].full(), "grace": GRACE}
             return ask("jobs", json.dumps(payload).encode(), [folder])
 
     found: dict[str, Any] = subject.once("observed", run)
@@ -58,7 +59,7 @@ def runs_jobs(subject: Subject) -> None:
     for outcome in [*seen["first"], *seen["second"]]:
         require(
             isinstance(outcome, str),
-            f"run yielded {outcome.get('not a text') if isinstance(outcome, dict) else outcome!r}: yield the JSON "
+            f"run yielded a {outcome.get('not a text') if isinstance(outcome, dict) else outcome}: yield the JSON "
             "texts of acutance.worker.execute as they are",
         )
         try:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ from acutance.testing.child import resolve
 from acutance.testing.toys import ConformPool, ToySpec
 
 MEASURES = ("acutance/loss", "acutance/error")
-GRACE = 10  # seconds that workers have to end
 
 
 def write_distribution(folder: Path) -> None:
@@ -71,13 +72,13 @@ def observed_run(payload: dict[str, Any]) -> dict[str, Any]:
         answer["first"] = [_text(outcome) for outcome in entered.run(jobs)]
         answer["second"] = [_text(outcome) for outcome in entered.run(iter(jobs[::-1]))]
         answer["none"] = [_text(outcome) for outcome in entered.run([])]
-    answer["left"] = _left_over(before)
+    answer["left"] = _left_over(before, payload["grace"])
     # An iterator that is dropped after one outcome: what a run does that is interrupted.
     with target(spec) as other:
         outcomes: Iterator[str] = iter(other.run(jobs))
         next(outcomes, None)
         getattr(outcomes, "close", lambda: None)()
-    answer["left_after_interruption"] = _left_over(before)
+    answer["left_after_interruption"] = _left_over(before, payload["grace"])
     answer["closes_twice"] = _closes_twice(executor)
     return answer
 
@@ -95,11 +96,15 @@ def _closes_twice(executor: Executor[Any]) -> str:
     return ""
 
 
-def _left_over(before: set[int]) -> int:
-    """Return how many processes started since are still there after a while."""
-    deadline = time.monotonic() + GRACE
+def _left_over(before: set[int], grace: float) -> int:
+    """Return how many processes started since are still there after a while, and end them."""
+    deadline = time.monotonic() + grace
     while (left := children() - before) and time.monotonic() < deadline:
         time.sleep(0.05)
+    for pid in left:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
     return len(left)
 
 

@@ -135,15 +135,21 @@ def scaled(model: Callable[[], nn.Module], factor: float) -> nn.Module:
     return made
 
 
-def fitted_data() -> Points:
-    """Return points of the perceptron with the labels it predicts."""
-    inputs, _ = mlp_data()
-    return inputs, MLP()(inputs).argmax(1)
-
-
 def tanh_mlp() -> nn.Module:
     """Return a smooth perceptron."""
     return MLP(torch.tanh)
+
+
+def saturated() -> nn.Module:
+    """Return a perceptron so large that float64 takes its probabilities for 0 and 1."""
+    return scaled(tanh_mlp, 1e4)
+
+
+@torch.no_grad()
+def fitted_data() -> Points:
+    """Return points with the labels that the saturated perceptron predicts: loss and gradient are exactly 0."""
+    inputs, _ = mlp_data()
+    return inputs, saturated()(inputs).argmax(1)
 
 
 def relu_mlp() -> nn.Module:
@@ -158,7 +164,7 @@ def softmax_model() -> nn.Module:
 
 def exploding() -> nn.Module:
     """Return a perceptron whose logits leave the range of float32."""
-    return scaled(partial(MLP, torch.exp), 60.0)
+    return scaled(partial(MLP, torch.exp), 200.0)
 
 
 PROBLEMS: dict[str, Problem] = {
@@ -182,7 +188,7 @@ DEGENERATE: dict[str, Problem] = {
     problem.name: problem
     for problem in (
         Problem("constant", partial(scaled, tanh_mlp, 0.0), mlp_data, initial=tanh_mlp),
-        Problem("saturated", partial(scaled, tanh_mlp, 1e4), fitted_data, initial=tanh_mlp),
+        Problem("saturated", saturated, fitted_data, initial=tanh_mlp),
         Problem("overflow", exploding, mlp_data, dtype="float32", initial=partial(MLP, torch.exp)),
     )
 }

@@ -236,6 +236,10 @@ def test_a_source_may_be_written_meanwhile(toy_config, tmp_path):
     kept = len(rows(tmp_path / "c", "part WHERE key LIKE 'k%'"))
     attempts = len(rows(tmp_path / "c", "attempt WHERE measure = 'x'"))
     assert kept == attempts >= 21 and len(merged.run.models) == 4
+    # What a killed writer had committed is there too, although it lies in the log still.
+    assert (tmp_path / "b" / "acutance.db-wal").exists()
+    merge([tmp_path / "a", tmp_path / "b"], tmp_path / "d", report=False)
+    assert len(rows(tmp_path / "d", "part WHERE key LIKE 'k%'")) >= kept
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -13,6 +13,7 @@ from torch import Tensor
 from acutance import scaling
 from acutance.measure import Cost, Estimate
 from acutance.numerics.draws import Streams
+from acutance.probe import Probe
 from acutance.surface import LossSurface
 
 if TYPE_CHECKING:
@@ -83,16 +84,23 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
     for sample in family:
         if sample.spec.variance_reduction == "linear":
             sample.slope = _slope(sample.view, sample.spec.scaling, units[sample.spec.scaling])
-    moved = torch.empty_like(base.w)
+    probes = _probes(base, units)
+    noise = torch.empty_like(base.w)
     for k in range(max(sample.noises for sample in family)):
-        noise = draw(norm, k, base.w)
+        draw(norm, k, base.w, out=noise)
         _control([sample for sample in family if k < sample.noises], noise)
         for point, members in points.items():
             for sign in (1, -1):
                 active = [sample for sample in members if k < sample.noises and sign in sample.signs]
                 if active:
-                    _perturb(base.w, units[point.scaling], noise, sign * point.rho, moved)
-                    _collect(base, moved, active)
+                    probe = probes[point.scaling].move(noise, sign * point.rho)
+                    _collect(base, probe, active)
+
+
+def _probes(base: LossSurface, units: dict[str, Tensor | None]) -> dict[str, Probe]:
+    """Return a moving point for each scaling; they take turns in the same memory."""
+    memory = torch.empty_like(base.w)
+    return {name: Probe(base, c, memory) for name, c in units.items()}
 
 
 def _slope(view: LossSurface, scaling_name: str, c: Tensor | None) -> Tensor:
@@ -116,18 +124,10 @@ def _control(active: Sequence[Sample], noise: Tensor) -> None:
             sample.controls.append(found[name])
 
 
-def _perturb(w: Tensor, c: Tensor | None, noise: Tensor, rho: float, out: Tensor) -> None:
-    """Write w + rho c noise, (p,)."""
-    if c is None:
-        torch.add(w, noise, alpha=rho, out=out)
-    else:
-        torch.addcmul(w, c, noise, value=rho, out=out)
-
-
-def _collect(base: LossSurface, moved: Tensor, active: Sequence[Sample]) -> None:
+def _collect(base: LossSurface, probe: Probe, active: Sequence[Sample]) -> None:
     """Make the one forward at a point that all these specs share."""
     before = base.cost
-    raw = base.raw_logits(moved)
+    raw = probe.raw_logits()
     share = (base.cost - before) * (1 / len(active))
     error = base.mean_error_of(raw)
     for sample in active:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +16,7 @@ from acutance.numerics.auto_pgd import Maximum, auto_pgd
 from acutance.numerics.balls import L2, Linf, ball
 from acutance.numerics.draws import Streams
 from acutance.numerics.scalars import Scalar, scalar
+from acutance.probe import Probe
 from acutance.surface import LossSurface
 from acutance_worst_case import released
 
@@ -24,43 +24,38 @@ if TYPE_CHECKING:
     from acutance_worst_case.plugin import WorstCaseSpec
 
 
-@dataclass
 class Perturbed:
     r"""The loss as a function of :math:`\gamma`: :math:`F(\gamma) = L_S(w^* + c \odot \gamma)`.
 
     The gradient in these coordinates is :math:`c \odot \nabla L_S`, which vanishes where c does: such
-    coordinates never move.
+    coordinates never move. One vector serves as the perturbed weights and, once they have served, as the gradient.
+
+    Args:
+        surface: whose loss.
+        c: (p,) scaling, or None for ones.
     """
 
-    surface: LossSurface
-    c: Tensor | None
-
-    def __post_init__(self) -> None:
-        self._point = torch.empty_like(self.surface.w)
-
-    def at(self, x: Tensor) -> Tensor:
-        """Return w* + c x, (p,)."""
-        if self.c is None:
-            return torch.add(self.surface.w, x, out=self._point)
-        return torch.addcmul(self.surface.w, self.c, x, out=self._point)
+    def __init__(self, surface: LossSurface, c: Tensor | None) -> None:
+        self.surface, self.c = surface, c
+        self._probe = Probe(surface, c)
 
     def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Tensor]:
-        """Return loss, logits and gradient."""
-        found = self.surface.evaluate(self.at(x), gradient=True)
+        """Return loss, logits and gradient, which holds until the next call."""
+        found = self._probe.move(x).gradient(out=self._probe.w)
         assert found.gradient is not None
-        return scalar(found.loss), found.raw, found.gradient if self.c is None else found.gradient.mul_(self.c)
+        return scalar(found.loss), found.raw, found.gradient
 
     def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
         """Return loss and logits."""
-        found = self.surface.evaluate(self.at(x))
+        found = self._probe.move(x).value()
         return scalar(found.loss), found.raw
 
     def origin(self) -> tuple[Scalar, Tensor, Tensor]:
         """Return loss, logits and gradient at w*, from the one pass that all specs share."""
         found = self.surface.clean_gradient()
         assert found.gradient is not None
-        g = found.gradient.clone() if self.c is None else found.gradient * self.c
-        return scalar(found.loss), found.raw, g
+        g = self._probe.w.copy_(found.gradient)
+        return scalar(found.loss), found.raw, g if self.c is None else g.mul_(self.c)
 
 
 class FromOrigin(Perturbed):

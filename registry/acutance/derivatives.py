@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -13,12 +13,17 @@ from torch import Tensor
 from acutance.errors import Unsupported
 
 
-def flat_gradient(loss: Tensor, pieces: list[Tensor]) -> Tensor:
+def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    """Gradient of a 0-d loss with respect to each of its leaves, in their shapes; zero where it does not depend."""
+    found: Sequence[Tensor | None] = [None] * len(leaves)
+    if loss.requires_grad:
+        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
+
+
+def flat_gradient(loss: Tensor, leaves: list[Tensor]) -> Tensor:
     """Gradient of a 0-d loss with respect to its leaves, as one (p,) vector; zero where it does not depend."""
-    if not loss.requires_grad:
-        return torch.zeros(sum(piece.numel() for piece in pieces), dtype=pieces[0].dtype, device=pieces[0].device)
-    gradients = torch.autograd.grad(loss, pieces, allow_unused=True, materialize_grads=True)
-    return torch.cat([g.reshape(-1) for g in gradients])
+    return torch.cat([g.reshape(-1) for g in gradients(loss, leaves)])
 
 
 def gradient_graph(loss: Tensor, leaf: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from acutance.activations import activations
 from acutance.batch import dtype_of, length_of
 from acutance.core import Core, Evaluation
 from acutance.dataset import argmax_error
-from acutance.derivatives import flat_gradient, plain_arithmetic
 from acutance.errors import AcutanceWarning, Unsupported, UserError
 from acutance.fingerprint import digest_points
 from acutance.functional import FunctionalModel, Slot
@@ -21,6 +20,7 @@ from acutance.initial import initial_vector
 from acutance.losses import LossFunction, LossHead, NormScale, transform_of
 from acutance.measure import Cost
 from acutance.per_example import ExampleGradients
+from acutance.probe import Probe
 from acutance.second_order import SecondOrder
 
 T = TypeVar("T")
@@ -266,15 +266,9 @@ class LossSurface:
         if not self._core.checked:
             self._core.check()
 
-    @torch.no_grad()
     def raw_logits(self, w: Tensor | None = None) -> Tensor:
         """Return the model's own logits, (n, K); ``losses_of`` and ``loss_of`` turn them into losses."""
-        self._check()
-        w = self.w if w is None else w
-        with plain_arithmetic(self._core.functional.device):
-            logits = [self._forward(w, inputs) for inputs, _ in self._core.chunks()]
-        self._core.book(forwards=self.n)
-        return logits[0] if len(logits) == 1 else torch.cat(logits)
+        return Probe(self, w=self.w if w is None else w).raw_logits()
 
     def loss_of(self, raw: Tensor) -> Tensor:
         """Return the 0-d mean loss of raw logits, (n, K), under this surface's transform."""
@@ -327,34 +321,13 @@ class LossSurface:
             w: (p,) point.
             gradient: whether to make the backward pass.
         """
+        probe = Probe(self, w=w)
         if not gradient:
-            raw = self.raw_logits(w)
-            with torch.no_grad():
-                return Evaluation(self.loss_of(raw), raw)
-        self._check()
-        core = self._core
-        pieces = self._all_pieces(w.detach())
-        # Each parameter is a leaf of its own: the gradient is put together once, outside the graph.
-        free = []
-        for i in self._free:
-            pieces[i] = pieces[i].view(core.functional.slots[i].shape).requires_grad_()
-            free.append(pieces[i])
-        with torch.enable_grad(), plain_arithmetic(core.functional.device):
-            parts = [self._one_gradient(pieces, free, inputs, targets) for inputs, targets in core.chunks()]
-        core.book(forwards=core.n, backwards=core.n)
-        found = parts[0] if len(parts) == 1 else _sum(parts)
+            return probe.value()
+        found = probe.gradient()
         if w is self.w:
-            core.clean_logits = found.raw
+            self._core.clean_logits = found.raw
         return found
-
-    def _one_gradient(self, pieces: list[Tensor], free: list[Tensor], inputs: Any, targets: Tensor) -> Evaluation:
-        """Return the share of one microbatch in loss and gradient, (p,), with respect to the free leaves."""
-        core = self._core
-        raw = core.functional(pieces, inputs)
-        loss = core.head.mean(self._transform(raw), targets)
-        if len(targets) < core.n:
-            loss = loss * (len(targets) / core.n)
-        return Evaluation(loss.detach(), raw.detach(), flat_gradient(loss, free))
 
     def mean_error_of(self, raw: Tensor) -> Tensor:
         """Return the 0-d mean error of raw logits, (n, K); NaN when the targets are not classes."""
@@ -447,12 +420,3 @@ class LossSurface:
         """
         self._check()
         return activations(self._core, self._pieces, names)
-
-
-def _sum(parts: list[Evaluation]) -> Evaluation:
-    """Add up the shares of microbatches."""
-    gradients = [part.gradient for part in parts if part.gradient is not None]
-    total = gradients[0]
-    for gradient in gradients[1:]:
-        total = total.add_(gradient)
-    return Evaluation(torch.stack([part.loss for part in parts]).sum(), torch.cat([part.raw for part in parts]), total)

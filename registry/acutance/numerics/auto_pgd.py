@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from acutance.numerics.balls import Ball
@@ -23,7 +24,7 @@ class Objective(Protocol):
     """The function to maximise; ``note`` is any small tensor to keep with the best point (the logits, say)."""
 
     def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Tensor]:
-        """Return (value, note, (p,) gradient that may be overwritten)."""
+        """Return (value, note, (p,) gradient); the gradient may be overwritten, here and by the next call."""
         ...
 
     def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
@@ -87,7 +88,7 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Max
     Returns:
         The best of the N + 1 points met.
     """
-    x, previous = start, start.clone()
+    x, previous = start, torch.empty_like(start)
     f, note, g = objective.gradient(x)
     best = Maximum(x.clone(), f, note.clone(), f)
     best_g = g.clone()
@@ -102,9 +103,10 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Max
         x, previous = previous, x
         if k + 1 < steps:
             f_next, note, g = objective.gradient(x)
+            best.meet(x, f_next, note, (best_g, g))
         else:
             f_next, note = objective.value(x)
-        best.meet(x, f_next, note, (best_g, g))
+            best.meet(x, f_next, note)
         if k + 1 == (steps + 1) // 2:
             best.value_half = best.value
         risen = f_next > f

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from acutance.numerics.scalars import Scalar, at_most_one, choose, inverse, root, scalar
+from acutance.numerics.scalars import Scalar, add_multiple, at_most_one, choose, inverse, root, scalar
 
-BLOCK = 1 << 16  # elements; a few float32 blocks of this size fit a second-level cache
+BLOCK = 1 << 18  # elements; a few float32 blocks of this size stay in a processor's caches
 
 
 def blocks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -30,12 +30,15 @@ def blocks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(v[start : start + size] for v in vectors)
 
 
-def dots(*pairs: tuple[Tensor, Tensor]) -> list[Scalar]:
-    """Return the inner products of pairs of (p,) vectors in double precision, in one walk."""
-    sums: list[Scalar] = [0.0 for _ in pairs]
-    for piece in blocks(*(v for pair in pairs for v in pair)):
-        for i in range(len(pairs)):
-            sums[i] = sums[i] + scalar(torch.dot(piece[2 * i], piece[2 * i + 1]))
+def gram(*vectors: Tensor) -> list[Scalar]:
+    """Return the inner products of all pairs of (p,) vectors, each with itself first, in double precision.
+
+    For x, y, z: xx, xy, xz, yy, yz, zz; in one walk over the vectors.
+    """
+    pairs = [(i, j) for i in range(len(vectors)) for j in range(i, len(vectors))]
+    sums: list[Scalar] = [0.0] * len(pairs)
+    for piece in blocks(*vectors):
+        sums = [total + scalar(torch.dot(piece[i], piece[j])) for total, (i, j) in zip(sums, pairs, strict=True)]
     return sums
 
 
@@ -82,7 +85,7 @@ class L2(Ball):
 
     def norm(self, x: Tensor) -> Scalar:
         """Return the Euclidean norm."""
-        return root(dots((x, x))[0])
+        return root(gram(x)[0])
 
     def steepest(self, g: Tensor) -> Tensor:
         """Return rho g / ||g||, or zero where the gradient vanishes."""
@@ -96,16 +99,18 @@ class L2(Ball):
 
     def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None) -> None:
         """Write the next iterate; both projections follow from six inner products, so it takes two walks."""
-        gg, xg, xx = dots((g, g), (x, g), (x, x))
+        if momentum is None:
+            xx, xg, gg = gram(x, g)
+        else:
+            xx, xg, xp, gg, pg, pp = gram(x, g, previous)
         t = eta * inverse(root(gg))
         # z = s (x + t g)
         s = _shrink(xx + 2 * t * xg + t * t * gg, self.rho)
         if momentum is None:
             for xi, previous_i, gi in blocks(x, previous, g):
-                torch.add(xi, gi.mul_(t), out=previous_i).mul_(s)
+                add_multiple(xi, t, gi, out=previous_i).mul_(s)
             return
         a, b = 1 - momentum, momentum
-        pp, xp, pg = dots((previous, previous), (x, previous), (previous, g))
         on_x: Scalar = a * s + 2 * b
         on_previous: Scalar = -b
         on_g: Scalar = a * s * t
@@ -116,7 +121,8 @@ class L2(Ball):
         shrink = _shrink(squared, self.rho)
         on_x, on_previous, on_g = on_x * shrink, on_previous * shrink, on_g * shrink
         for xi, previous_i, gi in blocks(x, previous, g):
-            previous_i.mul_(on_previous).add_(gi.mul_(on_g)).add_(torch.mul(xi, on_x, out=gi))
+            add_multiple(previous_i.mul_(on_previous), on_g, gi, out=previous_i)
+            add_multiple(previous_i, on_x, xi, out=previous_i)
 
 
 class Linf(Ball):
@@ -140,7 +146,7 @@ class Linf(Ball):
     def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None) -> None:
         """Write the next iterate, clipping coordinate by coordinate."""
         for xi, previous_i, gi in blocks(x, previous, g):
-            z = torch.add(xi, gi.sign_().mul_(eta), out=gi).clamp_(-self.rho, self.rho)
+            z = add_multiple(xi, eta, gi.sign_(), out=gi).clamp_(-self.rho, self.rho)
             if momentum is None:
                 previous_i.copy_(z)
             else:

@@ -8,6 +8,7 @@ noise (common random numbers), more draws extend a sample, and the order of eval
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,19 +35,17 @@ class Streams:
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
         return torch.Generator().manual_seed(seed)
 
-    def normal(self, stream: str, k: int, like: Tensor) -> Tensor:
-        """Return draw k of standard Gaussian noise, shaped as ``like``.
+    def normal(self, stream: str, k: int, like: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return draw k of standard Gaussian noise, shaped as ``like``, in ``out`` or new memory.
 
         The numbers are made in float32 on the CPU and then cast, so that float64, float32 and every device
         see the same ones.
         """
-        noise = torch.randn(like.shape, generator=self.generator(stream, k), dtype=torch.float32)
-        return noise.to(device=like.device, dtype=like.dtype)
+        return _filled(like, out, lambda room: room.normal_(generator=self.generator(stream, k)))
 
-    def uniform(self, stream: str, k: int, like: Tensor) -> Tensor:
-        """Return draw k of uniform noise on [-1, 1], shaped as ``like``."""
-        noise = torch.rand(like.shape, generator=self.generator(stream, k), dtype=torch.float32)
-        return noise.mul_(2).sub_(1).to(device=like.device, dtype=like.dtype)
+    def uniform(self, stream: str, k: int, like: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return draw k of uniform noise on [-1, 1], shaped as ``like``, in ``out`` or new memory."""
+        return _filled(like, out, lambda room: room.uniform_(-1, 1, generator=self.generator(stream, k)))
 
     def subset(self, stream: str, k: int, size: int, total: int) -> Tensor:
         """Return draw k of a random subset of range(total), (size,), in increasing order."""
@@ -55,3 +54,12 @@ class Streams:
     def number(self, stream: str, k: int) -> float:
         """Return draw k of one uniform number on [0, 1)."""
         return float(torch.rand((), generator=self.generator(stream, k), dtype=torch.float64))
+
+
+def _filled(like: Tensor, out: Tensor | None, fill: Callable[[Tensor], Tensor]) -> Tensor:
+    """Fill float32 memory on the CPU, that of ``out`` when it can be, and cast."""
+    if out is None:
+        out = torch.empty_like(like)
+    if out.device.type == "cpu" and out.dtype == torch.float32:
+        return fill(out)
+    return out.copy_(fill(torch.empty(like.shape, dtype=torch.float32)))

@@ -71,6 +71,13 @@ def at_most_one(x: Scalar) -> Scalar:
     return min(x, 1.0) if isinstance(x, float) else x.clamp_max(1.0)
 
 
+def add_multiple(x: Tensor, s: Scalar, y: Tensor, out: Tensor) -> Tensor:
+    """Write x + s y to ``out``, which may be x or y."""
+    if isinstance(s, Tensor):  # as ``alpha`` it would be fetched from the accelerator
+        return torch.addcmul(x, y, s, out=out)
+    return torch.add(x, y, alpha=s, out=out)
+
+
 def keep(flag: Flag, *pairs: tuple[Tensor, Tensor]) -> None:
     """Copy source over destination where the flag is set, without asking an accelerator for its value."""
     if isinstance(flag, bool):

@@ -78,7 +78,7 @@ class Probe:
         # With microbatches the point has to last until the last of them.
         total = torch.empty_like(out) if out is self.w and len(chunks) > 1 else out
         places = self._places if total is self.w else list(self._surface.unflatten(total).values())
-        parts = []
+        parts: list[Evaluation] = []
         with torch.enable_grad(), plain_arithmetic(core.functional.device):
             for inputs, targets in chunks:
                 raw = core.functional(self._pieces, inputs)

@@ -15,12 +15,13 @@ import math
 import torch
 from torch import Tensor
 
-from acutance.numerics.auto_pgd import Maximum, Objective
-from acutance.numerics.scalars import Scalar, choose, either, inverse, keep, scalar
+from acutance.numerics.auto_pgd import Maximum, Objective, Rotation
+from acutance.numerics.scalars import Scalar, both, choose, either, inverse, keep, negate, scalar
 
 ALPHA = 0.75
 TOLERANCE = 1e-5
-BISECTIONS = 100
+DOUBLINGS = 64
+BISECTIONS = 64
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -47,19 +48,20 @@ def search(objective: Objective, like: Tensor, c: Tensor | None, norm: str, rho:
         steps: N >= 1.
     """
     units = torch.ones_like(like) if c is None else c
-    delta, previous = torch.zeros_like(like), torch.zeros_like(like)
+    delta = previous = torch.zeros_like(like)
     loss, note, g = objective.gradient(delta)
-    best, best_g = Maximum(delta.clone(), loss, note.clone(), loss), g.clone()
+    places = Rotation(delta, loss)
+    best, best_g = Maximum(places.best, loss, note.clone(), loss), g.clone()
     eta: Scalar = 2 * rho
     schedule = [0, *checkpoints(steps)]
     improvements: Scalar = 0.0
     eta_before, best_before = eta, loss
 
     for k in range(steps):
-        # z over g, then the next iterate over the one before the last.
-        z = _projected(delta + _step(g, units, norm, eta), units, norm, rho)
-        previous.mul_(1 - ALPHA).add_(z, alpha=ALPHA)
-        delta, previous = previous, delta
+        z = _projected(_step(g, units, norm, eta).add_(delta), units, norm, rho)
+        following = places.next(delta, best.x)
+        torch.mul(previous, 1 - ALPHA, out=following).add_(z, alpha=ALPHA)
+        delta, previous = following, delta
         if k + 1 < steps:
             loss, note, g = objective.gradient(delta)
         else:
@@ -89,28 +91,40 @@ def _step(g: Tensor, c: Tensor, norm: str, eta: Scalar) -> Tensor:
 def _projected(delta: Tensor, c: Tensor, norm: str, rho: float) -> Tensor:
     r"""Return the point of the ball nearest to delta in Euclidean distance, (p,).
 
-    In linf by clipping; in l2 :math:`\delta / (1 + 2 \lambda c^{-2})`, lambda found by bisection until
-    :math:`\| \delta \oslash c \|_2` is within 1e-5 of rho (1e-5 rho for rho < 1).
+    In linf by clipping; in l2 :math:`\delta / (1 + 2 \lambda c^{-2})`, lambda found by doubling and bisection until
+    :math:`\| \delta \oslash c \|_2` is within 1e-5 of rho (1e-5 rho for rho < 1). Where comparisons are known on the
+    host the rounds end there; on an accelerator a fixed number is made, and the late ones change nothing.
     """
     if norm == "linf":
         return torch.maximum(torch.minimum(delta, rho * c), -rho * c)
-    inverse_c = torch.where(c > 0, 1 / c, 0.0)
-    length = float((delta * inverse_c).norm())
-    if not length > rho:
-        return delta
+    inverse_c = (1 / c).masked_fill_(c <= 0, 0.0)
     weight = inverse_c.square()
 
-    def shrunk(multiplier: float) -> Tensor:
+    def shrunk(multiplier: Scalar) -> Tensor:
         return delta / (1 + 2 * multiplier * weight)
 
-    low, high = 0.0, 1.0
-    while float((shrunk(high) * inverse_c).norm()) > rho:
-        low, high = high, 2 * high
+    def length(multiplier: Scalar) -> Scalar:
+        return scalar((shrunk(multiplier) * inverse_c).norm())
+
+    outside = length(0.0) > rho
+    if outside is False:
+        return delta
+    low: Scalar = 0.0
+    high: Scalar = 1.0
+    for _ in range(DOUBLINGS):
+        too_long = length(high) > rho
+        if too_long is False:
+            break
+        low, high = choose(too_long, high, low), choose(too_long, 2 * high, high)
+    tolerance = TOLERANCE * min(rho, 1.0)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        point = shrunk(middle)
-        length = float((point * inverse_c).norm())
-        if abs(length - rho) <= TOLERANCE * min(rho, 1.0):
+        reached = length(middle)
+        near = both(reached - rho <= tolerance, rho - reached <= tolerance)
+        if near is True:
             break
-        low, high = (middle, high) if length > rho else (low, middle)
-    return point
+        too_long = reached > rho
+        # An answer that is near stays where it is.
+        low = choose(either(near, too_long), middle, low)
+        high = choose(either(near, negate(too_long)), middle, high)
+    return shrunk(choose(outside, middle, 0.0))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from acutance import scaling
 from acutance.measure import Estimate
 from acutance.numerics.auto_pgd import Maximum, auto_pgd
-from acutance.numerics.balls import L2, Linf, ball
+from acutance.numerics.balls import L2, Linf, ball, blocks
 from acutance.numerics.draws import Streams
 from acutance.numerics.scalars import Scalar, scalar
 from acutance.probe import Probe
@@ -58,13 +58,22 @@ class Perturbed:
         return scalar(found.loss), found.raw, g if self.c is None else g.mul_(self.c)
 
 
-class FromOrigin(Perturbed):
-    """The same function, whose first evaluation is the shared one at w*."""
+class FromOrigin:
+    """A function whose first gradient, asked for at the origin, is the one that all specs share."""
+
+    def __init__(self, objective: Perturbed) -> None:
+        self._objective, self._first = objective, True
 
     def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Tensor]:
-        """Return loss, logits and gradient; at the first call those at w*."""
-        self.__class__ = Perturbed  # type: ignore[assignment]
-        return self.origin()
+        """Return loss, logits and gradient."""
+        if self._first:
+            self._first = False
+            return self._objective.origin()
+        return self._objective.gradient(x)
+
+    def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
+        """Return loss and logits."""
+        return self._objective.value(x)
 
 
 def largest_rise(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Estimate:
@@ -72,12 +81,13 @@ def largest_rise(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Est
     view = surface.restricted(spec.parameters).transformed(spec.logit_norm, spec.norm_scale)
     c = scaling.vector(view, spec.scaling)
     if spec.mode == "released":
-        best = released.search(FromOrigin(view, None), view.w, c, spec.norm, spec.rho, spec.steps)
+        best = released.search(FromOrigin(Perturbed(view, None)), view.w, c, spec.norm, spec.rho, spec.steps)
         gamma = best.x if c is None else torch.where(c > 0, best.x / c, 0.0)
     else:
         objective = Perturbed(view, c)
-        found = [_climb(objective, spec, rng, restart) for restart in range(spec.restarts)]
-        best = functools.reduce(_better, found)
+        best = _climb(objective, spec, rng, 0)
+        for restart in range(1, spec.restarts):
+            best = _better(best, _climb(objective, spec, rng, restart))
         gamma = best.x
     clean = view.clean()
     clean_loss = float(clean.loss)
@@ -109,24 +119,40 @@ def _climb(objective: Perturbed, spec: WorstCaseSpec, rng: Streams, restart: int
 
 def _search(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int) -> Maximum:
     """Run Auto-PGD from the start that the spec asks for, keeping a screened point that beats it."""
-    w = objective.surface.w
     if spec.start == "random" or (spec.start == "zero" and restart > 0):
         return auto_pgd(objective, _random(objective, region, rng, restart, 0), region, spec.steps)
     if spec.start == "zero":
-        first = FromOrigin(objective.surface, objective.c)
-        return auto_pgd(first, torch.zeros_like(w), region, spec.steps)
+        return auto_pgd(FromOrigin(objective), torch.zeros_like(objective.surface.w), region, spec.steps)
+    start, at_origin = _screened(objective, region, spec, rng, restart)
+    return auto_pgd(FromOrigin(objective) if at_origin else objective, start, region, spec.steps)
 
-    points = [_random(objective, region, rng, restart, i) for i in range(spec.candidates)]
+
+def _screened(
+    objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int
+) -> tuple[Tensor, bool]:
+    """Return the best of the one-step point, random points and the origin, and whether it is the origin of restart 0.
+
+    Later restarts look at random points alone, while there are some.
+    """
+    clean = objective.surface.clean_gradient()
+    best, highest = None, -math.inf
+    for x in _candidates(objective, region, spec, rng, restart):
+        height = _rank(float(objective.value(x)[0]))
+        if best is None or height > highest:
+            best, highest = x, height
+    if best is None or (restart == 0 and _rank(float(clean.loss)) > highest):
+        return torch.zeros_like(objective.surface.w), restart == 0
+    return best, False
+
+
+def _candidates(
+    objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int
+) -> Iterator[Tensor]:
+    """Yield the points to screen, one at a time, to hold no more than two."""
     if restart == 0:
-        points.insert(0, region.steepest(objective.origin()[2]))
-    screened = [Maximum(x, *(pair := objective.value(x)), pair[0]) for x in points]
-    if restart == 0 or not screened:
-        loss, logits, _ = objective.origin()
-        screened.append(Maximum(torch.zeros_like(w), loss, logits, loss))
-    top = max(screened, key=lambda m: _rank(float(m.value)))
-    from_origin = restart == 0 and top is screened[-1]
-    function = FromOrigin(objective.surface, objective.c) if from_origin else objective
-    return auto_pgd(function, top.x, region, spec.steps)
+        yield region.steepest(objective.origin()[2])
+    for i in range(spec.candidates):
+        yield _random(objective, region, rng, restart, i)
 
 
 def _random(objective: Perturbed, region: L2 | Linf, rng: Streams, restart: int, i: int) -> Tensor:
@@ -134,7 +160,8 @@ def _random(objective: Perturbed, region: L2 | Linf, rng: Streams, restart: int,
     w, k = objective.surface.w, restart * 1024 + i
     noise = rng.normal("start.l2", k, w) if region.gaussian else rng.uniform("start.linf", k, w)
     if objective.c is not None:
-        noise *= objective.c != 0
+        for piece, unit in blocks(noise, objective.c):
+            piece.masked_fill_(unit == 0, 0.0)
     return region.random(noise, rng.number("start.radius", k))
 
 

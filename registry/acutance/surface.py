@@ -259,9 +259,6 @@ class LossSurface:
             pieces[i] = piece
         return pieces
 
-    def _forward(self, w: Tensor, inputs: Any) -> Tensor:
-        return self._core.functional(self._all_pieces(w), inputs)
-
     def _check(self) -> None:
         if not self._core.checked:
             self._core.check()

@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from models import MLP, Attention, ConvBN, conv_data, mlp_data, token_data
 from scipy.optimize import minimize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import acutance
 from acutance import LossSurface
 from acutance.losses import normalize_logits
+from acutance.numerics import balls
 from acutance.plan import expand
-from acutance_worst_case import released
+from acutance_worst_case import released, search
 from acutance_worst_case.plugin import WorstCaseSpec
 
 CASES = {"mlp": (MLP, mlp_data), "attention": (Attention, token_data), "conv_bn": (ConvBN, conv_data)}
@@ -166,3 +168,27 @@ def test_a_list_for_the_ladder_is_its_value_and_a_list_of_lists_a_sweep():
     assert not wrong and [(s.rho, s.ladder) for s in one] == [(0.3, (0.1, 0.2)), (0.4, (0.1, 0.2))]
     two, wrong = expand(WorstCaseSpec, {"rho": 0.3, "ladder": [[], [0.1]]}, "measures.0")
     assert not wrong and [s.ladder for s in two] == [(), (0.1,)]
+
+
+class _Reads(TorchDispatchMode):
+    """Counts values that are read from tensors: on an accelerator each would wait for all work in flight."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("norm,rho", [("linf", 0.02), ("l2", 0.5)])
+def test_released_search_reads_no_value_where_numbers_stay_on_the_device(norm, rho, monkeypatch):
+    surface = LossSurface(MLP(), mlp_data())
+    on_the_host = acutance.measure("worst_case", surface, rho=rho, norm=norm, mode="released")
+    for module in (released, search, balls):
+        monkeypatch.setattr(module, "scalar", torch.Tensor.double)
+    origin = search.FromOrigin(search.Perturbed(surface, None))
+    surface.clean_gradient()
+    with _Reads() as reads:
+        found = released.search(origin, surface.w, surface.w.abs(), norm, rho, 20)
+    assert reads.count == 0 and isinstance(found.value, torch.Tensor)
+    assert float(found.value) == pytest.approx(on_the_host.extras["perturbed_loss"], rel=1e-12)

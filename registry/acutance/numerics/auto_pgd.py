@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from acutance.numerics.balls import Ball
-from acutance.numerics.scalars import Flag, Scalar, both, choose, either, keep, negate
+from acutance.numerics.scalars import Flag, Scalar, both, choose, either, keep, negate, pick
 
 MOMENTUM = 0.25
 THRESHOLD = 0.75
@@ -55,9 +55,31 @@ class Maximum:
             Whether it was taken.
         """
         better = value > self.value
-        keep(better, (self.x, x), (self.note, note), *beside)
+        self.x = pick(better, x, self.x)
+        keep(better, (self.note, note), *beside)
         self.value = choose(better, value, self.value)
         return better
+
+
+class Rotation:
+    """Memory for a search's iterates: the current one, the one before and the best one, which move without copies.
+
+    Args:
+        start: (p,) the first iterate, in its place.
+        value: F there; says whether numbers are known on the host, so that the best iterate is a reference.
+    """
+
+    def __init__(self, start: Tensor, value: Scalar) -> None:
+        self._places = [start, torch.empty_like(start)]
+        if isinstance(value, Tensor):
+            self.best = start.clone()
+        else:
+            self.best = start
+            self._places.append(torch.empty_like(start))
+
+    def next(self, x: Tensor, best: Tensor) -> Tensor:
+        """Return a place, (p,), that holds neither x nor the best iterate; it may hold the one before x."""
+        return next(place for place in self._places if place is not x and place is not best)
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -88,10 +110,10 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Max
     Returns:
         The best of the N + 1 points met.
     """
-    x, previous = start, torch.empty_like(start)
-    f, note, g = objective.gradient(x)
-    best = Maximum(x.clone(), f, note.clone(), f)
-    best_g = g.clone()
+    f, note, g = objective.gradient(start)
+    places = Rotation(start, f)
+    x = previous = start
+    best, best_g = Maximum(places.best, f, note.clone(), f), g.clone()
     eta: Scalar = 2 * ball.rho
     judged = set(checkpoints(steps))
     window_start, best_before = 0, f
@@ -99,8 +121,9 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Max
     halved_before: Flag = False
 
     for k in range(steps):
-        ball.advance(x, previous, g, eta, None if k == 0 else MOMENTUM)
-        x, previous = previous, x
+        following = places.next(x, best.x)
+        ball.advance(x, previous, g, eta, None if k == 0 else MOMENTUM, out=following)
+        x, previous = following, x
         if k + 1 < steps:
             f_next, note, g = objective.gradient(x)
             best.meet(x, f_next, note, (best_g, g))
@@ -116,7 +139,8 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Max
             restart = either(stalled, idle)
             eta = choose(restart, eta / 2, eta)
             # Position, gradient and inertia all start again from the best point.
-            keep(restart, (x, best.x), (previous, best.x), (g, best_g))
+            x, previous = pick(restart, best.x, x), pick(restart, best.x, previous)
+            keep(restart, (g, best_g))
             f_next = choose(restart, best.value, f_next)
             window_start, best_before, halved_before = k, best.value, restart
             # The increase from k to k+1 belongs to the next window, unless that step was taken back.

@@ -58,11 +58,11 @@ class Ball(ABC):
 
     @abstractmethod
     def random(self, noise: Tensor, u: float) -> Tensor:
-        """Return a point uniform in the ball from unit noise (``gaussian`` or uniform) and u in [0, 1)."""
+        """Return a point uniform in the ball, in place of unit noise (``gaussian`` or uniform), from u in [0, 1)."""
 
     @abstractmethod
-    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None) -> None:
-        r"""Write the next iterate of Auto-PGD over ``previous``; g is overwritten.
+    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None, out: Tensor) -> None:
+        r"""Write the next iterate of Auto-PGD to ``out``; g may be overwritten.
 
         .. math:: z = P(x + \eta u(g)), \qquad
            x^+ = P\big(x + \alpha (z - x) + (1 - \alpha)(x - x^-)\big)
@@ -71,10 +71,11 @@ class Ball(ABC):
 
         Args:
             x: (p,) iterate.
-            previous: (p,) iterate before it; receives the next one.
+            previous: (p,) iterate before it.
             g: (p,) gradient at x.
             eta: step size.
             momentum: weight of the inertia term, 1/4 in Auto-PGD.
+            out: (p,) the next iterate; may be ``previous``, but not x.
         """
 
 
@@ -94,10 +95,9 @@ class L2(Ball):
     def random(self, noise: Tensor, u: float) -> Tensor:
         """Return rho u^(1/dim) noise/||noise||; coordinates where the noise is zero stay at zero."""
         dimension = max(int(torch.count_nonzero(noise)), 1)
-        point: Tensor = noise * (self.rho * u ** (1 / dimension) * inverse(self.norm(noise)))
-        return point
+        return noise.mul_(self.rho * u ** (1 / dimension) * inverse(self.norm(noise)))
 
-    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None) -> None:
+    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None, out: Tensor) -> None:
         """Write the next iterate; both projections follow from six inner products, so it takes two walks."""
         if momentum is None:
             xx, xg, gg = gram(x, g)
@@ -107,8 +107,8 @@ class L2(Ball):
         # z = s (x + t g)
         s = _shrink(xx + 2 * t * xg + t * t * gg, self.rho)
         if momentum is None:
-            for xi, previous_i, gi in blocks(x, previous, g):
-                add_multiple(xi, t, gi, out=previous_i).mul_(s)
+            for xi, gi, to in blocks(x, g, out):
+                add_multiple(xi, t, gi, out=to).mul_(s)
             return
         a, b = 1 - momentum, momentum
         on_x: Scalar = a * s + 2 * b
@@ -120,9 +120,9 @@ class L2(Ball):
         )  # fmt: skip
         shrink = _shrink(squared, self.rho)
         on_x, on_previous, on_g = on_x * shrink, on_previous * shrink, on_g * shrink
-        for xi, previous_i, gi in blocks(x, previous, g):
-            add_multiple(previous_i.mul_(on_previous), on_g, gi, out=previous_i)
-            add_multiple(previous_i, on_x, xi, out=previous_i)
+        for xi, previous_i, gi, to in blocks(x, previous, g, out):
+            add_multiple(torch.mul(previous_i, on_previous, out=to), on_g, gi, out=to)
+            add_multiple(to, on_x, xi, out=to)
 
 
 class Linf(Ball):
@@ -141,17 +141,17 @@ class Linf(Ball):
 
     def random(self, noise: Tensor, u: float) -> Tensor:
         """Return rho noise, noise uniform on [-1, 1]."""
-        return noise * self.rho
+        return noise.mul_(self.rho)
 
-    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None) -> None:
+    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None, out: Tensor) -> None:
         """Write the next iterate, clipping coordinate by coordinate."""
-        for xi, previous_i, gi in blocks(x, previous, g):
-            z = add_multiple(xi, eta, gi.sign_(), out=gi).clamp_(-self.rho, self.rho)
+        for xi, previous_i, gi, to in blocks(x, previous, g, out):
             if momentum is None:
-                previous_i.copy_(z)
-            else:
-                previous_i.mul_(-momentum).add_(xi, alpha=2 * momentum).add_(z, alpha=1 - momentum)
-                previous_i.clamp_(-self.rho, self.rho)
+                add_multiple(xi, eta, gi.sign_(), out=to).clamp_(-self.rho, self.rho)
+                continue
+            z = add_multiple(xi, eta, gi.sign_(), out=gi).clamp_(-self.rho, self.rho)
+            torch.mul(previous_i, -momentum, out=to).add_(xi, alpha=2 * momentum).add_(z, alpha=1 - momentum)
+            to.clamp_(-self.rho, self.rho)
 
 
 def _shrink(squared_norm: Scalar, rho: float) -> Scalar:

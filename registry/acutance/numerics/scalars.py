@@ -87,3 +87,13 @@ def keep(flag: Flag, *pairs: tuple[Tensor, Tensor]) -> None:
     else:
         for destination, source in pairs:
             torch.where(flag, source, destination, out=destination)
+
+
+def pick(flag: Flag, yes: Tensor, no: Tensor) -> Tensor:
+    """Return ``yes`` where the flag is set, else ``no``, without asking an accelerator for its value.
+
+    Where flags are known one of the two is returned and nothing copied; else ``no``, written over.
+    """
+    if isinstance(flag, bool):
+        return yes if flag else no
+    return torch.where(flag, yes, no, out=no)

@@ -320,6 +320,13 @@ class DataUndeclared(Sound):
     traits = Traits(needs={"weights"}, reference="these tests")
 
 
+class StartUndeclared(Sound):
+    """Looks at the initial weights without saying so."""
+
+    def evaluate(self, surface, spec, rng):
+        return super().evaluate(surface, spec, rng) + float((surface.w - surface.w0).norm())
+
+
 class HiddenCost(Sound):
     """Calls the model behind the surface's back."""
 

@@ -50,6 +50,7 @@ FAULTS = [
     (faulty.HvpUndeclared, "needs_are_declared", "calls surface.hvp, but needs does not name hvp: add it"),
     (faulty.GradientUndeclared, "needs_are_declared", "calls surface.gradient, but needs does not name gradient"),
     (faulty.DataUndeclared, "needs_are_declared", "calls surface.loss, but needs does not name data"),
+    (faulty.StartUndeclared, "needs_are_declared", "calls surface.w0, but needs does not name initial_weights"),
     (faulty.HiddenCost, "all_passes_are_booked", "not by calling surface.model"),
     (faulty.NeedsDataInName, "all_passes_are_booked", "take data out of needs"),
     (faulty.DividesByZero, "finite_or_honest", "evaluate raised ZeroDivisionError"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,11 +77,9 @@ class Problem:
             functional: class of the model's functional form, to count or fail passes.
         """
         made = functional(self.model(), device, getattr(torch, dtype or self.dtype))
-        more: dict[str, Any] = {}
-        if self.initial is not None and "initial" in inspect.signature(LossSurface.__init__).parameters:
-            more["initial"] = self.initial()
         chosen = (points or self.data()) if with_data else None
-        return kind(made, chosen, loss=self.loss, microbatch=microbatch if with_data else None, **more)
+        initial = self.initial() if self.initial is not None else None
+        return kind(made, chosen, self.loss, microbatch=microbatch if with_data else None, initial=initial)
 
     def part(self, rows: slice | Tensor) -> Points:
         """Return some of the points."""

@@ -17,14 +17,12 @@ from acutance.surface import LossSurface
 
 # Which declared needs allow a call; data is implied by whatever looks at it.
 READS_DATA = frozenset({"data", "gradient", "example_gradients", "hvp", "activations"})
-DERIVATIVES = frozenset({"gradient", "hvp"})
 ALLOWED_BY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("loss", "losses", "logits", "raw_logits", "errors", "clean", "inputs", "targets"), READS_DATA),
     "evaluate": READS_DATA,
     "evaluate(gradient=True)": frozenset({"gradient"}),
     **dict.fromkeys(("gradient", "clean_gradient"), frozenset({"gradient"})),
-    **dict.fromkeys(("jvp", "vjp", "ggnvp"), DERIVATIVES),
-    "hvp": frozenset({"hvp"}),
+    **dict.fromkeys(("hvp", "jvp", "vjp", "ggnvp"), frozenset({"hvp"})),
     "example_gradients": frozenset({"example_gradients"}),
     "activations": frozenset({"activations"}),
     "w0": frozenset({"initial_weights"}),

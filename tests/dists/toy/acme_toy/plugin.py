@@ -119,7 +119,9 @@ class Distance(Measure[DistanceSpec]):
     """The distance of the weights from their initial values."""
 
     name = "toy_distance"
-    traits = Traits(level="weights", larger_means="farther", needs={"weights", "initial_weights"})
+    traits = Traits(
+        level="weights", larger_means="farther", needs={"weights", "initial_weights"}, reference="linear algebra"
+    )
 
     def evaluate(self, surface, spec, rng):
         return float((surface.w - surface.w0).norm())

@@ -128,5 +128,6 @@ def _validated(spec_type: type[Spec], settings: dict[str, Any], where: str) -> S
 
 
 def rounds(seconds: float, budget: float) -> int:
-    """Return how often a case that takes so long is timed: within the budget, but at least twice."""
-    return max(2, min(30, math.floor(budget / max(2 * seconds, 1e-9))))
+    """Return how often a case that takes so long is timed: within the budget, twice at least, once if it alone exceeds it."""
+    least = 1 if 2 * seconds > budget else 2
+    return max(least, min(30, math.floor(budget / max(2 * seconds, 1e-9))))

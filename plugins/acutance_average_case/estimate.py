@@ -107,8 +107,9 @@ def _slope(view: LossSurface, scaling_name: str, c: Tensor | None) -> Tensor:
     """Return c * gradient at w*, (p,): one tensor for all radii."""
 
     def compute() -> Tensor:
-        g = view.gradient()[1]
-        return g if c is None else g.mul_(c)
+        g = view.clean_gradient().gradient
+        assert g is not None
+        return g if c is None else g * c
 
     return view.memo(("average_case.slope", scaling_name), compute)
 

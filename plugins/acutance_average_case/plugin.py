@@ -79,8 +79,9 @@ class AverageCase(Measure[AverageCaseSpec]):
         return Cost(forwards=spec.draws + 1, backwards=1 if spec.variance_reduction == "linear" else 0)
 
     def vectors(self, spec: AverageCaseSpec) -> int:
-        """The noise and the perturbed weights; the gradient for the control variate."""
-        return 3 if spec.variance_reduction == "linear" else 2
+        """The noise and the perturbed weights; c; the gradient of the control variate, and c times it."""
+        scaled = spec.scaling != "none"
+        return 2 + scaled + (1 + scaled if spec.variance_reduction == "linear" else 0)
 
 
 @hookimpl

@@ -94,8 +94,15 @@ class WorstCase(Measure[WorstCaseSpec]):
         return Cost(forwards, backwards)
 
     def vectors(self, spec: WorstCaseSpec) -> int:
-        """Iterate, the one before, the best, its gradient, gradient, perturbed weights, c; the released mode alike."""
-        return 7
+        """Two iterates, the best one and its gradient, the perturbed weights, and what autograd hands out.
+
+        The gradient takes the place of the perturbed weights. More are c, the gradient at w* that all specs share,
+        the best point of earlier rungs and of earlier restarts, and the temporaries of the published projection.
+        """
+        count = 6 + (spec.scaling != "none") + (spec.start != "random") + bool(spec.ladder) + (spec.restarts > 1)
+        if spec.mode == "released":
+            count += (5 if spec.norm == "l2" else 4) + (spec.scaling == "none")
+        return count
 
 
 @hookimpl

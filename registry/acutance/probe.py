@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -78,31 +78,36 @@ class Probe:
         # With microbatches the point has to last until the last of them.
         total = torch.empty_like(out) if out is self.w and len(chunks) > 1 else out
         places = self._places if total is self.w else list(self._surface.unflatten(total).values())
-        parts: list[Evaluation] = []
         with torch.enable_grad(), plain_arithmetic(core.functional.device):
-            for inputs, targets in chunks:
-                raw = core.functional(self._pieces, inputs)
-                loss = core.head.mean(self._surface._transform(raw), targets)
-                if len(targets) < core.n:
-                    loss = loss * (len(targets) / core.n)
-                found = [self._apart(g) for g in gradients(loss, self._leaves)]
-                if parts:
-                    torch._foreach_add_(places, found)
-                elif self._units is None or len(chunks) > 1:
-                    torch._foreach_copy_(places, found)
-                else:
-                    for place, g, unit in zip(places, found, self._units, strict=True):
-                        torch.mul(g, unit, out=place)
-                parts.append(Evaluation(loss.detach(), self._apart(raw.detach()), out))
+            parts = [self._share(inputs, targets, places, i, len(chunks)) for i, (inputs, targets) in enumerate(chunks)]
         core.book(forwards=core.n, backwards=core.n)
         if len(parts) == 1:
-            return parts[0]
+            return Evaluation(*parts[0], out)
         if self._c is not None:
             torch.mul(total, self._c, out=out)
         elif total is not out:
             out.copy_(total)
-        loss, raw = torch.stack([part.loss for part in parts]).sum(), torch.cat([part.raw for part in parts])
-        return Evaluation(loss, raw, out)
+        losses, logits = zip(*parts, strict=True)
+        return Evaluation(torch.stack(losses).sum(), torch.cat(logits), out)
+
+    def _share(self, inputs: Any, targets: Tensor, places: list[Tensor], i: int, chunks: int) -> tuple[Tensor, Tensor]:
+        """Return the share of microbatch i in the loss, and its logits; write its gradient, or add it."""
+        core = self._core
+        raw = core.functional(self._pieces, inputs)
+        loss = core.head.mean(self._surface._transform(raw), targets)
+        if chunks > 1:
+            loss = loss * (len(targets) / core.n)
+        # Apart from the point, before its memory becomes the gradient's.
+        logits = self._apart(raw.detach())
+        found = [self._apart(g) for g in gradients(loss, self._leaves)]
+        if i > 0:
+            torch._foreach_add_(places, found)
+        elif self._units is None or chunks > 1:
+            torch._foreach_copy_(places, found)
+        else:
+            for place, g, unit in zip(places, found, self._units, strict=True):
+                torch.mul(g, unit, out=place)
+        return loss.detach(), logits
 
     def _apart(self, tensor: Tensor) -> Tensor:
         """Return the tensor, copied if it lies in the memory of the point, which will move."""

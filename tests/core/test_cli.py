@@ -60,7 +60,7 @@ def test_check_counts_the_passes():
     # 24 worst-case settings: 21 + 4 forwards and 21 backwards on each of 2 batches; 24 average-case ones: 21 forwards.
     assert about["measures"]["worst_case"] == {"forwards": 24 * 25 * 2, "backwards": 24 * 21 * 2, "hvps": 0}
     assert about["measures"]["average_case"] == {"forwards": 24 * 21 * 2, "backwards": 0, "hvps": 0}
-    assert about["definitions"] == 48 and "weights + 7 vectors" in cli("check", "mnist").stdout
+    assert about["definitions"] == 48 and "weights + 8 vectors" in cli("check", "mnist").stdout
 
 
 def test_run_results_and_report(toy_config, tmp_path):

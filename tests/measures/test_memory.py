@@ -1,0 +1,103 @@
+"""How many parameter-sized vectors the measures hold at their peak: no more than they tell ``check``."""
+
+import pytest
+import torch
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import acutance
+from acutance import LossSurface
+from acutance.plugins import catalog
+
+
+class Vectors(TorchDispatchMode):
+    """Context: the peak number of live storages made meanwhile that are as large as all weights together."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.live, self.peak = size, {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().nbytes() >= self.size:
+                storage = tensor.untyped_storage()
+                self.live.setdefault(storage._cdata, StorageWeakRef(storage))
+        self.live = {key: reference for key, reference in self.live.items() if not reference.expired()}
+        self.peak = max(self.peak, len(self.live))
+        return out
+
+
+def peak(name, **fields):
+    """One map holds 99% of the weights, so that its gradient counts as a vector too."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 3))
+    data = torch.randn(4, 300), torch.randint(0, 3, (4,))
+    surface = LossSurface(model, data, microbatch=fields.pop("microbatch", None))
+    existing = StorageWeakRef(surface.w.untyped_storage())
+    with Vectors(0.9 * 4 * surface.w.numel()) as vectors:
+        vectors.live[existing.cdata] = existing  # the weights do not count
+        acutance.measure(name, surface, **fields)
+    measure = catalog().measure(name)
+    return vectors.peak - 1, measure.vectors(measure.Spec(**fields))
+
+
+def test_the_counter_counts():
+    weights = torch.ones(1000)
+    with Vectors(4000) as vectors:
+        a = weights + 1
+        b = a.view(10, 100)
+        b.mul_(2)
+        del a
+        c = b.flatten()[:999] * 2
+        d = b.exp()
+        del b, d
+        e = weights.exp()
+    assert vectors.peak == 2 and c.numel() + e.numel() == 1999
+
+
+NORMS = [{"norm": "l2", "rho": 0.5}, {"norm": "linf", "rho": 0.01}]
+WORST = [
+    ({"start": "random", "scaling": "none"}, 6),
+    ({"start": "zero", "scaling": "none"}, 7),
+    ({"start": "random"}, 7),
+    ({}, 8),
+    ({"candidates": 5}, 8),
+    ({"restarts": 3}, 9),
+    ({"ladder": (0.001, 0.002)}, 9),
+    ({"ladder": (0.001, 0.002), "restarts": 3}, 10),
+    ({"mode": "released", "norm": "linf"}, 12),
+    ({"mode": "released", "norm": "linf", "scaling": "none"}, 12),
+    ({"mode": "released", "norm": "l2"}, 13),
+]
+
+
+@pytest.mark.parametrize("norm", NORMS, ids=lambda n: n["norm"])
+@pytest.mark.parametrize("fields,expected", WORST, ids=str)
+def test_worst_case(fields, expected, norm):
+    measured, stated = peak("worst_case", steps=12, **(norm | fields))
+    assert measured == stated == expected
+
+
+AVERAGE = [
+    ({"scaling": "none"}, 2),
+    ({}, 3),
+    ({"logit_norm": True}, 3),
+    ({"variance_reduction": "antithetic"}, 3),
+    ({"variance_reduction": "linear"}, 5),
+    ({"variance_reduction": "linear", "scaling": "none"}, 3),
+]
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("fields,expected", AVERAGE, ids=str)
+def test_average_case(fields, expected, norm):
+    measured, stated = peak("average_case", draws=6, rho=0.1, norm=norm, **fields)
+    assert measured == stated == expected
+
+
+@pytest.mark.parametrize("name", ["worst_case", "average_case"])
+def test_microbatches_hold_one_vector_more_where_a_gradient_is_taken(name):
+    measured, stated = peak(name, rho=0.1, microbatch=2)
+    assert measured == stated + (1 if name == "worst_case" else 0)

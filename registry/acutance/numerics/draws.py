@@ -62,4 +62,5 @@ def _filled(like: Tensor, out: Tensor | None, fill: Callable[[Tensor], Tensor]) 
         out = torch.empty_like(like)
     if out.device.type == "cpu" and out.dtype == torch.float32:
         return fill(out)
-    return out.copy_(fill(torch.empty(like.shape, dtype=torch.float32)))
+    # CUDA has read pageable memory when the call returns, so the host need not wait for the device.
+    return out.copy_(fill(torch.empty(like.shape, dtype=torch.float32)), non_blocking=True)

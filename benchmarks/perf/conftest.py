@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+# One thread for everything, before any of the libraries is imported.
+os.environ |= {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
 # The profiler that counts memory must not write about GPUs that are not there.
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 # The helpers beside the benchmarks; importlib mode does not put this folder on the path.
@@ -149,15 +151,15 @@ def say(request):
 
 @pytest.fixture
 def timed(benchmark, case, figure, say, request):
-    """Time ``work`` alone, by the wall clock or by the seconds that it returns; keep the median."""
+    """Time ``work`` alone, in CPU seconds or in the seconds that it returns; keep the median."""
 
     def run(work, rounds, bound=None, **facts):
         seconds = []
 
         def once():
-            start = time.perf_counter()
+            start = time.process_time()
             own = work()
-            seconds.append(own if isinstance(own, float) else time.perf_counter() - start)
+            seconds.append(own if isinstance(own, float) else time.process_time() - start)
 
         benchmark.pedantic(once, rounds=rounds, iterations=1)
         row = {"seconds": statistics.median(seconds), "bound": bound, "rounds": len(seconds), **facts}

@@ -6,12 +6,9 @@ import sys
 import textwrap
 import tomllib
 from importlib.metadata import PathDistribution
-from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Whether the conformance kit, which a new package's second test file calls, is part of this checkout.
-KIT = find_spec("acutance.testing") is not None
 
 
 def distribution(folder, name, entry_points, version="1.0", requires=()):

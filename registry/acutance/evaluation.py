@@ -66,7 +66,8 @@ def evaluate_family(
 
     def attempt(some: Sequence[Any]) -> list[Estimate]:
         before = surface.cost
-        with preserved_rng():
+        # A measure that leaves gradients switched off must not take the next one's away.
+        with preserved_rng(), torch.set_grad_enabled(torch.is_grad_enabled()):
             try:
                 estimates = [Estimate.of(e) for e in measure.evaluate_many(surface, some, rng)]
             except SystemExit as error:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 # Beside this file, where a fresh process finds them too.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -71,6 +72,13 @@ def failures(target, tried):
     names = [name for name in examination.checks if name not in SLOW or name in tried]
     outcomes = [examination.outcome(name) for name in names]
     return {o.check.name: o for o in outcomes if o.state == "failed"}, outcomes
+
+
+@pytest.fixture(autouse=True)
+def gradients_stay_on():
+    """One of the faults is to switch them off for the whole process."""
+    with torch.set_grad_enabled(True):
+        yield
 
 
 def test_the_measure_that_the_faults_are_made_from_is_sound():

@@ -146,7 +146,7 @@ class Place(Measure[CountSpec]):
     """Where it is evaluated: the number of devices its process sees."""
 
     name = "place"
-    traits = Traits(level="weights", needs={"weights"})
+    traits = Traits(level="weights", needs={"weights"}, reference="these tests")
 
     def evaluate(self, surface, spec, rng):
         import torch

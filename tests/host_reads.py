@@ -80,3 +80,19 @@ def as_on_an_accelerator(monkeypatch):
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("acutance") and vars(module).get("scalar") is ordinary:
             monkeypatch.setattr(module, "scalar", scalar)
+
+
+class Quadratic:
+    """F(x) = x.A x / 2 on a device, with values that stay tensors: something for Auto-PGD to climb."""
+
+    def __init__(self, p=12, device="cpu"):
+        g = torch.Generator().manual_seed(0)
+        m = torch.randn(p, p, generator=g, dtype=torch.float64)
+        self.a = (m @ m.T).to(device)
+
+    def gradient(self, x):
+        g = self.a @ x
+        return x @ g / 2, x[:1], g
+
+    def value(self, x):
+        return x @ (self.a @ x) / 2, x[:1]

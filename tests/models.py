@@ -1,11 +1,38 @@
 """Small models and data shared by the tests."""
 
 import torch
+from torch import nn
 
 # What the kit for plugin authors ships is what the tests use.
 from acutance.testing.models import MLP, Attention, ConvBN, Weights, conv_data, mlp_data, seeded, token_data
 
 __all__ = ["MLP", "Attention", "ConvBN", "Weights", "conv_data", "mlp_data", "seeded", "token_data"]
+
+
+class Tied(nn.Module):
+    """Dict inputs, a tied embedding, a frozen layer, an unused parameter, exact zeros, a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.embed = nn.Embedding(7, 4)
+        self.frozen = nn.Linear(4, 4)
+        self.unused = nn.Parameter(torch.randn(3))
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.embed.weight
+        self.frozen.requires_grad_(False)
+        self.register_buffer("shift", torch.randn(4))
+        with torch.no_grad():
+            self.embed.weight[0] = 0
+        self.double()
+
+    def forward(self, tokens, mask):
+        return self.head(torch.tanh(self.frozen((self.embed(tokens) * mask[..., None]).sum(1))) + self.shift)
+
+
+def tied_data():
+    tokens = torch.randint(0, 7, (9, 5), generator=seeded(0))
+    return {"tokens": tokens, "mask": torch.ones(9, 5)}, torch.randint(0, 7, (9,), generator=seeded(1))
 
 
 def dense_hessian(surface):

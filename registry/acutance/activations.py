@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from acutance.batch import take_rows
 from acutance.core import Core
 from acutance.derivatives import plain_arithmetic
-from acutance.errors import UserError, did_you_mean
+from acutance.errors import UserError, did_you_mean, some
 
 
 def activations(core: Core, pieces: Sequence[Tensor], names: str | Sequence[str]) -> dict[str, Tensor]:
@@ -33,7 +33,7 @@ def activations(core: Core, pieces: Sequence[Tensor], names: str | Sequence[str]
     for pattern, found in matched.items():
         if not any(key.partition("#")[0] in found for key in keys):
             raise UserError(
-                f"activations: '{pattern}' matches {_some(found)}: no call of these gives one row an example",
+                f"activations: '{pattern}' matches {some(found)}: no call of these gives one row an example",
                 "name modules that the forward pass calls, not containers",
             )
     return {key: parts[0][1][key] if len(parts) == 1 else torch.cat([found[key] for _, found in parts]) for key in keys}
@@ -85,7 +85,3 @@ def _first_tensor(output: Any) -> Tensor | None:
 
 def _is_per_example(tensor: Tensor | None, n: int) -> bool:
     return tensor is not None and tensor.dim() > 0 and len(tensor) == n
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

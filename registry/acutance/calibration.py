@@ -302,6 +302,7 @@ def calibrate(
     Raises:
         UserError: for a study without a radius, or a model that cannot be loaded.
     """
+    from acutance.functional import default_device
     from acutance.pointsets import PointSets
     from acutance.progress import Silent
 
@@ -313,7 +314,7 @@ def calibrate(
     sets = PointSets(dataset.item.target(dataset.spec), study.surface, study.seed)
     chosen = _spread(members(study), models)
     batches = min(max((points or study.surface.m) // study.surface.m, 1), study.surface.batch_count)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     reporter.stage("calibrating", len(chosen) * len(definitions), len(chosen) * len(definitions))
     cost = Cost()
     for member in chosen:

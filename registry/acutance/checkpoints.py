@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acutance.errors import UserError
+from acutance.errors import UserError, some
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -79,14 +79,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.
 
 def mismatch(missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[str]) -> str:
     """Return in a few words why a state does not fit a model; empty when it does."""
-    parts = [_some("missing", missing), _some("unexpected", unexpected), _some("shape", shapes)]
-    return "; ".join(part for part in parts if part)
-
-
-def _some(kind: str, names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    return f"{kind}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    found = {"missing": missing, "unexpected": unexpected, "shape": shapes}
+    return "; ".join(f"{kind}: {some(names)}" for kind, names in found.items() if names)
 
 
 def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:

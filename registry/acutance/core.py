@@ -85,7 +85,7 @@ class Core:
             raise Unsupported("this surface has no data: the measure declares that it needs weights only")
         size = min(self.n, PROBE)
         probe = take_rows(self.inputs, slice(0, size))
-        pieces = self.functional.w.split_with_sizes([slot.numel for slot in self.functional.slots])
+        pieces = self.functional.split(self.functional.w)
         with torch.no_grad(), plain_arithmetic(self.functional.device):
             first, second = self.functional(pieces, probe), self.functional(pieces, probe)
             alone = [self.functional(pieces, take_rows(probe, slice(i, i + 1))) for i in range(2 if self.n > 1 else 0)]

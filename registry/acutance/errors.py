@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class AcutanceWarning(UserWarning):
     """Something a user should know, though the value is still what its definition says."""
@@ -29,6 +31,11 @@ class UserError(ValueError):
 
 class Unsupported(Exception):
     """Raised by a measure that is not defined on the given surface; recorded as a row, not as a failure."""
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:

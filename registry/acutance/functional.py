@@ -105,13 +105,17 @@ class FunctionalModel:
     def _refuse_nonfinite(self) -> None:
         if bool(torch.isfinite(self.w).all()):
             return
-        for slot, piece in zip(self.slots, self.w.split([s.numel for s in self.slots]), strict=True):
+        for slot, piece in zip(self.slots, self.split(self.w), strict=True):
             if not bool(torch.isfinite(piece).all()):
                 bad = int((~torch.isfinite(piece)).sum())
                 raise UserError(
                     f"parameter '{slot.name}' has {bad} non-finite value(s)",
                     "the checkpoint is damaged or its training diverged",
                 )
+
+    def split(self, v: Tensor) -> Sequence[Tensor]:
+        """Return a vector over all parameters, (P,), as one flat piece for every slot: views of it."""
+        return v.split_with_sizes([slot.numel for slot in self.slots])
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
@@ -211,6 +215,11 @@ class FunctionalModel:
         if not chosen:
             raise UserError(f"parameters: '{pattern}' leaves no parameter free")
         return [i for i, slot in enumerate(self.slots) if slot.name in chosen]
+
+
+def default_device() -> str:
+    """Return where models are evaluated when nobody says: the GPU when there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _unique_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:

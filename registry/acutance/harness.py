@@ -19,7 +19,7 @@ from acutance.measure import Estimate, Status
 from acutance.members import Member, PlannedCell, job_cell, measure_cells, members, target_cells
 from acutance.plugins import catalog
 from acutance.progress import Reporter, Silent
-from acutance.store import PartRow, Store
+from acutance.store import FILE, PartRow, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,7 +110,7 @@ def run_study(
         chosen = Chosen(item, item.target.Spec())
     else:
         chosen = study.executor
-    store = Store(directory / "acutance.db")
+    store = Store(directory / FILE)
     try:
         driver = Driver(study, store, chosen, device, rerun, limit, reporter or Silent(), attributes)
         return driver.run(directory, report)
@@ -188,9 +188,9 @@ class Driver:
 
     def _device(self) -> str:
         if self.device is None:
-            import torch
+            from acutance.functional import default_device
 
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+            self.device = default_device()
         return self.device
 
     # -- making models ------------------------------------------------------------------------------

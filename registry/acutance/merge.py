@@ -17,7 +17,7 @@ from acutance.members import measure_cells, target_cells
 from acutance.plugins import extended
 from acutance.recorded import RecordedPoints, dataset_item, pool_items
 from acutance.spec import canonical_json
-from acutance.store import Store
+from acutance.store import FILE, Store
 
 if TYPE_CHECKING:
     from acutance.harness import Run
@@ -79,7 +79,7 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
     """
     if len(directories) < 2:
         raise UserError("merge: give at least two run directories")
-    if (out / "acutance.db").exists():
+    if (out / FILE).exists():
         raise UserError(f"--out {out}: holds a run already", "choose a new folder")
     sources = [read_source(directory) for directory in directories]
     for other in sources[1:]:
@@ -88,7 +88,7 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
     tables, conflicts = combine(sources)
     config = sources[0].config | {"pools": _pools(sources)}
     out.mkdir(parents=True, exist_ok=True)
-    store = Store(out / "acutance.db")
+    store = Store(out / FILE)
     try:
         store.put_tables(tables)
         store.put_points(points)
@@ -101,7 +101,7 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
     except BaseException:
         # Half a merge would pass for a run.
         store.close()
-        for path in out.glob("acutance.db*"):
+        for path in out.glob(f"{FILE}*"):
             path.unlink()
         raise
     store.close()
@@ -113,7 +113,7 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
 
 def read_source(directory: Path) -> Source:
     """Return what a run directory holds, at one moment."""
-    path = directory / "acutance.db"
+    path = directory / FILE
     while True:
         store = Store(path, write=False)
         quiet = not store.written

@@ -77,7 +77,11 @@ def expand(spec_type: type[Spec], settings: Mapping[str, Any], path: str) -> tup
 
     A mistake in one entry of a sweep is reported with its place, ``measures.0.rho.1``, once.
     """
-    settings = {name: _layers(value) if name == "parameters" else value for name, value in settings.items()}
+    given = settings.get("parameters")
+    patterns = given if isinstance(given, list) else [given]
+    layers = [layer for pattern in patterns for layer in _layers(pattern)]
+    if layers != patterns:
+        settings = {**settings, "parameters": layers}
     axes = {name: value for name, value in settings.items() if _is_axis(spec_type, name, value)}
     empty = [name for name, value in axes.items() if not value]
     if empty:
@@ -109,23 +113,14 @@ def holds_list(spec_type: type[Spec], name: str) -> bool:
     return field is not None and get_origin(field.annotation) in (tuple, list)
 
 
-def _layers(patterns: Any) -> Any:
-    """Write out ranges in patterns of parameter names: ``blocks.{0..2}.*`` sweeps over three blocks."""
-    if isinstance(patterns, list):
-        return [p for pattern in patterns for p in (_layers(pattern) if _is_range(pattern) else [pattern])]
-    if not _is_range(patterns):
-        return patterns
-    match = _RANGE.search(patterns)
-    assert match
+def _layers(pattern: Any) -> list[Any]:
+    """Write out a range in a pattern of parameter names: ``blocks.{0..2}.*`` names three blocks."""
+    match = _RANGE.search(pattern) if isinstance(pattern, str) else None
+    if match is None:
+        return [pattern]
     low, high = int(match[1]), int(match[2])
-    step = 1 if low <= high else -1
-    return _layers(
-        [patterns[: match.start()] + str(i) + patterns[match.end() :] for i in range(low, high + step, step)]
-    )
-
-
-def _is_range(pattern: Any) -> bool:
-    return isinstance(pattern, str) and _RANGE.search(pattern) is not None
+    numbers = range(low, high + 1) if low <= high else range(low, high - 1, -1)
+    return [p for i in numbers for p in _layers(f"{pattern[: match.start()]}{i}{pattern[match.end() :]}")]
 
 
 def _unknown_scaling(spec: Spec, plugins: Catalog) -> UserError | None:

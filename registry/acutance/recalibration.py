@@ -56,7 +56,7 @@ def recalibrated(functional: FunctionalModel, batches: Iterable[Any]) -> Functio
         assert isinstance(module, _BatchNorm)
         return F.batch_norm(z, mean.to(z), variance.to(z), module.weight, module.bias, eps=module.eps)
 
-    pieces = functional.w.split_with_sizes([slot.numel for slot in functional.slots])
+    pieces = functional.split(functional.w)
     handles = [module.register_forward_hook(by_own_statistics) for module in layers]
     try:
         with torch.no_grad(), plain_arithmetic(functional.device):

@@ -5,12 +5,9 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from acutance.errors import UserError
-from acutance.store import SCHEMA_VERSION, is_writing
-
-FILE = "acutance.db"
+from acutance.store import FILE, SCHEMA_VERSION, is_writing, read_only
 
 
 def examine(directory: Path) -> dict[str, Any]:
@@ -44,14 +41,13 @@ def examine(directory: Path) -> dict[str, Any]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    address = f"file:{quote(str(path.resolve()))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True, timeout=10)
+    connection = read_only(path)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
         # Write-ahead logging needs a file beside the store, which a read-only folder does not allow.
         connection.close()
-        connection = sqlite3.connect(address + "&immutable=1", uri=True)
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
     return connection
 
 

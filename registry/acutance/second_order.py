@@ -63,7 +63,7 @@ class SecondOrder:
 
     def _all_pieces(self, free: list[Tensor]) -> list[Tensor]:
         functional = self._core.functional
-        pieces = list(functional.w.split_with_sizes([slot.numel for slot in functional.slots]))
+        pieces = list(functional.split(functional.w))
         for i, piece in zip(self._free, free, strict=True):
             pieces[i] = piece
         return pieces

@@ -22,6 +22,7 @@ from acutance.errors import UserError
 from acutance.measure import Estimate, Status
 
 SCHEMA_VERSION = 1
+FILE = "acutance.db"  # in a run directory
 TABLES = ("run", "model", "cell", "part", "attempt")
 STALE = 120.0  # seconds without a heartbeat after which a driver on another host is taken for dead
 
@@ -112,14 +113,12 @@ class Store:
     def _connect(self, write: bool) -> sqlite3.Connection:
         if write:
             return sqlite3.connect(self.path, timeout=30, isolation_level=None)
-        # Even a reader makes files beside a store in WAL mode, unless it is told that nobody is writing.
-        how = "mode=ro" if self.written else "immutable=1"
-        return sqlite3.connect(f"{self.path.resolve().as_uri()}?{how}", uri=True, timeout=30, isolation_level=None)
+        return read_only(self.path)
 
     @property
     def written(self) -> bool:
         """Whether somebody writes to the store, or died while writing."""
-        return any(self.path.with_name(self.path.name + end).exists() for end in ("-wal", "-journal"))
+        return _written(self.path)
 
     def _open(self, write: bool) -> None:
         self._connection.execute("PRAGMA busy_timeout = 30000")
@@ -364,6 +363,17 @@ def _estimate(columns: Sequence[Any]) -> Estimate:
     value, stderr, status, message, extras = columns
     value = math.nan if value is None else float(value)
     return Estimate(value, stderr, Status(status), message, (), json.loads(extras))
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """Open a store for reading, leaving its folder as it is where nobody writes to it."""
+    # Even a reader makes files beside a store in WAL mode, unless it is told that nobody is writing.
+    how = "mode=ro" if _written(path) else "immutable=1"
+    return sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=30, isolation_level=None)
+
+
+def _written(path: Path) -> bool:
+    return any(path.with_name(path.name + end).exists() for end in ("-wal", "-journal"))
 
 
 def is_writing(host: str, pid: int, heartbeat: float) -> bool:

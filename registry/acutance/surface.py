@@ -94,7 +94,7 @@ class LossSurface:
         self._transform = transform_of(logit_norm, norm_scale)
         slots = core.functional.slots
         self._sizes = [slots[i].numel for i in free]
-        self._pieces = core.functional.w.split_with_sizes([slot.numel for slot in slots])
+        self._pieces = core.functional.split(core.functional.w)
         everything = len(free) == len(slots)
         self.w: Tensor = core.functional.w if everything else torch.cat([self._pieces[i] for i in free])
         self._memo: dict[Hashable, Any] = {}
@@ -190,7 +190,7 @@ class LossSurface:
             raise Unsupported("the initial weights of this model are not known")
         if start.shape == self.w.shape:
             return start
-        pieces = start.split_with_sizes([slot.numel for slot in self._core.functional.slots])
+        pieces = self._core.functional.split(start)
         return torch.cat([pieces[i] for i in self._free])
 
     @property

@@ -6,38 +6,24 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from models import MLP, Attention, ConvBN, assert_untouched, conv_data, mlp_data, seeded, snapshot, token_data
+from models import (
+    MLP,
+    Attention,
+    ConvBN,
+    Tied,
+    assert_untouched,
+    conv_data,
+    mlp_data,
+    seeded,
+    snapshot,
+    tied_data,
+    token_data,
+)  # fmt: skip
 from torch import nn
 from torch.func import functional_call
 
 import acutance
 from acutance import LossSurface, Unsupported, UserError
-
-
-class Tied(nn.Module):
-    """Dict inputs, a tied embedding, a frozen layer, an unused parameter, exact zeros, a buffer."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(3)
-        self.embed = nn.Embedding(7, 4)
-        self.frozen = nn.Linear(4, 4)
-        self.unused = nn.Parameter(torch.randn(3))
-        self.head = nn.Linear(4, 7, bias=False)
-        self.head.weight = self.embed.weight
-        self.frozen.requires_grad_(False)
-        self.register_buffer("shift", torch.randn(4))
-        with torch.no_grad():
-            self.embed.weight[0] = 0
-        self.double()
-
-    def forward(self, tokens, mask):
-        return self.head(torch.tanh(self.frozen((self.embed(tokens) * mask[..., None]).sum(1))) + self.shift)
-
-
-def tied_data():
-    tokens = torch.randint(0, 7, (9, 5), generator=seeded(0))
-    return {"tokens": tokens, "mask": torch.ones(9, 5)}, torch.randint(0, 7, (9,), generator=seeded(1))
 
 
 def bert():

@@ -6,7 +6,18 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
-from models import MLP, Attention, ConvBN, assert_untouched, conv_data, mlp_data, snapshot, token_data
+from models import (
+    MLP,
+    Attention,
+    ConvBN,
+    Tied,
+    assert_untouched,
+    conv_data,
+    mlp_data,
+    snapshot,
+    tied_data,
+    token_data,
+)  # fmt: skip
 from torch import nn
 
 from acutance import AcutanceWarning, LossSurface, Unsupported, UserError
@@ -131,34 +142,8 @@ def test_restricted_frees_only_what_is_named():
         surface.restricted("!*")
 
 
-class Tied(nn.Module):
-    """A tied embedding, a frozen layer, an unused parameter, exact zeros, a buffer."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(3)
-        self.embed = nn.Embedding(7, 4)
-        self.frozen = nn.Linear(4, 4)
-        self.unused = nn.Parameter(torch.randn(3))
-        self.head = nn.Linear(4, 7, bias=False)
-        self.head.weight = self.embed.weight
-        self.frozen.requires_grad_(False)
-        self.register_buffer("shift", torch.randn(4))
-        with torch.no_grad():
-            self.embed.weight[0] = 0
-
-    def forward(self, tokens, mask):
-        return self.head(torch.tanh(self.frozen((self.embed(tokens) * mask[..., None]).sum(1))) + self.shift)
-
-
-def tied_data():
-    g = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, 7, (9, 5), generator=g)
-    return {"tokens": tokens, "mask": torch.ones(9, 5)}, torch.randint(0, 7, (9,), generator=g)
-
-
 def test_frozen_unused_tied_and_zero_parameters():
-    model = Tied().double()
+    model = Tied()
     surface = LossSurface(model, tied_data())
     # The tied matrix once, the frozen layer and the unused vector too.
     assert surface.w.numel() == 7 * 4 + 20 + 3

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from host_reads import Quadratic
 from models import MLP, mlp_data
 
 import acutance
@@ -23,25 +24,9 @@ def test_the_counter_counts(waits):
     assert waits(work) == 2
 
 
-class Quadratic:
-    """F(x) = x.A x / 2 on the device."""
-
-    def __init__(self, p=12):
-        g = torch.Generator().manual_seed(0)
-        m = torch.randn(p, p, generator=g, dtype=torch.float64)
-        self.a = (m @ m.T).cuda()
-
-    def gradient(self, x):
-        g = self.a @ x
-        return x @ g / 2, x[:1], g
-
-    def value(self, x):
-        return x @ (self.a @ x) / 2, x[:1]
-
-
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_auto_pgd_never_waits(norm):
-    objective = Quadratic()
+    objective = Quadratic(device="cuda")
     start = torch.full((12,), 0.01, dtype=torch.float64, device="cuda")
     auto_pgd(objective, start.clone(), ball(norm, 0.5), 3)  # what is set up on first use
     torch.cuda.synchronize()

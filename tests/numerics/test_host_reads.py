@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from host_reads import HostWaits, as_on_an_accelerator
+from host_reads import HostWaits, Quadratic, as_on_an_accelerator
 from models import MLP, mlp_data
 
 import acutance
@@ -30,22 +30,6 @@ def test_the_counter_counts():
         torch.where(x > 0.5, x, -x)
         torch.full((), 0.5)
     assert waits.count == 0, waits.found
-
-
-class Quadratic:
-    """F(x) = x.A x / 2, with values that stay tensors."""
-
-    def __init__(self, p=12):
-        g = torch.Generator().manual_seed(0)
-        m = torch.randn(p, p, generator=g, dtype=torch.float64)
-        self.a = m @ m.T
-
-    def gradient(self, x):
-        g = self.a @ x
-        return x @ g / 2, x[:1], g
-
-    def value(self, x):
-        return x @ (self.a @ x) / 2, x[:1]
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])

@@ -12,9 +12,9 @@ import click
 def command(directory: Path) -> None:
     """Draw the figures and write the HTML page of the run in DIRECTORY again; needs neither torch nor models."""
     from acutance.outputs import write_report
-    from acutance.store import Store
+    from acutance.store import FILE, Store
 
-    store = Store(directory / "acutance.db", write=False)
+    store = Store(directory / FILE, write=False)
     try:
         click.echo(f"report: {write_report(directory, store)}")
     finally:

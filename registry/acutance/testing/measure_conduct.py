@@ -11,7 +11,7 @@ from unittest import SkipTest
 
 import torch
 
-from acutance.errors import Unsupported, UserError
+from acutance.errors import Unsupported, UserError, some
 from acutance.measure import Cost, Status
 from acutance.numerics.draws import Streams
 from acutance.spec import Spec
@@ -71,7 +71,7 @@ def leaves_everything_as_it_was(subject: MeasureSubject) -> None:
                 changed = differences(before, snapshot(surface, points))
             require(
                 not changed,
-                f"evaluate changed {_some(changed)} on '{problem.name}': work on copies (surface.w.clone(), loss(w) at "
+                f"evaluate changed {some(changed)} on '{problem.name}': work on copies (surface.w.clone(), loss(w) at "
                 "other points) and put back what you must change in a finally clause",
             )
 
@@ -93,7 +93,7 @@ def leaves_everything_as_it_was_after_an_exception(subject: MeasureSubject) -> N
                 changed = differences(before, snapshot(surface, points))
             require(
                 not changed,
-                f"after a pass failed, {_some(changed)} stayed changed on '{problem.name}': put it back in a finally "
+                f"after a pass failed, {some(changed)} stayed changed on '{problem.name}': put it back in a finally "
                 "clause",
             )
             if total and error is None:
@@ -123,10 +123,6 @@ def _as_before() -> Iterator[None]:
         torch.set_num_threads(threads)
         if torch.are_deterministic_algorithms_enabled() != deterministic:
             torch.use_deterministic_algorithms(deterministic)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @conduct("evaluates")

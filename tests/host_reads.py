@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from acutance.numerics import scalars
+from acutance.numerics.slopes import Slope
 
 READS = {
     torch.ops.aten._local_scalar_dense.default: "value read",
@@ -92,7 +93,7 @@ class Quadratic:
 
     def gradient(self, x):
         g = self.a @ x
-        return x @ g / 2, x[:1], g
+        return x @ g / 2, x[:1], Slope([g])
 
     def value(self, x):
         return x @ (self.a @ x) / 2, x[:1]

@@ -84,23 +84,17 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
     for sample in family:
         if sample.spec.variance_reduction == "linear":
             sample.slope = _slope(sample.view, sample.spec.scaling, units[sample.spec.scaling])
-    probes = _probes(base, units)
-    noise = torch.empty_like(base.w)
-    for k in range(max(sample.noises for sample in family)):
-        draw(norm, k, base.w, out=noise)
-        _control([sample for sample in family if k < sample.noises], noise)
-        for point, members in points.items():
-            for sign in (1, -1):
-                active = [sample for sample in members if k < sample.noises and sign in sample.signs]
-                if active:
-                    probe = probes[point.scaling].move(noise, sign * point.rho)
-                    _collect(base, probe, active)
-
-
-def _probes(base: LossSurface, units: dict[str, Tensor | None]) -> dict[str, Probe]:
-    """Return a moving point for each scaling; they take turns in the same memory."""
-    memory = torch.empty_like(base.w)
-    return {name: Probe(base, c, memory) for name, c in units.items()}
+    probe, noise = Probe(base), torch.empty_like(base.w)
+    probes = {name: probe.in_units(c) for name, c in units.items()}
+    with probe.held():
+        for k in range(max(sample.noises for sample in family)):
+            draw(norm, k, base.w, out=noise)
+            _control([sample for sample in family if k < sample.noises], noise)
+            for point, members in points.items():
+                for sign in (1, -1):
+                    active = [sample for sample in members if k < sample.noises and sign in sample.signs]
+                    if active:
+                        _collect(base, probes[point.scaling].move(noise, sign * point.rho), active)
 
 
 def _slope(view: LossSurface, scaling_name: str, c: Tensor | None) -> Tensor:

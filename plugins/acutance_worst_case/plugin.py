@@ -96,12 +96,12 @@ class WorstCase(Measure[WorstCaseSpec]):
     def vectors(self, spec: WorstCaseSpec) -> int:
         """Two iterates, the best one and its gradient, the perturbed weights, and what autograd hands out.
 
-        The gradient takes the place of the perturbed weights. More are c, the gradient at w* that all specs share,
-        the best point of earlier rungs and of earlier restarts, and the temporaries of the published projection.
+        More are c, the gradient at w* that all specs share, the best point of earlier rungs and of earlier restarts,
+        and, in the published search, the gradient that waits for the projection and the projection's temporaries.
         """
         count = 6 + (spec.scaling != "none") + (spec.start != "random") + bool(spec.ladder) + (spec.restarts > 1)
         if spec.mode == "released":
-            count += (5 if spec.norm == "l2" else 4) + (spec.scaling == "none")
+            count += (6 if spec.norm == "l2" else 5) + (spec.scaling == "none")
         return count
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from acutance.numerics.auto_pgd import Maximum, Objective, Rotation
-from acutance.numerics.scalars import Scalar, both, choose, either, inverse, keep, negate, scalar
+from acutance.numerics.scalars import Scalar, both, choose, either, inverse, negate, scalar
 
 ALPHA = 0.75
 TOLERANCE = 1e-5
@@ -49,24 +49,25 @@ def search(objective: Objective, like: Tensor, c: Tensor | None, norm: str, rho:
     """
     units = torch.ones_like(like) if c is None else c
     delta = previous = torch.zeros_like(like)
-    loss, note, g = objective.gradient(delta)
+    loss, note, slope = objective.gradient(delta)
     places = Rotation(delta, loss)
-    best, best_g = Maximum(places.best, loss, note.clone(), loss), g.clone()
+    best = Maximum(places.best, loss, note.clone(), loss, slope.kept())
     eta: Scalar = 2 * rho
     schedule = [0, *checkpoints(steps)]
     improvements: Scalar = 0.0
     eta_before, best_before = eta, loss
 
     for k in range(steps):
-        z = _projected(_step(g, units, norm, eta).add_(delta), units, norm, rho)
+        z = _projected(_step(slope.flat(), units, norm, eta).add_(delta), units, norm, rho)
         following = places.next(delta, best.x)
         torch.mul(previous, 1 - ALPHA, out=following).add_(z, alpha=ALPHA)
         delta, previous = following, delta
         if k + 1 < steps:
-            loss, note, g = objective.gradient(delta)
+            del slope  # its memory serves the next one, unless it belongs to the best point
+            loss, note, slope = objective.gradient(delta)
         else:
             loss, note = objective.value(delta)
-        improvements = improvements + best.meet(delta, loss, note, (best_g, g))
+        improvements = improvements + best.meet(delta, loss, note, slope)
         if k + 1 == (steps + 1) // 2:
             best.value_half = best.value
         if k in schedule[1:]:
@@ -76,8 +77,10 @@ def search(objective: Objective, like: Tensor, c: Tensor | None, norm: str, rho:
             cut = either(few, idle)
             eta_before, best_before = eta, best.value
             eta = choose(cut, eta / 2, eta)
-            keep(cut, (g, best_g))
+            assert best.slope is not None
+            slope = slope.replaced(cut, best.slope)
             improvements = 0.0
+    best.slope = None  # its memory is a gradient's
     return best
 
 

@@ -13,14 +13,16 @@ from torch import Tensor
 from acutance import scaling
 from acutance.measure import Estimate
 from acutance.numerics.auto_pgd import Maximum, auto_pgd
-from acutance.numerics.balls import L2, Linf, ball, blocks
+from acutance.numerics.balls import L2, Linf, ball
 from acutance.numerics.draws import Streams
 from acutance.numerics.scalars import Scalar, scalar
+from acutance.numerics.slopes import Slope, blocks
 from acutance.probe import Probe
 from acutance.surface import LossSurface
 from acutance_worst_case import released
 
 if TYPE_CHECKING:
+    from acutance.functional import Exchange
     from acutance_worst_case.plugin import WorstCaseSpec
 
 
@@ -28,7 +30,7 @@ class Perturbed:
     r"""The loss as a function of :math:`\gamma`: :math:`F(\gamma) = L_S(w^* + c \odot \gamma)`.
 
     The gradient in these coordinates is :math:`c \odot \nabla L_S`, which vanishes where c does: such
-    coordinates never move. One vector serves as the perturbed weights and, once they have served, as the gradient.
+    coordinates never move.
 
     Args:
         surface: whose loss.
@@ -39,23 +41,25 @@ class Perturbed:
         self.surface, self.c = surface, c
         self._probe = Probe(surface, c)
 
-    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Tensor]:
-        """Return loss, logits and gradient, which holds until the next call."""
-        found = self._probe.move(x).gradient(out=self._probe.w)
-        assert found.gradient is not None
-        return scalar(found.loss), found.raw, found.gradient
+    def held(self) -> Exchange:
+        """Return a context in which passes are cheapest: the model holds the perturbed weights all along."""
+        return self._probe.held()
+
+    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
+        """Return loss, logits and gradient."""
+        loss, raw, parts = self._probe.move(x).slope()
+        return scalar(loss), raw, Slope(parts, self.c)
 
     def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
         """Return loss and logits."""
         found = self._probe.move(x).value()
         return scalar(found.loss), found.raw
 
-    def origin(self) -> tuple[Scalar, Tensor, Tensor]:
+    def origin(self) -> tuple[Scalar, Tensor, Slope]:
         """Return loss, logits and gradient at w*, from the one pass that all specs share."""
         found = self.surface.clean_gradient()
         assert found.gradient is not None
-        g = self._probe.w.copy_(found.gradient)
-        return scalar(found.loss), found.raw, g if self.c is None else g.mul_(self.c)
+        return scalar(found.loss), found.raw, Slope([found.gradient], self.c)
 
 
 class FromOrigin:
@@ -64,7 +68,7 @@ class FromOrigin:
     def __init__(self, objective: Perturbed) -> None:
         self._objective, self._first = objective, True
 
-    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Tensor]:
+    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
         """Return loss, logits and gradient."""
         if self._first:
             self._first = False
@@ -80,15 +84,10 @@ def largest_rise(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Est
     """Return the best rise over all restarts, with how it was reached."""
     view = surface.restricted(spec.parameters).transformed(spec.logit_norm, spec.norm_scale)
     c = scaling.vector(view, spec.scaling)
-    if spec.mode == "released":
-        best = released.search(FromOrigin(Perturbed(view, None)), view.w, c, spec.norm, spec.rho, spec.steps)
-        gamma = best.x if c is None else torch.where(c > 0, best.x / c, 0.0)
-    else:
-        objective = Perturbed(view, c)
-        best = _climb(objective, spec, rng, 0)
-        for restart in range(1, spec.restarts):
-            best = _better(best, _climb(objective, spec, rng, restart))
-        gamma = best.x
+    objective = Perturbed(view, None if spec.mode == "released" else c)
+    with objective.held():
+        best = _search(objective, c, spec, rng)
+    gamma = torch.where(c > 0, best.x / c, 0.0) if spec.mode == "released" and c is not None else best.x
     clean = view.clean()
     clean_loss = float(clean.loss)
     extras = {
@@ -104,20 +103,30 @@ def largest_rise(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Est
     return Estimate(max(float(best.value) - clean_loss, 0.0), extras=extras)
 
 
+def _search(objective: Perturbed, c: Tensor | None, spec: WorstCaseSpec, rng: Streams) -> Maximum:
+    """Return the best point of all restarts."""
+    if spec.mode == "released":
+        return released.search(FromOrigin(objective), objective.surface.w, c, spec.norm, spec.rho, spec.steps)
+    best = _climb(objective, spec, rng, 0)
+    for restart in range(1, spec.restarts):
+        best = _better(best, _climb(objective, spec, rng, restart))
+    return best
+
+
 def _climb(objective: Perturbed, spec: WorstCaseSpec, rng: Streams, restart: int) -> Maximum:
     """Search at the radii of the ladder and then at rho; each start is the last best point, scaled to the new ball.
 
     The last best point itself lies in every later ball, so the value never falls from rung to rung.
     """
     radii = (*spec.ladder, spec.rho)
-    best = _search(objective, ball(spec.norm, radii[0]), spec, rng, restart)
+    best = _ascend(objective, ball(spec.norm, radii[0]), spec, rng, restart)
     for smaller, larger in itertools.pairwise(radii):
         found = auto_pgd(objective, best.x * (larger / smaller), ball(spec.norm, larger), spec.steps)
         best = _better(best, found)
     return best
 
 
-def _search(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int) -> Maximum:
+def _ascend(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int) -> Maximum:
     """Run Auto-PGD from the start that the spec asks for, keeping a screened point that beats it."""
     if spec.start == "random" or (spec.start == "zero" and restart > 0):
         return auto_pgd(objective, _random(objective, region, rng, restart, 0), region, spec.steps)

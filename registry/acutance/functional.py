@@ -87,6 +87,7 @@ class FunctionalModel:
         ]
         self._recurrent: list[Any] = [m for m in model.modules() if hasattr(m, "_flat_weights_names")]
         self._modules = list(model.modules())
+        self._held: Sequence[Tensor] | None = None
 
     def _own_dtype(self, named: Sequence[tuple[str, Tensor]]) -> torch.dtype:
         dtypes = {p.dtype for _, p in named}
@@ -132,59 +133,22 @@ class FunctionalModel:
 
     def __call__(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
         """Return the model's logits with one piece for every slot in order, flat or in its shape."""
-        saved: list[tuple[dict[str, Any], str, Any]] = []
-        training = [module for module in self._modules if module.training]
-        flat_weights = [(module, module._flat_weights) for module in self._recurrent]
-        fast_path = torch.backends.mha.get_fastpath_enabled()
-        try:
-            # The fused inference path of TransformerEncoderLayer rounds differently from the one with gradients.
-            torch.backends.mha.set_fastpath_enabled(False)
-            for module in training:
-                # Past nn.Module's own __setattr__, which costs as much as a small layer.
-                vars(module)["training"] = False
-            for slot, piece in zip(self.slots, pieces, strict=True):
-                tensor = piece if piece.shape == slot.shape else piece.view(slot.shape)
-                for table, name in slot.places:
-                    saved.append((table, name, table[name]))
-                    table[name] = tensor
-            for table, name, buffer in self._buffers:
-                saved.append((table, name, table[name]))
-                table[name] = buffer
-            for module in self._recurrent:
-                module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
-            if isinstance(inputs, Tensor):
-                output = self.model(inputs)
-            elif isinstance(inputs, Mapping):
-                output = self.model(**inputs)
-            else:
-                output = self.model(*inputs)
-        finally:
-            self._restore(saved, training, flat_weights, fast_path)
-        return _logits(output)
+        if pieces is self._held:
+            return self._logits_of(inputs)
+        with self.holding(pieces):
+            return self._logits_of(inputs)
 
-    @staticmethod
-    def _restore(
-        saved: list[tuple[dict[str, Any], str, Any]],
-        training: list[nn.Module],
-        flat_weights: list[tuple[Any, Any]],
-        fast_path: bool,
-    ) -> None:
-        """Put everything back; a Ctrl-C that arrives meanwhile is raised only when all of it is back."""
-        interrupt: KeyboardInterrupt | None = None
-        while True:
-            try:
-                for table, name, tensor in reversed(saved):
-                    table[name] = tensor
-                for module in training:
-                    vars(module)["training"] = True
-                for recurrent, weights in flat_weights:
-                    recurrent._flat_weights = weights
-                torch.backends.mha.set_fastpath_enabled(fast_path)
-                break
-            except KeyboardInterrupt as error:
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
+    def _logits_of(self, inputs: Any) -> Tensor:
+        if isinstance(inputs, Tensor):
+            return _logits(self.model(inputs))
+        return _logits(self.model(**inputs) if isinstance(inputs, Mapping) else self.model(*inputs))
+
+    def holding(self, pieces: Sequence[Tensor]) -> Exchange:
+        """Return a context in which the model holds these pieces, so that calls with them need not exchange them.
+
+        Calls with others exchange theirs meanwhile, and contexts nest.
+        """
+        return Exchange(self, pieces)
 
     def select(self, pattern: str) -> list[int]:
         """Return the indices of the slots that a pattern names.
@@ -215,6 +179,62 @@ class FunctionalModel:
         if not chosen:
             raise UserError(f"parameters: '{pattern}' leaves no parameter free")
         return [i for i, slot in enumerate(self.slots) if slot.name in chosen]
+
+
+class Exchange:
+    """Context in which a model holds other tensors, in evaluation mode; afterwards all is back, whatever happened."""
+
+    def __init__(self, functional: FunctionalModel, pieces: Sequence[Tensor]) -> None:
+        self._functional, self._pieces = functional, pieces
+
+    def __enter__(self) -> None:
+        f = self._functional
+        self._held = f._held
+        self._saved: list[tuple[dict[str, Any], str, Any]] = []
+        self._training = [module for module in f._modules if module.training]
+        self._flat_weights = [(module, module._flat_weights) for module in f._recurrent]
+        self._fast_path = torch.backends.mha.get_fastpath_enabled()
+        try:
+            # The fused inference path of TransformerEncoderLayer rounds differently from the one with gradients.
+            torch.backends.mha.set_fastpath_enabled(False)
+            for module in self._training:
+                # Past nn.Module's own __setattr__, which costs as much as a small layer.
+                vars(module)["training"] = False
+            for slot, piece in zip(f.slots, self._pieces, strict=True):
+                tensor = piece if piece.shape == slot.shape else piece.view(slot.shape)
+                for table, name in slot.places:
+                    self._put(table, name, tensor)
+            for table, name, buffer in f._buffers:
+                self._put(table, name, buffer)
+            for module in f._recurrent:
+                module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+            f._held = self._pieces
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _put(self, table: dict[str, Any], name: str, tensor: Tensor) -> None:
+        self._saved.append((table, name, table[name]))
+        table[name] = tensor
+
+    def __exit__(self, *error: object) -> None:
+        """Put everything back; a Ctrl-C that arrives meanwhile is raised only when all of it is back."""
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                self._functional._held = self._held
+                for table, name, tensor in reversed(self._saved):
+                    table[name] = tensor
+                for module in self._training:
+                    vars(module)["training"] = True
+                for recurrent, weights in self._flat_weights:
+                    recurrent._flat_weights = weights
+                torch.backends.mha.set_fastpath_enabled(self._fast_path)
+                break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 def default_device() -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from copy import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,7 +12,11 @@ from acutance.core import Evaluation
 from acutance.derivatives import gradients, plain_arithmetic
 
 if TYPE_CHECKING:
+    from acutance.functional import Exchange
     from acutance.surface import LossSurface
+
+
+LARGE = 1 << 15  # elements of a parameter whose gradient is not worth copying on the CPU
 
 
 class Probe:
@@ -33,10 +38,19 @@ class Probe:
         self._pieces = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
         # Each parameter is a leaf of its own: the gradient is put together once, outside the graph.
         self._leaves = [self._pieces[i].requires_grad_() for i in surface._free]
-        self._places = [leaf.detach() for leaf in self._leaves]
-        self._units = None if c is None else list(surface.unflatten(c).values())
+        self._groups = _groups([leaf.numel() for leaf in self._leaves], self.w.device.type == "cpu")
         self._start = self.w.data_ptr()
         self._end = self._start + self.w.numel() * self.w.element_size()
+
+    def in_units(self, c: Tensor | None) -> Probe:
+        """Return the same point, in the same memory, moved in units of c, (p,)."""
+        other = copy(self)
+        other._c = c
+        return other
+
+    def held(self) -> Exchange:
+        """Return a context in which the model holds the point, so that a pass need not exchange its parameters."""
+        return self._core.functional.holding(self._pieces)
 
     def move(self, x: Tensor, scale: float = 1.0) -> Probe:
         """Go to w* + scale c x, x (p,)."""
@@ -46,12 +60,11 @@ class Probe:
             torch.addcmul(self._surface.w, self._c, x, value=scale, out=self.w)
         return self
 
-    @torch.no_grad()
     def raw_logits(self) -> Tensor:
         """Return the model's own logits, (n, K)."""
         self._surface._check()
         core = self._core
-        with plain_arithmetic(core.functional.device):
+        with torch.no_grad(), plain_arithmetic(core.functional.device):
             logits = [core.functional(self._pieces, inputs) for inputs, _ in core.chunks()]
         core.book(forwards=core.n)
         return self._apart(logits[0]) if len(logits) == 1 else torch.cat(logits)
@@ -62,53 +75,66 @@ class Probe:
         with torch.no_grad():
             return Evaluation(self._surface.loss_of(raw), raw)
 
-    def gradient(self, out: Tensor | None = None) -> Evaluation:
-        r"""Return loss, logits and the gradient in the coordinates x, :math:`c \odot \nabla L_S`.
+    def gradient(self) -> Evaluation:
+        """Return loss, logits and the gradient with respect to the weights, (p,), in new memory."""
+        loss, raw, parts = self.slope()
+        return Evaluation(loss, raw, parts[0].clone() if len(parts) == 1 else torch.cat(parts))
 
-        One forward and one backward over the batch.
+    def slope(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return loss, logits and the gradient with respect to the weights, in parts that make (p,) together.
 
-        Args:
-            out: (p,) memory of the gradient, new by default; may be ``w`` itself, when the point has served.
+        One forward and one backward over the batch. Large parts are the memory that automatic differentiation
+        gave, uncopied; the point may move meanwhile.
         """
         self._surface._check()
         core = self._core
         chunks = tuple(core.chunks())
-        if out is None:
-            out = torch.empty_like(self.w)
-        # With microbatches the point has to last until the last of them.
-        total = torch.empty_like(out) if out is self.w and len(chunks) > 1 else out
-        places = self._places if total is self.w else list(self._surface.unflatten(total).values())
+        parts: list[Tensor] = []
+        losses, logits = [], []
         with torch.enable_grad(), plain_arithmetic(core.functional.device):
-            parts = [self._share(inputs, targets, places, i, len(chunks)) for i, (inputs, targets) in enumerate(chunks)]
+            for inputs, targets in chunks:
+                raw = core.functional(self._pieces, inputs)
+                loss = core.head.mean(self._surface._transform(raw), targets)
+                if len(chunks) > 1:
+                    loss = loss * (len(targets) / core.n)
+                found = self._grouped(gradients(loss, self._leaves))
+                if parts:
+                    torch._foreach_add_(parts, found)
+                else:
+                    # Automatic differentiation may hand out one tensor twice: to add to it, it must be our own.
+                    parts = found if len(chunks) == 1 else [part.clone() for part in found]
+                losses.append(loss.detach())
+                logits.append(self._apart(raw.detach()))
+                del raw, loss, found
         core.book(forwards=core.n, backwards=core.n)
-        if len(parts) == 1:
-            return Evaluation(*parts[0], out)
-        if self._c is not None:
-            torch.mul(total, self._c, out=out)
-        elif total is not out:
-            out.copy_(total)
-        losses, logits = zip(*parts, strict=True)
-        return Evaluation(torch.stack(losses).sum(), torch.cat(logits), out)
+        if len(chunks) == 1:
+            return losses[0], logits[0], parts
+        return torch.stack(losses).sum(), torch.cat(logits), parts
 
-    def _share(self, inputs: Any, targets: Tensor, places: list[Tensor], i: int, chunks: int) -> tuple[Tensor, Tensor]:
-        """Return the share of microbatch i in the loss, and its logits; write its gradient, or add it."""
-        core = self._core
-        raw = core.functional(self._pieces, inputs)
-        loss = core.head.mean(self._surface._transform(raw), targets)
-        if chunks > 1:
-            loss = loss * (len(targets) / core.n)
-        # Apart from the point, before its memory becomes the gradient's.
-        logits = self._apart(raw.detach())
-        found = [self._apart(g) for g in gradients(loss, self._leaves)]
-        if i > 0:
-            torch._foreach_add_(places, found)
-        elif self._units is None or chunks > 1:
-            torch._foreach_copy_(places, found)
-        else:
-            for place, g, unit in zip(places, found, self._units, strict=True):
-                torch.mul(g, unit, out=place)
-        return loss.detach(), logits
+    def _grouped(self, found: list[Tensor]) -> list[Tensor]:
+        """Return gradients of the parameters as one-dimensional parts: large ones as they are, others joined."""
+        flat = [self._apart(g.reshape(-1)) for g in found]
+        if len(self._groups) == 1:
+            return [torch.cat(flat)]
+        return [
+            flat[group.start] if len(group) == 1 else torch.cat(flat[group.start : group.stop])
+            for group in self._groups
+        ]
 
     def _apart(self, tensor: Tensor) -> Tensor:
         """Return the tensor, copied if it lies in the memory of the point, which will move."""
         return tensor.clone() if self._start <= tensor.data_ptr() < self._end else tensor
+
+
+def _groups(sizes: list[int], on_cpu: bool) -> list[range]:
+    """Return runs of parameters whose gradients are worth joining: on the CPU the small ones, else all of them."""
+    found: list[range] = []
+    alone = True
+    for i, size in enumerate(sizes):
+        large = on_cpu and size >= LARGE
+        if large or alone or not found:
+            found.append(range(i, i + 1))
+        else:
+            found[-1] = range(found[-1].start, i + 1)
+        alone = large
+    return found

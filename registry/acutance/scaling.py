@@ -88,6 +88,7 @@ def _checked(c: Tensor | None, surface: LossSurface, name: str) -> Tensor | None
         got = f"shape {tuple(c.shape)}" if isinstance(c, torch.Tensor) else type(c).__name__
         raise UserError(f"scaling '{name}' gave {got}", f"it must return a tensor of shape ({surface.w.numel()},)")
     c = c.detach().to(surface.w)
-    if not bool((torch.isfinite(c) & (c >= 0)).all()):
+    low, high = torch.aminmax(c)  # NaN wins in both
+    if not (low >= 0 and high < torch.inf):
         raise UserError(f"scaling '{name}' gave negative or non-finite entries", "c is a vector of units: |w| or norms")
     return c

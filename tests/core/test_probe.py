@@ -6,7 +6,7 @@ from models import MLP, Attention, ConvBN, Weights, assert_untouched, conv_data,
 from torch import nn
 
 from acutance import LossSurface, UserError
-from acutance.probe import Probe
+from acutance.probe import Probe, _groups
 
 CASES = {"mlp": (MLP, mlp_data), "conv_bn": (ConvBN, conv_data), "attention": (Attention, token_data)}
 
@@ -30,20 +30,19 @@ def test_it_is_the_surface_in_coordinates_of_c(surface, scaled, microbatch, para
     for scale in (0.1, -0.2):
         loss, g = view.gradient(view.w + scale * units * x)
         value = probe.move(x, scale).value()
-        apart = probe.gradient()
-        over = probe.gradient(out=probe.w)
-        assert over.gradient is probe.w and apart.gradient is not probe.w
+        found, (slope_loss, raw, parts) = probe.gradient(), probe.slope()
         torch.testing.assert_close(value.loss, loss, rtol=1e-12, atol=0)
-        for found in (apart, over):
-            torch.testing.assert_close(found.loss, loss, rtol=1e-12, atol=0)
-            torch.testing.assert_close(found.gradient, units * g, rtol=1e-10, atol=1e-14)
-            torch.testing.assert_close(found.raw, value.raw, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(found.loss, loss, rtol=1e-12, atol=0)
+        torch.testing.assert_close(found.gradient, g, rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(found.raw, value.raw, rtol=1e-12, atol=1e-14)
+        assert torch.equal(slope_loss, found.loss) and torch.equal(raw, found.raw)
+        assert torch.equal(torch.cat(parts), found.gradient)
 
 
 def test_logits_that_lie_in_the_weights_stay_when_the_point_moves():
     surface = LossSurface(Weights(torch.tensor([1.0, 2.0, 4.0])), (torch.zeros(2, 1), torch.tensor([0, 1])))
     probe = Probe(surface)
-    found = probe.move(torch.ones(3)).gradient(out=probe.w)
+    found = probe.move(torch.ones(3)).gradient()
     value = probe.move(torch.zeros(3)).value()
     probe.move(torch.full((3,), 9.0))
     assert found.raw.tolist() == [[2.0, 3.0, 5.0]] * 2 and value.raw.tolist() == [[1.0, 2.0, 4.0]] * 2
@@ -73,10 +72,49 @@ class Pair(nn.Module):
         return Product.apply(self.a, self.b).expand(len(x), 1)
 
 
-def test_gradients_that_lie_in_the_weights_are_read_before_they_are_overwritten():
+@pytest.mark.parametrize("joined", [True, False])
+def test_gradients_that_lie_in_the_weights_stay_when_the_point_moves(joined, monkeypatch):
+    if not joined:
+        monkeypatch.setattr("acutance.probe.LARGE", 1)
     surface = LossSurface(Pair(), (torch.zeros(1, 1), torch.zeros(1, 1)), loss=lambda logits, targets: logits.sum())
     probe = Probe(surface)
-    assert probe.move(torch.tensor([1.0, 2.0])).gradient(out=probe.w).gradient.tolist() == [7.0, 3.0]
+    _, _, parts = probe.move(torch.tensor([1.0, 2.0])).slope()
+    probe.move(torch.zeros(2))
+    assert len(parts) == 2 - joined and torch.cat(parts).tolist() == [7.0, 3.0]
+
+
+class Doubled(torch.autograd.Function):
+    """a + b, whose two gradients are one and the same tensor."""
+
+    @staticmethod
+    def forward(ctx, a, b):
+        return a + b
+
+    @staticmethod
+    def backward(ctx, g):
+        return g, g
+
+
+class Sum(Pair):
+    def forward(self, x):
+        return Doubled.apply(self.a, self.b).expand(len(x), 1)
+
+
+def test_microbatches_add_up_where_two_gradients_are_one_tensor(monkeypatch):
+    monkeypatch.setattr("acutance.probe.LARGE", 1)
+    data = torch.zeros(4, 1), torch.zeros(4, 1)
+    surface = LossSurface(Sum(), data, loss=lambda logits, targets: logits.mean(), microbatch=1)
+    assert surface.gradient()[1].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("sizes,expected", [
+    ([3, 5], [range(0, 2)]),
+    ([40000, 5, 6, 50000, 7], [range(0, 1), range(1, 3), range(3, 4), range(4, 5)]),
+    ([5, 40000, 40000], [range(0, 1), range(1, 2), range(2, 3)]),
+])  # fmt: skip
+def test_small_gradients_are_joined_and_large_ones_stay_alone(sizes, expected):
+    assert _groups(sizes, on_cpu=True) == expected
+    assert _groups(sizes, on_cpu=False) == [range(0, len(sizes))]
 
 
 def test_a_loss_that_does_not_depend_on_the_weights_has_gradient_zero():
@@ -84,14 +122,14 @@ def test_a_loss_that_does_not_depend_on_the_weights_has_gradient_zero():
     for microbatch in (None, 5):
         surface.microbatch = microbatch
         probe = Probe(surface, surface.w.abs())
-        assert not probe.move(surface.w).gradient(out=probe.w).gradient.any()
+        assert not probe.move(surface.w).gradient().gradient.any()
 
 
 def test_passes_are_counted_and_the_model_is_untouched(surface):
     before, spent = snapshot(surface.model), surface.cost
     probe = Probe(surface)
     probe.move(surface.w).value()
-    probe.gradient(out=probe.w)
+    probe.gradient()
     assert_untouched(surface.model, before)
     spent = surface.cost - spent
     assert (spent.forwards, spent.backwards) == (2 * surface.n, surface.n)

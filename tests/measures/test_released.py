@@ -14,6 +14,7 @@ import acutance
 from acutance import LossSurface
 from acutance.losses import normalize_logits
 from acutance.numerics import balls
+from acutance.numerics.slopes import Slope
 from acutance.plan import expand
 from acutance_worst_case import released, search
 from acutance_worst_case.plugin import WorstCaseSpec
@@ -33,7 +34,7 @@ class Traced:
 
     def gradient(self, x):
         value, note = self.value(x)
-        return value, note, -2 * (x - 0.2)
+        return value, note, Slope([-2 * (x - 0.2)])
 
 
 def test_the_steps_are_those_of_the_published_code():

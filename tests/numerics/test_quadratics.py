@@ -10,6 +10,7 @@ import torch
 from acutance.numerics.auto_pgd import auto_pgd, checkpoints
 from acutance.numerics.balls import ball
 from acutance.numerics.draws import Streams
+from acutance.numerics.slopes import Slope
 
 
 class Quadratic:
@@ -24,7 +25,7 @@ class Quadratic:
 
     def gradient(self, x):
         self.gradients += 1
-        return float(self.f(x)), torch.zeros(()), self.a @ x + self.b
+        return float(self.f(x)), torch.zeros(()), Slope([self.a @ x + self.b])
 
     def value(self, x):
         self.values += 1
@@ -178,7 +179,7 @@ def test_every_step_is_that_of_algorithm_1(norm, seed):
 
     class Wavy(Quadratic):
         def gradient(self, x):
-            return f(x), torch.zeros(()), grad(x)
+            return f(x), torch.zeros(()), Slope(grad(x).split(5))
 
         def value(self, x):
             return f(x), torch.zeros(())

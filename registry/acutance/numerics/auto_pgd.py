@@ -15,6 +15,7 @@ from torch import Tensor
 
 from acutance.numerics.balls import Ball
 from acutance.numerics.scalars import Flag, Scalar, both, choose, either, keep, negate, pick
+from acutance.numerics.slopes import Slope
 
 MOMENTUM = 0.25
 THRESHOLD = 0.75
@@ -23,8 +24,8 @@ THRESHOLD = 0.75
 class Objective(Protocol):
     """The function to maximise; ``note`` is any small tensor to keep with the best point (the logits, say)."""
 
-    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Tensor]:
-        """Return (value, note, (p,) gradient); the gradient may be overwritten, here and by the next call."""
+    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
+        """Return (value, note, gradient); the gradient stays as it is."""
         ...
 
     def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
@@ -41,22 +42,26 @@ class Maximum:
         value: F(x).
         note: what the objective noted there.
         value_half: the best value after half of the steps: how much the second half brought.
+        slope: the gradient there; that of an earlier best point where none was made.
     """
 
     x: Tensor
     value: Scalar
     note: Tensor
     value_half: Scalar
+    slope: Slope | None = None
 
-    def meet(self, x: Tensor, value: Scalar, note: Tensor, *beside: tuple[Tensor, Tensor]) -> Flag:
-        """Take a point that beats the best one, with what else (destination, source) is kept beside it.
+    def meet(self, x: Tensor, value: Scalar, note: Tensor, slope: Slope | None = None) -> Flag:
+        """Take a point that beats the best one, and its gradient.
 
         Returns:
             Whether it was taken.
         """
         better = value > self.value
         self.x = pick(better, x, self.x)
-        keep(better, (self.note, note), *beside)
+        keep(better, (self.note, note))
+        if slope is not None and self.slope is not None:
+            self.slope = self.slope.replaced(better, slope)
         self.value = choose(better, value, self.value)
         return better
 
@@ -113,7 +118,7 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Max
     f, note, g = objective.gradient(start)
     places = Rotation(start, f)
     x = previous = start
-    best, best_g = Maximum(places.best, f, note.clone(), f), g.clone()
+    best = Maximum(places.best, f, note.clone(), f, g.kept())
     eta: Scalar = 2 * ball.rho
     judged = set(checkpoints(steps))
     window_start, best_before = 0, f
@@ -125,8 +130,9 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Max
         ball.advance(x, previous, g, eta, None if k == 0 else MOMENTUM, out=following)
         x, previous = following, x
         if k + 1 < steps:
+            del g  # its memory serves the next one, unless it belongs to the best point
             f_next, note, g = objective.gradient(x)
-            best.meet(x, f_next, note, (best_g, g))
+            best.meet(x, f_next, note, g)
         else:
             f_next, note = objective.value(x)
             best.meet(x, f_next, note)
@@ -140,11 +146,13 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Max
             eta = choose(restart, eta / 2, eta)
             # Position, gradient and inertia all start again from the best point.
             x, previous = pick(restart, best.x, x), pick(restart, best.x, previous)
-            keep(restart, (g, best_g))
+            assert best.slope is not None
+            g = g.replaced(restart, best.slope)
             f_next = choose(restart, best.value, f_next)
             window_start, best_before, halved_before = k, best.value, restart
             # The increase from k to k+1 belongs to the next window, unless that step was taken back.
             increases, risen = 0.0, both(risen, negate(restart))
         increases = increases + risen
         f = f_next
+    best.slope = None  # its memory is a gradient's
     return best

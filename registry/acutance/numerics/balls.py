@@ -8,37 +8,25 @@ walked in blocks that stay in the processor's cache; scalars stay on the device,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from acutance.numerics.scalars import Scalar, add_multiple, at_most_one, choose, inverse, root, scalar
-
-BLOCK = 1 << 18  # elements; a few float32 blocks of this size stay in a processor's caches
-
-
-def blocks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield aligned pieces of (p,) vectors: cache-sized on the CPU, the whole on an accelerator."""
-    p = vectors[0].numel()
-    size = BLOCK if vectors[0].device.type == "cpu" else p
-    if p <= size:
-        yield vectors
-        return
-    for start in range(0, p, size):
-        yield tuple(v[start : start + size] for v in vectors)
+from acutance.numerics.slopes import Slope, blocks
 
 
-def gram(*vectors: Tensor) -> list[Scalar]:
-    """Return the inner products of all pairs of (p,) vectors, each with itself first, in double precision.
+def gram(walk: Iterable[tuple[Tensor, ...]]) -> list[Scalar]:
+    """Return the inner products of all pairs of the vectors walked over, in double precision.
 
-    For x, y, z: xx, xy, xz, yy, yz, zz; in one walk over the vectors.
+    For x, y, z: xx, xy, xz, yy, yz, zz; in one walk.
     """
-    pairs = [(i, j) for i in range(len(vectors)) for j in range(i, len(vectors))]
-    sums: list[Scalar] = [0.0] * len(pairs)
-    for piece in blocks(*vectors):
-        sums = [total + scalar(torch.dot(piece[i], piece[j])) for total, (i, j) in zip(sums, pairs, strict=True)]
+    sums: list[Scalar] = []
+    for piece in walk:
+        found = [scalar(torch.dot(a, b)) for i, a in enumerate(piece) for b in piece[i:]]
+        sums = [total + more for total, more in zip(sums, found, strict=True)] if sums else found
     return sums
 
 
@@ -53,7 +41,7 @@ class Ball(ABC):
         """Return the norm of x, (p,)."""
 
     @abstractmethod
-    def steepest(self, g: Tensor) -> Tensor:
+    def steepest(self, g: Slope) -> Tensor:
         """Return the boundary point that maximises <g, x>, (p,): rho times the steepest ascent direction."""
 
     @abstractmethod
@@ -61,8 +49,8 @@ class Ball(ABC):
         """Return a point uniform in the ball, in place of unit noise (``gaussian`` or uniform), from u in [0, 1)."""
 
     @abstractmethod
-    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None, out: Tensor) -> None:
-        r"""Write the next iterate of Auto-PGD to ``out``; g may be overwritten.
+    def advance(self, x: Tensor, previous: Tensor, g: Slope, eta: Scalar, momentum: float | None, out: Tensor) -> None:
+        r"""Write the next iterate of Auto-PGD to ``out``.
 
         .. math:: z = P(x + \eta u(g)), \qquad
            x^+ = P\big(x + \alpha (z - x) + (1 - \alpha)(x - x^-)\big)
@@ -72,7 +60,7 @@ class Ball(ABC):
         Args:
             x: (p,) iterate.
             previous: (p,) iterate before it.
-            g: (p,) gradient at x.
+            g: gradient at x.
             eta: step size.
             momentum: weight of the inertia term, 1/4 in Auto-PGD.
             out: (p,) the next iterate; may be ``previous``, but not x.
@@ -86,28 +74,32 @@ class L2(Ball):
 
     def norm(self, x: Tensor) -> Scalar:
         """Return the Euclidean norm."""
-        return root(gram(x)[0])
+        return root(gram(blocks(x))[0])
 
-    def steepest(self, g: Tensor) -> Tensor:
+    def steepest(self, g: Slope) -> Tensor:
         """Return rho g / ||g||, or zero where the gradient vanishes."""
-        return g * (self.rho * inverse(self.norm(g)))
+        (squared,) = gram((gi,) for gi, _ in g.walk())
+        factor, point = self.rho * inverse(root(squared)), g.room()
+        for gi, _, to in g.walk(point):
+            torch.mul(gi, factor, out=to)
+        return point
 
     def random(self, noise: Tensor, u: float) -> Tensor:
         """Return rho u^(1/dim) noise/||noise||; coordinates where the noise is zero stay at zero."""
         dimension = max(int(torch.count_nonzero(noise)), 1)
         return noise.mul_(self.rho * u ** (1 / dimension) * inverse(self.norm(noise)))
 
-    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None, out: Tensor) -> None:
+    def advance(self, x: Tensor, previous: Tensor, g: Slope, eta: Scalar, momentum: float | None, out: Tensor) -> None:
         """Write the next iterate; both projections follow from six inner products, so it takes two walks."""
         if momentum is None:
-            xx, xg, gg = gram(x, g)
+            gg, xg, xx = gram((gi, xi) for gi, _, xi in g.walk(x))
         else:
-            xx, xg, xp, gg, pg, pp = gram(x, g, previous)
+            gg, xg, pg, xx, xp, pp = gram((gi, xi, pi) for gi, _, xi, pi in g.walk(x, previous))
         t = eta * inverse(root(gg))
         # z = s (x + t g)
         s = _shrink(xx + 2 * t * xg + t * t * gg, self.rho)
         if momentum is None:
-            for xi, gi, to in blocks(x, g, out):
+            for gi, _, xi, to in g.walk(x, out):
                 add_multiple(xi, t, gi, out=to).mul_(s)
             return
         a, b = 1 - momentum, momentum
@@ -120,7 +112,7 @@ class L2(Ball):
         )  # fmt: skip
         shrink = _shrink(squared, self.rho)
         on_x, on_previous, on_g = on_x * shrink, on_previous * shrink, on_g * shrink
-        for xi, previous_i, gi, to in blocks(x, previous, g, out):
+        for gi, _, xi, previous_i, to in g.walk(x, previous, out):
             add_multiple(torch.mul(previous_i, on_previous, out=to), on_g, gi, out=to)
             add_multiple(to, on_x, xi, out=to)
 
@@ -134,22 +126,25 @@ class Linf(Ball):
         """Return the largest magnitude."""
         return scalar(x.abs().max())
 
-    def steepest(self, g: Tensor) -> Tensor:
+    def steepest(self, g: Slope) -> Tensor:
         """Return rho sign(g)."""
-        corner: Tensor = g.sign().mul_(self.rho)
+        corner = g.room()
+        for gi, _, to in g.walk(corner):
+            torch.sign(gi, out=to).mul_(self.rho)
         return corner
 
     def random(self, noise: Tensor, u: float) -> Tensor:
         """Return rho noise, noise uniform on [-1, 1]."""
         return noise.mul_(self.rho)
 
-    def advance(self, x: Tensor, previous: Tensor, g: Tensor, eta: Scalar, momentum: float | None, out: Tensor) -> None:
+    def advance(self, x: Tensor, previous: Tensor, g: Slope, eta: Scalar, momentum: float | None, out: Tensor) -> None:
         """Write the next iterate, clipping coordinate by coordinate."""
-        for xi, previous_i, gi, to in blocks(x, previous, g, out):
+        for gi, room, xi, previous_i, to in g.walk(x, previous, out):
+            sign = torch.sign(gi, out=room)
             if momentum is None:
-                add_multiple(xi, eta, gi.sign_(), out=to).clamp_(-self.rho, self.rho)
+                add_multiple(xi, eta, sign, out=to).clamp_(-self.rho, self.rho)
                 continue
-            z = add_multiple(xi, eta, gi.sign_(), out=gi).clamp_(-self.rho, self.rho)
+            z = add_multiple(xi, eta, sign, out=room).clamp_(-self.rho, self.rho)
             torch.mul(previous_i, -momentum, out=to).add_(xi, alpha=2 * momentum).add_(z, alpha=1 - momentum)
             to.clamp_(-self.rho, self.rho)
 

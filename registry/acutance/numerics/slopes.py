@@ -1,0 +1,87 @@
+r"""Long vectors walked in blocks, and gradients that are read where automatic differentiation left them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from acutance.numerics.scalars import Flag
+
+BLOCK = 1 << 18  # elements; a few float32 blocks of this size stay in a processor's caches
+DEVICE_BLOCK = 1 << 24  # elements on an accelerator: few kernels, and scratch that is small beside the model
+
+
+def _block_size(vector: Tensor) -> int:
+    return BLOCK if vector.device.type == "cpu" else DEVICE_BLOCK
+
+
+def blocks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield aligned pieces of (p,) vectors, cache-sized on the CPU."""
+    p, size = vectors[0].numel(), _block_size(vectors[0])
+    if p <= size:
+        yield vectors
+        return
+    for start in range(0, p, size):
+        yield tuple(v[start : start + size] for v in vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    r"""The gradient of :math:`F(x) = L(w + c \odot x)`, which is :math:`c \odot \nabla L`, (p,); never written to.
+
+    It stays as the parts that automatic differentiation gave: to put them together and to multiply them would
+    cost more memory traffic than a step of a search does. The product is formed block by block where it is used.
+
+    Attributes:
+        parts: one-dimensional and contiguous, :math:`\nabla L` when put together.
+        c: (p,) scaling, or None for ones.
+    """
+
+    parts: Sequence[Tensor]
+    c: Tensor | None = None
+
+    def walk(self, *vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Yield (block of the slope, scratch of its size, block of every (p,) vector).
+
+        The block of the slope is for reading. The scratch is for writing, and may be the block itself.
+        """
+        first = self.parts[0]
+        size = _block_size(first)
+        if len(self.parts) == 1 and first.numel() <= size:
+            yield (*self._formed(first, self.c, torch.empty_like(first)), *vectors)
+            return
+        room, start = first.new_empty(min(size, max(part.numel() for part in self.parts))), 0
+        for part in self.parts:
+            for piece in part.split(size):
+                end = start + piece.numel()
+                c = None if self.c is None else self.c[start:end]
+                yield (*self._formed(piece, c, room[: end - start]), *[v[start:end] for v in vectors])
+                start = end
+
+    @staticmethod
+    def _formed(g: Tensor, c: Tensor | None, room: Tensor) -> tuple[Tensor, Tensor]:
+        return (g, room) if c is None else (torch.mul(g, c, out=room), room)
+
+    def flat(self) -> Tensor:
+        """Return it as one vector, (p,), for reading: it may be the only part."""
+        g = self.parts[0] if len(self.parts) == 1 else torch.cat(list(self.parts))
+        return g if self.c is None else g * self.c
+
+    def room(self) -> Tensor:
+        """Return uninitialised memory for a vector of its size, (p,)."""
+        return self.parts[0].new_empty(sum(part.numel() for part in self.parts))
+
+    def kept(self) -> Slope:
+        """Return one to keep beside the best point: itself on the CPU, a copy to write over on an accelerator."""
+        return self if self.parts[0].device.type == "cpu" else Slope([part.clone() for part in self.parts], self.c)
+
+    def replaced(self, flag: Flag, new: Slope) -> Slope:
+        """Return ``new`` where the flag is set, else this one; an accelerator is not asked for the flag."""
+        if isinstance(flag, bool):
+            return new if flag else self
+        for mine, other in zip(self.parts, new.parts, strict=True):
+            torch.where(flag, other, mine, out=mine)
+        return self

@@ -101,7 +101,7 @@ class WorstCase(Measure[WorstCaseSpec]):
         """
         count = 6 + (spec.scaling != "none") + (spec.start != "random") + bool(spec.ladder) + (spec.restarts > 1)
         if spec.mode == "released":
-            count += (6 if spec.norm == "l2" else 5) + (spec.scaling == "none")
+            count += 3 if spec.scaling == "none" else 6 if spec.norm == "l2" else 5
         return count
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from acutance.numerics.auto_pgd import Maximum, Objective, Rotation
-from acutance.numerics.scalars import Scalar, both, choose, either, inverse, negate, scalar
+from acutance.numerics.scalars import Scalar, at_most_one, both, choose, either, inverse, negate, scalar
 
 ALPHA = 0.75
 TOLERANCE = 1e-5
@@ -25,9 +25,12 @@ BISECTIONS = 64
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Return the schedule of the published code, in floating point: 20 steps give 15 where 14 is exact."""
+    """Return the schedule of the published code, in floating point: 20 steps give 15 where 14 is exact.
+
+    It ends where an entry comes twice, so 5 and 10 steps lose their last checkpoints.
+    """
     before, p, found = 0.0, 0.22, []
-    while p <= 1:
+    while p <= 1 and len(set(found)) == len(found):
         found.append(math.ceil(p * steps))
         before, p = p, p + max(p - before - 0.03, 0.06)
     return found
@@ -47,7 +50,6 @@ def search(objective: Objective, like: Tensor, c: Tensor | None, norm: str, rho:
         rho: radius.
         steps: N >= 1.
     """
-    units = torch.ones_like(like) if c is None else c
     delta = previous = torch.zeros_like(like)
     loss, note, slope = objective.gradient(delta)
     places = Rotation(delta, loss)
@@ -58,7 +60,7 @@ def search(objective: Objective, like: Tensor, c: Tensor | None, norm: str, rho:
     eta_before, best_before = eta, loss
 
     for k in range(steps):
-        z = _projected(_step(slope.flat(), units, norm, eta).add_(delta), units, norm, rho)
+        z = _projected(_step(slope.flat(), c, norm, eta).add_(delta), c, norm, rho)
         following = places.next(delta, best.x)
         torch.mul(previous, 1 - ALPHA, out=following).add_(z, alpha=ALPHA)
         delta, previous = following, delta
@@ -84,20 +86,22 @@ def search(objective: Objective, like: Tensor, c: Tensor | None, norm: str, rho:
     return best
 
 
-def _step(g: Tensor, c: Tensor, norm: str, eta: Scalar) -> Tensor:
+def _step(g: Tensor, c: Tensor | None, norm: str, eta: Scalar) -> Tensor:
     """Return eta c sign(g) in linf, eta c g / ||g|| in l2, (p,)."""
-    if norm == "linf":
-        return eta * c * g.sign()
-    return (eta * inverse(scalar(g.norm()))) * g * c
+    along = g.sign().mul_(eta) if norm == "linf" else (eta * inverse(scalar(g.norm()))) * g
+    return along if c is None else along.mul_(c)
 
 
-def _projected(delta: Tensor, c: Tensor, norm: str, rho: float) -> Tensor:
+def _projected(delta: Tensor, c: Tensor | None, norm: str, rho: float) -> Tensor:
     r"""Return the point of the ball nearest to delta in Euclidean distance, (p,).
 
-    In linf by clipping; in l2 :math:`\delta / (1 + 2 \lambda c^{-2})`, lambda found by doubling and bisection until
-    :math:`\| \delta \oslash c \|_2` is within 1e-5 of rho (1e-5 rho for rho < 1). Where comparisons are known on the
-    host the rounds end there; on an accelerator a fixed number is made, and the late ones change nothing.
+    In linf by clipping, in l2 with c = 1 by shrinking. With another c by :math:`\delta / (1 + 2 \lambda c^{-2})`, lambda
+    found by doubling and bisection until :math:`\| \delta \oslash c \|_2` is within 1e-5 of rho (1e-5 rho for rho < 1).
+    Where comparisons are known on the host the rounds end there; on an accelerator a fixed number is made, and the
+    late ones change nothing.
     """
+    if c is None:
+        return delta.clamp_(-rho, rho) if norm == "linf" else delta * at_most_one(rho * inverse(scalar(delta.norm())))
     if norm == "linf":
         return torch.maximum(torch.minimum(delta, rho * c), -rho * c)
     inverse_c = (1 / c).masked_fill_(c <= 0, 0.0)

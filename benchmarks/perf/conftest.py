@@ -184,7 +184,7 @@ def compare(benchmark, case, figure, say, request):
     CPU time of the process, which has one thread; give ``time.perf_counter`` where another device works.
     """
 
-    def run(work, bare, rounds, bound, seconds=time.process_time, **facts):
+    def run(work, bare, rounds, bound, seconds=time.process_time, against="the bare passes", **facts):
         times = {"work": [], "bare": []}
 
         def clock(name, function):
@@ -216,7 +216,7 @@ def compare(benchmark, case, figure, say, request):
                 clock("bare", bare)
                 clock("work", work)
         found = row()
-        say(f"{case}: {found['ratio']:.3f} of the bare passes" + (f" (bound {bound})" if bound else ""))
+        say(f"{case}: {found['ratio']:.3f} of {against}" + (f" (bound {bound:.3g})" if bound else ""))
         figure(**found)
 
     return run

@@ -10,7 +10,7 @@ from acutance.plugins import catalog
 
 
 def skip_unless_large(network):
-    if network.size == "tiny" or network.name == "resnet18_w64":
+    if network.size in ("tiny", "small") or network.name == "resnet18_w64":
         pytest.skip("the bound is for networks of middle size")
 
 

@@ -26,8 +26,8 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
 
 # Bounds of time over the bare passes and of parameter-sized vectors over a bare pass (DESIGN, section 7).
 TIME = {
-    "worst_case": {"tiny": 1.5, "embedding": 1.15, "large": 1.1},
-    "average_case": {"tiny": 2.5, "embedding": 1.1, "large": 1.1},
+    "worst_case": {"tiny": 1.5, "small": 1.5, "embedding": 1.15, "large": 1.1},
+    "average_case": {"tiny": 2.5, "small": 1.25, "embedding": 1.1, "large": 1.1},
 }
 VECTORS = {"worst_case": 4, "average_case": 2}
 

@@ -17,14 +17,14 @@ class Network:
     Attributes:
         name: as in ``--models`` and in the names of the cases.
         build: returns (module, inputs, targets).
-        size: which of the bounds holds: tiny (Python steps count), embedding (many weights a pass hardly
-            uses, so elementwise work counts) or large.
+        size: which of the bounds holds: tiny (Python steps count), small (they count beside convolutions),
+            embedding (many weights a pass hardly uses, so elementwise work counts) or large.
         effort: largest number of steps, draws, probes or iterations here; None for the measure's own.
     """
 
     name: str
     build: Callable[[], tuple[nn.Module, Any, Tensor]]
-    size: Literal["tiny", "embedding", "large"]
+    size: Literal["tiny", "small", "embedding", "large"]
     effort: int | None = None
 
 
@@ -35,6 +35,15 @@ def _images(model: nn.Module, *shape: int) -> tuple[nn.Module, Tensor, Tensor]:
 def _mlp() -> tuple[nn.Module, Tensor, Tensor]:
     layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 12), nn.ReLU(), nn.Linear(12, 10))
     return _images(layers, 1, 28, 28)
+
+
+def _cnn() -> tuple[nn.Module, Tensor, Tensor]:
+    """6 thousand parameters."""
+    layers = nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(),
+        nn.Linear(128, 10),
+    )  # fmt: skip
+    return _images(layers, 3, 32, 32)
 
 
 def _resnet(width: int) -> Callable[[], tuple[nn.Module, Tensor, Tensor]]:
@@ -71,6 +80,7 @@ NETWORKS = {
     network.name: network
     for network in (
         Network("mlp", _mlp, "tiny"),
+        Network("cnn", _cnn, "small"),
         Network("resnet18_w16", _resnet(16), "large", 4),
         Network("resnet18_w64", _resnet(64), "large", 2),
         Network("vit", _vit, "large", 3),

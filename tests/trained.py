@@ -58,7 +58,7 @@ def digits(n=256):
 
 @cache
 def trained(name, seed=0, steps=250):
-    """Return (float64 network in evaluation mode, 128 of the points it was trained on)."""
+    """Return (float64 network in evaluation mode, 64 of the points it was trained on)."""
     build, rate = NETWORKS[name]
     x, y = digits()
     with torch.random.fork_rng(devices=[]):
@@ -74,4 +74,4 @@ def trained(name, seed=0, steps=250):
         loss.backward()
         optimizer.step()
         schedule.step()
-    return net.eval(), (x[:128], y[:128])
+    return net.eval(), (x[:64], y[:64])

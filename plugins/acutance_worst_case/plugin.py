@@ -27,7 +27,8 @@ class WorstCaseSpec(SharpnessSpec):
     restarts: PositiveInt = 1
     """Searches from different starts; the best counts."""
     start: Literal["screened", "random", "zero"] = "screened"
-    """screened: the best of the origin, the one-step point and random points; random: uniform in the ball."""
+    """screened: the best of the origin, the one-step point (three quarters of the way there) and random points; random:
+    uniform in the ball."""
     candidates: NonNegativeInt = 2
     """Random points that are screened for each start."""
     mode: Literal["paper", "released"] = "paper"

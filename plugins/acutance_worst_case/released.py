@@ -29,7 +29,8 @@ def checkpoints(steps: int) -> list[int]:
 
     It ends where an entry comes twice, so 5 and 10 steps lose their last checkpoints.
     """
-    before, p, found = 0.0, 0.22, []
+    before, p = 0.0, 0.22
+    found: list[int] = []
     while p <= 1 and len(set(found)) == len(found):
         found.append(math.ceil(p * steps))
         before, p = p, p + max(p - before - 0.03, 0.06)

@@ -153,7 +153,7 @@ def _ascend(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: S
 
 
 class Screened(NamedTuple):
-    """The best of the points looked at for a start: where, F there, the logits, and whether it is the one-step point."""
+    """The best of the points looked at for a start: where, F there, logits, and whether it is the one-step point."""
 
     x: Tensor
     value: float

@@ -17,8 +17,8 @@ from acutance_worst_case import released
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "perf"))
 
-import released_reference  # noqa: E402
-from released_reference import PublishedSearch, schedule  # noqa: E402
+import released_reference
+from released_reference import PublishedSearch, schedule
 
 CASES = {
     "mlp": (MLP, mlp_data),

@@ -27,8 +27,7 @@ class WorstCaseSpec(SharpnessSpec):
     restarts: PositiveInt = 1
     """Searches from different starts; the best counts."""
     start: Literal["screened", "random", "zero"] = "screened"
-    """screened: the best of the origin, the one-step point (three quarters of the way there) and random points; random:
-    uniform in the ball."""
+    """screened: the best of the origin, the one-step point and random points; random: uniform in the ball."""
     candidates: NonNegativeInt = 2
     """Random points that are screened for each start."""
     mode: Literal["paper", "released"] = "paper"
@@ -60,6 +59,8 @@ class WorstCase(Measure[WorstCaseSpec]):
     (Andriushchenko et al. 2023, Eq. 1, Algorithm 1), by Auto-PGD in :math:`\gamma = \delta \oslash c`, so that
     the algorithm has the invariances of the definition. The value is a lower bound of the maximum, never below
     zero; ``extras["value_half"]`` is the value after half of the steps. Coordinates with c = 0 never move.
+    Where the one-step point is the best of those screened, the search starts three quarters of the way there:
+    inside the ball the gradient still says something about every coordinate. The point itself counts.
 
     ``mode="released"`` follows the published code step by step instead, to reproduce published values: it is
     not invariant under rescaling for the l2 norm, and reaches smaller values there.

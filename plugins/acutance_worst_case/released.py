@@ -96,10 +96,10 @@ def _step(g: Tensor, c: Tensor | None, norm: str, eta: Scalar) -> Tensor:
 def _projected(delta: Tensor, c: Tensor | None, norm: str, rho: float) -> Tensor:
     r"""Return the point of the ball nearest to delta in Euclidean distance, (p,).
 
-    In linf by clipping, in l2 with c = 1 by shrinking. With another c by :math:`\delta / (1 + 2 \lambda c^{-2})`, lambda
-    found by doubling and bisection until :math:`\| \delta \oslash c \|_2` is within 1e-5 of rho (1e-5 rho for rho < 1).
-    Where comparisons are known on the host the rounds end there; on an accelerator a fixed number is made, and the
-    late ones change nothing.
+    In linf by clipping, in l2 with c = 1 by shrinking. With another c by :math:`\delta / (1 + 2 \lambda c^{-2})`,
+    lambda found by doubling and bisection until :math:`\| \delta \oslash c \|_2` is within 1e-5 of rho (1e-5 rho
+    for rho < 1). Where comparisons are known on the host the rounds end there; on an accelerator a fixed number is
+    made, and the late ones change nothing.
     """
     if c is None:
         return delta.clamp_(-rho, rho) if norm == "linf" else delta * at_most_one(rho * inverse(scalar(delta.norm())))

@@ -9,9 +9,12 @@ import statistics
 
 import pytest
 import trained
+from models import MLP, mlp_data
 
 import acutance
 from acutance import LossSurface
+from acutance.numerics.auto_pgd import Maximum
+from acutance_worst_case import search
 
 # Radii near chance level, of the plain and of the logit-normalized loss.
 LARGEST = {
@@ -59,18 +62,34 @@ def test_paper_mode_holds_its_bounds_on_trained_networks(name):
     assert all(statistics.median(of(norm, found).values()) >= 1 - 1e-6 for norm in ("l2", "linf"))
 
 
-@pytest.mark.parametrize("norm,share", [("l2", 1.0), ("linf", 0.06)])
-def test_the_one_step_point_counts(norm, share):
-    """The search starts before it, inside the ball, and returns no less."""
+def one_step_rise(surface, norm, rho):
+    up = surface.w.abs() * surface.clean_gradient().gradient
+    gamma = rho * (up.sign() if norm == "linf" else up / up.norm())
+    return float(surface.loss(surface.w + surface.w.abs() * gamma)) - float(surface.loss())
+
+
+@pytest.mark.parametrize("norm,largest", [("l2", 1.0), ("linf", 0.06)])
+def test_the_value_is_never_below_the_one_step_point(norm, largest):
     surface = LossSurface(*trained.trained("mlp"))
-    for rho, steps in itertools.product((0.01 * share, share), (1, 2, 20)):
+    for rho, steps in itertools.product((0.01 * largest, largest), (1, 2, 20)):
         found = acutance.measure("worst_case", surface, rho=rho, norm=norm, steps=steps, candidates=0)
-        c, g = surface.w.abs(), surface.clean_gradient().gradient
-        up = c * g
-        step = rho * (up.sign() if norm == "linf" else up / up.norm())
-        one_step = float(surface.loss(surface.w + c * step)) - float(surface.loss())
-        assert one_step > 0 and found.value >= one_step * (1 - 1e-12)
-        assert found.extras["value_half"] >= one_step * (1 - 1e-12)
+        assert 0 < one_step_rise(surface, norm, rho) <= found.value * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_one_step_point_that_the_search_does_not_reach_is_returned(norm, monkeypatch):
+    surface, starts = LossSurface(MLP(), mlp_data()), []
+
+    def standing_still(objective, start, ball, steps):
+        starts.append(float(ball.norm(start)) / ball.rho)
+        value, note = objective.value(start)
+        return Maximum(start, value, note, value)
+
+    monkeypatch.setattr(search, "auto_pgd", standing_still)
+    found = acutance.measure("worst_case", surface, rho=0.01, norm=norm)
+    assert starts == pytest.approx([0.75])
+    assert found.value == found.extras["value_half"] == pytest.approx(one_step_rise(surface, norm, 0.01), rel=1e-9)
+    assert found.extras["radius_reached"] == pytest.approx(1.0)
 
 
 @pytest.mark.slow

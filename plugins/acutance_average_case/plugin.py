@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from acutance import hookimpl
-from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Traits
+from acutance.measure import Cost, Estimate, Measure, Need, SharpnessSpec, Traits
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -73,6 +73,11 @@ class AverageCase(Measure[AverageCaseSpec]):
         from acutance_average_case.estimate import average_rise
 
         return average_rise(surface, specs, rng)
+
+    def needs(self, spec: AverageCaseSpec) -> frozenset[Need]:
+        """Forward passes alone, so that a loss without a gradient will do; the control variate takes the gradient."""
+        more: set[Need] = {"gradient"} if spec.variance_reduction == "linear" else set()
+        return super().needs(spec) | more
 
     def passes(self, spec: AverageCaseSpec) -> Cost:
         """One forward a draw, and the clean one, with its gradient for the control variate."""

@@ -234,7 +234,8 @@ class Traits:
         level: ``batch`` (the harness averages over m-batches), ``dataset`` (one surface over all points) or
             ``weights`` (no data opened).
         larger_means: what a large value says, in one word, e.g. ``sharper``.
-        needs: what the measure reads from the surface, so that nothing else has to be there: ``weights`` (w and
+        needs: what the measure reads from the surface at any settings (``Measure.needs`` says what it reads at
+            some), so that nothing else has to be there: ``weights`` (w and
             what follows from it: layers, unflatten), ``initial_weights`` (w0), ``data`` (forward passes: logits,
             losses, errors), ``gradient``, ``example_gradients``, ``hvp`` (all that differentiates a derivative
             again: hvp, jvp, vjp, ggnvp), ``activations``. A pool is asked for initial weights only when they are
@@ -311,6 +312,10 @@ class Measure(Specified[SpecT]):
             estimate = Estimate.of(self.evaluate(surface, spec, rng))
             estimates.append(replace(estimate, cost=surface.cost - before))
         return estimates
+
+    def needs(self, spec: SpecT) -> frozenset[Need]:
+        """Return what is read from the surface at these settings; ``traits.needs`` unless they ask for more."""
+        return frozenset(self.traits.needs)
 
     def passes(self, spec: SpecT) -> Cost:
         """Return the passes over one batch that this spec costs, for ``check`` and for the time left."""

@@ -137,7 +137,7 @@ def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     }
     preprocess = pool.preprocess(entry, spec)
     cells = _cells(data)
-    if any("initial_weights" in cell.instance.traits.needs for cell in cells):
+    if any("initial_weights" in cell.instance.needs(cell.spec) for cell in cells):
         functional.initial = lambda: pool.initial(entry, spec)
     as_set_up = functional
     if any(c.scope != "split" for c in cells):

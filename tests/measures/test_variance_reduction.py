@@ -11,6 +11,17 @@ from acutance.plugins import catalog
 KINDS = ("none", "linear", "antithetic")
 
 
+def test_a_gradient_is_needed_for_the_control_variate_only():
+    measure = catalog().measure("average_case")
+    needs = {kind: measure.needs(measure.Spec(rho=0.1, variance_reduction=kind)) for kind in KINDS}
+    assert needs == {"none": {"data"}, "linear": {"data", "gradient"}, "antithetic": {"data"}}
+    errors = LossSurface(MLP(), mlp_data(), loss=lambda f, y: (f.argmax(1) != y).double().mean())
+    # The error rate has no gradient, and a plain average takes none.
+    errors = LossSurface(MLP(), mlp_data(), loss=lambda f, y: (f.argmax(1) != y).double().mean())
+    assert acutance.measure("average_case", errors, rho=1.0, draws=10).status == "ok"
+    assert errors.cost.backwards == 0
+
+
 def quadratic(slope, curvature, p=8):
     """L(w) = slope b.d + curvature/2 d.A d around w*: not a minimum unless slope is 0."""
     g = torch.Generator().manual_seed(0)

@@ -24,6 +24,7 @@ SETTINGS = {
     "average_case": [
         {"rho": 0.1, "draws": 6},
         {"rho": 0.2, "draws": 6, "norm": "linf", "scaling": "none", "logit_norm": True},
+        {"rho": 0.1, "draws": 6, "variance_reduction": "linear"},
     ],
     "worst_case": [
         {"rho": 0.02, "steps": 4},

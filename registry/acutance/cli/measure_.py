@@ -52,13 +52,14 @@ def command(
     from acutance.checkpoints import load_state, make_model, parse_pairs, read_state
 
     settings = parse_pairs(fields, "--set")
+    needs: set[str] = set()
     for name in measures:
         # A mistake in a setting is told before anything is loaded.
-        validate(catalog().get("measures", name).Spec, settings, name)
+        instance = catalog().measure(name)
+        needs |= instance.needs(validate(instance.Spec, settings, name))
     inputs, targets = _data(data, points)
     initial = None
     if "/" in model and ":" not in model:
-        needs = {need for name in measures for need in catalog().get("measures", name).traits.needs}
         net, initial = _pool_model(model, "initial_weights" in needs)
     else:
         net = make_model(model, parse_pairs(arguments, "--arg"))

@@ -128,11 +128,13 @@ def _as_before() -> Iterator[None]:
 @conduct("evaluates")
 def needs_are_declared(subject: MeasureSubject) -> None:
     """A measure calls nothing of a surface that its needs do not name."""
-    needs, used = set(subject.traits.needs), set[str]()
+    declared, used = set(subject.traits.needs), set[str]()
     for problem, first, _ in list(subject.cases(few=True))[:: len(subject.specs)]:
         for spec in dict.fromkeys([*subject.specs, *neighbours(first)]):
             surface = problem.surface(with_data=subject.with_data, kind=WatchedSurface)
             assert isinstance(surface, WatchedSurface)
+            needs = subject.instance.needs(spec)
+            declared |= needs
             _evaluate(subject, surface, spec)
             refused = {call: ALLOWED_BY[call] for call in surface.log.calls if not ALLOWED_BY[call] & needs}
             used = used.union(*(ALLOWED_BY[call] for call in surface.log.calls if ALLOWED_BY[call] != READS_DATA))
@@ -144,8 +146,8 @@ def needs_are_declared(subject: MeasureSubject) -> None:
                     spec not in subject.specs,
                     f"{text}: add it to traits.needs, which say where the measure can run and what it costs",
                 )
-                subject.note(f"{text}; it is not called at the settings tested")
-    idle = sorted(needs - used - {"weights", "data"})
+                subject.note(f"{text}; it is not called at the settings tested: override needs(spec)")
+    idle = sorted(declared - used - {"weights", "data"})
     if idle:
         subject.note(f"needs names {', '.join(idle)}, which was not called with the settings tried")
 
@@ -167,13 +169,14 @@ def all_passes_are_booked(subject: MeasureSubject) -> None:
             f"{seen['examples']} examples went through the model of '{problem.name}' but {spent.forwards:g} were "
             "booked: evaluate through the surface (loss, logits, gradient), which counts, not by calling surface.model",
         )
-        if "data" in subject.traits.needs:
+        needs = subject.instance.needs(spec)
+        if "data" in needs:
             require(
                 spent.units > 0,
                 f"needs has data, but no pass was booked on '{problem.name}' with {show(spec)}: take data out of "
                 "needs, or use the surface's own passes",
             )
-        if set(subject.traits.needs) <= {"weights", "initial_weights"}:
+        if needs <= {"weights", "initial_weights"}:
             require(
                 spent.units == 0,
                 f"needs has only weights, but {spent.forwards:g} examples were passed forward on '{problem.name}': add "

@@ -39,11 +39,12 @@ def traits_are_known_words(subject: MeasureSubject) -> None:
         f"traits.level is {traits.level!r}: write batch, dataset or weights",
     )
     for field, words, known in (
-        ("needs", traits.needs, get_args(Need)),
-        ("invariant_to", traits.invariant_to, get_args(Invariance)),
+        ("traits.needs", traits.needs, get_args(Need)),
+        ("traits.invariant_to", traits.invariant_to, get_args(Invariance)),
+        *((f"needs({show(spec)})", subject.instance.needs(spec), get_args(Need)) for spec in subject.specs),
     ):
         unknown = sorted(set(words) - set(known))
-        require(not unknown, f"traits.{field} has unknown words {', '.join(unknown)}: known are {', '.join(known)}")
+        require(not unknown, f"{field} has unknown words {', '.join(unknown)}: known are {', '.join(known)}")
     if traits.level == "weights":
         more = sorted(set(traits.needs) - {"weights", "initial_weights"})
         require(

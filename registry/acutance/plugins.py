@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import traceback as tb
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -113,12 +113,17 @@ class Catalog:
         noun = kind.removesuffix("s")
         if short:
             raise UserError(f"{noun} '{name}' is ambiguous", "write " + " or ".join(i.id for i in short))
-        names = [item.name for item in known.values()] + ([*known] if "/" in name else [])
-        hint = did_you_mean(name, names)
+        hint = self.nearest(name, [kind])
         if self.problems:
             failed = "; ".join(map(str, self.problems))
             hint += f" {len(self.problems)} plugin problem(s): {failed}; see 'acutance doctor'"
         raise UserError(f"unknown {noun} '{name}'", hint)
+
+    def nearest(self, name: str, kinds: Sequence[Kind] = KINDS) -> str:
+        """Return what an unknown name may have meant: a canonical id for what is written as one, else a short name."""
+        items = [item for kind in kinds for item in self.items(kind)]
+        known = [item.id if "/" in name else item.name for item in items]
+        return did_you_mean(name, list(dict.fromkeys(known)))
 
     def names(self, item: Item) -> list[str]:
         """Return what an item may be called: the short name, where that means this item, and the canonical id."""

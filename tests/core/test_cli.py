@@ -189,6 +189,36 @@ def test_measure_asks_a_pool_for_initial_weights():
     assert found["value"] == pytest.approx(direct.value, rel=1e-12) and direct.value > 0.1
 
 
+def test_measure_takes_canonical_ids_and_short_names():
+    short = cli("measure", "toy/toy2", "--data", "toy:test", "--measure", "loss", "--json").stdout
+    full = cli(
+        "measure", "acme-toy/toy/toy2", "--data", "acme-toy/toy:test", "--measure", "acutance/loss", "--json"
+    ).stdout
+    assert json.loads(short)["loss"]["value"] == json.loads(full)["acutance/loss"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("model", "others", "message"),
+    [
+        ("toy/toy22", ["--data", "toy", "--measure", "loss"], "MODEL toy/toy22: 'acme-toy/toy' has no model 'toy22'"),
+        ("acme-toy/toy/toy22", ["--data", "toy", "--measure", "loss"], "did you mean 'toy2'?"),
+        ("acme-toy/toy", ["--data", "toy", "--measure", "loss"], "is a pool: name one of its models"),
+        ("acme-toy/tyo/toy2", ["--data", "toy", "--measure", "loss"], "unknown pool 'acme-toy/tyo'"),
+        ("acme-toy/tyo/toy2", ["--data", "toy", "--measure", "loss"], "did you mean 'acme-toy/toy'?"),
+        ("tooy/toy2", ["--data", "toy", "--measure", "loss"], "did you mean 'toy'?"),
+        ("toy/toy2", ["--data", "acme-toy/tyo", "--measure", "loss"], "did you mean 'acme-toy/toy'?"),
+        ("toy/toy2", ["--data", "toy", "--measure", "acutance/worst_cas"], "did you mean 'acutance/worst_case'?"),
+    ],
+)
+def test_measure_names_what_was_meant(model, others, message):
+    assert message in cli("measure", model, *others, code=2).stderr
+
+
+def test_show_and_conform_name_the_canonical_id_that_was_meant():
+    for verb in ("show", "conform"):
+        assert "did you mean 'acutance/worst_case'?" in cli(verb, "acutance/worst_cas", code=2).stderr
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ("touch /tmp/acutance_was_here",)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acutance.cli import as_json
-from acutance.errors import UserError
-from acutance.plugins import catalog
+from acutance.errors import UserError, did_you_mean
+from acutance.plugins import Item, catalog
 from acutance.spec import validate
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def command(
 ) -> int:
     """Evaluate measures on one checkpoint.
 
-    MODEL is package.module:function, timm:NAME, or POOL/ENTRY of a pool (mnist_resnet/0 ...).
+    MODEL is package.module:function, timm:NAME, or POOL/ENTRY of a pool, whose name may be its canonical id
+    (mnist_resnet/mnist_resnet_000, acutance/mnist_resnet/mnist_resnet_000).
     """
     from acutance.checkpoints import load_state, make_model, parse_pairs, read_state
 
@@ -122,13 +123,24 @@ def _data(source: str, points: int | None) -> tuple[Any, Tensor]:
 
 
 def _pool_model(name: str, with_initial: bool) -> tuple[nn.Module, nn.Module | None]:
-    pool_name, _, entry_id = name.partition("/")
-    pool_type = catalog().get("pools", pool_name)
-    pool, spec = pool_type(), pool_type.Spec()
+    item, entry_id = _pool_and_entry(name)
+    pool, spec = item.target(), item.target.Spec()
     entries = {entry.id: entry for entry in pool.entries(spec)}
     if entry_id not in entries:
-        raise UserError(f"pool '{pool_name}' has no model '{entry_id}'", "its models: " + ", ".join(list(entries)[:8]))
-    if pool.missing([entries[entry_id]], spec):
-        pool.build(entries[entry_id], spec)
-    initial = pool.initial(entries[entry_id], spec) if with_initial else None
-    return pool.load(entries[entry_id], spec), initial
+        problem = f"has no model '{entry_id}'" if entry_id else "is a pool: name one of its models"
+        raise UserError(f"MODEL {name}: '{item.id}' {problem}", did_you_mean(entry_id, list(entries)))
+    entry = entries[entry_id]
+    if pool.missing([entry], spec):
+        pool.build(entry, spec)
+    return pool.load(entry, spec), pool.initial(entry, spec) if with_initial else None
+
+
+def _pool_and_entry(name: str) -> tuple[Item, str]:
+    """Return the pool and the entry of ``POOL/ENTRY`` or ``DIST/POOL/ENTRY``."""
+    pools = catalog().items("pools")
+    first, *others = name.split("/")
+    canonical = f"{first}/{others[0]}"
+    # A short name wins unless the first two parts are an id: an entry's own id may hold a slash.
+    if any(item.id == canonical for item in pools) or (others[1:] and all(item.name != first for item in pools)):
+        return catalog().find("pools", canonical), "/".join(others[1:])
+    return catalog().find("pools", first), "/".join(others)

@@ -10,7 +10,7 @@ import click
 from pydantic import ValidationError
 
 from acutance.cli import as_json
-from acutance.errors import UserError, did_you_mean
+from acutance.errors import UserError
 from acutance.plugins import KINDS, Item, catalog
 from acutance.references import entries
 
@@ -32,8 +32,7 @@ def find(name: str) -> Item:
         except UserError as error:
             if "ambiguous" in error.message:
                 raise
-    names = [item.name for kind in KINDS for item in catalog().items(kind)]
-    raise UserError(f"nothing is called '{name}'", did_you_mean(name, names))
+    raise UserError(f"nothing is called '{name}'", catalog().nearest(name))
 
 
 @click.command("show")

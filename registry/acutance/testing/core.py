@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
-from acutance.errors import UserError, did_you_mean
+from acutance.errors import UserError
 from acutance.plugins import KINDS, Catalog, Item, Kind, catalog
 from acutance.testing.settings import specs_of
 
@@ -206,9 +206,10 @@ def locate(name: str, kind: str | None = None, plugins: Catalog | None = None) -
     for mistake in mistakes:
         if "ambiguous" in mistake.message:
             raise mistake
-    names = [item.name for each in KIND_OF.values() for item in plugins.items(each)]
     failed = "; ".join(map(str, plugins.problems))
-    hint = did_you_mean(name, names) + (f" plugin problems: {failed}; see 'acutance doctor'" if failed else "")
+    hint = plugins.nearest(name, list(KIND_OF.values())) + (
+        f" plugin problems: {failed}; see 'acutance doctor'" if failed else ""
+    )
     raise UserError(f"nothing that can be checked is called '{name}'", hint)
 
 

@@ -13,7 +13,14 @@ import scipy.stats
 
 from acutance import UserError, kendall_tau
 from acutance.analysis.adjust import max_tau_p
-from acutance.analysis.kernels import bootstrap_counts, pair_sums, permuted_orders, permuted_sums, signs
+from acutance.analysis.kernels import (
+    bootstrap_counts,
+    largest_permuted,
+    pair_sums,
+    permuted_orders,
+    permuted_sums,
+    signs,
+)
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -153,7 +160,7 @@ def test_bad_columns(t, s, message):
 
 def test_results_do_not_depend_on_the_number_of_threads():
     code = (
-        "import numpy as np, acutance; g = np.random.default_rng(0); t, s = g.normal(size=(2, 40));"
+        "import numpy as np, acutance; g = np.random.default_rng(0); t, s = g.normal(size=(2, 60));"
         "print(repr(acutance.kendall_tau(t, s)))"
     )
     outputs = {
@@ -164,6 +171,36 @@ def test_results_do_not_depend_on_the_number_of_threads():
         for threads in ("1", "2")
     }  # fmt: skip
     assert len(outputs) == 1
+
+
+def test_small_tables_wake_no_threads():
+    code = (
+        "import numba, numpy as np, acutance\n"
+        "from acutance.analysis.adjust import max_tau_p\n"
+        "t, s = np.random.default_rng(0).normal(size=(2, COUNT))\n"
+        "acutance.kendall_tau(t, s), max_tau_p(t[None], s[None])\n"
+        "try: print(numba.threading_layer())\n"
+        "except ValueError: print('none')\n"
+    )
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code.replace("COUNT", str(n))], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for n in (40, 60)
+    ]
+    assert found[0] == "none" and found[1] != "none"
+
+
+@pytest.mark.parametrize("n", [12, 60])
+def test_one_thread_and_many_give_the_same_bits(n):
+    g = np.random.default_rng(n)
+    x, y = np.stack([signs(v) for v in g.normal(size=(2, n))]), np.stack([signs(v) for v in g.normal(size=(3, n))])
+    rows = {pair_sums: bootstrap_counts(n, 999, 0), permuted_sums: permuted_orders(n, 999, 0)}
+    for kernel, first in rows.items():
+        assert (kernel.serial(first, x[0], y[0]) == kernel.parallel(first, x[0], y[0])).all()
+    scale = g.random(size=(2, 3))
+    arguments = (permuted_orders(n, 999, 0), x, y, scale)
+    assert largest_permuted.serial(*arguments).tobytes() == largest_permuted.parallel(*arguments).tobytes()
 
 
 def test_no_torch_is_needed():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from acutance.surface import LossSurface
 
 if TYPE_CHECKING:
     from acutance.progress import Reporter
+    from acutance.surface_config import Scope
 
 PER_DECADE = 10  # points of the grid on which radii are sought
 LOWEST, HIGHEST = -12 * PER_DECADE, 8 * PER_DECADE  # 1e-12 ... 1e8
@@ -316,16 +317,15 @@ def calibrate(
     batches = min(max((points or study.surface.m) // study.surface.m, 1), study.surface.batch_count)
     device = device or default_device()
     reporter.stage("calibrating", len(chosen) * len(definitions), len(chosen) * len(definitions))
-    cost = Cost()
+    cost, levels = Cost(), dict.fromkeys(str(d.item.target.traits.level) for d in definitions)
     for member in chosen:
-        surfaces = {level: _surfaces(study, sets, member, level, batches, device, reporter) for level in
-                    dict.fromkeys(d.item.target.traits.level for d in definitions)}  # fmt: skip
+        surfaces = _surfaces(study, sets, member, levels, batches, device, reporter)
         for definition in definitions:
             start = math.exp(sum(map(math.log, definition.radii)) / len(definition.radii))
             here = surfaces[definition.item.target.traits.level]
             try:
-                found, levels = calibrate_on(here, definition.item, definition.spec, start, study.seed)
-                definition.levels[member.label] = levels
+                found, bounds = calibrate_on(here, definition.item, definition.spec, start, study.seed)
+                definition.levels[member.label] = bounds
             except UserError as error:
                 found = Window(None, None, str(error))
             definition.windows[member.label] = found
@@ -358,9 +358,9 @@ def _spread(all_members: list[Member], count: int) -> list[Member]:
 
 
 def _surfaces(
-    study: Study, sets: Any, member: Member, level: str, batches: int, device: str, reporter: Reporter
-) -> list[LossSurface]:
-    """Load a model, making it when need be, and put it on its m-batches or on all points."""
+    study: Study, sets: Any, member: Member, levels: Iterable[str], batches: int, device: str, reporter: Reporter
+) -> dict[str, list[LossSurface]]:
+    """Load a model once, making it when need be, and put it on its m-batches or on all points, as each level asks."""
     from acutance.batch import dtype_of
     from acutance.functional import FunctionalModel
     from acutance.worker import build_surface, set_up
@@ -373,7 +373,10 @@ def _surfaces(
     functional.initial = lambda: pool.initial(entry, spec)
     preprocess = pool.preprocess(entry, spec)
     functional = set_up(functional, sets, study.surface, preprocess)
-    split = study.surface.split
-    if level == "dataset":
-        return [build_surface(functional, sets, study.surface, split, "points", 0, preprocess)]
-    return [build_surface(functional, sets, study.surface, split, "batch", b, preprocess) for b in range(batches)]
+
+    def on(scope: Scope, batch: int) -> LossSurface:
+        return build_surface(functional, sets, study.surface, study.surface.split, scope, batch, preprocess)
+
+    return {
+        level: [on("points", 0)] if level == "dataset" else [on("batch", b) for b in range(batches)] for level in levels
+    }

@@ -25,8 +25,8 @@ from acutance.calibration import (
 )
 from acutance.cli import cli
 from acutance.config import load_config
-from acutance.measure import Estimate, Measure
-from acutance.plugins import Item, catalog
+from acutance.measure import Estimate, Measure, Traits
+from acutance.plugins import Item, catalog, extended
 from acutance.spec import Spec
 
 EPS = torch.finfo(torch.float64).eps
@@ -190,6 +190,29 @@ def test_passes_are_counted_and_models_left_alone(toy_config, monkeypatch):
     assert loaded == found.models == ["toy0", "toy2", "toy5"] and found.examples == 16
     # Each of the two m-batches: the clean pass once, and 4 draws for every radius that was looked at.
     assert found.cost.forwards == 8 * (3 * 2 + 4 * len(evaluated)) and found.cost.backwards == 0
+
+
+class OnAllPoints(Fake):
+    """The same on all points of the surface."""
+
+    name = "on_all_points"
+    traits = Traits(level="dataset")
+
+
+def test_a_model_is_loaded_once_whatever_the_levels(toy_config, monkeypatch):
+    loaded = []
+    load = ToyPool.load
+    monkeypatch.setattr(ToyPool, "load", lambda self, entry, spec: loaded.append(entry.id) or load(self, entry, spec))
+    batch, dataset = {"name": "average_case", "rho": 0.1, "draws": 4}, {"name": "on_all_points", "rho": 0.1}
+    with extended([Item("measures", "on_all_points", "acme", "1", OnAllPoints)]):
+        alone = [
+            calibrate(load_config(toy_config | {"measures": [m]}), models=2, device="cpu") for m in (batch, dataset)
+        ]
+        loaded.clear()
+        both = calibrate(load_config(toy_config | {"measures": [batch, dataset]}), models=2, device="cpu")
+    assert loaded == both.models == ["toy0", "toy5"]
+    assert [d.windows for d in both.definitions] == [d.windows for found in alone for d in found.definitions]
+    assert both.cost == alone[0].cost + alone[1].cost
 
 
 def test_the_command_proposes_a_study_that_runs(toy_config, tmp_path):

@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from acutance.admission import admit
 from acutance.attributes import Attributes, join, require
 from acutance.config import Chosen, Study
 from acutance.environment import environment
@@ -19,14 +20,14 @@ from acutance.measure import Estimate, Status
 from acutance.members import Member, PlannedCell, job_cell, measure_cells, members, target_cells
 from acutance.plugins import catalog
 from acutance.progress import Reporter, Silent
-from acutance.store import FILE, PartRow, Store
+from acutance.store import FILE, Store
+from acutance.values import Rerun, Values
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from acutance.pointsets import PointSets
 
-Rerun = Literal["missing", "failed", "all"]
 RETRIES = 2  # how often a job goes to another worker after its worker died
 
 
@@ -132,17 +133,15 @@ class Driver:
         reporter: Reporter,
         attributes: Attributes | None = None,
     ) -> None:
-        self.study, self.store, self.rerun, self.reporter = study, store, rerun, reporter
+        self.study, self.store, self.reporter = study, store, reporter
         self.plugins = catalog()
         self.executor_choice = executor
         self.members = members(study, limit)
         self.notes = join(self.members, attributes) if attributes is not None else []
         require(study, self.members)
         self.device = device
-        self.done: dict[str, tuple[str, dict[str, Any], Estimate]] = store.cells()
-        self.parts = store.parts()
+        self.values = Values(study, store, rerun)
         self.known_models = store.models()
-        self.fresh: set[str] = set()  # keys computed by this run
         self.run_id = 0
 
     # -- the whole ----------------------------------------------------------------------------------
@@ -169,13 +168,14 @@ class Driver:
                 self.store.put_points(sets.record)
                 self._recognise(executor)
                 self._compute(executor, sets, self.members, targets, "targets")
-                self._admit(targets)
-                admitted = [member for member in self.members if not member.reason]
+                admitted = admit(self.members, self.values, targets)
+                if study.admit:
+                    self.reporter.say(f"admitted {len(admitted)} of {len(self.members)} models")
                 self._compute(executor, sets, admitted, cells, "measures")
         except BaseException as error:
             self.store.end_run(self.run_id, "interrupted" if isinstance(error, KeyboardInterrupt) else "error")
             raise
-        run = write_outputs(self, directory, targets, cells, report)
+        run = write_outputs(self.values, self.members, directory, targets, cells, report, self.reporter)
         self.store.end_run(self.run_id, "failed" if run.failed else "done")
         hooks.on_run_end(directory=str(directory), summary={"failed": run.failed, "computed": run.computed})
         return run
@@ -230,45 +230,12 @@ class Driver:
                 member.key, member.parameters = known[0], known[2]
                 self._remember(member)
         strangers = [member for member in self.members if member.key is None and not member.broken]
-        if strangers and self.done:
+        if strangers and self.values:
             self._work(executor, [(member, []) for member in strangers], [], "recognising models", lambda _: 1.0)
 
     @staticmethod
     def _source(member: Member) -> str:
         return f"{member.entry.architecture}|{member.source}"
-
-    def _is_done(self, cell: PlannedCell, key: str) -> bool:
-        if self.rerun == "all" and key not in self.fresh:
-            return False
-        found = self.done.get(key)
-        if found is None or (found[0] == "failed" and self.rerun == "failed" and key not in self.fresh):
-            return False
-        spec = cell.planned.spec.full()
-        changed = [name for name, value in found[1].items() if name in spec and spec[name] != value]
-        if changed:
-            raise UserError(
-                f"the default of '{changed[0]}' of measure '{cell.planned.item.id}' has changed since the stored "
-                "results were computed, but the measure's version has not",
-                "its author must raise the version; use another --out meanwhile",
-            )
-        return True
-
-    def _missing(self, member: Member, cells: Sequence[PlannedCell]) -> list[tuple[int, list[int]]]:
-        """Return (index of the cell, batches without a value) for what must be computed."""
-        missing = []
-        for i, cell in enumerate(cells):
-            batches = list(range(len(cell.digests)))
-            if member.key is not None:
-                if self._is_done(cell, cell.key(self.study, member.key)):
-                    continue
-                if self.rerun == "missing":
-                    batches = [b for b in batches if cell.part_key(self.study, member.key, b) not in self.parts]
-                if not batches:
-                    # All parts were stored by runs with other batches: only their mean is missing.
-                    self.store.put_cells([self._finish(cell, member.key)])
-                    continue
-            missing.append((i, batches))
-        return missing
 
     def _compute(
         self,
@@ -280,7 +247,9 @@ class Driver:
     ) -> None:
         """Compute what is missing of these cells for these models."""
         work = [
-            (member, missing) for member in chosen if not member.broken and (missing := self._missing(member, cells))
+            (member, missing)
+            for member in chosen
+            if not member.broken and (missing := self.values.missing(member, cells))
         ]
         if work:
             self._work(executor, work, cells, stage, lambda c: c.cost(sets.examples(c.split, c.scope)).units)
@@ -361,18 +330,15 @@ class Driver:
 
     def _take(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> int:
         """Store one batch of one family, with the cells it completes, in one transaction; return their number."""
-        assert member.key is not None
         batch, rows, finished = outcome["batch"], [], []
         waiting = {cell["index"]: cell["batches"] for cell in job["cells"]}
         for index, value, stderr, status, message, extras in outcome["parts"]:
             cell = cells[index]
             estimate = Estimate(value, stderr, Status(status), message, (), extras)
-            part_key = cell.part_key(self.study, member.key, batch)
-            rows.append(PartRow(part_key, cell.key(self.study, member.key), batch, estimate))
-            self.parts[part_key] = estimate
+            rows.append(self.values.take(member, cell, batch, estimate))
             waiting[index].remove(batch)
             if not waiting[index]:
-                finished.append(self._finish(cell, member.key))
+                finished.append(self.values.finish(member, cell))
         forwards, backwards, hvps = outcome["cost"]
         attempt = {
             "run": self.run_id, "model": member.key, "measure": outcome["measure"], "split": outcome["split"],
@@ -382,16 +348,6 @@ class Driver:
         self.store.put_parts(rows, attempt, finished)
         return len(finished)
 
-    def _finish(self, cell: PlannedCell, model: str) -> tuple[Any, Estimate]:
-        """Return the cell's row and the mean of its parts."""
-        keys = [cell.part_key(self.study, model, b) for b in range(len(cell.digests))]
-        estimate, row = Estimate.mean([self.parts[key] for key in keys]), cell.row(self.study, model)
-        self.parts.drop(keys)
-        state = "failed" if estimate.status is Status.FAILED else "done"
-        self.done[row.key] = (state, dict(row.spec), estimate)
-        self.fresh.add(row.key)
-        return row, estimate
-
     def _fail(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> None:
         """A whole job failed: its remaining cells are failures with a reason, if the model is known at all."""
         message = outcome["message"]
@@ -399,34 +355,5 @@ class Driver:
         if member.key is None:
             member.broken, member.reason = True, message
             return
-        rows = []
-        for cell in job["cells"]:
-            if cell["batches"]:
-                estimate = Estimate.without_value(Status.FAILED, message)
-                row = cells[cell["index"]].row(self.study, member.key)
-                self.done[row.key] = ("failed", dict(row.spec), estimate)
-                self.fresh.add(row.key)
-                rows.append((row, estimate))
-        self.store.put_cells(rows)
-
-    # -- admission ----------------------------------------------------------------------------------
-
-    def _admit(self, cells: Sequence[PlannedCell]) -> None:
-        from acutance.outputs import target_value
-
-        for member in self.members:
-            if member.broken:
-                continue
-            reasons = [
-                bound.refusal(target.name, target_value(self, member, target, cells))
-                for target, bound in self.study.admit
-            ]
-            member.reason = "; ".join(reason for reason in reasons if reason)
-        admitted = sum(not member.reason for member in self.members)
-        if self.study.admit:
-            self.reporter.say(f"admitted {admitted} of {len(self.members)} models")
-        if not admitted:
-            raise UserError(
-                "no model is admitted: " + "; ".join(f"{m.label}: {m.reason}" for m in self.members[:3]),
-                "loosen 'admit' in the config or check the models",
-            )
+        unfinished = [cells[cell["index"]] for cell in job["cells"] if cell["batches"]]
+        self.store.put_cells([self.values.fail(member, cell, message) for cell in unfinished])

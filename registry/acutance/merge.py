@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from acutance.admission import admit
+from acutance.attributes import require
 from acutance.config import Study, load_config
 from acutance.errors import UserError
-from acutance.members import measure_cells, target_cells
+from acutance.members import measure_cells, members, target_cells
 from acutance.plugins import extended
 from acutance.recorded import RecordedPoints, dataset_item, pool_items
 from acutance.spec import canonical_json
 from acutance.store import FILE, Store
+from acutance.values import Values
 
 if TYPE_CHECKING:
     from acutance.harness import Run
@@ -279,7 +282,6 @@ def _write(
     config: dict[str, Any], store: Store, models: Sequence[Row], points: RecordedPoints, out: Path, report: bool
 ) -> tuple[Run, list[str]]:
     """Complete cells whose parts are all there, and write tables and report, with neither models nor data."""
-    from acutance.harness import Driver
     from acutance.outputs import write_outputs
     from acutance.progress import Silent
 
@@ -287,15 +289,14 @@ def _write(
     pools, data = pool_items(models, descriptions), dataset_item(config["dataset"]["name"], points.splits)
     with extended([*pools, data]) as plugins:
         study = _study(config, [item.id for item in pools])
-        driver = Driver(study, store, study.executor, "cpu", "missing", None, Silent())
-        for member in driver.members:
-            member.key, _, member.parameters = driver.known_models[member.pool.item.id, member.entry.id]
+        values, everyone, keys = Values(study, store), members(study), store.models()
+        require(study, everyone)
+        for member in everyone:
+            member.key, _, member.parameters = keys[member.pool.item.id, member.entry.id]
         targets, cells = target_cells(study, plugins, points), measure_cells(study, points)
-        absent = sum(len(driver._missing(member, targets)) for member in driver.members)
-        driver._admit(targets)
-        admitted = [member for member in driver.members if not member.reason]
-        absent += sum(len(driver._missing(member, cells)) for member in admitted)
-        run = write_outputs(driver, out, targets, cells, report)
+        absent = sum(len(values.missing(member, targets)) for member in everyone)
+        absent += sum(len(values.missing(member, cells)) for member in admit(everyone, values, targets))
+        run = write_outputs(values, everyone, out, targets, cells, report, Silent())
     return run, [f"{absent} cells have no value yet: run the study in {out} to compute them"] if absent else []
 
 

@@ -19,8 +19,9 @@ from acutance.targets import parse_target
 if TYPE_CHECKING:
     from torch import nn
 
-    from acutance.harness import Rerun, Run
+    from acutance.harness import Run
     from acutance.progress import Reporter
+    from acutance.values import Rerun
 
 POINTS, M = 1024, 128  # as in a study file, where there are so many
 

@@ -15,37 +15,24 @@ from acutance.errors import UserError
 from acutance.executors import cores
 from acutance.measure import Status
 from acutance.members import Member, PlannedCell
-from acutance.plugins import Catalog
+from acutance.plugins import Catalog, catalog
 from acutance.store import Store
 from acutance.targets import Target
+from acutance.values import Values
 
 if TYPE_CHECKING:
-    from acutance.harness import Driver, Run
+    from acutance.harness import Run
+    from acutance.progress import Reporter
 
 TABLES = ("models", "results", "correlations")
 
 
-def target_value(driver: Driver, member: Member, target: Target, cells: Sequence[PlannedCell]) -> float | None:
-    """Return the value of a target for one model, or None when a cell it needs has none."""
-    if not target.terms:
-        return target.known(member.attributes, member.entry.targets)
-    if member.key is None:
-        return None
-    total = 0.0
-    for sign, measure, split in target.terms:
-        cell = next(c for c in cells if (c.planned.item.name, c.split) == (measure, split))
-        found = driver.done.get(cell.key(driver.study, member.key))
-        if found is None or found[2].status is not Status.OK:
-            return None
-        total += sign * found[2].value
-    return total
-
-
-def models_table(driver: Driver, cells: Sequence[PlannedCell]) -> pd.DataFrame:
+def models_table(values: Values, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
     """Return one row a model: where it is from, whether it is compared, attributes and targets."""
-    names: dict[str, Target] = {t.name: t for t in (*driver.study.targets, *(t for t, _ in driver.study.admit))}
+    study = values.study
+    names: dict[str, Target] = {t.name: t for t in (*study.targets, *(t for t, _ in study.admit))}
     rows = []
-    for member in driver.members:
+    for member in members:
         row: dict[str, Any] = {
             "model": member.label,
             "pool": member.pool.item.name,
@@ -57,7 +44,7 @@ def models_table(driver: Driver, cells: Sequence[PlannedCell]) -> pd.DataFrame:
             "key": member.key or "",
         }
         row |= {f"attr.{name}": value for name, value in member.attributes.items()}
-        row |= {f"target.{n}": target_value(driver, member, t, cells) for n, t in names.items() if not t.attribute}
+        row |= {f"target.{n}": values.target(member, t, cells) for n, t in names.items() if not t.attribute}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -67,20 +54,19 @@ def _cell_text(value: Any) -> Any:
     return " ".join(str(entry) for entry in value) if isinstance(value, list) else value
 
 
-def results_table(driver: Driver, targets: Sequence[PlannedCell], cells: Sequence[PlannedCell]) -> pd.DataFrame:
+def results_table(
+    values: Values, members: Sequence[Member], targets: Sequence[PlannedCell], cells: Sequence[PlannedCell]
+) -> pd.DataFrame:
     """Return one row a cell: model, pool, attributes, measure, every field of its spec, value, status."""
-    rows = []
-    for member in driver.members:
-        if member.key is None:
-            continue
+    plugins, rows = catalog(), []
+    for member in members:
         for cell in (*targets, *(cells if not member.reason else ())):
-            found = driver.done.get(cell.key(driver.study, member.key))
-            if found is None:
+            estimate, planned = values.of(member, cell), cell.planned
+            if estimate is None:
                 continue
-            estimate, planned = found[2], cell.planned
             row: dict[str, Any] = {"model": member.label, "pool": member.pool.item.name}
             row |= {f"attr.{name}": value for name, value in member.attributes.items()}
-            row |= {"measure": short_name(driver.plugins, planned.item.id), "split": cell.split}
+            row |= {"measure": short_name(plugins, planned.item.id), "split": cell.split}
             row |= {f"spec.{name}": _cell_text(value) for name, value in planned.spec.full().items()}
             row |= {
                 "replicate": planned.replicate,
@@ -103,12 +89,13 @@ def short_name(plugins: Catalog, measure: str) -> str:
 
 
 def write_outputs(
-    driver: Driver, directory: Path, targets: Sequence[PlannedCell], cells: Sequence[PlannedCell], report: bool
-) -> Run:
+    values: Values, members: Sequence[Member], directory: Path, targets: Sequence[PlannedCell],
+    cells: Sequence[PlannedCell], report: bool, reporter: Reporter,
+) -> Run:  # fmt: skip
     """Write the tables and, when something has changed since they were last made, statistics and report."""
     from acutance.harness import Run
 
-    models, results = models_table(driver, targets), results_table(driver, targets, cells)
+    models, results = models_table(values, members, targets), results_table(values, members, targets, cells)
     write_csv(models, directory / "models.csv")
     write_csv(results, directory / "results.csv")
     state = _state(directory, report)
@@ -117,17 +104,17 @@ def write_outputs(
     if not (
         fresh and (directory / "correlations.csv").exists() and (not report or (directory / "report.html").exists())
     ):
-        driver.reporter.say("statistics ...")
-        correlations = correlate(models, results, driver.study.resolved)
+        reporter.say("statistics ...")
+        correlations = correlate(models, results, values.study.resolved)
         write_csv(correlations, directory / "correlations.csv")
         if report:
-            driver.reporter.say("figures and report ...")
-            write_report(directory, driver.store)
+            reporter.say("figures and report ...")
+            write_report(directory, values.store)
         stamp.write_text(state)
     bad = (Status.FAILED.value, Status.NONFINITE.value, Status.BUDGET.value)
-    failed = int(results["status"].isin(bad).sum()) + sum(m.broken for m in driver.members)
+    failed = int(results["status"].isin(bad).sum()) + sum(m.broken for m in members)
     tables = {name: read_csv(directory / f"{name}.csv") for name in TABLES}
-    return Run(directory, tables["models"], tables["results"], tables["correlations"], failed, len(driver.fresh))
+    return Run(directory, tables["models"], tables["results"], tables["correlations"], failed, len(values.fresh))
 
 
 def _state(directory: Path, report: bool) -> str:

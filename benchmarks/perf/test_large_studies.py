@@ -10,9 +10,10 @@ import pytest
 
 from acutance.config import load_config
 from acutance.measure import Estimate
-from acutance.members import PlannedCell
+from acutance.members import Member, PlannedCell
 from acutance.plan import expand_measures
 from acutance.plugins import catalog
+from acutance.pool import ModelEntry
 from acutance.store import CellRow, PartRow, Store
 
 FAMILIES, FAMILY, BATCHES = 1563, 8, 8  # families, cells in one, batches of a cell
@@ -44,13 +45,15 @@ def test_100_000_cells_keyed(compare):
         {"format": 1, "pools": [{"name": "mnist_resnet"}], "dataset": {"name": "mnist5k"}, "within": [], "measures": [SWEEP | {"rho": 1}]}
     )  # fmt: skip
     planned, models = sweep(1000), [name("model", i) for i in range(100)]
+    pool, entry = study.pools[0], ModelEntry(id="model", architecture="any")
+    loaded = [Member("model", pool, entry, key=model) for model in models]
     digests = tuple(name("points", i) for i in range(BATCHES))
 
     def work():
         cells = [PlannedCell(one, "train", "batch", digests) for one in planned]
-        for model in models:
+        for member in loaded:
             for cell in cells:
-                cell.key(study, model)
+                cell.key(study, member)
 
     contents = [
         {"measure": "acutance/worst_case", "version": 1, "spec": one.spec.canonical(), "data": name("points"),

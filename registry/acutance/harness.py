@@ -19,6 +19,7 @@ from acutance.executors import Executor
 from acutance.measure import Estimate, Status
 from acutance.members import Member, PlannedCell, job_cell, measure_cells, members, target_cells
 from acutance.plugins import catalog
+from acutance.preprocessing import MARK, preprocess
 from acutance.progress import Reporter, Silent
 from acutance.store import FILE, Store
 from acutance.values import Rerun, Values
@@ -165,7 +166,7 @@ class Driver:
                 self._build(executor)
                 sets = self._open_points()
                 targets, cells = target_cells(study, self.plugins, sets), measure_cells(study, sets)
-                self.store.put_points(sets.record)
+                self._preprocess(sets)
                 self._recognise(executor)
                 self._compute(executor, sets, self.members, targets, "targets")
                 admitted = admit(self.members, self.values, targets)
@@ -185,6 +186,16 @@ class Driver:
 
         dataset = self.study.dataset
         return PointSets(dataset.item.target(dataset.spec), self.study.surface, self.study.seed)
+
+    def _preprocess(self, sets: PointSets) -> None:
+        """Tell models what they see of the points, and write down what the points were."""
+        made = preprocess(self.members, sets)
+        for member in self.members:
+            if member.broken and not member.points:
+                self.reporter.say(f"{member.label}: {member.reason}")
+        # What models that are left out this time see is kept.
+        before = {name: found for name, found in self.store.points().items() if MARK in name}
+        self.store.put_points(before | sets.record | {n: d for one in made for n, d in one.record.items()})
 
     def _device(self) -> str:
         if self.device is None:
@@ -325,7 +336,7 @@ class Driver:
         assert member.key is not None
         self.store.put_model(
             member.pool.item.id, member.entry.id, member.key, self._source(member), member.description,
-            member.parameters,
+            member.parameters, member.facts,
         )  # fmt: skip
 
     def _take(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from acutance.config import Chosen, Study
@@ -14,7 +13,8 @@ from acutance.measure import Cost
 from acutance.plan import PlannedMeasure
 from acutance.plugins import Catalog
 from acutance.pool import Attribute, ModelEntry
-from acutance.spec import KeyFrame
+from acutance.preprocessing import Preprocessed
+from acutance.spec import KeyFrame, joint
 from acutance.store import CellRow
 from acutance.surface_config import Scope
 
@@ -37,6 +37,7 @@ class Member:
         reason: why it is not compared; empty for an admitted model.
         broken: whether it could not be loaded or made.
         joined: attributes from outside the pool, which its entry does not have.
+        points: what it sees of the points, where its pool preprocesses them.
     """
 
     label: str
@@ -47,6 +48,12 @@ class Member:
     broken: bool = False
     parameters: int = 0
     joined: dict[str, Attribute] = field(default_factory=dict)
+    points: Preprocessed | None = None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What enters keys besides the model's tensors, for the store: without it a merge could not tell them."""
+        return {"points": self.points.name} if self.points else {}
 
     @property
     def attributes(self) -> dict[str, Attribute]:
@@ -71,6 +78,22 @@ class Member:
 
 
 @dataclass(frozen=True)
+class _Seen:
+    """A cell's identity but for the model, with the digests of the points as the model sees them."""
+
+    study: Study
+    frame: KeyFrame
+    digests: tuple[str, ...]
+    data: str
+
+
+def _known(member: Member) -> str:
+    if member.key is None:
+        raise ValueError(f"model '{member.label}' has no key before it is loaded")
+    return member.key
+
+
+@dataclass(frozen=True)
 class PlannedCell:
     """A measure with its settings, on the points it is evaluated on."""
 
@@ -78,45 +101,50 @@ class PlannedCell:
     split: str
     scope: Scope
     digests: tuple[str, ...] = field(repr=False)
+    """Of the points before any preprocessing, one for each set."""
     statistics: str = ""
     """Digest of the points that batch normalization is recalibrated on; empty when it is not."""
 
-    _frames: list[tuple[Study, KeyFrame]] = field(default_factory=list, init=False, repr=False, compare=False)
+    _seen: dict[Any, _Seen] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def _frame(self, study: Study) -> KeyFrame:
-        """Made once for a study: every model and batch asks for keys again and again."""
-        if not self._frames or self._frames[0][0] is not study:
-            surface = study.surface.identity(self.scope)
+    def _identity(self, study: Study, member: Member) -> _Seen:
+        """Made once for a study and a preprocessing: every model and batch asks for keys again and again."""
+        found = self._seen.get(member.points)
+        if found is None or found.study is not study:
+            digests, statistics = self.digests, self.statistics
+            if member.points is not None:
+                if self.scope != "weights":
+                    digests = tuple(member.points.digests[f"{self.split}/{self.scope}"])
+                if statistics:
+                    statistics = joint(list(member.points.digests[f"{study.surface.split}/batch"]))
             item = self.planned.item
             fields = {
                 "measure": item.id,
                 "version": item.target.version,
-                "surface": surface | ({"statistics": self.statistics} if self.statistics else {}),
+                "surface": study.surface.identity(self.scope) | ({"statistics": statistics} if statistics else {}),
                 "seed": study.seed,
                 "replicate": self.planned.replicate,
             }
-            self._frames[:] = [(study, KeyFrame(fields, self.planned.spec))]
-        return self._frames[0][1]
+            found = self._seen[member.points] = _Seen(
+                study, KeyFrame(fields, self.planned.spec), digests, joint(list(digests))
+            )
+        return found
 
-    @cached_property
-    def _data(self) -> str:
-        from acutance.pointsets import PointSets
+    def key(self, study: Study, member: Member) -> str:
+        """Return the cell's key for a model that has been loaded."""
+        seen = self._identity(study, member)
+        return seen.frame.key(_known(member), seen.data)
 
-        return PointSets.joint(list(self.digests))
-
-    def key(self, study: Study, model: str) -> str:
-        """Return the cell's key for a model."""
-        return self._frame(study).key(model, self._data)
-
-    def part_key(self, study: Study, model: str, batch: int) -> str:
+    def part_key(self, study: Study, member: Member, batch: int) -> str:
         """Return the key of the cell's part on one batch; the same whatever other batches there are."""
-        return self._frame(study).key(model, self.digests[batch], batch)
+        seen = self._identity(study, member)
+        return seen.frame.key(_known(member), seen.digests[batch], batch)
 
-    def row(self, study: Study, model: str) -> CellRow:
+    def row(self, study: Study, member: Member) -> CellRow:
         """Return what is stored beside the value."""
         planned = self.planned
         return CellRow(
-            self.key(study, model), model, planned.item.id, planned.item.target.version, planned.spec.full(),
+            self.key(study, member), _known(member), planned.item.id, planned.item.target.version, planned.spec.full(),
             self.split, planned.replicate,
         )  # fmt: skip
 
@@ -169,7 +197,7 @@ def measure_cells(study: Study, sets: Points) -> list[PlannedCell]:
     """Return the cells of all planned measures on the study's points."""
     split = study.surface.split
     scopes: dict[str, Scope] = {"batch": "batch", "dataset": "points", "weights": "weights"}
-    statistics = sets.joint(sets.digests(split, "batch")) if study.surface.batch_norm == "recalibrate" else ""
+    statistics = joint(sets.digests(split, "batch")) if study.surface.batch_norm == "recalibrate" else ""
     cells = []
     for planned in study.measures:
         scope = scopes[planned.level]

@@ -17,6 +17,7 @@ from acutance.config import Study, load_config
 from acutance.errors import UserError
 from acutance.members import measure_cells, members, target_cells
 from acutance.plugins import extended
+from acutance.preprocessing import Preprocessed
 from acutance.recorded import RecordedPoints, dataset_item, pool_items
 from acutance.spec import canonical_json
 from acutance.store import FILE, Store
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 SAME = 1e-6  # relative difference up to which two values are the same (float32 on another path or device)
 # Where two runs of one study may differ: nothing here enters a key.
 FREE = {"pools", "executor", "surface.microbatch", "surface.select.indices"}
+
+WORDS = {"points": "preprocessed points"}
 
 Row = dict[str, Any]
 
@@ -41,6 +44,7 @@ class Source:
         config: its resolved study.
         environment: what its newest run was made with.
         points: digests of its points.
+        facts: what enters the keys of its models besides their tensors.
         tables: rows by table.
     """
 
@@ -48,6 +52,7 @@ class Source:
     config: dict[str, Any]
     environment: dict[str, Any]
     points: dict[str, list[str]]
+    facts: dict[str, dict[str, str]]
     tables: dict[str, list[Row]]
 
 
@@ -89,12 +94,15 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
         _refuse_another_study(sources[0], other)
     points = _points(sources)
     tables, conflicts = combine(sources)
+    facts, disagreements = _facts(sources)
+    conflicts += disagreements
     config = sources[0].config | {"pools": _pools(sources)}
     out.mkdir(parents=True, exist_ok=True)
     store = Store(out / FILE)
     try:
         store.put_tables(tables)
         store.put_points(points)
+        store.put_facts(facts)
         environment = sources[0].environment | {"merged": [str(source.directory) for source in sources]}
         run_id = store.start_run(config, environment)
         (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -122,7 +130,7 @@ def read_source(directory: Path) -> Source:
         quiet = not store.written
         try:
             config, environment, _ = store.last_run()
-            source = Source(directory, config, environment, store.points(), store.tables())
+            source = Source(directory, config, environment, store.points(), store.facts(), store.tables())
         finally:
             store.close()
         if not quiet or not store.written:
@@ -173,9 +181,23 @@ def _points(sources: Sequence[Source]) -> dict[str, list[str]]:
                 raise UserError(
                     f"the points of split '{name.rpartition('/')[0]}' differ between {known[0].directory} and "
                     f"{other.directory}",
-                    "the data or their preprocessing are not the same on both machines",
+                    "the data are not the same on both machines",
                 )
     return {name: digests for source in reversed(known) for name, digests in source.points.items()}
+
+
+def _facts(sources: Sequence[Source]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return what enters the models' keys besides their tensors, and a sentence for each disagreement."""
+    found: dict[str, dict[str, str]] = {}
+    conflicts = []
+    for source in sources:
+        for model, facts in source.facts.items():
+            mine = found.setdefault(model, {})
+            other = [WORDS[name] for name, value in facts.items() if mine.get(name, value) != value]
+            if other:
+                conflicts.append(f"model {model}: {source.directory} has other {' and '.join(other)}")
+            found[model] = facts | mine
+    return found, conflicts
 
 
 def _pools(sources: Sequence[Source]) -> list[dict[str, Any]]:
@@ -289,10 +311,13 @@ def _write(
     pools, data = pool_items(models, descriptions), dataset_item(config["dataset"]["name"], points.splits)
     with extended([*pools, data]) as plugins:
         study = _study(config, [item.id for item in pools])
-        values, everyone, keys = Values(study, store), members(study), store.models()
+        values, everyone, keys, facts = Values(study, store), members(study), store.models(), store.facts()
         require(study, everyone)
         for member in everyone:
             member.key, _, member.parameters = keys[member.pool.item.id, member.entry.id]
+            known = facts.get(f"{member.pool.item.id}/{member.entry.id}", {})
+            if "points" in known:
+                member.points = Preprocessed.recorded(known["points"], store.points())
         targets, cells = target_cells(study, plugins, points), measure_cells(study, points)
         absent = sum(len(values.missing(member, targets)) for member in everyone)
         absent += sum(len(values.missing(member, cells)) for member in admit(everyone, values, targets))

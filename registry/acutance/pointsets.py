@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,6 @@ from acutance.errors import UserError
 from acutance.fingerprint import digest_points
 from acutance.numerics.draws import Streams
 from acutance.points import concatenate, m_batches, read_indices, select
-from acutance.spec import digest
 from acutance.surface_config import Indices, Sampled, Scope, SurfaceConfig
 
 Points = tuple[Any, Tensor]
@@ -31,7 +31,7 @@ class PointSets:
     def __init__(self, dataset: Dataset[Any], config: SurfaceConfig, seed: int = 0) -> None:
         self.dataset, self.config, self.seed = dataset, config, seed
         self._splits: dict[str, Split] = {}
-        self._digests: dict[tuple[str, str], list[str]] = {}
+        self._digests: dict[tuple[str, Scope], list[str]] = {}
 
     def split(self, name: str) -> Split:
         """Return a split.
@@ -99,23 +99,22 @@ class PointSets:
         sizes = {"batch": self.config.m, "points": self.config.points, "weights": 1}
         return sizes[scope] if scope in sizes else len(self.split(split))
 
-    def digests(self, split: str, scope: Scope, preprocess: Any = None) -> list[str]:
-        """Return a digest for each set of points, after preprocessing; one of nothing for the weights alone."""
+    def digests(self, split: str, scope: Scope) -> list[str]:
+        """Return a digest for each set of points; one of nothing for the weights alone."""
         if scope == "weights":
             return [""]
-        if preprocess is None and (split, scope) in self._digests:
-            return self._digests[(split, scope)]
-        found = [digest_points(preprocess(x) if preprocess else x, y) for x, y in self.sets(split, scope)]
-        if preprocess is None:
-            self._digests[(split, scope)] = found
-        return found
+        if (split, scope) not in self._digests:
+            self._digests[split, scope] = [digest_points(x, y) for x, y in self.sets(split, scope)]
+        return self._digests[split, scope]
+
+    def digests_after(self, preprocess: Callable[[Any], Any]) -> dict[str, list[str]]:
+        """Return the digests of ``record`` as they are when the inputs have been preprocessed."""
+        return {
+            f"{split}/{scope}": [digest_points(preprocess(x), y) for x, y in self.sets(split, scope)]
+            for split, scope in self._digests
+        }
 
     @property
     def record(self) -> dict[str, list[str]]:
         """All digests asked for so far, by ``split/scope``: what the points were, without the points."""
         return {f"{split}/{scope}": found for (split, scope), found in self._digests.items()}
-
-    @staticmethod
-    def joint(digests: list[str]) -> str:
-        """Return the digest of several batches together."""
-        return digest(digests)

@@ -74,5 +74,10 @@ class ModelPool(Specified[SpecT]):
         return None
 
     def preprocess(self, entry: ModelEntry, spec: SpecT) -> Any:
-        """Return a function of the inputs that this model needs, or None."""
+        """Return a function of the inputs that this model needs, or None.
+
+        It changes what the model sees, so what it makes of the points enters the keys of its cells: it is applied to
+        them once at the start of a run. Models that share a preprocessing should get one function object, or equal
+        ones, so that this is done once for all of them.
+        """
         return None

@@ -12,7 +12,7 @@ from acutance.dataset import Dataset, Split
 from acutance.errors import UserError
 from acutance.plugins import Item
 from acutance.pool import ModelEntry, ModelPool
-from acutance.spec import Spec, digest
+from acutance.spec import Spec
 
 if TYPE_CHECKING:
     import torch
@@ -45,11 +45,6 @@ class RecordedPoints:
     def digests(self, split: str, scope: Scope) -> list[str]:
         """Return a digest for each set of points; one of nothing for the weights alone."""
         return [""] if scope == "weights" else list(self._digests[f"{split}/{scope}"])
-
-    @staticmethod
-    def joint(digests: list[str]) -> str:
-        """Return the digest of several batches together."""
-        return digest(digests)
 
 
 def pool_items(models: Iterable[Mapping[str, Any]], descriptions: Mapping[tuple[str, str], Any]) -> list[Item]:

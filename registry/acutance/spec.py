@@ -80,6 +80,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def joint(digests: list[str]) -> str:
+    """Return the digest of several batches together."""
+    return digest(digests)
+
+
 def validate(spec_type: type[SpecT], values: dict[str, Any], where: str = "") -> SpecT:
     """Build a spec, turning pydantic's report into one sentence with the path of each mistake.
 

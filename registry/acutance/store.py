@@ -24,6 +24,7 @@ from acutance.measure import Estimate, Status
 SCHEMA_VERSION = 1
 FILE = "acutance.db"  # in a run directory
 TABLES = ("run", "model", "cell", "part", "attempt")
+_FACTS = "facts "  # begins the names of rows of the table meta, one for each model that has any
 STALE = 120.0  # seconds without a heartbeat after which a driver on another host is taken for dead
 
 _SCHEMA = """
@@ -202,13 +203,33 @@ class Store:
         return json.loads(row[0]), json.loads(row[1]), row[2]
 
     def put_model(
-        self, pool: str, entry: str, key: str, source: str, description: Mapping[str, Any], parameters: int
-    ) -> None:
-        """Remember the key of a model and what its file looked like when it was loaded."""
-        self._connection.execute(
-            "REPLACE INTO model VALUES (?, ?, ?, ?, ?, ?)",
-            (pool, entry, key, source, json.dumps(description), parameters),
+        self, pool: str, entry: str, key: str, source: str, description: Mapping[str, Any], parameters: int,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Remember the key of a model, what its file looked like when it was loaded, and what else enters its keys."""
+        with self.transaction():
+            self._connection.execute(
+                "REPLACE INTO model VALUES (?, ?, ?, ?, ?, ?)",
+                (pool, entry, key, source, json.dumps(description), parameters),
+            )
+            self._connection.execute("DELETE FROM meta WHERE name = ?", (f"{_FACTS}{pool}/{entry}",))
+            self._put_facts({f"{pool}/{entry}": facts or {}})
+
+    def _put_facts(self, facts: Mapping[str, Mapping[str, str]]) -> None:
+        rows = [(_FACTS + model, json.dumps(dict(found))) for model, found in facts.items() if found]
+        self._connection.executemany("REPLACE INTO meta VALUES (?, ?)", rows)
+
+    def put_facts(self, facts: Mapping[str, Mapping[str, str]]) -> None:
+        """Remember what enters the keys of models besides their tensors, {pool/entry: facts}."""
+        with self.transaction():
+            self._put_facts(facts)
+
+    def facts(self) -> dict[str, dict[str, str]]:
+        """Return what enters the keys of models besides their tensors, {pool/entry: facts}; most have nothing."""
+        rows = self._connection.execute(
+            "SELECT substr(name, ?), value FROM meta WHERE name GLOB ?", (len(_FACTS) + 1, _FACTS + "*")
         )
+        return {model: json.loads(value) for model, value in rows}
 
     def models(self) -> dict[tuple[str, str], tuple[str, str, int]]:
         """Return {(pool, entry): (key, source, parameters)}."""
@@ -216,7 +237,7 @@ class Store:
         return {(pool, entry): (key, source, p) for pool, entry, key, source, p in rows}
 
     def put_points(self, digests: Mapping[str, Sequence[str]]) -> None:
-        """Remember the digests of the points that the newest run is on, by ``split/scope``."""
+        """Remember the digests of the points of the newest run, by ``split/scope``, also after each preprocessing."""
         self._connection.execute("REPLACE INTO meta VALUES ('points', ?)", (json.dumps(digests),))
 
     def points(self) -> dict[str, list[str]]:

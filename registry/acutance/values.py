@@ -39,7 +39,7 @@ class Values:
 
     def of(self, member: Member, cell: PlannedCell) -> Estimate | None:
         """Return the value of a cell for a model, or None where there is none yet."""
-        found = None if member.key is None else self._done.get(cell.key(self.study, member.key))
+        found = None if member.key is None else self._done.get(cell.key(self.study, member))
         return None if found is None else found[2]
 
     def target(self, member: Member, target: Target, cells: Sequence[PlannedCell]) -> float | None:
@@ -73,10 +73,10 @@ class Values:
         for i, cell in enumerate(cells):
             batches = list(range(len(cell.digests)))
             if member.key is not None:
-                if self._is_done(cell, cell.key(self.study, member.key)):
+                if self._is_done(cell, cell.key(self.study, member)):
                     continue
                 if self.rerun == "missing":
-                    batches = [b for b in batches if cell.part_key(self.study, member.key, b) not in self._parts]
+                    batches = [b for b in batches if cell.part_key(self.study, member, b) not in self._parts]
                 if not batches:
                     self.store.put_cells([self.finish(member, cell)])
                     continue
@@ -101,17 +101,15 @@ class Values:
 
     def take(self, member: Member, cell: PlannedCell, batch: int, estimate: Estimate) -> PartRow:
         """Know a part, and return the row to store."""
-        assert member.key is not None
         row = PartRow(
-            cell.part_key(self.study, member.key, batch), cell.key(self.study, member.key), batch, estimate
+            cell.part_key(self.study, member, batch), cell.key(self.study, member), batch, estimate
         )  # fmt: skip
         self._parts[row.key] = estimate
         return row
 
     def finish(self, member: Member, cell: PlannedCell) -> tuple[CellRow, Estimate]:
         """Know a cell by the mean of its parts, which are all there; return the row to store."""
-        assert member.key is not None
-        keys = [cell.part_key(self.study, member.key, b) for b in range(len(cell.digests))]
+        keys = [cell.part_key(self.study, member, b) for b in range(len(cell.digests))]
         found = self._know(member, cell, Estimate.mean([self._parts[key] for key in keys]))
         self._parts.drop(keys)
         return found
@@ -121,8 +119,7 @@ class Values:
         return self._know(member, cell, Estimate.without_value(Status.FAILED, message))
 
     def _know(self, member: Member, cell: PlannedCell, estimate: Estimate) -> tuple[CellRow, Estimate]:
-        assert member.key is not None
-        row = cell.row(self.study, member.key)
+        row = cell.row(self.study, member)
         state = "failed" if estimate.status is Status.FAILED else "done"
         self._done[row.key] = (state, dict(row.spec), estimate)
         self.fresh.add(row.key)

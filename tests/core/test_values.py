@@ -45,7 +45,7 @@ def test_parts_become_cells(stored):
         assert values.missing(member, [cell]) == [(0, list(range(batch, 4)))]
         values.take(member, cell, batch, acutance.Estimate(float(batch)))
     assert values.missing(member, [cell]) == [] and values.of(member, cell).value == 1.5
-    assert values.fresh == {cell.key(study, member.key)} <= store.cells().keys()
+    assert values.fresh == {cell.key(study, member)} <= store.cells().keys()
     row, estimate = values.fail(member, cells[1], "no luck")
     assert estimate.status == "failed" and values.of(member, cells[1]).message == "no luck" and row.model == member.key
 

@@ -61,7 +61,8 @@ def command(
     inputs, targets = _data(data, points)
     initial = None
     if "/" in model and ":" not in model:
-        net, initial = _pool_model(model, "initial_weights" in needs)
+        net, initial, preprocess = _pool_model(model, "initial_weights" in needs)
+        inputs = preprocess(inputs) if preprocess else inputs
     else:
         net = make_model(model, parse_pairs(arguments, "--arg"))
     if weights is not None:
@@ -122,7 +123,8 @@ def _data(source: str, points: int | None) -> tuple[Any, Tensor]:
     return take_rows(inputs, chosen), targets[chosen]
 
 
-def _pool_model(name: str, with_initial: bool) -> tuple[nn.Module, nn.Module | None]:
+def _pool_model(name: str, with_initial: bool) -> tuple[nn.Module, nn.Module | None, Any]:
+    """Return a model of a pool, its initial weights when they are asked for, and what it needs done to the inputs."""
     item, entry_id = _pool_and_entry(name)
     pool, spec = item.target(), item.target.Spec()
     entries = {entry.id: entry for entry in pool.entries(spec)}
@@ -132,7 +134,8 @@ def _pool_model(name: str, with_initial: bool) -> tuple[nn.Module, nn.Module | N
     entry = entries[entry_id]
     if pool.missing([entry], spec):
         pool.build(entry, spec)
-    return pool.load(entry, spec), pool.initial(entry, spec) if with_initial else None
+    initial = pool.initial(entry, spec) if with_initial else None
+    return pool.load(entry, spec), initial, pool.preprocess(entry, spec)
 
 
 def _pool_and_entry(name: str) -> tuple[Item, str]:

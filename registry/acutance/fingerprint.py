@@ -47,6 +47,13 @@ def digest_points(inputs: Any, targets: Tensor) -> str:
     return hasher.hexdigest()
 
 
+def digest_initial(w0: Tensor) -> str:
+    """Return the sha256 of initial weights, (p,), independent of the device."""
+    hasher = hashlib.sha256(b"initial")
+    _update(hasher, w0)
+    return hasher.hexdigest()
+
+
 def model_key(architecture: str, model: nn.Module) -> str:
     """Return sha256(architecture, canonical tensors): the same for the same weights, wherever they came from."""
     hasher = hashlib.sha256(architecture.encode())

@@ -142,7 +142,8 @@ class Driver:
         require(study, self.members)
         self.device = device
         self.values = Values(study, store, rerun)
-        self.known_models = store.models()
+        self.known_models, self.known_facts = store.models(), store.facts()
+        self.needs_initial = False
         self.run_id = 0
 
     # -- the whole ----------------------------------------------------------------------------------
@@ -167,6 +168,7 @@ class Driver:
                 sets = self._open_points()
                 targets, cells = target_cells(study, self.plugins, sets), measure_cells(study, sets)
                 self._preprocess(sets)
+                self.needs_initial = any(cell.needs_initial for cell in cells)
                 self._recognise(executor)
                 self._compute(executor, sets, self.members, targets, "targets")
                 admitted = admit(self.members, self.values, targets)
@@ -234,11 +236,17 @@ class Driver:
     # -- cells --------------------------------------------------------------------------------------
 
     def _recognise(self, executor: Executor[Any]) -> None:
-        """Take the key of every model whose file is the one that was hashed before; load the others to tell."""
+        """Take the key of every model whose file is the one that was hashed before; load the others to tell.
+
+        Initial weights are known with it: they belong to the training whose result is the file.
+        """
         for member in self.members:
             known = self.known_models.get((member.pool.item.id, member.entry.id))
+            initial = self.known_facts.get(f"{member.pool.item.id}/{member.entry.id}", {}).get("initial")
+            if self.needs_initial and initial is None:
+                continue
             if known and member.source and known[1] == self._source(member):
-                member.key, member.parameters = known[0], known[2]
+                member.key, member.parameters, member.initial = known[0], known[2], initial
                 self._remember(member)
         strangers = [member for member in self.members if member.key is None and not member.broken]
         if strangers and self.values:
@@ -287,6 +295,7 @@ class Driver:
                 "surface": self.study.surface.model_dump(mode="json"),
                 "seed": self.study.seed,
                 "device": self._device(),
+                "initial": self.needs_initial,
                 "cells": [job_cell(index, cells[index], batches) for index, batches in missing],
             }
         for outcome in self._outcomes(executor, jobs):
@@ -326,7 +335,7 @@ class Driver:
                 return
 
     def _meet(self, member: Member, outcome: dict[str, Any]) -> None:
-        member.key, member.parameters = outcome["key"], outcome["parameters"]
+        member.key, member.parameters, member.initial = outcome["key"], outcome["parameters"], outcome["initial"]
         for note in outcome["notes"]:
             self.reporter.say(f"{member.label}: {note}")
         self._remember(member)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from acutance.config import Chosen, Study
@@ -38,6 +39,7 @@ class Member:
         broken: whether it could not be loaded or made.
         joined: attributes from outside the pool, which its entry does not have.
         points: what it sees of the points, where its pool preprocesses them.
+        initial: digest of its initial weights, empty where its pool has none; None while that is not known.
     """
 
     label: str
@@ -49,11 +51,13 @@ class Member:
     parameters: int = 0
     joined: dict[str, Attribute] = field(default_factory=dict)
     points: Preprocessed | None = None
+    initial: str | None = None
 
     @property
     def facts(self) -> dict[str, str]:
         """What enters keys besides the model's tensors, for the store: without it a merge could not tell them."""
-        return {"points": self.points.name} if self.points else {}
+        points = {"points": self.points.name} if self.points else {}
+        return points | ({} if self.initial is None else {"initial": self.initial})
 
     @property
     def attributes(self) -> dict[str, Attribute]:
@@ -133,12 +137,20 @@ class PlannedCell:
     def key(self, study: Study, member: Member) -> str:
         """Return the cell's key for a model that has been loaded."""
         seen = self._identity(study, member)
-        return seen.frame.key(_known(member), seen.data)
+        return seen.frame.key(_known(member), seen.data, initial=self._initial(member))
 
     def part_key(self, study: Study, member: Member, batch: int) -> str:
         """Return the key of the cell's part on one batch; the same whatever other batches there are."""
         seen = self._identity(study, member)
-        return seen.frame.key(_known(member), seen.digests[batch], batch)
+        return seen.frame.key(_known(member), seen.digests[batch], batch, self._initial(member))
+
+    @cached_property
+    def needs_initial(self) -> bool:
+        """Whether the measure reads the weights that training started from: then they are part of the key."""
+        return "initial_weights" in self.planned.item.target().needs(self.planned.spec)
+
+    def _initial(self, member: Member) -> str:
+        return (member.initial or "") if self.needs_initial else ""
 
     def row(self, study: Study, member: Member) -> CellRow:
         """Return what is stored beside the value."""

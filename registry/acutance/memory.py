@@ -25,8 +25,13 @@ class HeldSpec(Spec):
     """Digest of what is held, so that the record of a run tells it apart."""
 
 
-def pool_item(models: Mapping[str, nn.Module], targets: Mapping[str, Mapping[str, float]]) -> Item:
-    """Return a pool of these models, each with its given targets, {target: {model: value}}."""
+def pool_item(
+    models: Mapping[str, nn.Module],
+    targets: Mapping[str, Mapping[str, float]],
+    starts: Mapping[str, nn.Module] | None = None,
+) -> Item:
+    """Return a pool of these models, each with its given targets, {target: {model: value}}, and where it started."""
+    known = starts or {}
 
     class Held(ModelPool[HeldSpec]):
         """Models held in memory by ``acutance.study``."""
@@ -45,6 +50,9 @@ def pool_item(models: Mapping[str, nn.Module], targets: Mapping[str, Mapping[str
 
         def load(self, entry: ModelEntry, spec: HeldSpec) -> nn.Module:
             return models[entry.id]
+
+        def initial(self, entry: ModelEntry, spec: HeldSpec) -> nn.Module | None:
+            return known.get(entry.id)
 
     return Item("pools", Held.name, DIST, "", Held)
 

@@ -30,7 +30,7 @@ SAME = 1e-6  # relative difference up to which two values are the same (float32 
 # Where two runs of one study may differ: nothing here enters a key.
 FREE = {"pools", "executor", "surface.microbatch", "surface.select.indices"}
 
-WORDS = {"points": "preprocessed points"}
+WORDS = {"points": "preprocessed points", "initial": "initial weights"}
 
 Row = dict[str, Any]
 
@@ -316,6 +316,7 @@ def _write(
         for member in everyone:
             member.key, _, member.parameters = keys[member.pool.item.id, member.entry.id]
             known = facts.get(f"{member.pool.item.id}/{member.entry.id}", {})
+            member.initial = known.get("initial")
             if "points" in known:
                 member.points = Preprocessed.recorded(known["points"], store.points())
         targets, cells = target_cells(study, plugins, points), measure_cells(study, points)

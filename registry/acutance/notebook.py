@@ -34,6 +34,7 @@ def study(
     *,
     test: Any = None,
     splits: Mapping[str, Any] | None = None,
+    initial: Mapping[str, nn.Module] | Sequence[nn.Module] | None = None,
     attributes: Attributes | None = None,
     groups: Sequence[str] = (),
     within: Sequence[str] = ("architecture",),
@@ -65,6 +66,8 @@ def study(
             sweep. A measure without required settings may be its name alone.
         test: the split ``test``, as ``data``.
         splits: more splits, ``{"digits": (inputs, targets)}``, on which targets such as ``digits.error`` are measured.
+        initial: the models as they were before training, ``{name: module}`` or a list in the order of the models, for
+            measures that need them; a model may be left out of the mapping, and is then unsupported by these measures.
         attributes: ``{model: {name: value}}``, a table with a column or index of models, or a CSV file.
         groups: attributes whose combinations form subgroups.
         within: models are compared only where these agree. The architecture is the class with its structure: modules,
@@ -103,7 +106,7 @@ def study(
     wanted, given = _targets(targets, list(named), tuple(held))
     if attributes is not None:
         _refuse_strangers(attributes, list(named))
-    pool, dataset = pool_item(named, given), dataset_item(held)
+    pool, dataset = pool_item(named, given, _initial(initial, named)), dataset_item(held)
     points = digest([[name, digest_points(s.inputs, s.targets)] for name, s in held.items()])
     file = {
         "format": 1,
@@ -168,6 +171,54 @@ def _models(models: Any) -> dict[str, nn.Module]:
         seen[id(model)] = str(name)
         texts[str(name)] = model
     return texts
+
+
+def _initial(initial: Any, models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Return the models at their initial weights, by name.
+
+    Raises:
+        UserError: for an unknown name, something else than a module that fits, or the trained model itself.
+    """
+    from torch import nn
+
+    if initial is None:
+        return {}
+    hint = "give {name: module} or a list of modules: copy.deepcopy(model) of each before it was trained"
+    if isinstance(initial, nn.Module) or not isinstance(initial, Mapping | Sequence):
+        raise UserError(f"initial: got {type(initial).__name__}", hint)
+    if not isinstance(initial, Mapping) and len(initial) != len(models):
+        raise UserError(f"initial: there are {len(initial)} for {len(models)} models", hint)
+    named = initial if isinstance(initial, Mapping) else dict(zip(models, initial, strict=True))
+    found = {}
+    for name, start in ((str(name), start) for name, start in named.items()):
+        if name not in models:
+            raise UserError(f"initial: there is no model '{name}'", did_you_mean(name, list(models)))
+        if not isinstance(start, nn.Module):
+            raise UserError(f"initial: '{name}' is {type(start).__name__}, not a torch.nn.Module", hint)
+        _refuse_start(name, models[name], start)
+        found[name] = start
+    return found
+
+
+def _refuse_start(name: str, model: nn.Module, start: nn.Module) -> None:
+    """Refuse initial weights of another network, or those that are the trained ones: the same memory."""
+    from acutance.functional import FunctionalModel
+    from acutance.initial import initial_vector
+
+    memory = [{p.data_ptr() for p in module.parameters() if p.numel()} for module in (model, start)]
+    if memory[0] and memory[0] == memory[1]:
+        raise UserError(
+            f"initial: '{name}' holds the trained weights themselves", "keep a copy.deepcopy(model) before training"
+        )
+    try:
+        functional = FunctionalModel(model)
+    except UserError:
+        # What is wrong with the model itself is told of the model.
+        return
+    try:
+        initial_vector(functional, start)
+    except UserError as error:
+        raise UserError(f"initial: '{name}': {error.message}", error.hint) from None
 
 
 def _splits(data: Any, test: Any, others: Mapping[str, Any] | None) -> dict[str, Split]:

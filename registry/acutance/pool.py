@@ -69,7 +69,9 @@ class ModelPool(Specified[SpecT]):
     def initial(self, entry: ModelEntry, spec: SpecT) -> nn.Module | None:
         """Return the model at the weights its training started from, or None when the pool does not have them.
 
-        Called only for measures whose traits declare that they need ``initial_weights``.
+        Called only where a measure of the study declares that it needs ``initial_weights``, whose digest is then part
+        of its cells' keys. They are taken to belong to the file of ``entry.path``: while it is the one that was
+        hashed, they are too.
         """
         return None
 

@@ -160,6 +160,7 @@ def cell_key(
     seed: int,
     replicate: int,
     batch: int | None = None,
+    initial: str = "",
 ) -> str:
     """Return the identity of a value: the same key means the same value, on any machine, in any order.
 
@@ -175,9 +176,10 @@ def cell_key(
         seed: study seed.
         replicate: index of the independent repetition.
         batch: index of the m-batch for a part, None for the whole cell.
+        initial: digest of the initial weights, for a measure that needs them and a model that has them.
     """
     fields = {"measure": measure, "version": version, "surface": surface, "seed": seed, "replicate": replicate}
-    return KeyFrame(fields, spec).key(model, data, batch)
+    return KeyFrame(fields, spec).key(model, data, batch, initial)
 
 
 class KeyFrame:
@@ -191,13 +193,14 @@ class KeyFrame:
     """
 
     def __init__(self, fields: dict[str, Any], spec: Spec) -> None:
-        # The text of the whole mapping, taken apart where model, data and batch belong in the order of the keys.
+        # The text of the whole mapping, taken apart where the arguments of key() belong in the order of the keys.
         text = canonical_json(fields | {"spec": spec.canonical()})
         cut = text.index(',"replicate":')
         self._measure, self._rest = text[1:cut], text[cut:]
 
-    def key(self, model: str, data: str, batch: int | None = None) -> str:
+    def key(self, model: str, data: str, batch: int | None = None, initial: str = "") -> str:
         """Return the sha256 of the canonical JSON; the arguments are those of ``cell_key``."""
         first = "" if batch is None else f'"batch":{batch},'
-        text = f'{{{first}"data":{json.dumps(data)},{self._measure},"model":{json.dumps(model)}{self._rest}'
+        start = f'"initial":{json.dumps(initial)},' if initial else ""
+        text = f'{{{first}"data":{json.dumps(data)},{start}{self._measure},"model":{json.dumps(model)}{self._rest}'
         return hashlib.sha256(text.encode()).hexdigest()

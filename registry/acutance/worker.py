@@ -37,7 +37,7 @@ def execute(job: str) -> Iterator[str]:
 
     Args:
         job: JSON with ``kind`` build or evaluate, ``pool``, ``entry`` and, to evaluate, ``dataset``,
-            ``surface``, ``seed``, ``device`` and ``cells``.
+            ``surface``, ``seed``, ``device``, ``cells`` and ``initial``: whether some measure needs initial weights.
     """
     from acutance.evaluation import preserved_rng
 
@@ -127,18 +127,22 @@ def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     model: nn.Module = pool.load(entry, spec)
     key = model_key(entry.architecture, model)
     functional = FunctionalModel(model, data["device"], dtype_of(surface.dtype))
+    with_initial = data.get("initial", False)
+    if with_initial:
+        functional.initial = lambda: pool.initial(entry, spec)
     yield {
         "kind": "model",
         "entry": entry.id,
         "key": key,
+        "initial": _initial(functional) if with_initial else None,
         "parameters": functional.w.numel(),
         "notes": functional.notes,
         "seconds": time.perf_counter() - start,
     }
     preprocess = pool.preprocess(entry, spec)
     cells = _cells(data)
-    if any("initial_weights" in cell.instance.needs(cell.spec) for cell in cells):
-        functional.initial = lambda: pool.initial(entry, spec)
+    if not any("initial_weights" in cell.instance.needs(cell.spec) for cell in cells):
+        vars(functional).pop("w0", None)  # a vector that nobody here reads
     as_set_up = functional
     if any(c.scope != "split" for c in cells):
         told = len(functional.notes)
@@ -151,6 +155,17 @@ def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
         chosen = functional if scope == "split" else as_set_up
         for batch in sorted({b for c in here for b in c.batches}):
             yield from _one_batch(chosen, sets, surface, split, scope, batch, here, data["seed"], preprocess)
+
+
+def _initial(functional: FunctionalModel) -> str | None:
+    """Return the digest of the initial weights, empty where there are none; None where they cannot be had."""
+    from acutance.fingerprint import digest_initial
+
+    try:
+        return "" if functional.w0 is None else digest_initial(functional.w0)
+    except Exception:
+        # The measure that asks for them again fails with the reason; the others do not.
+        return None
 
 
 def set_up(

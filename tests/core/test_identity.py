@@ -61,6 +61,7 @@ def test_what_differs_gives_another_key():
     others = [
         key(), key(version=2), key(spec=worst(rho=0.001)), key(spec=worst(rho=0.002, steps=21)), key(model="x"),
         key(data="x"), key(surface={"m": 64}), key(seed=1), key(replicate=1), key(batch=0), key(batch=1),
+        key(initial="x"), key(initial="x", batch=0),
     ]  # fmt: skip
     assert len(set(others)) == len(others)
 

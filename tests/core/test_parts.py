@@ -57,14 +57,16 @@ class Tricky(Spec):
     """Numbers."""
 
 
+@pytest.mark.parametrize("initial", ["", "i" * 64])
 @pytest.mark.parametrize("batch", [None, 0, 12])
 @pytest.mark.parametrize(
     "spec", [Tricky(), Tricky(name='","replicate":3,"x":"é'), Tricky(values=(1e-9, -0.0))], ids=str
 )
 @pytest.mark.parametrize("measure", ["acutance/worst_case", 'odd,"replicate":1'])
-def test_a_key_is_the_digest_of_the_whole_mapping(measure, spec, batch):
+def test_a_key_is_the_digest_of_the_whole_mapping(measure, spec, batch, initial):
     fields = {"measure": measure, "version": 2, "surface": {"m": 8, "loss": 'a"b'}, "seed": 3, "replicate": 1}
     content = {**fields, "spec": spec.canonical(), "model": "m" * 64, "data": ""}
-    expected = digest(content if batch is None else {**content, "batch": batch})
-    assert cell_key(**fields, spec=spec, model="m" * 64, data="", batch=batch) == expected
-    assert KeyFrame(json.loads(json.dumps(fields)), spec).key("m" * 64, "", batch) == expected
+    content |= {} if batch is None else {"batch": batch}
+    expected = digest(content | ({"initial": initial} if initial else {}))
+    assert cell_key(**fields, spec=spec, model="m" * 64, data="", batch=batch, initial=initial) == expected
+    assert KeyFrame(json.loads(json.dumps(fields)), spec).key("m" * 64, "", batch, initial) == expected

@@ -11,12 +11,43 @@ import pytest
 
 from acutance.analysis.tables import correlations
 from acutance.report.data import ReportData
-from acutance.report.figures import figure_keys, save_figures
+from acutance.report.figures import FigureKey, figure_keys, file_stems, save_figures
 from acutance.report.html import render_page, write_report
 from acutance.report.scatter import scatter_grid
 from acutance.report.summary import answer
 
 HOSTILE = "<script>alert('x')</script>&\"'"
+
+
+def test_files_of_figures_have_safe_names_of_their_own():
+    levels = [
+        "architecture=vit/16",
+        "architecture=vit 16",
+        "architecture=ViT 16",
+        "resnet",
+        "模型",
+        "модель",
+        "a" * 300,
+        "../..",
+    ]
+    keys = [
+        FigureKey(r, level, w) for r, w in (("tau", ""), ("target", "ℓ2 <x>"), ("target", "l2 |x|")) for level in levels
+    ]
+    stems = file_stems(keys)
+    assert len({stem.lower() for stem in stems.values()}) == len(keys)
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", stem) and len(stem) < 140 for stem in stems.values())
+    # A figure that stands alone keeps its name, and the others theirs, whatever else there is.
+    assert stems[FigureKey("tau", "resnet")] == "tau-resnet" and stems[keys[0]].startswith("tau-vit_16-")
+    assert file_stems([*reversed(keys)]) == stems and file_stems(keys[:1])[keys[0]] == "tau-vit_16"
+
+
+def test_every_figure_is_in_its_own_file(tmp_path):
+    def change(models, results):
+        models["architecture"] = ["vit/16"] * 5 + ["vit 16"] * 5
+
+    pictures = save_figures(make(change=change), tmp_path)
+    files = {path.read_bytes() for path in tmp_path.glob("*.png")}
+    assert len(pictures) == 6 and files == set(pictures.values()) and len(list(tmp_path.glob("*.pdf"))) == 6
 
 
 def make(n=10, seed=0, targets=("test_error", "attr:learning_rate"), change=None):

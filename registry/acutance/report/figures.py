@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from acutance.report.data import ReportData
+
+LONGEST = 120  # characters of a file's name without its ending; some file systems take 255 bytes, paths less
 
 
 class FigureKey(NamedTuple):
@@ -24,9 +28,28 @@ class FigureKey(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """File name without its ending."""
+        """What its file is called, unless another figure's is too: letters, digits, ``_``, ``.`` and ``-``."""
         parts = (self.recipe, self.level.replace("architecture=", ""), self.what)
         return "-".join(_slug(part) for part in parts if part)
+
+
+def file_stems(keys: Sequence[FigureKey]) -> dict[FigureKey, str]:
+    """Return the name of each figure's files without their ending: safe on every file system, and different.
+
+    Names that would be too long, or the same where case does not count, carry a digest of what they stand for: a figure
+    is called the same whatever others there are of other names.
+    """
+    taken = Counter(key.stem.lower() for key in set(keys))
+
+    def name(key: FigureKey) -> str:
+        alone = taken[key.stem.lower()] == 1 and len(key.stem) <= LONGEST
+        return key.stem if alone else f"{key.stem[:LONGEST]}-{_digest(key)}"
+
+    return {key: name(key) for key in keys}
+
+
+def _digest(key: FigureKey) -> str:
+    return hashlib.sha256("\0".join(key).encode()).hexdigest()[:8]
 
 
 def figure_keys(data: ReportData) -> list[FigureKey]:
@@ -69,13 +92,14 @@ def save_figures(data: ReportData, folder: Path, workers: int = 1) -> dict[Figur
             pictures = list(pool.map(_render_received, keys, chunksize=2))
     else:
         pictures = [render(data, key) for key in keys]
-    names = {f"{key.stem}{ending}" for key in keys for ending in (".png", ".pdf")}
+    stems = file_stems(keys)
+    names = {f"{stem}{ending}" for stem in stems.values() for ending in (".png", ".pdf")}
     for old in [*folder.glob("*.png"), *folder.glob("*.pdf")]:
         if old.name not in names:
             old.unlink()
     for key, (png, pdf) in zip(keys, pictures, strict=True):
-        (folder / f"{key.stem}.png").write_bytes(png)
-        (folder / f"{key.stem}.pdf").write_bytes(pdf)
+        (folder / f"{stems[key]}.png").write_bytes(png)
+        (folder / f"{stems[key]}.pdf").write_bytes(pdf)
     return {key: png for key, (png, _) in zip(keys, pictures, strict=True)}
 
 

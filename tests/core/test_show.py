@@ -132,9 +132,17 @@ def test_citations():
     keys = re.findall(r"^@inproceedings\{(\w+),$", text, re.M)
     assert keys == ["andriushchenko2023modern", "croce2020reliable", "kwon2021asam", "foret2021sharpness"]
     none = show("weight_norm", "--bibtex")
-    assert none.stdout == "" and none.stderr == "acme-toy/weight_norm names nothing to cite.\n"
-    assert "It names nothing to cite." in show("weight_norm").stdout
-    assert show("elementwise", "--bibtex").stderr == "acutance/elementwise names nothing to cite.\n"
+    sentence = "acme-toy/weight_norm has no work to cite: its definition is linear algebra."
+    assert none.stdout == "" and none.stderr == sentence + "\n"
+    assert sentence in show("weight_norm").stdout
+    for name, why in {
+        "error": "acutance/error has no work to cite: its definition is empirical risk under the 0-1 loss.",
+        "loss": "acutance/loss has no work to cite: its definition is empirical risk under the loss of the surface.",
+        "elementwise": "acutance/elementwise is a scaling: only measures name works to cite.",
+        "serial": "acutance/serial is an executor: only measures name works to cite.",
+    }.items():
+        said = show(name, "--bibtex")
+        assert (said.stdout, said.stderr) == ("", why + "\n")
     assert json.loads(show("average_case", "--json").stdout)["bibtex"] == entries(
         ["andriushchenko2023modern", "kwon2021asam"]
     )

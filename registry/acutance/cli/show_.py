@@ -50,7 +50,7 @@ def command(name: str, bibtex: bool, json_: bool) -> None:
             click.echo("\n\n".join(about["bibtex"]))
         else:
             # Not among the entries: the output may go straight into a .bib file.
-            click.echo(f"{item.id} names nothing to cite.", err=True)
+            click.echo(nothing_to_cite(item), err=True)
     else:
         from acutance.cli.results_ import console
 
@@ -86,12 +86,19 @@ def _print(item: Item, about: dict[str, Any], console: Console) -> None:
         for line in about["example"]:
             console.print(Text(f"  {line}"), soft_wrap=True)
     if item.kind == "measures":
-        cite = (
-            f"To cite it: acutance show {catalog().names(item)[0]} --bibtex"
-            if about["bibtex"]
-            else "It names nothing to cite."
-        )
-        console.print(Text("\n" + cite))
+        how = f"To cite it: acutance show {catalog().names(item)[0]} --bibtex"
+        console.print(Text("\n" + (how if about["bibtex"] else nothing_to_cite(item))))
+
+
+def nothing_to_cite(item: Item) -> str:
+    """Return why there is no BibTeX entry, in one sentence."""
+    kind = item.kind.removesuffix("s")
+    if kind != "measure":
+        return f"{item.id} is {'an' if kind[0] in 'aeiou' else 'a'} {kind}: only measures name works to cite."
+    where = item.target.traits.reference
+    return f"{item.id} has no work to cite" + (
+        f": its definition is {where}." if where else ", and no reference either."
+    )
 
 
 def describe(item: Item) -> dict[str, Any]:

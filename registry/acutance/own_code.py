@@ -33,17 +33,26 @@ def source_digest(name: str) -> str:
     return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
 
 
+def load(name: str) -> Any:
+    """Return what a ``module:name`` names.
+
+    Raises:
+        UserError: when the module cannot be imported or has nothing of that name.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"'{name}' cannot be imported: {error}", "write module:name") from None
+
+
 def load_function(name: str) -> Callable[..., Any]:
     """Return the function of a ``module:function``.
 
     Raises:
         UserError: when the module cannot be imported or has no such function.
     """
-    module, _, attribute = name.partition(":")
-    try:
-        function = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"'{name}' cannot be imported: {error}", "write module:function") from None
+    function = load(name)
     if not callable(function):
         raise UserError(f"'{name}' is {type(function).__name__}, not a function")
     return function  # type: ignore[no-any-return]

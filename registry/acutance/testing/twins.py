@@ -21,7 +21,7 @@ j       translation   a constant added to the key bias, or to all logits by the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -228,3 +228,16 @@ TWINS: tuple[Twin, ...] = (
     Twin("a constant added to the key bias", "j", "translation", PROBLEMS["attention"], shifted_keys),
     Twin("a constant added to all logits", "j", "translation", PROBLEMS["tanh_mlp"], shifted_logits, "probabilities"),
 )
+
+
+def apart(surfaces: Any) -> tuple[Any, list[Twin]]:
+    """Return what an author gave as surfaces without the twins among them, and the twins."""
+    if isinstance(surfaces, Twin):
+        return None, [surfaces]
+    if isinstance(surfaces, Mapping):
+        twins = [value for value in surfaces.values() if isinstance(value, Twin)]
+        return {name: value for name, value in surfaces.items() if not isinstance(value, Twin)}, twins
+    if isinstance(surfaces, list | tuple) and any(isinstance(value, Twin) for value in surfaces):
+        twins = [value for value in surfaces if isinstance(value, Twin)]
+        return [value for value in surfaces if not isinstance(value, Twin)], twins
+    return surfaces, []

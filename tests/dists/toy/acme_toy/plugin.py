@@ -6,7 +6,7 @@ import time
 from acutance import hookimpl
 from acutance.dataset import Dataset, Split
 from acutance.errors import Unsupported, UserError
-from acutance.measure import Estimate, Measure, Traits
+from acutance.measure import Cost, Estimate, Measure, Traits
 from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import Spec
 
@@ -127,6 +127,45 @@ class Distance(Measure[DistanceSpec]):
         return float((surface.w - surface.w0).norm())
 
 
+class BetaSpec(Spec):
+    p: float = 1.0
+    """Order of the norm."""
+
+
+class Beta(Measure[BetaSpec]):
+    """The p-norm of beta = u v of a diagonal linear network; defined on no other model."""
+
+    name = "toy_beta"
+    traits = Traits(
+        level="weights",
+        larger_means="larger",
+        needs={"weights"},
+        invariant_to={"rescaling"},
+        reference="linear algebra",
+    )
+
+    def evaluate(self, surface, spec, rng):
+        parts = surface.unflatten(surface.w)
+        if set(parts) != {"u", "v"}:
+            raise Unsupported("beta is that of a diagonal linear network, whose parameters are u and v")
+        return float((parts["u"] * parts["v"]).norm(spec.p))
+
+
+class BetaSlope(Measure[BetaSpec]):
+    """The p-norm of the gradient in u of a diagonal linear network."""
+
+    name = "toy_beta_slope"
+    traits = Traits(needs={"data", "gradient"}, reference="linear algebra")
+
+    def evaluate(self, surface, spec, rng):
+        if {name for name, *_ in surface.layers} != {"u", "v"}:
+            raise Unsupported("the model is no diagonal linear network, with parameters u and v")
+        return float(surface.unflatten(surface.gradient()[1])["u"].norm(spec.p))
+
+    def passes(self, spec):
+        return Cost(forwards=1, backwards=1)
+
+
 class CountSpec(Spec):
     """No settings."""
 
@@ -188,7 +227,7 @@ class Moody(Measure[MoodySpec]):
 
 @hookimpl
 def register_measures():
-    return [WeightNorm, Moody, Count, Place, Distance]
+    return [WeightNorm, Moody, Count, Place, Distance, Beta, BetaSlope]
 
 
 @hookimpl

@@ -22,7 +22,7 @@ sys.path.insert(0, str(PERF))
 from tracking import comparison, examples, results  # noqa: E402
 from tracking.bare import Bare  # noqa: E402
 from tracking.machine import machine_id  # noqa: E402
-from tracking.memory import peak_bytes  # noqa: E402
+from tracking.memory import Stretch, peak_bytes, stretches, vectors  # noqa: E402
 from tracking.networks import NETWORKS, make  # noqa: E402
 
 OLD = {
@@ -221,6 +221,41 @@ def test_the_peak_of_average_case_is_two_vectors():
     )
     # Noise, moved weights and |w|, of which one at most is let go before the pass.
     assert 2 <= extra / (4 * bare.p) < 4
+
+
+def test_one_backward_does_not_hide_the_vectors_of_many_forwards():
+    """A pass of many rows: what a backward keeps for its layers outweighs all vectors."""
+    import acutance
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 256), torch.nn.Tanh(), torch.nn.Linear(256, 256), torch.nn.Tanh(), torch.nn.Linear(256, 2)
+    )
+    inputs, targets = torch.randn(5000, 64), torch.randint(0, 2, (5000,))
+    surface, bare = LossSurface(model, (inputs, targets)), Bare(model, inputs, targets)
+    surface.loss()
+    surface.release()
+    found = stretches(
+        lambda: acutance.measure("average_case", surface, rho=0.1, draws=3, variance_reduction="linear"), "cpu",
+        surface._core,
+    )  # fmt: skip
+    assert [stretch.kind for stretch in found] == ["backward", *["forward"] * 3, "forward"]
+    peaks = {kind: peak_bytes(one, "cpu") for kind, one in bare.kinds(Cost(4, 1)).items()}
+    hidden = max(stretch.peak for stretch in found) - peaks["backward"]
+    assert hidden < 2 * 4 * bare.p
+    # Noise, moved weights, |w|, the gradient, |w| times it; and the losses and logits that the batch is made of.
+    assert 5 <= vectors(found, peaks, 4 * bare.p) < 5.5
+    # Not a call of the ledger is left changed.
+    assert "book" not in vars(surface._core)
+
+
+def test_vectors_are_counted_against_the_pass_they_are_held_in():
+    bare = {"forward": 10, "backward": 100, "hvp": 1000}
+    found = [Stretch("backward", 108), Stretch("forward", 30), Stretch("forward", 26)]
+    assert vectors(found, bare, 4) == 5.0
+    # The graph of the products stays: forwards behind it are made beside it.
+    assert vectors([*found, Stretch("hvp", 1012), Stretch("forward", 1008)], bare, 4) == 5.0
+    assert vectors([Stretch("hvp", 1012), Stretch("forward", 1008)], bare, 4) == 3.0
 
 
 def run(results_folder, *options):

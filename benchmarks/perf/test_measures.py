@@ -7,7 +7,7 @@ import pytest
 import torch
 from tracking import examples as spec_examples
 from tracking.bare import Bare
-from tracking.memory import peak_bytes
+from tracking.memory import peak_bytes, stretches, vectors
 from tracking.networks import make
 
 from acutance import LossSurface
@@ -20,7 +20,7 @@ LONGEST = 20.0  # seconds that one evaluation may take; a slower one needs a sma
 
 @lru_cache(maxsize=1)
 def prepare(network, device):
-    """Return (surface, bare passes, seconds of a forward, {heaviest pass: its peak of bytes}), once a network."""
+    """Return (surface, bare passes, seconds of a forward, {kind of pass: its peak of bytes}), once a network."""
     model, inputs, targets = make(network, device)
     surface, bare = LossSurface(model, (inputs, targets)), Bare(model, inputs, targets)
     surface.loss()
@@ -42,10 +42,6 @@ def clock(device):
     return time.perf_counter if device == "cuda" else time.process_time
 
 
-def kind(cost):
-    return "hvp" if cost.hvps else "backward" if cost.backwards else "forward"
-
-
 @pytest.mark.parametrize("example", spec_examples.examples(catalog()), ids=lambda example: example.name)
 def test_measure(compare, budget, example, network, device):
     surface, bare, forward_seconds, peaks = prepare(network, device)
@@ -65,12 +61,13 @@ def test_measure(compare, budget, example, network, device):
 
     surface.release()
     before, estimates = surface.cost, []
-    peak = peak_bytes(lambda: estimates.append(work()), device)
+    held = stretches(lambda: estimates.append(work()), device, surface._core)
     cost = surface.cost - before
     if estimates[0].status is Status.UNSUPPORTED:
         pytest.skip(estimates[0].message)
-    if kind(cost) not in peaks:
-        peaks[kind(cost)] = peak_bytes(bare.heaviest(cost), device)
+    for each, one in bare.kinds(cost).items():
+        if each not in peaks:
+            peaks[each] = peak_bytes(one, device)
     noises = round(cost.forwards / bare.n) - 1 if example.draws_noise else 0
     plain = bare.passes(cost, noises)
 
@@ -89,7 +86,7 @@ def test_measure(compare, budget, example, network, device):
         backwards=cost.backwards,
         hvps=cost.hvps,
         parameters=bare.p,
-        vectors=(peak - peaks[kind(cost)]) / (bare.p * surface.w.element_size()),
+        vectors=vectors(held, peaks, bare.p * surface.w.element_size()),
         vectors_bound=example.vectors_bound,
         vectors_stated=measure.vectors(spec),
     )

@@ -57,11 +57,14 @@ class Bare:
         """One draw of noise on all parameters."""
         torch.randn(self.p, device=self.targets.device)
 
-    def heaviest(self, cost: Cost) -> Callable[[], None]:
-        """Return the one pass whose memory any implementation needs."""
+    def kinds(self, cost: Cost) -> dict[str, Callable[[], None]]:
+        """Return one pass of each kind that the work is made of: the memory that any implementation needs."""
+        found: dict[str, Callable[[], None]] = {"forward": lambda: self.forward(self.n)}
+        if cost.backwards:
+            found["backward"] = lambda: self.backward(self.n)
         if cost.hvps:
-            return lambda: self.products(iter((self.n,)))
-        return (lambda: self.backward(self.n)) if cost.backwards else lambda: self.forward(self.n)
+            found["hvp"] = lambda: self.products(iter((self.n,)))
+        return found
 
     def passes(self, cost: Cost, noises: int = 0) -> Callable[[], None]:
         """Return a function that makes as many passes as the ledger counts.

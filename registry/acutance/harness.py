@@ -191,9 +191,10 @@ class Driver:
 
     def _preprocess(self, sets: PointSets) -> None:
         """Tell models what they see of the points, and write down what the points were."""
-        made = preprocess(self.members, sets)
-        for member in self.members:
-            if member.broken and not member.points:
+        sound = [member for member in self.members if not member.broken]
+        made = preprocess(sound, sets)
+        for member in sound:
+            if member.broken:
                 self.reporter.say(f"{member.label}: {member.reason}")
         # What models that are left out this time see is kept.
         before = {name: found for name, found in self.store.points().items() if MARK in name}

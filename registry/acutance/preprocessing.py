@@ -52,13 +52,13 @@ def preprocess(members: Sequence[Member], sets: PointSets) -> list[Preprocessed]
     is broken.
 
     Args:
-        members: models; those that are broken are passed over.
+        members: models that are not broken.
         sets: the points, whose digests have been asked for: these sets are the ones that matter.
     """
     known: list[tuple[Any, Preprocessed]] = []
     for member in members:
         target = member.pool.item.target
-        if member.broken or target.preprocess is ModelPool.preprocess:
+        if target.preprocess is ModelPool.preprocess:
             continue
         try:
             function = target().preprocess(member.entry, member.pool.spec)

@@ -9,6 +9,7 @@ from acutance.config import load_config
 from acutance.harness import run_study
 from acutance.merge import merge
 from acutance.plugins import Item, extended
+from acutance.progress import Silent
 from acutance.spec import Spec
 
 
@@ -136,7 +137,15 @@ def test_a_preprocessing_that_fails_breaks_its_model_alone(toy_config, tmp_path)
     def broken(inputs):
         raise KeyError("mean")
 
-    found = run(toy_config, tmp_path / "run", function_of)
+    class Said(Silent):
+        def say(self, text):
+            said.append(text)
+
+    said = []
+    found = run(toy_config, tmp_path / "run", function_of, reporter=Said())
+    assert [text for text in said if "preprocessing failed" in text] == [
+        "toy1: its preprocessing failed: OSError: no statistics", "toy3: its preprocessing failed: KeyError: 'mean'"
+    ]  # fmt: skip
     reasons = dict(zip(found.models["model"], found.models["reason"].fillna(""), strict=True))
     assert reasons["toy0"] == "" and reasons["toy1"] == "its preprocessing failed: OSError: no statistics"
     assert reasons["toy3"] == "its preprocessing failed: KeyError: 'mean'" and found.failed == 2

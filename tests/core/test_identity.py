@@ -53,6 +53,19 @@ def test_golden_noise():
     )
 
 
+def test_signs_are_frozen_balanced_and_the_same_in_both_precisions():
+    streams, like = Streams(0, "digest", 1, "acutance/hessian_trace", 0), torch.empty(1000, dtype=torch.float64)
+    z = streams.signs("z", 0, like)
+    assert z[:16].tolist() == GOLDEN_SIGNS
+    assert z.abs().eq(1).all() and abs(float(z.mean())) < 0.15
+    assert torch.equal(streams.signs("z", 0, like.float()).double(), z)
+    assert torch.equal(streams.signs("z", 0, like[:70]), z[:70])
+    assert not torch.equal(streams.signs("z", 1, like), z)
+    out = torch.empty(1000)
+    assert streams.signs("z", 0, out, out=out) is out and torch.equal(out.double(), z)
+
+
+GOLDEN_SIGNS = [1, 1, 1, 1, -1, 1, -1, 1, -1, -1, -1, -1, 1, 1, -1, -1]
 GOLDEN_NOISE = json.loads((Path(__file__).parents[1] / "golden" / "noise.json").read_text())
 
 

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# The eight bits of every byte, as signs: (256, 8).
+_SIGNS = ((torch.arange(256)[:, None] >> torch.arange(8)) & 1).to(torch.int8) * 2 - 1
+
 
 class Streams:
     """A family of noise streams.
@@ -46,6 +49,20 @@ class Streams:
     def uniform(self, stream: str, k: int, like: Tensor, out: Tensor | None = None) -> Tensor:
         """Return draw k of uniform noise on [-1, 1], shaped as ``like``, in ``out`` or new memory."""
         return _filled(like, out, lambda room: room.uniform_(-1, 1, generator=self.generator(stream, k)))
+
+    def signs(self, stream: str, k: int, like: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return draw k of random signs (Rademacher noise), shaped as ``like``, in ``out`` or new memory.
+
+        Sixty-four of them come of one random integer: that is faster than Gaussian noise.
+        """
+
+        def fill(room: Tensor) -> Tensor:
+            words = torch.empty((room.numel() + 63) // 64, dtype=torch.int64)
+            words.random_(-(2**63), None, generator=self.generator(stream, k))
+            table = _SIGNS.to(room.dtype)
+            return room.copy_(table[words.view(torch.uint8).int()].view(-1)[: room.numel()].view(room.shape))
+
+        return _filled(like, out, fill)
 
     def subset(self, stream: str, k: int, size: int, total: int) -> Tensor:
         """Return draw k of a random subset of range(total), (size,), in increasing order."""

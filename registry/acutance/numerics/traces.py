@@ -1,0 +1,282 @@
+r"""The trace of a symmetric operator that is known by its products only: Hutchinson, Hutch++ and XTrace.
+
+Each is unbiased for random signs z, :math:`E z z^\top = I`. The probes are draws that can be made again, so that
+they are not kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from acutance.numerics.balls import gram
+from acutance.numerics.basis import Basis, NonFiniteProduct
+from acutance.numerics.lanczos import Product
+from acutance.numerics.slopes import blocks
+
+Draw = Callable[[int], Tensor]
+
+FIRST = 8  # the fewest samples whose standard error may end a sum
+
+
+@dataclass(frozen=True)
+class TraceEstimate:
+    """An estimated trace.
+
+    Attributes:
+        value: the estimate.
+        stderr: its standard error; None where it cannot be told.
+        products: how many products with A were made.
+        converged: whether the standard error is within the relative tolerance, where one was given.
+        exactly_zero: whether every product was zero in every entry.
+    """
+
+    value: float
+    stderr: float | None
+    products: int
+    converged: bool
+    exactly_zero: bool = False
+
+
+def mean_and_error(samples: list[float]) -> tuple[float, float | None]:
+    """Return the mean of independent samples and its standard error; None for one sample.
+
+    Raises:
+        NonFiniteProduct: when a sample is not finite.
+    """
+    n = len(samples)
+    mean = math.fsum(samples) / n if all(map(math.isfinite, samples)) else math.nan
+    if math.isnan(mean):
+        raise NonFiniteProduct
+    if n < 2:
+        return mean, None
+    return mean, math.sqrt(math.fsum((s - mean) ** 2 for s in samples) / (n - 1) / n)
+
+
+def stages(limit: int, rtol: float, first: int = FIRST) -> Iterator[int]:
+    """Return after how many samples a sum looks whether it may end: 8, 16, 32 ... and the limit.
+
+    Looking rarely keeps the bias small that comes of stopping where the samples happen to agree.
+    """
+    n = first
+    while rtol > 0 and n < limit:
+        yield n
+        n *= 2
+    yield limit
+
+
+def close_enough(value: float, stderr: float | None, rtol: float) -> bool:
+    """Return whether a standard error is within a relative tolerance; always, where none is asked for."""
+    return rtol == 0 or (stderr is not None and stderr <= rtol * abs(value))
+
+
+def adaptive_mean(sample: Callable[[int], float], limit: int, rtol: float) -> tuple[float, float | None, int]:
+    """Return the mean of samples 0, 1, 2 ..., its standard error, and how many there were.
+
+    Args:
+        sample: k -> sample k.
+        limit: the most samples.
+        rtol: relative standard error at which to stop; 0 for all of them.
+
+    Raises:
+        NonFiniteProduct: when a sample is not finite.
+    """
+    samples: list[float] = []
+    for n in stages(limit, rtol):
+        samples += [sample(k) for k in range(len(samples), n)]
+        mean, stderr = mean_and_error(samples)
+        if rtol > 0 and close_enough(mean, stderr, rtol):
+            break
+    return mean, stderr, len(samples)
+
+
+def quadratic_form(product: Product, z: Tensor) -> tuple[float, float]:
+    r"""Return :math:`z^\top A z` and :math:`\|A z\|^2`, z being (p,), from one product."""
+    _, form, square = gram(blocks(z, product(z)))
+    return float(form), float(square)
+
+
+def hutchinson(product: Product, draw: Draw, products: int, rtol: float = 0.0) -> TraceEstimate:
+    r"""Return :math:`\frac1m \sum_k z_k^\top A z_k` (Hutchinson 1990).
+
+    Args:
+        product: x -> A x for x, (p,), which it may not change.
+        draw: k -> z_k, (p,) random signs.
+        products: m, at most.
+        rtol: relative standard error at which to stop; 0 for all probes.
+
+    Raises:
+        NonFiniteProduct: when a product is not finite.
+    """
+    zero = True
+
+    def sample(k: int) -> float:
+        nonlocal zero
+        form, square = quadratic_form(product, draw(k))
+        zero = zero and square == 0
+        return form
+
+    value, stderr, n = adaptive_mean(sample, products, rtol)
+    return TraceEstimate(value, stderr, n, close_enough(value, stderr, rtol), zero)
+
+
+def hutch_plus_plus(product: Product, draw: Draw, products: int, rtol: float = 0.0) -> TraceEstimate:
+    r"""Return :math:`tr(Q^\top A Q) + \frac1g \sum_k z_k^\top (I - QQ^\top) A (I - QQ^\top) z_k`.
+
+    Q spans A times a third of the probes, and takes a second third of the products (Meyer, Musco, Musco, Woodruff
+    2021). The g probes of the last third are split from those of Q: given Q they are independent, and whatever Q
+    is the mean is the trace, so their standard error is that of the whole. It holds one vector for each of Q.
+
+    Args:
+        product: x -> A x for x, (p,), which it may not change; it gives a new vector.
+        draw: k -> z_k, (p,) random signs.
+        products: at least 3.
+        rtol: relative standard error at which to stop; 0 for all probes.
+
+    Raises:
+        NonFiniteProduct: when a product is not finite.
+    """
+    size = products // 3
+    first = product(draw(0))
+    basis = Basis(first)
+    basis.insert(first)
+    del first
+    for k in range(1, size):
+        basis.insert(product(draw(k)))
+    known = [quadratic_form(product, basis[j])[0] for j in range(len(basis))]
+    spent = size + len(basis)
+    exact, _ = mean_and_error(known) if known else (0.0, None)
+    exact *= len(known)
+    zero = not known
+    samples: list[float] = []
+    for n in stages(products - spent, rtol):
+        for k in range(len(samples), n):
+            z = draw(size + k)
+            basis.subtract(z, basis.coefficients(z))
+            form, square = quadratic_form(product, z)
+            samples.append(form)
+            zero = zero and square == 0
+        rest, stderr = mean_and_error(samples)
+        if rtol > 0 and close_enough(exact + rest, stderr, rtol):
+            break
+    value = exact + rest
+    return TraceEstimate(value, stderr, spent + len(samples), close_enough(value, stderr, rtol), zero)
+
+
+def xtrace(product: Product, draw: Draw, products: int, rtol: float = 0.0) -> TraceEstimate:
+    r"""Return the mean of m leave-one-out estimates (Epperly, Tropp & Webber 2024, XTrace).
+
+    With Q_i spanning A times all probes but z_i, each is
+    :math:`tr(Q_i^\top A Q_i) + z_i^\top (I - Q_i Q_i^\top) A (I - Q_i Q_i^\top) z_i`. All are read off one Q and small
+    matrices: :math:`Q_i Q_i^\top = Q (I - s_i s_i^\top) Q^\top`, and :math:`Q^\top A Z` is the triangle of Q itself
+    since A is symmetric. It takes 2m products and holds m vectors. The standard error takes into account that the m
+    estimates are not independent.
+
+    Args:
+        product: x -> A x for x, (p,), which it may not change; it gives a new vector.
+        draw: k -> z_k, (p,) random signs.
+        products: 2m, at least 4; an odd one is left over.
+        rtol: relative standard error at which to stop; 0 for all probes.
+
+    Raises:
+        NonFiniteProduct: when a product is not finite.
+    """
+    limit = products // 2
+    basis: Basis | None = None
+    triangle, inner = torch.zeros(limit, limit, dtype=torch.float64), torch.zeros(limit, limit, dtype=torch.float64)
+    spent = made = 0
+    for m in stages(limit, rtol):
+        for i in range(made, m):
+            y = product(draw(i))
+            basis = basis if basis is not None else Basis(y)
+            r, new = basis.insert(y)
+            del y
+            triangle[: len(r), i] = r
+            spent += 1
+            if new > 0:
+                j = len(basis) - 1
+                triangle[j, i] = new
+                column = basis.coefficients(product(basis[j]))
+                inner[: j + 1, j] = inner[j, : j + 1] = column
+                spent += 1
+        made = m
+        assert basis is not None
+        size = len(basis)
+        if size == 0:
+            return TraceEstimate(0.0, 0.0, spent, True, exactly_zero=True)
+        probes = torch.stack([basis.coefficients(draw(i)) for i in range(m)], dim=1)
+        value, stderr = _LeftOut.of(triangle[:size, :m], inner[:size, :size], probes).mean_and_error()
+        if rtol > 0 and close_enough(value, stderr, rtol):
+            break
+    return TraceEstimate(value, stderr, spent, close_enough(value, stderr, rtol))
+
+
+@dataclass(frozen=True)
+class _LeftOut:
+    r"""The small matrices that all estimates with some probes left out are read off.
+
+    Attributes:
+        r: (k, m) :math:`Q^\top A Z`.
+        h: (k, k) :math:`Q^\top A Q`.
+        w: (k, m) :math:`Q^\top Z`.
+        dual: (k, m) vectors, each orthogonal to what the other probes span; zero where these span everything.
+    """
+
+    r: Tensor
+    h: Tensor
+    w: Tensor
+    dual: Tensor
+
+    @classmethod
+    def of(cls, r: Tensor, h: Tensor, w: Tensor) -> _LeftOut:
+        if not bool(torch.isfinite(r).all() and torch.isfinite(h).all()):
+            raise NonFiniteProduct
+        if len(r) == r.shape[1]:
+            dual = torch.linalg.solve_triangular(r, torch.eye(len(r), dtype=r.dtype), upper=True).T
+        else:
+            dual = torch.linalg.pinv(r, rtol=1e-10).T
+            dual = torch.where((dual * r).sum(0) > 1 - 1e-6, dual, torch.zeros_like(dual))
+        return cls(r, h, w, _unit(dual))
+
+    def estimates(self, which: Tensor, *removed: Tensor) -> Tensor:
+        """Return estimates, (j,), with probes ``which``, (j,), each without orthonormal directions, (k, j) each."""
+        w, r = self.w[:, which], self.r[:, which]
+        left = w
+        exact = self.h.trace()
+        for s in removed:
+            left = left - s * (s * w).sum(0)
+            exact = exact - (s * (self.h @ s)).sum(0)
+        return exact + (w * r).sum(0) - 2 * (r * left).sum(0) + (left * (self.h @ left)).sum(0)
+
+    def mean_and_error(self) -> tuple[float, float | None]:
+        r"""Return the mean of the m estimates :math:`t_i` and its standard error.
+
+        The estimates share Q, so they are correlated. With :math:`t_{ij}` the estimate of probe i with Q without
+        i and j, :math:`d_{ij} = t_i - t_{ij}` has mean zero given z_j, and :math:`t_{ij}`, :math:`t_{ji}` are
+        independent given the others; so :math:`cov(t_i, t_j) = E\, d_{ij} d_{ji}`, and :math:`s^2/m` plus the mean of the products
+        is an unbiased estimate of the variance of the mean.
+        """
+        m = self.r.shape[1]
+        every = torch.arange(m)
+        t = self.estimates(every, self.dual)
+        value, naive = mean_and_error(t.tolist())
+        if naive is None:
+            return value, None
+        d = torch.zeros(m, m, dtype=t.dtype)
+        for j in range(m):
+            s = self.dual[:, j : j + 1].expand_as(self.dual)
+            other = _unit(self.dual - s * (s * self.dual).sum(0))
+            d[:, j] = t - self.estimates(every, s, other)
+        d.fill_diagonal_(0)
+        shared = float((d * d.T).sum()) / (m * (m - 1))
+        return value, math.sqrt(naive**2 + max(shared, 0.0))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Return the columns of x at length 1; those of length 0 stay."""
+    unit: Tensor = x / x.norm(dim=0).clamp_min(1e-300)
+    return unit

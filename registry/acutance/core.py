@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from acutance.batch import take_rows
 from acutance.derivatives import plain_arithmetic
@@ -54,6 +55,8 @@ class Core:
         self.digest: str | None = None
         self.clean_logits: Tensor | None = None
         self.linearizations: dict[tuple[int, ...], Linearization] = {}
+        # (whose, point, place of the gradient): one for all views, since a graph is as large as all activations.
+        self.gradient_graph: tuple[object, Tensor, GradientEdge | None] | None = None
 
     def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0) -> None:
         """Enter passes into the ledger, in examples."""

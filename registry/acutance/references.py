@@ -55,6 +55,62 @@ ENTRIES: Mapping[str, str] = {
   year      = {2021},
   url       = {https://proceedings.mlr.press/v139/kwon21b.html}
 }""",
+    "hutchinson1990stochastic": r"""
+@article{hutchinson1990stochastic,
+  title   = {A Stochastic Estimator of the Trace of the Influence Matrix for {L}aplacian Smoothing Splines},
+  author  = {Hutchinson, Michael F.},
+  journal = {Communications in Statistics - Simulation and Computation},
+  volume  = {19},
+  number  = {2},
+  pages   = {433--450},
+  year    = {1990},
+  url     = {https://doi.org/10.1080/03610919008812866}
+}""",
+    "meyer2021hutch": r"""
+@inproceedings{meyer2021hutch,
+  title     = {{Hutch++}: Optimal Stochastic Trace Estimation},
+  author    = {Meyer, Raphael A. and Musco, Cameron and Musco, Christopher and Woodruff, David P.},
+  booktitle = {Symposium on Simplicity in Algorithms (SOSA)},
+  pages     = {142--155},
+  publisher = {SIAM},
+  year      = {2021},
+  url       = {https://arxiv.org/abs/2010.09649}
+}""",
+    "epperly2024xtrace": r"""
+@article{epperly2024xtrace,
+  title   = {{XTrace}: Making the Most of Every Sample in Stochastic Trace Estimation},
+  author  = {Epperly, Ethan N. and Tropp, Joel A. and Webber, Robert J.},
+  journal = {SIAM Journal on Matrix Analysis and Applications},
+  volume  = {45},
+  number  = {1},
+  pages   = {1--23},
+  year    = {2024},
+  url     = {https://arxiv.org/abs/2301.07825}
+}""",
+    "lanczos1950iteration": r"""
+@article{lanczos1950iteration,
+  title   = {An Iteration Method for the Solution of the Eigenvalue Problem of Linear Differential and Integral
+             Operators},
+  author  = {Lanczos, Cornelius},
+  journal = {Journal of Research of the National Bureau of Standards},
+  volume  = {45},
+  number  = {4},
+  pages   = {255--282},
+  year    = {1950},
+  url     = {https://doi.org/10.6028/jres.045.026}
+}""",
+    "ghorbani2019investigation": r"""
+@inproceedings{ghorbani2019investigation,
+  title     = {An Investigation into Neural Net Optimization via {H}essian Eigenvalue Density},
+  author    = {Ghorbani, Behrooz and Krishnan, Shankar and Xiao, Ying},
+  booktitle = {Proceedings of the 36th International Conference on Machine Learning},
+  series    = {Proceedings of Machine Learning Research},
+  volume    = {97},
+  pages     = {2232--2241},
+  publisher = {PMLR},
+  year      = {2019},
+  url       = {https://proceedings.mlr.press/v97/ghorbani19b.html}
+}""",
 }
 
 

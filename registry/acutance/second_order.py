@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from acutance.core import Core
@@ -31,11 +32,11 @@ class SecondOrder:
     def __init__(self, core: Core, free: list[int], w: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
         self._core, self._free, self._w, self._transform = core, free, w, transform
         self._shapes = [core.functional.slots[i].shape for i in free]
-        self._gradient: tuple[Tensor, Tensor] | None = None
+        self._name = object()  # names its graph in the core, which must not refer back to this view
 
     def release(self) -> None:
         """Free the kept graphs."""
-        self._gradient = None
+        self._core.gradient_graph = None
         self._core.linearizations.clear()
 
     @contextmanager
@@ -74,24 +75,30 @@ class SecondOrder:
     # -- Hessian ------------------------------------------------------------------------------------
 
     def hvp(self, v: Tensor, w: Tensor | None) -> Tensor:
-        """Return H v, (p,)."""
+        """Return H v, (p,), in memory of its own."""
         core, v = self._core, self._fitting("v", v)
+        total: Tensor | None = None
         keep = w is None and core.in_one_pass
-        if keep and self._gradient is None:
-            self._gradient = next(self._gradient_graphs(w))
-        graphs = [self._gradient] if keep and self._gradient else self._gradient_graphs(w)
-        total = torch.zeros_like(self._w)
-        for leaf, g in graphs:
-            if g.requires_grad:
+        for leaf, g in [self._kept_gradient()] if keep else self._gradient_graphs(w):
+            if g is not None:
                 with self._differentiable():
                     (product,) = torch.autograd.grad(
-                        g, leaf, v, retain_graph=keep, allow_unused=True, materialize_grads=True
+                        [g], leaf, [v], retain_graph=keep, allow_unused=True, materialize_grads=True
                     )
-                total += product
+                total = _apart(product, v) if total is None else total.add_(product)
         core.book(hvps=core.n)
-        return total
+        return torch.zeros_like(self._w) if total is None else total
 
-    def _gradient_graphs(self, w: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _kept_gradient(self) -> tuple[Tensor, GradientEdge | None]:
+        """Return the point w* and the gradient there with its graph; another view's graph makes room for it."""
+        core = self._core
+        if core.gradient_graph is None or core.gradient_graph[0] is not self._name:
+            core.gradient_graph = None
+            core.gradient_graph = (self._name, *next(self._gradient_graphs(None)))
+        return core.gradient_graph[1:]
+
+    def _gradient_graphs(self, w: Tensor | None) -> Iterator[tuple[Tensor, GradientEdge | None]]:
+        """Yield (leaf, the gradient's place in its graph) of every microbatch; None where it is a constant."""
         core = self._core
         for inputs, targets in core.chunks():
             leaf = self._point(w).detach().requires_grad_()
@@ -101,7 +108,10 @@ class SecondOrder:
                 g = gradient_graph(loss * self._share(targets), leaf)
             refuse_missing_derivatives(g)
             core.book(forwards=len(targets), backwards=len(targets))
-            yield leaf, g
+            # The graph is what products need; the gradient's own numbers can go.
+            edge = get_gradient_edge(g) if g.requires_grad else None
+            del raw, loss, g
+            yield leaf, edge
 
     # -- Jacobian and Gauss-Newton ------------------------------------------------------------------
 
@@ -147,6 +157,8 @@ class SecondOrder:
             yield core.linearizations[key], core.targets
             return
         for inputs, targets in core.chunks():
+            if keep:
+                core.linearizations.clear()  # the graphs of other parameters make room
             leaves = [piece.requires_grad_() for piece in self._free_pieces(self._point(w))]
             with self._differentiable():
                 raw = Linearization(core.functional(self._all_pieces(leaves), inputs), leaves)
@@ -183,3 +195,9 @@ class SecondOrder:
             return torch.zeros_like(leaf)
         (product,) = torch.autograd.grad(g, leaf, t, allow_unused=True, materialize_grads=True)
         return product
+
+
+def _apart(product: Tensor, v: Tensor) -> Tensor:
+    """Return the product, copied if it is v itself: autograd hands on what an identity leaves unchanged."""
+    same = product.untyped_storage().data_ptr() == v.untyped_storage().data_ptr()
+    return product.clone() if same or not product.is_contiguous() else product

@@ -153,10 +153,11 @@ def test_citations():
 @pytest.mark.parametrize("key", ENTRIES)
 def test_entries_are_well_formed(key):
     (entry,) = entries(key)
-    assert entry.startswith(f"@inproceedings{{{key},\n") and entry.endswith("\n}")
+    kind, place = re.match(r"@(inproceedings|article)\{", entry)[1], {"inproceedings": "booktitle", "article": "journal"}
+    assert entry.startswith(f"@{kind}{{{key},\n") and entry.endswith("\n}")
     assert entry.count("{") == entry.count("}")
     fields = dict(re.findall(r"^  (\w+) += \{(.*?)\},?$", entry, re.M | re.S))
-    assert {"title", "author", "booktitle", "year", "url"} <= fields.keys()
+    assert {"title", "author", place[kind], "year", "url"} <= fields.keys()
     assert fields["year"] in key and fields["author"].split(",")[0].lower() in key
 
 

@@ -111,3 +111,19 @@ def test_average_case(fields, expected, norm):
 def test_microbatches_hold_one_vector_more_where_a_gradient_is_taken(name):
     measured, stated = peak(name, rho=0.1, microbatch=2)
     assert measured == stated + (1 if name == "worst_case" else 0)
+
+
+CURVATURE = [
+    ("hessian_trace", {"probes": 6}, 3),
+    ("hessian_trace", {"probes": 9, "estimator": "hutch++"}, 6),
+    ("hessian_trace", {"probes": 16, "estimator": "xtrace"}, 10),
+    ("hessian_top_eigenvalue", {"max_iterations": 9, "tol": 1e-12}, 9 + 2),
+    ("hessian_density", {"probes": 2, "iterations": 6}, 6 + 2),
+]
+
+
+@pytest.mark.parametrize("scaling,more", [("none", 0), ("elementwise", 2)])
+@pytest.mark.parametrize("name,fields,expected", CURVATURE, ids=str)
+def test_curvature(name, fields, expected, scaling, more):
+    measured, stated = peak(name, scaling=scaling, **fields)
+    assert measured == stated == expected + more

@@ -39,6 +39,8 @@ SETTINGS = {
         {"rho": 0.02, "steps": 4},
         {"rho": 0.3, "steps": 4, "norm": "l2", "start": "random", "restarts": 2, "logit_norm": True},
     ],
+    "hessian_trace": [{"probes": 8}, {"probes": 8, "estimator": "hutch++", "scaling": "none", "logit_norm": True}],
+    "hessian_density": [{"probes": 2, "iterations": 8}],
     "mnist_resnet": {**SMALL, "width": 2},
     "mnist_vit": {**SMALL, "dim": 16, "depth": 1},
     "processes": {"workers": 2},

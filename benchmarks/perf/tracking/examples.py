@@ -22,6 +22,8 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "l2": {"rho": 0.1, "norm": "l2", "start": "random"},
     },
     "average_case": {"": {"rho": 0.1}, "linear": {"rho": 0.1, "variance_reduction": "linear"}},
+    "hessian_trace": {"": {}, "hutch++": {"estimator": "hutch++"}},
+    "hessian_top_eigenvalue": {"": {"tol": 1e-12}},
 }
 
 # Bounds of time over the bare passes and of parameter-sized vectors over a bare pass (DESIGN, section 7).

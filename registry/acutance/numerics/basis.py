@@ -39,7 +39,7 @@ class Basis:
     def __init__(self, like: Tensor) -> None:
         self._like = like.new_empty(0)
         self._p = like.numel()
-        self._rows = max(1, min(ROWS, BLOCK // max(self._p, 1)))
+        self._rows = max(1, min(ROWS, BLOCK // (4 * max(self._p, 1))))
         self._blocks: list[Tensor] = []
         self._size = 0
 

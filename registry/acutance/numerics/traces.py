@@ -257,8 +257,8 @@ class _LeftOut:
 
         The estimates share Q, so they are correlated. With :math:`t_{ij}` the estimate of probe i with Q without
         i and j, :math:`d_{ij} = t_i - t_{ij}` has mean zero given z_j, and :math:`t_{ij}`, :math:`t_{ji}` are
-        independent given the others; so :math:`cov(t_i, t_j) = E\, d_{ij} d_{ji}`, and :math:`s^2/m` plus the mean of the products
-        is an unbiased estimate of the variance of the mean.
+        independent given the others; so :math:`cov(t_i, t_j) = E\, d_{ij} d_{ji}`, and :math:`s^2/m` plus the mean of
+        the products is an unbiased estimate of the variance of the mean.
         """
         m = self.r.shape[1]
         every = torch.arange(m)

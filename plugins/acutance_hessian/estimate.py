@@ -1,0 +1,153 @@
+"""From the operator to estimates: trace, largest eigenvalue, density."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from acutance.measure import Estimate, Status
+from acutance.numerics.draws import Streams
+from acutance.numerics.lanczos import Ritz, largest_eigenvalues
+from acutance.numerics.traces import (
+    TraceEstimate,
+    adaptive_mean,
+    close_enough,
+    hutch_plus_plus,
+    mean_and_error,
+    xtrace,
+)
+from acutance_hessian.operators import Curvature, guarded, nothing
+
+if TYPE_CHECKING:
+    from acutance.surface import LossSurface
+    from acutance_hessian.plugin import DensitySpec, TopEigenvalueSpec, TraceSpec
+
+NEGATIVE = 1e-5  # of the largest magnitude: nearer to zero, single precision cannot tell the sign
+DECADES, PER_DECADE = range(-8, 7), 10  # of the density's bins
+
+
+@torch.no_grad()
+def trace(surface: LossSurface, spec: TraceSpec, rng: Streams) -> Estimate:
+    """Return the trace of H_c."""
+
+    def evaluate() -> Estimate:
+        curvature = Curvature(surface, spec, rng)
+        found = estimated_trace(curvature, spec)
+        if found.exactly_zero:
+            return nothing()
+        extras = {"products": found.products}
+        return with_tolerance(found.value, found.stderr, found.converged, extras, spec.rtol, "raise probes")
+
+    return guarded(evaluate)
+
+
+def estimated_trace(curvature: Curvature, spec: TraceSpec) -> TraceEstimate:
+    """Return the estimate by the spec's estimator; the products of Hutchinson are shared between measures."""
+    if spec.estimator != "hutchinson":
+        estimator = {"hutch++": hutch_plus_plus, "xtrace": xtrace}[spec.estimator]
+        return estimator(curvature.hessian, curvature.signs, spec.probes, spec.rtol)
+    value, stderr, n = adaptive_mean(lambda k: curvature.form(k)[0], spec.probes, spec.rtol)
+    zero = all(curvature.form(k)[1] == 0 for k in range(n))
+    return TraceEstimate(value, stderr, n, close_enough(value, stderr, spec.rtol), zero)
+
+
+def with_tolerance(
+    value: float, stderr: float | None, converged: bool, extras: Mapping[str, Any], rtol: float, advice: str
+) -> Estimate:
+    """Return an estimate that says whether its standard error is as small as was asked for."""
+    if converged:
+        return Estimate(value, stderr, extras=extras)
+    reached = "unknown" if stderr is None else f"{stderr / abs(value):.2g}" if value else "infinite"
+    message = f"the relative standard error is {reached}, not {rtol:g}: {advice}"
+    return Estimate(value, stderr, Status.NOT_CONVERGED, message, extras=extras)
+
+
+@torch.no_grad()
+def top_eigenvalue(surface: LossSurface, spec: TopEigenvalueSpec, rng: Streams) -> Estimate:
+    """Return the algebraically largest eigenvalue of H_c."""
+
+    def evaluate() -> Estimate:
+        curvature = Curvature(surface, spec, rng)
+        run = curvature.run(0, spec.max_iterations)
+        found = largest_eigenvalues(curvature.hessian, run, spec.tol, spec.max_iterations, spec.k)
+        curvature.settle(0)
+        if found.ritz.norm == 0:
+            return nothing()
+        value, bound = found.values[0], found.bounds[0]
+        extras = {
+            "bound": bound,
+            "iterations": found.products,
+            "smallest_seen": float(found.ritz.values[-1]),
+            "eigenvalues": found.values,
+            "bounds": found.bounds,
+        }
+        if found.converged:
+            return Estimate(value, extras=extras)
+        worst = max(found.bounds)
+        message = (
+            f"after {found.products} iterations the largest bound is {worst:.3g}, more than {spec.tol:g} of the "
+            "eigenvalue: raise max_iterations or tol"
+        )
+        return Estimate(value, status=Status.NOT_CONVERGED, message=message, extras=extras)
+
+    return guarded(evaluate)
+
+
+@torch.no_grad()
+def density(surface: LossSurface, spec: DensitySpec, rng: Streams) -> Estimate:
+    """Return the share of negative eigenvalues of H_c, with the density."""
+
+    def evaluate() -> Estimate:
+        curvature = Curvature(surface, spec, rng)
+        found = quadratures(curvature, spec.probes, spec.iterations)
+        norm = max(ritz.norm for ritz in found)
+        if norm == 0:
+            return nothing()
+        shares = [float(ritz.weights[ritz.values < -NEGATIVE * norm].sum()) for ritz in found]
+        value, stderr = mean_and_error(shares)
+        extras = {
+            "largest_seen": max(float(ritz.values[0]) for ritz in found),
+            "smallest_seen": min(float(ritz.values[-1]) for ritz in found),
+            "density": curve(found),
+        }
+        return Estimate(value, stderr, extras=extras)
+
+    return guarded(evaluate)
+
+
+def quadratures(curvature: Curvature, probes: int, iterations: int) -> list[Ritz]:
+    """Return the nodes and weights of each probe's run."""
+    found = []
+    for k in reversed(range(probes)):  # the first run comes last: its vectors may stay for other measures
+        run = curvature.run(k, iterations)
+        made = run.extend(curvature.hessian, iterations)
+        curvature.settle(k)
+        found.append(run.ritz(made))
+    return found[::-1]
+
+
+def edges() -> Tensor:
+    """Return the positive edges of the density's bins, in increasing order."""
+    exponents = torch.arange(DECADES[0] * PER_DECADE, DECADES[-1] * PER_DECADE + 1, dtype=torch.float64)
+    return 10 ** (exponents / PER_DECADE)
+
+
+def curve(found: list[Ritz]) -> dict[str, list[float]]:
+    """Return {"x": middles of the bins, "y": share of the eigenvalues in each}, from negative to positive.
+
+    The bin around zero is the middle one; what lies beyond the last edges is in the last bins.
+    """
+    positive = edges()
+    cuts = torch.cat([-positive.flip(0), positive])
+    mass = torch.zeros(len(cuts) + 1, dtype=torch.float64)
+    for ritz in found:
+        mass.index_add_(0, torch.bucketize(ritz.values, cuts), ritz.weights)
+    mass = mass / len(found)
+    mass[1] += mass[0]
+    mass[-2] += mass[-1]
+    middles = (positive[1:] * positive[:-1]).sqrt()
+    x = torch.cat([-middles.flip(0), torch.zeros(1, dtype=torch.float64), middles])
+    return {"x": x.tolist(), "y": mass[1:-1].tolist()}

@@ -1,0 +1,100 @@
+r"""The rescaled Hessian of one view of a surface as an operator, and what the measures share of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from acutance import scaling
+from acutance.measure import Estimate, Status
+from acutance.numerics.basis import NonFiniteProduct
+from acutance.numerics.draws import Streams
+from acutance.numerics.lanczos import Lanczos
+from acutance.numerics.traces import quadratic_form
+
+if TYPE_CHECKING:
+    from acutance.measure import SharpnessSpec
+    from acutance.surface import LossSurface
+
+OWN = "acutance/hessian"
+KEPT = 32 << 20  # bytes of a Lanczos run's vectors that may stay on a surface for the next measure
+
+NONFINITE = "a product with the Hessian is not finite: the loss overflows at these weights; try dtype float64"
+ZERO = (
+    "every product with the Hessian is exactly zero: the loss does not depend on the free parameters where c > 0, or "
+    "the softmax is saturated in this precision; check the pattern and the scaling, or try dtype float64"
+)
+
+
+class Curvature:
+    r"""Products with :math:`H_c = D_c H D_c`, and the random vectors that all measures of curvature share.
+
+    Args:
+        surface: the loss surface.
+        spec: says which parameters are free, the loss transform and c.
+        rng: the measure's noise; the name of the measure is taken out of it.
+
+    Attributes:
+        view: the surface with the spec's parameters and transform.
+        c: (p,) or None for ones.
+    """
+
+    def __init__(self, surface: LossSurface, spec: SharpnessSpec, rng: Streams) -> None:
+        base = surface.restricted(spec.parameters)
+        self.view = base.transformed(spec.logit_norm, spec.norm_scale)
+        self.c = scaling.vector(base, spec.scaling)
+        self._streams = Streams(*(part for part in rng.context if not str(part).startswith(OWN)), "curvature")
+        self._name = (spec.scaling, self._streams.context)
+
+    @property
+    def p(self) -> int:
+        """Number of free parameters."""
+        return self.view.w.numel()
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """Return H_c x, (p,), new memory."""
+        return self._scaled(self.view.hvp, x)
+
+    def _scaled(self, product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return product(x) if self.c is None else product(x * self.c).mul_(self.c)
+
+    def signs(self, k: int) -> Tensor:
+        """Return random signs, draw k, (p,)."""
+        return self._streams.signs("signs", k, self.view.w)
+
+    def form(self, k: int) -> tuple[float, float]:
+        r"""Return :math:`z^\top H_c z` and :math:`\|H_c z\|^2` for signs z, draw k; each is made once for a surface."""
+        found: dict[int, tuple[float, float]] = self.view.memo(("curvature.forms", *self._name), lambda: {})
+        if k not in found:
+            found[k] = quadratic_form(self.hessian, self.signs(k))
+        return found[k]
+
+    def run(self, k: int, products: int) -> Lanczos:
+        """Return the Lanczos run from Gaussian start k; one that another measure began, if it can go so far."""
+        runs: dict[int, Lanczos] = self.view.memo(("curvature.lanczos", *self._name), lambda: {})
+        run = runs.get(k)
+        if run is None or not (run.can_continue or run.exhausted or run.products >= products):
+            run = runs[k] = Lanczos(self._streams.normal("start", k, self.view.w))
+        return run
+
+    def settle(self, k: int) -> None:
+        """Free the vectors of run k, unless it is the one that other measures may continue, and small."""
+        runs: dict[int, Lanczos] = self.view.memo(("curvature.lanczos", *self._name), lambda: {})
+        run = runs[k]
+        if k > 0 or run.nbytes > KEPT:
+            run.forget()
+
+
+def guarded(evaluate: Callable[[], Estimate]) -> Estimate:
+    """Return an estimate, or the one that says that a product was not finite."""
+    try:
+        return evaluate()
+    except NonFiniteProduct:
+        return Estimate.without_value(Status.NONFINITE, NONFINITE)
+
+
+def nothing() -> Estimate:
+    """Return the estimate that says that the Hessian is zero."""
+    return Estimate.without_value(Status.UNSUPPORTED, ZERO)

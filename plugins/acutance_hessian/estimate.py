@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from acutance_hessian.operators import Curvature, guarded, nothing
 
 if TYPE_CHECKING:
     from acutance.surface import LossSurface
+    from acutance_hessian.functions import EffectiveDimensionSpec, FrobeniusSpec, GaussNewtonSpec
     from acutance_hessian.plugin import DensitySpec, TopEigenvalueSpec, TraceSpec
 
 NEGATIVE = 1e-5  # of the largest magnitude: nearer to zero, single precision cannot tell the sign
@@ -97,6 +99,73 @@ def top_eigenvalue(surface: LossSurface, spec: TopEigenvalueSpec, rng: Streams) 
 
 
 @torch.no_grad()
+def frobenius(surface: LossSurface, spec: FrobeniusSpec, rng: Streams) -> Estimate:
+    """Return the squared Frobenius norm of H_c."""
+
+    def evaluate() -> Estimate:
+        curvature = Curvature(surface, spec, rng)
+        value, stderr, n = adaptive_mean(lambda k: curvature.form(k)[1], spec.probes, spec.rtol)
+        if value == 0:
+            return nothing()
+        extras = {"norm": math.sqrt(value), "products": n}
+        return with_tolerance(value, stderr, close_enough(value, stderr, spec.rtol), extras, spec.rtol, "raise probes")
+
+    return guarded(evaluate)
+
+
+@torch.no_grad()
+def gauss_newton(surface: LossSurface, spec: GaussNewtonSpec, rng: Streams) -> Estimate:
+    """Return the trace of G_c, or of H_c - G_c."""
+
+    def evaluate() -> Estimate:
+        curvature = Curvature(surface, spec, rng)
+        split = spec.part == "remainder"
+
+        def sample(k: int) -> float:
+            whole = curvature.form(k)[0] if split else 0.0
+            part = curvature.gauss_newton_form(k)[0]
+            return whole - part if split else part
+
+        value, stderr, n = adaptive_mean(sample, spec.probes, spec.rtol)
+        forms = [curvature.gauss_newton_form(k) for k in range(n)]
+        if all(square == 0 for _, square in forms):
+            return nothing()
+        extras: dict[str, Any] = {"products": n}
+        if split:
+            extras["hessian"] = math.fsum(curvature.form(k)[0] for k in range(n)) / n
+        return with_tolerance(value, stderr, close_enough(value, stderr, spec.rtol), extras, spec.rtol, "raise probes")
+
+    return guarded(evaluate)
+
+
+@torch.no_grad()
+def effective_dimension(surface: LossSurface, spec: EffectiveDimensionSpec, rng: Streams) -> Estimate:
+    """Return the effective dimension of H_c."""
+
+    def evaluate() -> Estimate:
+        curvature = Curvature(surface, spec, rng)
+        found = quadratures(curvature, spec.probes, spec.iterations)
+        norm = max(ritz.norm for ritz in found)
+        if norm == 0:
+            return nothing()
+
+        def dimension(ritz: Ritz) -> float:
+            positive = ritz.values.clamp_min(0)
+            return curvature.p * float((ritz.weights * positive / (positive + spec.z)).sum())
+
+        value, stderr = mean_and_error([dimension(ritz) for ritz in found])
+        extras = {"negative_mass": math.fsum(negative_mass(ritz, norm) for ritz in found) / len(found)}
+        return Estimate(value, stderr, extras=extras)
+
+    return guarded(evaluate)
+
+
+def negative_mass(ritz: Ritz, norm: float) -> float:
+    """Return the share of eigenvalues that are negative, beyond what rounding makes of zero."""
+    return float(ritz.weights[ritz.values < -NEGATIVE * norm].sum())
+
+
+@torch.no_grad()
 def density(surface: LossSurface, spec: DensitySpec, rng: Streams) -> Estimate:
     """Return the share of negative eigenvalues of H_c, with the density."""
 
@@ -106,8 +175,7 @@ def density(surface: LossSurface, spec: DensitySpec, rng: Streams) -> Estimate:
         norm = max(ritz.norm for ritz in found)
         if norm == 0:
             return nothing()
-        shares = [float(ritz.weights[ritz.values < -NEGATIVE * norm].sum()) for ritz in found]
-        value, stderr = mean_and_error(shares)
+        value, stderr = mean_and_error([negative_mass(ritz, norm) for ritz in found])
         extras = {
             "largest_seen": max(float(ritz.values[0]) for ritz in found),
             "smallest_seen": min(float(ritz.values[-1]) for ritz in found),

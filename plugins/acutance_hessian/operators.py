@@ -2,6 +2,7 @@ r"""The rescaled Hessian of one view of a surface as an operator, and what the m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from acutance.measure import SharpnessSpec
     from acutance.surface import LossSurface
 
-OWN = "acutance/hessian"
+OWN = ("acutance/hessian", "acutance/gauss_newton", "acutance/directional")
 KEPT = 32 << 20  # bytes of a Lanczos run's vectors that may stay on a surface for the next measure
 
 NONFINITE = "a product with the Hessian is not finite: the loss overflows at these weights; try dtype float64"
@@ -60,15 +61,37 @@ class Curvature:
     def _scaled(self, product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return product(x) if self.c is None else product(x * self.c).mul_(self.c)
 
+    def gauss_newton(self, x: Tensor) -> Tensor:
+        """Return G_c x, (p,), new memory."""
+        return self._scaled(self.view.ggnvp, x)
+
+    def quadratic(self, x: Tensor) -> tuple[float, float]:
+        r"""Return :math:`x^\top H_c x` and :math:`\|H_c x\|^2`, finite.
+
+        Raises:
+            NonFiniteProduct: when they are not.
+        """
+        found = quadratic_form(self.hessian, x)
+        if not all(map(math.isfinite, found)):
+            raise NonFiniteProduct
+        return found
+
     def signs(self, k: int) -> Tensor:
         """Return random signs, draw k, (p,)."""
         return self._streams.signs("signs", k, self.view.w)
 
     def form(self, k: int) -> tuple[float, float]:
         r"""Return :math:`z^\top H_c z` and :math:`\|H_c z\|^2` for signs z, draw k; each is made once for a surface."""
-        found: dict[int, tuple[float, float]] = self.view.memo(("curvature.forms", *self._name), lambda: {})
+        return self._form("hessian", self.hessian, k)
+
+    def gauss_newton_form(self, k: int) -> tuple[float, float]:
+        r"""Return :math:`z^\top G_c z` and :math:`\|G_c z\|^2` for the same signs."""
+        return self._form("gauss_newton", self.gauss_newton, k)
+
+    def _form(self, what: str, product: Callable[[Tensor], Tensor], k: int) -> tuple[float, float]:
+        found: dict[int, tuple[float, float]] = self.view.memo(("curvature.forms", what, *self._name), lambda: {})
         if k not in found:
-            found[k] = quadratic_form(self.hessian, self.signs(k))
+            found[k] = quadratic_form(product, self.signs(k))
         return found[k]
 
     def run(self, k: int, products: int) -> Lanczos:

@@ -8,6 +8,8 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validat
 
 from acutance import hookimpl
 from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Traits
+from acutance_hessian.functions import GaussNewtonTrace, HessianEffectiveDimension, HessianFrobenius
+from acutance_hessian.local import DirectionalSharpness, GradientNorm
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -189,4 +191,13 @@ class HessianDensity(Measure[DensitySpec]):
 @hookimpl
 def register_measures() -> list[type | str]:
     """Return the measures."""
-    return [HessianTrace, HessianTopEigenvalue, HessianDensity]
+    return [
+        HessianTrace,
+        HessianTopEigenvalue,
+        HessianDensity,
+        GradientNorm,
+        DirectionalSharpness,
+        HessianFrobenius,
+        HessianEffectiveDimension,
+        GaussNewtonTrace,
+    ]

@@ -111,6 +111,65 @@ ENTRIES: Mapping[str, str] = {
   year      = {2019},
   url       = {https://proceedings.mlr.press/v97/ghorbani19b.html}
 }""",
+    "pan2022toward": r"""
+@inproceedings{pan2022toward,
+  title     = {Toward Understanding Why {A}dam Converges Faster Than {SGD} for Transformers},
+  author    = {Pan, Yan and Li, Yuanzhi},
+  booktitle = {OPT 2022: Optimization for Machine Learning (NeurIPS 2022 Workshop)},
+  year      = {2022},
+  url       = {https://arxiv.org/abs/2306.00204}
+}""",
+    "bisla2022lowpass": r"""
+@inproceedings{bisla2022lowpass,
+  title     = {Low-Pass Filtering {SGD} for Recovering Flat Optima in the Deep Learning Optimization Landscape},
+  author    = {Bisla, Devansh and Wang, Jing and Choromanska, Anna},
+  booktitle = {Proceedings of The 25th International Conference on Artificial Intelligence and Statistics},
+  series    = {Proceedings of Machine Learning Research},
+  volume    = {151},
+  pages     = {8299--8339},
+  publisher = {PMLR},
+  year      = {2022},
+  url       = {https://proceedings.mlr.press/v151/bisla22a.html}
+}""",
+    "mackay1992bayesian": r"""
+@article{mackay1992bayesian,
+  title   = {Bayesian Interpolation},
+  author  = {MacKay, David J. C.},
+  journal = {Neural Computation},
+  volume  = {4},
+  number  = {3},
+  pages   = {415--447},
+  year    = {1992},
+  url     = {https://doi.org/10.1162/neco.1992.4.3.415}
+}""",
+    "maddox2020rethinking": r"""
+@article{maddox2020rethinking,
+  title   = {Rethinking Parameter Counting in Deep Models: Effective Dimensionality Revisited},
+  author  = {Maddox, Wesley J. and Benton, Gregory and Wilson, Andrew Gordon},
+  journal = {arXiv preprint arXiv:2003.02139},
+  year    = {2020},
+  url     = {https://arxiv.org/abs/2003.02139}
+}""",
+    "schraudolph2002fast": r"""
+@article{schraudolph2002fast,
+  title   = {Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent},
+  author  = {Schraudolph, Nicol N.},
+  journal = {Neural Computation},
+  volume  = {14},
+  number  = {7},
+  pages   = {1723--1738},
+  year    = {2002},
+  url     = {https://doi.org/10.1162/08997660260028683}
+}""",
+    "dauphin2024neglected": r"""
+@inproceedings{dauphin2024neglected,
+  title     = {Neglected {H}essian Component Explains Mysteries in Sharpness Regularization},
+  author    = {Dauphin, Yann N. and Agarwala, Atish and Mobahi, Hossein},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {37},
+  year      = {2024},
+  url       = {https://arxiv.org/abs/2401.10809}
+}""",
 }
 
 

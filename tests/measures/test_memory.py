@@ -119,6 +119,8 @@ CURVATURE = [
     ("hessian_trace", {"probes": 16, "estimator": "xtrace"}, 10),
     ("hessian_top_eigenvalue", {"max_iterations": 9, "tol": 1e-12}, 9 + 2),
     ("hessian_density", {"probes": 2, "iterations": 6}, 6 + 2),
+    ("hessian_effective_dimension", {"probes": 2, "iterations": 6}, 6 + 2),
+    ("hessian_frobenius", {"probes": 4}, 3),
 ]
 
 

@@ -1,0 +1,156 @@
+"""Functions of the spectrum: Frobenius norm, effective dimension, the Gauss-Newton split of the trace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Traits
+
+if TYPE_CHECKING:
+    from acutance.numerics.draws import Streams
+    from acutance.surface import LossSurface
+
+
+class FrobeniusSpec(SharpnessSpec):
+    """Settings of the Frobenius norm of the Hessian."""
+
+    probes: PositiveInt = 100
+    """Products with the Hessian for each batch, at most."""
+    rtol: NonNegativeFloat = 0.0
+    """Relative standard error at which to stop; 0: use all probes."""
+
+
+class HessianFrobenius(Measure[FrobeniusSpec]):
+    r"""Squared Frobenius norm of the rescaled Hessian.
+
+    .. math:: \|H_c\|_F^2 = \sum_i \lambda_i(H_c)^2 = E_z \|H_c z\|^2, \qquad H_c = \nabla^2 L_S(w) \odot cc^\top
+
+    with random signs z: the products that ``hessian_trace`` makes with Hutchinson's estimator serve it too. The square
+    is what is unbiased; its root is ``extras["norm"]``.
+    """
+
+    name = "hessian_frobenius"
+    traits = Traits(
+        level="batch",
+        larger_means="sharper",
+        needs={"hvp"},
+        stochastic=True,
+        invariant_to={"rescaling"},
+        symbol="||H||_F^2",
+        reference="Bisla, Wang & Choromanska 2022; Hutchinson 1990",
+        bibtex=("bisla2022lowpass", "hutchinson1990stochastic"),
+    )
+
+    def evaluate(self, surface: LossSurface, spec: FrobeniusSpec, rng: Streams) -> Estimate | float:
+        """Return the mean squared length of the products."""
+        from acutance_hessian.estimate import frobenius
+
+        return frobenius(surface, spec, rng)
+
+    def passes(self, spec: FrobeniusSpec) -> Cost:
+        """One product a probe, at most, through one graph of the gradient."""
+        return Cost(forwards=1, backwards=1, hvps=spec.probes)
+
+    def vectors(self, spec: FrobeniusSpec) -> int:
+        """The probe, the product and its parts; c, and the probe times it."""
+        return 3 + 2 * (spec.scaling != "none")
+
+
+class EffectiveDimensionSpec(SharpnessSpec):
+    """Settings of the effective dimension."""
+
+    z: PositiveFloat = 1.0
+    """Curvature from which a direction counts: half of it where the eigenvalue is z."""
+    probes: PositiveInt = 4
+    """Random start vectors."""
+    iterations: PositiveInt = 80
+    """Lanczos iterations, one product with the Hessian and one kept vector each, from each start."""
+
+
+class HessianEffectiveDimension(Measure[EffectiveDimensionSpec]):
+    r"""Effective dimension, or soft rank, of the rescaled Hessian.
+
+    .. math:: \sum_i \frac{\lambda_i}{\lambda_i + z} \quad \text{over } \lambda_i(H_c) > 0
+
+    (MacKay 1992; Maddox, Benton & Wilson 2020), by the Lanczos quadrature of ``hessian_density``, whose runs it shares:
+    :math:`\frac{p}{q} \sum_k \sum_j s_{kj}^2\, f(\theta_{kj})`. Negative eigenvalues are left out: the formula has a
+    pole there; their share is ``extras["negative_mass"]``. ``stderr`` is that over the probes.
+    """
+
+    name = "hessian_effective_dimension"
+    traits = Traits(
+        level="batch",
+        larger_means="more directions that matter",
+        needs={"hvp"},
+        stochastic=True,
+        invariant_to={"rescaling"},
+        symbol="d_eff",
+        reference="MacKay 1992; Maddox, Benton & Wilson 2020",
+        bibtex=("mackay1992bayesian", "maddox2020rethinking"),
+    )
+
+    def evaluate(self, surface: LossSurface, spec: EffectiveDimensionSpec, rng: Streams) -> Estimate | float:
+        """Return the effective dimension."""
+        from acutance_hessian.estimate import effective_dimension
+
+        return effective_dimension(surface, spec, rng)
+
+    def passes(self, spec: EffectiveDimensionSpec) -> Cost:
+        """One product an iteration from each start, through one graph of the gradient."""
+        return Cost(forwards=1, backwards=1, hvps=spec.probes * spec.iterations)
+
+    def vectors(self, spec: EffectiveDimensionSpec) -> int:
+        """One for each iteration, the product and its parts; c, and the vector times it."""
+        return spec.iterations + 2 + 2 * (spec.scaling != "none")
+
+
+class GaussNewtonSpec(SharpnessSpec):
+    """Settings of the Gauss-Newton split of the trace."""
+
+    part: Literal["ggn", "remainder"] = "ggn"
+    """ggn: the generalized Gauss-Newton matrix G; remainder: H - G, what the curvature of the network itself adds."""
+    probes: PositiveInt = 100
+    """Products with each matrix for each batch, at most."""
+    rtol: NonNegativeFloat = 0.0
+    """Relative standard error at which to stop; 0: use all probes."""
+
+
+class GaussNewtonTrace(Measure[GaussNewtonSpec]):
+    r"""Trace of the Gauss-Newton part of the rescaled Hessian, or of the remainder.
+
+    .. math:: H = \underbrace{\tfrac1n \sum_i J_i^\top (\nabla_f^2 \ell_i) J_i}_{G} +
+       \underbrace{\tfrac1n \sum_i \sum_k \frac{\partial \ell_i}{\partial f_k} \nabla_w^2 f_k}_{H - G}
+
+    (Schraudolph 2002; Dauphin, Agarwala & Mobahi 2024), both rescaled by :math:`cc^\top`. G is positive semi-definite
+    for cross-entropy and squared error; the remainder carries the negative curvature and vanishes where the residuals
+    do. By Hutchinson's estimator; both parts see the same random signs, so their sum is that of ``hessian_trace``.
+    """
+
+    name = "gauss_newton_trace"
+    traits = Traits(
+        level="batch",
+        larger_means="sharper",
+        needs={"hvp"},
+        stochastic=True,
+        invariant_to={"rescaling"},
+        symbol="tr G",
+        reference="Schraudolph 2002; Dauphin, Agarwala & Mobahi 2024",
+        bibtex=("schraudolph2002fast", "dauphin2024neglected"),
+    )
+
+    def evaluate(self, surface: LossSurface, spec: GaussNewtonSpec, rng: Streams) -> Estimate | float:
+        """Return the estimated trace of the part."""
+        from acutance_hessian.estimate import gauss_newton
+
+        return gauss_newton(surface, spec, rng)
+
+    def passes(self, spec: GaussNewtonSpec) -> Cost:
+        """Two backwards a probe through one linearization; for the remainder a product with the Hessian more."""
+        split = spec.part == "remainder"
+        return Cost(forwards=1 + split, backwards=1 + split + 2 * spec.probes, hvps=spec.probes * split)
+
+    def vectors(self, spec: GaussNewtonSpec) -> int:
+        """The probe, the products and their parts; c, and the probe times it."""
+        return 4 + 2 * (spec.scaling != "none")

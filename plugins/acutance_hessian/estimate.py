@@ -34,16 +34,16 @@ DECADES, PER_DECADE = range(-8, 7), 10  # of the density's bins
 @torch.no_grad()
 def trace(surface: LossSurface, spec: TraceSpec, rng: Streams) -> Estimate:
     """Return the trace of H_c."""
+    curvature = Curvature(surface, spec, rng)
 
     def evaluate() -> Estimate:
-        curvature = Curvature(surface, spec, rng)
         found = estimated_trace(curvature, spec)
         if found.exactly_zero:
             return nothing()
         extras = {"products": found.products}
         return with_tolerance(found.value, found.stderr, found.converged, extras, spec.rtol, "raise probes")
 
-    return guarded(evaluate)
+    return curvature.told(guarded(evaluate))
 
 
 def estimated_trace(curvature: Curvature, spec: TraceSpec) -> TraceEstimate:
@@ -70,9 +70,9 @@ def with_tolerance(
 @torch.no_grad()
 def top_eigenvalue(surface: LossSurface, spec: TopEigenvalueSpec, rng: Streams) -> Estimate:
     """Return the algebraically largest eigenvalue of H_c."""
+    curvature = Curvature(surface, spec, rng)
 
     def evaluate() -> Estimate:
-        curvature = Curvature(surface, spec, rng)
         run = curvature.run(0, spec.max_iterations)
         found = largest_eigenvalues(curvature.hessian, run, spec.tol, spec.max_iterations, spec.k)
         curvature.settle(0)
@@ -95,30 +95,30 @@ def top_eigenvalue(surface: LossSurface, spec: TopEigenvalueSpec, rng: Streams) 
         )
         return Estimate(value, status=Status.NOT_CONVERGED, message=message, extras=extras)
 
-    return guarded(evaluate)
+    return curvature.told(guarded(evaluate))
 
 
 @torch.no_grad()
 def frobenius(surface: LossSurface, spec: FrobeniusSpec, rng: Streams) -> Estimate:
     """Return the squared Frobenius norm of H_c."""
+    curvature = Curvature(surface, spec, rng)
 
     def evaluate() -> Estimate:
-        curvature = Curvature(surface, spec, rng)
         value, stderr, n = adaptive_mean(lambda k: curvature.form(k)[1], spec.probes, spec.rtol)
         if value == 0:
             return nothing()
         extras = {"norm": math.sqrt(value), "products": n}
         return with_tolerance(value, stderr, close_enough(value, stderr, spec.rtol), extras, spec.rtol, "raise probes")
 
-    return guarded(evaluate)
+    return curvature.told(guarded(evaluate))
 
 
 @torch.no_grad()
 def gauss_newton(surface: LossSurface, spec: GaussNewtonSpec, rng: Streams) -> Estimate:
     """Return the trace of G_c, or of H_c - G_c."""
+    curvature = Curvature(surface, spec, rng)
 
     def evaluate() -> Estimate:
-        curvature = Curvature(surface, spec, rng)
         split = spec.part == "remainder"
 
         def sample(k: int) -> float:
@@ -135,15 +135,15 @@ def gauss_newton(surface: LossSurface, spec: GaussNewtonSpec, rng: Streams) -> E
             extras["hessian"] = math.fsum(curvature.form(k)[0] for k in range(n)) / n
         return with_tolerance(value, stderr, close_enough(value, stderr, spec.rtol), extras, spec.rtol, "raise probes")
 
-    return guarded(evaluate)
+    return curvature.told(guarded(evaluate))
 
 
 @torch.no_grad()
 def effective_dimension(surface: LossSurface, spec: EffectiveDimensionSpec, rng: Streams) -> Estimate:
     """Return the effective dimension of H_c."""
+    curvature = Curvature(surface, spec, rng)
 
     def evaluate() -> Estimate:
-        curvature = Curvature(surface, spec, rng)
         found = quadratures(curvature, spec.probes, spec.iterations)
         norm = max(ritz.norm for ritz in found)
         if norm == 0:
@@ -157,7 +157,7 @@ def effective_dimension(surface: LossSurface, spec: EffectiveDimensionSpec, rng:
         extras = {"negative_mass": math.fsum(negative_mass(ritz, norm) for ritz in found) / len(found)}
         return Estimate(value, stderr, extras=extras)
 
-    return guarded(evaluate)
+    return curvature.told(guarded(evaluate))
 
 
 def negative_mass(ritz: Ritz, norm: float) -> float:
@@ -168,9 +168,9 @@ def negative_mass(ritz: Ritz, norm: float) -> float:
 @torch.no_grad()
 def density(surface: LossSurface, spec: DensitySpec, rng: Streams) -> Estimate:
     """Return the share of negative eigenvalues of H_c, with the density."""
+    curvature = Curvature(surface, spec, rng)
 
     def evaluate() -> Estimate:
-        curvature = Curvature(surface, spec, rng)
         found = quadratures(curvature, spec.probes, spec.iterations)
         norm = max(ritz.norm for ritz in found)
         if norm == 0:
@@ -183,7 +183,7 @@ def density(surface: LossSurface, spec: DensitySpec, rng: Streams) -> Estimate:
         }
         return Estimate(value, stderr, extras=extras)
 
-    return guarded(evaluate)
+    return curvature.told(guarded(evaluate))
 
 
 def quadratures(curvature: Curvature, probes: int, iterations: int) -> list[Ritz]:

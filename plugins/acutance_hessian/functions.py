@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Traits
+from acutance.measure import Cost, Estimate, Traits
+from acutance_hessian.spec import CurvatureMeasure, LevelSpec, ProductSpec
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
     from acutance.surface import LossSurface
 
 
-class FrobeniusSpec(SharpnessSpec):
+class FrobeniusSpec(ProductSpec):
     """Settings of the Frobenius norm of the Hessian."""
 
     probes: PositiveInt = 100
@@ -22,7 +23,7 @@ class FrobeniusSpec(SharpnessSpec):
     """Relative standard error at which to stop; 0: use all probes."""
 
 
-class HessianFrobenius(Measure[FrobeniusSpec]):
+class HessianFrobenius(CurvatureMeasure[FrobeniusSpec]):
     r"""Squared Frobenius norm of the rescaled Hessian.
 
     .. math:: \|H_c\|_F^2 = \sum_i \lambda_i(H_c)^2 = E_z \|H_c z\|^2, \qquad H_c = \nabla^2 L_S(w) \odot cc^\top
@@ -51,14 +52,14 @@ class HessianFrobenius(Measure[FrobeniusSpec]):
 
     def passes(self, spec: FrobeniusSpec) -> Cost:
         """One product a probe, at most, through one graph of the gradient."""
-        return Cost(forwards=1, backwards=1, hvps=spec.probes)
+        return spec.products(spec.probes)
 
     def vectors(self, spec: FrobeniusSpec) -> int:
         """The probe, the product and its parts; c, and the probe times it."""
-        return 3 + 2 * (spec.scaling != "none")
+        return 1 + spec.product_vectors()
 
 
-class EffectiveDimensionSpec(SharpnessSpec):
+class EffectiveDimensionSpec(ProductSpec):
     """Settings of the effective dimension."""
 
     z: PositiveFloat = 1.0
@@ -69,7 +70,7 @@ class EffectiveDimensionSpec(SharpnessSpec):
     """Lanczos iterations, one product with the Hessian and one kept vector each, from each start."""
 
 
-class HessianEffectiveDimension(Measure[EffectiveDimensionSpec]):
+class HessianEffectiveDimension(CurvatureMeasure[EffectiveDimensionSpec]):
     r"""Effective dimension, or soft rank, of the rescaled Hessian.
 
     .. math:: \sum_i \frac{\lambda_i}{\lambda_i + z} \quad \text{over } \lambda_i(H_c) > 0
@@ -99,14 +100,14 @@ class HessianEffectiveDimension(Measure[EffectiveDimensionSpec]):
 
     def passes(self, spec: EffectiveDimensionSpec) -> Cost:
         """One product an iteration from each start, through one graph of the gradient."""
-        return Cost(forwards=1, backwards=1, hvps=spec.probes * spec.iterations)
+        return spec.products(spec.probes * spec.iterations)
 
     def vectors(self, spec: EffectiveDimensionSpec) -> int:
         """One for each iteration, the product and its parts; c, and the vector times it."""
-        return spec.iterations + 2 + 2 * (spec.scaling != "none")
+        return spec.iterations + spec.product_vectors()
 
 
-class GaussNewtonSpec(SharpnessSpec):
+class GaussNewtonSpec(LevelSpec):
     """Settings of the Gauss-Newton split of the trace."""
 
     part: Literal["ggn", "remainder"] = "ggn"
@@ -117,7 +118,7 @@ class GaussNewtonSpec(SharpnessSpec):
     """Relative standard error at which to stop; 0: use all probes."""
 
 
-class GaussNewtonTrace(Measure[GaussNewtonSpec]):
+class GaussNewtonTrace(CurvatureMeasure[GaussNewtonSpec]):
     r"""Trace of the Gauss-Newton part of the rescaled Hessian, or of the remainder.
 
     .. math:: H = \underbrace{\tfrac1n \sum_i J_i^\top (\nabla_f^2 \ell_i) J_i}_{G} +

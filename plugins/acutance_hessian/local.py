@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat
 
-from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Traits
+from acutance.measure import Cost, Estimate, Traits
+from acutance_hessian.spec import CurvatureMeasure, LevelSpec, ProductSpec
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
     from acutance.surface import LossSurface
 
 
-class GradientNormSpec(SharpnessSpec):
+class GradientNormSpec(LevelSpec):
     """Settings of the norm of the gradient."""
 
     rho: PositiveFloat = 1.0
@@ -22,7 +23,7 @@ class GradientNormSpec(SharpnessSpec):
     """Norm of the ball; the dual norm of the gradient is taken."""
 
 
-class GradientNorm(Measure[GradientNormSpec]):
+class GradientNorm(CurvatureMeasure[GradientNormSpec]):
     r"""Dual norm of the gradient, the first-order branch of Proposition 1.
 
     .. math:: \rho\, \|c \odot \nabla L_S(w)\|_q, \qquad \tfrac1p + \tfrac1q = 1
@@ -58,11 +59,11 @@ class GradientNorm(Measure[GradientNormSpec]):
         return 2 + (spec.scaling != "none")
 
 
-class DirectionalSpec(SharpnessSpec):
+class DirectionalSpec(ProductSpec):
     """Settings of directional sharpness."""
 
 
-class DirectionalSharpness(Measure[DirectionalSpec]):
+class DirectionalSharpness(CurvatureMeasure[DirectionalSpec]):
     r"""Curvature along the gradient.
 
     .. math:: \frac{g_c^\top H_c\, g_c}{\|g_c\|^2}, \qquad g_c = c \odot \nabla L_S(w), \quad
@@ -91,8 +92,8 @@ class DirectionalSharpness(Measure[DirectionalSpec]):
 
     def passes(self, spec: DirectionalSpec) -> Cost:
         """The gradient, and one product through a graph of its own."""
-        return Cost(forwards=2, backwards=2, hvps=1)
+        return Cost(forwards=1, backwards=1) + spec.products(1)
 
     def vectors(self, spec: DirectionalSpec) -> int:
         """The gradient and its direction, the product and its parts; c, and the direction times it."""
-        return 4 + 2 * (spec.scaling != "none")
+        return 2 + spec.product_vectors()

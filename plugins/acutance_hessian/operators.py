@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from acutance import scaling
+from acutance.errors import Unsupported
 from acutance.measure import Estimate, Status
 from acutance.numerics.basis import NonFiniteProduct
 from acutance.numerics.draws import Streams
 from acutance.numerics.lanczos import Lanczos
 from acutance.numerics.traces import quadratic_form
+from acutance_hessian.differences import UNUSABLE, Differences, Step
 
 if TYPE_CHECKING:
     from acutance.measure import SharpnessSpec
@@ -23,6 +26,10 @@ OWN = ("acutance/hessian", "acutance/gauss_newton", "acutance/directional")
 KEPT = 32 << 20  # bytes of a Lanczos run's vectors that may stay on a surface for the next measure
 
 NONFINITE = "a product with the Hessian is not finite: the loss overflows at these weights; try dtype float64"
+CHOICES = (
+    "choose product: finite_difference, which needs gradients only, or put an operation in its place that can be "
+    "differentiated twice"
+)
 ZERO = (
     "every product with the Hessian is exactly zero: the loss does not depend on the free parameters where c > 0, or "
     "the softmax is saturated in this precision; check the pattern and the scaling, or try dtype float64"
@@ -47,7 +54,9 @@ class Curvature:
         self.view = base.transformed(spec.logit_norm, spec.norm_scale)
         self.c = scaling.vector(base, spec.scaling)
         self._streams = Streams(*(part for part in rng.context if not str(part).startswith(OWN)), "curvature")
-        self._name = (spec.scaling, self._streams.context)
+        self._by_differences = getattr(spec, "product", "exact") == "finite_difference"
+        self._name = (spec.scaling, self._by_differences, self._streams.context)
+        self._differences: Differences | None = None
 
     @property
     def p(self) -> int:
@@ -55,8 +64,45 @@ class Curvature:
         return self.view.w.numel()
 
     def hessian(self, x: Tensor) -> Tensor:
-        """Return H_c x, (p,), new memory."""
-        return self._scaled(self.view.hvp, x)
+        """Return H_c x, (p,), new memory.
+
+        Raises:
+            Unsupported: when some operation has no second derivative, with what can be done about it.
+        """
+        if self._by_differences:
+            return self._difference(x)
+        try:
+            return self._scaled(self.view.hvp, x)
+        except Unsupported as error:
+            raise Unsupported(f"{error}; {CHOICES}") from error
+
+    def _difference(self, x: Tensor) -> Tensor:
+        if self._differences is None:
+            self._differences = Differences(self.view, self.c)
+        return self._differences.product(x, self.step.length)
+
+    @property
+    def step(self) -> Step:
+        """The length of the differences and their error, found on the first random signs."""
+
+        def choose() -> Step:
+            return Differences(self.view, self.c).choose(self.signs(0))
+
+        return self.view.memo(("curvature.step", *self._name), choose)
+
+    def told(self, estimate: Estimate) -> Estimate:
+        """Return an estimate with the error of its products, where they are differences."""
+        if not self._by_differences or not math.isfinite(estimate.value):
+            return estimate
+        step = self.step
+        extras = {**estimate.extras, "product_error": step.error, "step": step.length}
+        if step.error <= UNUSABLE:
+            return replace(estimate, extras=extras)
+        message = (
+            f"products by finite differences change by {step.error:.0%} with their step: the gradient is not smooth "
+            "enough here (ReLU), or drowns in rounding: try dtype float64, or exact products"
+        )
+        return replace(estimate, status=Status.NOT_CONVERGED, message=message, extras=extras)
 
     def _scaled(self, product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return product(x) if self.c is None else product(x * self.c).mul_(self.c)

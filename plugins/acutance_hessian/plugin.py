@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from acutance import hookimpl
-from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Traits
+from acutance.measure import Cost, Estimate, Traits
 from acutance_hessian.functions import GaussNewtonTrace, HessianEffectiveDimension, HessianFrobenius
 from acutance_hessian.local import DirectionalSharpness, GradientNorm
+from acutance_hessian.spec import CurvatureMeasure, ProductSpec
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
     from acutance.surface import LossSurface
 
 
-class TraceSpec(SharpnessSpec):
+class TraceSpec(ProductSpec):
     """Settings of the trace of the Hessian."""
 
     estimator: Literal["hutchinson", "hutch++", "xtrace"] = "hutchinson"
@@ -34,7 +35,7 @@ class TraceSpec(SharpnessSpec):
         return self
 
 
-class HessianTrace(Measure[TraceSpec]):
+class HessianTrace(CurvatureMeasure[TraceSpec]):
     r"""Trace of the rescaled Hessian.
 
     .. math:: tr(H_c) = \sum_i c_i^2\, \partial^2 L_S / \partial w_i^2, \qquad H_c = \nabla^2 L_S(w) \odot cc^\top
@@ -72,15 +73,15 @@ class HessianTrace(Measure[TraceSpec]):
     def passes(self, spec: TraceSpec) -> Cost:
         """One product a probe, at most, through one graph of the gradient."""
         products = spec.probes - spec.probes % 2 if spec.estimator == "xtrace" else spec.probes
-        return Cost(forwards=1, backwards=1, hvps=products)
+        return spec.products(products)
 
     def vectors(self, spec: TraceSpec) -> int:
         """The probe, the product and its parts; c, and the probe times it; those that Hutch++ and XTrace keep."""
         kept = {"hutchinson": 1, "hutch++": 1 + spec.probes // 3, "xtrace": spec.probes // 2}[spec.estimator]
-        return 2 + kept + 2 * (spec.scaling != "none")
+        return kept + spec.product_vectors()
 
 
-class TopEigenvalueSpec(SharpnessSpec):
+class TopEigenvalueSpec(ProductSpec):
     """Settings of the largest eigenvalue of the Hessian."""
 
     tol: PositiveFloat = 1e-4
@@ -97,7 +98,7 @@ class TopEigenvalueSpec(SharpnessSpec):
         return self
 
 
-class HessianTopEigenvalue(Measure[TopEigenvalueSpec]):
+class HessianTopEigenvalue(CurvatureMeasure[TopEigenvalueSpec]):
     r"""Largest eigenvalue of the rescaled Hessian, algebraically.
 
     .. math:: \lambda_{max}(H_c), \qquad H_c = \nabla^2 L_S(w) \odot cc^\top
@@ -131,14 +132,14 @@ class HessianTopEigenvalue(Measure[TopEigenvalueSpec]):
 
     def passes(self, spec: TopEigenvalueSpec) -> Cost:
         """One product an iteration, at most, through one graph of the gradient."""
-        return Cost(forwards=1, backwards=1, hvps=spec.max_iterations)
+        return spec.products(spec.max_iterations)
 
     def vectors(self, spec: TopEigenvalueSpec) -> int:
         """One for each iteration, the product and its parts; c, and the vector times it."""
-        return spec.max_iterations + 2 + 2 * (spec.scaling != "none")
+        return spec.max_iterations + spec.product_vectors()
 
 
-class DensitySpec(SharpnessSpec):
+class DensitySpec(ProductSpec):
     """Settings of the spectral density of the Hessian."""
 
     probes: PositiveInt = 4
@@ -147,7 +148,7 @@ class DensitySpec(SharpnessSpec):
     """Lanczos iterations, one product with the Hessian and one kept vector each, from each start."""
 
 
-class HessianDensity(Measure[DensitySpec]):
+class HessianDensity(CurvatureMeasure[DensitySpec]):
     r"""Spectral density of the rescaled Hessian; the value is the share of its eigenvalues that are negative.
 
     .. math:: \frac1p \sum_i \delta(\lambda - \lambda_i(H_c)) \approx
@@ -181,11 +182,11 @@ class HessianDensity(Measure[DensitySpec]):
 
     def passes(self, spec: DensitySpec) -> Cost:
         """One product an iteration from each start, through one graph of the gradient."""
-        return Cost(forwards=1, backwards=1, hvps=spec.probes * spec.iterations)
+        return spec.products(spec.probes * spec.iterations)
 
     def vectors(self, spec: DensitySpec) -> int:
         """One for each iteration, the product and its parts; c, and the vector times it."""
-        return spec.iterations + 2 + 2 * (spec.scaling != "none")
+        return spec.iterations + spec.product_vectors()
 
 
 @hookimpl

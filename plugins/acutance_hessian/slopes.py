@@ -50,8 +50,10 @@ def directional_sharpness(surface: LossSurface, spec: DirectionalSpec, rng: Stre
         return Estimate.without_value(Status.UNSUPPORTED, STILL)
     direction = g / norm
 
+    curvature = Curvature(surface, spec, rng)
+
     def evaluate() -> Estimate:
-        form, _ = Curvature(surface, spec, rng).quadratic(direction)
+        form, _ = curvature.quadratic(direction)
         return Estimate(form, extras={"gradient_norm": norm})
 
-    return guarded(evaluate)
+    return curvature.told(guarded(evaluate))

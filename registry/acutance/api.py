@@ -71,7 +71,7 @@ def measure(
         if initial is not None:
             raise UserError("a surface has its initial weights already", "give them to LossSurface")
         return Estimate.mean(evaluate_family(item.id, instance, model, [spec], seed=seed, batch=0, replicate=replicate))
-    level = instance.traits.level
+    level = instance.level_of(spec)
     if data is None and level != "weights":
         raise UserError("a model needs data", "give (inputs, targets) or an iterable of such pairs")
     functional = FunctionalModel(model, device, dtype_of(dtype) if isinstance(dtype, str) else dtype)

@@ -317,12 +317,12 @@ def calibrate(
     batches = min(max((points or study.surface.m) // study.surface.m, 1), study.surface.batch_count)
     device = device or default_device()
     reporter.stage("calibrating", len(chosen) * len(definitions), len(chosen) * len(definitions))
-    cost, levels = Cost(), dict.fromkeys(str(d.item.target.traits.level) for d in definitions)
+    cost, levels = Cost(), dict.fromkeys(str(d.item.target.level_of(d.spec)) for d in definitions)
     for member in chosen:
         surfaces = _surfaces(study, sets, member, levels, batches, device, reporter)
         for definition in definitions:
             start = math.exp(sum(map(math.log, definition.radii)) / len(definition.radii))
-            here = surfaces[definition.item.target.traits.level]
+            here = surfaces[definition.item.target.level_of(definition.spec)]
             try:
                 found, bounds = calibrate_on(here, definition.item, definition.spec, start, study.seed)
                 definition.levels[member.label] = bounds

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from acutance.errors import Unsupported
 
@@ -46,23 +47,45 @@ def second_derivatives() -> Iterator[None]:
         raise
 
 
-def refuse_missing_derivatives(*gradients: Tensor) -> None:
+def refuse_missing_derivatives(*gradients: Tensor, of: Tensor | None = None) -> None:
     """Look through the graph of gradients for operations that may be differentiated only once.
 
     Autograd leaves them out of a product with given inputs without a word: the product would be wrong.
+
+    Args:
+        gradients: with their graphs.
+        of: what they are the gradients of; its graph knows the names of the operations.
     """
-    seen, waiting = set(), [g.grad_fn for g in gradients]
+    if any(node.name() == "torch::autograd::Error" for node in _nodes(*gradients)):
+        found = {_marked(node) for node in _nodes(of)} - {""} if of is not None else set()
+        name = f"{', '.join(sorted(found))}, " if found else ""
+        raise Unsupported(
+            f"the model has an operation without a second derivative ({name}an autograd.Function marked "
+            "once_differentiable)"
+        )
+
+
+def _nodes(*tensors: Tensor) -> Iterator[Any]:
+    """Return every node of the graphs of some tensors, once."""
+    seen, waiting = set(), [tensor.grad_fn for tensor in tensors]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if node.name() == "torch::autograd::Error":
-            raise Unsupported(
-                "the model has an operation without a second derivative (an autograd.Function marked "
-                "once_differentiable)"
-            )
+        yield node
         waiting.extend(parent for parent, _ in node.next_functions)
+
+
+def _marked(node: Any) -> str:
+    """Return the name of the autograd.Function of a node, if its backward is marked once_differentiable."""
+    function = getattr(node, "_forward_cls", None)
+    code = getattr(getattr(function, "backward", None), "__code__", None)
+    return str(function.__name__) if function is not None and code is _ONCE else ""
+
+
+# Whatever it wraps, the decorator's own code is the same.
+_ONCE = getattr(once_differentiable(lambda ctx: None), "__code__", None)
 
 
 def plain_arithmetic(device: torch.device) -> Any:

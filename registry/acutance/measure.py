@@ -317,6 +317,11 @@ class Measure(Specified[SpecT]):
         """Return what is read from the surface at these settings; ``traits.needs`` unless they ask for more."""
         return frozenset(self.traits.needs)
 
+    @classmethod
+    def level_of(cls, spec: SpecT) -> Literal["batch", "dataset", "weights"]:
+        """Return on what this spec is evaluated: ``traits.level``, unless the measure lets its spec choose."""
+        return cls.traits.level
+
     def passes(self, spec: SpecT) -> Cost:
         """Return the passes over one batch that this spec costs, for ``check`` and for the time left."""
         return Cost(forwards=0 if self.traits.level == "weights" else 1)

@@ -29,7 +29,7 @@ class PlannedMeasure:
     @property
     def level(self) -> str:
         """Whether it is evaluated per m-batch, on all points, or without data."""
-        return str(self.item.target.traits.level)
+        return str(self.item.target.level_of(self.spec))
 
 
 def expand_measures(

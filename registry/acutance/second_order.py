@@ -106,7 +106,7 @@ class SecondOrder:
                 raw = core.functional(self._all_pieces(self._free_pieces(leaf)), inputs)
                 loss = core.head.mean(self._transform(raw), targets)
                 g = gradient_graph(loss * self._share(targets), leaf)
-            refuse_missing_derivatives(g)
+            refuse_missing_derivatives(g, of=loss)
             core.book(forwards=len(targets), backwards=len(targets))
             # The graph is what products need; the gradient's own numbers can go.
             edge = get_gradient_edge(g) if g.requires_grad else None

@@ -1,0 +1,45 @@
+"""What all measures of curvature let their users choose."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from acutance.measure import Cost, Measure, SharpnessSpec
+
+TRIALS = 20  # gradients that the choice of a step takes
+
+
+class LevelSpec(SharpnessSpec):
+    """Sharpness settings, with the points on which the derivatives are taken."""
+
+    level: Literal["batch", "dataset"] = "batch"
+    """batch: mean over m-batches; dataset: once on all points. They differ unless the value is linear in the loss."""
+
+
+class ProductSpec(LevelSpec):
+    """The same, with how products with the Hessian are made."""
+
+    product: Literal["exact", "finite_difference"] = "exact"
+    """exact: double backward; finite_difference: of gradients, for models without a second derivative."""
+
+    def products(self, n: int) -> Cost:
+        """Return what n products cost: a graph and n products, or differences with the choice of their step."""
+        if self.product == "exact":
+            return Cost(forwards=1, backwards=1, hvps=n)
+        return Cost(forwards=2 * n + TRIALS, backwards=2 * n + TRIALS)
+
+    def product_vectors(self) -> int:
+        """Return how many vectors a product needs besides what it is applied to; with c, and the vector times it."""
+        return 2 + 2 * (self.scaling != "none") + (self.product != "exact")
+
+
+SpecT = TypeVar("SpecT", bound=LevelSpec)
+
+
+class CurvatureMeasure(Measure[SpecT]):
+    """A measure whose spec says on which points it is evaluated."""
+
+    @classmethod
+    def level_of(cls, spec: SpecT) -> Literal["batch", "dataset", "weights"]:
+        """Return the spec's own level."""
+        return spec.level

@@ -20,6 +20,7 @@ from acutance.numerics.traces import (
     mean_and_error,
     xtrace,
 )
+from acutance_hessian import propositions
 from acutance_hessian.operators import Curvature, guarded, nothing
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def trace(surface: LossSurface, spec: TraceSpec, rng: Streams) -> Estimate:
         found = estimated_trace(curvature, spec)
         if found.exactly_zero:
             return nothing()
-        extras = {"products": found.products}
+        extras: dict[str, Any] = {"products": found.products}
+        if spec.check_rho:
+            extras |= propositions.average_case(curvature, found.value, spec.check_rho)
         return with_tolerance(found.value, found.stderr, found.converged, extras, spec.rtol, "raise probes")
 
     return curvature.told(guarded(evaluate))
@@ -79,13 +82,15 @@ def top_eigenvalue(surface: LossSurface, spec: TopEigenvalueSpec, rng: Streams) 
         if found.ritz.norm == 0:
             return nothing()
         value, bound = found.values[0], found.bounds[0]
-        extras = {
+        extras: dict[str, Any] = {
             "bound": bound,
             "iterations": found.products,
             "smallest_seen": float(found.ritz.values[-1]),
             "eigenvalues": found.values,
             "bounds": found.bounds,
         }
+        if spec.check_rho:
+            extras |= propositions.worst_case(curvature, value, spec.check_rho)
         if found.converged:
             return Estimate(value, extras=extras)
         worst = max(found.bounds)

@@ -126,6 +126,14 @@ class Curvature:
         """Return random signs, draw k, (p,)."""
         return self._streams.signs("signs", k, self.view.w)
 
+    def gaussian(self, k: int) -> Tensor:
+        """Return Gaussian noise, draw k, (p,)."""
+        return self._streams.normal("check", k, self.view.w)
+
+    def uniform(self, k: int) -> Tensor:
+        """Return noise uniform on [-1, 1], draw k, (p,)."""
+        return self._streams.uniform("check", k, self.view.w)
+
     def form(self, k: int) -> tuple[float, float]:
         r"""Return :math:`z^\top H_c z` and :math:`\|H_c z\|^2` for signs z, draw k; each is made once for a surface."""
         return self._form("hessian", self.hessian, k)

@@ -10,7 +10,7 @@ from acutance import hookimpl
 from acutance.measure import Cost, Estimate, Traits
 from acutance_hessian.functions import GaussNewtonTrace, HessianEffectiveDimension, HessianFrobenius
 from acutance_hessian.local import DirectionalSharpness, GradientNorm
-from acutance_hessian.spec import CurvatureMeasure, ProductSpec
+from acutance_hessian.spec import CHECK_PAIRS, CHECK_STEPS, CurvatureMeasure, ProductSpec
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -26,6 +26,9 @@ class TraceSpec(ProductSpec):
     """Products with the Hessian for each batch, at most, whatever the estimator."""
     rtol: NonNegativeFloat = 0.0
     """Relative standard error at which to stop; 0: use all probes."""
+
+    check_rho: NonNegativeFloat = 0.0
+    """Radius at which Proposition 2 is held against the measured sharpness, in the extras; 0: not checked."""
 
     @model_validator(mode="after")
     def _enough(self) -> TraceSpec:
@@ -54,7 +57,7 @@ class HessianTrace(CurvatureMeasure[TraceSpec]):
     traits = Traits(
         level="batch",
         larger_means="sharper",
-        needs={"hvp"},
+        needs={"data", "hvp"},
         stochastic=True,
         invariant_to={"rescaling"},
         symbol="tr H",
@@ -73,7 +76,8 @@ class HessianTrace(CurvatureMeasure[TraceSpec]):
     def passes(self, spec: TraceSpec) -> Cost:
         """One product a probe, at most, through one graph of the gradient."""
         products = spec.probes - spec.probes % 2 if spec.estimator == "xtrace" else spec.probes
-        return spec.products(products)
+        check = 4 * CHECK_PAIRS + 1 if spec.check_rho else 0
+        return spec.products(products) + Cost(forwards=check)
 
     def vectors(self, spec: TraceSpec) -> int:
         """The probe, the product and its parts; c, and the probe times it; those that Hutch++ and XTrace keep."""
@@ -90,6 +94,9 @@ class TopEigenvalueSpec(ProductSpec):
     """Lanczos iterations, one product with the Hessian and one kept vector each, at most."""
     k: PositiveInt = 1
     """How many of the largest eigenvalues to find; the value is the first, all are in the extras."""
+
+    check_rho: NonNegativeFloat = 0.0
+    """Radius at which Proposition 1 is held against the measured sharpness, in the extras; 0: not checked."""
 
     @model_validator(mode="after")
     def _enough(self) -> TopEigenvalueSpec:
@@ -116,7 +123,7 @@ class HessianTopEigenvalue(CurvatureMeasure[TopEigenvalueSpec]):
     traits = Traits(
         level="batch",
         larger_means="sharper",
-        needs={"hvp"},
+        needs={"gradient", "hvp"},
         stochastic=True,
         invariant_to={"rescaling"},
         symbol="lambda_max",
@@ -132,7 +139,8 @@ class HessianTopEigenvalue(CurvatureMeasure[TopEigenvalueSpec]):
 
     def passes(self, spec: TopEigenvalueSpec) -> Cost:
         """One product an iteration, at most, through one graph of the gradient."""
-        return spec.products(spec.max_iterations)
+        check = 2 * CHECK_STEPS + 1 if spec.check_rho else 0
+        return spec.products(spec.max_iterations) + Cost(forwards=check + 2 * bool(check), backwards=check)
 
     def vectors(self, spec: TopEigenvalueSpec) -> int:
         """One for each iteration, the product and its parts; c, and the vector times it."""

@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 from acutance.measure import Cost, Measure, SharpnessSpec
 
 TRIALS = 20  # gradients that the choice of a step takes
+CHECK_PAIRS, CHECK_STEPS = 16, 20  # noises with both signs, and Auto-PGD steps, that check a proposition
 
 
 class LevelSpec(SharpnessSpec):

@@ -170,7 +170,8 @@ class Estimate:
         r"""Return the mean over m-batches, :math:`E_S`, with equal weights.
 
         ``stderr`` is :math:`\sqrt{\sum_b se_b^2}/B`; the spread over the batches goes to
-        ``extras["batch_stderr"]``. Extras that are numbers in every part are averaged.
+        ``extras["batch_stderr"]``. Extras that are numbers in every part are averaged, and so are curves,
+        ``{"x": [...], "y": [...]}``, on the same points; texts stay where all parts agree.
 
         Raises:
             ValueError: for no parts.
@@ -213,7 +214,16 @@ def _mean_extras(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         column = [other[key] for other in extras]
         if all(isinstance(v, int | float) and not isinstance(v, bool) for v in column):
             result[key] = math.fsum(column) / len(column)
+        elif all(_is_curve(v) and v["x"] == column[0]["x"] for v in column):
+            ys = zip(*(v["y"] for v in column), strict=True)
+            result[key] = {"x": list(column[0]["x"]), "y": [math.fsum(y) / len(column) for y in ys]}
+        elif isinstance(column[0], str) and all(v == column[0] for v in column):
+            result[key] = column[0]
     return result
+
+
+def _is_curve(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) == {"x", "y"} and len(value["x"]) == len(value["y"])
 
 
 Need = Literal["weights", "initial_weights", "data", "gradient", "example_gradients", "hvp", "activations"]

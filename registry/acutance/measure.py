@@ -214,7 +214,7 @@ def _mean_extras(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         column = [other[key] for other in extras]
         if all(isinstance(v, int | float) and not isinstance(v, bool) for v in column):
             result[key] = math.fsum(column) / len(column)
-        elif all(_is_curve(v) and v["x"] == column[0]["x"] for v in column):
+        elif all(is_curve(v) and v["x"] == column[0]["x"] for v in column):
             ys = zip(*(v["y"] for v in column), strict=True)
             result[key] = {"x": list(column[0]["x"]), "y": [math.fsum(y) / len(column) for y in ys]}
         elif isinstance(column[0], str) and all(v == column[0] for v in column):
@@ -222,7 +222,8 @@ def _mean_extras(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _is_curve(value: Any) -> bool:
+def is_curve(value: Any) -> bool:
+    """Return whether an extra is a curve: ``{"x": [...], "y": [...]}``, as many of the one as of the other."""
     return isinstance(value, Mapping) and set(value) == {"x", "y"} and len(value["x"]) == len(value["y"])
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from acutance.errors import UserError
 from acutance.executors import cores
-from acutance.measure import Status
+from acutance.measure import Status, is_curve
 from acutance.members import Member, PlannedCell
 from acutance.plugins import Catalog, catalog
 from acutance.store import Store
@@ -81,6 +81,30 @@ def results_table(
     return table[[c for c in table.columns if c not in tail] + tail] if len(table) else table
 
 
+def curves_table(values: Values, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
+    """Return one row a point of every curve, ``{"x": [...], "y": [...]}``, among the extras of measures."""
+    plugins, tables = catalog(), []
+    for member in members:
+        for cell in cells if not member.reason else ():
+            found = values.of(member, cell)
+            for name, value in (found.extras if found else {}).items():
+                if is_curve(value):
+                    measure = short_name(plugins, cell.planned.item.id)
+                    row: dict[str, Any] = {"model": member.label, "measure": measure}
+                    row |= {f"spec.{field}": _cell_text(v) for field, v in cell.planned.spec.full().items()}
+                    row |= {"replicate": cell.planned.replicate, "curve": name}
+                    tables.append(pd.DataFrame({"x": value["x"], "y": value["y"]}).assign(**row))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _write_curves(table: pd.DataFrame, path: Path) -> None:
+    """Write the curves of a run that has some; remove those of an earlier run."""
+    if len(table):
+        write_csv(table, path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def short_name(plugins: Catalog, measure: str) -> str:
     """Return ``worst_case`` for ``acutance/worst_case``, as long as that says which one is meant."""
     dist, _, name = measure.partition("/")
@@ -98,6 +122,7 @@ def write_outputs(
     models, results = models_table(values, members, targets), results_table(values, members, targets, cells)
     write_csv(models, directory / "models.csv")
     write_csv(results, directory / "results.csv")
+    _write_curves(curves_table(values, members, cells), directory / "curves.csv")
     state = _state(directory, report)
     stamp = directory / ".outputs"
     fresh = stamp.exists() and stamp.read_text() == state
@@ -186,6 +211,7 @@ def write_report(directory: Path, store: Store) -> Path:
         targets=list(config["targets"]),
         groups=list(config["groups"]),
         figures=config["figures"],
+        curves=read_csv(directory / "curves.csv") if (directory / "curves.csv").exists() else None,
     )
     pictures = save_figures(data, directory / "figures", cores())
     write_page(data, directory / "report.html", pictures)

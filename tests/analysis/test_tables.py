@@ -161,8 +161,8 @@ def test_definitions_of_one_table_have_names_of_their_own(through_csv):
         "adaptive worst-case ℓ2",
         "standard avg-case ℓ2, variance_reduction = none",
         "standard avg-case ℓ2, variance_reduction = linear",
-        "hessian_trace (estimator=hutchinson), draws = 8",
-        "hessian_trace (estimator=hutchinson), draws = 64",
+        "Hessian trace, draws = 8",
+        "Hessian trace, draws = 64",
         "acme/x (p=2.0)",
     ]
 

@@ -39,7 +39,7 @@ SETTINGS = {
         {"rho": 0.02, "steps": 4},
         {"rho": 0.3, "steps": 4, "norm": "l2", "start": "random", "restarts": 2, "logit_norm": True},
     ],
-    "hessian_trace": [{"probes": 8}, {"probes": 8, "estimator": "hutch++", "scaling": "none", "logit_norm": True}],
+    "hessian_trace": [{"probes": 8}, {"probes": 8, "estimator": "hutch++"}],
     "hessian_density": [{"probes": 2, "iterations": 8}],
     "hessian_frobenius": [{"probes": 6}],
     "hessian_effective_dimension": [{"probes": 2, "iterations": 8}],

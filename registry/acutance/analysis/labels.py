@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-MEASURES = {"average_case": "avg-case", "worst_case": "worst-case"}
-NORMS = {"l2": "ℓ2", "linf": "ℓ∞"}
+MEASURES = {
+    "average_case": "avg-case",
+    "worst_case": "worst-case",
+    "gradient_norm": "gradient norm",
+    "directional_sharpness": "directional sharpness",
+    "hessian_trace": "Hessian trace",
+    "hessian_top_eigenvalue": "Hessian λmax",
+    "hessian_density": "Hessian negative share",
+    "hessian_frobenius": "Hessian Frobenius norm",
+    "hessian_effective_dimension": "effective dimension",
+    "gauss_newton_trace": "Gauss-Newton trace",
+}
+NORMS = {"l1": "ℓ1", "l2": "ℓ2", "linf": "ℓ∞"}
 # Fields that say how a value is estimated, not what is estimated.
 ESTIMATION = {
     "steps",
@@ -33,9 +44,8 @@ def definition_name(row: Mapping[str, Any]) -> str:
     if measure not in MEASURES:
         rest = [f"{k}={v}" for k, v in fields.items() if k != "rho" and k not in ESTIMATION]
         return f"{measure} ({', '.join(rest)})" if rest else measure
-    scaling = {"none": "standard", "elementwise": "adaptive"}.get(
-        str(fields.get("scaling")), str(fields.get("scaling"))
-    )
+    scaling = str(fields.get("scaling", ""))
+    scaling = {"none": "standard", "elementwise": "adaptive"}.get(scaling, scaling)
     name = f"{scaling} {MEASURES[measure]} {NORMS.get(str(fields.get('norm')), '')}".strip()
     if fields.get("parameters", "all") != "all":
         name += f" [{fields['parameters']}]"
@@ -43,6 +53,10 @@ def definition_name(row: Mapping[str, Any]) -> str:
         name += ", logit-norm" + (" (released scale)" if fields.get("norm_scale") == "released" else "")
     if fields.get("mode") == "released":
         name += ", released"
+    if fields.get("part") == "remainder":
+        name += ", remainder"
+    if fields.get("level") == "dataset":
+        name += ", all points at once"
     if "ladder" in fields:
         name += f", ladder {fields['ladder']}"
     return name
@@ -75,6 +89,11 @@ class Namer:
         short = definition_name(row)
         telling = self._telling.get(short, ())
         return ", ".join([short, *(f"{field} = {value}" for field, value in _settings(row) if field in telling)])
+
+
+def definition_key(row: Mapping[str, Any]) -> tuple[str, frozenset[tuple[str, str]]]:
+    """Return what tells definitions apart, the same for a row of any table, in any order of columns."""
+    return str(row["measure"]), frozenset(_settings(row))
 
 
 def _settings(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

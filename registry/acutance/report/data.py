@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from acutance.analysis.labels import Namer
+from acutance.analysis.labels import Namer, definition_key
 
 TARGETS = ["error", "loss"]  # measures whose values are targets
 
@@ -30,6 +30,7 @@ class ReportData:
         targets: names of targets, in the order of the study.
         groups: attributes that form subgroups.
         figures: colour, marker and size attributes.
+        curves: one row a point of a curve that a cell has beside its value; None for a run without.
     """
 
     title: str
@@ -43,6 +44,7 @@ class ReportData:
     targets: list[str]
     groups: list[str]
     figures: dict[str, Any]
+    curves: pd.DataFrame | None = None
 
     @cached_property
     def levels(self) -> list[str]:
@@ -101,6 +103,23 @@ class ReportData:
         if rho is not None:
             rows = rows[np.isclose(rows["spec.rho"].astype(float), rho, rtol=1e-12, atol=0)]
         return rows.groupby("model", sort=False)[["value", "stderr"]].mean()
+
+    def curve_rows(self, level: str, definition: str) -> pd.DataFrame:
+        """Return the points of a definition's curves for the models of a level; no rows where there are none."""
+        table = self._curves
+        return table[(table["definition"] == definition) & table["model"].isin(self.members(level)["model"])]
+
+    @cached_property
+    def _curves(self) -> pd.DataFrame:
+        if self.curves is None:
+            return pd.DataFrame(columns=["model", "definition", "replicate", "curve", "x", "y"])
+        heads = self.curves[self.curves.columns.difference(["model", "replicate", "curve", "x", "y"])]
+        # A curve has many points and one name.
+        first = heads.drop_duplicates()
+        known = {definition_key(row): row["definition"] for row in self.measured.to_dict("records")}
+        names = {tuple(map(str, row.values())): known.get(definition_key(row)) for row in first.to_dict("records")}
+        found = [names[tuple(map(str, row))] for row in heads.itertuples(index=False, name=None)]
+        return self.curves.assign(definition=pd.Series(found, index=self.curves.index, dtype=object))
 
     def tau(self, definition: str, rho: float | None, target: str, level: str) -> pd.DataFrame:
         """Return the rows of the correlations table for one panel, indexed by group."""

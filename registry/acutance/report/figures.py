@@ -53,22 +53,25 @@ def _digest(key: FigureKey) -> str:
 
 
 def figure_keys(data: ReportData) -> list[FigureKey]:
-    """Return the figures a run has: a heat map and a grid for each definition, for each level."""
+    """Return the figures a run has, for each level: a heat map, a grid for each definition, and its curves."""
     keys = []
     for level in data.levels:
         if data.named.loc[data.named["within"] == level, "tau"].notna().any():
             keys.append(FigureKey("tau", level))
         keys += [FigureKey("target", level, definition) for definition in data.definitions]
+        keys += [FigureKey("curve", level, name) for name in data.definitions if len(data.curve_rows(level, name))]
     return keys
 
 
 def draw(data: ReportData, key: FigureKey) -> Figure:
     """Return one figure."""
+    from acutance.report.curves import curve_figure
     from acutance.report.heatmap import tau_heatmap
     from acutance.report.scatter import scatter_grid
 
     recipes: dict[str, Callable[[], Figure]] = {
         "tau": lambda: tau_heatmap(data, key.level),
+        "curve": lambda: curve_figure(data, key.level, key.what),
         "target": lambda: scatter_grid(data, key.level, key.what),
     }
     return recipes[key.recipe]()

@@ -58,6 +58,7 @@ def _level(data: ReportData, level: str, pictures: dict[FigureKey, bytes]) -> di
         {
             "name": definition,
             "grid": _picture(pictures, FigureKey("target", level, definition)),
+            "curve": _picture(pictures, FigureKey("curve", level, definition)),
         }
         for definition in data.definitions
     ]

@@ -1,0 +1,45 @@
+"""Curves that a measure gives beside its value, one for each model: a spectral density, say."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from acutance.report.data import ReportData
+from acutance.report.style import style
+
+LABELS = {"hessian_density": ("eigenvalue", "share of eigenvalues in the bin")}
+DECADES = 6  # below the largest magnitude that the axis shows on a logarithmic scale
+
+
+def curve_figure(data: ReportData, level: str, definition: str) -> Figure:
+    """Return the curves of one definition, one line a model of the level; both axes are logarithmic.
+
+    Args:
+        data: the tables.
+        level: a level of ``within``.
+        definition: name of a definition.
+    """
+    rows = data.curve_rows(level, definition)
+    look = style(data, data.members(level))
+    figure = Figure(figsize=(7.0, 3.4), layout="constrained")
+    axis = figure.subplots()
+    for (model, _), points in rows.groupby(["model", "replicate"], sort=False):
+        x, y = points["x"].to_numpy(float), points["y"].to_numpy(float)
+        axis.plot(x, np.where(y > 0, y, np.nan), ".-", ms=2.5, lw=0.7, alpha=0.8, color=look.colours[str(model)])
+    seen = rows[rows["y"] > 0]
+    largest = float(seen["x"].abs().max()) if len(seen) else 1.0
+    axis.set_xscale("symlog", linthresh=max(largest, 1e-300) * 10.0**-DECADES)
+    axis.set_yscale("log")
+    span = [min(float(seen["x"].min()), 0.0), largest] if len(seen) else [-1.0, 1.0]
+    axis.set_xlim(span[0] * 2, span[1] * 2)
+    known = LABELS.get(str(rows["measure"].iloc[0]), ("x", "y"))
+    axis.set_xlabel(known[0])
+    axis.set_ylabel(known[1])
+    axis.tick_params(labelsize=7)
+    if look.bar is not None:
+        bar = figure.colorbar(look.bar, ax=axis, aspect=25, pad=0.02)
+        bar.set_label(look.label, fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+    figure.suptitle(f"{definition}: {rows['curve'].iloc[0]}\n{level.replace('architecture=', '')}", fontsize=11)
+    return figure

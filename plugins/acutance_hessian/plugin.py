@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from acutance import hookimpl
-from acutance.measure import Cost, Estimate, Traits
+from acutance.measure import Cost, Estimate, Need, Traits
 from acutance_hessian.functions import GaussNewtonTrace, HessianEffectiveDimension, HessianFrobenius
 from acutance_hessian.local import DirectionalSharpness, GradientNorm
 from acutance_hessian.spec import CHECK_PAIRS, CHECK_STEPS, CurvatureMeasure, ProductSpec
@@ -57,7 +57,7 @@ class HessianTrace(CurvatureMeasure[TraceSpec]):
     traits = Traits(
         level="batch",
         larger_means="sharper",
-        needs={"data", "hvp"},
+        needs={"hvp"},
         stochastic=True,
         invariant_to={"rescaling"},
         symbol="tr H",
@@ -72,6 +72,10 @@ class HessianTrace(CurvatureMeasure[TraceSpec]):
         from acutance_hessian.estimate import trace
 
         return trace(surface, spec, rng)
+
+    def needs(self, spec: TraceSpec) -> frozenset[Need]:
+        """Losses at other points too, where Proposition 2 is checked."""
+        return super().needs(spec) | ({"data"} if spec.check_rho else set())
 
     def passes(self, spec: TraceSpec) -> Cost:
         """One product a probe, at most, through one graph of the gradient."""
@@ -123,7 +127,7 @@ class HessianTopEigenvalue(CurvatureMeasure[TopEigenvalueSpec]):
     traits = Traits(
         level="batch",
         larger_means="sharper",
-        needs={"gradient", "hvp"},
+        needs={"hvp"},
         stochastic=True,
         invariant_to={"rescaling"},
         symbol="lambda_max",
@@ -136,6 +140,10 @@ class HessianTopEigenvalue(CurvatureMeasure[TopEigenvalueSpec]):
         from acutance_hessian.estimate import top_eigenvalue
 
         return top_eigenvalue(surface, spec, rng)
+
+    def needs(self, spec: TopEigenvalueSpec) -> frozenset[Need]:
+        """Gradients too, where Proposition 1 is checked."""
+        return super().needs(spec) | ({"gradient"} if spec.check_rho else set())
 
     def passes(self, spec: TopEigenvalueSpec) -> Cost:
         """One product an iteration, at most, through one graph of the gradient."""

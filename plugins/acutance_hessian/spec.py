@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeVar
 
-from acutance.measure import Cost, Measure, SharpnessSpec
+from acutance.measure import Cost, Measure, Need, SharpnessSpec
 
 TRIALS = 20  # gradients that the choice of a step takes
 CHECK_PAIRS, CHECK_STEPS = 16, 20  # noises with both signs, and Auto-PGD steps, that check a proposition
@@ -44,3 +44,8 @@ class CurvatureMeasure(Measure[SpecT]):
     def level_of(cls, spec: SpecT) -> Literal["batch", "dataset", "weights"]:
         """Return the spec's own level."""
         return spec.level
+
+    def needs(self, spec: SpecT) -> frozenset[Need]:
+        """Return what is read: gradients in place of products, where these are made of differences."""
+        found = frozenset(self.traits.needs)
+        return found if getattr(spec, "product", "exact") == "exact" else (found - {"hvp"}) | {"gradient"}

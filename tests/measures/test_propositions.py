@@ -66,6 +66,14 @@ def test_the_passes_of_a_check_are_what_was_said(name, fields):
     assert (spent.forwards, spent.backwards, spent.hvps) == (said.forwards, said.backwards, said.hvps)
 
 
+def test_what_is_read_follows_the_settings():
+    for name, more in (("hessian_trace", "data"), ("hessian_top_eigenvalue", "gradient")):
+        measure = catalog().measure(name)
+        assert measure.needs(measure.Spec()) == {"hvp"}
+        assert measure.needs(measure.Spec(check_rho=0.1)) == {"hvp", more}
+        assert measure.needs(measure.Spec(product="finite_difference")) == {"gradient"}
+
+
 def test_batches_keep_texts_that_agree_and_average_curves():
     x = [0.0, 1.0]
     one = Estimate(

@@ -120,7 +120,8 @@ class HessianTopEigenvalue(CurvatureMeasure[TopEigenvalueSpec]):
     By Lanczos with full reorthogonalisation. It stops when
     :math:`4 \min(r, r^2 / \mathrm{gap}) \le tol\,|\lambda|`, with r the residual of the Ritz pair and the gap that to
     its neighbour; this bound is ``extras["bound"]``. The value is the mean of :math:`\lambda_{max}` over the m-batches,
-    which is at least, and as a rule well above, :math:`\lambda_{max}` of the mean Hessian.
+    which is at least, and as a rule well above, :math:`\lambda_{max}` of the mean Hessian; ``level: dataset`` gives
+    that one.
     """
 
     name = "hessian_top_eigenvalue"

@@ -89,6 +89,8 @@ def top_eigenvalue(surface: LossSurface, spec: TopEigenvalueSpec, rng: Streams) 
             "eigenvalues": found.values,
             "bounds": found.bounds,
         }
+        if spec.k > 1:  # numbers, which batches average
+            extras |= {f"eigenvalue_{i}": found.values[i - 1] for i in range(1, len(found.values) + 1)}
         if spec.check_rho:
             extras |= propositions.worst_case(curvature, value, spec.check_rho)
         if found.converged:

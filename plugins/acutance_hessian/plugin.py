@@ -97,7 +97,7 @@ class TopEigenvalueSpec(ProductSpec):
     max_iterations: PositiveInt = 100
     """Lanczos iterations, one product with the Hessian and one kept vector each, at most."""
     k: PositiveInt = 1
-    """How many of the largest eigenvalues to find; the value is the first, all are in the extras."""
+    """How many of the largest eigenvalues to find; the value is the first, all are in the extras (eigenvalue_1 ...)."""
 
     check_rho: NonNegativeFloat = 0.0
     """Radius at which Proposition 1 is held against the measured sharpness, in the extras; 0: not checked."""

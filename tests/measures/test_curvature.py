@@ -297,3 +297,10 @@ def test_several_eigenvalues():
     found = acutance.measure("hessian_top_eigenvalue", surface_of("mlp"), k=4, tol=1e-8, max_iterations=150)
     assert found.extras["eigenvalues"] == pytest.approx(exact.tolist(), rel=1e-6)
     assert found.value == found.extras["eigenvalues"][0] and len(found.extras["bounds"]) == 4
+    batches = acutance.measure("hessian_top_eigenvalue", MLP(), mlp_data(), m=6, k=3, tol=1e-8)
+    single = [acutance.measure("hessian_top_eigenvalue", MLP(), (x, y), k=3, tol=1e-8) for x, y in
+              zip(*(t.split(6) for t in mlp_data()), strict=True)]  # fmt: skip
+    assert len(single) == len(batches.per_batch) == 4
+    for i in (1, 2, 3):
+        mean = sum(e.extras["eigenvalues"][i - 1] for e in single) / 4
+        assert batches.extras[f"eigenvalue_{i}"] == pytest.approx(mean, rel=1e-6)

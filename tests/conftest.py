@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,10 @@ sys.path.insert(0, str(HERE))
 # A distribution that is merely on the path counts as installed: the third party of the tests.
 sys.path.insert(0, str(HERE / "dists" / "toy"))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "dists" / "toy"), os.environ.get("PYTHONPATH", "")]).rstrip(":")
+
+# A shell starts what runs in its background deaf to Ctrl-C, which some tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

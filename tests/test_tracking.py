@@ -95,6 +95,8 @@ def test_recording_writes_the_json_and_the_table(tmp_path):
             "vectors": 6.0, "vectors_bound": 4,
         },
         "test_a.py::test_start": {"seconds": 0.051, "bound": 0.3},
+        "test_a.py::test_peers": {"ratio": 0.5, "bound": 0.6, "products_ours": 8.6, "products_theirs": 17},
+        "test_a.py::test_error": {"seconds": 0.0, "bound": None, "rms_ours": 0.0371, "rms_theirs": 0.04},
         "test_a.py::test_rows": {"ratio": 2.0, "bound": None, "bytes_per_row": 566.6},
     }  # fmt: skip
     results.write(tmp_path, ABOUT, rows, complete=True)
@@ -102,13 +104,15 @@ def test_recording_writes_the_json_and_the_table(tmp_path):
     table = (tmp_path / "here" / "README.md").read_text().splitlines()
     assert "| a: measure[x] | 1.23 | 1.1 | **no** | 3F 2B | 6.0 vectors, bound 4 **not met** |" in table
     assert "| a: start | 0.051 s | 0.3 s | yes |  |  |" in table
+    assert "| a: peers | 0.50 | 0.6 | yes | products: ours 8.6, theirs 17 |  |" in table
+    assert "| a: error |  |  |  | rms error: ours 0.0371, theirs 0.04 |  |" in table
     assert "| a: rows | 2.00 |  |  |  | 567 B/row |" in table
-    assert "[here](here/README.md): torch 2, 3 cases, 1 of 2 bounds held" in (tmp_path / "README.md").read_text()
+    assert "[here](here/README.md): torch 2, 5 cases, 2 of 3 bounds held" in (tmp_path / "README.md").read_text()
     # A part of the cases replaces its own, all of them replace everything.
     results.write(tmp_path, ABOUT, {"new": {"ratio": 1.0, "bound": None}}, complete=False)
-    assert len(results.read(tmp_path, "here")["cases"]) == 4
+    assert len(results.read(tmp_path, "here")["cases"]) == 6
     said = results.write(tmp_path, {**ABOUT, "torch": "3"}, {"other": {"ratio": 1.0, "bound": None}}, complete=False)
-    assert "torch differs" in said and len(results.read(tmp_path, "here")["cases"]) == 4
+    assert "torch differs" in said and len(results.read(tmp_path, "here")["cases"]) == 6
     results.write(tmp_path, ABOUT, {"new": {"ratio": 1.0, "bound": None}}, complete=True)
     assert list(results.read(tmp_path, "here")["cases"]) == ["new"]
     assert results.read(tmp_path, "elsewhere") is None

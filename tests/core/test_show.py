@@ -153,7 +153,10 @@ def test_citations():
 @pytest.mark.parametrize("key", ENTRIES)
 def test_entries_are_well_formed(key):
     (entry,) = entries(key)
-    kind, place = re.match(r"@(inproceedings|article)\{", entry)[1], {"inproceedings": "booktitle", "article": "journal"}
+    kind, place = (
+        re.match(r"@(inproceedings|article)\{", entry)[1],
+        {"inproceedings": "booktitle", "article": "journal"},
+    )
     assert entry.startswith(f"@{kind}{{{key},\n") and entry.endswith("\n}")
     assert entry.count("{") == entry.count("}")
     fields = dict(re.findall(r"^  (\w+) += \{(.*?)\},?$", entry, re.M | re.S))

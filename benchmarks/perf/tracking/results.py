@@ -57,11 +57,23 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def _line(case: str, row: Row) -> str:
-    ratio = f"{row['ratio']:.2f}" if row.get("ratio") is not None else f"{row['seconds']:.3g} s"
+    ratio = (
+        f"{row['ratio']:.2f}" if row.get("ratio") is not None else f"{row['seconds']:.3g} s" if row["seconds"] else ""
+    )
     bound = "" if row.get("bound") is None else f"{row['bound']:g}" + ("" if row.get("ratio") is not None else " s")
     passes = " ".join(f"{row[name] / row.get('batch', 1):.4g}{name[0].upper()}" for name in PASSES if row.get(name))
+    passes = passes or _peers(row)
     name = case.removeprefix("test_").replace(".py::test_", ": ")
     return f"| {name} | {ratio} | {bound} | {_mark(met(row))} | {passes} | {_memory(row)} |"
+
+
+def _peers(row: Row) -> str:
+    """What each package beside which a measure was run took, or how far it was off."""
+    for prefix, what in (("products_", "products"), ("rms_", "rms error")):
+        found = [f"{name.removeprefix(prefix)} {value:.3g}" for name, value in row.items() if name.startswith(prefix)]
+        if found:
+            return f"{what}: {', '.join(found)}"
+    return ""
 
 
 def _mark(kept: bool | None) -> str:

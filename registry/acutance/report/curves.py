@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -29,7 +31,8 @@ def curve_figure(data: ReportData, level: str, definition: str) -> Figure:
         axis.plot(x, np.where(y > 0, y, np.nan), ".-", ms=2.5, lw=0.7, alpha=0.8, color=look.colours[str(model)])
     seen = rows[rows["y"] > 0]
     largest = float(seen["x"].abs().max()) if len(seen) else 1.0
-    axis.set_xscale("symlog", linthresh=max(largest, 1e-300) * 10.0**-DECADES)
+    # Linear between whole decades, so that no tick falls between them.
+    axis.set_xscale("symlog", linthresh=10.0 ** (math.ceil(math.log10(max(largest, 1e-290))) - DECADES))
     axis.set_yscale("log")
     span = [min(float(seen["x"].min()), 0.0), largest] if len(seen) else [-1.0, 1.0]
     axis.set_xlim(span[0] * 2, span[1] * 2)

@@ -10,14 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from acutance.numerics.auto_pgd import auto_pgd
 from acutance.numerics.balls import L2
-from acutance.numerics.scalars import Scalar, scalar
 from acutance.numerics.slopes import Slope
 from acutance.numerics.traces import mean_and_error
-from acutance.probe import Probe
+from acutance.probe import Perturbed, Probe
 from acutance_hessian.operators import Curvature
 from acutance_hessian.spec import CHECK_PAIRS, CHECK_STEPS
 
@@ -52,7 +50,7 @@ def worst_case(curvature: Curvature, eigenvalue: float, rho: float) -> dict[str,
     slope = Slope([g], c)
     first = rho * float(torch.linalg.vector_norm(slope.flat(), dtype=torch.float64))
     second = rho**2 / 2 * max(eigenvalue, 0.0)
-    ball, objective = L2(rho), _Rise(Probe(view, c), c)
+    ball, objective = L2(rho), Perturbed(view, c)
     starts = [ball.random(curvature.gaussian(0), 0.5)]
     if first > 0:
         starts.append(ball.steepest(slope))
@@ -65,18 +63,3 @@ def worst_case(curvature: Curvature, eigenvalue: float, rho: float) -> dict[str,
         "first_order_share": first / (first + second) if first + second > 0 else 0.0,
         "branch": "first order" if first >= second else "second order",
     }
-
-
-class _Rise:
-    """The loss around w*, as Auto-PGD asks for it."""
-
-    def __init__(self, probe: Probe, c: Tensor | None) -> None:
-        self._probe, self._c = probe, c
-
-    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
-        loss, raw, parts = self._probe.move(x).slope()
-        return scalar(loss), raw, Slope(parts, self._c)
-
-    def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
-        found = self._probe.move(x).value()
-        return scalar(found.loss), found.raw

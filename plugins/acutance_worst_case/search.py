@@ -15,56 +15,19 @@ from acutance.measure import Estimate
 from acutance.numerics.auto_pgd import Maximum, auto_pgd
 from acutance.numerics.balls import L2, Linf, ball
 from acutance.numerics.draws import Streams
-from acutance.numerics.scalars import Scalar, scalar
+from acutance.numerics.scalars import Scalar
 from acutance.numerics.slopes import Slope, blocks
-from acutance.probe import Probe
+from acutance.probe import Perturbed
 from acutance.surface import LossSurface
 from acutance_worst_case import released
 
 if TYPE_CHECKING:
-    from acutance.functional import Exchange
     from acutance_worst_case.plugin import WorstCaseSpec
 
 
 # Where on the way to the one-step point a search starts: alpha of Auto-PGD. On the boundary of a box the gradient pins
 # coordinates before it has said anything about them, and such searches end in poor vertices more often.
 INSIDE = 0.75
-
-
-class Perturbed:
-    r"""The loss as a function of :math:`\gamma`: :math:`F(\gamma) = L_S(w^* + c \odot \gamma)`.
-
-    The gradient in these coordinates is :math:`c \odot \nabla L_S`, which vanishes where c does: such
-    coordinates never move.
-
-    Args:
-        surface: whose loss.
-        c: (p,) scaling, or None for ones.
-    """
-
-    def __init__(self, surface: LossSurface, c: Tensor | None) -> None:
-        self.surface, self.c = surface, c
-        self._probe = Probe(surface, c)
-
-    def held(self) -> Exchange:
-        """Return a context in which passes are cheapest: the model holds the perturbed weights all along."""
-        return self._probe.held()
-
-    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
-        """Return loss, logits and gradient."""
-        loss, raw, parts = self._probe.move(x).slope()
-        return scalar(loss), raw, Slope(parts, self.c)
-
-    def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
-        """Return loss and logits."""
-        found = self._probe.move(x).value()
-        return scalar(found.loss), found.raw
-
-    def origin(self) -> tuple[Scalar, Tensor, Slope]:
-        """Return loss, logits and gradient at w*, from the one pass that all specs share."""
-        found = self.surface.clean_gradient()
-        assert found.gradient is not None
-        return scalar(found.loss), found.raw, Slope([found.gradient], self.c)
 
 
 class FromOrigin:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from acutance.core import Evaluation
 from acutance.derivatives import gradients, plain_arithmetic
+from acutance.numerics.scalars import Scalar, scalar
+from acutance.numerics.slopes import Slope
 
 if TYPE_CHECKING:
     from acutance.functional import Exchange
@@ -78,7 +80,8 @@ class Probe:
     def gradient(self) -> Evaluation:
         """Return loss, logits and the gradient with respect to the weights, (p,), in new memory."""
         loss, raw, parts = self.slope()
-        return Evaluation(loss, raw, parts[0].clone() if len(parts) == 1 else torch.cat(parts))
+        # A single part was joined, so it is memory of its own already.
+        return Evaluation(loss, raw, parts[0] if len(parts) == 1 else torch.cat(parts))
 
     def slope(self) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return loss, logits and the gradient with respect to the weights, in parts that make (p,) together.
@@ -124,6 +127,42 @@ class Probe:
     def _apart(self, tensor: Tensor) -> Tensor:
         """Return the tensor, copied if it lies in the memory of the point, which will move."""
         return tensor.clone() if self._start <= tensor.data_ptr() < self._end else tensor
+
+
+class Perturbed:
+    r"""The loss as a function of :math:`\gamma`, as searches ask for it: :math:`F(\gamma) = L_S(w^* + c \odot \gamma)`.
+
+    The gradient in these coordinates is :math:`c \odot \nabla L_S`, which vanishes where c does: such
+    coordinates never move.
+
+    Args:
+        surface: whose loss.
+        c: (p,) scaling, or None for ones.
+    """
+
+    def __init__(self, surface: LossSurface, c: Tensor | None) -> None:
+        self.surface, self.c = surface, c
+        self._probe = Probe(surface, c)
+
+    def held(self) -> Exchange:
+        """Return a context in which passes are cheapest: the model holds the perturbed weights all along."""
+        return self._probe.held()
+
+    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
+        """Return loss, logits and gradient."""
+        loss, raw, parts = self._probe.move(x).slope()
+        return scalar(loss), raw, Slope(parts, self.c)
+
+    def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
+        """Return loss and logits."""
+        found = self._probe.move(x).value()
+        return scalar(found.loss), found.raw
+
+    def origin(self) -> tuple[Scalar, Tensor, Slope]:
+        """Return loss, logits and gradient at w*, from the one pass that all specs share."""
+        found = self.surface.clean_gradient()
+        assert found.gradient is not None
+        return scalar(found.loss), found.raw, Slope([found.gradient], self.c)
 
 
 def _groups(sizes: list[int], on_cpu: bool) -> list[range]:

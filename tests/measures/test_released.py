@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import acutance
-from acutance import LossSurface
+from acutance import LossSurface, probe
 from acutance.losses import normalize_logits
 from acutance.numerics import balls
 from acutance.numerics.slopes import Slope
@@ -187,9 +187,9 @@ class _Reads(TorchDispatchMode):
 def test_released_search_reads_no_value_where_numbers_stay_on_the_device(norm, rho, monkeypatch):
     surface = LossSurface(MLP(), mlp_data())
     on_the_host = acutance.measure("worst_case", surface, rho=rho, norm=norm, mode="released")
-    for module in (released, search, balls):
+    for module in (released, probe, balls):
         monkeypatch.setattr(module, "scalar", torch.Tensor.double)
-    origin = search.FromOrigin(search.Perturbed(surface, None))
+    origin = search.FromOrigin(probe.Perturbed(surface, None))
     surface.clean_gradient()
     with _Reads() as reads:
         found = released.search(origin, surface.w, surface.w.abs(), norm, rho, 20)

@@ -1,0 +1,1 @@
+"""Diagonal linear networks, where the right answer is known, as a plugin of acutance."""

@@ -1,0 +1,3 @@
+"""What this plugin registers."""
+
+from __future__ import annotations

@@ -44,7 +44,7 @@ class Error(Measure[TargetSpec]):
 
 
 class Loss(Measure[TargetSpec]):
-    r"""Mean loss :math:`L_S(w^*)` over all points."""
+    r"""Loss :math:`L_S(w^*)` over all points: their mean, or their sum where the loss is one."""
 
     name = "loss"
     traits = Traits(
@@ -56,7 +56,7 @@ class Loss(Measure[TargetSpec]):
     )
 
     def evaluate(self, surface: LossSurface, spec: TargetSpec, rng: Streams) -> Estimate | float:
-        """Return the mean loss."""
+        """Return the loss."""
         return float(surface.loss())
 
     def passes(self, spec: TargetSpec) -> Cost:

@@ -31,7 +31,18 @@ def mse(logits: Tensor, targets: Tensor) -> Tensor:
     return difference.square().sum(dim=1)
 
 
-PER_EXAMPLE: dict[str, LossFunction] = {"cross_entropy": cross_entropy, "mse": mse}
+def half_mse(logits: Tensor, targets: Tensor) -> Tensor:
+    r"""Return :math:`\frac12 \sum_k (f_k - y_k)^2`, (n,)."""
+    return mse(logits, targets) / 2
+
+
+PER_EXAMPLE: dict[str, LossFunction] = {
+    "cross_entropy": cross_entropy,
+    "mse": mse,
+    "squared_sum": mse,
+    "half_squared_sum": half_mse,
+}
+SUMS = {"squared_sum", "half_squared_sum"}  # over the examples of a batch; the others are means
 
 
 def normalize_logits(logits: Tensor, scale: NormScale = "paper") -> Tensor:
@@ -50,7 +61,7 @@ def normalize_logits(logits: Tensor, scale: NormScale = "paper") -> Tensor:
     Raises:
         Unsupported: for one output.
     """
-    if logits.shape[-1] < 2:
+    if logits.dim() < 2 or logits.shape[-1] < 2:
         raise Unsupported("logit normalization needs at least two classes: expand a single logit to (0, f)")
     if scale == "released":
         centred = logits - logits.mean(dim=-1, keepdim=True)
@@ -74,8 +85,11 @@ class LossHead:
     """Turns logits into losses.
 
     Args:
-        loss: ``cross_entropy``, ``mse``, or a function of (logits, targets) giving the 0-d mean loss, itself or as
-            ``module:function``.
+        loss: ``cross_entropy``, ``mse``, ``squared_sum``, ``half_squared_sum``, or a function of (logits, targets)
+            giving the 0-d mean loss, itself or as ``module:function``.
+
+    Attributes:
+        sums: whether the loss of a batch is the sum over its examples, not their mean.
 
     Raises:
         UserError: for an unknown name.
@@ -88,6 +102,7 @@ class LossHead:
             raise UserError(f"loss: unknown loss '{loss}'", did_you_mean(str(loss), list(PER_EXAMPLE)))
         self.loss = loss
         self.classifies = loss == "cross_entropy"
+        self.sums = isinstance(loss, str) and loss in SUMS
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return per-example losses, (n,) float64."""
@@ -96,12 +111,17 @@ class LossHead:
         rows = [self.loss(logits[i : i + 1], targets[i : i + 1]) for i in range(len(logits))]
         return torch.stack([row.double() for row in rows])
 
-    def mean(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the 0-d float64 mean loss."""
+    def share(self, rows: int, n: int) -> float:
+        """Return the weight of the loss of some rows in that of all n."""
+        return 1.0 if self.sums else rows / n
+
+    def value(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the 0-d float64 loss of these examples: their mean, or their sum where the loss is one."""
         if self.classifies:
             return F.cross_entropy(logits.double(), targets)
         if not callable(self.loss):
-            return self.losses(logits, targets).mean()
+            losses = self.losses(logits, targets)
+            return losses.sum() if self.sums else losses.mean()
         value = self.loss(logits, targets)
         if not isinstance(value, Tensor) or value.dim() != 0:
             raise UserError("loss: your function must return a 0-d tensor, the mean loss over the examples")

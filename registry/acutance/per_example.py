@@ -71,7 +71,7 @@ class ExampleGradients:
         for i, leaf in zip(self._free, leaves, strict=True):
             pieces[i] = leaf
         raw = self._core.functional(pieces, take_rows(self._core.inputs, rows))
-        return self._core.head.mean(self._transform(raw), self._core.targets[rows])
+        return self._core.head.value(self._transform(raw), self._core.targets[rows])
 
     def _together(self, rows: Tensor) -> Tensor:
         gradient = torch.func.grad(lambda leaves, row: self._loss(leaves, row[None]))

@@ -97,9 +97,9 @@ class Probe:
         with torch.enable_grad(), plain_arithmetic(core.functional.device):
             for inputs, targets in chunks:
                 raw = core.functional(self._pieces, inputs)
-                loss = core.head.mean(self._surface._transform(raw), targets)
+                loss = core.head.value(self._surface._transform(raw), targets)
                 if len(chunks) > 1:
-                    loss = loss * (len(targets) / core.n)
+                    loss = loss * core.head.share(len(targets), core.n)
                 found = self._grouped(gradients(loss, self._leaves))
                 if parts:
                     torch._foreach_add_(parts, found)

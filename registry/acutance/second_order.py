@@ -70,7 +70,7 @@ class SecondOrder:
         return pieces
 
     def _share(self, targets: Tensor) -> float:
-        return len(targets) / self._core.n
+        return self._core.head.share(len(targets), self._core.n)
 
     # -- Hessian ------------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class SecondOrder:
             leaf = self._point(w).detach().requires_grad_()
             with self._differentiable():
                 raw = core.functional(self._all_pieces(self._free_pieces(leaf)), inputs)
-                loss = core.head.mean(self._transform(raw), targets)
+                loss = core.head.value(self._transform(raw), targets)
                 g = gradient_graph(loss * self._share(targets), leaf)
             refuse_missing_derivatives(g, of=loss)
             core.book(forwards=len(targets), backwards=len(targets))
@@ -189,7 +189,7 @@ class SecondOrder:
     def _loss_hessian(self, outputs: Tensor, targets: Tensor, t: Tensor) -> Tensor:
         """Return this microbatch's share of the loss's Hessian in the outputs, times t, (n, K)."""
         leaf = outputs.detach().requires_grad_()
-        g = gradient_graph(self._core.head.mean(leaf, targets) * self._share(targets), leaf)
+        g = gradient_graph(self._core.head.value(leaf, targets) * self._share(targets), leaf)
         refuse_missing_derivatives(g)
         if not g.requires_grad:
             return torch.zeros_like(leaf)

@@ -36,7 +36,8 @@ class LossSurface:
         model: module returning logits (or an object with ``.logits``); evaluated in evaluation mode.
         data: (inputs, targets); inputs may be a tensor, a dict of tensors or a tuple of tensors. None for
             measures of the weights alone.
-        loss: ``cross_entropy``, ``mse``, or a function (logits, targets) -> 0-d mean loss.
+        loss: ``cross_entropy``, ``mse``, a sum over the examples (``squared_sum``, ``half_squared_sum``), or a function
+            (logits, targets) -> 0-d mean loss.
         parameters: which parameters are free: ``all`` or comma-separated name patterns.
         microbatch: examples in one pass; changes memory, not values.
         device: where to compute; where the model is by default.
@@ -268,8 +269,8 @@ class LossSurface:
         return Probe(self, w=self.w if w is None else w).raw_logits()
 
     def loss_of(self, raw: Tensor) -> Tensor:
-        """Return the 0-d mean loss of raw logits, (n, K), under this surface's transform."""
-        return self._core.head.mean(self._transform(raw), self.targets)
+        """Return the 0-d loss of raw logits, (n, K), under this surface's transform."""
+        return self._core.head.value(self._transform(raw), self.targets)
 
     def losses_of(self, raw: Tensor) -> Tensor:
         """Return the (n,) losses of raw logits, (n, K), under this surface's transform."""

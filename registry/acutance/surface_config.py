@@ -11,7 +11,7 @@ from acutance.own_code import is_own, source_digest
 
 # What a cell is evaluated on: each m-batch, all points of the surface, a whole split, or the weights alone.
 Scope = Literal["batch", "points", "split", "weights"]
-LOSSES = ("cross_entropy", "mse")
+LOSSES = ("cross_entropy", "mse", "squared_sum", "half_squared_sum")
 
 
 class Section(BaseModel):
@@ -66,7 +66,7 @@ class SurfaceConfig(Section):
     augment: bool = False
     """Whether the points are augmented as the dataset knows how, once for all models and measures."""
     loss: str = "cross_entropy"
-    """Loss of the surface: cross_entropy, mse, or module:function of (logits, targets) giving the mean loss."""
+    """Loss: cross_entropy, mse, squared_sum, half_squared_sum (not averaged), or module:function giving the mean loss."""
     dtype: Literal["float32", "float64"] = "float32"
     """Arithmetic of the model; losses are always accumulated in float64."""
     batch_norm: Literal["eval", "recalibrate"] = "eval"

@@ -276,6 +276,40 @@ def test_own_loss_functions_and_squared_error():
         LossSurface(MLP(), (x, target), loss=lambda f, y: f - y).loss()
 
 
+@pytest.mark.parametrize("microbatch", [None, 5])
+@pytest.mark.parametrize("name,factor", [("squared_sum", 1.0), ("half_squared_sum", 0.5)])
+def test_losses_that_are_sums(name, factor, microbatch):
+    x, _ = mlp_data()
+    target = torch.randn(24, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mean = LossSurface(MLP(), (x, target), loss="mse")
+    total = LossSurface(MLP(), (x, target), loss=name, microbatch=microbatch)
+    v = torch.randn(len(mean.w), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(total.loss(), 24 * factor * mean.loss())
+    torch.testing.assert_close(total.losses().sum(), total.loss())
+    for found, known in (
+        (total.gradient()[1], mean.gradient()[1]),
+        (total.hvp(v), mean.hvp(v)),
+        (total.ggnvp(v), mean.ggnvp(v)),
+    ):
+        torch.testing.assert_close(found, 24 * factor * known)
+    torch.testing.assert_close(sum(g.sum(0) for g in total.example_gradients()), total.gradient()[1])
+
+
+def test_one_output_without_a_class_axis_is_not_normalized():
+    class Line(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            return x @ self.w
+
+    surface = LossSurface(Line(), (torch.ones(5, 3), torch.zeros(5)), loss="mse")
+    assert surface.logits().shape == (5,)
+    with pytest.raises(Unsupported, match="at least two classes"):
+        surface.transformed(logit_norm=True).loss()
+
+
 def test_half_precision_weights_are_upcast_and_it_is_said():
     model = MLP(dtype=torch.float32).bfloat16()
     x, y = mlp_data()

@@ -66,7 +66,7 @@ class SurfaceConfig(Section):
     augment: bool = False
     """Whether the points are augmented as the dataset knows how, once for all models and measures."""
     loss: str = "cross_entropy"
-    """Loss: cross_entropy, mse, squared_sum, half_squared_sum (not averaged), or module:function giving the mean loss."""
+    """cross_entropy, mse, squared_sum, half_squared_sum, or module:function of (logits, targets): the mean loss."""
     dtype: Literal["float32", "float64"] = "float32"
     """Arithmetic of the model; losses are always accumulated in float64."""
     batch_norm: Literal["eval", "recalibrate"] = "eval"

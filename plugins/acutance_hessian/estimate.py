@@ -53,9 +53,9 @@ def estimated_trace(curvature: Curvature, spec: TraceSpec) -> TraceEstimate:
     """Return the estimate by the spec's estimator; the products of Hutchinson are shared between measures."""
     if spec.estimator != "hutchinson":
         estimator = {"hutch++": hutch_plus_plus, "xtrace": xtrace}[spec.estimator]
-        return estimator(curvature.hessian, curvature.signs, spec.probes, spec.rtol)
-    value, stderr, n = adaptive_mean(lambda k: curvature.form(k)[0], spec.probes, spec.rtol)
-    zero = all(curvature.form(k)[1] == 0 for k in range(n))
+        return estimator(curvature.hessian, curvature.signs, spec.probes, spec.rtol, curvature.products)
+    value, stderr, n = adaptive_mean(lambda n: [form for form, _ in curvature.forms(n)], spec.probes, spec.rtol)
+    zero = all(square == 0 for _, square in curvature.forms(n))
     return TraceEstimate(value, stderr, n, close_enough(value, stderr, spec.rtol), zero)
 
 
@@ -111,7 +111,7 @@ def frobenius(surface: LossSurface, spec: FrobeniusSpec, rng: Streams) -> Estima
     curvature = Curvature(surface, spec, rng)
 
     def evaluate() -> Estimate:
-        value, stderr, n = adaptive_mean(lambda k: curvature.form(k)[1], spec.probes, spec.rtol)
+        value, stderr, n = adaptive_mean(lambda n: [square for _, square in curvature.forms(n)], spec.probes, spec.rtol)
         if value == 0:
             return nothing()
         extras = {"norm": math.sqrt(value), "products": n}
@@ -128,18 +128,18 @@ def gauss_newton(surface: LossSurface, spec: GaussNewtonSpec, rng: Streams) -> E
     def evaluate() -> Estimate:
         split = spec.part == "remainder"
 
-        def sample(k: int) -> float:
-            whole = curvature.form(k)[0] if split else 0.0
-            part = curvature.gauss_newton_form(k)[0]
-            return whole - part if split else part
+        def samples(n: int) -> list[float]:
+            parts = [form for form, _ in curvature.gauss_newton_forms(n)]
+            if not split:
+                return parts
+            return [whole - part for (whole, _), part in zip(curvature.forms(n), parts, strict=True)]
 
-        value, stderr, n = adaptive_mean(sample, spec.probes, spec.rtol)
-        forms = [curvature.gauss_newton_form(k) for k in range(n)]
-        if all(square == 0 for _, square in forms):
+        value, stderr, n = adaptive_mean(samples, spec.probes, spec.rtol)
+        if all(square == 0 for _, square in curvature.gauss_newton_forms(n)):
             return nothing()
         extras: dict[str, Any] = {"products": n}
         if split:
-            extras["hessian"] = math.fsum(curvature.form(k)[0] for k in range(n)) / n
+            extras["hessian"] = math.fsum(form for form, _ in curvature.forms(n)) / n
         return with_tolerance(value, stderr, close_enough(value, stderr, spec.rtol), extras, spec.rtol, "raise probes")
 
     return curvature.told(guarded(evaluate))

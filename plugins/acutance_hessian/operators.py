@@ -3,10 +3,13 @@ r"""The rescaled Hessian of one view of a surface as an operator, and what the m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice, starmap
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from acutance import scaling
@@ -15,7 +18,7 @@ from acutance.measure import Estimate, Status
 from acutance.numerics.basis import NonFiniteProduct
 from acutance.numerics.draws import Streams
 from acutance.numerics.lanczos import Lanczos
-from acutance.numerics.traces import quadratic_form
+from acutance.numerics.traces import Products, one_by_one, quadratic_form
 from acutance_hessian.differences import UNUSABLE, Differences, Step
 
 if TYPE_CHECKING:
@@ -71,10 +74,28 @@ class Curvature:
         """
         if self._by_differences:
             return self._difference(x)
-        try:
+        with choices():
             return self._scaled(self.view.hvp, x)
-        except Unsupported as error:
-            raise Unsupported(f"{error}; {CHOICES}") from error
+
+    def products(self, xs: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (x, H_c x): so many in one pass as the surface likes, the rest one by one."""
+        xs, together = iter(xs), self.together
+        if together == 1:
+            yield from one_by_one(self.hessian)(xs)
+            return
+        while len(block := list(islice(xs, together))) == together:
+            with choices():
+                made = self._scaled(self.view.hvps, torch.stack(block))
+            yield from zip(block, made, strict=True)
+        yield from one_by_one(self.hessian)(block)
+
+    @property
+    def together(self) -> int:
+        """How many products are made in one pass."""
+        if self._by_differences:
+            return 1
+        with choices():
+            return self.view.products_together
 
     def _difference(self, x: Tensor) -> Tensor:
         if self._differences is None:
@@ -117,7 +138,7 @@ class Curvature:
         Raises:
             NonFiniteProduct: when they are not.
         """
-        found = quadratic_form(self.hessian, x)
+        found = quadratic_form(x, self.hessian(x))
         if not all(map(math.isfinite, found)):
             raise NonFiniteProduct
         return found
@@ -134,19 +155,25 @@ class Curvature:
         """Return noise uniform on [-1, 1], draw k, (p,)."""
         return self._streams.uniform("check", k, self.view.w)
 
-    def form(self, k: int) -> tuple[float, float]:
-        r"""Return :math:`z^\top H_c z` and :math:`\|H_c z\|^2` for signs z, draw k; each is made once for a surface."""
-        return self._form("hessian", self.hessian, k)
+    def forms(self, n: int) -> list[tuple[float, float]]:
+        r"""Return :math:`z^\top H_c z` and :math:`\|H_c z\|^2` for signs z, draws 0 to n - 1."""
+        return self._forms("hessian", self.products, n, self.together)
 
-    def gauss_newton_form(self, k: int) -> tuple[float, float]:
+    def gauss_newton_forms(self, n: int) -> list[tuple[float, float]]:
         r"""Return :math:`z^\top G_c z` and :math:`\|G_c z\|^2` for the same signs."""
-        return self._form("gauss_newton", self.gauss_newton, k)
+        return self._forms("gauss_newton", one_by_one(self.gauss_newton), n)
 
-    def _form(self, what: str, product: Callable[[Tensor], Tensor], k: int) -> tuple[float, float]:
-        found: dict[int, tuple[float, float]] = self.view.memo(("curvature.forms", what, *self._name), lambda: {})
-        if k not in found:
-            found[k] = quadratic_form(product, self.signs(k))
-        return found[k]
+    def _forms(self, what: str, products: Products, n: int, together: int = 1) -> list[tuple[float, float]]:
+        # Each is made once for a surface. Rounding knows whether a product was made with others, so those that were
+        # and those that were not are kept apart: values do not depend on what was asked for before.
+        found: dict[tuple[int, bool], tuple[float, float]] = self.view.memo(
+            ("curvature.forms", what, *self._name), lambda: {}
+        )
+        wanted = [(k, k < n - n % together) for k in range(n)]
+        missing = [draw for draw in wanted if draw not in found]
+        forms = starmap(quadratic_form, products(self.signs(k) for k, _ in missing))
+        found.update(zip(missing, forms, strict=True))
+        return [found[draw] for draw in wanted]
 
     def run(self, k: int, products: int) -> Lanczos:
         """Return the Lanczos run from Gaussian start k; one that another measure began, if it can go so far."""
@@ -162,6 +189,15 @@ class Curvature:
         run = runs[k]
         if k > 0 or run.nbytes > KEPT:
             run.forget()
+
+
+@contextmanager
+def choices() -> Iterator[None]:
+    """Say what can be done where an operation has no second derivative."""
+    try:
+        yield
+    except Unsupported as error:
+        raise Unsupported(f"{error}; {CHOICES}") from error
 
 
 def guarded(evaluate: Callable[[], Estimate]) -> Estimate:

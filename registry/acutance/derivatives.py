@@ -56,8 +56,9 @@ def refuse_missing_derivatives(*gradients: Tensor, of: Tensor | None = None) -> 
         gradients: with their graphs.
         of: what they are the gradients of; its graph knows the names of the operations.
     """
-    if any(node.name() == "torch::autograd::Error" for node in _nodes(*gradients)):
-        found = {_marked(node) for node in _nodes(of)} - {""} if of is not None else set()
+    roots = [gradient.grad_fn for gradient in gradients]
+    if any(node.name() == "torch::autograd::Error" for node in graph_nodes(*roots)):
+        found = {_marked(node) for node in graph_nodes(of.grad_fn)} - {""} if of is not None else set()
         name = f"{', '.join(sorted(found))}, " if found else ""
         raise Unsupported(
             f"the model has an operation without a second derivative ({name}an autograd.Function marked "
@@ -65,9 +66,9 @@ def refuse_missing_derivatives(*gradients: Tensor, of: Tensor | None = None) -> 
         )
 
 
-def _nodes(*tensors: Tensor) -> Iterator[Any]:
-    """Return every node of the graphs of some tensors, once."""
-    seen, waiting = set(), [tensor.grad_fn for tensor in tensors]
+def graph_nodes(*roots: Any) -> Iterator[Any]:
+    """Return every node of the graphs above some nodes, once."""
+    seen, waiting = set(), list(roots)
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

@@ -14,9 +14,18 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from acutance.core import Core
-from acutance.derivatives import gradient_graph, plain_arithmetic, refuse_missing_derivatives, second_derivatives
-from acutance.errors import UserError
+from acutance.derivatives import (
+    gradient_graph,
+    graph_nodes,
+    plain_arithmetic,
+    refuse_missing_derivatives,
+    second_derivatives,
+)
+from acutance.errors import Unsupported, UserError
 from acutance.linearization import Linearization
+
+TOGETHER = 8  # products through one graph at once, for models whose passes are mostly overhead
+SMALL, FEW = 1 << 16, 1 << 10  # parameters and examples of such a model
 
 
 class SecondOrder:
@@ -33,6 +42,7 @@ class SecondOrder:
         self._core, self._free, self._w, self._transform = core, free, w, transform
         self._shapes = [core.functional.slots[i].shape for i in free]
         self._name = object()  # names its graph in the core, which must not refer back to this view
+        self._together: int | None = None
 
     def release(self) -> None:
         """Free the kept graphs."""
@@ -88,6 +98,37 @@ class SecondOrder:
                 total = _apart(product, v) if total is None else total.add_(product)
         core.book(hvps=core.n)
         return torch.zeros_like(self._w) if total is None else total
+
+    def hvps(self, vs: Tensor) -> Tensor:
+        """Return H v for every row v of vs, (k, p)."""
+        if vs.dim() != 2 or vs.shape[1:] != self._w.shape:
+            raise UserError(f"vs has shape {tuple(vs.shape)}, this surface has {self._w.numel()} free parameters")
+        vs = vs.detach().to(self._w)
+        if len(vs) > 1 and self.together > 1:
+            try:
+                return self._batched(vs)
+            except (RuntimeError, Unsupported):
+                # Some operation has no rule for batches; if something else is wrong, one product says so as well.
+                self._together = 1
+        return torch.stack([self.hvp(v, None) for v in vs])
+
+    def _batched(self, vs: Tensor) -> Tensor:
+        leaf, g = self._kept_gradient()
+        assert g is not None
+        with self._differentiable():
+            (found,) = torch.autograd.grad([g], leaf, [vs], retain_graph=True, allow_unused=True, is_grads_batched=True)
+        self._core.book(hvps=len(vs) * self._core.n)
+        return torch.zeros_like(vs) if found is None else _apart(found, vs)
+
+    @property
+    def together(self) -> int:
+        """How many products to make at once: more than one where a pass is mostly overhead, convolutions excepted."""
+        if self._together is None:
+            core, small = self._core, self._w.numel() <= SMALL and self._core.n <= FEW
+            g = self._kept_gradient()[1] if small and core.in_one_pass else None
+            convolves = g is None or any("Convolution" in node.name() for node in graph_nodes(g.node))
+            self._together = 1 if convolves else TOGETHER
+        return self._together
 
     def _kept_gradient(self) -> tuple[Tensor, GradientEdge | None]:
         """Return the point w* and the gradient there with its graph; another view's graph makes room for it."""

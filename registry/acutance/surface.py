@@ -347,6 +347,23 @@ class LossSurface:
         self._check()
         return self._second.hvp(v, w)
 
+    def hvps(self, vs: Tensor) -> Tensor:
+        """Return the Hessian-vector products with the rows of vs at w*, (k, p); k products' cost.
+
+        ``products_together`` of them are best made at once.
+        """
+        self._check()
+        return self._second.hvps(vs)
+
+    @property
+    def products_together(self) -> int:
+        """How many products ``hvps`` makes in one batched pass: 8 for tiny models without convolutions, else 1.
+
+        Asking for it builds the graph of the gradient of a tiny model, which the products then use.
+        """
+        self._check()
+        return self._second.together
+
     def jvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
         r"""Return :math:`J v`, (n, K): the derivative of ``logits`` (normalized when this surface is) along v, (p,).
 

@@ -573,6 +573,7 @@ def test_wrong_shapes_are_one_sentence():
         (lambda: surface.jvp(v[:3]), r"v has shape \(3,\), this surface has 114 free parameters"),
         (lambda: surface.ggnvp(v[:3]), "v has shape"),
         (lambda: surface.hvp(v[:3]), "v has shape"),
+        (lambda: surface.hvps(v), "vs has shape"),
         (lambda: surface.vjp(u[:5]), r"u has shape \(5, 4\), the logits have \(24, 4\)"),
         (lambda: surface.jvp(v, v[:3]), "w has shape"),
         (lambda: surface.example_gradients(v[:3]), "w has shape"),

@@ -8,6 +8,7 @@ import torch
 from models import MLP, assert_untouched, dense_hessian, mlp_data, snapshot
 from networks import NETWORKS
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import acutance
 from acutance import LossSurface, Status, UserError
@@ -52,6 +53,33 @@ def test_products_equal_differences_of_the_gradient(name):
         estimates.append((8 * (g[1] - g[-1]) - (g[2] - g[-2])) / (12 * step))
     exact = (16 * estimates[1] - estimates[0]) / 15
     assert (surface.hvp(v) - exact).norm() < 1e-9 * exact.norm()
+
+
+def independent_hessian(name):
+    """(p, p) H of the mean cross-entropy, without a surface: every row of the Jacobian of the gradient."""
+    network, make_data = NETWORKS[name]
+    model, (inputs, targets) = network().eval(), make_data()
+    named = dict(model.named_parameters())
+    shapes = [p.shape for p in named.values()]
+
+    def loss(flat):
+        pieces = flat.split([shape.numel() for shape in shapes])
+        weights = {n: piece.view(shape) for n, piece, shape in zip(named, pieces, shapes)}
+        call = {"args": (), "kwargs": inputs} if isinstance(inputs, dict) else {"args": (inputs,), "kwargs": {}}
+        out = torch.func.functional_call(model, weights, **call)
+        return nn.functional.cross_entropy(getattr(out, "logits", out), targets)
+
+    flat = torch.cat([p.detach().reshape(-1) for p in named.values()])
+    with sdpa_kernel([SDPBackend.MATH]):
+        return torch.autograd.functional.hessian(loss, flat)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv_bn", "attention", "bert", "gelu_norm"])
+def test_products_equal_those_with_a_dense_hessian(name):
+    surface, exact = surface_of(name), independent_hessian(name)
+    vs = torch.randn(9, len(exact), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    for products in (torch.stack([surface.hvp(v) for v in vs]), surface.hvps(vs)):
+        assert (products - vs @ exact).norm() < 1e-10 * (vs @ exact).norm()
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
@@ -180,6 +208,80 @@ def test_more_probes_extend_the_sample():
     more = acutance.measure("hessian_trace", surface, probes=15)
     assert (surface.cost - before).hvps == 5 * surface.n
     assert same(more, acutance.measure("hessian_trace", surface_of("mlp"), probes=15))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_products_made_together_are_those_made_one_by_one(name):
+    surface = surface_of(name)
+    vs = torch.randn(8, len(surface.w), generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    alone = torch.stack([surface.hvp(v) for v in vs])
+    before = surface.cost
+    found = surface.hvps(vs)
+    spent = surface.cost - before
+    assert (spent.forwards, spent.backwards, spent.hvps) == (0, 0, 8 * surface.n)
+    torch.testing.assert_close(found, alone, rtol=1e-11, atol=1e-13 * float(alone.abs().max()))
+    assert surface.products_together == (1 if name in ("conv_bn", "vit", "convnext") else 8)
+    assert surface_of(name, microbatch=2).products_together == 1
+
+
+def test_values_do_not_depend_on_which_products_were_made_together_before():
+    surface, fresh = surface_of("mlp", dtype="float32"), surface_of("mlp", dtype="float32")
+    acutance.measure("hessian_trace", surface, probes=11)
+    before = surface.cost
+    assert same(
+        acutance.measure("hessian_trace", surface, probes=19), acutance.measure("hessian_trace", fresh, probes=19)
+    )
+    # Draws 8, 9, 10 were made alone, and are made again in a block of 8.
+    assert (surface.cost - before).hvps == (8 + 3) * surface.n
+    before = surface.cost
+    again = acutance.measure("hessian_trace", surface, probes=11)
+    assert (surface.cost - before).hvps == 0
+    assert same(again, acutance.measure("hessian_trace", surface_of("mlp", dtype="float32"), probes=11))
+
+
+def test_an_operation_that_cannot_be_batched_is_differentiated_one_by_one():
+    class Cube(torch.autograd.Function):
+        """Its second derivative reads a value, which a batched pass cannot do."""
+
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved_tensors
+            return Square.apply(x) * g * 3
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**2
+
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved_tensors
+            assert float(g.abs().max()) >= 0
+            return 2 * x * g
+
+    class Model(nn.Module):
+        def __init__(self, cube):
+            super().__init__()
+            self.w, self.cube = nn.Parameter(torch.linspace(0.1, 0.8, 8).double().view(4, 2)), cube
+
+        def forward(self, x):
+            return self.cube(x @ self.w)
+
+    data = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).double(), torch.tensor([0, 1, 0])
+    own, plain = LossSurface(Model(Cube.apply), data), LossSurface(Model(lambda z: z**3), data)
+    assert own.products_together == 8
+    vs = torch.eye(8, dtype=torch.float64)
+    torch.testing.assert_close(own.hvps(vs), plain.hvps(vs))
+    assert (own.products_together, plain.products_together) == (1, 8) and own.cost.hvps == 8 * own.n
+    assert acutance.measure("hessian_trace", own, probes=16).value == pytest.approx(
+        acutance.measure("hessian_trace", plain, probes=16).value, rel=1e-12
+    )
 
 
 def test_a_sweep_over_layers_keeps_one_graph(monkeypatch):

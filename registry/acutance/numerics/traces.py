@@ -7,8 +7,9 @@ they are not kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import starmap
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from acutance.numerics.lanczos import Product
 from acutance.numerics.slopes import blocks
 
 Draw = Callable[[int], Tensor]
+Products = Callable[[Iterable[Tensor]], Iterator[tuple[Tensor, Tensor]]]
 
 FIRST = 8  # the fewest samples whose standard error may end a sum
 
@@ -74,33 +76,38 @@ def close_enough(value: float, stderr: float | None, rtol: float) -> bool:
     return rtol == 0 or (stderr is not None and stderr <= rtol * abs(value))
 
 
-def adaptive_mean(sample: Callable[[int], float], limit: int, rtol: float) -> tuple[float, float | None, int]:
+def one_by_one(product: Product) -> Products:
+    """Return x, y ... -> (x, A x), (y, A y) ...: what an operator that makes several products at once replaces."""
+    return lambda xs: ((x, product(x)) for x in xs)
+
+
+def adaptive_mean(first: Callable[[int], list[float]], limit: int, rtol: float) -> tuple[float, float | None, int]:
     """Return the mean of samples 0, 1, 2 ..., its standard error, and how many there were.
 
     Args:
-        sample: k -> sample k.
+        first: n -> the first n samples.
         limit: the most samples.
         rtol: relative standard error at which to stop; 0 for all of them.
 
     Raises:
         NonFiniteProduct: when a sample is not finite.
     """
-    samples: list[float] = []
     for n in stages(limit, rtol):
-        samples += [sample(k) for k in range(len(samples), n)]
-        mean, stderr = mean_and_error(samples)
+        mean, stderr = mean_and_error(first(n))
         if rtol > 0 and close_enough(mean, stderr, rtol):
             break
-    return mean, stderr, len(samples)
+    return mean, stderr, n
 
 
-def quadratic_form(product: Product, z: Tensor) -> tuple[float, float]:
-    r"""Return :math:`z^\top A z` and :math:`\|A z\|^2`, z being (p,), from one product."""
-    _, form, square = gram(blocks(z, product(z)))
+def quadratic_form(z: Tensor, product: Tensor) -> tuple[float, float]:
+    r"""Return :math:`z^\top A z` and :math:`\|A z\|^2` from z, (p,), and the product with it."""
+    _, form, square = gram(blocks(z, product))
     return float(form), float(square)
 
 
-def hutchinson(product: Product, draw: Draw, products: int, rtol: float = 0.0) -> TraceEstimate:
+def hutchinson(
+    product: Product, draw: Draw, products: int, rtol: float = 0.0, many: Products | None = None
+) -> TraceEstimate:
     r"""Return :math:`\frac1m \sum_k z_k^\top A z_k` (Hutchinson 1990).
 
     Args:
@@ -108,23 +115,26 @@ def hutchinson(product: Product, draw: Draw, products: int, rtol: float = 0.0) -
         draw: k -> z_k, (p,) random signs.
         products: m, at most.
         rtol: relative standard error at which to stop; 0 for all probes.
+        many: makes several products; one by one by default.
 
     Raises:
         NonFiniteProduct: when a product is not finite.
     """
-    zero = True
+    many = many or one_by_one(product)
+    forms: list[tuple[float, float]] = []
 
-    def sample(k: int) -> float:
-        nonlocal zero
-        form, square = quadratic_form(product, draw(k))
-        zero = zero and square == 0
-        return form
+    def first(n: int) -> list[float]:
+        forms.extend(starmap(quadratic_form, many(draw(k) for k in range(len(forms), n))))
+        return [form for form, _ in forms]
 
-    value, stderr, n = adaptive_mean(sample, products, rtol)
+    value, stderr, n = adaptive_mean(first, products, rtol)
+    zero = all(square == 0 for _, square in forms)
     return TraceEstimate(value, stderr, n, close_enough(value, stderr, rtol), zero)
 
 
-def hutch_plus_plus(product: Product, draw: Draw, products: int, rtol: float = 0.0) -> TraceEstimate:
+def hutch_plus_plus(
+    product: Product, draw: Draw, products: int, rtol: float = 0.0, many: Products | None = None
+) -> TraceEstimate:
     r"""Return :math:`tr(Q^\top A Q) + \frac1g \sum_k z_k^\top (I - QQ^\top) A (I - QQ^\top) z_k`.
 
     Q spans A times a third of the probes, and takes a second third of the products (Meyer, Musco, Musco, Woodruff
@@ -136,38 +146,41 @@ def hutch_plus_plus(product: Product, draw: Draw, products: int, rtol: float = 0
         draw: k -> z_k, (p,) random signs.
         products: at least 3.
         rtol: relative standard error at which to stop; 0 for all probes.
+        many: makes several products; one by one by default.
 
     Raises:
         NonFiniteProduct: when a product is not finite.
     """
-    size = products // 3
-    first = product(draw(0))
-    basis = Basis(first)
-    basis.insert(first)
-    del first
-    for k in range(1, size):
-        basis.insert(product(draw(k)))
-    known = [quadratic_form(product, basis[j])[0] for j in range(len(basis))]
+    size, many = products // 3, many or one_by_one(product)
+    basis: Basis | None = None
+    for z, y in many(draw(k) for k in range(size)):
+        basis = basis if basis is not None else Basis(y)
+        basis.insert(y)
+        del z, y  # before the next product is made
+    assert basis is not None
+    known = [form for form, _ in starmap(quadratic_form, many(basis[j] for j in range(len(basis))))]
     spent = size + len(basis)
     exact, _ = mean_and_error(known) if known else (0.0, None)
     exact *= len(known)
-    zero = not known
-    samples: list[float] = []
+    forms: list[tuple[float, float]] = []
+
+    def outside(k: int) -> Tensor:
+        z = draw(size + k)
+        basis.subtract(z, basis.coefficients(z))
+        return z
+
     for n in stages(products - spent, rtol):
-        for k in range(len(samples), n):
-            z = draw(size + k)
-            basis.subtract(z, basis.coefficients(z))
-            form, square = quadratic_form(product, z)
-            samples.append(form)
-            zero = zero and square == 0
-        rest, stderr = mean_and_error(samples)
+        forms.extend(starmap(quadratic_form, many(outside(k) for k in range(len(forms), n))))
+        rest, stderr = mean_and_error([form for form, _ in forms])
         if rtol > 0 and close_enough(exact + rest, stderr, rtol):
             break
-    value = exact + rest
-    return TraceEstimate(value, stderr, spent + len(samples), close_enough(value, stderr, rtol), zero)
+    value, zero = exact + rest, not known and all(square == 0 for _, square in forms)
+    return TraceEstimate(value, stderr, spent + len(forms), close_enough(value, stderr, rtol), zero)
 
 
-def xtrace(product: Product, draw: Draw, products: int, rtol: float = 0.0) -> TraceEstimate:
+def xtrace(
+    product: Product, draw: Draw, products: int, rtol: float = 0.0, many: Products | None = None
+) -> TraceEstimate:
     r"""Return the mean of m leave-one-out estimates (Epperly, Tropp & Webber 2024, XTrace).
 
     With Q_i spanning A times all probes but z_i, each is
@@ -181,31 +194,35 @@ def xtrace(product: Product, draw: Draw, products: int, rtol: float = 0.0) -> Tr
         draw: k -> z_k, (p,) random signs.
         products: 2m, at least 4; an odd one is left over.
         rtol: relative standard error at which to stop; 0 for all probes.
+        many: makes several products; one by one by default.
 
     Raises:
         NonFiniteProduct: when a product is not finite.
     """
-    limit = products // 2
+    limit, many = products // 2, many or one_by_one(product)
     basis: Basis | None = None
     triangle, inner = torch.zeros(limit, limit, dtype=torch.float64), torch.zeros(limit, limit, dtype=torch.float64)
     spent = made = 0
     for m in stages(limit, rtol):
-        for i in range(made, m):
-            y = product(draw(i))
+        known = 0 if basis is None else len(basis)
+        i = made
+        for z, y in many(draw(i) for i in range(made, m)):
             basis = basis if basis is not None else Basis(y)
             r, new = basis.insert(y)
-            del y
+            del z, y  # before the next product is made
             triangle[: len(r), i] = r
-            spent += 1
             if new > 0:
-                j = len(basis) - 1
-                triangle[j, i] = new
-                column = basis.coefficients(product(basis[j]))
-                inner[: j + 1, j] = inner[j, : j + 1] = column
-                spent += 1
-        made = m
+                triangle[len(basis) - 1, i] = new
+            i += 1
         assert basis is not None
         size = len(basis)
+        j = known
+        for z, y in many(basis[j] for j in range(known, size)):
+            inner[:size, j] = inner[j, :size] = basis.coefficients(y)
+            del z, y
+            j += 1
+        spent += m - made + size - known
+        made = m
         if size == 0:
             return TraceEstimate(0.0, 0.0, spent, True, exactly_zero=True)
         probes = torch.stack([basis.coefficients(draw(i)) for i in range(m)], dim=1)

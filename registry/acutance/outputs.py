@@ -57,7 +57,7 @@ def _cell_text(value: Any) -> Any:
 def results_table(
     values: Values, members: Sequence[Member], targets: Sequence[PlannedCell], cells: Sequence[PlannedCell]
 ) -> pd.DataFrame:
-    """Return one row a cell: model, pool, attributes, measure, every field of its spec, value, status."""
+    """Return one row a cell: model, pool, attributes, measure, every field of its spec, value, status, extras."""
     plugins, rows = catalog(), []
     for member in members:
         for cell in (*targets, *(cells if not member.reason else ())):
@@ -75,9 +75,10 @@ def results_table(
                 "status": estimate.status.value,
                 "message": estimate.message,
             }
+            row |= {f"extra.{name}": v for name, v in estimate.extras.items() if isinstance(v, int | float | str)}
             rows.append(row)
     table = pd.DataFrame(rows)
-    tail = ["replicate", "value", "stderr", "status", "message"]
+    tail = ["replicate", "value", "stderr", "status", "message", *(c for c in table.columns if c.startswith("extra."))]
     return table[[c for c in table.columns if c not in tail] + tail] if len(table) else table
 
 

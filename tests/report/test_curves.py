@@ -40,6 +40,14 @@ def test_the_curves_are_drawn_in_figures_and_page(finished):
     assert (folder / "report.html").read_text().count('alt="Curves of ') == 2
 
 
+def test_what_a_measure_tells_beside_its_value_is_in_the_table_of_results(finished):
+    folder, run = finished
+    rows = run.results[run.results["measure"] == "hessian_density"]
+    assert (rows["extra.largest_seen"] >= rows["extra.smallest_seen"]).all() and len(rows) == 8
+    assert not any(column.startswith("extra.density") for column in rows.columns)
+    assert run.results.loc[run.results["measure"] == "weight_norm", "extra.largest_seen"].isna().all()
+
+
 def test_a_run_without_curves_has_no_table(tmp_path, toy_config):
     toy_config["measures"] = [{"name": "weight_norm"}]
     (tmp_path / "run").mkdir()

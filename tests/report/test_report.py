@@ -165,6 +165,18 @@ def test_a_grid_has_a_panel_for_each_radius_and_target(data):
     assert {round(v, 10) for v in values[["m0", "m1", "m2", "m3", "m4"]]} <= drawn
 
 
+@pytest.mark.parametrize("radii", [1, 4])
+def test_a_legend_fits_into_its_figure(data, radii):
+    models = data.models.assign(**{"attr.mixup": np.arange(len(data.models)) % 2})
+    data = dataclasses.replace(data, models=models, figures=data.figures | {"marker": ["augment", "mixup"]})
+    rho = data.radii(data.definitions[0])[:1] * radii
+    figure = scatter_grid(data, data.levels[0], data.definitions[0], radii=rho)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+
+
 def infinite(models, results):
     results.loc[0, ["value", "status"]] = [np.inf, "nonfinite"]
 

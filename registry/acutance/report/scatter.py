@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
+from acutance.errors import UserError
+from acutance.plugins import catalog
 from acutance.report.data import ReportData, number, target_values
 from acutance.report.style import Style, style
 
-SYMBOLS = {"worst_case": r"$S_{max}$", "average_case": r"$S_{avg}$"}
+LEGEND_ENTRY = 1.8  # inches that "augment=1, mixup=0" takes
 
 
 def scatter_grid(
@@ -123,9 +126,8 @@ def _legends(figure: Figure, axes: Any, look: Style) -> None:
     ]
     handles += [Line2D([], [], ls="", marker="o", color=c, label=v) for v, c in look.categories.items()]
     if handles:
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8, frameon=False
-        )
+        columns = max(1, min(len(handles), 4, int(figure.get_figwidth() / LEGEND_ENTRY)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     if look.bar is not None:
         bar = figure.colorbar(look.bar, ax=axes, shrink=0.7, aspect=35, pad=0.02)
         bar.set_label(look.label, fontsize=9)
@@ -133,8 +135,18 @@ def _legends(figure: Figure, axes: Any, look: Style) -> None:
 
 
 def _symbol(data: ReportData, definition: str) -> str:
+    """Return the symbol that the measure gives itself; its name where it is not installed here."""
     rows = data.named[data.named["definition"] == definition]
-    return SYMBOLS.get(str(rows["measure"].iloc[0]), str(rows["measure"].iloc[0])) if len(rows) else ""
+    if not len(rows):
+        return ""
+    name = str(rows["measure"].iloc[0])
+    try:
+        symbol = str(catalog().find("measures", name).target.traits.symbol)
+    except UserError:
+        return name
+    if found := re.fullmatch(r"([A-Za-z])_(\w+)", symbol):
+        return f"${found[1]}_{{{found[2]}}}$"
+    return symbol.replace("lambda_", "λ").replace("$", r"\$") or name
 
 
 def _target_name(target: str) -> str:

@@ -41,7 +41,7 @@ def test_the_curves_are_drawn_in_figures_and_page(finished):
 
 
 def test_what_a_measure_tells_beside_its_value_is_in_the_table_of_results(finished):
-    folder, run = finished
+    _, run = finished
     rows = run.results[run.results["measure"] == "hessian_density"]
     assert (rows["extra.largest_seen"] >= rows["extra.smallest_seen"]).all() and len(rows) == 8
     assert not any(column.startswith("extra.density") for column in rows.columns)

@@ -167,7 +167,7 @@ def test_a_grid_has_a_panel_for_each_radius_and_target(data):
 
 @pytest.mark.parametrize("radii", [1, 4])
 def test_a_legend_fits_into_its_figure(data, radii):
-    models = data.models.assign(**{"attr.augment": np.arange(10) % 2, "attr.mixup": np.arange(10) // 5})
+    models = data.models.assign(**{"attr.augment": np.arange(10) % 2, "attr.mixup": np.arange(10) // 2 % 2})
     data = dataclasses.replace(data, models=models, figures=data.figures | {"marker": ["augment", "mixup"]})
     rho = data.radii(data.definitions[0])[:1] * radii
     figure = scatter_grid(data, data.levels[0], data.definitions[0], radii=rho)

@@ -231,6 +231,8 @@ class _Reader:
         names = {f"targets.{i}": name for i, name in enumerate(file.targets)}
         found = [self._target(path, name, splits, pools) if dataset else None for path, name in names.items()]
         limits = [self._target(f"admit.{name}", name, splits, pools) if dataset else None for name in file.admit]
+        for path, target in zip([*names, *(f"admit.{name}" for name in file.admit)], [*found, *limits], strict=True):
+            self._check_measure(path, target, measures)
         self._refuse()
         targets, admit = [t for t in found if t], [t for t in limits if t]
         assert dataset and executor and all(pools)
@@ -295,6 +297,17 @@ class _Reader:
         except UserError as error:
             self._wrong(path, error.message, error.hint)
             return None
+
+    def _check_measure(self, path: str, target: Target | None, measures: Sequence[PlannedMeasure]) -> None:
+        """Refuse a target that is not one of the study's measures, and models admitted by one."""
+        if target is None or not target.measure:
+            return
+        if path.startswith("admit."):
+            return self._wrong(path, "measures are taken of admitted models only", "admit by a target on a split")
+        try:
+            target.check(measures)
+        except UserError as error:
+            self._wrong(path, error.message, error.hint)
 
     def _check_requires(self, requires: Mapping[str, str]) -> None:
         from importlib.metadata import PackageNotFoundError, version

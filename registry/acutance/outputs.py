@@ -120,7 +120,7 @@ def write_outputs(
     """Write the tables and, when something has changed since they were last made, statistics and report."""
     from acutance.harness import Run
 
-    models, results = models_table(values, members, targets), results_table(values, members, targets, cells)
+    models, results = models_table(values, members, [*targets, *cells]), results_table(values, members, targets, cells)
     write_csv(models, directory / "models.csv")
     write_csv(results, directory / "results.csv")
     _write_curves(curves_table(values, members, cells), directory / "curves.csv")

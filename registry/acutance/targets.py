@@ -3,16 +3,21 @@
 Spelling: ``test_error`` and ``digits.error`` (classification error on a split), ``test_loss`` and
 ``digits.loss``, ``generalization_gap`` (test error minus train error); ``attr:learning_rate`` is an attribute and
 ``given:test_error`` a number that came with the models (published, say). A name that cannot be measured on the
-dataset's splits means the given number; one that can be measured is measured.
+dataset's splits means the given number; one that can be measured is measured. ``measure:hessian_trace`` is the value
+of one of the study's own measures, with settings where there are several: ``measure:worst_case(rho=0.1, norm=l2)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from acutance.errors import UserError, did_you_mean
+from acutance.plan import PlannedMeasure
+from acutance.spec import canonical_json
+from acutance.yaml_io import parse_yaml
 
 GAP = "generalization_gap"
 
@@ -26,12 +31,49 @@ class Target:
         terms: (sign, measure, split): the target is the signed sum of these cells; empty when nothing is measured.
         attribute: name of the attribute, for ``attr:``.
         given: name of the number that came with the models.
+        measure: name of one of the study's measures, for ``measure:``.
+        settings: (field, value) of the spec that say which one.
     """
 
     name: str
     terms: tuple[tuple[int, str, str], ...] = ()
     attribute: str = ""
     given: str = ""
+    measure: str = ""
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def asks_for(self, planned: PlannedMeasure) -> bool:
+        """Return whether the target is the value of this measure of the study."""
+        if self.measure not in (planned.item.name, planned.item.id):
+            return False
+        fields = planned.spec.full()
+        return all(
+            fields.get(name) == value and isinstance(fields.get(name), bool) == isinstance(value, bool)
+            for name, value in self.settings
+        )
+
+    def check(self, planned: Sequence[PlannedMeasure]) -> None:
+        """Refuse a measure that the study does not have, or has several times.
+
+        Raises:
+            UserError: with the measures that there are, or the settings that tell them apart.
+        """
+        if not self.measure:
+            return
+        found = {canonical_json(p.spec.full()): p.spec.full() for p in planned if self.asks_for(p)}
+        if not found:
+            names = sorted({p.item.name for p in planned})
+            raise UserError(
+                f"'{self.name}' is none of the study's measures",
+                did_you_mean(self.measure, names) + " A setting must be that of the measure.",
+            )
+        if len(found) > 1:
+            fields = next(iter(found.values()))
+            several = [name for name in fields if len({str(spec.get(name)) for spec in found.values()}) > 1]
+            raise UserError(
+                f"'{self.name}' is {len(found)} of the study's measures",
+                f"say which, as in measure:{self.measure}({', '.join(f'{n}=...' for n in several)})",
+            )
 
     def known(self, attributes: Mapping[str, Any], given: Mapping[str, float]) -> float | None:
         """Return the value that a model brings itself: its attribute or its given number."""
@@ -52,6 +94,8 @@ def parse_target(name: str, splits: tuple[str, ...], given: Collection[str] = ()
     """
     if name.startswith("attr:") and len(name) > 5:
         return Target(name, attribute=name[5:])
+    if name.startswith("measure:"):
+        return _measure(name)
     if name.startswith("given:") and name[6:] in given:
         return Target(name, given=name[6:])
     if name == GAP and (name not in given or {"test", "train"} <= set(splits)):
@@ -64,6 +108,16 @@ def parse_target(name: str, splits: tuple[str, ...], given: Collection[str] = ()
         return Target(name, given=name)
     known = [f"{s}.{q}" for s in splits for q in ("error", "loss")] + ["test_error", "train_error", GAP, *given]
     raise UserError(f"unknown target '{name}'", did_you_mean(name, known) + " Attributes are written attr:name.")
+
+
+def _measure(name: str) -> Target:
+    """Return the target ``measure:NAME`` or ``measure:NAME(field=value, field=value)``."""
+    written = re.fullmatch(r"measure:([\w./-]+)(?:\((.*)\))?", name)
+    pairs = [pair.partition("=") for pair in (written[2] or "").split(",") if pair.strip()] if written else []
+    if not written or not all(found and field.strip() for field, found, _ in pairs):
+        raise UserError(f"'{name}' is not a measure's value", "write measure:NAME or measure:NAME(field=value, ...)")
+    settings = tuple((field.strip(), parse_yaml(text, name)) for field, _, text in pairs)
+    return Target(name, measure=written[1], settings=settings)
 
 
 def _split(split: str, splits: tuple[str, ...]) -> str:

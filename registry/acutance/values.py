@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -48,8 +49,10 @@ class Values:
         Args:
             member: the model.
             target: what is asked for.
-            cells: those that targets are measured in.
+            cells: those that targets are measured in, and the study's own.
         """
+        if target.measure:
+            return self._measured(member, [c for c in cells if target.asks_for(c.planned)])
         if not target.terms:
             return target.known(member.attributes, member.entry.targets)
         total = 0.0
@@ -60,6 +63,12 @@ class Values:
                 return None
             total += sign * found.value
         return total
+
+    def _measured(self, member: Member, cells: Sequence[PlannedCell]) -> float | None:
+        """Return the mean over repetitions, or None where one has no value that can be trusted."""
+        found = [self.of(member, cell) for cell in cells]
+        values = [e.value for e in found if e is not None and e.status is Status.OK]
+        return math.fsum(values) / len(values) if values and len(values) == len(found) else None
 
     def missing(self, member: Member, cells: Sequence[PlannedCell]) -> list[tuple[int, list[int]]]:
         """Return (index of the cell, batches without a value) for what must be computed.

@@ -39,7 +39,7 @@ def correlations(
     Args:
         models: columns ``model``, ``architecture``, ``train_set``, ``pool``, ``admitted``, ``attr.*``, ``target.*``.
         results: columns ``model``, ``measure``, ``spec.*``, ``value``, ``status``; ``replicate`` when there are some.
-        targets: names of targets; ``attr:name`` uses an attribute.
+        targets: names of targets; ``attr:name`` uses an attribute. A ``measure:`` is not compared with itself.
         groups: attributes whose combinations form subgroups.
         within: columns whose levels are kept apart: architecture, train_set, pool or attributes.
         variant: of Kendall's tau.
@@ -65,10 +65,15 @@ def correlations(
                 continue
             t = np.stack([columns[name][chosen] for name in targets])
             s = values[:, chosen]
-            adjusted = max_tau_p(t, s, permutations, seed) if chosen.sum() >= MIN_MODELS else None
+            itself = np.array([[_identical(name, a, b) for b in s] for name, a in zip(targets, t, strict=True)])
+            adjusted = max_tau_p(t, s, permutations, seed, itself) if chosen.sum() >= MIN_MODELS else None
             for d, definition in enumerate(definitions):
                 for k, name in enumerate(targets):
-                    found = _one(t[k], s[d], variant, nonfinite, resamples, permutations, seed)
+                    found = (
+                        _nothing(int(np.isfinite(t[k]).sum()), "the target itself")
+                        if itself[k, d]
+                        else _one(t[k], s[d], variant, nonfinite, resamples, permutations, seed)
+                    )
                     p_adjusted = adjusted[k, d] if adjusted is not None and np.isfinite(found["tau"]) else np.nan
                     rows.append(
                         {
@@ -158,6 +163,18 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _identical(name: str, a: Array, b: Array) -> bool:
+    """Whether a target that is one of the measures is this one: the same number for every model that has both."""
+    if not name.startswith("measure:"):
+        return False
+    both = ~(np.isnan(a) | np.isnan(b))
+    return bool(both.any() and np.array_equal(a[both], b[both]))
+
+
+def _nothing(n: int, note: str) -> dict[str, Any]:
+    return {"n": n, "tau": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "note": note}
+
+
 def _one(
     t: Array, s: Array, variant: Variant, nonfinite: Nonfinite, resamples: int, permutations: int, seed: int
 ) -> dict[str, Any]:
@@ -167,7 +184,7 @@ def _one(
     note = f"{missing} models have no value" if missing else ""
     if n < MIN_MODELS:
         text = "; ".join(filter(None, (note, f"fewer than {MIN_MODELS} models")))
-        return {"n": n, "tau": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "note": text}
+        return _nothing(n, text)
     found = kendall_tau(
         t[there], s[there], variant, nonfinite=nonfinite, resamples=resamples, permutations=permutations, seed=seed
     )

@@ -150,4 +150,4 @@ def _symbol(data: ReportData, definition: str) -> str:
 
 
 def _target_name(target: str) -> str:
-    return target.removeprefix("attr:").replace("_", " ").replace(".", " ")
+    return target.removeprefix("attr:").removeprefix("measure:").replace("_", " ").replace(".", " ")

@@ -48,7 +48,7 @@ def test_numerics_imports_nothing_but_torch():
     for path in files(CORE / "numerics"):
         for name in imports(path):
             top = name.split(".")[0]
-            standard = {"__future__", "abc", "collections", "dataclasses", "hashlib", "math", "typing"}
+            standard = {"__future__", "abc", "collections", "dataclasses", "hashlib", "itertools", "math", "typing"}
             assert top in {"torch", *standard} or name.startswith("acutance.numerics"), (path, name)
 
 

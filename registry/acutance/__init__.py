@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from acutance.pool import ModelEntry, ModelPool
     from acutance.spec import Spec
     from acutance.surface import LossSurface
+    from acutance.sweeps import sweep
 
 __version__ = "0.1.0"
 
@@ -50,6 +51,7 @@ _HOME = {
     "kendall_tau": "analysis.kendall",
     "run": "api",
     "study": "notebook",
+    "sweep": "sweeps",
 }
 
 __all__ = [
@@ -76,6 +78,7 @@ __all__ = [
     "measure",
     "run",
     "study",
+    "sweep",
 ]
 
 

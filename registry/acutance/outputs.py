@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,10 +214,20 @@ def write_report(directory: Path, store: Store) -> Path:
         groups=list(config["groups"]),
         figures=config["figures"],
         curves=read_csv(directory / "curves.csv") if (directory / "curves.csv").exists() else None,
+        symbols=symbols(tables["results"]),
     )
     pictures = save_figures(data, directory / "figures", cores())
     write_page(data, directory / "report.html", pictures)
     return directory / "report.html"
+
+
+def symbols(results: pd.DataFrame) -> dict[str, str]:
+    """Return the symbols of the measures of a table, as far as they are installed here."""
+    plugins, found = catalog(), {}
+    for name in dict.fromkeys(results["measure"]) if len(results) else ():
+        with suppress(UserError):
+            found[str(name)] = str(plugins.find("measures", str(name)).target.traits.symbol)
+    return found
 
 
 def problems_table(results: pd.DataFrame) -> pd.DataFrame:

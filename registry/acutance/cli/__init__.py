@@ -18,6 +18,7 @@ VERBS = {
     "check": "Validate a study; print its cells, passes and memory, without running.",
     "calibrate": "Propose radii for the measures of a study.",
     "run": "Run or resume a study.",
+    "sweep": "Run a study at several values of a setting.",
     "measure": "One measure on one checkpoint, without a config file.",
     "results": "The tables of a run.",
     "report": "Write the HTML page of a run again.",

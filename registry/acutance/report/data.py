@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,7 @@ class ReportData:
         groups: attributes that form subgroups.
         figures: colour, marker and size attributes.
         curves: one row a point of a curve that a cell has beside its value; None for a run without.
+        symbols: how measures abbreviate themselves, by name.
     """
 
     title: str
@@ -45,6 +46,7 @@ class ReportData:
     groups: list[str]
     figures: dict[str, Any]
     curves: pd.DataFrame | None = None
+    symbols: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def levels(self) -> list[str]:

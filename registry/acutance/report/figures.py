@@ -110,12 +110,21 @@ def render(data: ReportData, key: FigureKey) -> tuple[bytes, bytes]:
     """Return a figure as (PNG, PDF)."""
     settings: Any = {"font.size": 9, "pdf.fonttype": 42, "axes.linewidth": 0.6, "svg.fonttype": "none"}
     with matplotlib.rc_context(settings):
-        figure = draw(data, key)
-        png, pdf = io.BytesIO(), io.BytesIO()
-        figure.savefig(png, format="png", dpi=100)
-        # Without a date the same tables give the same file.
-        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+        return _saved(draw(data, key))
+
+
+def _saved(figure: Figure) -> tuple[bytes, bytes]:
+    png, pdf = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=100)
+    # Without a date the same tables give the same file.
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     return png.getvalue(), pdf.getvalue()
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG and PDF beside each other; ``path`` has no ending."""
+    for data, ending in zip(_saved(figure), ("png", "pdf"), strict=True):
+        path.with_name(f"{path.name}.{ending}").write_bytes(data)
 
 
 _received: ReportData | None = None

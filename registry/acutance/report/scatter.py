@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from acutance.errors import UserError
-from acutance.plugins import catalog
 from acutance.report.data import ReportData, number, target_values
 from acutance.report.style import Style, style
 
@@ -135,15 +133,12 @@ def _legends(figure: Figure, axes: Any, look: Style) -> None:
 
 
 def _symbol(data: ReportData, definition: str) -> str:
-    """Return the symbol that the measure gives itself; its name where it is not installed here."""
+    """Return the symbol that the measure gives itself; its name where it has none."""
     rows = data.named[data.named["definition"] == definition]
     if not len(rows):
         return ""
     name = str(rows["measure"].iloc[0])
-    try:
-        symbol = str(catalog().find("measures", name).target.traits.symbol)
-    except UserError:
-        return name
+    symbol = data.symbols.get(name, "")
     if found := re.fullmatch(r"([A-Za-z])_(\w+)", symbol):
         return f"${found[1]}_{{{found[2]}}}$"
     return symbol.replace("lambda_", "λ").replace("$", r"\$") or name

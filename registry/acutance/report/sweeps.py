@@ -1,0 +1,81 @@
+"""Tau against a swept setting: which measure predicts where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from acutance.analysis.labels import Namer, definition_label
+from acutance.report.figures import FigureKey, file_stems, write_figure
+from acutance.report.style import CATEGORIES, MARKERS
+
+LINES = 8  # definitions that one figure tells apart
+
+
+def sweep_figure(rows: pd.DataFrame, name: str, title: str = "") -> Figure:
+    """Return tau with its interval against the swept setting, one line a definition.
+
+    Args:
+        rows: of the table of a sweep, of one target, level and group, with a column ``definition``.
+        name: column of the swept setting; values that are not numbers are put at equal distances.
+        title: headline.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    values = list(dict.fromkeys(rows[name]))
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    place = {v: float(v) if numeric else float(i) for i, v in enumerate(values)}
+    definitions = list(dict.fromkeys(rows["definition"]))
+    for i, definition in enumerate(definitions):
+        _line(axis, rows[rows["definition"] == definition], name, place, i)
+    axis.axhline(0, color="0.6", lw=0.8)
+    axis.set_ylim(-1.05, 1.05)
+    axis.set_xlabel(name.replace("_", " "))
+    axis.set_ylabel("Kendall's τ, 95% interval")
+    if not numeric:
+        axis.set_xticks(list(place.values()), list(map(str, values)))
+    axis.grid(True, color="0.92", lw=0.6)
+    axis.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _line(axis: Axes, rows: pd.DataFrame, name: str, place: dict[Any, float], i: int) -> None:
+    x = np.array([place[v] for v in rows[name]])
+    order = np.argsort(x, kind="stable")
+    x, rows = x[order], rows.iloc[order]
+    colour, marker = CATEGORIES[i % len(CATEGORIES)], MARKERS[i % len(MARKERS)]
+    axis.plot(x, rows["tau"], marker=marker, ms=4.5, lw=1.3, color=colour, label=rows["definition"].iloc[0])
+    axis.fill_between(x, rows["low"], rows["high"], color=colour, alpha=0.12, lw=0)
+
+
+def save_sweep_figures(table: pd.DataFrame, name: str, folder: Path) -> list[Path]:
+    """Draw every target and level of a sweep, whole pools only; return the PNGs.
+
+    Args:
+        table: of a sweep.
+        name: column of the swept setting.
+        folder: made when it is not there.
+    """
+    namer = Namer(table.to_dict("records"))
+    whole = table[table["group"] == "all"]
+    whole = whole.assign(definition=[definition_label(row, namer) for row in whole.to_dict("records")])
+    keys: dict[FigureKey, pd.DataFrame] = {}
+    for (target, level), rows in whole.groupby(["target", "within"], sort=False):
+        definitions = list(dict.fromkeys(rows["definition"]))
+        for start in range(0, len(definitions), LINES):
+            part = rows[rows["definition"].isin(definitions[start : start + LINES])]
+            number = f"-{start // LINES + 1}" if len(definitions) > LINES else ""
+            keys[FigureKey("sweep", "" if level == "all" else str(level), f"{target}{number}")] = part
+    stems = file_stems(list(keys))
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, rows in keys.items():
+        title = f"{rows['target'].iloc[0].replace('_', ' ')}\n{key.level.replace('architecture=', '')}".strip()
+        write_figure(sweep_figure(rows, name, title), folder / stems[key])
+    return [folder / f"{stem}.png" for stem in stems.values()]

@@ -144,7 +144,7 @@ class DLNBetaNorm(Measure[BetaNormSpec]):
         larger_means="larger predictor",
         needs={"weights"},
         invariant_to={"rescaling"},
-        symbol="||u v||",
+        symbol="||u v||_p",
         reference="Andriushchenko et al. 2023, Sec. 5.2; Woodworth et al. 2020",
         bibtex=("andriushchenko2023modern", "woodworth2020kernel"),
     )

@@ -111,7 +111,7 @@ def trace(surface: LossSurface, spec: ClosedFormSpec) -> Estimate:
     """Return the trace of H_c."""
     at, c = regression(surface, spec), units(surface, spec)
     value = float(closed_forms.trace(at.x, at.u, at.v, c, at.kappa))
-    extras = _identity(at, c, spec, 0) | {"columns_off_unit": float(closed_forms.off_unit(at.x))}
+    extras = _identity(surface, spec, at, c, 0) | {"columns_off_unit": float(closed_forms.off_unit(at.x))}
     return _told(value, at, c, extras)
 
 
@@ -125,17 +125,17 @@ def top_eigenvalue(surface: LossSurface, spec: ClosedFormSpec) -> Estimate:
             "hessian_top_eigenvalue finds the same number by Lanczos"
         )
     value = float(closed_forms.top_eigenvalue(at.x, at.r, at.u, at.v, c, at.kappa))
-    extras = _identity(at, c, spec, 1) | {
+    extras = _identity(surface, spec, at, c, 1) | {
         "columns_off_unit": float(closed_forms.off_unit(at.x)),
         "columns_off_orthonormal": float(closed_forms.off_orthonormal(at.x)),
     }
     return _told(value, at, c, extras)
 
 
-def _identity(at: Regression, c: Tensor, spec: ClosedFormSpec, which: int) -> dict[str, Any]:
+def _identity(surface: LossSurface, spec: ClosedFormSpec, at: Regression, c: Tensor, which: int) -> dict[str, Any]:
     """Return what half the value is where the columns and the residual are as the paper takes them, and its name."""
-    norms = NORMS.get(spec.scaling.removeprefix("acutance/")) if spec.parameters == "all" else None
-    if norms is not None:
+    norms = NORMS.get(spec.scaling.removeprefix("acutance/"))
+    if norms is not None and surface.restricted(spec.parameters).w.numel() == len(c):
         name, norm = norms[which]
         return {"identity": float(norm(at.beta)), "identity_of": name}
     form = (closed_forms.half_trace, closed_forms.half_top_eigenvalue)[which]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from acutance.errors import Unsupported
+from acutance.errors import Unsupported, some
 from acutance_dln.network import DiagonalLinearNetwork
 
 if TYPE_CHECKING:
@@ -31,11 +31,12 @@ def factors(surface: LossSurface, what: str, tied: bool = False) -> tuple[Tensor
             f"{what} is that of diagonal linear networks (acutance_dln.network.DiagonalLinearNetwork); this model is "
             f"{type(model).__name__}"
         )
+    more = sorted({name for name, _ in model.named_parameters()} - {"u", "v"})
+    if more:
+        raise Unsupported(f"{what} knows u and v; this model ({type(model).__name__}) has {some(more)} too")
     if not tied and model.u.data_ptr() == model.v.data_ptr():
         raise Unsupported(f"{what} is that of two factors; u and v of this model are one parameter")
     free = surface.unflatten(surface.w)
     # What is not free is the model's own, in the precision that the surface would give it.
     u, v = (free.get(name, value.detach().to(surface.w)) for name, value in (("u", model.u), ("v", model.v)))
-    if tied and model.u.data_ptr() == model.v.data_ptr():
-        v = u
     return u.to(torch.float64), v.to(torch.float64)

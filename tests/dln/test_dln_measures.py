@@ -164,8 +164,13 @@ def test_extras(loss):
             # Unit columns are enough for the trace, not for the largest eigenvalue.
             assert (about["half"] == pytest.approx(about["identity"])) is (name == "dln_trace")
             assert about.get("columns_off_orthonormal", 1) > 1 / 6
-    part = acutance.measure("dln_trace", surface, scaling="balanced", parameters="u").extras
-    assert part["identity_of"].startswith("sum") and part["identity"] == pytest.approx(float(beta.abs().sum()) / 2)
+    restricted = LossSurface(surface.model, (x, y), loss=loss, parameters="u")
+    for part in (
+        acutance.measure("dln_trace", surface, scaling="balanced", parameters="u").extras,
+        acutance.measure("dln_trace", restricted, scaling="balanced").extras,
+    ):
+        assert part["identity_of"].startswith("sum") and part["identity"] == pytest.approx(float(beta.abs().sum()) / 2)
+        assert part["half"] == pytest.approx(part["identity"])
 
 
 def test_at_a_minimum_with_orthonormal_columns_all_identities_hold():
@@ -192,6 +197,17 @@ class Column(DiagonalLinearNetwork):
 
     def forward(self, x):
         return super().forward(x)[:, None]
+
+
+class Biased(DiagonalLinearNetwork):
+    """The same function, and a parameter that could change it."""
+
+    def __init__(self, u, v):
+        super().__init__(u, v)
+        self.bias = nn.Parameter(torch.zeros(1).double())
+
+    def forward(self, x):
+        return super().forward(x) + self.bias
 
 
 def unsupported(name, surface, **fields):
@@ -222,6 +238,9 @@ def test_surfaces_without_a_closed_form_are_unsupported(name):
     )
     assert "inputs that are one tensor of shape (n, 6)" in unsupported(name, LossSurface(net, ((x,), y), loss="mse"))
     assert "(Shifted) are others" in unsupported(name, LossSurface(Shifted(*weights(net)), (x, y), loss="mse"))
+    biased = LossSurface(Biased(*weights(net)), (x, y), loss="mse")
+    assert "this model (Biased) has bias too" in unsupported(name, biased)
+    assert "(Biased) has bias too" in unsupported("hessian_trace", biased, scaling="balanced")
     net.v = net.u
     assert "one parameter" in unsupported(name, LossSurface(net, (x, y), loss="mse"))
 

@@ -150,6 +150,19 @@ ENTRIES: Mapping[str, str] = {
   year    = {2020},
   url     = {https://arxiv.org/abs/2003.02139}
 }""",
+    "woodworth2020kernel": r"""
+@inproceedings{woodworth2020kernel,
+  title     = {Kernel and Rich Regimes in Overparametrized Models},
+  author    = {Woodworth, Blake and Gunasekar, Suriya and Lee, Jason D. and Moroshko, Edward and Savarese, Pedro and
+               Golan, Itay and Soudry, Daniel and Srebro, Nathan},
+  booktitle = {Proceedings of the 33rd Conference on Learning Theory},
+  series    = {Proceedings of Machine Learning Research},
+  volume    = {125},
+  pages     = {3635--3673},
+  publisher = {PMLR},
+  year      = {2020},
+  url       = {https://proceedings.mlr.press/v125/woodworth20a.html}
+}""",
     "schraudolph2002fast": r"""
 @article{schraudolph2002fast,
   title   = {Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent},

@@ -154,6 +154,11 @@ class LossSurface:
         self.release()
 
     @property
+    def criterion(self) -> str | LossFunction:
+        """The loss by its name, or the user's own function."""
+        return self._core.head.loss
+
+    @property
     def classifies(self) -> bool:
         """Whether the targets are classes, so that an error is defined."""
         return self._core.head.classifies

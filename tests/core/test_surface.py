@@ -276,6 +276,15 @@ def test_own_loss_functions_and_squared_error():
         LossSurface(MLP(), (x, target), loss=lambda f, y: f - y).loss()
 
 
+def test_a_surface_names_its_loss():
+    def own(logits, targets):
+        return F.cross_entropy(logits, targets)
+
+    assert LossSurface(MLP(), mlp_data()).criterion == "cross_entropy"
+    assert LossSurface(MLP(), mlp_data(), loss="mse").transformed().criterion == "mse"
+    assert LossSurface(MLP(), mlp_data(), loss=own).criterion is own
+
+
 @pytest.mark.parametrize("microbatch", [None, 5])
 @pytest.mark.parametrize("name,factor", [("squared_sum", 1.0), ("half_squared_sum", 0.5)])
 def test_losses_that_are_sums(name, factor, microbatch):

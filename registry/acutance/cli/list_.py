@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from acutance.cli import as_json
-from acutance.plugins import KINDS, Item, Kind, catalog
+from acutance.plugins import KINDS, OWN, Item, Kind, catalog
 
 
 def summary(item: Item) -> str:
@@ -16,8 +16,8 @@ def summary(item: Item) -> str:
         from importlib import import_module
 
         module, _, name = str(item.target).partition(":")
-        # The core's own strategies live in a light module; a stranger's is not imported for a list.
-        doc = getattr(import_module(module), name).__doc__ if module == "acutance.scaling" else item.target
+        # Our own strategies live in light modules; a stranger's is not imported for a list.
+        doc = getattr(import_module(module), name).__doc__ if item.dist == OWN else item.target
     else:
         doc = item.target.__doc__
     return (doc or "").strip().splitlines()[0] if doc else ""

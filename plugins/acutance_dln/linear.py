@@ -43,7 +43,8 @@ def classifier(spec: TaskSpec) -> Tensor:
     import torch
 
     generator = torch.Generator().manual_seed(_seed(spec, "classifier"))
-    return torch.randn(spec.classes, spec.d, generator=generator, dtype=torch.float64) / spec.d**0.5
+    weights: Tensor = torch.randn(spec.classes, spec.d, generator=generator, dtype=torch.float64) / spec.d**0.5
+    return weights
 
 
 def _seed(spec: TaskSpec, what: str) -> int:

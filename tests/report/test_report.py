@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shutil
 import subprocess
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -163,6 +164,26 @@ def test_a_grid_has_a_panel_for_each_radius_and_target(data):
     values = data.values("adaptive worst-case ℓ∞", 0.01)["value"]
     drawn = set(np.round(offsets[:, 0], 10))
     assert {round(v, 10) for v in values[["m0", "m1", "m2", "m3", "m4"]]} <= drawn
+
+
+def test_scales_fit_what_is_drawn():
+    """Losses over decades on a logarithmic axis, errors in percent, and what all models share as one column."""
+
+    def change(models, results):
+        models["target.test_loss"] = np.logspace(-8, 0, len(models))
+        results["value"] = 0.25
+        results.loc[results["spec.rho"] == 0.02, "value"] *= 1 + 1e-12 * np.arange((results["spec.rho"] == 0.02).sum())
+
+    data = make(targets=("test_error", "test_loss"), change=change)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = scatter_grid(data, data.levels[0], data.definitions[0])
+        figure.canvas.draw()
+    error, _, loss, last = figure.axes[:4]
+    assert (error.get_yscale(), loss.get_yscale()) == ("linear", "log")
+    assert error.get_yticklabels()[0].get_text().endswith("%") and "%" not in loss.get_yticklabels()[0].get_text()
+    low, high = last.get_xlim()
+    assert high / low == pytest.approx(1.25 / 0.8, rel=0.1)
 
 
 @pytest.mark.parametrize("radii", [1, 4])

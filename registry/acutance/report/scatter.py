@@ -76,19 +76,29 @@ def panel(axis: Axes, values: pd.DataFrame, target: pd.Series, look: Style) -> N
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
     else:
         axis.xaxis.set_major_locator(MaxNLocator(3))
-    if target.name is not None and len(table) and table["y"].between(0, 1).all() and "learning" not in str(target.name):
+    if len(plain) and np.isclose(plain["value"].min(), plain["value"].max(), rtol=1e-6, atol=0):
+        # What is the same for all models is drawn as one column, not as its rounding.
+        middle = plain["value"].iloc[0]
+        axis.set_xlim(*sorted((0.8 * middle, 1.25 * middle)) if middle else (-1, 1))
+    if any(word in str(target.name) for word in ("error", "gap")) and table["y"].between(0, 1).all():
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    elif _spans_decades(table["y"]):
+        axis.set_yscale("log")
     _edges(axis, table, shown, plain)
     axis.tick_params(labelsize=8)
     axis.grid(True, color="0.92", lw=0.6)
     axis.set_axisbelow(True)
 
 
+def _spans_decades(values: pd.Series) -> bool:
+    return bool(len(values) and (values > 0).all() and values.max() / values.min() >= 100)
+
+
 def _log_ticks(spread: float) -> Locator:
     """Few labels on a logarithmic axis; less than a decade is labelled as a linear one, or it would be crowded."""
     if spread < 20:
         return MaxNLocator(3)
-    return LogLocator(subs=(1.0,) if spread > 100 else (1.0, 2.0, 5.0), numticks=4)
+    return LogLocator(subs=(1.0,) if spread > 100 else (1.0, 3.0), numticks=4)
 
 
 def _edges(axis: Axes, table: pd.DataFrame, shown: pd.DataFrame, plain: pd.DataFrame) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from acutance import hookimpl
 from acutance_dln.linear import LinearScale, LinearSeparable
 from acutance_dln.measures import DLNBetaNorm, DLNTopEigenvalue, DLNTrace
+from acutance_dln.pools import DLN
+from acutance_dln.regression import SparseRegression
 
 
 @hookimpl
@@ -21,11 +23,11 @@ def register_scalings() -> dict[str, str]:
 
 @hookimpl
 def register_pools() -> list[type]:
-    """Return the pool of scaled classifiers."""
-    return [LinearScale]
+    """Return the pools: trained networks, scaled classifiers."""
+    return [DLN, LinearScale]
 
 
 @hookimpl
 def register_datasets() -> list[type]:
-    """Return the points that a linear classifier separates."""
-    return [LinearSeparable]
+    """Return the data of both pools."""
+    return [SparseRegression, LinearSeparable]

@@ -29,6 +29,13 @@ class UserError(ValueError):
         return type(self), (self.message, self.hint)
 
 
+class Excluded(UserError):
+    """Raised by a pool's ``load`` for a model that is there but not to be compared: left out with this reason.
+
+    It is not a failure: its training did not get as far as it should have, say.
+    """
+
+
 class Unsupported(Exception):
     """Raised by a measure that is not defined on the given surface; recorded as a row, not as a failure."""
 

@@ -374,7 +374,7 @@ class Driver:
         message = outcome["message"]
         self.reporter.say(f"{member.label}: {message}")
         if member.key is None:
-            member.broken, member.reason = True, message
+            member.broken, member.reason, member.excluded = True, message, outcome.get("excluded", False)
             return
         unfinished = [cells[cell["index"]] for cell in job["cells"] if cell["batches"]]
         self.store.put_cells([self.values.fail(member, cell, message) for cell in unfinished])

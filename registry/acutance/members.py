@@ -37,6 +37,7 @@ class Member:
         key: its identity, known once it has been loaded.
         reason: why it is not compared; empty for an admitted model.
         broken: whether it could not be loaded or made.
+        excluded: whether its pool left it out, which is not a failure; it is broken too.
         joined: attributes from outside the pool, which its entry does not have.
         points: what it sees of the points, where its pool preprocesses them.
         initial: digest of its initial weights, empty where its pool has none; None while that is not known.
@@ -48,6 +49,7 @@ class Member:
     key: str | None = None
     reason: str = ""
     broken: bool = False
+    excluded: bool = False
     parameters: int = 0
     joined: dict[str, Attribute] = field(default_factory=dict)
     points: Preprocessed | None = None

@@ -139,7 +139,7 @@ def write_outputs(
             write_report(directory, values.store)
         stamp.write_text(state)
     bad = (Status.FAILED.value, Status.NONFINITE.value, Status.BUDGET.value)
-    failed = int(results["status"].isin(bad).sum()) + sum(m.broken for m in members)
+    failed = int(results["status"].isin(bad).sum()) + sum(m.broken and not m.excluded for m in members)
     tables = {name: read_csv(directory / f"{name}.csv") for name in TABLES}
     return Run(directory, tables["models"], tables["results"], tables["correlations"], failed, len(values.fresh))
 

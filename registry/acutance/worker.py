@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from acutance.errors import UserError
+from acutance.errors import Excluded, UserError
 from acutance.hookspecs import Retry, Skip
 from acutance.measure import Estimate, Status
 from acutance.plugins import catalog
@@ -49,7 +49,8 @@ def execute(job: str) -> Iterator[str]:
                 yield json.dumps({"job": data["id"], **outcome})
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        yield json.dumps({"kind": "failed", "job": data["id"], "message": message, "traceback": traceback.format_exc()})
+        outcome = {"kind": "failed", "job": data["id"], "message": message, "traceback": traceback.format_exc()}
+        yield json.dumps(outcome | {"excluded": isinstance(error, Excluded)})
 
 
 def _pool(data: dict[str, Any]) -> tuple[Any, Any, ModelEntry]:

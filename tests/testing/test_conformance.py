@@ -46,6 +46,8 @@ SETTINGS = {
     "gauss_newton_trace": [{"probes": 6}, {"probes": 6, "part": "remainder"}],
     "mnist_resnet": {**SMALL, "width": 2},
     "mnist_vit": {**SMALL, "dim": 16, "depth": 1},
+    "dln": {"size": 3, "n": 20, "d": 30},
+    "sparse_regression": [{}, {"n": 40, "d": 30, "design": "orthonormal", "noise": 0.1, "sparsity": 0.0}],
     "processes": {"workers": 2},
 }
 # What to try those on that are defined on special models only.

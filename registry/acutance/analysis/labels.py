@@ -16,6 +16,9 @@ MEASURES = {
     "hessian_frobenius": "Hessian Frobenius norm",
     "hessian_effective_dimension": "effective dimension",
     "gauss_newton_trace": "Gauss-Newton trace",
+    "dln_trace": "DLN trace",
+    "dln_top_eigenvalue": "DLN λmax",
+    "dln_beta_norm": "DLN norm of β",
 }
 NORMS = {"l1": "ℓ1", "l2": "ℓ2", "linf": "ℓ∞"}
 # Fields that say how a value is estimated, not what is estimated.
@@ -51,6 +54,8 @@ def definition_name(row: Mapping[str, Any]) -> str:
         name += f" [{fields['parameters']}]"
     if truth(fields.get("logit_norm")):
         name += ", logit-norm" + (" (released scale)" if fields.get("norm_scale") == "released" else "")
+    if "p" in fields:
+        name += f", p = {_shown(fields['p'])}"
     if fields.get("mode") == "released":
         name += ", released"
     if fields.get("part") == "remainder":

@@ -6,6 +6,7 @@ import pytest
 
 from acutance import kendall_tau
 from acutance.analysis.adjust import max_tau_p
+from acutance.analysis.labels import target_label
 from acutance.config import load_config
 from acutance.harness import run_study
 
@@ -56,3 +57,18 @@ def test_attributes_and_measured_targets_with_equal_numbers_are_compared(toy_con
     results = pd.DataFrame({"model": list("abcde"), "measure": "m", "value": np.arange(5.0), "status": "ok"})
     table = correlations(models, results, targets=["attr:x", "measure:m"], resamples=99).set_index("target")
     assert table.loc["attr:x", "tau"] == 1 and np.isnan(table.loc["measure:m", "tau"])
+
+
+@pytest.mark.parametrize(
+    "target,label",
+    [
+        ("test_error", "test_error"),
+        ("attr:scale", "attr:scale"),
+        ("measure:hessian_trace", "Hessian trace"),
+        ("measure:worst_case(norm=l2, rho=0.1, scaling=elementwise)", "adaptive worst-case ℓ2, ρ = 0.1"),
+        ("measure:dln_beta_norm(p=1)", "DLN norm of β, p = 1"),
+        ("measure:acme/own(x=3)", "own (x=3)"),
+    ],
+)
+def test_a_measure_is_called_as_it_is_elsewhere(target, label):
+    assert target_label(target) == label

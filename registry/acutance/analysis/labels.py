@@ -73,6 +73,20 @@ def definition_label(row: Mapping[str, Any], name: Callable[[Mapping[str, Any]],
     return name(row) + (f", ρ = {float(rho):g}" if rho is not None else "")
 
 
+def target_label(target: str) -> str:
+    """Return a target as tables and axes call it; a ``measure:`` is called as the measure itself.
+
+    >>> target_label("measure:worst_case(norm=l2, rho=0.1)")
+    'worst-case ℓ2, ρ = 0.1'
+    """
+    if not target.startswith("measure:"):
+        return target
+    name, _, settings = target.removeprefix("measure:").rstrip(")").partition("(")
+    pairs = [pair.partition("=") for pair in settings.split(",") if pair.strip()]
+    row = {"measure": name.rpartition("/")[2], **{f"spec.{field.strip()}": value.strip() for field, _, value in pairs}}
+    return definition_label(row)
+
+
 class Namer:
     """Names the definitions of a table so that no two of them share a name.
 

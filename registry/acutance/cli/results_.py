@@ -51,7 +51,7 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
     """Print tau with its interval: a row for each definition, a column for each target."""
     from rich.table import Table
 
-    from acutance.analysis.labels import Namer, definition_label
+    from acutance.analysis.labels import Namer, definition_label, target_label
     from acutance.errors import UserError, did_you_mean
 
     groups = list(dict.fromkeys(map(str, correlations["group"])))
@@ -67,7 +67,7 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
         table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
         table.add_column("definition", no_wrap=True)
         for target in targets:
-            table.add_column(target, justify="right", no_wrap=True)
+            table.add_column(target_label(target), justify="right", no_wrap=True)
         labels = part.apply(definition_label, axis=1, name=name)
         for label in dict.fromkeys(labels):
             rows = part[labels == label].set_index("target")

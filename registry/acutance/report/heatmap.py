@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 from matplotlib.figure import Figure
 
+from acutance.analysis.labels import target_label
 from acutance.report.data import ReportData, number
 
 
@@ -29,7 +32,7 @@ def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:
                 fontweight="bold" if strong else "normal", color="white" if abs(found["tau"]) > 0.6 else "black",
             )  # fmt: skip
     image = axis.imshow(grid, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-    axis.set_xticks(range(len(data.targets)), [name.replace("_", "\n").replace(".", "\n") for name in data.targets])
+    axis.set_xticks(range(len(data.targets)), [_ticks(name) for name in data.targets])
     axis.xaxis.tick_top()
     axis.set_yticks(range(len(rows)), [_name(rows, i) for i in range(len(rows))])
     axis.tick_params(labelsize=7.5, length=0)
@@ -42,6 +45,12 @@ def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(level.replace("architecture=", "") + ("" if group == "all" else f", {group}"), fontsize=10)
     return figure
+
+
+def _ticks(target: str) -> str:
+    if target.startswith("measure:"):
+        return textwrap.fill(target_label(target), 14)
+    return target.replace("_", "\n").replace(".", "\n")
 
 
 def _rho(value: float | None) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from acutance.analysis.labels import target_label
 from acutance.report.data import ReportData, number, p_value, text
 from acutance.report.figures import FigureKey, render
 from acutance.report.summary import answer
@@ -87,7 +88,7 @@ def _rows(data: ReportData, level: str, group: str) -> list[dict[str, Any]]:
         {
             "definition": row["definition"],
             "rho": f"{row['spec.rho']:g}" if np.isfinite(row.get("spec.rho", np.nan)) else "",
-            "target": row["target"],
+            "target": target_label(row["target"]),
             "n": row["n"],
             "tau": number(row["tau"]),
             "tau_value": _value(row["tau"]),
@@ -124,7 +125,7 @@ def _models(data: ReportData) -> dict[str, Any]:
         }
         for row in data.models.to_dict("records")
     ]
-    names = [c.removeprefix("target.") for c in [*targets, *extra]]
+    names = [target_label(c.removeprefix("target.")) for c in [*targets, *extra]]
     return {"attributes": [c.removeprefix("attr.") for c in attributes], "targets": names, "rows": rows}
 
 

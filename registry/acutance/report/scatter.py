@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
+from acutance.analysis.labels import target_label
 from acutance.report.data import ReportData, number, target_values
 from acutance.report.style import Style, style
 
@@ -155,4 +157,6 @@ def _symbol(data: ReportData, definition: str) -> str:
 
 
 def _target_name(target: str) -> str:
-    return target.removeprefix("attr:").removeprefix("measure:").replace("_", " ").replace(".", " ")
+    if target.startswith("measure:"):
+        return textwrap.fill(target_label(target), 22)
+    return target.removeprefix("attr:").replace("_", " ").replace(".", " ")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from acutance.analysis.labels import target_label
 from acutance.report.data import ReportData, number, p_value
 
 
@@ -35,7 +36,7 @@ def answer(data: ReportData, level: str) -> dict[str, Any]:
         radius = f", ρ = {rho:g}" if rho is not None and np.isfinite(rho) else ""
         sentences.append(
             f"Largest |τ|: {number(best['tau'])} [{number(best['low'])}, {number(best['high'])}] for "
-            f"{best['definition']}{radius} against {best['target'].replace('_', ' ')}, adjusted p = "
+            f"{best['definition']}{radius} against {target_label(best['target']).replace('_', ' ')}, adjusted p = "
             f"{p_value(best['p_adjusted'])}; the largest of {len(t)} is large by selection."
         )
     return {

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from acutance.analysis.labels import Namer, definition_label
+from acutance.analysis.labels import Namer, definition_label, target_label
 from acutance.report.figures import FigureKey, file_stems, write_figure
 from acutance.report.style import CATEGORIES, MARKERS
 
@@ -76,6 +76,7 @@ def save_sweep_figures(table: pd.DataFrame, name: str, folder: Path) -> list[Pat
     stems = file_stems(list(keys))
     folder.mkdir(parents=True, exist_ok=True)
     for key, rows in keys.items():
-        title = f"{rows['target'].iloc[0].replace('_', ' ')}\n{key.level.replace('architecture=', '')}".strip()
+        target, level = target_label(rows["target"].iloc[0]), key.level.replace("architecture=", "")
+        title = f"{target.replace('_', ' ')}\n{level}".strip()
         write_figure(sweep_figure(rows, name, title), folder / stems[key])
     return [folder / f"{stem}.png" for stem in stems.values()]

@@ -14,7 +14,7 @@ from acutance.analysis.labels import Namer, definition_label, target_label
 from acutance.report.figures import FigureKey, file_stems, write_figure
 from acutance.report.style import CATEGORIES, MARKERS
 
-LINES = 8  # definitions that one figure tells apart
+LINES = 12  # definitions that one figure tells apart
 
 
 def sweep_figure(rows: pd.DataFrame, name: str, title: str = "") -> Figure:
@@ -51,7 +51,8 @@ def _line(axis: Axes, rows: pd.DataFrame, name: str, place: dict[Any, float], i:
     order = np.argsort(x, kind="stable")
     x, rows = x[order], rows.iloc[order]
     colour, marker = CATEGORIES[i % len(CATEGORIES)], MARKERS[i % len(MARKERS)]
-    axis.plot(x, rows["tau"], marker=marker, ms=4.5, lw=1.3, color=colour, label=rows["definition"].iloc[0])
+    dashes = ("-", "--")[i // len(CATEGORIES) % 2]
+    axis.plot(x, rows["tau"], dashes, marker=marker, ms=4.5, lw=1.3, color=colour, label=rows["definition"].iloc[0])
     axis.fill_between(x, rows["low"], rows["high"], color=colour, alpha=0.12, lw=0)
 
 

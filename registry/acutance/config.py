@@ -169,20 +169,29 @@ def _locate(source: str | Path) -> Path:
     return path
 
 
+def parse_overrides(overrides: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    """Return ``["surface.m=64"]`` as ``{"surface.m": 64}``; a mapping as it is.
+
+    Raises:
+        UserError: for a text without ``=``, or a value that is no YAML.
+    """
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    pairs = {}
+    for text in overrides:
+        key, found, value = text.partition("=")
+        if not found:
+            raise UserError(f"--set {text}: write key=value", "for example surface.points=256")
+        pairs[key.strip()] = parse_yaml(value, f"--set {key.strip()}")
+    return pairs
+
+
 def _override(data: dict[str, Any], overrides: Mapping[str, Any] | Sequence[str], where: str) -> dict[str, Any]:
     """Return a copy with ``a.b.0.c=value`` applied."""
     import copy
 
     data = copy.deepcopy(data)
-    if not isinstance(overrides, Mapping):
-        pairs = {}
-        for text in overrides:
-            key, found, value = text.partition("=")
-            if not found:
-                raise UserError(f"--set {text}: write key=value", "for example surface.points=256")
-            pairs[key.strip()] = parse_yaml(value, f"--set {key.strip()}")
-        overrides = pairs
-    for key, value in overrides.items():
+    for key, value in parse_overrides(overrides).items():
         node: Any = data
         *parents, last = key.split(".")
         try:

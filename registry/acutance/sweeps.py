@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acutance.config import Study, load_config
+from acutance.config import Study, load_config, parse_overrides
 from acutance.errors import UserError
 from acutance.yaml_io import parse_yaml
 
@@ -119,16 +119,10 @@ def sweep(
 
 
 def _studies(config: Any, axis: Axis, overrides: Any) -> list[Study]:
-    if not isinstance(overrides, Mapping):
-        pairs = [text.partition("=") for text in overrides]
-        bad = [key for key, found, _ in pairs if not found]
-        if bad:
-            raise UserError(f"--set {bad[0]}: write key=value", "for example surface.points=256")
-        overrides = {key.strip(): parse_yaml(value, f"--set {key.strip()}") for key, _, value in pairs}
-    found = []
+    found, common = [], parse_overrides(overrides)
     for value in axis.values:
         try:
-            found.append(load_config(config, {**overrides, **axis.overrides(value)}))
+            found.append(load_config(config, {**common, **axis.overrides(value)}))
         except UserError as error:
             raise UserError(f"{axis.name} = {value}: {error.message}", error.hint) from None
     return found

@@ -3,13 +3,12 @@
 import copy
 import json
 import math
-from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 import yaml
-from diagonals import LOSSES, c_of, network, points, weights
+from diagonals import LOSSES, SURFACES, c_of, network, points, weights
 from models import MLP, assert_untouched, dense_hessian, mlp_data, snapshot
 from torch import nn
 
@@ -19,8 +18,6 @@ from acutance.plan import expand
 from acutance.plugins import catalog
 from acutance.spec import canonical_json, validate
 from acutance.testing import conformance
-from acutance.testing.problems import Problem
-from acutance.testing.twins import Twin
 from acutance_dln.measures import BetaNormSpec
 from acutance_dln.network import DiagonalLinearNetwork
 
@@ -324,17 +321,6 @@ def test_microbatches_and_single_precision(name, scaling):
     assert single.value == pytest.approx(acutance.measure(name, exact, scaling=scaling).value, rel=1e-6)
 
 
-def rescale(model):
-    model.u.mul_(3.0)
-    model.v.div_(3.0)
-
-
-PROBLEM = Problem(
-    "diagonal", partial(DiagonalLinearNetwork, *weights(network(5))), partial(tuple, points(network(5), noise=0.3)),
-    loss="half_squared_sum",
-)  # fmt: skip
-MEAN = replace(PROBLEM, name="diagonal mean", loss="mse")
-SURFACES = [PROBLEM, MEAN, Twin("u and v", "f", "rescaling", PROBLEM, rescale)]
 SPECS = [{}, {"scaling": "balanced"}]
 
 

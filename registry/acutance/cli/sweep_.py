@@ -68,7 +68,7 @@ def print_sweep(found: Sweep, console: Console) -> None:
     intervals = console.width >= 52 + 24 * len(axis.values)
     for (target, level), part in whole.groupby(["target", "within"], sort=False):
         where = "" if level == "all" else f", {level}"
-        title = f"Kendall's tau-a with 95% interval, {target_label(target)}{where}"
+        title = f"Kendall's tau-a{' with 95% interval' * intervals}, {target_label(target)}{where}"
         shown = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
         shown.add_column(axis.name, no_wrap=True)
         values = list(dict.fromkeys(part[axis.name]))

@@ -57,7 +57,7 @@ def _line(axis: Axes, rows: pd.DataFrame, name: str, place: dict[Any, float], i:
 
 
 def save_sweep_figures(table: pd.DataFrame, name: str, folder: Path) -> list[Path]:
-    """Draw every target and level of a sweep, whole pools only; return the PNGs.
+    """Draw every target and level of a sweep, whole pools only; return the PNGs. Those of earlier sweeps go.
 
     Args:
         table: of a sweep.
@@ -76,6 +76,9 @@ def save_sweep_figures(table: pd.DataFrame, name: str, folder: Path) -> list[Pat
             keys[FigureKey("sweep", "" if level == "all" else str(level), f"{target}{number}")] = part
     stems = file_stems(list(keys))
     folder.mkdir(parents=True, exist_ok=True)
+    for old in [*folder.glob("sweep-*.png"), *folder.glob("sweep-*.pdf")]:
+        if old.stem not in stems.values():
+            old.unlink()
     for key, rows in keys.items():
         target, level = target_label(rows["target"].iloc[0]), key.level.replace("architecture=", "")
         title = f"{target.replace('_', ' ')}\n{level}".strip()

@@ -33,7 +33,7 @@ class DLNSpec(RegressionSpec):
     """Number of networks; a smaller pool is the beginning of a larger one."""
     seed: NonNegativeInt = 0
     """Names the hyperparameters, the initial weights and the order of the examples."""
-    learning_rate_min: PositiveFloat = 0.02
+    learning_rate_min: PositiveFloat = 0.03
     """Lower end of the log-uniform distribution of the learning rate."""
     learning_rate_max: PositiveFloat = 0.3
     """Upper end of the log-uniform distribution of the learning rate."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from acutance.config import Study
-from acutance.errors import UserError
+from acutance.errors import Excluded, UserError
 from acutance.evaluation import evaluate_family
 from acutance.measure import Cost, Estimate, Status
 from acutance.members import Member, members
@@ -318,8 +318,15 @@ def calibrate(
     device = device or default_device()
     reporter.stage("calibrating", len(chosen) * len(definitions), len(chosen) * len(definitions))
     cost, levels = Cost(), dict.fromkeys(str(d.item.target.level_of(d.spec)) for d in definitions)
+    measured = []
     for member in chosen:
-        surfaces = _surfaces(study, sets, member, levels, batches, device, reporter)
+        try:
+            surfaces = _surfaces(study, sets, member, levels, batches, device, reporter)
+        except Excluded as error:
+            reporter.say(f"{member.label}: {error}")
+            reporter.advance(len(definitions), len(definitions))
+            continue
+        measured.append(member.label)
         for definition in definitions:
             start = math.exp(sum(map(math.log, definition.radii)) / len(definition.radii))
             here = surfaces[definition.item.target.level_of(definition.spec)]
@@ -331,7 +338,9 @@ def calibrate(
             definition.windows[member.label] = found
             reporter.advance(1, 1)
         cost = sum((surface.cost for group in surfaces.values() for surface in group), cost)
-    return Calibration(definitions, others, [m.label for m in chosen], batches * study.surface.m, cost)
+    if not measured:
+        raise UserError("the pools leave out every model that was looked at", "raise --models, or mend the pools")
+    return Calibration(definitions, others, measured, batches * study.surface.m, cost)
 
 
 def definitions_of(study: Study) -> tuple[list[Definition], list[dict[str, Any]]]:

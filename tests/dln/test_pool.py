@@ -251,3 +251,16 @@ def test_the_trace_of_a_trained_network_is_its_closed_form(tmp_path):
     found = acutance.measure("hessian_trace", surface, scaling="none", probes=60)
     expected = sum(float(w.detach().square().sum()) for w in (model.u, model.v))
     assert found.value == pytest.approx(expected, abs=5 * max(found.stderr, 1e-9))
+
+
+def test_calibration_passes_over_networks_that_are_left_out():
+    from acutance.calibration import calibrate
+    from acutance.config import load_config
+
+    pool, spec, entries = made()
+    steps = [pool.build(entry, spec)["steps"] for entry in entries]
+    config = study(max(steps) - 1) | {"measures": [{"name": "average_case", "rho": 0.1, "draws": 4}]}
+    found = calibrate(load_config(config), models=4, device="cpu")
+    assert found.models == [entry.id for entry, taken in zip(entries, steps) if taken < max(steps)]
+    with pytest.raises(UserError, match="leave out every model"):
+        calibrate(load_config(config | {"pools": [{"name": "dln", **FEW, "max_steps": 3}]}), models=2, device="cpu")

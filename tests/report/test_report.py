@@ -267,3 +267,15 @@ def test_the_page_in_a_browser(data, tmp_path):
     dom = subprocess.run(command, capture_output=True, text=True, timeout=90).stdout
     order = [float(v) for v in re.search(r"<title>order:([^<]*)", dom).group(1).split(",")]
     assert len(order) == 8 and order == sorted(order)
+
+
+def test_the_answer_is_about_generalization_not_about_other_measures():
+    def change(models, results):
+        models["target.measure:worst_case"] = (
+            results.groupby("model")["value"].first().reindex(models["model"]).to_numpy()
+        )
+
+    without, data = make(targets=("test_error",)), make(targets=("test_error", "measure:worst_case"), change=change)
+    level = data.levels[0]
+    assert len(data.named[data.named["within"] == level]) == 2 * len(without.named[without.named["within"] == level])
+    assert answer(data, level)["sentences"][:2] == answer(without, level)["sentences"][:2]

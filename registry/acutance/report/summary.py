@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from acutance.analysis.labels import target_label
 from acutance.report.data import ReportData, number, p_value
 
 
@@ -14,6 +13,8 @@ def answer(data: ReportData, level: str) -> dict[str, Any]:
     """Return the sentences that open a level's part of the page."""
     t = data.named[(data.named["within"] == level) & (data.named["group"] == "all") & data.named["tau"].notna()]
     n = int(t["n"].max()) if len(t) else 0
+    # How measures are related with each other says nothing about generalization.
+    t = t[~t["target"].str.startswith("measure:")]
     positive = int((t["low"] > 0).sum())
     negative = int((t["high"] < 0).sum())
     significant = int((t["p_adjusted"] < 0.05).sum())
@@ -36,7 +37,7 @@ def answer(data: ReportData, level: str) -> dict[str, Any]:
         radius = f", ρ = {rho:g}" if rho is not None and np.isfinite(rho) else ""
         sentences.append(
             f"Largest |τ|: {number(best['tau'])} [{number(best['low'])}, {number(best['high'])}] for "
-            f"{best['definition']}{radius} against {target_label(best['target']).replace('_', ' ')}, adjusted p = "
+            f"{best['definition']}{radius} against {best['target'].replace('_', ' ')}, adjusted p = "
             f"{p_value(best['p_adjusted'])}; the largest of {len(t)} is large by selection."
         )
     return {

@@ -22,6 +22,7 @@ VERBS = {
     "measure": "One measure on one checkpoint, without a config file.",
     "results": "The tables of a run.",
     "report": "Write the HTML page of a run again.",
+    "correlate": "The statistics on any table, also one made elsewhere.",
     "merge": "Runs of one study, made apart, as one run.",
     "schema": "JSON schema of the study file, for completion in an editor.",
     "new": "Write a package with a measure, pool or dataset of your own.",

@@ -47,7 +47,7 @@ def console() -> Console:
     return screen if screen.is_terminal else Console(width=150)
 
 
-def print_summary(correlations: pd.DataFrame, console: Console, group: str = "all") -> None:
+def print_summary(correlations: pd.DataFrame, console: Console, group: str = "all", variant: str = "a") -> None:
     """Print tau with its interval: a row for each definition, a column for each target."""
     from rich.table import Table
 
@@ -63,7 +63,7 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
     intervals = console.width >= 52 + 24 * len(targets)
     for within, part in chosen.groupby("within", sort=False):
         n = int(part["n"].max())
-        title = f"Kendall's tau-a{' with 95% interval' * intervals}, {within}, n = {n}" + (
+        title = f"Kendall's tau-{variant}{' with 95% interval' * intervals}, {within}, n = {n}" + (
             "" if group == "all" else f", {group}"
         )
         table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)

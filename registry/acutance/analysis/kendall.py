@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
 from acutance.analysis.kernels import bootstrap_counts, pair_sums, permuted_orders, permuted_sums, signs
+from acutance.analysis.perfect import perfect_bound
 from acutance.errors import UserError
 
 Variant = Literal["a", "b", "c"]
@@ -80,7 +81,7 @@ def kendall_tau(
 
     The interval resamples models; a model drawn twice is not compared with itself, since that tie would
     shrink every resampled tau. When all pairs agree, every resample does too and the bootstrap knows
-    nothing: the interval is then the exact binomial one for M/2 disjoint pairs.
+    nothing: the other end is then the exact one for jointly normal scores (``perfect_bound``).
 
     Args:
         t: target values, e.g. test errors, (M,).
@@ -179,9 +180,8 @@ def _interval(
     if len(resampled) < 0.9 * resamples:
         return math.nan, math.nan, "too many resamples have only ties"
     if np.ptp(resampled) < 1e-12:
-        # Disjoint pairs are independent, and all floor(n/2) of them agree: Clopper-Pearson for that.
-        bound = 2 * alpha ** (1 / (n // 2)) - 1
-        note = "all pairs agree: exact bound from disjoint pairs"
+        bound = perfect_bound(n, alpha, resamples, seed)
+        note = "all pairs agree: the interval is exact for normal scores, the bootstrap knows none"
         return (bound, 1.0, note) if tau > 0 else (-1.0, -bound, note)
     below = (resampled < tau - 1e-12).mean() + 0.5 * (np.abs(resampled - tau) <= 1e-12).mean()
     # One resample at most separates a share of 0 or 1 from what can be estimated.

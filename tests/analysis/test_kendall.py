@@ -261,6 +261,23 @@ def test_one_thread_and_many_give_the_same_bits(n):
     assert largest_permuted.serial(*arguments).tobytes() == largest_permuted.parallel(*arguments).tobytes()
 
 
+@pytest.mark.parametrize("n", [2, 9, 12, 60])
+def test_packed_pairs_give_the_sums_of_a_plain_loop(n):
+    g = np.random.default_rng(n)
+    values = np.round(g.normal(size=(5, n)), 1)
+    values[1, n // 2] = np.nan
+    values[3] = 1.0
+    x = np.stack([signs(v) for v in values])
+    orders = permuted_orders(n, 200, 0)[:200]
+    upper = np.triu_indices(n, 1)
+    plain = np.array([[[(a[np.ix_(o, o)] * b)[upper].sum(dtype=int) for b in x[2:]] for a in x[:2]] for o in orders])
+    scale = g.random(size=(2, 3))
+    assert (largest_permuted(orders, x[:2], x[2:], scale) == (np.abs(plain) * scale).max((1, 2))).all()
+    for t in range(2):
+        for d in range(3):
+            assert (permuted_sums(orders, x[t], x[2 + d]) == plain[:, t, d]).all()
+
+
 def test_no_torch_is_needed():
     code = "import sys, acutance; acutance.kendall_tau([1, 2, 3], [1, 3, 2]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

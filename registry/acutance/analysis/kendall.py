@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
+from acutance.analysis.intervals import bca
 from acutance.analysis.kernels import bootstrap_counts, pair_sums, permuted_orders, permuted_sums, signs
 from acutance.analysis.perfect import perfect_bound
 from acutance.errors import UserError
@@ -183,19 +183,15 @@ def _interval(
         bound = perfect_bound(n, alpha, resamples, seed)
         note = "all pairs agree: the interval is exact for normal scores, the bootstrap knows none"
         return (bound, 1.0, note) if tau > 0 else (-1.0, -bound, note)
-    below = (resampled < tau - 1e-12).mean() + 0.5 * (np.abs(resampled - tau) <= 1e-12).mean()
-    # One resample at most separates a share of 0 or 1 from what can be estimated.
-    z0 = norm.ppf(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
     leave_one_out = _tau(pair_sums(1 - np.eye(n, dtype=np.int64), sx, sy), variant, n - 1, classes)
-    d = np.nanmean(leave_one_out) - leave_one_out[np.isfinite(leave_one_out)]
-    squares = float((d**2).sum())
-    a = float((d**3).sum()) / (6 * squares**1.5) if squares > 1e-24 else 0.0
-    ends = []
-    for z in (norm.ppf(alpha), norm.ppf(1 - alpha)):
-        denominator = 1 - a * (z0 + z)
-        shifted = z0 + (z0 + z) / denominator if denominator > 0 else math.copysign(math.inf, z)
-        ends.append(float(np.quantile(resampled, norm.cdf(shifted))))
-    return max(ends[0], -1.0), min(ends[1], 1.0), ""
+    low, high = bca(tau, resampled, leave_one_out, confidence, resamples)
+    return low, high, ""
+
+
+def tau_without_each(x: Array, y: Array, variant: Variant = "a") -> Array:
+    """Return tau without one model each, (n,): the jackknife's values."""
+    n, classes = len(x), min(len(np.unique(x)), len(np.unique(y)))
+    return _tau(pair_sums(1 - np.eye(n, dtype=np.int64), signs(x), signs(y)), variant, n - 1, classes)
 
 
 def null_sd(n: int) -> float:

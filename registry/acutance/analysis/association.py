@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from acutance.analysis.columns import MIN_MODELS, Array, Infinite, complete, constant, joined
 from acutance.analysis.intervals import bca, jackknife

@@ -92,7 +92,8 @@ def test_p_is_uniform_under_the_null_though_groups_differ():
         for seed in range(400)
     ]
     assert np.mean(np.array(p) <= 0.1) == pytest.approx(0.1, abs=0.045)
-    assert np.mean(p) == pytest.approx(0.5, abs=0.05)
+    # A sum as large as the observed one counts, so the mean is a little above a half.
+    assert np.mean(p) == pytest.approx(0.53, abs=0.05)
 
 
 @pytest.mark.slow

@@ -226,3 +226,29 @@ def largest_permuted(orders: Ints, x: Signs, y: Signs, scale: NDArray[np.float64
                     top = max(top, abs(s) * scale[t, d])
         largest[b] = top
     return largest
+
+
+def _sign_products(values: NDArray[np.float64], y: Signs) -> Ints:
+    """Return, for each row of values, (B, n), the sums of its pair signs times those of each of y, (K, n, n).
+
+    The last column, of K + 1, counts the pairs of the row that are not tied.
+    """
+    sums = np.zeros((len(values), len(y) + 1), np.int64)
+    n = values.shape[1]
+    for b in range(len(values)):
+        row = values[b]
+        for i in range(n):
+            for j in range(i + 1, n):
+                if row[i] > row[j]:
+                    for k in range(len(y)):
+                        sums[b, k] += y[k, i, j]
+                elif row[i] < row[j]:
+                    for k in range(len(y)):
+                        sums[b, k] -= y[k, i, j]
+                else:
+                    continue
+                sums[b, len(y)] += 1
+    return sums
+
+
+sign_products = _compiled(_sign_products, parallel=False)

@@ -116,7 +116,9 @@ def test_degenerate_groups():
     tied = stratified_tau([1, 1, 2, 2], s, [0, 0, 1, 1])
     assert tied.tau == 0 and tied.p == 1 and "tied" in tied.note
     perfect = stratified_tau([1, 2, 3, 4], [1, 2, 3, 4], [0, 0, 1, 1], resamples=199)
-    assert perfect.tau == 1 and perfect.p == 0.5 and math.isnan(perfect.low) and perfect.note
+    assert perfect.tau == 1 and perfect.p == 0.5 and perfect.low < -0.5 and "largest group" in perfect.note
+    long = stratified_tau(np.arange(20), -np.arange(20), [0] * 12 + [1] * 8, resamples=199, permutations=99)
+    assert long.low == -1 and -0.95 < long.high < -0.7
     empty = decompose([], [], [])
     assert math.isnan(empty.tau) and "fewer than 3" in empty.note
     lacking = decompose([1, np.nan, 3, 4], s, [0, 0, 1, 1])

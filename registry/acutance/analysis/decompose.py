@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from acutance.analysis.columns import MIN_MODELS, Array, codes, complete, joined
 from acutance.analysis.intervals import bca
 from acutance.analysis.kernels import Ints, pair_sums, permuted_sums, signs
+from acutance.analysis.perfect import perfect_bound
 from acutance.errors import UserError
 
 EXACT = math.factorial(8)  # so many orders within groups are all gone through
@@ -150,12 +151,16 @@ def stratified_tau(
     hits = int((np.abs(permuted_sums(orders, sx, sy)) >= observed).sum())
     p = hits / len(orders) if exact else (1 + hits) / (1 + len(orders))
     low, high, reason = nan, nan, ""
+    if abs(tau) > 1 - 1e-12:
+        # A smaller group has a weaker bound, so the largest alone is a valid one for a tau they share.
+        bound = perfect_bound(max(len(group) for group in members), (1 - confidence) / 2, resamples, seed)
+        low, high = (bound, 1.0) if tau > 0 else (-1.0, -bound)
+        reason = "all pairs inside groups agree: the interval is that of the largest group, exact for normal scores"
+        return Stratified(tau, low, high, p, n, len(members), joined(note, reason))
     resampled = _within(_resamples(members, n, resamples, seed), sx, sy, members)
     resampled = resampled[np.isfinite(resampled)]
     if len(resampled) < 0.9 * resamples:
         reason = "too many resamples leave no pair to compare"
-    elif np.ptp(resampled) < 1e-12:
-        reason = "all pairs inside groups agree: the bootstrap knows no interval"
     else:
         low, high = bca(tau, resampled, _within(1 - np.eye(n, dtype=np.int64), sx, sy, members), confidence, resamples)
     return Stratified(tau, low, high, p, n, len(members), joined(note, reason))

@@ -21,6 +21,7 @@ from acutance.analysis.kernels import (
     permuted_sums,
     signs,
 )
+from acutance.analysis.perfect import perfect_bound
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -62,9 +63,36 @@ def test_a_perfect_ranking_is_not_shrunk_by_self_duplicates():
 def test_a_perfect_ranking_has_an_honest_interval():
     found = kendall_tau(range(20), range(20))
     assert (found.tau, found.high) == (1.0, 1.0)
-    assert found.low == pytest.approx(2 * 0.025 ** (1 / 10) - 1)
+    assert found.low == perfect_bound(20, 0.025)
     assert "all pairs agree" in found.note
     assert kendall_tau(range(20), range(0, -20, -1)).high == pytest.approx(-found.low)
+
+
+@pytest.mark.parametrize("n", [4, 5, 6, 8, 11, 20])
+def test_a_perfect_ranking_excludes_zero_when_chance_does_not_make_one(n):
+    found = kendall_tau(range(n), range(n))
+    assert (found.low > 0) == (1 / math.factorial(n) < 0.025) == (found.p < 0.05)
+
+
+def test_a_perfect_ranking_is_no_worse_than_one_with_a_swapped_pair():
+    for n in (8, 11, 20):
+        swapped = list(range(n))
+        swapped[:2] = 1, 0
+        assert kendall_tau(range(n), range(n)).low > kendall_tau(range(n), swapped).low > 0
+
+
+@pytest.mark.parametrize("n", [5, 11, 30])
+def test_normal_scores_are_ranked_perfectly_as_often_at_the_bound_as_it_says(n):
+    rho = math.sin(math.pi / 2 * perfect_bound(n, 0.1))
+    g = np.random.default_rng(n)
+    x = np.sort(g.normal(size=(20000, n)), axis=1)
+    y = rho * x + math.sqrt(1 - rho**2) * g.normal(size=x.shape)
+    assert (np.diff(y) > 0).all(1).mean() == pytest.approx(0.1, abs=0.012)
+
+
+def test_the_bound_of_two_models_is_known():
+    """Two models agree with probability (1 + tau) / 2."""
+    assert perfect_bound(2, 0.3, 200_000) == pytest.approx(-0.4, abs=0.01)
 
 
 @pytest.mark.parametrize(("n", "bound"), [(20, 0.32), (50, 0.19), (72, 0.16)])
@@ -116,6 +144,36 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(n):
         found = kendall_tau(t, s, resamples=1999, permutations=1)
         hits += found.low <= truth <= found.high
     assert 0.90 <= hits / 400 <= 0.985
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tau", [0.0, 0.5, -0.7])
+@pytest.mark.parametrize("n", [50, 80])
+def test_the_interval_covers_93_to_97_percent(n, tau):
+    g = np.random.default_rng(1)
+    rho = math.sin(math.pi * tau / 2)
+    hits = 0
+    for _ in range(4000):
+        t = g.normal(size=n)
+        s = rho * t + math.sqrt(1 - rho**2) * g.normal(size=n)
+        found = kendall_tau(t, s, resamples=1999, permutations=1)
+        hits += found.low <= tau <= found.high
+    assert 0.93 <= hits / 4000 <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tau", [0.8, 0.9, 0.97])
+@pytest.mark.parametrize("n", [8, 11, 20])
+def test_strong_associations_of_few_models_are_covered_too(n, tau):
+    g = np.random.default_rng(2)
+    rho = math.sin(math.pi * tau / 2)
+    hits = 0
+    for _ in range(1000):
+        t = g.normal(size=n)
+        s = rho * t + math.sqrt(1 - rho**2) * g.normal(size=n)
+        found = kendall_tau(t, s, resamples=999, permutations=1)
+        hits += found.low <= tau <= found.high
+    assert hits / 1000 >= 0.94
 
 
 def test_increasing_transforms_change_nothing_and_order_of_models_neither():
@@ -201,6 +259,23 @@ def test_one_thread_and_many_give_the_same_bits(n):
     scale = g.random(size=(2, 3))
     arguments = (permuted_orders(n, 999, 0), x, y, scale)
     assert largest_permuted.serial(*arguments).tobytes() == largest_permuted.parallel(*arguments).tobytes()
+
+
+@pytest.mark.parametrize("n", [2, 9, 12, 60])
+def test_packed_pairs_give_the_sums_of_a_plain_loop(n):
+    g = np.random.default_rng(n)
+    values = np.round(g.normal(size=(5, n)), 1)
+    values[1, n // 2] = np.nan
+    values[3] = 1.0
+    x = np.stack([signs(v) for v in values])
+    orders = permuted_orders(n, 200, 0)[:200]
+    upper = np.triu_indices(n, 1)
+    plain = np.array([[[(a[np.ix_(o, o)] * b)[upper].sum(dtype=int) for b in x[2:]] for a in x[:2]] for o in orders])
+    scale = g.random(size=(2, 3))
+    assert (largest_permuted(orders, x[:2], x[2:], scale) == (np.abs(plain) * scale).max((1, 2))).all()
+    for t in range(2):
+        for d in range(3):
+            assert (permuted_sums(orders, x[t], x[2 + d]) == plain[:, t, d]).all()
 
 
 def test_no_torch_is_needed():

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
+from acutance.analysis.intervals import bca
 from acutance.analysis.kernels import bootstrap_counts, pair_sums, permuted_orders, permuted_sums, signs
+from acutance.analysis.perfect import perfect_bound
 from acutance.errors import UserError
 
 Variant = Literal["a", "b", "c"]
@@ -80,7 +81,7 @@ def kendall_tau(
 
     The interval resamples models; a model drawn twice is not compared with itself, since that tie would
     shrink every resampled tau. When all pairs agree, every resample does too and the bootstrap knows
-    nothing: the interval is then the exact binomial one for M/2 disjoint pairs.
+    nothing: the other end is then the exact one for jointly normal scores (``perfect_bound``).
 
     Args:
         t: target values, e.g. test errors, (M,).
@@ -179,23 +180,18 @@ def _interval(
     if len(resampled) < 0.9 * resamples:
         return math.nan, math.nan, "too many resamples have only ties"
     if np.ptp(resampled) < 1e-12:
-        # Disjoint pairs are independent, and all floor(n/2) of them agree: Clopper-Pearson for that.
-        bound = 2 * alpha ** (1 / (n // 2)) - 1
-        note = "all pairs agree: exact bound from disjoint pairs"
+        bound = perfect_bound(n, alpha, resamples, seed)
+        note = "all pairs agree: the interval is exact for normal scores, the bootstrap knows none"
         return (bound, 1.0, note) if tau > 0 else (-1.0, -bound, note)
-    below = (resampled < tau - 1e-12).mean() + 0.5 * (np.abs(resampled - tau) <= 1e-12).mean()
-    # One resample at most separates a share of 0 or 1 from what can be estimated.
-    z0 = norm.ppf(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
     leave_one_out = _tau(pair_sums(1 - np.eye(n, dtype=np.int64), sx, sy), variant, n - 1, classes)
-    d = np.nanmean(leave_one_out) - leave_one_out[np.isfinite(leave_one_out)]
-    squares = float((d**2).sum())
-    a = float((d**3).sum()) / (6 * squares**1.5) if squares > 1e-24 else 0.0
-    ends = []
-    for z in (norm.ppf(alpha), norm.ppf(1 - alpha)):
-        denominator = 1 - a * (z0 + z)
-        shifted = z0 + (z0 + z) / denominator if denominator > 0 else math.copysign(math.inf, z)
-        ends.append(float(np.quantile(resampled, norm.cdf(shifted))))
-    return max(ends[0], -1.0), min(ends[1], 1.0), ""
+    low, high = bca(tau, resampled, leave_one_out, confidence, resamples)
+    return low, high, ""
+
+
+def tau_without_each(x: Array, y: Array, variant: Variant = "a") -> Array:
+    """Return tau without one model each, (n,): the jackknife's values."""
+    n, classes = len(x), min(len(np.unique(x)), len(np.unique(y)))
+    return _tau(pair_sums(1 - np.eye(n, dtype=np.int64), signs(x), signs(y)), variant, n - 1, classes)
 
 
 def null_sd(n: int) -> float:

@@ -12,14 +12,16 @@ from collections.abc import Callable
 from functools import lru_cache
 from itertools import permutations
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 Signs = NDArray[np.int8]
 Ints = NDArray[np.int64]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 # Pairs of models from which on threads pay: 10 ms of work for one, with 9999 resamples those of 45 models. Below, two
@@ -64,6 +66,72 @@ def _compiled(function: Callable[..., Any], parallel: bool) -> Callable[..., Any
 def signs(x: NDArray[np.float64]) -> Signs:
     """Return sign(x_i - x_j), (n, n); infinities of one sign are tied."""
     return (x[:, None] > x[None, :]).astype(np.int8) - (x[:, None] < x[None, :]).astype(np.int8)
+
+
+def _helper(function: F) -> F:
+    """Compile a part of the loops below, which keeps its types."""
+    return cast(F, numba.njit(function))
+
+
+def _count_ones(_: Any, word: Any) -> Any:
+    """Type and code of the number of ones in a 64-bit word."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return numba.types.uint64(numba.types.uint64), generate
+
+
+_bits: Any = intrinsic(_count_ones)
+
+
+@_helper
+def _scores(x: Signs) -> NDArray[np.float32]:
+    """Return numbers in the order that the signs give, (n, n) -> (n,): comparing numbers needs no look-up of pairs.
+
+    A model that is above and below none has no value (or all are equal): NaN, as it is with a missing value.
+    """
+    n = len(x)
+    scores = np.empty(n, np.float32)
+    for i in range(n):
+        score, ties = 0, 0
+        for j in range(n):
+            score += x[i, j]
+            ties += x[i, j] == 0
+        scores[i] = np.nan if ties == n else score
+    return scores
+
+
+@_helper
+def _pack(values: NDArray[np.float32], greater: NDArray[np.uint64], untied: NDArray[np.uint64]) -> None:
+    """Write which pairs i < j have values[i] > values[j], and which are not tied, as bits."""
+    n, bit, at = len(values), np.uint64(0), 0
+    above, differs = np.uint64(0), np.uint64(0)
+    for i in range(n):
+        for j in range(i + 1, n):
+            more, less = np.uint64(values[i] > values[j]), np.uint64(values[i] < values[j])
+            above |= more << bit
+            differs |= (more | less) << bit
+            bit += np.uint64(1)
+            if bit == 64:
+                greater[at], untied[at] = above, differs
+                bit, above, differs = np.uint64(0), np.uint64(0), np.uint64(0)
+                at += 1
+    if bit > 0:
+        greater[at], untied[at] = above, differs
+
+
+@_helper
+def _packed_sum(
+    greater: NDArray[np.uint64], untied: NDArray[np.uint64], other: NDArray[np.uint64], others: NDArray[np.uint64]
+) -> np.int64:
+    """Return the sum of sign products of two packed columns: pairs that count, less twice those that disagree."""
+    count, against = np.uint64(0), np.uint64(0)
+    for w in range(len(greater)):
+        both = untied[w] & others[w]
+        count += _bits(both)
+        against += _bits((greater[w] ^ other[w]) & both)
+    return np.int64(count) - 2 * np.int64(against)
 
 
 @lru_cache(maxsize=32)
@@ -113,11 +181,15 @@ def permuted_sums(orders: Ints, x: Signs, y: Signs) -> Ints:
     """Return the sum of sign products for x in each order against y as it is, (B,)."""
     count, n = orders.shape
     sums = np.zeros(count, np.int64)
+    scores = _scores(x)
     for b in numba.prange(count):
-        s = 0
+        moved = scores[orders[b]]
+        s = np.int64(0)
         for i in range(n):
+            row = np.int32(0)
             for j in range(i + 1, n):
-                s += x[orders[b, i], orders[b, j]] * y[i, j]
+                row += np.int32(np.int8(moved[i] > moved[j]) - np.int8(moved[i] < moved[j])) * np.int32(y[i, j])
+            s += row
         sums[b] = s
     return sums
 
@@ -126,6 +198,8 @@ def permuted_sums(orders: Ints, x: Signs, y: Signs) -> Ints:
 def largest_permuted(orders: Ints, x: Signs, y: Signs, scale: NDArray[np.float64]) -> NDArray[np.float64]:
     r"""Return, for each order, the largest \|S\| scale over all targets x, (T, n, n), and measures y, (D, n, n).
 
+    Signs of pairs are kept as bits, 64 pairs a word: each order is packed once a target and met by every measure.
+
     Args:
         orders: (B, n) permutations, applied to all targets together.
         x: signs of the targets.
@@ -133,21 +207,48 @@ def largest_permuted(orders: Ints, x: Signs, y: Signs, scale: NDArray[np.float64
         scale: (T, D) factors that make the sums comparable; 0 leaves a pair out.
     """
     count, n = orders.shape
+    words = (n * (n - 1) // 2 + 63) // 64
+    scores = np.zeros((len(x), n), np.float32)
+    for t in range(len(x)):
+        scores[t] = _scores(x[t])
+    greater, untied = np.zeros((len(y), words), np.uint64), np.zeros((len(y), words), np.uint64)
+    for d in range(len(y)):
+        _pack(_scores(y[d]), greater[d], untied[d])
     largest = np.zeros(count)
     for b in numba.prange(count):
         top = 0.0
-        moved = np.empty((n, n), np.int8)
-        for t in range(x.shape[0]):
-            for i in range(n):
-                for j in range(i + 1, n):
-                    moved[i, j] = x[t, orders[b, i], orders[b, j]]
-            for d in range(y.shape[0]):
-                if scale[t, d] == 0.0:
-                    continue
-                s = 0
-                for i in range(n):
-                    for j in range(i + 1, n):
-                        s += moved[i, j] * y[d, i, j]
-                top = max(top, abs(s) * scale[t, d])
+        moved, differs = np.empty(words, np.uint64), np.empty(words, np.uint64)
+        for t in range(len(x)):
+            _pack(scores[t][orders[b]], moved, differs)
+            for d in range(len(y)):
+                if scale[t, d] != 0.0:
+                    s = _packed_sum(moved, differs, greater[d], untied[d])
+                    top = max(top, abs(s) * scale[t, d])
         largest[b] = top
     return largest
+
+
+def _sign_products(values: NDArray[np.float64], y: Signs) -> Ints:
+    """Return, for each row of values, (B, n), the sums of its pair signs times those of each of y, (K, n, n).
+
+    The last column, of K + 1, counts the pairs of the row that are not tied.
+    """
+    sums = np.zeros((len(values), len(y) + 1), np.int64)
+    n = values.shape[1]
+    for b in range(len(values)):
+        row = values[b]
+        for i in range(n):
+            for j in range(i + 1, n):
+                if row[i] > row[j]:
+                    for k in range(len(y)):
+                        sums[b, k] += y[k, i, j]
+                elif row[i] < row[j]:
+                    for k in range(len(y)):
+                        sums[b, k] -= y[k, i, j]
+                else:
+                    continue
+                sums[b, len(y)] += 1
+    return sums
+
+
+sign_products = _compiled(_sign_products, parallel=False)

@@ -1,0 +1,214 @@
+r"""Kendall's tau within and between groups of models: where a pooled correlation comes from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import permutations as all_orders
+from itertools import product
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from acutance.analysis.columns import MIN_MODELS, Array, codes, complete, joined
+from acutance.analysis.intervals import bca
+from acutance.analysis.kernels import Ints, pair_sums, permuted_sums, signs
+from acutance.analysis.perfect import perfect_bound
+from acutance.errors import UserError
+
+EXACT = math.factorial(8)  # so many orders within groups are all gone through
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    r"""Tau-a split over pairs of one group and pairs of two.
+
+    .. math:: \tau = \frac{N_w \tau_w + N_b \tau_b}{N_w + N_b}
+
+    Attributes:
+        tau: over all pairs.
+        within: over pairs inside a group, tau_w; NaN when there are none.
+        between: over pairs of two groups, tau_b; NaN when there are none.
+        pairs_within: N_w.
+        pairs_between: N_b.
+        n: models.
+        groups: groups with at least one model.
+        simpson: tau and tau_w have opposite signs, so grouping turns the conclusion round.
+        note: what was left out.
+    """
+
+    tau: float
+    within: float
+    between: float
+    pairs_within: int
+    pairs_between: int
+    n: int
+    groups: int
+    simpson: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """Tau over the pairs inside groups, with its uncertainty.
+
+    Attributes:
+        tau: sum of sign products inside groups over the number of such pairs; NaN when there are none.
+        low: lower end of the BCa interval; models are resampled inside their groups.
+        high: upper end.
+        p: two-sided, models permuted inside their groups; exact when there are at most 8! such orders.
+        n: models in groups of two and more.
+        groups: such groups.
+        note: what a reader should know.
+    """
+
+    tau: float
+    low: float
+    high: float
+    p: float
+    n: int
+    groups: int
+    note: str = ""
+
+
+def decompose(t: ArrayLike, s: ArrayLike, groups: ArrayLike) -> Decomposition:
+    """Return tau-a of two columns and its exact parts within and between groups.
+
+    Args:
+        t: target values, (M,); a model with NaN is left out.
+        s: values of a measure, (M,).
+        groups: labels of the groups, (M,).
+
+    Raises:
+        UserError: for columns that are not numbers or of different lengths.
+    """
+    x, y, g, note = _columns(t, s, groups)
+    n = len(x)
+    agree = signs(x) * signs(y)
+    upper = np.triu_indices(n, 1)
+    same = (g[:, None] == g[None, :])[upper]
+    products = agree[upper].astype(np.int64)
+    pairs_within, pairs_between = int(same.sum()), int((~same).sum())
+    sums = int(products[same].sum()), int(products[~same].sum())
+    within, between, tau = (
+        _ratio(a, b) for a, b in zip((*sums, sum(sums)), (pairs_within, pairs_between, len(products)), strict=True)
+    )
+    simpson = tau * within < 0
+    reason = f"fewer than {MIN_MODELS} models" if n < MIN_MODELS else "" if pairs_within else "no group has two models"
+    return Decomposition(
+        tau, within, between, pairs_within, pairs_between, n, len(np.unique(g)), simpson, joined(note, reason)
+    )
+
+
+def stratified_tau(
+    t: ArrayLike,
+    s: ArrayLike,
+    groups: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 9999,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> Stratified:
+    r"""Return tau-a over pairs of models of one group.
+
+    .. math:: \tau_w = \frac{\sum_g S_g}{\sum_g n_g (n_g - 1) / 2}
+
+    What differs between groups only (an augmentation that changes error and sharpness alike) does not enter.
+    Large groups weigh as much as they have pairs.
+
+    Args:
+        t: target values, (M,); a model with NaN is left out.
+        s: values of a measure, (M,).
+        groups: labels of the groups, (M,).
+        confidence: level of the interval.
+        resamples: bootstrap resamples, of the models of each group.
+        permutations: random permutations inside groups, unless all of them are few.
+        seed: names resamples and permutations.
+
+    Raises:
+        UserError: for columns that are not numbers or of different lengths.
+    """
+    x, y, g, note = _columns(t, s, groups)
+    sizes = np.bincount(g, minlength=1)
+    several = sizes[g] >= 2
+    x, y, g = x[several], y[several], np.unique(g[several], return_inverse=True)[1].reshape(-1)
+    n, members = len(x), [np.flatnonzero(g == k) for k in range(int(g.max()) + 1 if len(g) else 0)]
+    alone = int((~several).sum())
+    note = joined(note, f"{alone} models are alone in their group" if alone else "")
+    nan = math.nan
+    if n < MIN_MODELS:
+        reason = "no group has two models" if n == 0 else f"fewer than {MIN_MODELS} models"
+        return Stratified(nan, nan, nan, nan, n, len(members), joined(note, reason))
+    same = g[:, None] == g[None, :]
+    sx, sy = signs(x), np.where(same, signs(y), 0).astype(np.int8)
+    tau = float(_within(np.ones((1, n), np.int64), sx, sy, members)[0])
+    if not (sx * sy).any():
+        zero = 1.0 if np.isfinite(tau) else nan
+        return Stratified(tau, nan, nan, zero, n, len(members), joined(note, "all pairs inside groups are tied"))
+    orders, exact = _orders(members, n, permutations, seed)
+    observed = abs(int((sx.astype(int) * sy).sum())) // 2
+    hits = int((np.abs(permuted_sums(orders, sx, sy)) >= observed).sum())
+    p = hits / len(orders) if exact else (1 + hits) / (1 + len(orders))
+    low, high, reason = nan, nan, ""
+    if abs(tau) > 1 - 1e-12:
+        # A smaller group has a weaker bound, so the largest alone is a valid one for a tau they share.
+        bound = perfect_bound(max(len(group) for group in members), (1 - confidence) / 2, resamples, seed)
+        low, high = (bound, 1.0) if tau > 0 else (-1.0, -bound)
+        reason = "all pairs inside groups agree: the interval is that of the largest group, exact for normal scores"
+        return Stratified(tau, low, high, p, n, len(members), joined(note, reason))
+    resampled = _within(_resamples(members, n, resamples, seed), sx, sy, members)
+    resampled = resampled[np.isfinite(resampled)]
+    if len(resampled) < 0.9 * resamples:
+        reason = "too many resamples leave no pair to compare"
+    else:
+        low, high = bca(tau, resampled, _within(1 - np.eye(n, dtype=np.int64), sx, sy, members), confidence, resamples)
+    return Stratified(tau, low, high, p, n, len(members), joined(note, reason))
+
+
+def _columns(t: ArrayLike, s: ArrayLike, groups: ArrayLike) -> tuple[Array, Array, NDArray[np.int64], str]:
+    (x, y), keep, note = complete(t, s)
+    labels = np.asarray(groups, dtype=object)
+    if labels.shape != keep.shape:
+        raise UserError(f"groups: must have one label a model, got shape {labels.shape} for {len(keep)} models")
+    return x, y, codes(labels[keep]), note
+
+
+def _ratio(total: int, pairs: int) -> float:
+    return total / pairs if pairs else math.nan
+
+
+def _within(counts: Ints, sx: NDArray[np.int8], sy: NDArray[np.int8], members: list[NDArray[np.int64]]) -> Array:
+    """Return tau inside groups for each row of multiplicities, (B,); copies of a model are not compared."""
+    pairs = np.zeros(len(counts))
+    for group in members:
+        m = counts[:, group]
+        pairs += (m.sum(1) ** 2 - (m**2).sum(1)) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(pair_sums(counts, sx, sy)[:, 0] / pairs)
+
+
+def _resamples(members: list[NDArray[np.int64]], n: int, resamples: int, seed: int) -> Ints:
+    """Return how often each model is drawn when every group keeps its size, (B, n)."""
+    g = np.random.default_rng([seed, n, 4])
+    counts = np.zeros((resamples, n), np.int64)
+    for group in members:
+        drawn = group[g.integers(len(group), size=(resamples, len(group)))]
+        np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1)
+    return counts
+
+
+def _orders(members: list[NDArray[np.int64]], n: int, permutations: int, seed: int) -> tuple[Ints, bool]:
+    """Return orders of the models that keep the groups, (B, n), and whether these are all there are."""
+    if math.prod(math.factorial(len(group)) for group in members) <= EXACT:
+        every = list(product(*(all_orders(group) for group in members)))
+        orders = np.empty((len(every), n), np.int64)
+        for row, parts in zip(orders, every, strict=True):
+            for group, part in zip(members, parts, strict=True):
+                row[group] = part
+        return orders, True
+    g = np.random.default_rng([seed, n, 5])
+    orders = np.empty((permutations, n), np.int64)
+    for group in members:
+        orders[:, group] = g.permuted(np.tile(group, (permutations, 1)), axis=1)
+    return orders, False

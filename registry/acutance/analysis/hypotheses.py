@@ -1,0 +1,204 @@
+r"""The paper's two hypotheses as tests with a verdict: supported, refuted or inconclusive.
+
+Strong: sharpness and generalization go together over all models. Weak: the flattest models generalize well, which
+makes flatness sufficient and not necessary. Neither follows from a small p-value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from acutance.analysis.association import association
+from acutance.analysis.columns import complete
+from acutance.analysis.decompose import stratified_tau
+from acutance.analysis.power import models_needed
+from acutance.analysis.selection import clopper_pearson, flattest, quantile_slope
+from acutance.errors import UserError
+
+__all__ = ["Hypothesis", "Verdict", "models_needed", "strong", "weak"]
+
+Verdict = Literal["supported", "refuted", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A verdict with the rows it rests on.
+
+    Attributes:
+        name: strong or weak.
+        verdict: supported when every row is, refuted when one is refuted at a level corrected for the
+            number of rows, else inconclusive.
+        reason: the verdict in one sentence.
+        table: one row a target and scope, with its numbers and its own verdict.
+    """
+
+    name: Literal["strong", "weak"]
+    verdict: Verdict
+    reason: str
+    table: pd.DataFrame
+
+
+def strong(
+    targets: Mapping[str, Any] | pd.DataFrame,
+    s: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    threshold: float = 0.3,
+    confidence: float = 0.95,
+    comparisons: int = 1,
+    resamples: int = 9999,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> Hypothesis:
+    r"""Judge "flatter models generalize better": tau above a threshold, pooled and within groups, for every target.
+
+    A row is supported when the lower end of its interval is above the threshold. All rows must be, which needs no
+    correction for their number (an intersection-union test). It is refuted when the upper end lies below the
+    threshold at a level divided by the number of rows, since one row is enough.
+
+    Args:
+        targets: name -> values, larger is worse, (M,) each.
+        s: values of one measure, larger is sharper, (M,).
+        groups: labels for the stratified rows; without them there are only pooled ones.
+        threshold: the smallest tau worth the name; the paper marks 0.5.
+        confidence: two-sided level of the intervals.
+        comparisons: definitions of sharpness that were tried (Bonferroni); pick the best of 48 and it is 48.
+        resamples: for the intervals.
+        permutations: for p.
+        seed: names both.
+
+    Returns:
+        Rows with target, scope (pooled or stratified), n, tau, low, high, p, verdict, note.
+
+    Raises:
+        UserError: without targets, for a threshold outside [0, 1), or columns of different lengths.
+    """
+    names = list(targets)
+    if not names:
+        raise UserError("targets: at least one is needed")
+    if not 0 <= threshold < 1 or comparisons < 1 or not 0 < confidence < 1:
+        raise UserError("threshold, confidence, comparisons: need 0 <= threshold < 1, a level, at least one comparison")
+    scopes = ["pooled"] if groups is None else ["pooled", "stratified"]
+    alpha = (1 - confidence) / comparisons
+    settings: dict[str, Any] = {"resamples": resamples, "permutations": permutations, "seed": seed}
+    rows = []
+    for name in names:
+        for scope in scopes:
+            found, strict = (
+                _tau(targets[name], s, groups, scope, 1 - a, settings)
+                for a in (alpha, alpha / (len(names) * len(scopes)))
+            )
+            verdict = _judged(found["low"] > threshold, strict["high"] < threshold)
+            rows.append({"target": name, "scope": scope, **found, "verdict": verdict})
+    order = ["target", "scope", "n", "tau", "low", "high", "p", "verdict", "note"]
+    return _hypothesis("strong", pd.DataFrame(rows, columns=order), f"tau above {threshold:g}")
+
+
+def weak(
+    t: ArrayLike,
+    s: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    q: float = 0.1,
+    tolerated: float = 0.1,
+    stderr: ArrayLike | None = None,
+    confidence: float = 0.95,
+    comparisons: int = 1,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> Hypothesis:
+    r"""Judge "the flattest models generalize well", pooled and in every group.
+
+    F are the ceil(qM) flattest models; one above the median target is a violation. A row is supported when the
+    exact upper bound of the violation rate is below what is tolerated, refuted when its lower bound, at a level
+    divided by the number of rows, is above. Few models settle nothing: 0 of 5 still leaves an upper bound of 45%,
+    and 29 without a violation are needed for 10%.
+
+    Args:
+        t: target values, larger is worse, (M,).
+        s: values of one measure, larger is sharper, (M,).
+        groups: labels; each group has a row of its own, with its own flattest models and median.
+        q: share of models that is chosen.
+        tolerated: largest acceptable rate of violations; a random choice has one half.
+        stderr: standard errors of s, (M,): models within two of the cut count as equally flat.
+        confidence: of each one-sided bound.
+        comparisons: definitions that were tried (Bonferroni).
+        permutations: for the slope's p.
+        seed: names them.
+
+    Returns:
+        Rows with scope (pooled or the group), the fields of ``Selection``, slope and slope_p of the 0.9 quantile
+        over the flatter half, verdict and note.
+
+    Raises:
+        UserError: for shares outside (0, 1), or columns of different lengths.
+    """
+    if not 0 < tolerated < 1 or comparisons < 1 or not 0 < confidence < 1:
+        raise UserError("tolerated, confidence, comparisons: need shares between 0 and 1 and at least one comparison")
+    x, y = np.asarray(t, np.float64), np.asarray(s, np.float64)
+    complete(x, y)  # tells columns of different lengths
+    e = np.zeros(len(x)) if stderr is None else np.asarray(stderr, np.float64)
+    scopes = {"pooled": np.ones(len(x), bool)}
+    if groups is not None:
+        labels = np.array([str(label) for label in np.asarray(groups, dtype=object)])
+        if labels.shape != x.shape:
+            raise UserError(f"groups: must have one label a model, got shape {labels.shape} for {len(x)} models")
+        scopes.update({str(label): labels == label for label in np.unique(labels)})
+    alpha = (1 - confidence) / comparisons
+    rows = []
+    for scope, members in scopes.items():
+        found = flattest(x[members], y[members], q, stderr=e[members], confidence=1 - alpha)
+        slope = quantile_slope(x[members], y[members], span=0.5, permutations=permutations, seed=seed)
+        refuted = False
+        if found.chosen:
+            strict, _ = clopper_pearson(found.violations, found.chosen, 1 - alpha / len(scopes))
+            refuted = strict > tolerated
+        verdict = _judged(found.violation_high < tolerated, refuted)
+        fields = {k: v for k, v in vars(found).items() if k != "note"}
+        rows.append(
+            {"scope": scope, **fields, "slope": slope.slope, "slope_p": slope.p, "verdict": verdict, "note": found.note}
+        )
+    return _hypothesis("weak", pd.DataFrame(rows), f"at most {tolerated:.0%} of the flattest above the median")
+
+
+def _tau(
+    t: ArrayLike, s: ArrayLike, groups: ArrayLike | None, scope: str, confidence: float, settings: dict[str, Any]
+) -> dict[str, Any]:
+    if scope == "pooled" or groups is None:
+        pooled = association(t, s, confidence=confidence, **settings)
+        return {
+            "n": pooled.n,
+            "tau": pooled.value,
+            "low": pooled.low,
+            "high": pooled.high,
+            "p": pooled.p,
+            "note": pooled.note,
+        }
+    found = stratified_tau(t, s, groups, confidence=confidence, **settings)
+    return {"n": found.n, "tau": found.tau, "low": found.low, "high": found.high, "p": found.p, "note": found.note}
+
+
+def _judged(supported: bool, refuted: bool) -> Verdict:
+    """Comparisons with NaN are false, so what has no bound is inconclusive."""
+    return "supported" if supported else "refuted" if refuted else "inconclusive"
+
+
+def _hypothesis(name: Literal["strong", "weak"], table: pd.DataFrame, claim: str) -> Hypothesis:
+    verdicts = list(table["verdict"])
+    against = [i for i, v in enumerate(verdicts) if v == "refuted"]
+    if against:
+        where = " ".join(str(table.iloc[against[0]][c]) for c in ("target", "scope") if c in table)
+        return Hypothesis(
+            name, "refuted", f"{claim} is excluded in {len(against)} of {len(table)} rows ({where})", table
+        )
+    open_rows = len([v for v in verdicts if v == "inconclusive"])
+    if open_rows:
+        reason = f"{claim} is neither shown nor excluded in {open_rows} of {len(table)} rows"
+        return Hypothesis(name, "inconclusive", reason, table)
+    return Hypothesis(name, "supported", f"{claim} in all {len(table)} rows", table)

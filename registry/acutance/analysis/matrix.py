@@ -1,0 +1,97 @@
+r"""Measures against each other: which definitions rank models alike, and an order that shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, leaves_list, linkage, optimal_leaf_ordering
+from scipy.spatial.distance import squareform
+
+from acutance.analysis.columns import MIN_MODELS
+from acutance.analysis.kernels import signs
+from acutance.errors import UserError
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Correlations between definitions.
+
+    Attributes:
+        tau: tau-b of every pair, (D, D); NaN where a definition is constant or fewer than three models have both.
+        n: models that have both, (D, D).
+        order: definitions so that similar ones are neighbours.
+        clusters: definition -> number of its cluster, from 1, in that order.
+    """
+
+    tau: pd.DataFrame
+    n: pd.DataFrame
+    order: list[str]
+    clusters: dict[str, int]
+
+
+def matrix(values: pd.DataFrame, *, threshold: float = 0.7, signed: bool = True) -> Matrix:
+    r"""Return tau-b between all definitions, pairwise on the models that have both, and their clusters.
+
+    .. math:: \tau_b = \frac{\sum_{i<j} sign(a_i - a_j)\, sign(b_i - b_j)}
+              {\sqrt{\#\{a_i \ne a_j\}\, \#\{b_i \ne b_j\}}}
+
+    Clusters come from average linkage on the distance 1 - tau; leaves are ordered so that neighbours are near
+    (Bar-Joseph et al. 2001). A pair without a tau is as far apart as an unrelated one. Definitions of one cluster say
+    nearly the same about these models: that many of them correlate with a target is one finding.
+
+    Args:
+        values: one column a definition, one row a model; NaN is missing.
+        threshold: definitions are in one cluster while their mean tau is at least this.
+        signed: False takes 1 - \|tau\|, so that a measure and its negative are near.
+
+    Raises:
+        UserError: for two columns of one name, no columns, or a threshold outside (-1, 1).
+    """
+    names = [str(c) for c in values.columns]
+    if not names or len(set(names)) != len(names):
+        raise UserError("values: needs at least one column, each with a name of its own")
+    if not -1 < threshold < 1:
+        raise UserError(f"threshold: must be between -1 and 1, got {threshold}")
+    table = values.to_numpy(np.float64).T
+    there = ~np.isnan(table)
+    n = there.astype(np.int64) @ there.astype(np.int64).T
+    tau = np.where(n >= MIN_MODELS, _tau_b(table, there), np.nan)
+    distance = 1 - np.nan_to_num(tau if signed else np.abs(tau))
+    np.fill_diagonal(distance, 0)
+    order, clusters = _clustered(np.maximum(distance, 0), 1 - threshold)
+    return Matrix(
+        pd.DataFrame(tau, names, names),
+        pd.DataFrame(n, names, names),
+        [names[i] for i in order],
+        {names[i]: clusters[i] for i in order},
+    )
+
+
+def _tau_b(table: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return tau-b of all pairs of rows; a pair of models counts where both rows have both models."""
+    upper = np.triu_indices(table.shape[1], 1)
+    # Comparisons with NaN are false, so pairs with a missing value have sign 0.
+    s = np.stack([signs(row)[upper] for row in table]).astype(np.float32)
+    both = there[:, upper[0]] & there[:, upper[1]]
+    present, untied = both.astype(np.float32), (s != 0).astype(np.float32)
+    # Sums of signs are whole numbers far below 2^24: exact in float32.
+    agree, free = (s @ s.T).astype(np.float64), (untied @ present.T).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(agree / np.sqrt(free * free.T))
+
+
+def _clustered(distance: NDArray[np.float64], cut: float) -> tuple[list[int], list[int]]:
+    """Return the order of the leaves, and each one's cluster, numbered along that order."""
+    if len(distance) == 1:
+        return [0], [1]
+    condensed = squareform((distance + distance.T) / 2, checks=False)
+    tree = optimal_leaf_ordering(linkage(condensed, "average"), condensed)
+    order = [int(i) for i in leaves_list(tree)]
+    found = fcluster(tree, cut + 1e-12, "distance")
+    number: dict[int, int] = {}
+    for i in order:
+        number.setdefault(int(found[i]), len(number) + 1)
+    return order, [number[int(c)] for c in found]

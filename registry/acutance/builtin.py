@@ -40,7 +40,7 @@ class Error(Measure[TargetSpec]):
         """
         if surface.targets.is_floating_point() and surface._core.score is argmax_error:
             raise Unsupported("classification error needs class labels, the targets are numbers")
-        return float(surface.errors().double().mean())
+        return Estimate(float(surface.errors().double().mean()), extras={"points": surface.n})
 
 
 class Loss(Measure[TargetSpec]):

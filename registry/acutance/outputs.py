@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from acutance.progress import Reporter
 
 TABLES = ("models", "results", "correlations")
+FINDINGS = ("ceilings", "confounds", "hypotheses", "pairwise")
 
 
 def models_table(values: Values, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
@@ -128,12 +129,13 @@ def write_outputs(
     state = _state(directory, report)
     stamp = directory / ".outputs"
     fresh = stamp.exists() and stamp.read_text() == state
-    if not (
-        fresh and (directory / "correlations.csv").exists() and (not report or (directory / "report.html").exists())
-    ):
+    made = [f"{name}.csv" for name in ("correlations", *FINDINGS)] + ["report.html"] * report
+    if not (fresh and all((directory / name).exists() for name in made)):
         reporter.say("statistics ...")
         correlations = correlate(models, results, values.study.resolved)
         write_csv(correlations, directory / "correlations.csv")
+        for name, table in find(models, results, values.study.targets, values.study.resolved).items():
+            write_csv(table, directory / f"{name}.csv")
         if report:
             reporter.say("figures and report ...")
             write_report(directory, values.store)
@@ -167,6 +169,30 @@ def correlate(models: pd.DataFrame, results: pd.DataFrame, config: dict[str, Any
         nonfinite="rank_max",
         seed=config["seed"],
     )
+
+
+def find(
+    models: pd.DataFrame, results: pd.DataFrame, targets: Sequence[Target], config: dict[str, Any]
+) -> dict[str, pd.DataFrame]:
+    """Return what the tables of a run say beyond single correlations, by name."""
+    from acutance.analysis.findings import findings
+
+    measured = results[~results["measure"].isin(["error", "loss"])] if len(results) else results
+    found = findings(
+        models, measured, targets=config["targets"], groups=config["groups"], within=config["within"],
+        points=points_of(results, targets), seed=config["seed"],
+    )  # fmt: skip
+    return found.tables
+
+
+def points_of(results: pd.DataFrame, targets: Sequence[Target]) -> dict[str, int]:
+    """Return how many points the targets that are errors on one split were counted on, as far as that is known."""
+    if "extra.points" not in results:
+        return {}
+    known = results[(results["measure"] == "error") & results["extra.points"].notna()]
+    by_split = known.groupby("split")["extra.points"].first()
+    splits = {t.name: t.terms[0][2] for t in targets if len(t.terms) == 1 and t.terms[0][1] == "error"}
+    return {name: int(by_split[split]) for name, split in splits.items() if split in by_split}
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -10,7 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from acutance.analysis.adjust import max_tau_p
+from acutance.analysis.decompose import decompose
 from acutance.analysis.kendall import Nonfinite, Variant, kendall_tau
+from acutance.analysis.multiplicity import false_discovery
 from acutance.errors import UserError, did_you_mean
 
 MIN_MODELS = 3  # below this a rank correlation says nothing
@@ -34,7 +36,9 @@ def correlations(
 
     Only admitted models are compared. Values of replicates are averaged. A model whose cell is unsupported or
     failed is missing from that definition; ``n`` counts those that are there and ``note`` says what is missing.
-    ``p_adjusted`` controls the family-wise error over all definitions and targets of one level and group.
+    ``p_adjusted`` controls the family-wise error over all definitions and targets of one level and group, ``p_fdr`` the
+    false discovery rate. With groups, ``tau_within`` and ``tau_between`` are the parts of tau over pairs inside a group
+    and of two; ``simpson`` says that tau and ``tau_within`` have opposite signs.
 
     Args:
         models: columns ``model``, ``architecture``, ``train_set``, ``pool``, ``admitted``, ``attr.*``, ``target.*``.
@@ -55,10 +59,11 @@ def correlations(
     if not admitted.index.is_unique:
         raise UserError("models: two models have the same name", "give every model its own")
     fields = [c for c in results.columns if c.startswith("spec.")]
-    definitions, values = _values(results, fields, list(admitted.index))
-    columns = {name: _target(admitted, name) for name in targets}
-    rows = []
-    for level, in_level in _levels(admitted, within):
+    definitions, values = definitions_and_values(results, fields, list(admitted.index))
+    columns = {name: target_values(admitted, name) for name in targets}
+    rows: list[dict[str, Any]] = []
+    labels = group_labels(admitted, groups) if groups else None
+    for level, in_level in levels(admitted, within):
         for group, in_group in _groups(admitted, groups):
             chosen = in_level & in_group
             if not chosen.any() or not len(definitions):
@@ -67,6 +72,8 @@ def correlations(
             s = values[:, chosen]
             itself = np.array([[_identical(name, a, b) for b in s] for name, a in zip(targets, t, strict=True)])
             adjusted = max_tau_p(t, s, permutations, seed, itself) if chosen.sum() >= MIN_MODELS else None
+            strata = None if labels is None or group != "all" else labels[chosen]
+            first = len(rows)
             for d, definition in enumerate(definitions):
                 for k, name in enumerate(targets):
                     found = (
@@ -83,13 +90,19 @@ def correlations(
                             "group": group,
                             **found,
                             "p_adjusted": p_adjusted,
+                            **_parts(t[k], s[d], strata, found["tau"]),
                         }
                     )
-    order = ["measure", *fields, "target", "within", "group", "n", "tau", "low", "high", "p", "p_adjusted", "note"]
+            for row, p_fdr in zip(rows[first:], false_discovery([row["p"] for row in rows[first:]]), strict=True):
+                row["p_fdr"] = p_fdr
+    order = ["measure", *fields, "target", "within", "group", "n", "tau", "low", "high", "p", "p_adjusted", "note",
+             "p_fdr", "tau_within", "tau_between", "simpson"]  # fmt: skip
     return pd.DataFrame(rows, columns=order)
 
 
-def _values(results: pd.DataFrame, fields: list[str], index: list[str]) -> tuple[list[dict[str, Any]], Array]:
+def definitions_and_values(
+    results: pd.DataFrame, fields: list[str], index: list[str]
+) -> tuple[list[dict[str, Any]], Array]:
     """Return the definitions, and their values over the models, (D, n), NaN where there is none."""
     if not len(results):
         return [], np.empty((0, len(index)))
@@ -126,7 +139,7 @@ def _column(models: pd.DataFrame, name: str, what: str) -> pd.Series:
     raise UserError(f"{what}: no model has '{name}'", did_you_mean(name, known))
 
 
-def _target(models: pd.DataFrame, name: str) -> Array:
+def target_values(models: pd.DataFrame, name: str) -> Array:
     """Return a target's values over the models, NaN where there is none."""
     column = f"attr.{name[5:]}" if name.startswith("attr:") else f"target.{name}"
     if column not in models.columns:
@@ -136,7 +149,7 @@ def _target(models: pd.DataFrame, name: str) -> Array:
     return values
 
 
-def _levels(models: pd.DataFrame, within: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def levels(models: pd.DataFrame, within: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Yield (``architecture=x;train_set=y``, members) for every combination there is; ``all`` without any."""
     yield from _combinations(models, within, "within") if within else [("all", np.ones(len(models), bool))]
 
@@ -147,11 +160,21 @@ def _groups(models: pd.DataFrame, groups: Sequence[str]) -> Iterator[tuple[str, 
         yield from _combinations(models, groups, "groups")
 
 
-def _combinations(models: pd.DataFrame, names: Sequence[str], what: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def group_labels(models: pd.DataFrame, names: Sequence[str], what: str = "groups") -> NDArray[np.str_]:
+    """Return ``augment=1;mixup=0`` for every model, (n,).
+
+    Raises:
+        UserError: for a column that is not there.
+    """
     texts = [_column(models, name, what).map(_text) for name in names]
-    labels = [";".join(f"{n}={v}" for n, v in zip(names, row, strict=True)) for row in zip(*texts, strict=True)]
-    for label in sorted(set(labels)):
-        yield label, np.array([other == label for other in labels])
+    rows = zip(*texts, strict=True)
+    return np.array([";".join(f"{n}={v}" for n, v in zip(names, row, strict=True)) for row in rows], dtype=np.str_)
+
+
+def _combinations(models: pd.DataFrame, names: Sequence[str], what: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    labels = group_labels(models, names, what)
+    for label in sorted(set(labels.tolist())):
+        yield label, labels == label
 
 
 def _text(value: Any) -> str:
@@ -161,6 +184,14 @@ def _text(value: Any) -> str:
     if value is False or value == "False":
         return "0"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _parts(t: Array, s: Array, strata: NDArray[np.str_] | None, tau: float) -> dict[str, Any]:
+    """Return tau over pairs of models inside a group and over pairs of two, and whether the groups turn its sign."""
+    if strata is None or not np.isfinite(tau):
+        return {"tau_within": np.nan, "tau_between": np.nan, "simpson": None}
+    found = decompose(t, s, strata)
+    return {"tau_within": found.within, "tau_between": found.between, "simpson": found.simpson}
 
 
 def _identical(name: str, a: Array, b: Array) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
     "--table",
-    type=click.Choice(["correlations", "results", "models"]),
+    type=click.Choice(["correlations", "results", "models", "hypotheses", "confounds", "ceilings", "pairwise"]),
     default="correlations",
     show_default=True,
     help="Which table.",

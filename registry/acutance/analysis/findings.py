@@ -1,0 +1,150 @@
+"""What a study's tables say beyond single correlations: ceilings, confounds, hypotheses, redundant measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from acutance.analysis.ceiling import noise_ceiling
+from acutance.analysis.hypotheses import Hypothesis, strong, weak
+from acutance.analysis.labels import Namer, definition_label
+from acutance.analysis.matrix import matrix
+from acutance.analysis.partial import confounds
+from acutance.analysis.tables import MIN_MODELS, Array, definitions_and_values, group_labels, levels, target_values
+
+RESAMPLES = 1999  # enough for a verdict; a table of correlations has 9999
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Tables of one study, a row each for what is named first; all have a column ``within``.
+
+    Attributes:
+        ceilings: a target: the tau that a perfect measure is expected to show.
+        confounds: a definition and an attribute: tau-b, interval, p.
+        hypotheses: a definition and a hypothesis: verdict and reason; for the weak one a target too.
+        pairwise: two definitions: tau-b between them, and the cluster of the first.
+    """
+
+    ceilings: pd.DataFrame
+    confounds: pd.DataFrame
+    hypotheses: pd.DataFrame
+    pairwise: pd.DataFrame
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables by name."""
+        return dict(vars(self))
+
+
+def findings(
+    models: pd.DataFrame,
+    results: pd.DataFrame,
+    *,
+    targets: Sequence[str],
+    groups: Sequence[str] = (),
+    within: Sequence[str] = (),
+    points: Mapping[str, int] | None = None,
+    threshold: float = 0.3,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Findings:
+    """Return what the tables of a study say beyond single correlations.
+
+    Attributes and measures are not judged as targets: a hypothesis is about generalization.
+
+    Args:
+        models: as for ``correlations``.
+        results: as for ``correlations``.
+        targets: names of targets.
+        groups: attributes whose combinations are the strata.
+        within: columns whose levels are kept apart.
+        points: test points of the targets that are errors counted on a test set.
+        threshold: the smallest tau that the strong hypothesis takes.
+        resamples: for intervals, and permutations.
+        seed: names them.
+    """
+    admitted = models[models["admitted"].astype(bool)].set_index("model")
+    fields = [c for c in results.columns if c.startswith("spec.")]
+    definitions, values = definitions_and_values(results, fields, list(admitted.index))
+    name = Namer(definitions)
+    names = [definition_label(row, name) for row in definitions]
+    judged = [t for t in targets if not t.startswith(("attr:", "measure:"))]
+    columns = {t: target_values(admitted, t) for t in judged}
+    strata = group_labels(admitted, groups) if groups else None
+    settings = {"resamples": resamples, "permutations": resamples, "seed": seed}
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("ceilings", "confounds", "hypotheses", "pairwise")}
+    for level, members in levels(admitted, within):
+        if members.sum() < MIN_MODELS or not definitions:
+            continue
+        t = {k: v[members] for k, v in columns.items()}
+        s = pd.DataFrame({n: row[members] for n, row in zip(names, values, strict=True)})
+        labels = None if strata is None else strata[members]
+        found = {
+            "ceilings": pd.DataFrame(list(_ceilings(t, points or {}, seed))),
+            "confounds": _confounds(s, _attributes(admitted[members]), settings),
+            "hypotheses": pd.DataFrame(list(_hypotheses(t, s, labels, threshold, settings))),
+            "pairwise": _pairwise(s),
+        }
+        for key, table in found.items():
+            table.insert(0, "within", level)
+            parts[key].append(table)
+    return Findings(**{key: pd.concat(some, ignore_index=True) if some else _empty() for key, some in parts.items()})
+
+
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame(columns=["within"])
+
+
+def _ceilings(t: Mapping[str, Array], points: Mapping[str, int], seed: int) -> Iterator[dict[str, Any]]:
+    for target, values in t.items():
+        if target in points:
+            found = noise_ceiling(values, points[target], seed=seed)
+            yield {"target": target, "points": points[target], **vars(found)}
+
+
+def _attributes(models: pd.DataFrame) -> pd.DataFrame:
+    """Return the attributes that differ between these models."""
+    named = models[[c for c in models.columns if c.startswith("attr.")]]
+    varying = named.loc[:, named.nunique(dropna=True) > 1]
+    return varying.rename(columns=lambda c: c.removeprefix("attr.")).reset_index(drop=True)
+
+
+def _confounds(s: pd.DataFrame, attributes: pd.DataFrame, settings: dict[str, Any]) -> pd.DataFrame:
+    table = confounds(s, attributes, **settings) if attributes.shape[1] else confounds(s, attributes)
+    return table.rename(columns={"measure": "definition", "value": "tau"})
+
+
+def _hypotheses(
+    t: Mapping[str, Array], s: pd.DataFrame, labels: Any, threshold: float, settings: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    for definition in s.columns if t else ():
+        column, tried = s[definition].to_numpy(np.float64), s.shape[1]
+        found = strong(t, column, labels, threshold=threshold, comparisons=tried, **settings)
+        yield _row(definition, "all targets", found)
+        for target, values in t.items():
+            permutations = {k: v for k, v in settings.items() if k != "resamples"}
+            found = weak(values, column, labels, comparisons=tried, **permutations)
+            yield _row(definition, target, found)
+
+
+def _row(definition: str, target: str, found: Hypothesis) -> dict[str, Any]:
+    return {
+        "definition": definition, "hypothesis": found.name, "target": target, "verdict": found.verdict,
+        "reason": found.reason,
+    }  # fmt: skip
+
+
+def _pairwise(s: pd.DataFrame) -> pd.DataFrame:
+    found = matrix(s)
+    tau, n, cluster = found.tau, found.n, found.clusters
+    rows = [
+        {"definition": a, "other": b, "n": int(n.loc[a, b]), "tau": tau.loc[a, b], "cluster": cluster[a]}
+        for a in found.order
+        for b in found.order
+    ]
+    return pd.DataFrame(rows)

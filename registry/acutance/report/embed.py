@@ -88,7 +88,7 @@ def _level(data: ReportData, level: str, place: dict[str, int]) -> dict[str, Any
     rows = data.named[data.named["within"] == level]
     groups = [g for g in dict.fromkeys(rows["group"]) if g != "all"]
     found: dict[tuple[int, int, int], list[Any]] = {}
-    of_group: dict[tuple[int, int, int], dict[str, float | None]] = {}
+    of_group: dict[tuple[int, int, int], dict[str, float | str | None]] = {}
     definitions = {name: (i, data.radii(name)) for i, name in enumerate(data.definitions)}
     for row in rows.to_dict("records"):
         i, radii = definitions[row["definition"]]

@@ -18,6 +18,7 @@ from acutance.report.data import ReportData, number, p_value, text
 from acutance.report.embed import script_json, study_data
 from acutance.report.figures import FigureKey, figure_keys, file_stems, render
 from acutance.report.methods import latex, methods
+from acutance.report.scales import target_scale
 from acutance.report.summary import answer
 
 SCRIPTS = ("plot.js", "scatter.js", "radii.js", "tables.js")
@@ -138,6 +139,8 @@ def _models(data: ReportData) -> dict[str, Any]:
     attributes = [c for c in data.models.columns if c.startswith("attr.")]
     targets = [f"target.{t}" for t in data.targets if f"target.{t}" in data.models]
     extra = [c for c in data.models.columns if c.startswith("target.") and c not in targets]
+    numbers = {c: pd.to_numeric(data.models[c], errors="coerce").dropna() for c in [*targets, *extra]}
+    percent = {c: target_scale(c.removeprefix("target."), values) == "percent" for c, values in numbers.items()}
     rows = [
         {
             "model": row["model"],
@@ -145,7 +148,7 @@ def _models(data: ReportData) -> dict[str, Any]:
             "admitted": text(row["admitted"]) == "1",
             "reason": row["reason"] if isinstance(row["reason"], str) else "",
             "attributes": [_cell(row[c]) for c in attributes],
-            "targets": [_percent(row[c], c) for c in [*targets, *extra]],
+            "targets": [_shown(row[c], percent[c]) for c in [*targets, *extra]],
         }
         for row in data.models.to_dict("records")
     ]
@@ -159,10 +162,10 @@ def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _percent(value: Any, name: str) -> str:
+def _shown(value: Any, percent: bool) -> str:
     if not isinstance(value, int | float) or pd.isna(value):
         return "\u2013"
-    return f"{value:.4g}" if name.endswith("loss") else f"{100 * value:.2f}%"
+    return f"{100 * value:.2f}%" if percent else f"{value:.4g}"
 
 
 def _cost(cost: dict[str, Any]) -> list[tuple[str, str]]:

@@ -29,7 +29,9 @@ def methods(data: ReportData) -> str:
 
 def latex(plain: str) -> str:
     """Return a text for LaTeX: what it would read as commands is escaped, Greek letters and signs are mathematics."""
-    return "".join(LATEX.get(sign, sign) for sign in " ".join(plain.split()))
+    words = " ".join(plain.split())
+    # The one index that the paragraph has; another underscore is part of a name.
+    return r"$\tau_a$".join("".join(LATEX.get(sign, sign) for sign in part) for part in words.split("τ_a"))
 
 
 def _models(data: ReportData) -> Iterable[str]:
@@ -38,7 +40,8 @@ def _models(data: ReportData) -> Iterable[str]:
     yield f"We compared {len(admitted)} models ({pools})."
     if left := len(data.models) - len(admitted):
         rules = "; ".join(_rule(name, bounds) for name, bounds in (data.config.get("admit") or {}).items())
-        yield f"{left} of {len(data.models)} were left out beforehand" + (f" (admitted: {rules})." if rules else ".")
+        why = f" (admitted: {rules})" if rules else ""
+        yield f"{left} of {len(data.models)} {'was' if left == 1 else 'were'} left out beforehand{why}."
 
 
 def _rule(name: str, bounds: Any) -> str:

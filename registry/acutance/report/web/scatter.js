@@ -119,8 +119,8 @@ class Explorer {
     } else if (colour >= 0) {
       const bar = html("div", { class: "bar", style: `background:linear-gradient(to right,${study.viridis.join()})` });
       const note = this.paint.logarithmic ? " (log)" : "";
-      parts.push(html("div", { class: "entries" }, html("span", { class: "soft" }, study.attributes[colour].name + note),
-        html("span", {}, short(this.paint.low)), bar, html("span", {}, short(this.paint.high))));
+      parts.push(html("div", { class: "ramp" }, html("span", { class: "soft" }, study.attributes[colour].name + note),
+        html("div", {}, html("span", {}, short(this.paint.low)), bar, html("span", {}, short(this.paint.high)))));
     }
     if (this.marks && !(this.paint.labels && colour === marker))
       parts.push(entries(marker, this.marks, i => swatch(MARKERS[i % MARKERS.length])));

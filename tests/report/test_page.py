@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -143,7 +144,7 @@ def test_headings_are_in_order_and_pictures_have_words(data):
     pictures = {FigureKey("target", "all", name): b"\x89PNG" for name in data.definitions}
     page = render_page(data, pictures)
     levels = [int(level) for level in re.findall(r"<h(\d)", page)]
-    assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:]))
+    assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
     images = re.findall(r"<img [^>]*>", page)
     assert len(images) == 2 and all(re.search(r'alt="[^"]+"', image) for image in images)
 
@@ -255,7 +256,7 @@ def test_the_page_answers_its_reader(page, data, tmp_path):
     assert found["count"] == f"{(kinds == 'b').sum()} of 7 models shown"
     assert found["target"] == 2 and found["chosen"] == [data.definitions[1], "test error"]
     assert (found["lines"], found["fewer"]) == (4, 2)
-    assert all(b - a <= 1 for a, b in zip(found["headings"], found["headings"][1:])) and found["scripts"] == 4
+    assert all(b - a <= 1 for a, b in itertools.pairwise(found["headings"])) and found["scripts"] == 4
 
 
 @pytest.mark.skipif(not BROWSER, reason="no headless browser")

@@ -44,7 +44,11 @@ def study_data(data: ReportData) -> dict[str, Any]:
         "models": list(place),
         "attributes": attributes,
         "targets": [
-            {"name": target_label(t).removeprefix("attr:").replace("_", " "), "values": _list(target_values(models, t))}
+            {
+                "name": target_label(t).removeprefix("attr:").replace("_", " "),
+                "values": _list(target_values(models, t)),
+                "attribute": t.removeprefix("attr:") if t.startswith("attr:") else "",
+            }
             for t in data.targets
         ],
         "definitions": [_definition(data, models, name) for name in data.definitions],

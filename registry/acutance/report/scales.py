@@ -19,10 +19,7 @@ def is_logarithmic(values: pd.Series) -> bool:
 
 def target_scale(target: str, values: pd.Series) -> Scale:
     """Return how a target is drawn: errors and gaps in percent, positive values over decades on a log scale."""
-    if (
-        not target.startswith("measure:")
-        and any(w in target for w in ("error", "gap"))
-        and bool(values.between(0, 1).all())
-    ):
+    share = not target.startswith("measure:") and any(word in target for word in ("error", "gap"))
+    if share and bool(values.between(0, 1).all()):
         return "percent"
     return "log" if len(values) and (values > 0).all() and values.max() / values.min() >= DECADES else "linear"

@@ -57,7 +57,7 @@ class Radii {
     }
     this.listen(picture, points);
     picture.setAttribute("aria-label", `\u03c4 with ${study.targets[t].name} against \u03c1. Arrow keys go through the points.`);
-    return html("figure", { class: "panel wide" }, html("figcaption", {}, html("strong", {}, study.targets[t].name)), picture);
+    return html("figure", { class: "panel" }, html("figcaption", {}, html("strong", {}, study.targets[t].name)), picture);
   }
 
   listen(picture, points) {

@@ -192,7 +192,7 @@ class Explorer {
       const lines = [[definition.symbol, said(value) + (error ? ` \u00b1 ${short(error, 2)}` : "")],
         [target.name, this.level.scales[t] === "percent" ? percent(target.values[model]) : said(target.values[model])]];
       for (const attribute of study.attributes) {
-        if (attribute.combined) continue;
+        if (attribute.combined || attribute.name === target.attribute) continue;
         const given = attribute.labels ? attribute.labels[attribute.values[model]] : attribute.values[model];
         if (given !== null && given !== "") lines.push([attribute.name, attribute.labels ? given : said(given)]);
       }

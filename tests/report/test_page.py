@@ -149,7 +149,7 @@ def test_headings_are_in_order_and_pictures_have_words(data):
     assert len(images) == 2 and all(re.search(r'alt="[^"]+"', image) for image in images)
 
 
-def test_a_large_study_is_one_small_page():
+def test_a_large_study_is_one_small_page(tmp_path):
     """200 models, 48 definitions at four radii, four targets, four groups, and pictures of the usual size."""
     data = make(
         200,
@@ -162,6 +162,14 @@ def test_a_large_study_is_one_small_page():
     page = render_page(data, {key: bytes(60_000) for key in figure_keys(data)})
     assert len(page.encode()) < 3_000_000
     assert "<img" not in page and page.count(".png</code>") == 48
+    if BROWSER:
+        found = browse(page, tmp_path, """
+            const lines = () => document.querySelectorAll(".radii figure:first-child .line").length;
+            found.first = lines();
+            document.querySelector(".radii .copier").click(); found.all = lines();
+            document.querySelectorAll(".radii .copier")[1].click(); found.none = lines();
+        """)  # fmt: skip
+        assert found == {"first": 12, "all": 48, "none": 0, "trouble": [], "requests": []}
 
 
 def browse(page, tmp_path, script, *options):
@@ -241,6 +249,7 @@ def test_the_page_answers_its_reader(page, data, tmp_path):
     assert (found["panels"], found["points"], found["lit"], found["shown"]) == (4, 7, 4, True)
     tau = data.tau(data.definitions[0], 0.01, "test_error", "all").loc["all", "tau"]
     sign = f"{tau:+.2f}".replace("-", "\u2212")
+    assert "undefined" not in found["caption"] and "●" in found["caption"] and "■" in found["caption"]
     assert f"τ = {sign}" in found["caption"] and found["after"] == found["caption"]
     assert (
         HOSTILE.split("\u2028")[0] in found["tip"]

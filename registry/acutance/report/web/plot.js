@@ -5,6 +5,8 @@ const NAMESPACE = (() => {
   template.innerHTML = "<svg></svg>";
   return template.content.firstChild.namespaceURI;
 })();
+// Black is the ink of the page, which is light in the dark.
+const CATEGORIES = study.categories.map(colour => colour === "#000000" ? "var(--ink)" : colour);
 // Like the figures: circle, square, triangle, diamond, triangle down, plus, cross, star, triangles left and right.
 const MARKERS = [
   "M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0Z", "M-4,-4H4V4H-4Z", "M0,-5L4.8,3.8H-4.8Z", "M0,-5.6L5.6,0L0,5.6L-5.6,0Z",
@@ -68,6 +70,7 @@ function scale(values, logarithmic, from, to) {
 // A frame with grid lines and labels; returns the picture and the box that holds the data.
 function frame(width, height, box, x, y, words) {
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "plot" });
+  picture.append(svg("rect", { class: "frame", x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top }));
   for (const tick of y.ticks) {
     picture.append(svg("line", { class: "grid", x1: box.left, x2: box.right, y1: y.at(tick), y2: y.at(tick) }));
     picture.append(svg("text", { class: "tick", x: box.left - 5, y: y.at(tick) + 3.5, "text-anchor": "end" }, words.y(tick)));
@@ -76,7 +79,6 @@ function frame(width, height, box, x, y, words) {
     picture.append(svg("line", { class: "grid", x1: x.at(tick), x2: x.at(tick), y1: box.top, y2: box.bottom }));
     picture.append(svg("text", { class: "tick", x: x.at(tick), y: box.bottom + 14, "text-anchor": "middle" }, words.x(tick)));
   }
-  picture.append(svg("rect", { class: "frame", x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top }));
   const label = svg("text", { class: "label", x: (box.left + box.right) / 2, y: box.bottom + 30, "text-anchor": "middle" });
   const parts = /^([A-Za-z])_(\w+)$/.exec(words.name);
   if (parts) label.append(parts[1], svg("tspan", { dy: 3, "font-size": "75%" }, parts[2]));

@@ -1,14 +1,18 @@
 // Tau with its interval against the radius, one line a definition.
+const LINES = 12; // that are shown at first
+const BANDS = 6; // lines up to which all bands are drawn; above, only that of the line pointed at
+
 class Radii {
   constructor(place, level) {
     this.level = level;
     this.hidden = new Set();
     this.lines = study.definitions.map((definition, d) => ({ d, definition })).filter(({ definition }) => definition.radii.length > 1);
     this.lines.forEach((line, i) => {
-      line.colour = study.categories[i % study.categories.length];
+      line.colour = CATEGORIES[i % CATEGORIES.length];
       line.marker = MARKERS[i % MARKERS.length];
-      line.dashes = ["", "6 3", "2 3"][Math.floor(i / study.categories.length) % 3];
+      line.dashes = ["", "6 3", "2 3"][Math.floor(i / CATEGORIES.length) % 3];
     });
+    this.lines.slice(LINES).forEach(line => this.hidden.add(line.d));
     this.legend = html("div", { class: "legend", role: "group", "aria-label": "Legend; press an entry to hide or show its line" });
     this.panels = html("div", { class: "panels" });
     place.replaceChildren(this.legend, this.panels);
@@ -28,7 +32,21 @@ class Radii {
       button.addEventListener("pointerleave", () => this.light(null));
       return button;
     })));
+    const shown = this.lines.length - this.hidden.size;
+    if (this.lines.length > LINES) this.legend.append(this.switches(shown));
+    this.panels.classList.toggle("crowded", shown > BANDS);
     this.panels.replaceChildren(...study.targets.map((_, t) => this.panel(t)));
+  }
+
+  // More definitions than can be told apart: how many are shown, and all or none at once.
+  switches(shown) {
+    const button = (words, hidden) => {
+      const made = html("button", { type: "button", class: "copier" }, words);
+      made.addEventListener("click", () => { this.hidden = new Set(hidden); this.draw(); });
+      return made;
+    };
+    return html("div", { class: "entries" }, html("span", { class: "soft", role: "status" }, `${shown} of ${this.lines.length} definitions shown`),
+      button("Show all", []), button("Hide all", this.lines.map(line => line.d)));
   }
 
   panel(t) {

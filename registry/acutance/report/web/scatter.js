@@ -19,9 +19,9 @@ function viridis(share) {
 
 // How models are coloured: by label, or on a scale that is logarithmic where lengths span decades.
 function colouring(attribute, members) {
-  if (!attribute) return { of: () => study.categories[0] };
+  if (!attribute) return { of: () => CATEGORIES[0] };
   if (attribute.labels)
-    return { labels: attribute, of: model => study.categories[attribute.values[model] % study.categories.length] };
+    return { labels: attribute, of: model => CATEGORIES[attribute.values[model] % CATEGORIES.length] };
   const numbers = members.map(model => attribute.values[model]).filter(finite);
   const low = Math.min(...numbers), high = Math.max(...numbers);
   const on = low > 0 && high / low > 10 ? Math.log : value => value;
@@ -115,7 +115,7 @@ class Explorer {
     };
     if (this.paint.labels) {
       const both = colour === marker;
-      parts.push(entries(colour, this.paint.labels, i => swatch(MARKERS[both ? i % MARKERS.length : 0], study.categories[i % study.categories.length])));
+      parts.push(entries(colour, this.paint.labels, i => swatch(MARKERS[both ? i % MARKERS.length : 0], CATEGORIES[i % CATEGORIES.length])));
     } else if (colour >= 0) {
       const bar = html("div", { class: "bar", style: `background:linear-gradient(to right,${study.viridis.join()})` });
       const note = this.paint.logarithmic ? " (log)" : "";
@@ -173,13 +173,18 @@ class Explorer {
       const strong = finite(adjusted) && adjusted < 0.05 ? "*" : "";
       parts.push(html("strong", {}, `\u03c4 = ${signed(tau)}${strong}`));
       if (finite(low)) parts.push(html("span", {}, `[${signed(low)}, ${signed(high)}]`));
-      parts.push(html("span", { class: "soft" }, `n = ${n}`));
       const of = Object.entries(groups).map(([g, value]) => [this.level.groups[g], value]);
-      const same = this.marks && this.marks.name === study.groups;
-      const line = of.map(([name, value]) => `${same ? study.glyphs[this.marks.labels.indexOf(name) % MARKERS.length] : name.replaceAll(";", ", ")} ${signed(value)}`);
-      if (line.length) parts.push(html("small", {}, line.join("  ")));
+      const line = of.map(([name, value]) => `${this.glyph(name)} ${signed(value)}`);
+      parts.push(html("small", {}, [`n = ${n}`, ...line].join("\u2002")));
     }
     return html("figcaption", {}, ...parts);
+  }
+
+  // A group is its marker where markers show the groups; a single attribute's labels stand without its name.
+  glyph(group) {
+    const { marks } = this, place = marks && marks.name === study.groups
+      ? marks.labels.findIndex(label => label === group || `${marks.name}=${label}` === group) : -1;
+    return place < 0 ? group.replaceAll(";", ", ") : study.glyphs[place % study.glyphs.length];
   }
 
   listen(picture, points, d, r, t) {

@@ -13,9 +13,17 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from acutance.analysis.labels import target_label
+from acutance.report.cells import group_table, heat_table, shades
 from acutance.report.data import ReportData, number, p_value, text
-from acutance.report.figures import FigureKey, render
+from acutance.report.embed import script_json, study_data
+from acutance.report.figures import FigureKey, figure_keys, file_stems, render
+from acutance.report.methods import latex, methods
+from acutance.report.scales import target_scale
 from acutance.report.summary import answer
+
+SCRIPTS = ("plot.js", "scatter.js", "radii.js", "tables.js")
+PICTURES = 900_000  # characters of pictures on a page, so that it stays under 3 MB with everything else
+PROBLEMS = 1000  # rows that the page lists
 
 
 def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None) -> str:
@@ -23,26 +31,47 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
 
     Args:
         data: the tables.
-        pictures: PNGs from ``save_figures``; drawn when not given.
+        pictures: PNGs from ``save_figures``; drawn when not given. Those that would be too large are named instead.
     """
-    from acutance.report.figures import figure_keys
-
     if pictures is None:
         pictures = {key: render(data, key)[0] for key in figure_keys(data)}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((resources.files("acutance.report") / "page.html").read_text("utf-8"))
-    levels = [_level(data, level, pictures) for level in data.levels]
+    folder = resources.files("acutance.report")
+    template = environment.from_string((folder / "page.html").read_text("utf-8"))
+    own = {name: (folder / "web" / name).read_text("utf-8") for name in ("page.css", *SCRIPTS)}
+    embedded = _embedded(pictures)
+    plain = methods(data)
     return template.render(
         title=data.title,
-        levels=levels,
-        targets=data.targets,
+        # These three alone are not escaped by the template: the package's own files, and JSON that is escaped already.
+        style=own["page.css"] + shades(),
+        script="(() => {\n" + "\n".join(own[name] for name in SCRIPTS) + "})();",
+        study=script_json(study_data(data)),
+        levels=[_level(data, level, embedded) for level in data.levels],
+        targets=[target_label(name).removeprefix("attr:").replace("_", " ") for name in data.targets],
         models=_models(data),
         problems=data.problems.to_dict("records"),
+        shown=PROBLEMS,
+        methods={"plain": plain, "latex": latex(plain)},
         cost=_cost(data.cost),
         environment=_flat(data.environment),
         config=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True),
         surface=data.config.get("surface", {}),
     )
+
+
+def _embedded(pictures: dict[FigureKey, bytes]) -> dict[FigureKey, str]:
+    """Return the pictures that the page carries: curves as long as there is room, then all scatter grids or none.
+
+    The grids are for readers without scripts, who otherwise find them as files.
+    """
+    found: dict[FigureKey, str] = {}
+    room = PICTURES
+    for key, png in pictures.items():
+        if key.recipe == "curve" and (size := 4 * len(png) // 3) <= room:
+            found[key], room = _picture(png), room - size
+    grids = {key: _picture(png) for key, png in pictures.items() if key.recipe == "target"}
+    return found | (grids if sum(map(len, grids.values())) <= room else {})
 
 
 def write_report(data: ReportData, path: Path, pictures: dict[FigureKey, bytes] | None = None) -> Path:
@@ -53,32 +82,28 @@ def write_report(data: ReportData, path: Path, pictures: dict[FigureKey, bytes] 
     return path
 
 
-def _level(data: ReportData, level: str, pictures: dict[FigureKey, bytes]) -> dict[str, Any]:
+def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict[str, Any]:
     """Everything that is told of one level of ``within``."""
-    definitions = [
-        {
-            "name": definition,
-            "grid": _picture(pictures, FigureKey("target", level, definition)),
-            "curve": _picture(pictures, FigureKey("curve", level, definition)),
-        }
-        for definition in data.definitions
-    ]
+    stems = file_stems(figure_keys(data))
+    grids = {name: FigureKey("target", level, name) for name in data.definitions}
+    curves = {name: key for name in data.definitions if (key := FigureKey("curve", level, name)) in stems}
     return {
-        "name": level,
+        "name": "all models" if level == "all" else level,
         "answer": answer(data, level),
-        "heatmap": _picture(pictures, FigureKey("tau", level)),
-        "definitions": definitions,
+        "heat": heat_table(data, level),
         "rows": _rows(data, level, "all"),
-        "groups": [
-            {"name": group, "rows": _rows(data, level, group)}
-            for group in dict.fromkeys(data.named[data.named["within"] == level]["group"])
-            if group != "all"
+        "grids": [{"name": name, "picture": embedded[key]} for name, key in grids.items() if key in embedded],
+        "files": [stems[key] for key in grids.values()],
+        "radii": any(len(data.radii(name)) > 1 for name in data.definitions),
+        "groups": group_table(data, level),
+        "curves": [
+            {"name": name, "picture": embedded.get(key, ""), "file": stems[key]} for name, key in curves.items()
         ],
     }
 
 
-def _picture(pictures: dict[FigureKey, bytes], key: FigureKey) -> str:
-    return "data:image/png;base64," + base64.b64encode(pictures[key]).decode() if key in pictures else ""
+def _picture(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _rows(data: ReportData, level: str, group: str) -> list[dict[str, Any]]:
@@ -114,6 +139,8 @@ def _models(data: ReportData) -> dict[str, Any]:
     attributes = [c for c in data.models.columns if c.startswith("attr.")]
     targets = [f"target.{t}" for t in data.targets if f"target.{t}" in data.models]
     extra = [c for c in data.models.columns if c.startswith("target.") and c not in targets]
+    numbers = {c: pd.to_numeric(data.models[c], errors="coerce").dropna() for c in [*targets, *extra]}
+    percent = {c: target_scale(c.removeprefix("target."), values) == "percent" for c, values in numbers.items()}
     rows = [
         {
             "model": row["model"],
@@ -121,7 +148,7 @@ def _models(data: ReportData) -> dict[str, Any]:
             "admitted": text(row["admitted"]) == "1",
             "reason": row["reason"] if isinstance(row["reason"], str) else "",
             "attributes": [_cell(row[c]) for c in attributes],
-            "targets": [_percent(row[c], c) for c in [*targets, *extra]],
+            "targets": [_shown(row[c], percent[c]) for c in [*targets, *extra]],
         }
         for row in data.models.to_dict("records")
     ]
@@ -135,10 +162,10 @@ def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _percent(value: Any, name: str) -> str:
+def _shown(value: Any, percent: bool) -> str:
     if not isinstance(value, int | float) or pd.isna(value):
         return "\u2013"
-    return f"{value:.4g}" if name.endswith("loss") else f"{100 * value:.2f}%"
+    return f"{100 * value:.2f}%" if percent else f"{value:.4g}"
 
 
 def _cost(cost: dict[str, Any]) -> list[tuple[str, str]]:

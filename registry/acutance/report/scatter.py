@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, N
 
 from acutance.analysis.labels import target_label
 from acutance.report.data import ReportData, number, target_values
+from acutance.report.scales import is_logarithmic, target_scale
 from acutance.report.style import Style, style
 
 LEGEND_ENTRY = 1.8  # inches that "augment=1, mixup=0" takes
@@ -60,7 +61,7 @@ def panel(axis: Axes, values: pd.DataFrame, target: pd.Series, look: Style) -> N
     table = pd.DataFrame({"y": target}).join(values, how="inner").dropna(subset=["y", "value"])
     shown = table[np.isfinite(table["value"])]
     positive = shown["value"] > 0
-    logarithmic = bool(positive.any()) and positive.mean() >= 0.5
+    logarithmic = is_logarithmic(table["value"])
     plain = shown[positive] if logarithmic else shown
     for group, marker in look.markers.items():
         rows = plain[[look.group[str(m)] == group for m in plain.index]]
@@ -82,18 +83,15 @@ def panel(axis: Axes, values: pd.DataFrame, target: pd.Series, look: Style) -> N
         # What is the same for all models is drawn as one column, not as its rounding.
         middle = plain["value"].iloc[0]
         axis.set_xlim(*sorted((0.8 * middle, 1.25 * middle)) if middle else (-1, 1))
-    if any(word in str(target.name) for word in ("error", "gap")) and table["y"].between(0, 1).all():
+    scale = target_scale(str(target.name), table["y"])
+    if scale == "percent":
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    elif _spans_decades(table["y"]):
+    elif scale == "log":
         axis.set_yscale("log")
     _edges(axis, table, shown, plain)
     axis.tick_params(labelsize=8)
     axis.grid(True, color="0.92", lw=0.6)
     axis.set_axisbelow(True)
-
-
-def _spans_decades(values: pd.Series) -> bool:
-    return bool(len(values) and (values > 0).all() and values.max() / values.min() >= 100)
 
 
 def _log_ticks(spread: float) -> Locator:

@@ -49,14 +49,30 @@ def style(data: ReportData, models: pd.DataFrame) -> Style:
     """Return the style of the models of one level."""
     names = list(map(str, models["model"]))
     colours, bar, categories = _colours(models, names, data.figures.get("colour"))
-    wanted = data.figures.get("marker") or data.groups
-    wanted = [wanted] if isinstance(wanted, str) else list(wanted)
-    labels = data.group_of(models) if wanted == data.groups else _labels(models, wanted)
+    labels = marker_labels(data, models)
     known = sorted(set(labels))
     markers = {group: MARKERS[i % len(MARKERS)] for i, group in enumerate(known)}
     sizes = _sizes(models, names, data.figures.get("size"))
     label = str(data.figures.get("colour") or "").replace("_", " ")
     return Style(colours, bar, categories, markers, dict(zip(names, labels, strict=True)), sizes, label)
+
+
+def marker_attributes(data: ReportData) -> list[str]:
+    """Return the attributes that choose the marker: those of the study, or else those that form subgroups."""
+    wanted = data.figures.get("marker") or data.groups
+    return [wanted] if isinstance(wanted, str) else list(wanted)
+
+
+def marker_labels(data: ReportData, models: pd.DataFrame) -> pd.Series:
+    """Return what chooses the marker of each model, spelt like a group."""
+    wanted = marker_attributes(data)
+    return data.group_of(models) if wanted == data.groups else _labels(models, wanted)
+
+
+def is_category(values: pd.Series) -> bool:
+    """Return whether an attribute is told apart by name: truth values, and what is no number for any model."""
+    boolean = values.map(lambda v: isinstance(v, bool | np.bool_)).any()
+    return bool(boolean or pd.to_numeric(values, errors="coerce").isna().all())
 
 
 def _labels(models: pd.DataFrame, names: list[str]) -> pd.Series:
@@ -74,7 +90,7 @@ def _colours(
         return dict.fromkeys(names, CATEGORIES[0]), None, {}
     values = models[name]
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(float)
-    if values.map(lambda v: isinstance(v, bool)).any() or np.isnan(numbers).all():
+    if is_category(values):
         known = sorted(set(map(str, values)))
         categories = {value: CATEGORIES[i % len(CATEGORIES)] for i, value in enumerate(known)}
         return {n: categories[str(v)] for n, v in zip(names, values, strict=True)}, None, categories

@@ -1,0 +1,98 @@
+"""Tables of tau for the page: the heat map, and the whole beside its groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from acutance.analysis.labels import target_label
+from acutance.report.data import ReportData, number
+
+STEPS = 10  # of colour between zero and one
+SIGNIFICANT = 0.05  # adjusted p below which a cell is marked
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One tau.
+
+    Attributes:
+        tau: as text, with its sign.
+        interval: as text; empty without one.
+        shade: class of its colour.
+        strong: whether it holds after adjustment.
+    """
+
+    tau: str
+    interval: str
+    shade: str
+    strong: bool
+
+
+EMPTY = Cell("\u2013", "", "", False)
+
+
+def shades() -> str:
+    """Return the style rules of the colours of cells: red above zero, blue below, as the figures have them."""
+    rules = []
+    for step in range(-STEPS, STEPS + 1):
+        colour = to_hex(colormaps["RdBu_r"](0.5 + step / (2 * STEPS)))
+        ink = "#fff" if abs(step) > 0.6 * STEPS else "#1c2127"
+        rules.append(f".{_shade(step / STEPS)}{{background:{colour};color:{ink}}}")
+    return "\n".join(rules)
+
+
+def heat_table(data: ReportData, level: str) -> list[dict[str, Any]]:
+    """Return the rows of the heat map of one level: a definition and radius each, with a cell for each target."""
+    cells = _cells(data, level)
+    rows = []
+    for d, definition in enumerate(data.definitions):
+        for r, rho in enumerate(data.radii(definition)):
+            radius = "" if rho is None else f"{rho:g}"
+            found = [cells.get((definition, _key(rho), target, "all"), EMPTY) for target in data.targets]
+            rows.append({"definition": definition, "index": d, "first": r == 0, "rho": radius, "cells": found})
+    return rows
+
+
+def group_table(data: ReportData, level: str) -> dict[str, Any]:
+    """Return the groups of a level, and rows with a cell for the whole and for each group; no rows without groups."""
+    t = data.named[data.named["within"] == level]
+    groups = [g for g in dict.fromkeys(t["group"]) if g != "all"]
+    cells = _cells(data, level) if groups else {}
+    rows = []
+    for definition in data.definitions:
+        for rho in data.radii(definition):
+            for target in data.targets:
+                keys = [(definition, _key(rho), target, group) for group in ("all", *groups)]
+                if any(key in cells for key in keys):
+                    name, radius = target_label(target), "" if rho is None else f"{rho:g}"
+                    found = [cells.get(key, EMPTY) for key in keys]
+                    rows.append({"definition": definition, "rho": radius, "target": name, "cells": found})
+    return {"names": [g.replace(";", ", ") for g in groups], "rows": rows}
+
+
+def _cells(data: ReportData, level: str) -> dict[tuple[str, str, str, str], Cell]:
+    rows = data.named[data.named["within"] == level].to_dict("records")
+    return {
+        (row["definition"], _key(row.get("spec.rho")), row["target"], row["group"]): _cell(row)
+        for row in rows
+        if np.isfinite(row["tau"])
+    }
+
+
+def _cell(row: dict[str, Any]) -> Cell:
+    interval = f"[{number(row['low'])}, {number(row['high'])}]" if np.isfinite(row["low"]) else ""
+    return Cell(number(row["tau"]), interval, _shade(row["tau"]), bool(row["p_adjusted"] < SIGNIFICANT))
+
+
+def _shade(tau: float) -> str:
+    step = round(tau * STEPS)
+    return f"{'m' if step < 0 else 'h'}{abs(step)}"
+
+
+def _key(rho: float | None) -> str:
+    return "" if rho is None or not np.isfinite(rho) else f"{rho:.12g}"

@@ -1,0 +1,137 @@
+"""The paragraph of a paper that says what was done, from the configuration and the tables."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from acutance.analysis.labels import spec_fields, target_label
+from acutance.analysis.tables import MIN_MODELS, correlations
+from acutance.report.data import ReportData, text
+
+# Characters that LaTeX reads otherwise, or that its text fonts do not have.
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", '"': r"\textquotedbl{}", "τ": r"$\tau$", "ρ": r"$\rho$", "λ": r"$\lambda$", "β": r"$\beta$",
+    "ℓ": r"$\ell$", "∞": r"$\infty$", "≤": r"$\leq$", "≥": r"$\geq$", "−": "$-$", "–": "--", "×": r"$\times$",
+}  # fmt: skip
+LISTED = 12  # values of a setting that are written out
+
+
+def methods(data: ReportData) -> str:
+    """Return the methods paragraph in plain words: models, surface, measures with settings, statistics, versions."""
+    return " ".join([*_models(data), *_surface(data), *_measures(data), *_statistics(data), *_versions(data)])
+
+
+def latex(plain: str) -> str:
+    """Return a text for LaTeX: what it would read as commands is escaped, Greek letters and signs are mathematics."""
+    words = " ".join(plain.split())
+    # The one index that the paragraph has; another underscore is part of a name.
+    return r"$\tau_a$".join("".join(LATEX.get(sign, sign) for sign in part) for part in words.split("τ_a"))
+
+
+def _models(data: ReportData) -> Iterable[str]:
+    admitted = data.models[data.models["admitted"].astype(bool)]
+    pools = _counts(admitted["pool"]) or "no pool"
+    yield f"We compared {len(admitted)} models ({pools})."
+    if left := len(data.models) - len(admitted):
+        rules = "; ".join(_rule(name, bounds) for name, bounds in (data.config.get("admit") or {}).items())
+        why = f" (admitted: {rules})" if rules else ""
+        yield f"{left} of {len(data.models)} {'was' if left == 1 else 'were'} left out beforehand{why}."
+
+
+def _rule(name: str, bounds: Any) -> str:
+    """``train_error ≤ 0.01``, or a rule that is not a pair of bounds as it is written."""
+    if not isinstance(bounds, dict):
+        return f"{name} {bounds}"
+    low, high = bounds.get("min"), bounds.get("max")
+    parts = [f"{name} ≥ {low:g}"] if low is not None else []
+    return " and ".join([*parts, *([f"{name} ≤ {high:g}"] if high is not None else [])])
+
+
+def _surface(data: ReportData) -> Iterable[str]:
+    s = data.config.get("surface") or {}
+    if not s:
+        return
+    batches = f"in m-batches of m = {s['m']}" if s.get("m") is not None else "at once"
+    details = [
+        f"{name.replace('_', ' ')}: {_shown(s[name])}"
+        for name in ("select", "batches", "augment", "loss", "dtype", "batch_norm", "parameters")
+        if s.get(name) is not None
+    ]
+    text = f"Measures were taken on {s.get('points', '?')} points of the {s.get('split', 'train')} split {batches}"
+    yield text + (f" ({'; '.join(details)})." if details else ".")
+
+
+def _measures(data: ReportData) -> Iterable[str]:
+    """One clause a measure and norm, with every setting; a clause lists all values that the study has."""
+    table = data.measured
+    if not len(table):
+        return
+    by = ["measure", *(["spec.norm"] if "spec.norm" in table else [])]
+    clauses = []
+    for _, rows in table.groupby(by, sort=False, dropna=False):
+        settings: dict[str, list[str]] = {}
+        fields = [c for c in rows.columns if c.startswith("spec.")]
+        for row in rows[fields].drop_duplicates().to_dict("records"):
+            for name, value in spec_fields(row).items():
+                settings.setdefault(name, []).append(_shown(value))
+        listed = [f"{'ρ' if name == 'rho' else name} = {_listed(values)}" for name, values in settings.items()]
+        name = str(rows["measure"].iloc[0])
+        clauses.append(f"{name} ({'; '.join(listed)})" if listed else name)
+    replicates = int(table["replicate"].nunique()) if "replicate" in table else 1
+    yield f"We computed {len(data.definitions)} definitions: {'; '.join(clauses)}."
+    if replicates > 1:
+        yield f"Values are means over {replicates} replicates."
+
+
+def _statistics(data: ReportData) -> Iterable[str]:
+    t = data.named
+    if not len(t):
+        return
+    options = inspect.signature(correlations).parameters
+    resamples, permutations = (options[name].default for name in ("resamples", "permutations"))
+    targets = ", ".join(target_label(name).removeprefix("attr:").replace("_", " ") for name in data.targets)
+    within = data.config.get("within") or []
+    levels = f", among models of the same {' and '.join(map(str, within))}" if within else ""
+    groups = f", and within subgroups of equal {', '.join(data.groups)}" if data.groups else ""
+    family = int(t[t["group"] == "all"].groupby("within").size().max())
+    yield (
+        f"Their association with {targets} is Kendall's τ_a{levels}{groups}; infinite values rank highest, and below "
+        f"{MIN_MODELS} models none is given."
+    )
+    yield (
+        f"Intervals are 95% BCa bootstrap intervals over models ({resamples} resamples). p-values come from "
+        f"{permutations} permutations of the models; adjusted ones control the family-wise error over all definitions, "
+        f"radii and targets (the largest |τ| under permutation, up to {family} comparisons)."
+    )
+
+
+def _versions(data: ReportData) -> Iterable[str]:
+    libraries = data.environment.get("libraries") or {}
+    names = [f"acutance {data.environment['acutance']}"] if "acutance" in data.environment else []
+    names += [f"Python {data.environment['python']}"] if "python" in data.environment else []
+    names += [f"{name} {libraries[name]}" for name in ("torch", "numpy", "scipy") if name in libraries]
+    if "seed" in data.config:
+        yield f"The seed of points, noise, resamples and permutations is {data.config['seed']}."
+    if names:
+        yield f"Computed with {', '.join(names)}."
+
+
+def _counts(pools: pd.Series) -> str:
+    return ", ".join(f"{n} of {name}" for name, n in pools.value_counts(sort=False).items())
+
+
+def _listed(values: list[str]) -> str:
+    known = list(dict.fromkeys(values))
+    return ", ".join(known) if len(known) <= LISTED else f"{', '.join(known[:LISTED])}, … ({len(known)} values)"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool) or str(value) in ("True", "False"):
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, float) else text(value)

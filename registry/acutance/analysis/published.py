@@ -15,9 +15,9 @@ Generalization, ICML 2023, Tables 1-4"
 def published(setting: str | None = None) -> pd.DataFrame:
     """Return the correlations as printed, with two digits; the paper gives neither intervals nor p-values.
 
-    Columns: ``table`` (1-4), ``setting``, ``measure``, ``spec.norm``, ``spec.scaling`` (``none`` for what the paper calls
-    standard, ``elementwise`` for adaptive), ``spec.logit_norm``, ``spec.rho``, ``target`` (in-distribution error is
-    ``test_error``), ``printed_target`` (the column's headline in the paper), ``tau``.
+    Columns: ``table`` (1-4), ``setting``, ``measure``, ``spec.norm``, ``spec.scaling`` (``none`` for standard and
+    ``elementwise`` for adaptive sharpness), ``spec.logit_norm``, ``spec.rho``, ``target`` (``test_error`` is the error
+    in distribution), ``printed_target`` (headline of the column in the paper), ``tau``.
 
     Args:
         setting: one block of the tables, ``cifar10_vit`` say; all of them by default.

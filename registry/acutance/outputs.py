@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
+from acutance.analysis.spreadsheet import csv_text, unescape_table
 from acutance.errors import UserError
 from acutance.executors import cores
 from acutance.measure import Status, is_curve
@@ -120,6 +121,7 @@ def write_outputs(
 ) -> Run:  # fmt: skip
     """Write the tables and, when something has changed since they were last made, statistics and report."""
     from acutance.harness import Run
+    from acutance.report.markup import save_tables
 
     models, results = models_table(values, members, [*targets, *cells]), results_table(values, members, targets, cells)
     write_csv(models, directory / "models.csv")
@@ -134,6 +136,7 @@ def write_outputs(
         reporter.say("statistics ...")
         correlations = correlate(models, results, values.study.resolved)
         write_csv(correlations, directory / "correlations.csv")
+        save_tables(correlations, directory / "tables")
         if report:
             reporter.say("figures and report ...")
             write_report(directory, values.store)
@@ -170,9 +173,9 @@ def correlate(models: pd.DataFrame, results: pd.DataFrame, config: dict[str, Any
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table in one piece: a reader never sees half of it."""
+    """Write a table in one piece: a reader never sees half of it. No text is a formula of a spreadsheet."""
     partial = path.with_suffix(".csv.partial")
-    table.to_csv(partial, index=False)
+    partial.write_text(csv_text(table), encoding="utf-8", newline="")
     partial.replace(path)
 
 
@@ -184,7 +187,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     try:
         # "none" is the name of a scaling, so only what pandas itself writes for a missing value is one.
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
+        return unescape_table(pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", "run the study first, or check the folder's name") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -196,6 +199,7 @@ def write_report(directory: Path, store: Store) -> Path:
     from acutance.report.data import ReportData
     from acutance.report.figures import save_figures
     from acutance.report.html import write_report as write_page
+    from acutance.report.markup import save_tables
 
     tables = {name: read_csv(directory / f"{name}.csv") for name in TABLES}
     config = yaml.safe_load((directory / "config.yaml").read_text())
@@ -216,6 +220,7 @@ def write_report(directory: Path, store: Store) -> Path:
         curves=read_csv(directory / "curves.csv") if (directory / "curves.csv").exists() else None,
         symbols=symbols(tables["results"]),
     )
+    save_tables(data.correlations, directory / "tables")
     pictures = save_figures(data, directory / "figures", cores())
     write_page(data, directory / "report.html", pictures)
     return directory / "report.html"

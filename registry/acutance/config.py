@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, ValidationError
 
@@ -19,6 +19,8 @@ from acutance.spec import Spec, describe
 from acutance.surface_config import Indices, Section, SurfaceConfig
 from acutance.targets import Target, parse_target
 from acutance.yaml_io import parse_yaml, read_yaml
+
+Printed = Annotated[str, Field(pattern=r"^(Figure|Table) [1-9][0-9]*$")]
 
 
 class Bound(Section):
@@ -58,6 +60,8 @@ class StudyFile(Section):
     """Version of this file format."""
     title: str = ""
     """Headline of the report."""
+    paper: list[Printed] = []
+    """Figures and tables of Andriushchenko et al. (2023) that this study makes, e.g. [Figure 7, Table 3]."""
     seed: NonNegativeInt = 0
     """Study seed: names all noise."""
     requires: dict[str, str] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
+from acutance.analysis.spreadsheet import csv_text, unescape_table
 from acutance.errors import UserError
 from acutance.executors import cores
 from acutance.measure import Status, is_curve
@@ -24,6 +25,7 @@ from acutance.values import Values
 if TYPE_CHECKING:
     from acutance.harness import Run
     from acutance.progress import Reporter
+    from acutance.report.data import ReportData
 
 TABLES = ("models", "results", "correlations")
 FINDINGS = ("ceilings", "confounds", "hypotheses", "pairwise")
@@ -121,6 +123,7 @@ def write_outputs(
 ) -> Run:  # fmt: skip
     """Write the tables and, when something has changed since they were last made, statistics and report."""
     from acutance.harness import Run
+    from acutance.report.markup import save_tables
 
     models, results = models_table(values, members, [*targets, *cells]), results_table(values, members, targets, cells)
     write_csv(models, directory / "models.csv")
@@ -136,6 +139,7 @@ def write_outputs(
         write_csv(correlations, directory / "correlations.csv")
         for name, table in find(models, results, values.study.targets, values.study.resolved).items():
             write_csv(table, directory / f"{name}.csv")
+        save_tables(correlations, directory / "tables")
         if report:
             reporter.say("figures and report ...")
             write_report(directory, values.store)
@@ -196,9 +200,9 @@ def points_of(results: pd.DataFrame, targets: Sequence[Target]) -> dict[str, int
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table in one piece: a reader never sees half of it."""
+    """Write a table in one piece: a reader never sees half of it. No text is a formula of a spreadsheet."""
     partial = path.with_suffix(".csv.partial")
-    table.to_csv(partial, index=False)
+    partial.write_text(csv_text(table), encoding="utf-8", newline="")
     partial.replace(path)
 
 
@@ -210,7 +214,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     try:
         # "none" is the name of a scaling, so only what pandas itself writes for a missing value is one.
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
+        return unescape_table(pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", "run the study first, or check the folder's name") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -219,15 +223,53 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 def write_report(directory: Path, store: Store) -> Path:
     """Draw the figures and write the HTML page of a run directory; torch is not needed."""
-    from acutance.report.data import ReportData
     from acutance.report.figures import save_figures
     from acutance.report.html import write_report as write_page
+    from acutance.report.markup import save_tables
+
+    data = report_data(directory, store.cost())
+    save_tables(data.correlations, directory / "tables")
+    pictures = save_figures(data, directory / "figures", cores())
+    write_page(data, directory / "report.html", pictures)
+    return directory / "report.html"
+
+
+def write_figures(directory: Path, names: Sequence[str]) -> list[Path]:
+    """Draw the figures of some recipes from the tables of a run or of a sweep, and return the PNGs.
+
+    Args:
+        directory: of a run, or of a sweep for the recipes of sweeps.
+        names: of recipes.
+
+    Raises:
+        UserError: for an unknown recipe, and for one that has nothing to draw.
+    """
+    from acutance.report.figures import file_stems, save_figures
+    from acutance.report.recipes import recipe, save_sweep
+
+    recipes, folder, paths = [recipe(name) for name in dict.fromkeys(names)], directory / "figures", list[Path]()
+    if (directory / "sweep.csv").exists():
+        table = read_csv(directory / "sweep.csv")
+        for chosen in recipes:
+            paths += save_sweep(table, str(table.columns[0]), chosen, folder)
+        return paths
+    data = report_data(directory, {})
+    for chosen in recipes:
+        prepared = chosen.prepare(data)
+        keys = chosen.keys(prepared)
+        save_figures(prepared, folder, cores(), only=keys)
+        paths += [folder / f"{stem}.png" for stem in file_stems(keys).values()]
+    return paths
+
+
+def report_data(directory: Path, cost: dict[str, Any]) -> ReportData:
+    """Return what figures and page are made from: the tables of a run directory, its config and environment."""
+    from acutance.report.data import ReportData
 
     tables = {name: read_csv(directory / f"{name}.csv") for name in TABLES}
     config = yaml.safe_load((directory / "config.yaml").read_text())
-    cost = store.cost()
     models = tables["models"]
-    data = ReportData(
+    return ReportData(
         title=config["title"] or directory.name,
         config=config,
         environment=json.loads((directory / "environment.json").read_text()),
@@ -242,9 +284,6 @@ def write_report(directory: Path, store: Store) -> Path:
         curves=read_csv(directory / "curves.csv") if (directory / "curves.csv").exists() else None,
         symbols=symbols(tables["results"]),
     )
-    pictures = save_figures(data, directory / "figures", cores())
-    write_page(data, directory / "report.html", pictures)
-    return directory / "report.html"
 
 
 def symbols(results: pd.DataFrame) -> dict[str, str]:

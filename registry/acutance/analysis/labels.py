@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 MEASURES = {
@@ -118,6 +119,20 @@ def definition_key(row: Mapping[str, Any]) -> tuple[str, frozenset[tuple[str, st
 def _settings(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return the fields that tell definitions apart, without the radius, as texts that survive a CSV file."""
     return tuple((field, _shown(value)) for field, value in spec_fields(row).items() if field != "rho")
+
+
+def as_text(value: Any) -> str:
+    """Return a setting as a text that is the same before and after a CSV file; empty for a missing one.
+
+    >>> as_text(1.0), as_text(True), as_text("False"), as_text("2e-5"), as_text(None)
+    ('1', 'true', 'false', '2e-05', '')
+    """
+    if value is None or value != value:
+        return ""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
+    return _shown(value)
 
 
 def _shown(value: Any) -> str:

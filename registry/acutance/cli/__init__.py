@@ -22,6 +22,7 @@ VERBS = {
     "measure": "One measure on one checkpoint, without a config file.",
     "results": "The tables of a run.",
     "report": "Write the HTML page of a run again.",
+    "compare": "Two runs, or a run and the paper's correlations, side by side.",
     "correlate": "The statistics on any table, also one made elsewhere.",
     "merge": "Runs of one study, made apart, as one run.",
     "schema": "JSON schema of the study file, for completion in an editor.",

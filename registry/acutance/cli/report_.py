@@ -9,11 +9,16 @@ import click
 
 @click.command("report")
 @click.argument("directory", type=click.Path(path_type=Path))
-def command(directory: Path) -> None:
+@click.option("--figure", "figures", multiple=True, metavar="RECIPE", help="Draw only these figures; no page.")
+def command(directory: Path, figures: tuple[str, ...]) -> None:
     """Draw the figures and write the HTML page of the run in DIRECTORY again; needs neither torch nor models."""
-    from acutance.outputs import write_report
+    from acutance.outputs import write_figures, write_report
     from acutance.store import FILE, Store
 
+    if figures:
+        for path in write_figures(directory, figures):
+            click.echo(path)
+        return
     store = Store(directory / FILE, write=False)
     try:
         click.echo(f"report: {write_report(directory, store)}")

@@ -24,17 +24,31 @@ if TYPE_CHECKING:
     help="Which table.",
 )
 @click.option("--group", default="all", show_default=True, help="Subgroup, e.g. 'augment=1;mixup=0'.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "csv", "markdown", "latex"]),
+    default="text",
+    show_default=True,
+    help="Of the correlations, in the layout of the paper's tables; csv also of the other tables.",
+)
 @click.option("--all", "everything", is_flag=True, help="Every column and row, as CSV.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
-def command(directory: Path, table: str, group: str, everything: bool, json_: bool) -> None:
+def command(directory: Path, table: str, group: str, format_: str, everything: bool, json_: bool) -> None:
     """Print the tables of the run in DIRECTORY."""
+    from acutance.analysis.spreadsheet import csv_text
+    from acutance.errors import UserError
     from acutance.outputs import read_csv
 
     data = read_csv(directory / f"{table}.csv")
     if json_:
         as_json(data.to_dict(orient="records"))
     elif everything or table != "correlations":
-        click.echo(data.to_csv(index=False), nl=False)
+        if format_ in ("markdown", "latex"):
+            raise UserError(f"--format {format_}: is for the correlations in the paper's layout", "write --format csv")
+        click.echo(csv_text(data), nl=False)
+    elif format_ != "text":
+        print_tables(data, group, format_)
     else:
         print_summary(data, console(), group)
 
@@ -47,16 +61,35 @@ def console() -> Console:
     return screen if screen.is_terminal else Console(width=150)
 
 
-def print_summary(correlations: pd.DataFrame, console: Console, group: str = "all", variant: str = "a") -> None:
-    """Print tau with its interval: a row for each definition, a column for each target."""
-    from rich.table import Table
+def print_tables(correlations: pd.DataFrame, group: str, format_: str) -> None:
+    """Print the tables of all levels in the layout of the paper's Tables 1-4."""
+    from acutance.report.markup import FORMATS
+    from acutance.report.tables import tau_tables
 
-    from acutance.analysis.labels import Namer, definition_label, target_label
+    check_group(correlations, group)
+    click.echo(FORMATS[format_](tau_tables(correlations, group)), nl=False)
+
+
+def check_group(correlations: pd.DataFrame, group: str) -> None:
+    """Refuse a subgroup that no correlation is of.
+
+    Raises:
+        UserError: naming the nearest one that is.
+    """
     from acutance.errors import UserError, did_you_mean
 
     groups = list(dict.fromkeys(map(str, correlations["group"])))
     if group not in groups:
         raise UserError(f"--group: there is no group '{group}'", did_you_mean(group, groups))
+
+
+def print_summary(correlations: pd.DataFrame, console: Console, group: str = "all", variant: str = "a") -> None:
+    """Print tau with its interval: a row for each definition, a column for each target."""
+    from rich.table import Table
+
+    from acutance.analysis.labels import Namer, definition_label, target_label
+
+    check_group(correlations, group)
     chosen = correlations[correlations["group"] == group]
     targets = list(dict.fromkeys(chosen["target"]))
     name = Namer(correlations.to_dict("records"))

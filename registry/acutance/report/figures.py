@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,28 +65,25 @@ def figure_keys(data: ReportData) -> list[FigureKey]:
 
 def draw(data: ReportData, key: FigureKey) -> Figure:
     """Return one figure."""
-    from acutance.report.curves import curve_figure
-    from acutance.report.heatmap import tau_heatmap
-    from acutance.report.scatter import scatter_grid
+    from acutance.report.recipes import recipe
 
-    recipes: dict[str, Callable[[], Figure]] = {
-        "tau": lambda: tau_heatmap(data, key.level),
-        "curve": lambda: curve_figure(data, key.level, key.what),
-        "target": lambda: scatter_grid(data, key.level, key.what),
-    }
-    return recipes[key.recipe]()
+    return recipe(key.recipe).draw(data, key)
 
 
-def save_figures(data: ReportData, folder: Path, workers: int = 1) -> dict[FigureKey, bytes]:
+def save_figures(
+    data: ReportData, folder: Path, workers: int = 1, only: Sequence[FigureKey] | None = None
+) -> dict[FigureKey, bytes]:
     """Write every figure as PNG and PDF and return the PNGs.
 
     Args:
         data: the tables.
         folder: made when it is not there; figures of an earlier run of another study in it are removed.
         workers: processes that draw.
+        only: figures of one recipe: others that are there stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    keys = figure_keys(data)
+    keys = figure_keys(data) if only is None else list(only)
+    old_ones = "*" if only is None else f"{keys[0].recipe}-*"
     if workers > 1 and len(keys) > 4:
         import multiprocessing
 
@@ -97,7 +94,7 @@ def save_figures(data: ReportData, folder: Path, workers: int = 1) -> dict[Figur
         pictures = [render(data, key) for key in keys]
     stems = file_stems(keys)
     names = {f"{stem}{ending}" for stem in stems.values() for ending in (".png", ".pdf")}
-    for old in [*folder.glob("*.png"), *folder.glob("*.pdf")]:
+    for old in [*folder.glob(f"{old_ones}.png"), *folder.glob(f"{old_ones}.pdf")]:
         if old.name not in names:
             old.unlink()
     for key, (png, pdf) in zip(keys, pictures, strict=True):

@@ -22,8 +22,9 @@ LEGEND_ENTRY = 1.8  # inches that "augment=1, mixup=0" takes
 
 
 def scatter_grid(
-    data: ReportData, level: str, definition: str, targets: list[str] | None = None, radii: list[Any] | None = None
-) -> Figure:
+    data: ReportData, level: str, definition: str, targets: list[str] | None = None, radii: list[Any] | None = None,
+    beside: bool = False,
+) -> Figure:  # fmt: skip
     """Return the grid of one definition within one level.
 
     Args:
@@ -32,24 +33,31 @@ def scatter_grid(
         definition: name of a definition, without radius.
         targets: rows; all targets by default.
         radii: columns; all radii by default.
+        beside: targets are the columns and radii the rows.
     """
     targets = targets or data.targets
     radii = radii or data.radii(definition)
     models = data.members(level)
     look = style(data, models)
-    figure = Figure(figsize=(1.5 + 2.45 * len(radii), 1.35 + 2.1 * len(targets)), layout="constrained")
-    axes = figure.subplots(len(targets), len(radii), squeeze=False, sharey="row", sharex="col")
+    height, width = (len(radii), len(targets)) if beside else (len(targets), len(radii))
+    figure = Figure(figsize=(1.5 + 2.45 * width, 1.35 + 2.1 * height), layout="constrained")
+    axes = figure.subplots(
+        height, width, squeeze=False, sharey="col" if beside else "row", sharex="row" if beside else "col"
+    )
     for j, rho in enumerate(radii):
         values = data.values(definition, rho)
         for i, target in enumerate(targets):
-            axis = axes[i, j]
+            axis = axes[j, i] if beside else axes[i, j]
             panel(axis, values, target_values(models, target), look)
             _tau(axis, data.tau(definition, rho, target, level), look)
-            if j == 0:
+            radius = "" if rho is None else rf"$\rho$ = {rho:g}"
+            if j == 0 or beside:
                 axis.set_ylabel(_target_name(target))
-            if i == 0 and rho is not None:
-                axis.set_title(rf"$\rho$ = {rho:g}", fontsize=10, pad=27)
-            if i == len(targets) - 1:
+            if i == 0 and radius and not beside:
+                axis.set_title(radius, fontsize=10, pad=27)
+            if beside:
+                axis.set_xlabel(", ".join(filter(None, (_symbol(data, definition), radius))))
+            elif i == len(targets) - 1:
                 axis.set_xlabel(_symbol(data, definition))
     _legends(figure, axes, look)
     figure.suptitle(f"{definition}\n{level.replace('architecture=', '')}", fontsize=11)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ from acutance.report.style import CATEGORIES, MARKERS
 LINES = 12  # definitions that one figure tells apart
 
 
-def sweep_figure(rows: pd.DataFrame, name: str, title: str = "") -> Figure:
+def sweep_figure(
+    rows: pd.DataFrame, name: str, title: str = "", label: str | None = None, logarithmic: bool = False
+) -> Figure:
     """Return tau with its interval against the swept setting, one line a definition.
 
     Args:
         rows: of the table of a sweep, of one target, level and group, with a column ``definition``.
         name: column of the swept setting; values that are not numbers are put at equal distances.
         title: headline.
+        label: of the horizontal axis; the column's name by default.
+        logarithmic: for values that are positive numbers.
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
@@ -35,7 +40,9 @@ def sweep_figure(rows: pd.DataFrame, name: str, title: str = "") -> Figure:
         _line(axis, rows[rows["definition"] == definition], name, place, i)
     axis.axhline(0, color="0.6", lw=0.8)
     axis.set_ylim(-1.05, 1.05)
-    axis.set_xlabel(name.replace("_", " "))
+    axis.set_xlabel(label or name.replace("_", " "))
+    if logarithmic:
+        axis.set_xscale("log")
     axis.set_ylabel("Kendall's τ, 95% interval")
     if not numeric:
         axis.set_xticks(list(place.values()), list(map(str, values)))
@@ -64,23 +71,42 @@ def save_sweep_figures(table: pd.DataFrame, name: str, folder: Path) -> list[Pat
         name: column of the swept setting.
         folder: made when it is not there.
     """
-    namer = Namer(table.to_dict("records"))
-    whole = table[table["group"] == "all"]
-    whole = whole.assign(definition=[definition_label(row, namer) for row in whole.to_dict("records")])
-    keys: dict[FigureKey, pd.DataFrame] = {}
-    for (target, level), rows in whole.groupby(["target", "within"], sort=False):
-        definitions = list(dict.fromkeys(rows["definition"]))
-        for start in range(0, len(definitions), LINES):
-            part = rows[rows["definition"].isin(definitions[start : start + LINES])]
-            number = f"-{start // LINES + 1}" if len(definitions) > LINES else ""
-            keys[FigureKey("sweep", "" if level == "all" else str(level), f"{target}{number}")] = part
+    keys = sweep_panels(table, name)
     stems = file_stems(list(keys))
     folder.mkdir(parents=True, exist_ok=True)
     for old in [*folder.glob("sweep-*.png"), *folder.glob("sweep-*.pdf")]:
         if old.stem not in stems.values():
             old.unlink()
     for key, rows in keys.items():
-        target, level = target_label(rows["target"].iloc[0]), key.level.replace("architecture=", "")
-        title = f"{target.replace('_', ' ')}\n{level}".strip()
-        write_figure(sweep_figure(rows, name, title), folder / stems[key])
+        write_figure(sweep_figure(rows, name, panel_title(key, rows)), folder / stems[key])
     return [folder / f"{stem}.png" for stem in stems.values()]
+
+
+def sweep_panels(
+    table: pd.DataFrame, name: str, recipe: str = "sweep", label: Callable[[Any, Namer], str] = definition_label
+) -> dict[FigureKey, pd.DataFrame]:
+    """Return the rows of each figure: one target and level, whole pools only, at most ``LINES`` definitions.
+
+    Args:
+        table: correlations with the swept value in a column.
+        name: of that column; a setting of the measures that is swept tells no definitions apart.
+        recipe: what the figures are called.
+        label: names the line of a row.
+    """
+    plain = table.drop(columns=[c for c in (f"spec.{name}", name) if c in table.columns])
+    namer = Namer(plain.to_dict("records"))
+    whole = table.assign(definition=[label(row, namer) for row in plain.to_dict("records")])
+    keys: dict[FigureKey, pd.DataFrame] = {}
+    for (target, level), rows in whole[whole["group"] == "all"].groupby(["target", "within"], sort=False):
+        definitions = list(dict.fromkeys(rows["definition"]))
+        for start in range(0, len(definitions), LINES):
+            part = rows[rows["definition"].isin(definitions[start : start + LINES])]
+            number = f"-{start // LINES + 1}" if len(definitions) > LINES else ""
+            keys[FigureKey(recipe, "" if level == "all" else str(level), f"{target}{number}")] = part
+    return keys
+
+
+def panel_title(key: FigureKey, rows: pd.DataFrame) -> str:
+    """Return the headline of one of ``sweep_panels``."""
+    target, level = target_label(str(rows["target"].iloc[0])), key.level.replace("architecture=", "")
+    return f"{target.replace('_', ' ')}\n{level}".strip()

@@ -1,0 +1,62 @@
+"""Text that a spreadsheet would run as a formula, kept from it: models' attributes come from anywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+# Other programs join tables by these, so they are written as they are; numbers are, too.
+IDS = frozenset({"model", "key"})
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def escaped(text: str) -> str:
+    """Return a text with an apostrophe in front where a spreadsheet would take it for a formula.
+
+    >>> escaped("=1+1"), escaped("-0.5"), escaped("sgd"), escaped("'=1+1")
+    ("'=1+1", '-0.5', 'sgd', "''=1+1")
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+
+
+def unescaped(text: str) -> str:
+    """Return what ``escaped`` was given; the two are inverse to each other for every text."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def escape_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose texts and column names are escaped, but for ids and numbers."""
+    return _mapped(table, escaped)
+
+
+def unescape_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as it was before ``escape_table``."""
+    return _mapped(table, unescaped)
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """Return a table as the CSV that is written for people."""
+    return str(escape_table(table).to_csv(index=False))
+
+
+def _mapped(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    changed: dict[str, pd.Series] = {}
+    for name in table.columns:
+        # Numbers never start a formula: only columns that may hold texts are looked at.
+        if name in IDS or pd.api.types.is_numeric_dtype(table[name]):
+            continue
+        changed[name] = table[name].map(lambda value: change(value) if isinstance(value, str) else value)
+    found = table.assign(**changed) if changed else table
+    return found.rename(columns={name: change(str(name)) for name in found.columns})
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 
 from acutance import UserError, kendall_tau
-from acutance.analysis.adjust import max_tau_p
+from acutance.analysis.adjust import family_p, max_tau_p
 from acutance.analysis.kernels import (
     bootstrap_counts,
     largest_permuted,
@@ -20,6 +20,7 @@ from acutance.analysis.kernels import (
     permuted_orders,
     permuted_sums,
     signs,
+    weighted_pair_sums,
 )
 from acutance.analysis.perfect import perfect_bound
 
@@ -278,6 +279,16 @@ def test_packed_pairs_give_the_sums_of_a_plain_loop(n):
             assert (permuted_sums(orders, x[t], x[2 + d]) == plain[:, t, d]).all()
 
 
+@pytest.mark.parametrize("levels", [2, 10**6])
+def test_matrix_products_give_the_same_sums(levels):
+    g = np.random.default_rng(8)
+    x, y = (signs(v.astype(float)) for v in g.integers(levels, size=(2, 90)))
+    counts = bootstrap_counts(90, 4000, 0)
+    found = weighted_pair_sums(counts, x, y)
+    assert found.dtype == np.int64 and (found == pair_sums(counts, x, y)).all()
+    assert (weighted_pair_sums(counts[:5], x, y) == found[:5]).all()
+
+
 def test_no_torch_is_needed():
     code = "import sys, acutance; acutance.kendall_tau([1, 2, 3], [1, 3, 2]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -312,6 +323,22 @@ def test_max_tau_leaves_missing_models_out():
     assert (
         np.isnan(p[:, 1]).all() and np.isfinite(p[:, [0, 2]]).all() and ((p[:, [0, 2]] > 0) & (p[:, [0, 2]] <= 1)).all()
     )
+
+
+@pytest.mark.parametrize("n", [7, 12, 50])
+@pytest.mark.parametrize("block", [5, 10**6])
+def test_the_p_values_of_a_family_are_those_of_its_members(n, block, monkeypatch):
+    monkeypatch.setattr("acutance.analysis.adjust.BLOCK", block)
+    g = np.random.default_rng(n)
+    t, s = g.normal(size=(2, n)), np.round(g.normal(size=(3, n)), 1)
+    s[1, :2] = np.nan
+    without = np.zeros((2, 3), bool)
+    without[0, 2] = True
+    plain, adjusted = family_p(t, s, 199, 3, without)
+    assert np.array_equal(adjusted, max_tau_p(t, s, 199, 3, without), equal_nan=True)
+    for i, j in itertools.product(range(2), range(3)):
+        alone = kendall_tau(t[i], s[j], nonfinite="drop", resamples=9, permutations=199, seed=3).p
+        assert np.isnan(plain[i, j]) if without[i, j] else plain[i, j] == alone
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the reference data are not here")

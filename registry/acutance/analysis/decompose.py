@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from acutance.analysis.columns import MIN_MODELS, Array, codes, complete, joined
 from acutance.analysis.intervals import bca
-from acutance.analysis.kernels import Ints, pair_sums, permuted_sums, signs
+from acutance.analysis.kernels import Ints, permuted_sums, signs, weighted_pair_sums
 from acutance.analysis.perfect import perfect_bound
 from acutance.errors import UserError
 
@@ -115,7 +115,8 @@ def stratified_tau(
     .. math:: \tau_w = \frac{\sum_g S_g}{\sum_g n_g (n_g - 1) / 2}
 
     What differs between groups only (an augmentation that changes error and sharpness alike) does not enter.
-    Large groups weigh as much as they have pairs.
+    Large groups weigh as much as they have pairs. The interval is wider than it need be for small groups
+    (simulated coverage of 95%: 98% for four groups of 15).
 
     Args:
         t: target values, (M,); a model with NaN is left out.
@@ -185,7 +186,7 @@ def _within(counts: Ints, sx: NDArray[np.int8], sy: NDArray[np.int8], members: l
         m = counts[:, group]
         pairs += (m.sum(1) ** 2 - (m**2).sum(1)) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(pair_sums(counts, sx, sy)[:, 0] / pairs)
+        return np.asarray(weighted_pair_sums(counts, sx, sy)[:, 0] / pairs)
 
 
 def _resamples(members: list[NDArray[np.int64]], n: int, resamples: int, seed: int) -> Ints:

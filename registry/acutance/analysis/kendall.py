@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from acutance.analysis.intervals import bca
-from acutance.analysis.kernels import bootstrap_counts, pair_sums, permuted_orders, permuted_sums, signs
+from acutance.analysis.kernels import (
+    bootstrap_counts,
+    pair_sums,
+    permuted_orders,
+    permuted_sums,
+    signs,
+    weighted_pair_sums,
+)
 from acutance.analysis.perfect import perfect_bound
 from acutance.errors import UserError
 
@@ -174,7 +181,7 @@ def _interval(
 ) -> tuple[float, float, str]:  # fmt: skip
     """Bias-corrected and accelerated bootstrap (Efron 1987) over models."""
     n, alpha = len(sx), (1 - confidence) / 2
-    sums = pair_sums(bootstrap_counts(n, resamples, seed), sx, sy)
+    sums = weighted_pair_sums(bootstrap_counts(n, resamples, seed), sx, sy)
     resampled = _tau(sums, variant, n, classes)
     resampled = resampled[np.isfinite(resampled)]
     if len(resampled) < 0.9 * resamples:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control
 
 from acutance.analysis.columns import Array, complete, joined
-from acutance.analysis.kernels import pair_sums, signs
+from acutance.analysis.kernels import signs, weighted_pair_sums
 from acutance.errors import UserError
 
 MIN_HALVES = 8  # fewer models leave halves in which a tau says nothing
@@ -136,5 +136,5 @@ def _halves(n: int, repeats: int, seed: int) -> NDArray[np.int64]:
 
 
 def _tau(counts: NDArray[np.int64], x: NDArray[np.int8], y: NDArray[np.int8]) -> Array:
-    sums = pair_sums(counts, x, y)
+    sums = weighted_pair_sums(counts, x, y)
     return np.asarray(sums[:, 0] / sums[:, 1])

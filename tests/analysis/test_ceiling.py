@@ -77,8 +77,8 @@ def test_split_halves():
 
 
 def test_missing_models_and_mistakes():
-    found = noise_ceiling([0.1, np.nan, 0.2, 0.3, 0.4], 100, [[1, 2], [1, 2], [3, 4], [np.nan, 1], [4, 6]], draws=20)
-    assert found.n == 3 and "1 models have no value; 1 models have fewer than two replicates" in found.note
+    found = noise_ceiling([0.1, np.nan, 0.2, 0.3, 0.4], 100, [[1, 2], [1, 2], [3, 4], [np.inf, 1], [4, 6]], draws=20)
+    assert found.n == 3 and "1 models have no value; 1 models have fewer than two finite replicates" in found.note
     assert "fewer than 3 models" in noise_ceiling([0.1, 0.2], 100).note
     for arguments, message in (
         (([10, 20, 30], 100), "divide percentages"),

@@ -341,6 +341,11 @@ def test_the_p_values_of_a_family_are_those_of_its_members(n, block, monkeypatch
         assert np.isnan(plain[i, j]) if without[i, j] else plain[i, j] == alone
 
 
+def test_a_family_without_models_has_no_p_value():
+    plain, adjusted = family_p(np.empty((1, 0)), np.empty((2, 0)), 99)
+    assert np.isnan(plain).all() and np.isnan(adjusted).all() and plain.shape == (1, 2)
+
+
 @pytest.mark.skipif(not DATA.exists(), reason="the reference data are not here")
 def test_learning_rate_and_error_of_the_published_clip_models():
     lines = (DATA / "model_soups" / "individual_model_results.jsonl").read_text().splitlines()

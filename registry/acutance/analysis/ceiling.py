@@ -62,7 +62,7 @@ def noise_ceiling(
     Args:
         errors: measured test errors, (M,), shares between 0 and 1; NaN is missing.
         points: test points, one number or one for each model, (M,).
-        replicates: values of the measure, (M, R), whose mean over R is what is correlated; NaN is missing.
+        replicates: values of the measure, (M, R), whose mean over R is correlated; NaN and infinities are missing.
         draws: simulated test sets.
         seed: names them.
 
@@ -81,9 +81,11 @@ def noise_ceiling(
     keep = ~np.isnan(e)
     note = f"{(~keep).sum()} models have no value" if not keep.all() else ""
     if measured is not None:
+        # An infinite value has a rank but no spread; the noise of the others is what can be told.
+        measured = np.where(np.isinf(measured), np.nan, measured)
         enough = (~np.isnan(measured)).sum(1) >= 2
         if not enough.all():
-            note = joined(note, f"{(~enough).sum()} models have fewer than two replicates")
+            note = joined(note, f"{(~enough).sum()} models have fewer than two finite replicates")
         keep &= enough
     e, sizes = e[keep], sizes[keep].astype(np.int64)
     n, nan = len(e), math.nan

@@ -164,7 +164,7 @@ def bootstrap_counts(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
 def permuted_orders(n: int, count: int, seed: int) -> NDArray[np.int64]:
     """Return permutations of n models, (count, n): all n! for n <= 8, else ``count`` random ones."""
     if n <= 8:
-        return np.array(list(permutations(range(n))), np.int64).reshape(-1, n)
+        return np.array(list(permutations(range(n))), np.int64).reshape(math.factorial(n), n)
     orders = np.tile(np.arange(n), (count, 1))
     return np.random.default_rng([seed, n, 2]).permuted(orders, axis=1)
 

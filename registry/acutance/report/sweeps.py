@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from acutance.analysis.labels import Namer, definition_label, target_label
-from acutance.report.figures import FigureKey, file_stems, write_figure
+from acutance.report.figures import FigureKey, save_drawn
 from acutance.report.style import CATEGORIES, MARKERS
 
 LINES = 12  # definitions that one figure tells apart
@@ -72,14 +72,7 @@ def save_sweep_figures(table: pd.DataFrame, name: str, folder: Path) -> list[Pat
         folder: made when it is not there.
     """
     keys = sweep_panels(table, name)
-    stems = file_stems(list(keys))
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in [*folder.glob("sweep-*.png"), *folder.glob("sweep-*.pdf")]:
-        if old.stem not in stems.values():
-            old.unlink()
-    for key, rows in keys.items():
-        write_figure(sweep_figure(rows, name, panel_title(key, rows)), folder / stems[key])
-    return [folder / f"{stem}.png" for stem in stems.values()]
+    return save_drawn({key: sweep_figure(rows, name, panel_title(key, rows)) for key, rows in keys.items()}, folder)
 
 
 def sweep_panels(

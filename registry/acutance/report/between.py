@@ -40,6 +40,8 @@ def between_figure(runs: Mapping[str, ReportData], name: str, level: str, defini
             tau = float(taus_between(pair[["value", "other"]].to_numpy(float))[0, 1])
             radius = "" if rho is None else rf"$\rho$ = {rho:g}, "
             axis.set_title(rf"{radius}$\tau$ = {number(tau)}", fontsize=8)
+            if axis.get_xscale() == "log" and (pair["other"] > 0).all():
+                axis.set_yscale("log")
             equal = np.sort(pair["value"].to_numpy(float))
             axis.plot(equal[np.isfinite(equal)], equal[np.isfinite(equal)], color="0.6", lw=0.7)
             axis.set_xlabel(f"{name} = {first}")

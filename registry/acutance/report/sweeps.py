@@ -16,6 +16,7 @@ from acutance.report.figures import FigureKey, save_drawn
 from acutance.report.style import CATEGORIES, MARKERS
 
 LINES = 12  # definitions that one figure tells apart
+TICKS = 8  # values that a logarithmic axis has room to name
 
 
 def sweep_figure(
@@ -43,6 +44,9 @@ def sweep_figure(
     axis.set_xlabel(label or name.replace("_", " "))
     if logarithmic:
         axis.set_xscale("log")
+        if len(values) <= TICKS:
+            axis.set_xticks(list(place.values()), [f"{v:g}" for v in place.values()])
+            axis.minorticks_off()
     axis.set_ylabel("Kendall's τ, 95% interval")
     if not numeric:
         axis.set_xticks(list(place.values()), list(map(str, values)))

@@ -244,14 +244,19 @@ def write_figures(directory: Path, names: Sequence[str]) -> list[Path]:
     Raises:
         UserError: for an unknown recipe, and for one that has nothing to draw.
     """
+    from acutance.report.between import save_between
     from acutance.report.figures import file_stems, save_figures
     from acutance.report.recipes import recipe, save_sweep
 
     recipes, folder, paths = [recipe(name) for name in dict.fromkeys(names)], directory / "figures", list[Path]()
     if (directory / "sweep.csv").exists():
         table = read_csv(directory / "sweep.csv")
+        name = str(table.columns[0])
         for chosen in recipes:
-            paths += save_sweep(table, str(table.columns[0]), chosen, folder)
+            if chosen.name == "pairwise":
+                paths += save_between(_runs_of_sweep(directory, name), name, folder)
+            else:
+                paths += save_sweep(table, name, chosen, folder)
         return paths
     data = report_data(directory, {})
     for chosen in recipes:
@@ -260,6 +265,18 @@ def write_figures(directory: Path, names: Sequence[str]) -> list[Path]:
         save_figures(prepared, folder, cores(), only=keys)
         paths += [folder / f"{stem}.png" for stem in file_stems(keys).values()]
     return paths
+
+
+def _runs_of_sweep(directory: Path, name: str) -> dict[str, ReportData]:
+    """Return what the runs of a sweep are drawn from by the value of the setting, numbers in their order."""
+    found = {p.name.partition("=")[2]: p for p in directory.glob(f"{name}=*") if (p / "correlations.csv").exists()}
+
+    def place(value: str) -> tuple[float, str]:
+        with suppress(ValueError):
+            return float(value), ""
+        return float("inf"), value
+
+    return {value: report_data(found[value], {}) for value in sorted(found, key=place)}
 
 
 def report_data(directory: Path, cost: dict[str, Any]) -> ReportData:

@@ -191,12 +191,30 @@ def test_recipes_of_sweeps_draw_a_line_a_definition(sweeps, name):
     assert all(list(line.get_xdata()) == list(found.axis.values) for line in lines)
 
 
+def test_a_measure_at_two_settings_of_a_sweep(sweeps):
+    from acutance.report.between import between_figure, paired
+
+    found = sweeps["m"]
+    (path,) = write_figures(found.directory, ["pairwise"])
+    assert path.name == "pairwise-adaptive_worst_case_linf.png" and path.with_suffix(".pdf").exists()
+    runs = {value: report_data(found.directory / f"m={value}", {}) for value in ("4", "8")}
+    name = "adaptive worst-case ℓ∞"
+    pair = paired(runs["4"], runs["8"], "all", name, 0.02)
+    for value, column in (("4", "value"), ("8", "other")):
+        r = runs[value].results
+        r = r[(r["measure"] == "worst_case") & (r["spec.rho"] == 0.02)].set_index("model")["value"]
+        assert pair[column].to_dict() == pytest.approx(r.to_dict()) and len(pair) == 5
+    figure = between_figure(runs, "m", "all", name)
+    assert [(a.get_xlabel(), a.get_ylabel()) for a in figure.axes[:2]] == [("m = 4", "m = 8")] * 2
+    assert len(figure.axes[1].collections[-1].get_offsets()) == 5
+
+
 @pytest.mark.parametrize(
     "where,name,message",
     [
         ("run", "m", "all measures of a run have the same m.*--over surface.m"),
         ("run", "nothing", "no recipe 'nothing'.*known: .*hyperparameter"),
-        ("sweep", "iterations", "this is a sweep over m.*recipes of such a sweep: m;"),
+        ("sweep", "iterations", "this is a sweep over m.*recipes of such a sweep: m, pairwise;"),
         ("sweep", "target", "this is a sweep over m"),
     ],
 )

@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,6 +122,19 @@ def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and PDF beside each other; ``path`` has no ending."""
     for data, ending in zip(_saved(figure), ("png", "pdf"), strict=True):
         path.with_name(f"{path.name}.{ending}").write_bytes(data)
+
+
+def save_drawn(figures: Mapping[FigureKey, Figure], folder: Path) -> list[Path]:
+    """Write figures of one recipe as PNG and PDF and return the PNGs; others of the recipe, from before, go."""
+    stems = file_stems(list(figures))
+    folder.mkdir(parents=True, exist_ok=True)
+    for recipe in {key.recipe for key in figures}:
+        for old in [*folder.glob(f"{recipe}-*.png"), *folder.glob(f"{recipe}-*.pdf")]:
+            if old.stem not in stems.values():
+                old.unlink()
+    for key, figure in figures.items():
+        write_figure(figure, folder / stems[key])
+    return [folder / f"{stem}.png" for stem in stems.values()]
 
 
 _received: ReportData | None = None

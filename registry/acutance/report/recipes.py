@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from acutance.errors import UserError, did_you_mean
 from acutance.report.data import ReportData, column
-from acutance.report.figures import FigureKey, file_stems, write_figure
+from acutance.report.figures import FigureKey, save_drawn
 
 
 def _figures(*spans: int | tuple[int, int]) -> tuple[str, ...]:
@@ -238,7 +238,10 @@ class M(Lines):
 
 
 class Pairwise(Recipe):
-    """Measures against each other, as a matrix of tau and, for few, of scatter plots: Figures 7 and 29."""
+    """Measures against each other, as a matrix of tau and, for few, of scatter plots: Figures 7 and 29.
+
+    Of a sweep: each measure at the first value of the setting against itself at the others (``report/between.py``).
+    """
 
     name = "pairwise"
     paper = _figures(7, 29)
@@ -319,17 +322,9 @@ def save_sweep(table: pd.DataFrame, name: str, recipe: Recipe, folder: Path) -> 
         UserError: for a recipe that is not of this sweep.
     """
     if not isinstance(recipe, Lines) or recipe.sweeps != name:
-        known = ", ".join(found.name for found in _ALL if found.sweeps == name) or "none"
+        known = ", ".join([found.name for found in _ALL if found.sweeps == name] + ["pairwise"])
         raise UserError(
             f"--figure {recipe.name}: this is a sweep over {name}",
             f"recipes of such a sweep: {known}; or give the folder of one of its runs",
         )
-    panels = recipe.panels(table, name)
-    stems = file_stems(list(panels))
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in [*folder.glob(f"{recipe.name}-*.png"), *folder.glob(f"{recipe.name}-*.pdf")]:
-        if old.stem not in stems.values():
-            old.unlink()
-    for key, rows in panels.items():
-        write_figure(recipe.lines(rows, key, name), folder / stems[key])
-    return [folder / f"{stem}.png" for stem in stems.values()]
+    return save_drawn({key: recipe.lines(rows, key, name) for key, rows in recipe.panels(table, name).items()}, folder)

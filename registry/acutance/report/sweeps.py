@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from acutance.analysis.labels import Namer, definition_label, target_label
-from acutance.report.figures import FigureKey, file_stems, write_figure
+from acutance.report.figures import FigureKey, save_drawn
 from acutance.report.style import CATEGORIES, MARKERS
 
 LINES = 12  # definitions that one figure tells apart
+TICKS = 8  # values that a logarithmic axis has room to name
 
 
 def sweep_figure(
@@ -43,6 +44,9 @@ def sweep_figure(
     axis.set_xlabel(label or name.replace("_", " "))
     if logarithmic:
         axis.set_xscale("log")
+        if len(values) <= TICKS:
+            axis.set_xticks(list(place.values()), [f"{v:g}" for v in place.values()])
+            axis.minorticks_off()
     axis.set_ylabel("Kendall's τ, 95% interval")
     if not numeric:
         axis.set_xticks(list(place.values()), list(map(str, values)))
@@ -72,14 +76,7 @@ def save_sweep_figures(table: pd.DataFrame, name: str, folder: Path) -> list[Pat
         folder: made when it is not there.
     """
     keys = sweep_panels(table, name)
-    stems = file_stems(list(keys))
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in [*folder.glob("sweep-*.png"), *folder.glob("sweep-*.pdf")]:
-        if old.stem not in stems.values():
-            old.unlink()
-    for key, rows in keys.items():
-        write_figure(sweep_figure(rows, name, panel_title(key, rows)), folder / stems[key])
-    return [folder / f"{stem}.png" for stem in stems.values()]
+    return save_drawn({key: sweep_figure(rows, name, panel_title(key, rows)) for key, rows in keys.items()}, folder)
 
 
 def sweep_panels(

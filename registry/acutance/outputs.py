@@ -300,6 +300,7 @@ def report_data(directory: Path, cost: dict[str, Any]) -> ReportData:
         figures=config["figures"],
         curves=read_csv(directory / "curves.csv") if (directory / "curves.csv").exists() else None,
         symbols=symbols(tables["results"]),
+        findings={name: read_csv(path) for name in FINDINGS if (path := directory / f"{name}.csv").exists()},
     )
 
 

@@ -9,15 +9,12 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from reports import make
 
-from acutance.analysis.tables import correlations
-from acutance.report.data import ReportData
 from acutance.report.figures import FigureKey, figure_keys, file_stems, save_figures
 from acutance.report.html import render_page, write_report
 from acutance.report.scatter import scatter_grid
 from acutance.report.summary import answer
-
-HOSTILE = "<script>alert('x')</script>&\"'"
 
 
 def test_files_of_figures_have_safe_names_of_their_own():
@@ -49,50 +46,6 @@ def test_every_figure_is_in_its_own_file(tmp_path):
     pictures = save_figures(make(change=change), tmp_path)
     files = {path.read_bytes() for path in tmp_path.glob("*.png")}
     assert len(pictures) == 6 and files == set(pictures.values()) and len(list(tmp_path.glob("*.pdf"))) == 6
-
-
-def make(n=10, seed=0, targets=("test_error", "attr:learning_rate"), change=None):
-    g = np.random.default_rng(seed)
-    models = pd.DataFrame(
-        {
-            "model": [f"m{i}" for i in range(n - 1)] + [HOSTILE],
-            "pool": "p",
-            "architecture": ["resnet"] * (n - n // 2) + ["vit"] * (n // 2),
-            "train_set": "d",
-            "admitted": [True] * (n - 1) + [False],
-            "reason": [""] * (n - 1) + [f"train_error 0.2 > 0.01 {HOSTILE}"],
-            "parameters": 10,
-            "key": "k",
-            "attr.learning_rate": 10 ** g.uniform(-2, 0, n),
-            "attr.augment": g.random(n) < 0.5,
-            "target.test_error": g.uniform(0.01, 0.1, n),
-        }
-    )
-    rows = [
-        {"model": m, "pool": "p", "measure": "worst_case", "split": "train", "spec.rho": rho, "spec.norm": "linf",
-         "spec.scaling": scaling, "spec.logit_norm": False, "replicate": 0, "value": g.lognormal(),
-         "stderr": np.nan, "status": "ok", "message": ""}
-        for scaling in ("none", "elementwise")
-        for rho in (0.01, 0.02)
-        for m in models["model"]
-    ]  # fmt: skip
-    results = pd.DataFrame(rows)
-    if change:
-        changed = change(models, results)
-        results = results if changed is None else changed
-    table = correlations(
-        models, results, targets=list(targets), groups=["augment"], within=["architecture"], nonfinite="rank_max",
-        resamples=99, permutations=99,
-    )  # fmt: skip
-    problems = pd.DataFrame(
-        [{"pool": "p", "model": "m1", "measure": "x", "spec": HOSTILE, "state": "failed", "message": HOSTILE}]
-    )
-    return ReportData(
-        title=f"A study {HOSTILE}", config={"surface": {"points": 8, "m": 4}, "note": HOSTILE}, environment={"gpus": []},
-        models=models, results=results, correlations=table, problems=problems,
-        cost={"seconds": 10, "forwards": 1e6}, targets=list(targets), groups=["augment"],
-        figures={"colour": "learning_rate", "marker": ["augment"], "size": None},
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

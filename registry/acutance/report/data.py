@@ -32,6 +32,7 @@ class ReportData:
         figures: colour, marker and size attributes.
         curves: one row a point of a curve that a cell has beside its value; None for a run without.
         symbols: how measures abbreviate themselves, by name.
+        findings: the tables of ``acutance.analysis.findings``, by name.
     """
 
     title: str
@@ -47,6 +48,7 @@ class ReportData:
     figures: dict[str, Any]
     curves: pd.DataFrame | None = None
     symbols: dict[str, str] = field(default_factory=dict)
+    findings: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @cached_property
     def levels(self) -> list[str]:

@@ -20,6 +20,7 @@ from acutance.report.figures import FigureKey, figure_keys, file_stems, render
 from acutance.report.methods import latex, methods
 from acutance.report.scales import target_scale
 from acutance.report.summary import answer
+from acutance.report.verdicts import ceiling_sentences, confound_rows, hypothesis_rows, hypothesis_sentence
 
 SCRIPTS = ("plot.js", "scatter.js", "radii.js", "tables.js")
 PICTURES = 900_000  # characters of pictures on a page, so that it stays under 3 MB with everything else
@@ -96,6 +97,10 @@ def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict
         "files": [stems[key] for key in grids.values()],
         "radii": any(len(data.radii(name)) > 1 for name in data.definitions),
         "groups": group_table(data, level),
+        "hypothesis": hypothesis_sentence(data, level),
+        "hypotheses": hypothesis_rows(data, level),
+        "ceilings": ceiling_sentences(data, level),
+        "confounds": confound_rows(data, level),
         "curves": [
             {"name": name, "picture": embedded.get(key, ""), "file": stems[key]} for name, key in curves.items()
         ],

@@ -1,0 +1,58 @@
+"""Verdicts, ceilings and confounds on the page are those of the tables, and nothing hostile gets through."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from reports import HOSTILE, make
+
+from acutance.report.html import render_page
+from acutance.report.verdicts import ceiling_sentences, confound_rows, hypothesis_rows, hypothesis_sentence
+
+
+@pytest.fixture(scope="module")
+def data():
+    plain = make(targets=("test_error",))
+    level = plain.levels[0]
+    verdicts = {"a": ("supported", "inconclusive"), HOSTILE: ("refuted", "supported")}
+    hypotheses = [
+        {"within": level, "definition": d, "hypothesis": h, "target": t, "verdict": v, "reason": f"because {HOSTILE}"}
+        for d, (strong, weak) in verdicts.items()
+        for h, t, v in (("strong", "all targets", strong), ("weak", "test_error", weak))
+    ]
+    confounds = [
+        {"within": level, "definition": d, "attribute": "lr", "n": 9, "tau": t, "low": t - 0.1, "high": t + 0.1}
+        for d, t in (("a", 0.5), (HOSTILE, np.nan))
+    ]
+    ceilings = [{"within": level, "target": "test_error", "points": 3000, "tau": 0.81, "low": 0.7, "high": 0.9}]
+    tables = {"hypotheses": hypotheses, "confounds": confounds, "ceilings": ceilings}
+    return dataclasses.replace(plain, findings={k: pd.DataFrame(v) for k, v in tables.items()})
+
+
+def test_the_rows_are_those_of_the_tables(data):
+    level = data.levels[0]
+    assert hypothesis_sentence(data, level).endswith("every target: 1 supported, 1 refuted, of 2 definitions.")
+    found = hypothesis_rows(data, level)
+    assert found["targets"] == ["test error"]
+    assert [(r["definition"], r["strong"][0], r["weak"][0][0]) for r in found["rows"]] == [
+        ("a", "supported", "inconclusive"), (HOSTILE, "refuted", "supported"),
+    ]  # fmt: skip
+    (sentence,) = ceiling_sentences(data, level)
+    assert "τ = +0.81 [+0.70, +0.90] with test error, counted on 3000 points" in sentence
+    cells = [row["cells"][0] for row in confound_rows(data, level)["rows"]]
+    assert cells == [{"tau": "+0.50", "interval": "[+0.40, +0.60]"}, {"tau": "–", "interval": ""}]
+
+
+def test_another_level_and_a_run_without_findings_have_none(data):
+    plain = make(targets=("test_error",))
+    for where, level in ((data, data.levels[1]), (plain, plain.levels[0])):
+        assert not hypothesis_rows(where, level)["rows"] and not confound_rows(where, level)["rows"]
+        assert hypothesis_sentence(where, level) == "" and ceiling_sentences(where, level) == []
+
+
+def test_the_page_shows_them_escaped(data):
+    page = render_page(data, {})
+    assert "1 supported, 1 refuted, of 2 definitions" in page and "counted on 3000 points" in page
+    assert page.count("The paper's hypotheses</h3>") == page.count("What the measures go with</h3>") == 1
+    assert HOSTILE not in page and "because &lt;script&gt;" in page

@@ -6,7 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acutance.analysis.kendall import null_sd, permutation_p
-from acutance.analysis.kernels import Signs, family_sums, largest_permuted, permuted_orders, signs
+from acutance.analysis.kernels import (
+    Signs,
+    family_sums,
+    goes_through_all,
+    largest_permuted,
+    p_of_hits,
+    permuted_orders,
+    signs,
+)
 
 BLOCK = 4_000_000  # sums held at a time
 
@@ -74,7 +82,7 @@ def family_p(
         sums = np.abs(family_sums(orders[start : start + rows], x, y))
         hits += (sums >= observed).sum(0)
         largest[start : start + rows] = (sums * scale).max((1, 2), initial=0.0)
-    plain = hits / len(orders) if n <= 8 else (1 + hits) / (1 + len(orders))
+    plain = p_of_hits(hits, len(orders), goes_through_all(n))
     lacking = np.logical_or.outer(np.isnan(targets).any(axis=1), np.isnan(measures).any(axis=1))
     for t, d in zip(*np.nonzero(compared & lacking), strict=True):
         # A missing model takes part in no permutation.
@@ -106,5 +114,5 @@ def _adjusted(
     observed = np.abs(x[:, upper[0], upper[1]].astype(float) @ y[:, upper[0], upper[1]].astype(float).T) * scale
     # Sums that differ in the last bit are the same sum.
     hits = (largest[None, None, :] >= observed[:, :, None] - 1e-9).sum(2)
-    p = hits / len(largest) if n <= 8 else (1 + hits) / (1 + len(largest))
+    p = p_of_hits(hits, len(largest), goes_through_all(n))
     return np.where(compared, p, np.nan)

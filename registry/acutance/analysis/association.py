@@ -18,7 +18,15 @@ from numpy.typing import ArrayLike
 from acutance.analysis.columns import MIN_MODELS, Array, Infinite, complete, constant, joined
 from acutance.analysis.intervals import bca, jackknife
 from acutance.analysis.kendall import Variant, kendall_tau, tau_without_each
-from acutance.analysis.kernels import Ints, Signs, bootstrap_counts, permuted_orders, signs
+from acutance.analysis.kernels import (
+    Ints,
+    Signs,
+    bootstrap_counts,
+    goes_through_all,
+    p_of_hits,
+    permuted_orders,
+    signs,
+)
 from acutance.analysis.perfect import perfect_bound
 from acutance.errors import UserError, did_you_mean
 
@@ -120,7 +128,7 @@ def association(
     value = float(of_counts(np.ones((1, n), np.int64))[0])
     orders = permuted_orders(n, permutations, seed)
     hits = int((np.abs(of_orders(orders)) >= abs(value) - 1e-12).sum())
-    p = hits / len(orders) if n <= 8 else (1 + hits) / (1 + len(orders))
+    p = p_of_hits(hits, len(orders), goes_through_all(n))
     low, high, why = _interval(value, n, method, of_counts, interval, confidence, resamples, seed)
     return Association(method, value, low, high, p, n, ties, joined(note, why))
 

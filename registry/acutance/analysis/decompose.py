@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from acutance.analysis.columns import MIN_MODELS, Array, codes, complete, joined
 from acutance.analysis.intervals import bca
-from acutance.analysis.kernels import Ints, permuted_sums, signs, weighted_pair_sums
+from acutance.analysis.kernels import Ints, p_of_hits, permuted_sums, signs, weighted_pair_sums
 from acutance.analysis.perfect import perfect_bound
 from acutance.errors import UserError
 
@@ -150,7 +150,7 @@ def stratified_tau(
     orders, exact = _orders(members, n, permutations, seed)
     observed = abs(int((sx.astype(int) * sy).sum())) // 2
     hits = int((np.abs(permuted_sums(orders, sx, sy)) >= observed).sum())
-    p = hits / len(orders) if exact else (1 + hits) / (1 + len(orders))
+    p = p_of_hits(hits, len(orders), exact)
     low, high, reason = nan, nan, ""
     if abs(tau) > 1 - 1e-12:
         # A smaller group has a weaker bound, so the largest alone is a valid one for a tau they share.

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from acutance.analysis.ceiling import noise_ceiling
+from acutance.analysis.columns import MIN_MODELS, Array
 from acutance.analysis.hypotheses import Hypothesis, strong, weak
 from acutance.analysis.labels import Namer, definition_label
 from acutance.analysis.matrix import matrix
 from acutance.analysis.partial import confounds
-from acutance.analysis.tables import MIN_MODELS, Array, definitions_and_values, group_labels, levels, target_values
+from acutance.analysis.tables import definitions_and_values, group_labels, levels, target_values
 
 RESAMPLES = 1999  # enough for a verdict; a table of correlations has 9999
 

@@ -12,7 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from acutance.analysis.intervals import bca
 from acutance.analysis.kernels import (
+    Signs,
     bootstrap_counts,
+    goes_through_all,
+    p_of_hits,
     pair_sums,
     permuted_orders,
     permuted_sums,
@@ -98,7 +101,7 @@ def kendall_tau(
             their rank (a diverged value is the sharpest), NaN is refused.
         confidence: level of the interval.
         resamples: bootstrap resamples of models.
-        permutations: random permutations for p; all of them when there are at most 8 models.
+        permutations: random permutations for p; all of them when there are at most 8 models; 0 for none, p is NaN.
         seed: names resamples and permutations.
 
     Raises:
@@ -118,7 +121,7 @@ def kendall_tau(
     tau = float(_tau(observed, variant, n, classes)[0])
     upper = np.triu_indices(n, 1)
     ties = int(((sx == 0) | (sy == 0))[upper].sum())
-    p = permutation_p(sx, sy, permutations, seed)
+    p = permutation_p(sx, sy, permutations, seed) if permutations else math.nan
     low, high, reason = math.nan, math.nan, ""
     if ties == len(upper[0]):
         reason = "all pairs are tied"
@@ -172,7 +175,7 @@ def permutation_p(sx: NDArray[np.int8], sy: NDArray[np.int8], permutations: int,
     orders = permuted_orders(n, permutations, seed)
     observed = abs(int((sx[np.triu_indices(n, 1)].astype(int) * sy[np.triu_indices(n, 1)]).sum()))
     hits = int((np.abs(permuted_sums(orders, sx, sy)) >= observed).sum())
-    return hits / len(orders) if n <= 8 else (1 + hits) / (1 + len(orders))
+    return float(p_of_hits(hits, len(orders), goes_through_all(n)))
 
 
 def _interval(
@@ -190,15 +193,18 @@ def _interval(
         bound = perfect_bound(n, alpha, resamples, seed)
         note = "all pairs agree: the interval is exact for normal scores, the bootstrap knows none"
         return (bound, 1.0, note) if tau > 0 else (-1.0, -bound, note)
-    leave_one_out = _tau(pair_sums(1 - np.eye(n, dtype=np.int64), sx, sy), variant, n - 1, classes)
-    low, high = bca(tau, resampled, leave_one_out, confidence, resamples)
+    low, high = bca(tau, resampled, _leave_one_out(sx, sy, variant, classes), confidence, resamples)
     return low, high, ""
 
 
 def tau_without_each(x: Array, y: Array, variant: Variant = "a") -> Array:
     """Return tau without one model each, (n,): the jackknife's values."""
-    n, classes = len(x), min(len(np.unique(x)), len(np.unique(y)))
-    return _tau(pair_sums(1 - np.eye(n, dtype=np.int64), signs(x), signs(y)), variant, n - 1, classes)
+    return _leave_one_out(signs(x), signs(y), variant, min(len(np.unique(x)), len(np.unique(y))))
+
+
+def _leave_one_out(sx: Signs, sy: Signs, variant: Variant, classes: int) -> Array:
+    n = len(sx)
+    return _tau(pair_sums(1 - np.eye(n, dtype=np.int64), sx, sy), variant, n - 1, classes)
 
 
 def null_sd(n: int) -> float:

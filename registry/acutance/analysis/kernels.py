@@ -160,10 +160,20 @@ def bootstrap_counts(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
     return counts
 
 
+def goes_through_all(n: int) -> bool:
+    """Whether the orders of n models are few enough to be all gone through."""
+    return n <= 8
+
+
+def p_of_hits(hits: Any, count: int, exact: bool) -> Any:
+    """Return the p-value of so many hits among orders: their share, or (1 + hits) / (1 + count) of random ones."""
+    return hits / count if exact else (1 + hits) / (1 + count)
+
+
 @lru_cache(maxsize=32)
 def permuted_orders(n: int, count: int, seed: int) -> NDArray[np.int64]:
     """Return permutations of n models, (count, n): all n! for n <= 8, else ``count`` random ones."""
-    if n <= 8:
+    if goes_through_all(n):
         return np.array(list(permutations(range(n))), np.int64).reshape(math.factorial(n), n)
     orders = np.tile(np.arange(n), (count, 1))
     return np.random.default_rng([seed, n, 2]).permuted(orders, axis=1)

@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from acutance.analysis.association import Association, Method, association
 from acutance.analysis.columns import MIN_MODELS, Array, complete, constant, joined, ranks
-from acutance.analysis.kernels import permuted_orders, sign_products, signs
+from acutance.analysis.kernels import goes_through_all, p_of_hits, permuted_orders, sign_products, signs
 from acutance.errors import UserError
 
 NAN = math.nan
@@ -111,7 +111,7 @@ def partial(
         return Partial(method, math.nan, raw, math.nan, n, names, joined(note, "the controls leave nothing to compare"))
     orders = permuted_orders(n, permutations, seed)
     hits = int((np.abs(_permuted(x, y, varying, orders, method, gram)) >= abs(value) - 1e-9).sum())
-    p = hits / len(orders) if n <= 8 else (1 + hits) / (1 + len(orders))
+    p = p_of_hits(hits, len(orders), goes_through_all(n))
     return Partial(method, value, raw, p, n, names, note)
 
 

@@ -13,7 +13,7 @@ from scipy.optimize import linprog
 from scipy.stats import beta, hypergeom
 
 from acutance.analysis.columns import MIN_MODELS, Array, complete, constant, joined, ranks
-from acutance.analysis.kernels import permuted_orders
+from acutance.analysis.kernels import goes_through_all, p_of_hits, permuted_orders
 from acutance.errors import UserError
 
 
@@ -194,7 +194,7 @@ def quantile_slope(
     scores = (r - r.mean()) @ above
     orders = permuted_orders(n, permutations, seed)
     hits = int(((r - r.mean())[orders] @ above >= scores - 1e-12).sum())
-    p = hits / len(orders) if n <= 8 else (1 + hits) / (1 + len(orders))
+    p = p_of_hits(hits, len(orders), goes_through_all(n))
     return QuantileSlope(slope, intercept, p, n, quantile, note)
 
 

@@ -9,14 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from acutance.analysis.adjust import max_tau_p
+from acutance.analysis.adjust import family_p
+from acutance.analysis.columns import MIN_MODELS, Array, joined
 from acutance.analysis.decompose import decompose
 from acutance.analysis.kendall import Nonfinite, Variant, kendall_tau
 from acutance.analysis.multiplicity import false_discovery
 from acutance.errors import UserError, did_you_mean
-
-MIN_MODELS = 3  # below this a rank correlation says nothing
-Array = NDArray[np.float64]
 
 
 def correlations(
@@ -71,7 +69,9 @@ def correlations(
             t = np.stack([columns[name][chosen] for name in targets])
             s = values[:, chosen]
             itself = np.array([[_identical(name, a, b) for b in s] for name, a in zip(targets, t, strict=True)])
-            adjusted = max_tau_p(t, s, permutations, seed, itself) if chosen.sum() >= MIN_MODELS else None
+            plain = adjusted = np.full(itself.shape, np.nan)
+            if chosen.sum() >= MIN_MODELS:
+                plain, adjusted = family_p(t, s, permutations, seed, itself)
             strata = None if labels is None or group != "all" else labels[chosen]
             first = len(rows)
             for d, definition in enumerate(definitions):
@@ -79,9 +79,9 @@ def correlations(
                     found = (
                         _nothing(int(np.isfinite(t[k]).sum()), "the target itself")
                         if itself[k, d]
-                        else _one(t[k], s[d], variant, nonfinite, resamples, permutations, seed)
+                        else _one(t[k], s[d], variant, nonfinite, resamples, permutations, seed, plain[k, d])
                     )
-                    p_adjusted = adjusted[k, d] if adjusted is not None and np.isfinite(found["tau"]) else np.nan
+                    p_adjusted = adjusted[k, d] if np.isfinite(found["tau"]) else np.nan
                     rows.append(
                         {
                             **definition,
@@ -207,17 +207,18 @@ def _nothing(n: int, note: str) -> dict[str, Any]:
 
 
 def _one(
-    t: Array, s: Array, variant: Variant, nonfinite: Nonfinite, resamples: int, permutations: int, seed: int
+    t: Array, s: Array, variant: Variant, nonfinite: Nonfinite, resamples: int, permutations: int, seed: int, p: float
 ) -> dict[str, Any]:
-    """Return n, tau, interval, p and note of one pair of columns."""
+    """Return n, tau, interval, p and note of one pair of columns; p is known from the family's permutations."""
     there = ~(np.isnan(t) | np.isnan(s))
     n, missing = int(there.sum()), int((~there).sum())
     note = f"{missing} models have no value" if missing else ""
     if n < MIN_MODELS:
-        text = "; ".join(filter(None, (note, f"fewer than {MIN_MODELS} models")))
-        return _nothing(n, text)
+        return _nothing(n, joined(note, f"fewer than {MIN_MODELS} models"))
+    # Models that are dropped here take part in the family's permutations, so this pair has its own.
+    own = permutations if nonfinite == "drop" else 0
     found = kendall_tau(
-        t[there], s[there], variant, nonfinite=nonfinite, resamples=resamples, permutations=permutations, seed=seed
+        t[there], s[there], variant, nonfinite=nonfinite, resamples=resamples, permutations=own, seed=seed
     )
-    text = "; ".join(filter(None, (note, found.note)))
-    return {"n": n, "tau": found.tau, "low": found.low, "high": found.high, "p": found.p, "note": text}
+    note = joined(note, found.note)
+    return {"n": n, "tau": found.tau, "low": found.low, "high": found.high, "p": found.p if own else p, "note": note}

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from acutance.analysis.columns import MIN_MODELS
 from acutance.analysis.labels import spec_fields, target_label
-from acutance.analysis.tables import MIN_MODELS, correlations
+from acutance.analysis.tables import correlations
 from acutance.report.data import ReportData, text
 
 # Characters that LaTeX reads otherwise, or that its text fonts do not have.

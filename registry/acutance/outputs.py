@@ -139,10 +139,11 @@ def write_outputs(
         write_csv(correlations, directory / "correlations.csv")
         for name, table in find(models, results, values.study.targets, values.study.resolved).items():
             write_csv(table, directory / f"{name}.csv")
-        save_tables(correlations, directory / "tables")
         if report:
             reporter.say("figures and report ...")
             write_report(directory, values.store)
+        else:
+            save_tables(correlations, directory / "tables")
         stamp.write_text(state)
     bad = (Status.FAILED.value, Status.NONFINITE.value, Status.BUDGET.value)
     failed = int(results["status"].isin(bad).sum()) + sum(m.broken and not m.excluded for m in members)
@@ -159,14 +160,18 @@ def _state(directory: Path, report: bool) -> str:
     return hashlib.sha256(content).hexdigest() + f" {__version__} {report}\n"
 
 
+def measured(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of measures, without those that targets are measured in."""
+    return results[~results["measure"].isin(["error", "loss"])] if len(results) else results
+
+
 def correlate(models: pd.DataFrame, results: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
     """Return the correlations table of a run."""
     from acutance.analysis.tables import correlations
 
-    measured = results[~results["measure"].isin(["error", "loss"])] if len(results) else results
     return correlations(
         models,
-        measured,
+        measured(results),
         targets=config["targets"],
         groups=config["groups"],
         within=config["within"],
@@ -181,9 +186,8 @@ def find(
     """Return what the tables of a run say beyond single correlations, by name."""
     from acutance.analysis.findings import findings
 
-    measured = results[~results["measure"].isin(["error", "loss"])] if len(results) else results
     found = findings(
-        models, measured, targets=config["targets"], groups=config["groups"], within=config["within"],
+        models, measured(results), targets=config["targets"], groups=config["groups"], within=config["within"],
         points=points_of(results, targets), seed=config["seed"],
     )  # fmt: skip
     return found.tables

@@ -30,6 +30,15 @@ class Axis:
     keys: tuple[str, ...]
     values: tuple[Any, ...]
 
+    def __post_init__(self) -> None:
+        if not self.keys or len(self.values) < 2:
+            raise UserError(
+                "over: give the places of a setting and at least two values",
+                "for example --over dataset.sparsity,pools.0.sparsity=0,0.5,0.9",
+            )
+        if len({str(value) for value in self.values}) < len(self.values):
+            raise UserError("over: a value is listed twice", "every value is a run of its own")
+
     @property
     def name(self) -> str:
         """The last part of the first key: what the column of the table is called."""
@@ -45,19 +54,7 @@ class Axis:
         left, found, right = text.partition("=")
         keys = tuple(key.strip() for key in left.split(",") if key.strip())
         values = parse_yaml(right if right.lstrip().startswith("[") else f"[{right}]", "--over") if found else []
-        return cls.of(keys, values)
-
-    @classmethod
-    def of(cls, keys: Sequence[str], values: Any) -> Axis:
-        """Return the axis, checked."""
-        if not keys or not isinstance(values, list | tuple) or len(values) < 2:
-            raise UserError(
-                "over: give the places of a setting and at least two values",
-                "for example --over dataset.sparsity,pools.0.sparsity=0,0.5,0.9",
-            )
-        if len({str(value) for value in values}) < len(values):
-            raise UserError("over: a value is listed twice", "every value is a run of its own")
-        return cls(tuple(keys), tuple(values))
+        return cls(keys, tuple(values))
 
     def overrides(self, value: Any) -> dict[str, Any]:
         """Return the changes of the config for one value."""

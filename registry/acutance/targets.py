@@ -53,13 +53,11 @@ class Target:
         )
 
     def check(self, planned: Sequence[PlannedMeasure]) -> None:
-        """Refuse a measure that the study does not have, or has several times.
+        """Refuse a ``measure:`` that the study does not have, or has several times.
 
         Raises:
             UserError: with the measures that there are, or the settings that tell them apart.
         """
-        if not self.measure:
-            return
         found = {canonical_json(p.spec.full()): p.spec.full() for p in planned if self.asks_for(p)}
         if not found:
             names = sorted({p.item.name for p in planned})

@@ -71,7 +71,7 @@ def _of_run(directory: Path, names: dict[str, list[str] | None]) -> tuple[pd.Dat
     import yaml
 
     from acutance.errors import UserError
-    from acutance.outputs import read_csv
+    from acutance.outputs import measured, read_csv
 
     models, results = read_csv(directory / "models.csv"), read_csv(directory / "results.csv")
     try:
@@ -79,7 +79,7 @@ def _of_run(directory: Path, names: dict[str, list[str] | None]) -> tuple[pd.Dat
     except FileNotFoundError:
         raise UserError(f"{directory}/config.yaml: no such file", "give the directory of a run, or a table") from None
     settings = {name: config[name] if found is None else found for name, found in names.items()}
-    return models, results[~results["measure"].isin(["error", "loss"])], settings
+    return models, measured(results), settings
 
 
 def _of_table(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,9 @@ from acutance.cli import as_json
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
+    from rich.table import Table
+
+    from acutance.analysis.labels import Namer
 
 
 @click.command("results")
@@ -85,30 +89,54 @@ def check_group(correlations: pd.DataFrame, group: str) -> None:
 
 def print_summary(correlations: pd.DataFrame, console: Console, group: str = "all", variant: str = "a") -> None:
     """Print tau with its interval: a row for each definition, a column for each target."""
-    from rich.table import Table
-
-    from acutance.analysis.labels import Namer, definition_label, target_label
+    from acutance.analysis.labels import Namer, target_label
 
     check_group(correlations, group)
     chosen = correlations[correlations["group"] == group]
-    targets = list(dict.fromkeys(chosen["target"]))
+    heads = {target: target_label(target) for target in chosen["target"]}
     name = Namer(correlations.to_dict("records"))
-    intervals = console.width >= 52 + 24 * len(targets)
+    intervals = shows_intervals(console, len(heads))
     for within, part in chosen.groupby("within", sort=False):
         n = int(part["n"].max())
         title = f"Kendall's tau-{variant}{' with 95% interval' * intervals}, {within}, n = {n}" + (
             "" if group == "all" else f", {group}"
         )
-        table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
-        table.add_column("definition", no_wrap=True)
-        for target in targets:
-            table.add_column(target_label(target), justify="right", no_wrap=True)
-        labels = part.apply(definition_label, axis=1, name=name)
-        for label in dict.fromkeys(labels):
-            rows = part[labels == label].set_index("target")
-            table.add_row(label, *(_cell(rows.loc[t], intervals) if t in rows.index else "" for t in targets))
-        console.print(table)
+        console.print(tau_grid(part, title, "definition", "target", heads, name, intervals))
     console.print("tau > 0: flatter models generalize better. * adjusted p < 0.05.", highlight=False)
+
+
+def shows_intervals(console: Console, columns: int) -> bool:
+    """Return whether there is room for intervals beside so many taus."""
+    return console.width >= 52 + 24 * columns
+
+
+def tau_grid(
+    part: pd.DataFrame, title: str, corner: str, by: str, heads: Mapping[Any, str], name: Namer, intervals: bool
+) -> Table:
+    """Return tau as a table to print: a row for each definition, a column for each value of ``by``.
+
+    Args:
+        part: rows of a table of correlations, one for each definition and value.
+        title: headline.
+        corner: heading of the definitions.
+        by: column whose values are the columns.
+        heads: their headings, in order.
+        name: tells definitions apart.
+        intervals: whether each tau has its interval beside it.
+    """
+    from rich.table import Table
+
+    from acutance.analysis.labels import definition_label
+
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table.add_column(corner, no_wrap=True)
+    for head in heads.values():
+        table.add_column(head, justify="right", no_wrap=True)
+    labels = part.apply(definition_label, axis=1, name=name)
+    for label in dict.fromkeys(labels):
+        rows = part[labels == label].set_index(by)
+        table.add_row(label, *(_cell(rows.loc[value], intervals) if value in rows.index else "" for value in heads))
+    return table
 
 
 def _cell(row: pd.Series, with_interval: bool) -> str:

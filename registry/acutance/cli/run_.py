@@ -44,19 +44,14 @@ def command(
     from acutance.cli.results_ import console as wide_console
     from acutance.cli.results_ import print_summary
     from acutance.harness import run_study
-    from acutance.progress import Bars, Lines, Silent
+    from acutance.progress import reporter
 
     console, start = wide_console(), time.monotonic()
     options = dict(
         device=device, executor=executor, rerun=rerun, limit=limit, report=not no_report, attributes=attributes
     )
-    if quiet:
-        run = run_study(study, out, reporter=Silent(), **options)  # type: ignore[arg-type]
-    elif console.is_terminal:
-        with Bars(console) as bars:
-            run = run_study(study, out, reporter=bars, **options)  # type: ignore[arg-type]
-    else:
-        run = run_study(study, out, reporter=Lines(console), **options)  # type: ignore[arg-type]
+    with reporter(console, quiet) as shown:
+        run = run_study(study, out, reporter=shown, **options)  # type: ignore[arg-type]
     if not quiet:
         print_summary(run.correlations, console)
         admitted = int(run.models["admitted"].sum())

@@ -36,20 +36,15 @@ def command(
 ) -> int:
     """Run CONFIG at every value of a setting, and print and draw how tau depends on it."""
     from acutance.cli.results_ import console as wide_console
-    from acutance.progress import Bars, Lines, Silent
+    from acutance.progress import reporter
     from acutance.sweeps import Axis, sweep
 
     axis, console = Axis.parse(over), wide_console()
     options: dict[str, Any] = {
         "overrides": overrides, "device": device, "executor": executor, "limit": limit, "report": not no_report,
     }  # fmt: skip
-    if quiet:
-        found = sweep(config, axis, out, reporter=Silent(), **options)
-    elif console.is_terminal:
-        with Bars(console) as bars:
-            found = sweep(config, axis, out, reporter=bars, **options)
-    else:
-        found = sweep(config, axis, out, reporter=Lines(console), **options)
+    with reporter(console, quiet) as shown:
+        found = sweep(config, axis, out, reporter=shown, **options)
     if not quiet:
         print_sweep(found, console)
     return 1 if found.failed else 0
@@ -57,27 +52,17 @@ def command(
 
 def print_sweep(found: Sweep, console: Console) -> None:
     """Print tau with its interval: a table for each target and level, a column for each value."""
-    from rich.table import Table
-
-    from acutance.analysis.labels import Namer, definition_label, target_label
-    from acutance.cli.results_ import _cell
+    from acutance.analysis.labels import Namer, target_label
+    from acutance.cli.results_ import shows_intervals, tau_grid
 
     table, axis = found.correlations, found.axis
     name = Namer(table.to_dict("records"))
     whole = table[table["group"] == "all"]
-    intervals = console.width >= 52 + 24 * len(axis.values)
+    intervals = shows_intervals(console, len(axis.values))
     for (target, level), part in whole.groupby(["target", "within"], sort=False):
         where = "" if level == "all" else f", {level}"
         title = f"Kendall's tau-a{' with 95% interval' * intervals}, {target_label(target)}{where}"
-        shown = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
-        shown.add_column(axis.name, no_wrap=True)
-        values = list(dict.fromkeys(part[axis.name]))
-        for value in values:
-            shown.add_column(str(value), justify="right", no_wrap=True)
-        labels = part.apply(definition_label, axis=1, name=name)
-        for label in dict.fromkeys(labels):
-            rows = part[labels == label].set_index(axis.name)
-            shown.add_row(label, *(_cell(rows.loc[v], intervals) if v in rows.index else "" for v in values))
-        console.print(shown)
+        heads = {value: str(value) for value in part[axis.name]}
+        console.print(tau_grid(part, title, axis.name, axis.name, heads, name, intervals))
     console.print("tau > 0: flatter models generalize better. * adjusted p < 0.05, within one value.", highlight=False)
     console.print(f"table: {found.directory}/sweep.csv; figures: {found.directory}/figures", highlight=False)

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from acutance.analysis.labels import target_label
-from acutance.report.data import ReportData, number
+from acutance.report.data import ReportData, number, radius_key
 
 STEPS = 10  # of colour between zero and one
 SIGNIFICANT = 0.05  # adjusted p below which a cell is marked
@@ -53,7 +53,7 @@ def heat_table(data: ReportData, level: str) -> list[dict[str, Any]]:
     for d, definition in enumerate(data.definitions):
         for r, rho in enumerate(data.radii(definition)):
             radius = "" if rho is None else f"{rho:g}"
-            found = [cells.get((definition, _key(rho), target, "all"), EMPTY) for target in data.targets]
+            found = [cells.get((definition, radius_key(rho), target, "all"), EMPTY) for target in data.targets]
             rows.append({"definition": definition, "index": d, "first": r == 0, "rho": radius, "cells": found})
     return rows
 
@@ -67,7 +67,7 @@ def group_table(data: ReportData, level: str) -> dict[str, Any]:
     for definition in data.definitions:
         for rho in data.radii(definition):
             for target in data.targets:
-                keys = [(definition, _key(rho), target, group) for group in ("all", *groups)]
+                keys = [(definition, radius_key(rho), target, group) for group in ("all", *groups)]
                 if any(key in cells for key in keys):
                     name, radius = target_label(target), "" if rho is None else f"{rho:g}"
                     found = [cells.get(key, EMPTY) for key in keys]
@@ -78,7 +78,7 @@ def group_table(data: ReportData, level: str) -> dict[str, Any]:
 def _cells(data: ReportData, level: str) -> dict[tuple[str, str, str, str], Cell]:
     rows = data.named[data.named["within"] == level].to_dict("records")
     return {
-        (row["definition"], _key(row.get("spec.rho")), row["target"], row["group"]): _cell(row)
+        (row["definition"], radius_key(row.get("spec.rho")), row["target"], row["group"]): _cell(row)
         for row in rows
         if np.isfinite(row["tau"])
     }
@@ -92,7 +92,3 @@ def _cell(row: dict[str, Any]) -> Cell:
 def _shade(tau: float) -> str:
     step = round(tau * STEPS)
     return f"{'m' if step < 0 else 'h'}{abs(step)}"
-
-
-def _key(rho: float | None) -> str:
-    return "" if rho is None or not np.isfinite(rho) else f"{rho:.12g}"

@@ -82,6 +82,11 @@ class ReportData:
         """Names of definitions, in the order of the study."""
         return list(dict.fromkeys(self.named["definition"]))
 
+    def symbol(self, definition: str) -> str:
+        """Return how the measure of a definition abbreviates itself; its name where it does not."""
+        measure = str(self.named.loc[self.named["definition"] == definition, "measure"].iloc[0])
+        return self.symbols.get(measure, "").replace("lambda_", "λ") or measure
+
     def members(self, level: str) -> pd.DataFrame:
         """Return the admitted models of a level of ``within``."""
         models = self.models[self.models["admitted"].astype(bool)]
@@ -142,6 +147,11 @@ class ReportData:
         for part in parts[1:]:
             label = label + ";" + part
         return label
+
+
+def radius_key(rho: float | None) -> str:
+    """Return a radius as a text that is the same in every table; empty without one."""
+    return "" if rho is None or not np.isfinite(rho) else f"{rho:.12g}"
 
 
 def column(models: pd.DataFrame, name: str | None) -> str | None:

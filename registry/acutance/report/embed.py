@@ -65,13 +65,12 @@ def study_data(data: ReportData) -> dict[str, Any]:
 
 def _definition(data: ReportData, models: pd.DataFrame, name: str) -> dict[str, Any]:
     """One definition: its values and their standard errors, one list a radius, in the order of the models."""
-    measure = str(data.named.loc[data.named["definition"] == name, "measure"].iloc[0])
     radii = data.radii(name)
     columns = [data.values(name, rho).reindex(models["model"]) for rho in radii]
     errors = [_list(found["stderr"], 3) for found in columns]
     return {
         "name": name,
-        "symbol": data.symbols.get(measure, "").replace("lambda_", "λ") or measure,
+        "symbol": data.symbol(name),
         "radii": radii,
         "values": [_list(found["value"]) for found in columns],
         "errors": [found if any(e is not None for e in found) else None for found in errors],

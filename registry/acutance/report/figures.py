@@ -81,7 +81,6 @@ def save_figures(
         workers: processes that draw.
         only: figures of one recipe: others that are there stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     keys = figure_keys(data) if only is None else list(only)
     old_ones = "*" if only is None else f"{keys[0].recipe}-*"
     if workers > 1 and len(keys) > 4:
@@ -92,15 +91,22 @@ def save_figures(
             pictures = list(pool.map(_render_received, keys, chunksize=2))
     else:
         pictures = [render(data, key) for key in keys]
-    stems = file_stems(keys)
-    names = {f"{stem}{ending}" for stem in stems.values() for ending in (".png", ".pdf")}
+    drawn = dict(zip(keys, pictures, strict=True))
+    _write(drawn, folder, old_ones)
+    return {key: png for key, (png, _) in drawn.items()}
+
+
+def _write(pictures: Mapping[FigureKey, tuple[bytes, bytes]], folder: Path, old_ones: str) -> list[Path]:
+    """Write figures as PNG and PDF and return the PNGs; files of that pattern from before go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stems = file_stems(list(pictures))
     for old in [*folder.glob(f"{old_ones}.png"), *folder.glob(f"{old_ones}.pdf")]:
-        if old.name not in names:
+        if old.stem not in stems.values():
             old.unlink()
-    for key, (png, pdf) in zip(keys, pictures, strict=True):
+    for key, (png, pdf) in pictures.items():
         (folder / f"{stems[key]}.png").write_bytes(png)
         (folder / f"{stems[key]}.pdf").write_bytes(pdf)
-    return {key: png for key, (png, _) in zip(keys, pictures, strict=True)}
+    return [folder / f"{stem}.png" for stem in stems.values()]
 
 
 def render(data: ReportData, key: FigureKey) -> tuple[bytes, bytes]:
@@ -118,23 +124,10 @@ def _saved(figure: Figure) -> tuple[bytes, bytes]:
     return png.getvalue(), pdf.getvalue()
 
 
-def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG and PDF beside each other; ``path`` has no ending."""
-    for data, ending in zip(_saved(figure), ("png", "pdf"), strict=True):
-        path.with_name(f"{path.name}.{ending}").write_bytes(data)
-
-
 def save_drawn(figures: Mapping[FigureKey, Figure], folder: Path) -> list[Path]:
     """Write figures of one recipe as PNG and PDF and return the PNGs; others of the recipe, from before, go."""
-    stems = file_stems(list(figures))
-    folder.mkdir(parents=True, exist_ok=True)
-    for recipe in {key.recipe for key in figures}:
-        for old in [*folder.glob(f"{recipe}-*.png"), *folder.glob(f"{recipe}-*.pdf")]:
-            if old.stem not in stems.values():
-                old.unlink()
-    for key, figure in figures.items():
-        write_figure(figure, folder / stems[key])
-    return [folder / f"{stem}.png" for stem in stems.values()]
+    recipe = next((key.recipe for key in figures), "")
+    return _write({key: _saved(figure) for key, figure in figures.items()}, folder, f"{recipe}-*")
 
 
 _received: ReportData | None = None

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from acutance.analysis.labels import target_label
-from acutance.report.data import ReportData, number
+from acutance.report.data import ReportData, number, radius_key
 
 
 def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:
@@ -16,13 +16,13 @@ def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:
     t = data.named
     t = t[(t["within"] == level) & (t["group"] == group)]
     rows: list[tuple[str, float | None]] = [(d, rho) for d in data.definitions for rho in data.radii(d)]
-    index = {(row["definition"], _rho(row.get("spec.rho")), row["target"]): row for row in t.to_dict("records")}
+    index = {(row["definition"], radius_key(row.get("spec.rho")), row["target"]): row for row in t.to_dict("records")}
     grid = np.full((len(rows), len(data.targets)), np.nan)
     figure = Figure(figsize=(4.6 + 1.05 * len(data.targets), 1.2 + 0.205 * len(rows)), layout="constrained")
     axis = figure.subplots()
     for i, (definition, rho) in enumerate(rows):
         for j, target in enumerate(data.targets):
-            found = index.get((definition, _rho(rho), target))
+            found = index.get((definition, radius_key(rho), target))
             if found is None or not np.isfinite(found["tau"]):
                 continue
             grid[i, j] = found["tau"]
@@ -51,10 +51,6 @@ def _ticks(target: str) -> str:
     if target.startswith("measure:"):
         return textwrap.fill(target_label(target), 14)
     return target.replace("_", "\n").replace(".", "\n")
-
-
-def _rho(value: float | None) -> str:
-    return "" if value is None or not np.isfinite(value) else f"{value:.12g}"
 
 
 def _name(rows: list[tuple[str, float | None]], i: int) -> str:

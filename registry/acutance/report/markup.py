@@ -125,11 +125,13 @@ def _md(text: str) -> str:
     return " ".join(escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
 
 
-_TEX = {
+# Characters that LaTeX reads otherwise, or that its text fonts do not have.
+SIGNS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", "\u2212": "$-$",
-    "ℓ": r"$\ell$", "∞": r"$\infty$", "λ": r"$\lambda$", "τ": r"$\tau$", "ρ": r"$\rho$", "β": r"$\beta$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\u2212": "$-$", "ℓ": r"$\ell$", "∞": r"$\infty$",
+    "λ": r"$\lambda$", "τ": r"$\tau$", "ρ": r"$\rho$", "β": r"$\beta$",
 }  # fmt: skip
+_TEX = SIGNS | {"<": "$<$", ">": "$>$", "|": "$|$"}
 
 
 def _tex(text: str) -> str:

@@ -12,13 +12,11 @@ from acutance.analysis.columns import MIN_MODELS
 from acutance.analysis.labels import spec_fields, target_label
 from acutance.analysis.tables import correlations
 from acutance.report.data import ReportData, text
+from acutance.report.markup import SIGNS
 
-# Characters that LaTeX reads otherwise, or that its text fonts do not have.
-LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", '"': r"\textquotedbl{}", "τ": r"$\tau$", "ρ": r"$\rho$", "λ": r"$\lambda$", "β": r"$\beta$",
-    "ℓ": r"$\ell$", "∞": r"$\infty$", "≤": r"$\leq$", "≥": r"$\geq$", "−": "$-$", "–": "--", "×": r"$\times$",
+LATEX = SIGNS | {
+    "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "≤": r"$\leq$",
+    "≥": r"$\geq$", "–": "--", "×": r"$\times$",
 }  # fmt: skip
 LISTED = 12  # values of a setting that are written out
 

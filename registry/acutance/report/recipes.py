@@ -7,6 +7,7 @@ recipe makes a figure of the paper in the sense that the same panels come out of
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +24,7 @@ def _figures(*spans: int | tuple[int, int]) -> tuple[str, ...]:
     return tuple(f"Figure {i}" for first, last in whole for i in range(first, last + 1))
 
 
-class Recipe:
+class Recipe(ABC):
     """One way to draw a run.
 
     Attributes:
@@ -48,9 +49,9 @@ class Recipe:
         """
         return [FigureKey(self.name, level, definition) for level in data.levels for definition in data.definitions]
 
+    @abstractmethod
     def draw(self, data: ReportData, key: FigureKey) -> Figure:
         """Return one figure."""
-        raise NotImplementedError
 
 
 class Tau(Recipe):

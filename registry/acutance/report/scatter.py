@@ -151,15 +151,11 @@ def _legends(figure: Figure, axes: Any, look: Style) -> None:
 
 
 def _symbol(data: ReportData, definition: str) -> str:
-    """Return the symbol that the measure gives itself; its name where it has none."""
-    rows = data.named[data.named["definition"] == definition]
-    if not len(rows):
-        return ""
-    name = str(rows["measure"].iloc[0])
-    symbol = data.symbols.get(name, "")
+    """Return the symbol of the measure, an index below the line."""
+    symbol = data.symbol(definition)
     if found := re.fullmatch(r"([A-Za-z])_(\w+)", symbol):
         return f"${found[1]}_{{{found[2]}}}$"
-    return symbol.replace("lambda_", "λ").replace("$", r"\$") or name
+    return symbol.replace("$", r"\$")
 
 
 def _target_name(target: str) -> str:

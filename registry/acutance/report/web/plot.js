@@ -93,6 +93,35 @@ function within(picture, event) {
   return [(event.clientX - area.left) * size.width / area.width, (event.clientY - area.top) * size.height / area.height];
 }
 
+// Hover, tap and arrow keys over the points of a picture, in the order that the keys go through them.
+function listen(picture, points, reach, show, leave, corner) {
+  let current = -1;
+  const hover = event => {
+    const [x, y] = within(picture, event);
+    let nearest = -1, least = reach ** 2;
+    points.forEach((point, i) => {
+      const distance = (point.x - x) ** 2 + (point.y - y) ** 2;
+      if (distance < least) [nearest, least] = [i, distance];
+    });
+    if (nearest < 0) { leave(); return; }
+    current = nearest;
+    show(points[nearest], event.clientX, event.clientY);
+  };
+  picture.setAttribute("tabindex", "0");
+  picture.setAttribute("role", "group");
+  picture.addEventListener("pointermove", hover);
+  picture.addEventListener("pointerdown", hover);
+  picture.addEventListener("pointerleave", event => { if (event.pointerType === "mouse") leave(); });
+  picture.addEventListener("blur", leave);
+  picture.addEventListener("keydown", event => {
+    const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!by || !points.length) return;
+    event.preventDefault();
+    current = current < 0 ? (by > 0 ? 0 : points.length - 1) : (current + by + points.length) % points.length;
+    show(points[current], ...corner(points[current]));
+  });
+}
+
 const tip = document.body.appendChild(html("div", { id: "tip", role: "status", hidden: "" }));
 function showTip(x, y, title, lines) {
   const list = html("dl");

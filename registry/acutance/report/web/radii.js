@@ -79,7 +79,6 @@ class Radii {
   }
 
   listen(picture, points) {
-    let current = -1;
     const show = (point, x, y) => {
       const [, r, , tau, low, high, adjusted, n] = point.row;
       const lines = [["\u03c1", short(point.line.definition.radii[r])], ["\u03c4", signed(tau)]];
@@ -88,30 +87,11 @@ class Radii {
       showTip(x, y, point.line.definition.name, [...lines, ["n", String(n)]]);
       this.light(point.line.d);
     };
-    const leave = () => { this.light(null); hideTip(); };
-    const hover = event => {
-      const [x, y] = within(picture, event);
-      let nearest = null, least = 16 ** 2;
-      points.forEach((point, i) => {
-        const distance = (point.x - x) ** 2 + (point.y - y) ** 2;
-        if (distance < least) [nearest, least, current] = [point, distance, i];
-      });
-      if (nearest) show(nearest, event.clientX, event.clientY); else leave();
-    };
-    picture.setAttribute("tabindex", "0");
-    picture.setAttribute("role", "group");
-    picture.addEventListener("pointermove", hover);
-    picture.addEventListener("pointerdown", hover);
-    picture.addEventListener("pointerleave", event => { if (event.pointerType === "mouse") leave(); });
-    picture.addEventListener("blur", leave);
-    picture.addEventListener("keydown", event => {
-      const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-      if (!by || !points.length) return;
-      event.preventDefault();
-      current = current < 0 ? 0 : (current + by + points.length) % points.length;
+    const corner = point => {
       const area = picture.getBoundingClientRect(), size = area.width / 420;
-      show(points[current], area.left + points[current].x * size, area.top + points[current].y * size);
-    });
+      return [area.left + point.x * size, area.top + point.y * size];
+    };
+    listen(picture, points, 16, show, () => { this.light(null); hideTip(); }, corner);
   }
 
   light(d) {

@@ -189,7 +189,6 @@ class Explorer {
 
   listen(picture, points, d, r, t) {
     const order = [...points].sort((a, b) => a.x - b.x);
-    let current = -1;
     const show = (point, clientX, clientY) => {
       this.light(point.model);
       const model = point.model, definition = study.definitions[d], target = study.targets[t];
@@ -203,32 +202,11 @@ class Explorer {
       }
       showTip(clientX, clientY, study.models[model], lines);
     };
-    const leave = () => { this.light(null); hideTip(); };
-    const hover = event => {
-      const [x, y] = within(picture, event);
-      let nearest = null, least = 14 ** 2;
-      for (const point of points) {
-        const distance = (point.x - x) ** 2 + (point.y - y) ** 2;
-        if (distance < least) [nearest, least] = [point, distance];
-      }
-      if (nearest) { current = order.indexOf(nearest); show(nearest, event.clientX, event.clientY); } else leave();
+    const corner = point => {
+      const area = point.mark.getBoundingClientRect();
+      return [area.right, area.bottom];
     };
-    const step = by => {
-      if (!order.length) return;
-      current = current < 0 ? (by > 0 ? 0 : order.length - 1) : (current + by + order.length) % order.length;
-      const area = order[current].mark.getBoundingClientRect();
-      show(order[current], area.right, area.bottom);
-    };
-    picture.setAttribute("tabindex", "0");
-    picture.setAttribute("role", "group");
-    picture.addEventListener("pointermove", hover);
-    picture.addEventListener("pointerdown", hover);
-    picture.addEventListener("pointerleave", event => { if (event.pointerType === "mouse") leave(); });
-    picture.addEventListener("blur", leave);
-    picture.addEventListener("keydown", event => {
-      const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-      if (by) { event.preventDefault(); step(by); }
-    });
+    listen(picture, order, 14, show, () => { this.light(null); hideTip(); }, corner);
   }
 
   // The same model in all panels.

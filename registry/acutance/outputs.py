@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ from acutance.executors import cores
 from acutance.measure import Status, is_curve
 from acutance.members import Member, PlannedCell
 from acutance.plugins import Catalog, catalog
-from acutance.store import Store
 from acutance.targets import Target
 from acutance.values import Values
 
@@ -123,7 +122,6 @@ def write_outputs(
 ) -> Run:  # fmt: skip
     """Write the tables and, when something has changed since they were last made, statistics and report."""
     from acutance.harness import Run
-    from acutance.report.markup import save_tables
 
     models, results = models_table(values, members, [*targets, *cells]), results_table(values, members, targets, cells)
     write_csv(models, directory / "models.csv")
@@ -134,16 +132,11 @@ def write_outputs(
     fresh = stamp.exists() and stamp.read_text() == state
     made = [f"{name}.csv" for name in ("correlations", *FINDINGS)] + ["report.html"] * report
     if not (fresh and all((directory / name).exists() for name in made)):
-        reporter.say("statistics ...")
-        correlations = correlate(models, results, values.study.resolved)
-        write_csv(correlations, directory / "correlations.csv")
-        for name, table in find(models, results, values.study.targets, values.study.resolved).items():
-            write_csv(table, directory / f"{name}.csv")
+        points = points_of(results, values.study.targets)
+        write_statistics(directory, models, results, values.study.resolved, points, reporter.say)
         if report:
             reporter.say("figures and report ...")
-            write_report(directory, values.store)
-        else:
-            save_tables(correlations, directory / "tables")
+            write_report(directory, values.store.cost())
         stamp.write_text(state)
     bad = (Status.FAILED.value, Status.NONFINITE.value, Status.BUDGET.value)
     failed = int(results["status"].isin(bad).sum()) + sum(m.broken and not m.excluded for m in members)
@@ -165,7 +158,32 @@ def measured(results: pd.DataFrame) -> pd.DataFrame:
     return results[~results["measure"].isin(["error", "loss"])] if len(results) else results
 
 
-def correlate(models: pd.DataFrame, results: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
+def write_statistics(
+    directory: Path, models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int],
+    say: Callable[[str], None],
+) -> pd.DataFrame:  # fmt: skip
+    """Write what the tables of a run say: correlations, in the paper's layout too, and findings; return the former.
+
+    Args:
+        directory: of the run.
+        models: as ``models_table`` returns them.
+        results: as ``results_table`` returns them.
+        config: the resolved study.
+        points: test points of the targets that are errors counted on a test set.
+        say: told what is under way.
+    """
+    from acutance.report.markup import save_tables
+
+    say("statistics ...")
+    correlations = correlate(models, results, config)
+    write_csv(correlations, directory / "correlations.csv")
+    save_tables(correlations, directory / "tables")
+    for name, table in find(models, results, config, points).items():
+        write_csv(table, directory / f"{name}.csv")
+    return correlations
+
+
+def correlate(models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
     """Return the correlations table of a run."""
     from acutance.analysis.tables import correlations
 
@@ -175,20 +193,21 @@ def correlate(models: pd.DataFrame, results: pd.DataFrame, config: dict[str, Any
         targets=config["targets"],
         groups=config["groups"],
         within=config["within"],
-        nonfinite="rank_max",
+        variant=config.get("variant", "a"),
+        nonfinite=config.get("nonfinite", "rank_max"),
         seed=config["seed"],
     )
 
 
 def find(
-    models: pd.DataFrame, results: pd.DataFrame, targets: Sequence[Target], config: dict[str, Any]
+    models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int] | None = None
 ) -> dict[str, pd.DataFrame]:
     """Return what the tables of a run say beyond single correlations, by name."""
     from acutance.analysis.findings import findings
 
     found = findings(
         models, measured(results), targets=config["targets"], groups=config["groups"], within=config["within"],
-        points=points_of(results, targets), seed=config["seed"],
+        points=points, seed=config["seed"],
     )  # fmt: skip
     return found.tables
 
@@ -225,13 +244,18 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: is not a table: {error}", "run the study again to rewrite it") from None
 
 
-def write_report(directory: Path, store: Store) -> Path:
-    """Draw the figures and write the HTML page of a run directory; torch is not needed."""
+def write_report(directory: Path, cost: Mapping[str, Any]) -> Path:
+    """Draw the figures and write the HTML page of a run directory; torch is not needed.
+
+    Args:
+        directory: of the run.
+        cost: seconds and passes, as the store sums them up; empty for a table made elsewhere.
+    """
     from acutance.report.figures import save_figures
     from acutance.report.html import write_report as write_page
     from acutance.report.markup import save_tables
 
-    data = report_data(directory, store.cost())
+    data = report_data(directory, cost)
     save_tables(data.correlations, directory / "tables")
     pictures = save_figures(data, directory / "figures", cores())
     write_page(data, directory / "report.html", pictures)
@@ -283,7 +307,7 @@ def _runs_of_sweep(directory: Path, name: str) -> dict[str, ReportData]:
     return {value: report_data(found[value], {}) for value in sorted(found, key=place)}
 
 
-def report_data(directory: Path, cost: dict[str, Any]) -> ReportData:
+def report_data(directory: Path, cost: Mapping[str, Any]) -> ReportData:
     """Return what figures and page are made from: the tables of a run directory, its config and environment."""
     from acutance.report.data import ReportData
 
@@ -298,7 +322,7 @@ def report_data(directory: Path, cost: dict[str, Any]) -> ReportData:
         results=tables["results"],
         correlations=tables["correlations"],
         problems=problems_table(tables["results"]),
-        cost=cost | {"models": len(models), "cells": len(tables["results"])},
+        cost={**cost, "models": len(models), "cells": len(tables["results"])},
         targets=list(config["targets"]),
         groups=list(config["groups"]),
         figures=config["figures"],

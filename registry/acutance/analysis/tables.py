@@ -221,4 +221,11 @@ def _one(
         t[there], s[there], variant, nonfinite=nonfinite, resamples=resamples, permutations=own, seed=seed
     )
     note = joined(note, found.note)
-    return {"n": n, "tau": found.tau, "low": found.low, "high": found.high, "p": found.p if own else p, "note": note}
+    return {
+        "n": found.n,
+        "tau": found.tau,
+        "low": found.low,
+        "high": found.high,
+        "p": found.p if own else p,
+        "note": note,
+    }

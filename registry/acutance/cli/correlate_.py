@@ -10,90 +10,138 @@ import click
 from acutance.cli import as_json
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from acutance.correlating import Tables
+
+ROLES = ("targets", "measures", "model", "long", "groups", "within", "attributes", "colour", "marker", "size")
 
 
 @click.command("correlate")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--targets", metavar="A,B", help="Columns to be predicted; those of the study for a run directory.")
-@click.option("--measures", metavar="A,B", help="Columns that are to predict them; not with --long.")
-@click.option("--model", help="Column with the models' names.")
-@click.option("--long", "long_", metavar="MEASURE,VALUE", help="One row a model and measure: these two columns.")
+@click.option("--measures", metavar="A,B", help="Columns that are to predict them; by default all other numbers.")
+@click.option("--model", metavar="COLUMN", help="Column with the models' names.")
+@click.option("--long", metavar="MEASURE,VALUE", help="One row a model and measure: these two columns.")
 @click.option("--groups", metavar="A,B", help="Columns whose values form subgroups.")
 @click.option("--within", metavar="A,B", help="Models are compared only where these columns agree.")
+@click.option("--attributes", metavar="A,B", help="Further columns about models: confounds. By default what remains.")
+@click.option("--colour", metavar="COLUMN", help="Attribute that colours the points of figures.")
+@click.option("--marker", metavar="A,B", help="Attributes that are their markers; the groups by default.")
+@click.option("--size", metavar="COLUMN", help="Attribute that is their size.")
+@click.option("--columns", multiple=True, metavar="ROLE=A,B", help="The same in one option: --columns targets=error.")
+@click.option("--points", multiple=True, metavar="N", help="Test points, or TARGET=N,...: for the noise ceiling.")
 @click.option("--variant", type=click.Choice(["a", "b", "c"]), default="a", show_default=True, help="Of Kendall's tau.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Names resamples and permutations.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the table to this CSV file.")
+@click.option(
+    "--nonfinite",
+    type=click.Choice(["rank_max", "drop", "refuse"]),
+    default="rank_max",
+    show_default=True,
+    help="What becomes of infinite values.",
+)
+@click.option("--seed", type=click.IntRange(0), help="Names resamples and permutations; 0, or that of the study.")
+@click.option("--title", default="", help="Headline of the page.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="FILE.csv for the correlations; a directory for everything."
+)
+@click.option("--no-report", is_flag=True, help="Into a directory: tables only.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def command(
-    source: Path,
-    targets: str | None,
-    measures: str | None,
-    model: str | None,
-    long_: str | None,
-    groups: str | None,
-    within: str | None,
-    variant: str,
-    seed: int,
-    out: Path | None,
-    json_: bool,
-) -> None:
+    source: Path, columns: tuple[str, ...], points: tuple[str, ...], variant: str, nonfinite: str, seed: int | None,
+    title: str, out: Path | None, no_report: bool, json_: bool, **roles: str | None,
+) -> None:  # fmt: skip
     """Correlate the columns of SOURCE: a table made elsewhere, or a run directory."""
-    from acutance.analysis.tables import correlations
     from acutance.cli.results_ import console, print_summary
-    from acutance.errors import UserError
+    from acutance.correlating import too_few, write
     from acutance.outputs import write_csv
 
-    names: dict[str, Any] = {k: split(v) for k, v in (("targets", targets), ("groups", groups), ("within", within))}
-    if source.is_dir():
-        if measures or model or long_:
-            raise UserError("--measures, --model, --long: are for tables", "a run directory has its own")
-        models, results, settings = _of_run(source, names)
+    chosen = {name: names for name, text in merged(roles, columns).items() if (names := split(text)) is not None}
+    settings: dict[str, Any] = {"variant": variant, "nonfinite": nonfinite, "seed": seed}
+    tables = (
+        _of_run(source, chosen, settings, title)
+        if source.is_dir()
+        else _of_table(source, chosen, points, settings, title)
+    )
+    for note in (*tables.notes, *filter(None, [too_few(tables)])):
+        click.echo(f"note: {note}", err=True)
+    if out is not None and out.suffix.lower() != ".csv":
+        table = write(tables, out, report=not no_report, say=lambda text: click.echo(text, err=True))
     else:
-        models, results = _of_table(source, names, split(measures), model, long_)
-        settings = {name: found or [] for name, found in names.items()}
-    table = correlations(models, results, nonfinite="rank_max", variant=variant, seed=seed, **settings)  # type: ignore[arg-type]
-    if out is not None:
-        write_csv(table, out)
+        table = tables.correlations()
+        if out is not None:
+            write_csv(table, out)
     if json_:
         as_json(table.to_dict(orient="records"))
-    else:
-        print_summary(table, console(), variant=variant)
+        return
+    print_summary(table, console(), variant=variant)
+    if out is not None and out.suffix.lower() != ".csv" and not no_report:
+        click.echo(f"report: {out / 'report.html'}")
 
 
 def split(text: str | None) -> list[str] | None:
-    """Return names separated by commas; None where nothing was given."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    """Return names separated by commas, those in brackets not; None where nothing was given."""
+    if text is None:
+        return None
+    names, depth = [""], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            names.append("")
+        else:
+            names[-1] += letter
+    return [name.strip() for name in names if name.strip()]
 
 
-def _of_run(directory: Path, names: dict[str, list[str] | None]) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """Return the tables of a run, with the study's settings where none were given."""
-    import yaml
+def merged(roles: dict[str, str | None], columns: tuple[str, ...]) -> dict[str, str | None]:
+    """Return what the options say, with what ``--columns ROLE=A,B`` says.
 
+    Raises:
+        UserError: for an unknown role, and for one that is given twice.
+    """
+    from acutance.errors import UserError, did_you_mean
+
+    found = dict(roles)
+    for text in columns:
+        role, equals, names = text.partition("=")
+        role = (
+            role.strip().rstrip("s") + "s"
+            if role.strip() in ("target", "measure", "group", "attribute")
+            else role.strip()
+        )
+        if role not in ROLES or not equals:
+            raise UserError(f"--columns {text}: write ROLE=COLUMN,COLUMN", did_you_mean(role, ROLES))
+        if found[role] is not None:
+            raise UserError(f"--columns {text}: {role} is given twice", "give each role once")
+        found[role] = names
+    return found
+
+
+def _of_run(directory: Path, chosen: dict[str, list[str]], settings: dict[str, Any], title: str) -> Tables:
+    from acutance.correlating import of_run
     from acutance.errors import UserError
-    from acutance.outputs import measured, read_csv
 
-    models, results = read_csv(directory / "models.csv"), read_csv(directory / "results.csv")
-    try:
-        config = yaml.safe_load((directory / "config.yaml").read_text())
-    except FileNotFoundError:
-        raise UserError(f"{directory}/config.yaml: no such file", "give the directory of a run, or a table") from None
-    settings = {name: config[name] if found is None else found for name, found in names.items()}
-    return models, measured(results), settings
+    if strange := sorted(set(chosen) - {"targets", "groups", "within"}):
+        raise UserError(f"--{strange[0]}: is for tables", "a run directory has its own")
+    return of_run(directory, {**chosen, **settings}, title)
 
 
 def _of_table(
-    path: Path, names: dict[str, list[str] | None], measures: list[str] | None, model: str | None, long_: str | None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    from acutance.analysis.external import as_run, read_table, spread
+    path: Path, chosen: dict[str, list[str]], points: tuple[str, ...], settings: dict[str, Any], title: str
+) -> Tables:
+    from acutance.analysis.external import Columns
+    from acutance.correlating import of_table, parse_points
     from acutance.errors import UserError
 
-    table = read_table(path)
-    if long_ is not None:
-        columns = split(long_) or []
-        if len(columns) != 2 or model is None or measures:
-            raise UserError("--long: give two columns, MEASURE,VALUE, and --model, without --measures")
-        table, measures = spread(table, model, *columns)
-    return as_run(
-        table, names["targets"] or [], measures or [], model, [*(names["groups"] or []), *(names["within"] or [])]
+    long, model, targets = chosen.get("long"), chosen.get("model"), chosen.get("targets", [])
+    if long is not None and len(long) != 2:
+        raise UserError("--long: give two columns, MEASURE,VALUE, and --model, without --measures")
+    for name in ("model", "colour", "size"):
+        if len(chosen.get(name, [""])) != 1:
+            raise UserError(f"--{name}: give one column")
+    given = Columns(
+        targets=targets, measures=chosen.get("measures", []), model=model[0] if model else None,
+        long=(long[0], long[1]) if long else None, groups=chosen.get("groups", []), within=chosen.get("within", []),
+        attributes=chosen.get("attributes"),
+        figures={name: chosen[name] for name in ("colour", "marker", "size") if name in chosen},
+    )  # fmt: skip
+    return of_table(
+        path, given, points=parse_points(points, targets), title=title, **{**settings, "seed": settings["seed"] or 0}
     )

@@ -121,7 +121,7 @@ def _nearest(radii: list[float | None], rho: float) -> int:
 def _attributes(data: ReportData, models: pd.DataFrame) -> list[dict[str, Any]]:
     """Every attribute, numeric ones as numbers and the others as indices of their labels, and what forms markers."""
     names = [c.removeprefix("attr.") for c in models.columns if c.startswith("attr.")]
-    names += [name for name in ALWAYS if name not in names and models[name].nunique() > 1]
+    names += [name for name in ALWAYS if name not in names and name in models and models[name].nunique() > 1]
     found = []
     for name in names:
         values = models[column(models, name)]

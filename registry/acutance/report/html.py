@@ -174,12 +174,14 @@ def _shown(value: Any, percent: bool) -> str:
 
 
 def _cost(cost: dict[str, Any]) -> list[tuple[str, str]]:
-    hours, rest = divmod(float(cost.get("seconds", 0)), 3600)
     names = {
         "models": "models", "cells": "cells", "forwards": "forward passes (examples)",
         "backwards": "backward passes (examples)", "hvps": "Hessian-vector products (examples)",
     }  # fmt: skip
-    rows = [(label, f"{cost.get(key, 0):,.0f}") for key, label in names.items()]
+    rows = [(label, f"{cost[key]:,.0f}") for key, label in names.items() if key in cost]
+    if "seconds" not in cost:
+        return rows  # a table made elsewhere: nobody knows what it took
+    hours, rest = divmod(float(cost["seconds"]), 3600)
     return [("computing time", f"{int(hours)} h {rest / 60:.1f} min"), *rows]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,10 @@ LATEX = SIGNS | {
     "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "≤": r"$\leq$",
     "≥": r"$\geq$", "–": "--", "×": r"$\times$",
 }  # fmt: skip
+INFINITE = {
+    "rank_max": "infinite values rank highest", "drop": "models with infinite values were left out",
+    "refuse": "all values were finite",
+}  # fmt: skip
 LISTED = 12  # values of a setting that are written out
 
 
@@ -26,11 +31,13 @@ def methods(data: ReportData) -> str:
     return " ".join([*_models(data), *_surface(data), *_measures(data), *_statistics(data), *_versions(data)])
 
 
-def latex(plain: str) -> str:
+def latex(paragraph: str) -> str:
     """Return a text for LaTeX: what it would read as commands is escaped, Greek letters and signs are mathematics."""
-    words = " ".join(plain.split())
+    words = " ".join(paragraph.split())
     # The one index that the paragraph has; another underscore is part of a name.
-    return r"$\tau_a$".join("".join(LATEX.get(sign, sign) for sign in part) for part in words.split("τ_a"))
+    parts = re.split(r"τ_([abc])\b", words)
+    plain = ["".join(LATEX.get(sign, sign) for sign in part) for part in parts[::2]]
+    return plain[0] + "".join(rf"$\tau_{index}${after}" for index, after in zip(parts[1::2], plain[1:], strict=True))
 
 
 def _models(data: ReportData) -> Iterable[str]:
@@ -99,8 +106,10 @@ def _statistics(data: ReportData) -> Iterable[str]:
     levels = f", among models of the same {' and '.join(map(str, within))}" if within else ""
     groups = f", and within subgroups of equal {', '.join(data.groups)}" if data.groups else ""
     family = int(t[t["group"] == "all"].groupby("within").size().max())
+    infinite = INFINITE[data.config.get("nonfinite", "rank_max")]
+    variant = data.config.get("variant", "a")
     yield (
-        f"Their association with {targets} is Kendall's τ_a{levels}{groups}; infinite values rank highest, and below "
+        f"Their association with {targets} is Kendall's τ_{variant}{levels}{groups}; {infinite}, and below "
         f"{MIN_MODELS} models none is given."
     )
     yield (
@@ -116,7 +125,8 @@ def _versions(data: ReportData) -> Iterable[str]:
     names += [f"Python {data.environment['python']}"] if "python" in data.environment else []
     names += [f"{name} {libraries[name]}" for name in ("torch", "numpy", "scipy") if name in libraries]
     if "seed" in data.config:
-        yield f"The seed of points, noise, resamples and permutations is {data.config['seed']}."
+        what = "points, noise, resamples" if data.config.get("surface") else "resamples"
+        yield f"The seed of {what} and permutations is {data.config['seed']}."
     if names:
         yield f"Computed with {', '.join(names)}."
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from acutance import kendall_tau
+from acutance.analysis.adjust import family_p
 from acutance.analysis.tables import correlations
 
 
@@ -12,6 +13,14 @@ def test_bootstrap_of_200_models(timed):
     t, s = g.normal(size=(2, 200))
     kendall_tau(t, s, permutations=1)
     timed(lambda: kendall_tau(t, s, resamples=10_000, permutations=1), rounds=5, bound=2.0)
+
+
+def test_the_paper_s_whole_family_at_200_models(timed):
+    """Plain and family-wise p of 48 definitions and 8 targets, 10 000 permutations."""
+    g = np.random.default_rng(0)
+    t, s = g.normal(size=(8, 200)), g.normal(size=(48, 200))
+    family_p(t, s, 10, 0)  # compiles
+    timed(lambda: family_p(t, s, 10_000, 0), rounds=3, bound=60.0)
 
 
 def test_table_of_the_mnist_study(timed):

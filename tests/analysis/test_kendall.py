@@ -149,7 +149,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(n):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.0, 0.5, -0.7])
-@pytest.mark.parametrize("n", [50, 80])
+@pytest.mark.parametrize("n", [50, 80, 200])
 def test_the_interval_covers_93_to_97_percent(n, tau):
     g = np.random.default_rng(1)
     rho = math.sin(math.pi * tau / 2)
@@ -175,6 +175,18 @@ def test_strong_associations_of_few_models_are_covered_too(n, tau):
         found = kendall_tau(t, s, resamples=999, permutations=1)
         hits += found.low <= tau <= found.high
     assert hits / 1000 >= 0.94
+
+
+@pytest.mark.parametrize("n", [7, 25])
+def test_p_is_uniform_without_association(n):
+    """All permutations of 7 models, a sample of those of 25; ties of tau make p a little larger, never smaller."""
+    g = np.random.default_rng(3)
+    draws = 2000
+    p = np.array([kendall_tau(*g.normal(size=(2, n)), resamples=1, permutations=199).p for _ in range(draws)])
+    for level in (0.02, 0.05, 0.1, 0.3, 0.6):
+        share, noise = (p <= level).mean(), 4 * math.sqrt(level * (1 - level) / draws)
+        steps = 0.12 if n == 7 else 0.025  # probability of the most likely value of |tau|
+        assert level - steps - noise <= share <= level + noise, level
 
 
 def test_increasing_transforms_change_nothing_and_order_of_models_neither():

@@ -1,0 +1,1 @@
+"""Text datasets, and pools of transformers that classify or continue text."""

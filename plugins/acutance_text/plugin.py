@@ -1,0 +1,17 @@
+"""What this plugin registers."""
+
+from __future__ import annotations
+
+from acutance import hookimpl
+
+
+@hookimpl
+def register_datasets() -> list[type]:
+    """Return the text datasets."""
+    return []
+
+
+@hookimpl
+def register_pools() -> list[type]:
+    """Return the pools of transformers."""
+    return []

@@ -223,9 +223,9 @@ class Driver:
         self.reporter.stage("training models", sum(cost for cost, _ in waiting), len(waiting))
         jobs = {
             str(i): {
-                "id": str(i), "kind": "build", "pool": member.pool.job(), "entry": member.entry.model_dump(mode="json"),
+                "id": str(i), "kind": "build", "pool": member.pool.job(), "entry": member.entry.model_dump(mode="json"), "cost": cost,
             }
-            for i, (_, member) in enumerate(waiting)
+            for i, (cost, member) in enumerate(waiting)
         }  # fmt: skip
         for outcome in self._outcomes(executor, jobs):
             cost, member = waiting[int(outcome["job"])]
@@ -297,6 +297,7 @@ class Driver:
                 "seed": self.study.seed,
                 "device": self._device(),
                 "initial": self.needs_initial,
+                "cost": sum(units(cells[index]) * len(batches) for index, batches in missing),
                 "cells": [job_cell(index, cells[index], batches) for index, batches in missing],
             }
         for outcome in self._outcomes(executor, jobs):

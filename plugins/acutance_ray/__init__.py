@@ -1,0 +1,1 @@
+"""Studies on a Ray cluster: one actor for each GPU or for some cores."""

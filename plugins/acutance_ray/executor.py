@@ -1,0 +1,212 @@
+"""The executor on Ray: actors take one job at a time and stream its outcomes; what dies is replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from acutance.errors import UserError
+from acutance.executors import Executor
+from acutance.spec import Spec
+
+PASSED_ON = ("ACUTANCE_CACHE", "ACUTANCE_DATA", "ACUTANCE_PLUGINS", "PYTHONPATH")  # variables that workers need too
+
+
+class RaySpec(Spec):
+    """Settings of the ray executor."""
+
+    address: str | None = None
+    """``auto`` joins the cluster of this machine, ``ray://host:port`` another; none starts one here, for the run."""
+    workers: PositiveInt | None = None
+    """Number of actors; as many as the cluster has room for."""
+    cpus: PositiveInt = 1
+    """Cores of an actor, and threads of its libraries."""
+    gpus: float | None = Field(default=None, ge=0)
+    """GPUs of an actor, also a part of one; 1 where the cluster has some, else 0."""
+    memory: PositiveFloat | None = None
+    """GiB that the scheduler sets aside for an actor; none keeps no account of it."""
+    patience: PositiveFloat = 300
+    """Seconds to wait for a first actor, or for another one when all are gone."""
+
+
+class Ray(Executor[RaySpec]):
+    """Jobs on a Ray cluster, one actor for each GPU or for some cores; actors and nodes may come and go."""
+
+    name = "ray"
+
+    def __init__(self, spec: RaySpec | None = None) -> None:
+        super().__init__(spec)
+        self._ray: Any = None
+        self._ours = False
+        self._crew: list[_Actor] = []
+
+    @property
+    def workers(self) -> int:
+        """How many actors the cluster has room for, or the settings ask for."""
+        ray = self._connected()
+        if self.spec.workers is not None:
+            return self.spec.workers
+        there = ray.cluster_resources()
+        rooms = [int(there.get("CPU", 0) // self.spec.cpus)]
+        if self._gpus():
+            rooms.append(int(there.get("GPU", 0) / self._gpus()))
+        return max(min(rooms), 1)
+
+    def _gpus(self) -> float:
+        if self.spec.gpus is not None:
+            return self.spec.gpus
+        return 1.0 if self._connected().cluster_resources().get("GPU", 0) else 0.0
+
+    def _connected(self) -> Any:
+        """Return ray, connected to the cluster.
+
+        Raises:
+            UserError: when ray is not installed, or there is no such cluster.
+        """
+        if self._ray is None:
+            # A study is nobody's business: set before ray is imported.
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            try:
+                import ray
+            except ImportError:
+                raise UserError("executor ray: the package ray is missing", "pip install 'acutance[ray]'") from None
+            if not ray.is_initialized():
+                self._ours = True
+                settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+                if self.spec.address is None:
+                    settings["include_dashboard"] = False  # no port is opened to anyone
+                try:
+                    ray.init(address=self.spec.address, **settings)
+                except (ConnectionError, ValueError, RuntimeError) as error:
+                    raise UserError(
+                        f"executor.address: cannot join '{self.spec.address}': {str(error).splitlines()[0]}",
+                        "start one with 'ray start --head', or leave address out",
+                    ) from None
+            self._ray = ray
+        return self._ray
+
+    def run(self, jobs: Iterable[str]) -> Iterator[str]:
+        """Yield outcomes as they come, the most expensive jobs first; an actor that dies costs its job in flight."""
+        ray = self._connected()
+        waiting = sorted(jobs, key=lambda job: float(json.loads(job).get("cost", 0)))
+        wanted = min(self.workers, len(waiting))
+        while len(self._crew) < wanted:
+            self._crew.append(self._actor())
+        quiet_since, trouble = time.monotonic(), ""
+        try:
+            while waiting or any(actor.job for actor in self._crew):
+                for actor in self._crew:
+                    if waiting and actor.ready and not actor.job:
+                        actor.start(waiting.pop())
+                pending = {actor.waits_for: actor for actor in self._crew if actor.waits_for is not None}
+                done, _ = ray.wait(list(pending), num_returns=1, timeout=5.0, fetch_local=False)
+                for reference in done:
+                    actor = pending[reference]
+                    outcome, alive = actor.receive()
+                    if outcome is not None:
+                        yield outcome
+                    if not alive:
+                        trouble = actor.trouble
+                        self._crew[self._crew.index(actor)] = self._actor()
+                if any(actor.ready for actor in self._crew):
+                    quiet_since = time.monotonic()
+                elif time.monotonic() - quiet_since > self.spec.patience:
+                    raise UserError(
+                        f"executor ray: no actor with {self.spec.cpus} cores and {self._gpus():g} GPUs came up in "
+                        f"{self.spec.patience:g} s{trouble and f' ({trouble})'}",
+                        "ask for less with cpus, gpus and memory, or add nodes; what is done is kept",
+                    )
+        except BaseException:
+            self.close()
+            raise
+
+    def _actor(self) -> _Actor:
+        """Return an actor, which comes up as soon as there is room for it."""
+        variables = {name: value for name in PASSED_ON if (value := os.environ.get(name))}
+        variables |= {name: str(self.spec.cpus) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+        settings: dict[str, Any] = {
+            "num_cpus": self.spec.cpus, "num_gpus": self._gpus(), "max_restarts": 0, "max_concurrency": 1,
+            "runtime_env": {"env_vars": variables},
+        }  # fmt: skip
+        if self.spec.memory is not None:
+            settings["memory"] = int(self.spec.memory * 2**30)
+        return _Actor(self._ray, settings, self.spec.cpus, "cuda" if self._gpus() else "cpu")
+
+    def close(self) -> None:
+        """End all actors, and the cluster when it was started for this run."""
+        for actor in self._crew:
+            actor.end()
+        self._crew.clear()
+        if self._ours and self._ray is not None:
+            self._ray.shutdown()
+        self._ray, self._ours = None, False
+
+
+class _Actor:
+    """An actor, and the reference that tells what it does next: that it is up, or an outcome of its job."""
+
+    def __init__(self, ray: Any, settings: dict[str, Any], threads: int, device: str) -> None:
+        self.ray = ray
+        self.handle = ray.remote(Worker).options(**settings).remote(threads, device)
+        self.waits_for: Any = self.handle.up.remote()
+        self.ready = False
+        self.trouble = ""
+        self.job: str | None = None
+
+    def start(self, job: str) -> None:
+        self.job = job
+        self.waits_for = self.handle.execute.options(num_returns="streaming").remote(job)
+
+    def receive(self) -> tuple[str | None, bool]:
+        """Return an outcome, if there is one, and whether the actor lives."""
+        try:
+            if not self.ready:
+                self.ray.get(self.waits_for)
+                self.ready, self.waits_for = True, None
+                return None, True
+            try:
+                outcome: str = self.ray.get(next(self.waits_for))
+            except StopIteration:
+                self.job, self.waits_for = None, None
+                return None, True
+            return outcome, True
+        except self.ray.exceptions.RayError as error:
+            job, self.job = self.job, None
+            self.trouble = (str(error) or type(error).__name__).strip().splitlines()[-1]
+            self.end()
+            if job is None:
+                return None, False
+            message = f"a ray actor died ({type(error).__name__})"
+            return json.dumps({"kind": "lost", "job": json.loads(job)["id"], "message": message}), False
+
+    def end(self) -> None:
+        self.ready, self.waits_for = False, None
+        self.ray.kill(self.handle)
+
+
+class Worker:
+    """What an actor is: one job after the other, with the threads and the device it was given."""
+
+    def __init__(self, threads: int, device: str) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.device = device
+
+    def up(self) -> bool:
+        """Tell that the actor is there."""
+        return True
+
+    def execute(self, job: str) -> Iterator[str]:
+        """Yield the outcomes of a job; the driver's machine may have another device than this one."""
+        from acutance.worker import execute
+
+        data = json.loads(job)
+        if "device" in data:
+            data["device"] = self.device
+        yield from execute(json.dumps(data))

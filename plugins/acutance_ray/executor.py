@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -76,6 +77,7 @@ class Ray(Executor[RaySpec]):
             except ImportError:
                 raise UserError("executor ray: the package ray is missing", "pip install 'acutance[ray]'") from None
             if not ray.is_initialized():
+                _reach(self.spec.address)
                 self._ours = True
                 settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
                 if self.spec.address is None:
@@ -83,10 +85,7 @@ class Ray(Executor[RaySpec]):
                 try:
                     ray.init(address=self.spec.address, **settings)
                 except (ConnectionError, ValueError, RuntimeError) as error:
-                    raise UserError(
-                        f"executor.address: cannot join '{self.spec.address}': {str(error).splitlines()[0]}",
-                        "start one with 'ray start --head', or leave address out",
-                    ) from None
+                    raise _no_cluster(self.spec.address, str(error).splitlines()[0]) from None
             self._ray = ray
         return self._ray
 
@@ -145,6 +144,22 @@ class Ray(Executor[RaySpec]):
         if self._ours and self._ray is not None:
             self._ray.shutdown()
         self._ray, self._ours = None, False
+
+
+def _reach(address: str | None) -> None:
+    """Refuse an address that nobody listens at; ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except OSError as error:
+            raise _no_cluster(address, str(error)) from None
+
+
+def _no_cluster(address: str | None, why: str) -> UserError:
+    return UserError(
+        f"executor.address: cannot join '{address}': {why}", "start one with 'ray start --head', or leave address out"
+    )
 
 
 class _Actor:

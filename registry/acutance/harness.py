@@ -223,7 +223,8 @@ class Driver:
         self.reporter.stage("training models", sum(cost for cost, _ in waiting), len(waiting))
         jobs = {
             str(i): {
-                "id": str(i), "kind": "build", "pool": member.pool.job(), "entry": member.entry.model_dump(mode="json"), "cost": cost,
+                "id": str(i), "kind": "build", "cost": cost, "pool": member.pool.job(),
+                "entry": member.entry.model_dump(mode="json"),
             }
             for i, (cost, member) in enumerate(waiting)
         }  # fmt: skip

@@ -104,5 +104,19 @@ def cifar100_binary(root, n=200):
     return train, test
 
 
+def cifar_c(root, kinds, n=30, classes=10):
+    """CIFAR-10-C: uint8 images, channels last, severity after severity; every image says its kind, severity and row."""
+    root.mkdir(parents=True)
+    labels = np.arange(n) % classes
+    np.save(root / "labels.npy", np.tile(labels, 5).astype(np.uint8))
+    for k, kind in enumerate(kinds):
+        images = np.zeros((5, n, 32, 32, 3), np.uint8)
+        images[..., 0] = k
+        images[..., 1] = np.arange(1, 6)[:, None, None, None]
+        images[..., 2] = (np.arange(n) % 256)[:, None, None]
+        np.save(root / f"{kind}.npy", images.reshape(5 * n, 32, 32, 3))
+    return labels
+
+
 def cifar100_parquet(root):
     return parquet(root, 50, label="fine_label", classes=100)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean
 from acutance.spec import Spec
+from acutance_vision.corruption_names import CORRUPTIONS, SEVERITIES
 from acutance_vision.roots import data_folder
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Mean = tuple[float, float, float]
+Severity = Annotated[int, Field(ge=1, le=5)]
 Std = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
 
@@ -46,6 +49,10 @@ class CifarSpec(Spec):
     """Only this many training images, classes in turn in file order; a smaller set begins a larger one."""
     test_points: PositiveInt | None = None
     """Only this many test images, chosen in the same way."""
+    severity: Severity | None = None
+    """Severity of the corrupted splits, 1 to 5; all five without it."""
+    corruption_points: PositiveInt | None = 1000
+    """At most this many test images are corrupted, classes in turn; null: all."""
     mean: Mean
     """Subtracted from each channel, in units of full intensity."""
     std: Std
@@ -59,6 +66,8 @@ class Cifar(Dataset[SpecT]):
     """What CIFAR-10 and CIFAR-100 have in common."""
 
     classes: ClassVar[int]
+    original: ClassVar[str] = ""  # under ACUTANCE_DATA, where it is not the name
+    splits = ("train", "test", "corruptions", *CORRUPTIONS)
 
     def open(self, split: str) -> Split:
         """Return a split.
@@ -68,8 +77,22 @@ class Cifar(Dataset[SpecT]):
         """
         if split not in self.splits:
             raise UserError(f"{self.name} has no split '{split}'", did_you_mean(split, self.splits))
-        images, labels = self._train if split == "train" else self._test
+        if split == "corruptions" or split in CORRUPTIONS:
+            return self._corrupted(CORRUPTIONS if split == "corruptions" else (split,), split)
+        images, labels, _ = self._train if split == "train" else self._test
         return Split(self._normalized(images), labels, description=f"{len(labels)} images, {split}")
+
+    def _corrupted(self, kinds: Sequence[str], split: str) -> Split:
+        """Return test images with these corruptions, each with the same number of images, so the error is the mean."""
+        from acutance_vision.corrupted_sets import joined, kept
+
+        images, labels, indices = self._corruptible
+        severities = SEVERITIES if self.spec.severity is None else (self.spec.severity,)
+        parts = [kept(kind, severity, images, indices) for kind in kinds for severity in severities]
+        targets = labels.repeat(len(parts))
+        return Split(
+            joined(parts, self._normalized), targets, description=f"{len(parts)} times {len(labels)} images, {split}"
+        )
 
     def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Return images (n, 3, 32, 32), cut at random after padding by 4 black pixels, half of them mirrored."""
@@ -86,27 +109,37 @@ class Cifar(Dataset[SpecT]):
 
     @cached_property
     def _folder(self) -> Path:
-        return data_folder(self.name, self.spec.root)
+        return data_folder(self.name, self.spec.root, self.original or self.name)
 
     @cached_property
-    def _train(self) -> tuple[Tensor, Tensor]:
+    def _train(self) -> tuple[Tensor, Tensor, Tensor]:
         return _first(*read_images(self._folder, "train", self.classes), self.spec.train_points, "train_points")
 
     @cached_property
-    def _test(self) -> tuple[Tensor, Tensor]:
+    def _test(self) -> tuple[Tensor, Tensor, Tensor]:
         return _first(*read_images(self._folder, "test", self.classes), self.spec.test_points, "test_points")
 
+    @cached_property
+    def _corruptible(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Test images that are corrupted, their labels, and their numbers in the file, which name the noise."""
+        images, labels, indices = self._test
+        count = min(self.spec.corruption_points or len(labels), len(labels))
+        images, labels, rows = _first(images, labels, count, "corruption_points")
+        return images, labels, indices[rows]
 
-def _first(images: Tensor, labels: Tensor, count: int | None, field: str) -> tuple[Tensor, Tensor]:
-    """Return the first images with the classes in turn, or all."""
+
+def _first(images: Tensor, labels: Tensor, count: int | None, field: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the first images with the classes in turn, or all; with their labels and row numbers."""
+    import torch
+
     from acutance.points import select
 
     if count is None:
-        return images, labels
+        return images, labels, torch.arange(len(labels))
     if count > len(labels):
         raise UserError(f"dataset.{field}: {count} images, but there are {len(labels)}", f"lower dataset.{field}")
     rows = select(labels, count, "balanced")
-    return images[rows], labels[rows]
+    return images[rows], labels[rows], rows
 
 
 class Cifar10Spec(CifarSpec):
@@ -121,7 +154,9 @@ class Cifar10Spec(CifarSpec):
 class Cifar10(Cifar[Cifar10Spec]):
     """CIFAR-10 from a folder: batches for Python or binary ones, Parquet, or class folders; nothing is downloaded.
 
-    Splits: ``train`` and ``test``. Inputs are (n, 3, 32, 32), normalized.
+    Splits: ``train`` and ``test``; test images under each of the 15 common corruptions of Hendrycks and Dietterich
+    (2019), made by this package (``gaussian_noise`` ...); ``corruptions``, all of them together, whose error is the
+    mean over types. Inputs are (n, 3, 32, 32), normalized.
     """
 
     name = "cifar10"
@@ -140,7 +175,7 @@ class Cifar100Spec(CifarSpec):
 class Cifar100(Cifar[Cifar100Spec]):
     """CIFAR-100, fine labels, from a folder in the layouts of cifar10; nothing is downloaded.
 
-    Splits: ``train`` and ``test``. Inputs are (n, 3, 32, 32), normalized.
+    Splits: as of cifar10. Inputs are (n, 3, 32, 32), normalized.
     """
 
     name = "cifar100"

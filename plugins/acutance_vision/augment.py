@@ -1,8 +1,9 @@
-"""Random shifts and rotations of a batch of images, in one resampling."""
+"""Random shifts, rotations, crops and mirroring of a batch of images."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,3 +30,25 @@ def shift_and_rotate(images: Tensor, generator: torch.Generator) -> Tensor:
     black = images.amin()
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images - black, grid, align_corners=False) + black
+
+
+def crop_and_mirror(images: Tensor, generator: torch.Generator, black: Sequence[float], padding: int = 4) -> Tensor:
+    """Return images (n, c, h, w) cut at a random place after padding, half of them mirrored.
+
+    Args:
+        images: normalized images.
+        generator: the only source of randomness.
+        black: what the padding is filled with, one value a channel.
+        padding: pixels on each side.
+    """
+    n, _, h, w = images.shape
+    corner = torch.randint(0, 2 * padding + 1, (2, n), generator=generator).to(images.device)
+    mirrored = (torch.rand(n, generator=generator) < 0.5).to(images.device)
+    fill = torch.tensor(list(black), dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
+    # Zero outside and lifted by black: padding with another value in each channel.
+    padded = F.pad(images - fill, (padding,) * 4)
+    rows = corner[0][:, None] + torch.arange(h, device=images.device)
+    columns = torch.arange(w, device=images.device).expand(n, w)
+    columns = corner[1][:, None] + torch.where(mirrored[:, None], w - 1 - columns, columns)
+    which = torch.arange(n, device=images.device)[:, None, None]
+    return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2) + fill

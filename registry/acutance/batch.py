@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from acutance.errors import UserError
+from acutance.lazy import Lazy
 
 
 def take_rows(inputs: Any, rows: slice | Tensor) -> Any:
     """Return these rows of a tensor, or of every tensor in a dict or tuple."""
-    if isinstance(inputs, Tensor):
+    if isinstance(inputs, Tensor | Lazy):
         return inputs[rows]
     if isinstance(inputs, dict):
         return {key: take_rows(value, rows) for key, value in inputs.items()}
@@ -29,6 +30,8 @@ def length_of(inputs: Any) -> int | None:
     """
     if isinstance(inputs, Tensor):
         return len(inputs) if inputs.dim() else None
+    if isinstance(inputs, Lazy):
+        return len(inputs)
     values = inputs.values() if hasattr(inputs, "values") else inputs
     lengths = {length_of(value) for value in values} - {None}
     if len(lengths) > 1:

@@ -14,6 +14,7 @@ from acutance.batch import take_rows
 from acutance.derivatives import plain_arithmetic
 from acutance.errors import Unsupported, UserError
 from acutance.functional import FunctionalModel
+from acutance.lazy import Lazy, ahead
 from acutance.linearization import Linearization
 from acutance.losses import LossHead
 
@@ -75,7 +76,8 @@ class Core:
         if size == self.n:
             return ((self.inputs, self.targets),)
         cuts = (slice(start, start + size) for start in range(0, self.n, size))
-        return ((take_rows(self.inputs, rows), self.targets[rows]) for rows in cuts)
+        parts = ((take_rows(self.inputs, rows), self.targets[rows]) for rows in cuts)
+        return ahead(parts) if isinstance(self.inputs, Lazy) else parts
 
     def check(self) -> None:
         """Look at a few examples at w*: every one has logits, deterministically, with classes for all labels.

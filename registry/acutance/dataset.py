@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Inputs = Any  # a tensor, a dict of tensors, or a tuple of tensors; the first axis is the example
+# A tensor, a dict of tensors, a tuple of tensors, or one tensor that is read when it is used (``acutance.lazy.Lazy``);
+# the first axis is the example.
+Inputs = Any
 
 
 def argmax_error(logits: Tensor, targets: Tensor) -> Tensor:
@@ -27,7 +29,7 @@ class Split:
     """Points of one kind.
 
     Attributes:
-        inputs: tensor, dict of tensors or tuple of tensors, first axis n.
+        inputs: tensor, dict of tensors, tuple of tensors or ``acutance.lazy.Lazy``, first axis n.
         targets: (n,) class indices, or what the loss takes.
         score: (logits, targets) -> (n,), 1 where the prediction is wrong, 0 where it is right.
         description: one line for reports.
@@ -47,7 +49,8 @@ class Dataset(Specified[SpecT]):
 
     Attributes:
         name: short name, unique within the distribution.
-        splits: the split names; ``train`` and ``test`` first, then the out-of-distribution ones.
+        splits: the split names; ``train`` and ``test`` first, then the out-of-distribution ones. A property where
+            the spec names them; it must be cheap.
     """
 
     name: ClassVar[str]

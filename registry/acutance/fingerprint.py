@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acutance.lazy import Lazy
+
 
 def _update(hasher: Any, value: Any) -> None:
     """Feed a tensor, or a dict or sequence of tensors, to a hash in canonical form."""
@@ -16,6 +18,8 @@ def _update(hasher: Any, value: Any) -> None:
         tensor = value.detach().cpu().contiguous()
         hasher.update(f"{str(tensor.dtype).removeprefix('torch.')}{tuple(tensor.shape)}".encode())
         hasher.update(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
+    elif isinstance(value, Lazy):
+        _update_lazily(hasher, value)
     elif isinstance(value, Mapping):
         for key in sorted(value):
             hasher.update(f"\x1f{key}\x1f".encode())
@@ -28,10 +32,22 @@ def _update(hasher: Any, value: Any) -> None:
         hasher.update(repr(value).encode())
 
 
+def _update_lazily(hasher: Any, value: Lazy) -> None:
+    """Feed what would be one tensor part by part: the digest is that of the whole."""
+    for i, part in enumerate(value.chunks()):
+        tensor = part.detach().cpu().contiguous()
+        if i == 0:
+            shape = (len(value), *tensor.shape[1:])
+            hasher.update(f"{str(tensor.dtype).removeprefix('torch.')}{shape}".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy())
+
+
 def _single(value: Any) -> Any:
     """Floating-point tensors as float32, so that a float64 evaluation is one of the same points."""
     if isinstance(value, Tensor):
         return value.float() if value.is_floating_point() else value.long()
+    if isinstance(value, Lazy):
+        return value.then(_single)
     if isinstance(value, Mapping):
         return {key: _single(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

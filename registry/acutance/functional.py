@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from acutance.errors import UserError, did_you_mean
 from acutance.initial import initial_vector
+from acutance.lazy import Lazy, realised
 
 Places = list[tuple[dict[str, Any], str]]
 
@@ -122,9 +123,11 @@ class FunctionalModel:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
 
     def cast_inputs(self, inputs: Any) -> Any:
-        """Return inputs on the device, floating-point ones in the dtype; keeps dicts and tuples."""
+        """Return inputs on the device, floating-point ones in the dtype; keeps dicts and tuples, reads nothing."""
         if isinstance(inputs, Tensor):
             return self._cast(inputs.detach())
+        if isinstance(inputs, Lazy):
+            return inputs.then(self.cast_inputs)
         if isinstance(inputs, Mapping):
             return {key: self.cast_inputs(value) for key, value in inputs.items()}
         if isinstance(inputs, tuple | list):
@@ -139,6 +142,7 @@ class FunctionalModel:
             return self._logits_of(inputs)
 
     def _logits_of(self, inputs: Any) -> Tensor:
+        inputs = realised(inputs)
         if isinstance(inputs, Tensor):
             return _logits(self.model(inputs))
         return _logits(self.model(**inputs) if isinstance(inputs, Mapping) else self.model(*inputs))

@@ -187,7 +187,7 @@ class Driver:
         from acutance.pointsets import PointSets
 
         dataset = self.study.dataset
-        return PointSets(dataset.item.target(dataset.spec), self.study.surface, self.study.seed)
+        return PointSets(dataset.item.target(dataset.spec), self.study.surface, self.study.seed, self.reporter)
 
     def _preprocess(self, sets: PointSets) -> None:
         """Tell models what they see of the points, and write down what the points were."""

@@ -12,8 +12,10 @@ from acutance.batch import take_rows
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError
 from acutance.fingerprint import digest_points
+from acutance.lazy import Lazy, applied, realised
 from acutance.numerics.draws import Streams
 from acutance.points import concatenate, m_batches, read_indices, select
+from acutance.progress import Reporter
 from acutance.surface_config import Indices, Sampled, Scope, SurfaceConfig
 
 Points = tuple[Any, Tensor]
@@ -26,10 +28,13 @@ class PointSets:
         dataset: an instance.
         config: the surface section.
         seed: study seed; names random batches and augmentations.
+        reporter: told how far the reading of files is, where a split is read when it is used.
     """
 
-    def __init__(self, dataset: Dataset[Any], config: SurfaceConfig, seed: int = 0) -> None:
-        self.dataset, self.config, self.seed = dataset, config, seed
+    def __init__(
+        self, dataset: Dataset[Any], config: SurfaceConfig, seed: int = 0, reporter: Reporter | None = None
+    ) -> None:
+        self.dataset, self.config, self.seed, self.reporter = dataset, config, seed, reporter
         self._splits: dict[str, Split] = {}
         self._digests: dict[tuple[str, Scope], list[str]] = {}
 
@@ -54,7 +59,7 @@ class PointSets:
             chosen = read_indices(how.indices, self.config.points, len(split))
         else:
             chosen = select(split.targets, self.config.points, how)
-        inputs, targets = take_rows(split.inputs, chosen), split.targets[chosen]
+        inputs, targets = realised(take_rows(split.inputs, chosen)), split.targets[chosen]
         return self._augmented(inputs, targets) if self.config.augment else inputs, targets
 
     def _augmented(self, inputs: Any, targets: Tensor) -> Any:
@@ -104,15 +109,29 @@ class PointSets:
         if scope == "weights":
             return [""]
         if (split, scope) not in self._digests:
-            self._digests[split, scope] = [digest_points(x, y) for x, y in self.sets(split, scope)]
+            self._digests[split, scope] = self._digested(split, scope)
         return self._digests[split, scope]
+
+    def _digested(self, split: str, scope: Scope, preprocess: Callable[[Any], Any] | None = None) -> list[str]:
+        sets = ((self._watched(split, x), y) for x, y in self.sets(split, scope))
+        return [digest_points(applied(preprocess, x), y) for x, y in sets]
+
+    def _watched(self, split: str, inputs: Any) -> Any:
+        """Return the inputs; where reading them takes long, the reporter is told of every part."""
+        if self.reporter is None or not isinstance(inputs, Lazy):
+            return inputs
+        reporter = self.reporter
+        reporter.stage(f"reading {split}", len(inputs), len(inputs))
+
+        def seen(part: Any) -> Any:
+            reporter.advance(len(part), len(part))
+            return part
+
+        return inputs.then(seen)
 
     def digests_after(self, preprocess: Callable[[Any], Any]) -> dict[str, list[str]]:
         """Return the digests of ``record`` as they are when the inputs have been preprocessed."""
-        return {
-            f"{split}/{scope}": [digest_points(preprocess(x), y) for x, y in self.sets(split, scope)]
-            for split, scope in self._digests
-        }
+        return {f"{split}/{scope}": self._digested(split, scope, preprocess) for split, scope in self._digests}
 
     @property
     def record(self) -> dict[str, list[str]]:

@@ -126,7 +126,9 @@ def _annotations(schema: Schema) -> Schema:
 
 def _splits(item: Item, plugins: Catalog) -> Schema:
     """Return the condition that the surface's split is one of this dataset's, where this is the dataset."""
-    split = {"enum": list(item.target.splits)}
+    known = item.target.splits
+    # Where a dataset's settings name its splits, only the study itself can tell.
+    split = {"enum": list(known)} if isinstance(known, tuple) else {"type": "string"}
     surface = {"properties": {"surface": {"properties": {"split": split}}}}
     return {"if": _called("dataset", _called("name", {"enum": plugins.names(item)})), "then": surface}
 

@@ -173,11 +173,12 @@ def set_up(
     functional: FunctionalModel, sets: PointSets, config: SurfaceConfig, preprocess: Any = None
 ) -> FunctionalModel:
     """Return the model as the surface section wants it: with recalibrated batch normalization, or unchanged."""
+    from acutance.lazy import applied
     from acutance.recalibration import recalibrated
 
     if config.batch_norm == "eval":
         return functional
-    return recalibrated(functional, ((preprocess(x) if preprocess else x) for x, _ in sets.batches))
+    return recalibrated(functional, (applied(preprocess, x) for x, _ in sets.batches))
 
 
 def _one_batch(
@@ -220,6 +221,7 @@ def build_surface(
     preprocess: Any,
 ) -> LossSurface:  # fmt: skip
     """Return the surface that a cell of this scope sees: one m-batch, a whole split, or no data."""
+    from acutance.lazy import applied
     from acutance.surface import LossSurface
 
     if scope == "weights":
@@ -227,7 +229,7 @@ def build_surface(
     inputs, targets = sets.sets(split, scope)[batch]
     return LossSurface(
         functional,
-        (inputs if preprocess is None else preprocess(inputs), targets),
+        (applied(preprocess, inputs), targets),
         loss=config.loss,
         parameters="all" if scope == "split" else config.parameters,
         microbatch=config.microbatch or (None if scope == "batch" else WHOLE_MICROBATCH),

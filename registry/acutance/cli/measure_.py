@@ -51,6 +51,7 @@ def command(
     (mnist_resnet/mnist_resnet_000, acutance/mnist_resnet/mnist_resnet_000).
     """
     from acutance.checkpoints import load_state, make_model, parse_pairs, read_state
+    from acutance.lazy import applied
 
     settings = parse_pairs(fields, "--set")
     needs: set[str] = set()
@@ -62,7 +63,7 @@ def command(
     initial = None
     if "/" in model and ":" not in model:
         net, initial, preprocess = _pool_model(model, "initial_weights" in needs)
-        inputs = preprocess(inputs) if preprocess else inputs
+        inputs = applied(preprocess, inputs)
     else:
         net = make_model(model, parse_pairs(arguments, "--arg"))
     if weights is not None:
@@ -108,6 +109,7 @@ def _data(source: str, points: int | None) -> tuple[Any, Tensor]:
     """Open a file or a registered dataset's split, and keep the asked number of points."""
     from acutance.batch import take_rows
     from acutance.checkpoints import read_arrays
+    from acutance.lazy import realised
     from acutance.points import select
 
     path = Path(source)
@@ -120,7 +122,7 @@ def _data(source: str, points: int | None) -> tuple[Any, Tensor]:
     if points is None:
         return inputs, targets
     chosen = select(targets, points, "first" if targets.is_floating_point() else "balanced")
-    return take_rows(inputs, chosen), targets[chosen]
+    return realised(take_rows(inputs, chosen)), targets[chosen]
 
 
 def _pool_model(name: str, with_initial: bool) -> tuple[nn.Module, nn.Module | None, Any]:

@@ -137,7 +137,8 @@ def describe(item: Item) -> dict[str, Any]:
         }
         about["bibtex"] = entries(t.bibtex)
     elif item.kind == "datasets":
-        about["traits"] = {"splits": ", ".join(target.splits)}
+        known = target.splits
+        about["traits"] = {"splits": ", ".join(known) if isinstance(known, tuple) else "as its settings say"}
     about["example"] = example(item)
     return about
 

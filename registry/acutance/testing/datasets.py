@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from acutance.batch import length_of
 from acutance.dataset import Dataset, Split, argmax_error
 from acutance.errors import UserError
 from acutance.fingerprint import digest_points
+from acutance.lazy import Lazy
 from acutance.plugins import Item
 from acutance.testing.core import Checklist, Subject, require
 from acutance.testing.processes import shared
@@ -212,11 +213,13 @@ def an_unknown_split_is_refused(subject: DatasetSubject) -> None:
     raise AssertionError("open('no_such_split') gave points: raise acutance.UserError for a name that is not in splits")
 
 
-def _tensors(inputs: Any) -> list[torch.Tensor]:
+def _tensors(inputs: Any) -> Iterator[torch.Tensor]:
     if isinstance(inputs, torch.Tensor):
-        return [inputs]
+        yield inputs
+        return
     parts = inputs.values() if hasattr(inputs, "values") else inputs
-    return [tensor for part in parts for tensor in _tensors(part)]
+    for part in inputs.chunks() if isinstance(inputs, Lazy) else parts:
+        yield from _tensors(part)
 
 
 def _shape(value: Any) -> str:

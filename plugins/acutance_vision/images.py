@@ -1,0 +1,76 @@
+"""From the bytes of image files to tensors, in threads."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from acutance.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def workers() -> int:
+    """Return how many threads decode: one a core that this process may use, at most 16."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+
+
+def in_threads(function: Callable[[T], R], items: Sequence[T], chunk: int = 64) -> Iterable[R]:
+    """Return function of every item in order; decoders let go of the interpreter lock, so threads are enough."""
+    if workers() == 1 or len(items) <= chunk:
+        return [function(item) for item in items]
+    parts = [items[i : i + chunk] for i in range(0, len(items), chunk)]
+    with ThreadPoolExecutor(workers()) as pool:
+        return [result for part in pool.map(lambda part: [function(item) for item in part], parts) for result in part]
+
+
+def open_rgb(source: bytes | str | Path, name: str) -> Image.Image:
+    """Return an image in RGB; grey, palette and CMYK images are converted, transparency is dropped.
+
+    Raises:
+        UserError: for a file that is missing, damaged or no image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{name}: is not an image that can be read: {error}", "get the file again") from None
+
+
+def to_bytes(image: Image.Image) -> Tensor:
+    """Return (3, h, w) uint8 of an RGB image."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def small_images(sources: Sequence[tuple[str, bytes | Path]], side: int) -> Tensor:
+    """Return (n, 3, side, side) uint8 of images that have this size.
+
+    Args:
+        sources: (name for messages, bytes or file) of each image.
+        side: pixels.
+
+    Raises:
+        UserError: for a damaged image, or one of another size.
+    """
+
+    def read(source: tuple[str, bytes | Path]) -> Tensor:
+        image = open_rgb(source[1], source[0])
+        if image.size != (side, side):
+            raise UserError(f"{source[0]}: is {image.width} x {image.height} pixels, not {side} x {side}")
+        return to_bytes(image)
+
+    return torch.stack(list(in_threads(read, sources)))

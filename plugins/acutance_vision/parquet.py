@@ -1,0 +1,78 @@
+"""Tables of images as the Hugging Face hub stores them: Parquet files with a column of bytes and one of labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from acutance.errors import UserError, some
+
+FOLDERS = (".", "data", "plain_text", "default", "cifar10", "cifar100")
+IMAGES = ("img", "image", "images", "png", "jpg")
+
+
+def parquet_files(root: Path, part: str) -> list[Path]:
+    """Return the files of a part: ``part.parquet``, or every shard ``part-00000-of-00003.parquet``; empty where none.
+
+    Raises:
+        UserError: when some shards are missing.
+    """
+    for folder in (root / name for name in FOLDERS):
+        if (folder / f"{part}.parquet").is_file():
+            return [folder / f"{part}.parquet"]
+        shards = sorted(folder.glob(f"{part}-*-of-*.parquet"))
+        if shards:
+            counts = {re.sub(r".*-of-0*(\d+).*", r"\1", shard.name) for shard in shards}
+            if counts != {str(len(shards))}:
+                raise UserError(f"{folder}: has {len(shards)} of {' or '.join(sorted(counts))} files {part}-*.parquet")
+            return shards
+    return []
+
+
+def read_columns(files: Sequence[Path], wanted: Sequence[Sequence[str]]) -> list[list[Any]]:
+    """Return one list of Python values for each wanted column, over all files.
+
+    Args:
+        files: Parquet files of one table.
+        wanted: for each column the names it may have, the first present is taken.
+
+    Raises:
+        UserError: when pyarrow is not installed, a file is damaged, or a column is missing.
+    """
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError("Parquet files need the package pyarrow", "pip install 'acutance[parquet]'") from None
+    columns: list[list[Any]] = [[] for _ in wanted]
+    for path in files:
+        try:
+            # A handle of our own: Arrow keeps files open, and on Windows they could then not be deleted.
+            with path.open("rb") as handle, pyarrow.parquet.ParquetFile(handle) as table:
+                names = [_choose(path, table.schema_arrow.names, known) for known in wanted]
+                found = table.read(columns=names)
+                for column, name in zip(columns, names, strict=True):
+                    column.extend(found.column(name).to_pylist())
+        except (OSError, pyarrow.ArrowException) as error:
+            raise UserError(f"{path}: cannot be read as Parquet: {error}", "get the file again") from None
+    return columns
+
+
+def _choose(path: Path, names: Sequence[str], known: Sequence[str]) -> str:
+    for name in known:
+        if name in names:
+            return name
+    raise UserError(f"{path}: has no column {' or '.join(known)}", "its columns: " + some(list(names)))
+
+
+def encoded(value: Any, name: str) -> bytes:
+    """Return the bytes of an image cell: bytes, or a record with ``bytes``.
+
+    Raises:
+        UserError: when the cell holds no bytes; a path alone is not followed.
+    """
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(data, bytes):
+        raise UserError(f"{name}: holds no bytes of an image")
+    return data

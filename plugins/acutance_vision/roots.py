@@ -1,0 +1,37 @@
+"""Where the files of a dataset lie: the spec's ``root``, or a folder under ``ACUTANCE_DATA``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from acutance.errors import UserError
+
+VARIABLE = "ACUTANCE_DATA"
+
+
+def data_folder(dataset: str, root: str | None, subfolder: str | None = None, field: str = "root") -> Path:
+    """Return the folder of a dataset's files.
+
+    Args:
+        dataset: name, for the message.
+        root: what the spec says, if it does.
+        subfolder: folder under ``ACUTANCE_DATA`` that is taken otherwise; the dataset's name by default.
+        field: the spec's field, for the message.
+
+    Raises:
+        UserError: when neither says where the files are, or there is no such folder.
+    """
+    if root is not None:
+        path, where = Path(root).expanduser(), f"dataset.{field}"
+    elif os.environ.get(VARIABLE):
+        path, where = Path(os.environ[VARIABLE]).expanduser() / (subfolder or dataset), VARIABLE
+    else:
+        raise UserError(
+            f"{dataset}: nothing says where its files are, and nothing is downloaded",
+            f"write dataset.{field}: FOLDER in the study, or set {VARIABLE} to a folder that holds "
+            f"{subfolder or dataset}/",
+        )
+    if not path.is_dir():
+        raise UserError(f"{where}: {path}: no such folder", f"{dataset} reads its files from there")
+    return path

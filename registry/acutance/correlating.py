@@ -45,7 +45,7 @@ class Tables:
 
     def correlations(self) -> pd.DataFrame:
         """Return the table of correlations."""
-        return correlate(self.models, self.results, self.config)
+        return correlate(self.models, self.results, self.config, self.points)
 
 
 def of_table(

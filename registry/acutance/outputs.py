@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from acutance.report.data import ReportData
 
 TABLES = ("models", "results", "correlations")
-FINDINGS = ("ceilings", "confounds", "hypotheses", "pairwise")
+FINDINGS = ("associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii")
 
 
 def models_table(values: Values, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
@@ -175,7 +175,7 @@ def write_statistics(
     from acutance.report.markup import save_tables
 
     say("statistics ...")
-    correlations = correlate(models, results, config)
+    correlations = correlate(models, results, config, points)
     write_csv(correlations, directory / "correlations.csv")
     save_tables(correlations, directory / "tables")
     for name, table in find(models, results, config, points).items():
@@ -183,7 +183,9 @@ def write_statistics(
     return correlations
 
 
-def correlate(models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
+def correlate(
+    models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int] | None = None
+) -> pd.DataFrame:
     """Return the correlations table of a run."""
     from acutance.analysis.tables import correlations
 
@@ -195,6 +197,7 @@ def correlate(models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, 
         within=config["within"],
         variant=config.get("variant", "a"),
         nonfinite=config.get("nonfinite", "rank_max"),
+        points=points,
         seed=config["seed"],
     )
 
@@ -207,9 +210,19 @@ def find(
 
     found = findings(
         models, measured(results), targets=config["targets"], groups=config["groups"], within=config["within"],
-        points=points, seed=config["seed"],
+        points=points, controls=controls_of(models, config), seed=config["seed"],
     )  # fmt: skip
     return found.tables
+
+
+def controls_of(models: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    """Return what partial correlations hold fixed beside the groups: colour and size as numbers, training's end."""
+    found = []
+    for name in (config["figures"].get("colour"), config["figures"].get("size")):
+        column = f"attr.{name}"
+        if name and column in models and pd.api.types.is_numeric_dtype(models[column]):
+            found.append(name)
+    return [*found, *(name for name in ("train_loss", "train_error") if f"target.{name}" in models)]
 
 
 def points_of(results: pd.DataFrame, targets: Sequence[Target]) -> dict[str, int]:

@@ -92,7 +92,7 @@ def test_the_data_are_those_of_the_tables(data):
             assert found["definitions"][d]["values"][r] == pytest.approx(wanted.tolist(), rel=1e-5)
     (level,) = found["levels"]
     assert len(level["correlations"]) == 2 * 2 * 2 and level["scales"] == ["percent", "log"]
-    for d, r, t, tau, low, _, adjusted, n, groups in level["correlations"]:
+    for d, r, t, tau, low, _, adjusted, n, groups, _ in level["correlations"]:
         rows = data.tau(data.definitions[d], [0.01, 0.1][r], data.targets[t], "all")
         assert [tau, low, adjusted] == pytest.approx(rows.loc["all", ["tau", "low", "p_adjusted"]].tolist(), abs=1e-4)
         assert n == 7

@@ -73,6 +73,18 @@ def test_csv_has_the_numbers_as_they_are():
     assert np.isnan(table["ood.error"][1]) and table["n"].tolist() == [12] * 5
 
 
+def test_the_last_row_is_what_a_perfect_measure_would_show():
+    table = correlations(ceiling=0.91)
+    table.loc[table["target"] == "ood.error", "ceiling"] = np.nan
+    assert "| Perfect measure, expected |" in to_markdown(tau_tables(table)) and "0.91 |" in to_markdown(
+        tau_tables(table)
+    )
+    assert r"\midrule" in to_latex(tau_tables(table)) and "Perfect measure" in to_latex(tau_tables(table))
+    table.loc[table.index[0], "ceiling"] = 0.85
+    assert "0.85 to 0.91" in to_markdown(tau_tables(table))
+    assert "Perfect measure" not in to_markdown(tau_tables(correlations()))
+
+
 def test_columns_that_no_definition_has_are_left_out():
     plain = correlations()[["measure", "target", "within", "group", "n", "tau", "low", "high", "p_adjusted"]].tail(1)
     (table,) = tau_tables(plain)

@@ -7,8 +7,16 @@ import pandas as pd
 import pytest
 from reports import HOSTILE, make
 
+from acutance.report.cells import ceiling_cells
 from acutance.report.html import render_page
-from acutance.report.verdicts import ceiling_sentences, confound_rows, hypothesis_rows, hypothesis_sentence
+from acutance.report.verdicts import (
+    beyond_rows,
+    ceiling_sentences,
+    confound_rows,
+    held_out_rows,
+    hypothesis_rows,
+    hypothesis_sentence,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +34,23 @@ def data():
         for d, t in (("a", 0.5), (HOSTILE, np.nan))
     ]
     ceilings = [{"within": level, "target": "test_error", "points": 3000, "tau": 0.81, "low": 0.7, "high": 0.9}]
-    tables = {"hypotheses": hypotheses, "confounds": confounds, "ceilings": ceilings}
+    nan = dict.fromkeys(
+        ("stratified_low", "stratified_high", "icc_mean", "replicate_lowest", "replicate_highest"), np.nan
+    )
+    associations = [
+        {"within": level, "definition": HOSTILE, "target": "test_error", "tau_a": 0.5, "stratified": 0.4,
+         "partial_kendall": p, "partial_kendall_p": 0.0004, "controls": "aug, learning_rate", **nan}
+        for p in (-0.25, np.nan)
+    ]  # fmt: skip
+    radii = [
+        {"within": level, "definition": HOSTILE, "target": "test_error", "chosen": 0.01, "share": 0.75, "tau": t,
+         "low": 0.1, "high": 0.5, "best": 0.6, "optimism": 0.2}
+        for t in (0.3, np.nan)
+    ]  # fmt: skip
+    tables = {
+        "hypotheses": hypotheses, "confounds": confounds, "ceilings": ceilings, "associations": associations,
+        "radii": radii,
+    }  # fmt: skip
     return dataclasses.replace(plain, findings={k: pd.DataFrame(v) for k, v in tables.items()})
 
 
@@ -42,6 +66,23 @@ def test_the_rows_are_those_of_the_tables(data):
     assert "τ = +0.81 [+0.70, +0.90] with test error, counted on 3000 points" in sentence
     cells = [row["cells"][0] for row in confound_rows(data, level)["rows"]]
     assert cells == [{"tau": "+0.50", "interval": "[+0.40, +0.60]"}, {"tau": "–", "interval": ""}]
+
+
+def test_what_is_left_beyond_the_controls_and_what_a_held_out_radius_is_worth(data):
+    level = data.levels[0]
+    found = beyond_rows(data, level)
+    assert found["controls"] == "aug, learning rate" and found["parts"] == ["within groups", "beyond controls"]
+    assert [row["cells"] for row in found["rows"]] == [["+0.40", "−0.25 (p <0.001)"], ["+0.40", "–"]]
+    (row,) = held_out_rows(data, level)  # one without a number is not told
+    assert (row["chosen"], row["tau"], row["spread"], row["best"]) == ("0.01 (75%)", "+0.30", "[+0.10, +0.50]", "+0.60")
+
+
+def test_the_ceiling_stands_below_the_heat_map_and_beside_each_tau(data):
+    with_one = dataclasses.replace(data, correlations=data.correlations.assign(ceiling=0.8125))
+    assert ceiling_cells(with_one, data.levels[0]) == ["+0.81"] and ceiling_cells(data, data.levels[0]) == []
+    page = render_page(with_one, {})
+    assert "a perfect measure</th>" in page and page.count("<td>+0.81</td>") > len(data.definitions)
+    assert "a perfect measure</th>" not in render_page(data, {})
 
 
 def test_another_level_and_a_run_without_findings_have_none(data):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -91,8 +91,8 @@ def association(
         interval: ``bca`` bootstrap, or ``jackknife`` with the normal quantile.
         infinite: policy for infinite values.
         confidence: level of the interval.
-        resamples: bootstrap resamples of models.
-        permutations: random permutations for p; all of them when there are at most 8 models.
+        resamples: bootstrap resamples of models; 0 for no interval.
+        permutations: random permutations for p; all of them when there are at most 8 models; 0 for none, p is NaN.
         seed: names resamples and permutations.
 
     Raises:
@@ -113,22 +113,29 @@ def association(
         value = 0.0 if method == "tau_a" and n >= MIN_MODELS else math.nan
         return Association(method, value, math.nan, math.nan, math.nan, n, ties, joined(note, reason))
     if method.startswith("tau_"):
-        variant = cast(Variant, method[-1])
+        variant, at_once = cast(Variant, method[-1]), interval == "jackknife" and n >= 4
+        settings: dict[str, Any] = {"nonfinite": "rank_max", "confidence": confidence, "seed": seed}
         found = kendall_tau(
-            x, y, variant, nonfinite="rank_max",
-            confidence=confidence, resamples=resamples, permutations=permutations, seed=seed,
+            x, y, variant, resamples=0 if at_once else resamples, permutations=permutations, **settings
         )  # fmt: skip
         low, high = found.low, found.high
-        if interval == "jackknife" and math.isfinite(low) and not _perfect(found.tau):
+        if at_once and resamples and _perfect(found.tau):
+            bound = kendall_tau(x, y, variant, resamples=resamples, permutations=0, **settings)
+            low, high, found = bound.low, bound.high, replace(found, note=bound.note)
+        elif at_once and resamples:
             low, high = jackknife(found.tau, tau_without_each(x, y, variant), confidence)
         # Infinities are told by ``complete`` already.
         told = "" if "infinite" in found.note and "ranked" in found.note else found.note
         return Association(method, found.tau, low, high, found.p, n, ties, joined(note, told))
     of_counts, of_orders = (_spearman if method == "spearman" else _weighted)(x, y)
     value = float(of_counts(np.ones((1, n), np.int64))[0])
-    orders = permuted_orders(n, permutations, seed)
-    hits = int((np.abs(of_orders(orders)) >= abs(value) - 1e-12).sum())
-    p = p_of_hits(hits, len(orders), goes_through_all(n))
+    p = math.nan
+    if permutations:
+        orders = permuted_orders(n, permutations, seed)
+        hits = int((np.abs(of_orders(orders)) >= abs(value) - 1e-12).sum())
+        p = p_of_hits(hits, len(orders), goes_through_all(n))
+    if not resamples:
+        return Association(method, value, math.nan, math.nan, p, n, ties, note)
     low, high, why = _interval(value, n, method, of_counts, interval, confidence, resamples, seed)
     return Association(method, value, low, high, p, n, ties, joined(note, why))
 

@@ -3,6 +3,7 @@ r"""Kendall's tau within and between groups of models: where a pooled correlatio
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations as all_orders
 from itertools import product
@@ -124,12 +125,19 @@ def stratified_tau(
         groups: labels of the groups, (M,).
         confidence: level of the interval.
         resamples: bootstrap resamples, of the models of each group.
-        permutations: random permutations inside groups, unless all of them are few.
+        permutations: random permutations inside groups, unless all of them are few; 0 for none, p is NaN.
         seed: names resamples and permutations.
 
     Raises:
         UserError: for columns that are not numbers or of different lengths.
     """
+    return stratified_at_levels(t, s, groups, [confidence], resamples, permutations, seed)[0]
+
+
+def stratified_at_levels(
+    t: ArrayLike, s: ArrayLike, groups: ArrayLike, levels: Sequence[float], resamples: int, permutations: int, seed: int
+) -> list[Stratified]:
+    """Return ``stratified_tau`` with its interval at several levels, from one bootstrap."""
     x, y, g, note = _columns(t, s, groups)
     sizes = np.bincount(g, minlength=1)
     several = sizes[g] >= 2
@@ -140,31 +148,48 @@ def stratified_tau(
     nan = math.nan
     if n < MIN_MODELS:
         reason = "no group has two models" if n == 0 else f"fewer than {MIN_MODELS} models"
-        return Stratified(nan, nan, nan, nan, n, len(members), joined(note, reason))
+        return [Stratified(nan, nan, nan, nan, n, len(members), joined(note, reason))] * len(levels)
     same = g[:, None] == g[None, :]
     sx, sy = signs(x), np.where(same, signs(y), 0).astype(np.int8)
     tau = float(_within(np.ones((1, n), np.int64), sx, sy, members)[0])
     if not (sx * sy).any():
         zero = 1.0 if np.isfinite(tau) else nan
-        return Stratified(tau, nan, nan, zero, n, len(members), joined(note, "all pairs inside groups are tied"))
-    orders, exact = _orders(members, n, permutations, seed)
-    observed = abs(int((sx.astype(int) * sy).sum())) // 2
-    hits = int((np.abs(permuted_sums(orders, sx, sy)) >= observed).sum())
-    p = p_of_hits(hits, len(orders), exact)
-    low, high, reason = nan, nan, ""
+        told = joined(note, "all pairs inside groups are tied")
+        return [Stratified(tau, nan, nan, zero, n, len(members), told)] * len(levels)
+    p = _p_within(members, sx, sy, permutations, seed) if permutations else nan
     if abs(tau) > 1 - 1e-12:
         # A smaller group has a weaker bound, so the largest alone is a valid one for a tau they share.
-        bound = perfect_bound(max(len(group) for group in members), (1 - confidence) / 2, resamples, seed)
-        low, high = (bound, 1.0) if tau > 0 else (-1.0, -bound)
+        largest = max(len(group) for group in members)
+        bounds = [perfect_bound(largest, (1 - level) / 2, resamples, seed) for level in levels]
+        ends = [(bound, 1.0) if tau > 0 else (-1.0, -bound) for bound in bounds]
         reason = "all pairs inside groups agree: the interval is that of the largest group, exact for normal scores"
-        return Stratified(tau, low, high, p, n, len(members), joined(note, reason))
+    else:
+        ends, reason = _ends(tau, sx, sy, members, levels, resamples, seed)
+    return [Stratified(tau, low, high, p, n, len(members), joined(note, reason)) for low, high in ends]
+
+
+def _ends(
+    tau: float, sx: NDArray[np.int8], sy: NDArray[np.int8], members: list[NDArray[np.int64]], levels: Sequence[float],
+    resamples: int, seed: int,
+) -> tuple[list[tuple[float, float]], str]:  # fmt: skip
+    """Return the BCa interval at each level, models resampled inside their groups."""
+    n = len(sx)
     resampled = _within(_resamples(members, n, resamples, seed), sx, sy, members)
     resampled = resampled[np.isfinite(resampled)]
     if len(resampled) < 0.9 * resamples:
-        reason = "too many resamples leave no pair to compare"
-    else:
-        low, high = bca(tau, resampled, _within(1 - np.eye(n, dtype=np.int64), sx, sy, members), confidence, resamples)
-    return Stratified(tau, low, high, p, n, len(members), joined(note, reason))
+        return [(math.nan, math.nan)] * len(levels), "too many resamples leave no pair to compare"
+    without = _within(1 - np.eye(n, dtype=np.int64), sx, sy, members)
+    return [bca(tau, resampled, without, level, resamples) for level in levels], ""
+
+
+def _p_within(
+    members: list[NDArray[np.int64]], sx: NDArray[np.int8], sy: NDArray[np.int8], permutations: int, seed: int
+) -> float:
+    """Return the two-sided p-value of models permuted inside their groups."""
+    orders, exact = _orders(members, len(sx), permutations, seed)
+    observed = abs(int((sx.astype(int) * sy).sum())) // 2
+    hits = int((np.abs(permuted_sums(orders, sx, sy)) >= observed).sum())
+    return float(p_of_hits(hits, len(orders), exact))
 
 
 def _columns(t: ArrayLike, s: ArrayLike, groups: ArrayLike) -> tuple[Array, Array, NDArray[np.int64], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from acutance.analysis.associations import associations, chosen_controls, held_out_radii
 from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.columns import MIN_MODELS, Array
 from acutance.analysis.hypotheses import Hypothesis, strong, weak
 from acutance.analysis.labels import Namer, definition_label
 from acutance.analysis.matrix import matrix
 from acutance.analysis.partial import confounds
-from acutance.analysis.tables import definitions_and_values, group_labels, levels, target_values
+from acutance.analysis.tables import definitions_and_values, group_labels, levels, replicates, target_values
 
 RESAMPLES = 1999  # enough for a verdict; a table of correlations has 9999
 
@@ -25,16 +27,20 @@ class Findings:
     """Tables of one study, a row each for what is named first; all have a column ``within``.
 
     Attributes:
+        associations: a definition and a target: other coefficients, tau inside groups and beyond the controls.
         ceilings: a target: the tau that a perfect measure is expected to show.
         confounds: a definition and an attribute: tau-b, interval, p.
         hypotheses: a definition and a hypothesis: verdict and reason; for the weak one a target too.
         pairwise: two definitions: tau-b between them, and the cluster of the first.
+        radii: a definition and a target: the radius chosen on one half of the models, judged on the other.
     """
 
+    associations: pd.DataFrame
     ceilings: pd.DataFrame
     confounds: pd.DataFrame
     hypotheses: pd.DataFrame
     pairwise: pd.DataFrame
+    radii: pd.DataFrame
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -50,6 +56,7 @@ def findings(
     groups: Sequence[str] = (),
     within: Sequence[str] = (),
     points: Mapping[str, int] | None = None,
+    controls: Sequence[str] = (),
     threshold: float = 0.3,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -65,6 +72,7 @@ def findings(
         groups: attributes whose combinations are the strata.
         within: columns whose levels are kept apart.
         points: test points of the targets that are errors counted on a test set.
+        controls: attributes and targets that partial correlations hold fixed, as far as they differ; the groups too.
         threshold: the smallest tau that the strong hypothesis takes.
         resamples: for intervals, and permutations.
         seed: names them.
@@ -78,14 +86,21 @@ def findings(
     columns = {t: target_values(admitted, t) for t in judged}
     strata = group_labels(admitted, groups) if groups else None
     settings = {"resamples": resamples, "permutations": resamples, "seed": seed}
-    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("ceilings", "confounds", "hypotheses", "pairwise")}
+    noise = replicates(results, fields, list(admitted.index))
+    parts: dict[str, list[pd.DataFrame]] = {field.name: [] for field in dataclasses.fields(Findings)}
     for level, members in levels(admitted, within):
         if members.sum() < MIN_MODELS or not definitions:
             continue
         t = {k: v[members] for k, v in columns.items()}
         s = pd.DataFrame({n: row[members] for n, row in zip(names, values, strict=True)})
         labels = None if strata is None else strata[members]
+        held = chosen_controls(admitted[members], [*groups, *controls])
+        own = {n: None if r is None else r[members] for n, r in zip(names, noise, strict=True)}
         found = {
+            "associations": associations(
+                t, {n: s[n].to_numpy(np.float64) for n in names}, labels, held, own, resamples=resamples, seed=seed
+            ),
+            "radii": held_out_radii(definitions, values[:, members], t, name, seed=seed),
             "ceilings": pd.DataFrame(list(_ceilings(t, points or {}, seed))),
             "confounds": _confounds(s, _attributes(admitted[members]), settings),
             "hypotheses": pd.DataFrame(list(_hypotheses(t, s, labels, threshold, settings))),
@@ -125,7 +140,8 @@ def _hypotheses(
 ) -> Iterator[dict[str, Any]]:
     for definition in s.columns if t else ():
         column, tried = s[definition].to_numpy(np.float64), s.shape[1]
-        found = strong(t, column, labels, threshold=threshold, comparisons=tried, **settings)
+        # The verdict rests on intervals; p-values are in other tables.
+        found = strong(t, column, labels, threshold=threshold, comparisons=tried, **{**settings, "permutations": 0})
         yield _row(definition, "all targets", found)
         for target, values in t.items():
             permutations = {k: v for k, v in settings.items() if k != "resamples"}

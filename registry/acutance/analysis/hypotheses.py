@@ -6,7 +6,8 @@ makes flatness sufficient and not necessary. Neither follows from a small p-valu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,8 +16,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from acutance.analysis.association import association
-from acutance.analysis.columns import complete
-from acutance.analysis.decompose import stratified_tau
+from acutance.analysis.columns import MIN_MODELS, complete, constant, joined
+from acutance.analysis.decompose import stratified_at_levels
+from acutance.analysis.kendall import tau_at_levels
 from acutance.analysis.power import models_needed
 from acutance.analysis.selection import clopper_pearson, flattest, quantile_slope
 from acutance.errors import UserError
@@ -90,10 +92,8 @@ def strong(
     rows = []
     for name in names:
         for scope in scopes:
-            found, strict = (
-                _tau(targets[name], s, groups, scope, 1 - a, settings)
-                for a in (alpha, alpha / (len(names) * len(scopes)))
-            )
+            levels = [1 - alpha, 1 - alpha / (len(names) * len(scopes))]
+            found, strict = _tau(targets[name], s, groups, scope, levels, settings)
             verdict = _judged(found["low"] > threshold, strict["high"] < threshold)
             rows.append({"target": name, "scope": scope, **found, "verdict": verdict})
     order = ["target", "scope", "n", "tau", "low", "high", "p", "verdict", "note"]
@@ -168,20 +168,20 @@ def weak(
 
 
 def _tau(
-    t: ArrayLike, s: ArrayLike, groups: ArrayLike | None, scope: str, confidence: float, settings: dict[str, Any]
-) -> dict[str, Any]:
-    if scope == "pooled" or groups is None:
-        pooled = association(t, s, confidence=confidence, **settings)
-        return {
-            "n": pooled.n,
-            "tau": pooled.value,
-            "low": pooled.low,
-            "high": pooled.high,
-            "p": pooled.p,
-            "note": pooled.note,
-        }
-    found = stratified_tau(t, s, groups, confidence=confidence, **settings)
-    return {"n": found.n, "tau": found.tau, "low": found.low, "high": found.high, "p": found.p, "note": found.note}
+    t: ArrayLike, s: ArrayLike, groups: ArrayLike | None, scope: str, levels: Sequence[float], settings: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return a row at each level of confidence."""
+    if scope == "stratified" and groups is not None:
+        rows = [vars(found) for found in stratified_at_levels(t, s, groups, levels, **settings)]
+    else:
+        (x, y), _, note = complete(t, s)
+        if len(x) < MIN_MODELS or constant(x) or constant(y):
+            rows = [vars(association(t, s, **settings)) | {"tau": math.nan}] * len(levels)
+        else:
+            found = tau_at_levels(x, y, levels, "a", "rank_max", **settings)
+            # Infinities are told by ``complete`` already.
+            rows = [vars(one) | {"note": joined(note, "" if "ranked" in one.note else one.note)} for one in found]
+    return [{key: row[key] for key in ("n", "tau", "low", "high", "p", "note")} for row in rows]
 
 
 def _judged(supported: bool, refuted: bool) -> Verdict:

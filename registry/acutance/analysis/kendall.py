@@ -3,6 +3,7 @@ r"""Kendall's rank correlation with an interval and a p-value that a reader can 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
@@ -100,18 +101,26 @@ def kendall_tau(
         nonfinite: ``refuse`` NaN and infinities; ``drop`` models that have one; ``rank_max``: infinities keep
             their rank (a diverged value is the sharpest), NaN is refused.
         confidence: level of the interval.
-        resamples: bootstrap resamples of models.
+        resamples: bootstrap resamples of models; 0 for none, there is no interval.
         permutations: random permutations for p; all of them when there are at most 8 models; 0 for none, p is NaN.
         seed: names resamples and permutations.
 
     Raises:
         UserError: for columns of different length, fewer than two models, non-finite values without a policy.
     """
+    return tau_at_levels(t, s, [confidence], variant, nonfinite, resamples, permutations, seed)[0]
+
+
+def tau_at_levels(
+    t: ArrayLike, s: ArrayLike, levels: Sequence[float], variant: Variant, nonfinite: Nonfinite, resamples: int,
+    permutations: int, seed: int,
+) -> list[KendallResult]:  # fmt: skip
+    """Return ``kendall_tau`` with its interval at several levels, from one bootstrap."""
     x, y, note = _columns(t, s, nonfinite)
     if variant not in ("a", "b", "c"):
         raise UserError(f"variant: '{variant}' is not known", "choose a, b or c")
-    if not 0 < confidence < 1:
-        raise UserError(f"confidence: must be between 0 and 1, got {confidence}")
+    if wrong := [level for level in levels if not 0 < level < 1]:
+        raise UserError(f"confidence: must be between 0 and 1, got {wrong[0]}")
     n = len(x)
     if n < 2:
         raise UserError(f"a rank correlation needs at least two models, got {n}")
@@ -122,14 +131,15 @@ def kendall_tau(
     upper = np.triu_indices(n, 1)
     ties = int(((sx == 0) | (sy == 0))[upper].sum())
     p = permutation_p(sx, sy, permutations, seed) if permutations else math.nan
-    low, high, reason = math.nan, math.nan, ""
+    ends, reason = [(math.nan, math.nan)] * len(levels), ""
     if ties == len(upper[0]):
         reason = "all pairs are tied"
     elif n < 4:
         reason = "an interval needs at least 4 models"
-    else:
-        low, high, reason = _interval(tau, sx, sy, variant, classes, confidence, resamples, seed)
-    return KendallResult(tau, low, high, p, n, ties, variant, "; ".join(filter(None, (note, reason))))
+    elif resamples:
+        ends, reason = _intervals(tau, sx, sy, variant, classes, levels, resamples, seed)
+    told = "; ".join(filter(None, (note, reason)))
+    return [KendallResult(tau, low, high, p, n, ties, variant, told) for low, high in ends]
 
 
 def _columns(t: ArrayLike, s: ArrayLike, nonfinite: Nonfinite) -> tuple[Array, Array, str]:
@@ -178,23 +188,23 @@ def permutation_p(sx: NDArray[np.int8], sy: NDArray[np.int8], permutations: int,
     return float(p_of_hits(hits, len(orders), goes_through_all(n)))
 
 
-def _interval(
-    tau: float, sx: NDArray[np.int8], sy: NDArray[np.int8], variant: Variant, classes: int, confidence: float,
+def _intervals(
+    tau: float, sx: NDArray[np.int8], sy: NDArray[np.int8], variant: Variant, classes: int, levels: Sequence[float],
     resamples: int, seed: int,
-) -> tuple[float, float, str]:  # fmt: skip
-    """Bias-corrected and accelerated bootstrap (Efron 1987) over models."""
-    n, alpha = len(sx), (1 - confidence) / 2
+) -> tuple[list[tuple[float, float]], str]:  # fmt: skip
+    """Bias-corrected and accelerated bootstrap (Efron 1987) over models, at each level."""
+    n = len(sx)
     sums = weighted_pair_sums(bootstrap_counts(n, resamples, seed), sx, sy)
     resampled = _tau(sums, variant, n, classes)
     resampled = resampled[np.isfinite(resampled)]
     if len(resampled) < 0.9 * resamples:
-        return math.nan, math.nan, "too many resamples have only ties"
+        return [(math.nan, math.nan)] * len(levels), "too many resamples have only ties"
     if np.ptp(resampled) < 1e-12:
-        bound = perfect_bound(n, alpha, resamples, seed)
+        bounds = [perfect_bound(n, (1 - level) / 2, resamples, seed) for level in levels]
         note = "all pairs agree: the interval is exact for normal scores, the bootstrap knows none"
-        return (bound, 1.0, note) if tau > 0 else (-1.0, -bound, note)
-    low, high = bca(tau, resampled, _leave_one_out(sx, sy, variant, classes), confidence, resamples)
-    return low, high, ""
+        return [(bound, 1.0) if tau > 0 else (-1.0, -bound) for bound in bounds], note
+    without = _leave_one_out(sx, sy, variant, classes)
+    return [bca(tau, resampled, without, level, resamples) for level in levels], ""
 
 
 def tau_without_each(x: Array, y: Array, variant: Variant = "a") -> Array:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 
 from acutance.analysis.association import Association, Method, association
 from acutance.analysis.columns import MIN_MODELS, Array, complete, constant, joined, ranks
@@ -166,7 +166,7 @@ def _permuted(
     if method == "spearman":
         of = np.stack([ranks(c) for c in (x, *z)])
         of -= of.mean(1, keepdims=True)
-        v = np.apply_along_axis(ranks, 1, rebuilt)
+        v = np.asarray(rankdata(rebuilt, axis=1), np.float64)
         v -= v.mean(1, keepdims=True)
         products, squares = v @ of.T, (v**2).sum(1)
     else:

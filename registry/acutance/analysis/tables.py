@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from acutance.analysis.adjust import family_p
+from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.columns import MIN_MODELS, Array, joined
 from acutance.analysis.decompose import decompose
 from acutance.analysis.kendall import Nonfinite, Variant, kendall_tau
@@ -26,6 +28,7 @@ def correlations(
     within: Sequence[str] = (),
     variant: Variant = "a",
     nonfinite: Nonfinite = "refuse",
+    points: Mapping[str, int] | None = None,
     resamples: int = 9999,
     permutations: int = 9999,
     seed: int = 0,
@@ -36,7 +39,8 @@ def correlations(
     failed is missing from that definition; ``n`` counts those that are there and ``note`` says what is missing.
     ``p_adjusted`` controls the family-wise error over all definitions and targets of one level and group, ``p_fdr`` the
     false discovery rate. With groups, ``tau_within`` and ``tau_between`` are the parts of tau over pairs inside a group
-    and of two; ``simpson`` says that tau and ``tau_within`` have opposite signs.
+    and of two; ``simpson`` says that tau and ``tau_within`` have opposite signs. ``ceiling`` is the tau that a perfect
+    measure is expected to show for these models, test points, and replicates of this definition.
 
     Args:
         models: columns ``model``, ``architecture``, ``train_set``, ``pool``, ``admitted``, ``attr.*``, ``target.*``.
@@ -46,6 +50,7 @@ def correlations(
         within: columns whose levels are kept apart: architecture, train_set, pool or attributes.
         variant: of Kendall's tau.
         nonfinite: policy for infinite values, as in ``kendall_tau``.
+        points: test points of the targets that are errors counted on a test set; others have no ceiling.
         resamples: for the interval.
         permutations: for the p-values.
         seed: names resamples and permutations.
@@ -59,6 +64,7 @@ def correlations(
     fields = [c for c in results.columns if c.startswith("spec.")]
     definitions, values = definitions_and_values(results, fields, list(admitted.index))
     columns = {name: target_values(admitted, name) for name in targets}
+    noise = replicates(results, fields, list(admitted.index))
     rows: list[dict[str, Any]] = []
     labels = group_labels(admitted, groups) if groups else None
     for level, in_level in levels(admitted, within):
@@ -73,6 +79,8 @@ def correlations(
             if chosen.sum() >= MIN_MODELS:
                 plain, adjusted = family_p(t, s, permutations, seed, itself)
             strata = None if labels is None or group != "all" else labels[chosen]
+            own = [None if found is None else found[chosen] for found in noise]
+            ceilings = _ceilings(t, [(points or {}).get(name) for name in targets], own, seed)
             first = len(rows)
             for d, definition in enumerate(definitions):
                 for k, name in enumerate(targets):
@@ -91,44 +99,63 @@ def correlations(
                             **found,
                             "p_adjusted": p_adjusted,
                             **_parts(t[k], s[d], strata, found["tau"]),
+                            "ceiling": ceilings[k][d],
                         }
                     )
             for row, p_fdr in zip(rows[first:], false_discovery([row["p"] for row in rows[first:]]), strict=True):
                 row["p_fdr"] = p_fdr
     order = ["measure", *fields, "target", "within", "group", "n", "tau", "low", "high", "p", "p_adjusted", "note",
-             "p_fdr", "tau_within", "tau_between", "simpson"]  # fmt: skip
+             "p_fdr", "tau_within", "tau_between", "simpson", "ceiling"]  # fmt: skip
     return pd.DataFrame(rows, columns=order)
+
+
+def _ceilings(t: Array, points: Sequence[int | None], noise: Sequence[Array | None], seed: int) -> list[list[float]]:
+    """Return the ceiling of each target and definition, (T, D); the same for all definitions without replicates."""
+    found = []
+    for column, count in zip(t, points, strict=True):
+        if count is None:
+            found.append([math.nan] * len(noise))
+            continue
+        plain = noise_ceiling(column, count, seed=seed).tau
+        found.append([plain if r is None else noise_ceiling(column, count, r, seed=seed).tau for r in noise])
+    return found
 
 
 def definitions_and_values(
     results: pd.DataFrame, fields: list[str], index: list[str]
 ) -> tuple[list[dict[str, Any]], Array]:
-    """Return the definitions, and their values over the models, (D, n), NaN where there is none."""
-    if not len(results):
-        return [], np.empty((0, len(index)))
-    usable = results[results["status"].isin(["ok", "not_converged", "nonfinite"]) & results["value"].notna()]
-    means = usable.groupby(["measure", *fields, "model"], dropna=False, sort=False)["value"].mean()
-    by_definition = {
-        key: part for key, part in means.groupby(level=list(range(1 + len(fields))), dropna=False, sort=False)
-    }
+    """Return the definitions, and their values over the models, (D, n), NaN where there is none.
+
+    Values of replicates are averaged. A definition without a single value is listed too: its rows say so.
+    """
     definitions, rows = [], []
-    # Also definitions without a single value are listed: their rows say so.
-    for _, row in results[["measure", *fields]].drop_duplicates().iterrows():
-        definition = row.to_dict()
-        column = np.full(len(index), np.nan)
-        for key, part in by_definition.items():
-            if _same(key, definition.values()):
-                found = part.droplevel(list(range(1 + len(fields))))
-                column = found.reindex(index).to_numpy(np.float64)
-                break
+    for definition, part in _by_definition(results, fields):
+        means = part.groupby("model", sort=False)["value"].mean()
         definitions.append(definition)
-        rows.append(column)
-    return definitions, np.stack(rows)
+        rows.append(means.reindex(index).to_numpy(np.float64))
+    return definitions, np.stack(rows) if rows else np.empty((0, len(index)))
 
 
-def _same(a: Any, b: Any) -> bool:
-    left, right = (list(a) if isinstance(a, tuple) else [a]), list(b)
-    return all(x == y or (pd.isna(x) and pd.isna(y)) for x, y in zip(left, right, strict=True))
+def replicates(results: pd.DataFrame, fields: list[str], index: list[str]) -> list[Array | None]:
+    """Return the values of each definition's replicates over the models, (n, R); None where it has one at most."""
+    found: list[Array | None] = []
+    for _, part in _by_definition(results, fields):
+        if "replicate" not in part or part["replicate"].nunique() < 2:
+            found.append(None)
+        else:
+            table = part.pivot_table(index="model", columns="replicate", values="value", aggfunc="mean")
+            found.append(table.reindex(index).to_numpy(np.float64))
+    return found
+
+
+def _by_definition(results: pd.DataFrame, fields: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yield each definition with its rows that have a value, in order of appearance."""
+    if not len(results):
+        return
+    for _, part in results.groupby(["measure", *fields], dropna=False, sort=False):
+        definition = part[["measure", *fields]].astype(object).iloc[0].to_dict()
+        usable = part["status"].isin(["ok", "not_converged", "nonfinite"]) & part["value"].notna()
+        yield definition, part[usable]
 
 
 def _column(models: pd.DataFrame, name: str, what: str) -> pd.Series:

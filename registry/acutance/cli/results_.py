@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from acutance.analysis.labels import Namer
 
 
+TABLES = (
+    "correlations", "results", "models", "associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii",
+)  # fmt: skip
+
+
 @click.command("results")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
     "--table",
-    type=click.Choice(["correlations", "results", "models", "hypotheses", "confounds", "ceilings", "pairwise"]),
+    type=click.Choice(TABLES),
     default="correlations",
     show_default=True,
     help="Which table.",
@@ -96,13 +101,27 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
     heads = {target: target_label(target) for target in chosen["target"]}
     name = Namer(correlations.to_dict("records"))
     intervals = shows_intervals(console, len(heads))
+    ceilings = "ceiling" in chosen and bool(chosen["ceiling"].notna().any())
     for within, part in chosen.groupby("within", sort=False):
         n = int(part["n"].max())
         title = f"Kendall's tau-{variant}{' with 95% interval' * intervals}, {within}, n = {n}" + (
             "" if group == "all" else f", {group}"
         )
-        console.print(tau_grid(part, title, "definition", "target", heads, name, intervals))
+        grid = tau_grid(part, title, "definition", "target", heads, name, intervals)
+        if ceilings:
+            grid.add_section()
+            grid.add_row("ceiling: a perfect measure", *(_ceiling(part, target) for target in heads))
+        console.print(grid)
     console.print("tau > 0: flatter models generalize better. * adjusted p < 0.05.", highlight=False)
+
+
+def _ceiling(part: pd.DataFrame, target: Any) -> str:
+    """Return what a perfect measure is expected to show; a range where definitions have noise of their own."""
+    found = part.loc[part["target"] == target, "ceiling"].dropna()
+    if found.empty:
+        return ""
+    low, high = f"{found.min():+.2f}", f"{found.max():+.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def shows_intervals(console: Console, columns: int) -> bool:

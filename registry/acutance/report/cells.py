@@ -58,6 +58,16 @@ def heat_table(data: ReportData, level: str) -> list[dict[str, Any]]:
     return rows
 
 
+def ceiling_cells(data: ReportData, level: str) -> list[str]:
+    """Return what a perfect measure is expected to show, for each target; nothing when it is known for none."""
+    t = data.named[(data.named["within"] == level) & (data.named["group"] == "all")]
+    found = []
+    for target in data.targets:
+        known = t.loc[t["target"] == target, "ceiling"].dropna() if "ceiling" in t else []
+        found.append("\u2013".join(dict.fromkeys((number(min(known)), number(max(known))))) if len(known) else "")
+    return found if any(found) else []
+
+
 def group_table(data: ReportData, level: str) -> dict[str, Any]:
     """Return the groups of a level, and rows with a cell for the whole and for each group; no rows without groups."""
     t = data.named[data.named["within"] == level]

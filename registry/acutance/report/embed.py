@@ -80,7 +80,7 @@ def _definition(data: ReportData, models: pd.DataFrame, name: str) -> dict[str, 
 def _level(data: ReportData, level: str, place: dict[str, int]) -> dict[str, Any]:
     """The models of a level, how its axes are scaled, and its correlations.
 
-    A correlation is [definition, radius, target, tau, low, high, adjusted p, n, {group: tau}], by index.
+    A correlation is [definition, radius, target, tau, low, high, adjusted p, n, {group: tau}, ceiling], by index.
     """
     models = data.members(level)
     targets = [target_values(models, t) for t in data.targets]
@@ -98,8 +98,9 @@ def _level(data: ReportData, level: str, place: dict[str, int]) -> dict[str, Any
         rho = row.get("spec.rho", np.nan)
         key = (i, _nearest(radii, rho), data.targets.index(row["target"]))
         if row["group"] == "all":
+            ceiling = _number(row.get("ceiling", np.nan), 3)
             numbers = [_number(row[c], 4) for c in ("tau", "low", "high", "p_adjusted")]
-            found[key] = [*key, *numbers, int(row["n"]), of_group.setdefault(key, {})]
+            found[key] = [*key, *numbers, int(row["n"]), of_group.setdefault(key, {}), ceiling]
         elif np.isfinite(row["tau"]):
             of_group.setdefault(key, {})[str(groups.index(row["group"]))] = _number(row["tau"], 4)
     return {

@@ -13,14 +13,21 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from acutance.analysis.labels import target_label
-from acutance.report.cells import group_table, heat_table, shades
+from acutance.report.cells import ceiling_cells, group_table, heat_table, shades
 from acutance.report.data import ReportData, number, p_value, text
 from acutance.report.embed import script_json, study_data
 from acutance.report.figures import FigureKey, figure_keys, file_stems, render
 from acutance.report.methods import latex, methods
 from acutance.report.scales import target_scale
 from acutance.report.summary import answer
-from acutance.report.verdicts import ceiling_sentences, confound_rows, hypothesis_rows, hypothesis_sentence
+from acutance.report.verdicts import (
+    beyond_rows,
+    ceiling_sentences,
+    confound_rows,
+    held_out_rows,
+    hypothesis_rows,
+    hypothesis_sentence,
+)
 
 SCRIPTS = ("plot.js", "scatter.js", "radii.js", "tables.js")
 PICTURES = 900_000  # characters of pictures on a page, so that it stays under 3 MB with everything else
@@ -92,6 +99,7 @@ def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict
         "name": "all models" if level == "all" else level,
         "answer": answer(data, level),
         "heat": heat_table(data, level),
+        "ceiling": ceiling_cells(data, level),
         "rows": _rows(data, level, "all"),
         "grids": [{"name": name, "picture": embedded[key]} for name, key in grids.items() if key in embedded],
         "files": [stems[key] for key in grids.values()],
@@ -101,6 +109,8 @@ def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict
         "hypotheses": hypothesis_rows(data, level),
         "ceilings": ceiling_sentences(data, level),
         "confounds": confound_rows(data, level),
+        "beyond": beyond_rows(data, level),
+        "held_out": held_out_rows(data, level),
         "curves": [
             {"name": name, "picture": embedded.get(key, ""), "file": stems[key]} for name, key in curves.items()
         ],
@@ -128,6 +138,7 @@ def _rows(data: ReportData, level: str, group: str) -> list[dict[str, Any]]:
             "p_value": _value(row["p"]),
             "p_adjusted": p_value(row["p_adjusted"]),
             "p_adjusted_value": _value(row["p_adjusted"]),
+            "ceiling": number(ceiling) if np.isfinite(ceiling := row.get("ceiling", np.nan)) else "",
             "strong": bool(row["p_adjusted"] < 0.05),
             "note": row["note"] if isinstance(row["note"], str) else "",
         }

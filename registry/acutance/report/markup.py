@@ -32,6 +32,7 @@ def to_latex(tables: list[TauTable]) -> str:
 
 FORMATS = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex}
 ENDINGS = {"csv": ".csv", "markdown": ".md", "latex": ".tex"}
+CEILING = "Perfect measure, expected"  # the last row: test sets are finite, and so measures are noisy
 HEADS = {"sharpness": "Sharpness", "logit_norm": "LogitNorm", "rho": "ρ"}
 
 
@@ -69,6 +70,8 @@ def _markdown(table: TauTable) -> str:
             for e in _in_order(table, entries)
         ]
         lines.append([*(_md(_lead(value)) for value in lead), *cells])
+    if ceilings := _ceilings(table):
+        lines.append([CEILING, *[""] * (len(table.lead) - 1), *ceilings])
     return "\n".join([f"{_md(table.caption)}", "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
@@ -93,7 +96,16 @@ def _latex(table: TauTable) -> str:
             for e in _in_order(table, entries)
         ]
         lines.append(" & ".join([*(_tex(_lead(value)) for value in lead), *cells]) + r" \\")
+    if ceilings := _ceilings(table):
+        lines += [r"\midrule", " & ".join([CEILING, *[""] * (len(table.lead) - 1), *ceilings]) + r" \\"]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+
+
+def _ceilings(table: TauTable) -> list[str]:
+    """Return the ceiling of each target, empty where it is not known; nothing when none is."""
+    found = [table.ceiling(target) for target in table.targets]
+    texts = ["" if c is None else " to ".join(dict.fromkeys(f"{value:.2f}" for value in c)) for c in found]
+    return texts if any(texts) else []
 
 
 def _in_order(table: TauTable, entries: dict[str, Entry]) -> list[Entry | None]:

@@ -130,8 +130,10 @@ def _tau(axis: Axes, rows: pd.DataFrame, look: Style) -> None:
         text += f"  [{number(whole['low'])}, {number(whole['high'])}]"
     axis.text(0.0, 1.13, text, transform=axis.transAxes, fontsize=8, fontweight="bold")
     groups = [g for g in look.markers if g in rows.index and np.isfinite(rows.loc[g]["tau"])]
-    parts = "  ".join(f"{look.glyph(g)} {number(rows.loc[g]['tau'])}" for g in groups)
-    axis.text(0.0, 1.03, parts, transform=axis.transAxes, fontsize=7, color="0.25")
+    perfect = whole.get("ceiling", np.nan)
+    parts = [f"ceiling {number(perfect)}"] if np.isfinite(perfect) else []
+    parts += [f"{look.glyph(g)} {number(rows.loc[g]['tau'])}" for g in groups]
+    axis.text(0.0, 1.03, "  ".join(parts), transform=axis.transAxes, fontsize=7, color="0.25")
 
 
 def _legends(figure: Figure, axes: Any, look: Style) -> None:

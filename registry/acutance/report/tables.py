@@ -20,6 +20,7 @@ class Entry(NamedTuple):
     low: float
     high: float
     p_adjusted: float
+    ceiling: float
 
     @property
     def strong(self) -> bool:
@@ -59,6 +60,12 @@ class TauTable:
         where = [part for part in (self.level, self.group) if part != "all"]
         return ", ".join(["Rank correlation coefficient τ", *where, f"n = {self.n}"])
 
+    def ceiling(self, target: str) -> tuple[float, float] | None:
+        """Return the smallest and the largest tau that a perfect measure is expected to show; None when unknown."""
+        found = [entry.ceiling for _, entries in self.rows if (entry := entries.get(target)) is not None]
+        known = [value for value in found if math.isfinite(value)]
+        return (min(known), max(known)) if known else None
+
     def frame(self) -> pd.DataFrame:
         """Return the table with numbers as numbers: tau of each target, its interval, its adjusted p."""
         rows = []
@@ -66,7 +73,7 @@ class TauTable:
             row: dict[str, Any] = {"within": self.level, "group": self.group, "n": self.n}
             row |= dict(zip(self.lead, lead, strict=True))
             for target in self.targets:
-                found = entries.get(target, Entry(*[math.nan] * 4))
+                found = entries.get(target, Entry(*[math.nan] * len(Entry._fields)))
                 row |= {target: found.tau} | {f"{target} {name}": getattr(found, name) for name in Entry._fields[1:]}
             rows.append(row)
         return pd.DataFrame(rows)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from acutance.analysis.labels import target_label
-from acutance.report.data import ReportData, number
+from acutance.report.data import ReportData, number, p_value
 
 
 def ceiling_sentences(data: ReportData, level: str) -> list[str]:
@@ -67,6 +67,66 @@ def confound_rows(data: ReportData, level: str) -> dict[str, Any]:
         for name, cells in found.items()
     ]
     return {"attributes": [a.replace("_", " ") for a in attributes], "rows": table}
+
+
+def beyond_rows(data: ReportData, level: str) -> dict[str, Any]:
+    """Return what is left of each correlation within groups and beyond the controls, and how reliable measures are.
+
+    ``controls`` names what is held fixed; ``parts`` the columns that the run has; each row has ``definition``,
+    ``target`` and a text for each part.
+    """
+    rows = _of(data, "associations", level)
+    controls = next((str(row["controls"]) for row in rows if isinstance(row["controls"], str)), "")
+    parts = {
+        "within groups": [_with_ends(row, "stratified", "stratified_low", "stratified_high") for row in rows],
+        "beyond controls": [_with_p(row, "partial_kendall") for row in rows],
+        "intraclass correlation": [_plain(row, "icc_mean") for row in rows],
+        "of single replicates": [_ends(row, "replicate_lowest", "replicate_highest") for row in rows],
+    }
+    kept = {name: texts for name, texts in parts.items() if any(texts)}
+    table = [
+        {
+            "definition": str(row["definition"]),
+            "target": target_label(str(row["target"])).replace("_", " "),
+            "tau": number(row["tau_a"]),
+            "cells": [texts[i] or "\u2013" for texts in kept.values()],
+        }
+        for i, row in enumerate(rows)
+    ]
+    return {"controls": controls.replace("_", " "), "parts": list(kept), "rows": table if kept else []}
+
+
+def held_out_rows(data: ReportData, level: str) -> list[dict[str, str]]:
+    """Return what a radius chosen on one half of the models is worth on the other: texts."""
+    return [
+        {
+            "definition": str(row["definition"]),
+            "target": target_label(str(row["target"])).replace("_", " "),
+            "chosen": f"{row['chosen']:g} ({row['share']:.0%})",
+            "tau": number(row["tau"]),
+            "spread": _ends(row, "low", "high"),
+            "best": number(row["best"]),
+            "optimism": number(row["optimism"]),
+        }
+        for row in _of(data, "radii", level)
+        if np.isfinite(row["tau"])
+    ]
+
+
+def _plain(row: dict[str, Any], name: str) -> str:
+    return number(row[name]) if np.isfinite(row[name]) else ""
+
+
+def _ends(row: dict[str, Any], low: str, high: str) -> str:
+    return f"[{number(row[low])}, {number(row[high])}]" if np.isfinite(row[low]) else ""
+
+
+def _with_ends(row: dict[str, Any], name: str, low: str, high: str) -> str:
+    return " ".join(filter(None, (_plain(row, name), _ends(row, low, high))))
+
+
+def _with_p(row: dict[str, Any], name: str) -> str:
+    return f"{number(row[name])} (p {p_value(row[f'{name}_p'])})" if np.isfinite(row[name]) else ""
 
 
 def _cell(row: dict[str, Any] | None) -> dict[str, str]:

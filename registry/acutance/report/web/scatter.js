@@ -169,13 +169,14 @@ class Explorer {
     const row = this.found.get([d, r, t].join()), parts = [];
     if (title) parts.push(html("span", { class: "rho" }, title));
     if (row) {
-      const [, , , tau, low, high, adjusted, n, groups] = row;
+      const [, , , tau, low, high, adjusted, n, groups, ceiling] = row;
       const strong = finite(adjusted) && adjusted < 0.05 ? "*" : "";
       parts.push(html("strong", {}, `\u03c4 = ${signed(tau)}${strong}`));
       if (finite(low)) parts.push(html("span", {}, `[${signed(low)}, ${signed(high)}]`));
       const of = Object.entries(groups).map(([g, value]) => [this.level.groups[g], value]);
       const line = of.map(([name, value]) => `${this.glyph(name)} ${signed(value)}`);
-      parts.push(html("small", {}, [`n = ${n}`, ...line].join("\u2002")));
+      const perfect = finite(ceiling) ? [`ceiling ${signed(ceiling)}`] : [];
+      parts.push(html("small", {}, [`n = ${n}`, ...perfect, ...line].join("\u2002")));
     }
     return html("figcaption", {}, ...parts);
   }

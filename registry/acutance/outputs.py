@@ -297,7 +297,7 @@ def write_figures(directory: Path, names: Sequence[str]) -> list[Path]:
             if chosen.name == "pairwise":
                 paths += save_between(_runs_of_sweep(directory, name), name, folder)
             else:
-                paths += save_sweep(table, name, chosen, folder)
+                paths += save_sweep(table, _runs_of_sweep(directory, name), name, chosen, folder)
         return paths
     data = report_data(directory, {})
     for chosen in recipes:

@@ -1,7 +1,8 @@
 """What a measure is asked to predict: errors and losses on splits, gaps between them, given numbers, attributes.
 
 Spelling: ``test_error`` and ``digits.error`` (classification error on a split), ``test_loss`` and
-``digits.loss``, ``generalization_gap`` (test error minus train error); ``attr:learning_rate`` is an attribute and
+``digits.loss``, ``generalization_gap`` (test error minus train error), ``digits.gap`` (error on that split minus train
+error); ``attr:learning_rate`` is an attribute and
 ``given:test_error`` a number that came with the models (published, say). A name that cannot be measured on the
 dataset's splits means the given number; one that can be measured is measured. ``measure:hessian_trace`` is the value
 of one of the study's own measures, with settings where there are several: ``measure:worst_case(rho=0.1, norm=l2)``.
@@ -102,9 +103,11 @@ def parse_target(name: str, splits: tuple[str, ...], given: Collection[str] = ()
         split, found, quantity = name.rpartition(separator)
         if found and quantity in ("error", "loss") and split in splits:
             return Target(name, ((1, quantity, split),))
+        if found and quantity == "gap" and {split, "train"} <= set(splits):
+            return Target(name, ((1, "error", split), (-1, "error", "train")))
     if name in given:
         return Target(name, given=name)
-    known = [f"{s}.{q}" for s in splits for q in ("error", "loss")] + ["test_error", "train_error", GAP, *given]
+    known = [f"{s}.{q}" for s in splits for q in ("error", "loss", "gap")] + ["test_error", "train_error", GAP, *given]
     raise UserError(f"unknown target '{name}'", did_you_mean(name, known) + " Attributes are written attr:name.")
 
 

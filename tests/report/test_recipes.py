@@ -1,5 +1,6 @@
 """Named recipes: every figure and table of the paper has one, and each draws the numbers of the tables."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -11,12 +12,16 @@ from click.testing import CliRunner
 import acutance
 from acutance import UserError
 from acutance.analysis.kendall import kendall_tau
+from acutance.analysis.matrix import matrix
 from acutance.cli import cli
 from acutance.config import load_config, presets
 from acutance.harness import run_study
 from acutance.outputs import report_data, write_figures
-from acutance.report.pairwise import pair_values, taus_between
+from acutance.report.data import number
+from acutance.report.pairwise import pair_values
 from acutance.report.recipes import RECIPES, recipe
+from acutance.report.settings import of_run, of_sweep, settings_figure
+from acutance.targets import parse_target
 
 ROOT = Path(__file__).parents[2]
 PAPER = [*(f"Figure {i}" for i in range(1, 45)), *(f"Table {i}" for i in range(1, 5))]
@@ -86,7 +91,8 @@ STEMS = {
     "radii": ["radii-toy-test_error", "radii-toy-generalization_gap"],
     "pairwise": ["pairwise-toy", "pairwise-toy-scatter"],
     "iterations": ["iterations-toy-test_error", "iterations-toy-generalization_gap"],
-    "density": ["density-toy-"],
+    "density": ["density-toy"],
+    "curve": ["curve-toy-"],
 }
 
 
@@ -140,29 +146,12 @@ def test_lines_are_the_taus_of_the_table(run, name, column):
     assert drawn == {(round(float(x), 9), y) for x, y in zip(t[column], t["tau"])}
 
 
-def test_taus_between_measures_are_kendalls():
-    g = np.random.default_rng(0)
-    values = np.round(g.normal(size=(15, 4)), 1)
-    values[3, 1], values[5, 2], values[6, 2] = np.nan, np.inf, np.inf
-    found = taus_between(values)
-    for j in range(4):
-        for k in range(4):
-            keep = ~np.isnan(values[:, j]) & ~np.isnan(values[:, k])
-            x, y = values[keep, j], values[keep, k]
-            n, total = len(x), 0
-            for a in range(n):
-                for b in range(a):
-                    total += (int(x[a] > x[b]) - int(x[a] < x[b])) * (int(y[a] > y[b]) - int(y[a] < y[b]))
-            assert found[j, k] == pytest.approx(total / (n * (n - 1) / 2))
-    assert np.isnan(taus_between(np.array([[1.0, np.nan], [2.0, np.nan]]))[0, 1])
-
-
 def test_the_columns_of_the_matrix_are_definitions_and_radii(run):
     data = report_data(run.directory, {})
     values = pair_values(data, "architecture=toy")
     assert values.shape == (6, 6) and "adaptive worst-case ℓ∞, steps = 4, ρ = 0.02" in values.columns
     figure = recipe("pairwise").draw(data, recipe("pairwise").keys(data)[0])
-    assert np.asarray(figure.axes[0].images[0].get_array()) == pytest.approx(taus_between(values.to_numpy(float)))
+    assert np.asarray(figure.axes[0].images[0].get_array()) == pytest.approx(matrix(values).tau.to_numpy())
 
 
 @pytest.fixture(scope="module")
@@ -181,14 +170,61 @@ def sweeps(tmp_path_factory):
 @pytest.mark.parametrize("name", ["m", "iterations"])
 def test_recipes_of_sweeps_draw_a_line_a_definition(sweeps, name):
     found = sweeps[name]
-    (path,) = write_figures(found.directory, [name])
+    path, scatter = write_figures(found.directory, [name])
     assert path.name == f"{name}-test_error.png" and path.with_suffix(".pdf").exists()
+    assert scatter.name == f"{name}-adaptive_worst_case_linf_test_error.png"
     chosen = recipe(name)
     panels = chosen.panels(found.correlations, found.axis.name)
     ((key, rows),) = panels.items()
     lines = [x for x in chosen.lines(rows, key, found.axis.name).axes[0].lines if x.get_label()[0] != "_"]
     assert [line.get_label() for line in lines] == [f"adaptive worst-case ℓ∞, ρ = {rho}" for rho in (0.01, 0.02)]
     assert all(list(line.get_xdata()) == list(found.axis.values) for line in lines)
+
+
+@pytest.mark.parametrize("name", ["m", "iterations"])
+def test_each_value_of_a_sweep_is_a_row_of_scatter_plots(sweeps, name):
+    found = sweeps[name]
+    runs = {f"{v:g}": report_data(found.directory / f"{found.axis.name}={v:g}", {}) for v in found.axis.values}
+    ((_, (rows, title, target)),) = of_sweep(runs, name).items()
+    figure = settings_figure(rows, recipe(name).label, title, "all", target)
+    panels = np.array(figure.axes[:4]).reshape(2, 2)
+    for value, row in zip(runs, panels):
+        assert row[0].get_ylabel() == f"{recipe(name).label} = {value}\ntest error"
+        t = runs[value].correlations.set_index("spec.rho")["tau"]
+        for axis, rho in zip(row, (0.01, 0.02)):
+            assert len(axis.collections[-1].get_offsets()) == 5
+            assert any(f"= {number(t[rho])}" in text.get_text() for text in axis.texts)
+
+
+def test_each_number_of_steps_of_a_run_is_a_row_of_scatter_plots(run):
+    data = report_data(run.directory, {})
+    found = of_run(data, "steps", "iterations")
+    assert {target for _, _, target in found.values()} == {"test_error", "generalization_gap"} and len(found) == 2
+    for key, (rows, title, _) in found.items():
+        assert list(rows) == ["2", "4"] and title == "adaptive worst-case ℓ∞" and key.level == "architecture=toy"
+        assert [name for _, name in rows.values()] == [f"{title}, steps = {value}" for value in rows]
+
+
+def test_gaps_of_shifted_splits_stand_beside_their_errors(run):
+    data = dataclasses.replace(
+        report_data(run.directory, {}), targets=["ood.error", "ood.gap", "test_error", "generalization_gap", "far_gap"]
+    )
+    assert recipe("gap").columns(data) == ["ood.error", "ood.gap", "test_error", "generalization_gap", "far_gap"]
+    assert parse_target("ood.gap", ("train", "test", "ood")).terms == ((1, "error", "ood"), (-1, "error", "train"))
+    assert (
+        parse_target("test.gap", ("train", "test")).terms == parse_target("generalization_gap", ("train", "test")).terms
+    )
+    with pytest.raises(UserError, match=r"unknown target 'od.gap'.*did you mean 'ood.gap'"):
+        parse_target("od.gap", ("train", "ood"))
+
+
+def test_densities_are_a_panel_a_definition(run):
+    data = report_data(run.directory, {})
+    (key,) = recipe("density").keys(data)
+    figure = recipe("density").draw(data, key)
+    names = recipe("density").definitions(data, key.level)
+    assert [axis.get_title() for axis in figure.axes[: len(names)]] == names
+    assert len(figure.axes[0].lines) == 6
 
 
 def test_a_measure_at_two_settings_of_a_sweep(sweeps):
@@ -225,7 +261,7 @@ def test_what_a_recipe_cannot_draw_is_told(run, sweeps, where, name, message):
 
 @pytest.mark.parametrize("name,message", [
     ("gap", "generalization_gap is not among the targets"), ("hyperparameter", "names no attribute that is a number"),
-    ("density", "no measure of this run has curves"), ("iterations", "same number of steps"),
+    ("density", "no measure of this run has a spectral density"), ("curve", "no measure of this run has curves"), ("iterations", "same number of steps"),
 ])  # fmt: skip
 def test_a_run_without_what_a_recipe_needs(sweeps, name, message):
     with pytest.raises(UserError, match=message):

@@ -65,7 +65,7 @@ def _row(
     name: str, target: str, t: Array, s: Array, groups: NDArray[np.str_] | None, controls: pd.DataFrame | None,
     noise: Array | None, resamples: int, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
-    first = association(t, s, "tau_a", interval="jackknife", resamples=resamples, permutations=0)
+    first = association(t, s, "tau_a", interval="jackknife", resamples=resamples, permutations=0, seed=seed)
     plain = {m: first if m == "tau_a" else association(t, s, m, resamples=0, permutations=0) for m in METHODS}
     row: dict[str, Any] = {"definition": name, "target": target, "n": first.n, "ties": first.ties, "note": first.note}
     row |= {method: found.value for method, found in plain.items()}
@@ -77,6 +77,9 @@ def _row(
             "stratified": within.tau, "stratified_low": within.low, "stratified_high": within.high,
             "stratified_p": within.p,
         }  # fmt: skip
+    if controls is not None:
+        # What is to be predicted is not held fixed.
+        controls = controls.drop(columns=[target, target.removeprefix("attr:")], errors="ignore")
     if controls is not None and controls.shape[1]:
         settings["permutations"] = min(resamples, PARTIAL)
         beyond = {m: partial(t, s, controls, m, **settings) for m in ("kendall", "spearman")}

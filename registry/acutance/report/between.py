@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from acutance.analysis.matrix import matrix
 from acutance.errors import UserError
 from acutance.report.data import ReportData, number
 from acutance.report.figures import FigureKey, save_drawn
-from acutance.report.pairwise import taus_between
 from acutance.report.scatter import panel
 from acutance.report.style import style
 
@@ -37,9 +37,9 @@ def between_figure(runs: Mapping[str, ReportData], name: str, level: str, defini
             pair = paired(start, run, level, definition, rho)
             axis = axes[i, j]
             panel(axis, pair[["value", "stderr"]], pair["other"], look)
-            tau = float(taus_between(pair[["value", "other"]].to_numpy(float))[0, 1])
+            tau = float(matrix(pair[["value", "other"]]).tau.iloc[0, 1])
             radius = "" if rho is None else rf"$\rho$ = {rho:g}, "
-            axis.set_title(rf"{radius}$\tau$ = {number(tau)}", fontsize=8)
+            axis.set_title(rf"{radius}$\tau_b$ = {number(tau)}", fontsize=8)
             if axis.get_xscale() == "log" and (pair["other"] > 0).all():
                 axis.set_yscale("log")
             equal = np.sort(pair["value"].to_numpy(float))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from acutance.report.data import ReportData
-from acutance.report.style import style
+from acutance.report.style import Style, style
 
 LABELS = {"hessian_density": ("eigenvalue", "share of eigenvalues in the bin")}
 DECADES = 6  # below the largest magnitude that the axis shows on a logarithmic scale
@@ -26,6 +30,34 @@ def curve_figure(data: ReportData, level: str, definition: str) -> Figure:
     look = style(data, data.members(level))
     figure = Figure(figsize=(7.0, 3.4), layout="constrained")
     axis = figure.subplots()
+    _panel(axis, rows, look)
+    _bar(figure, axis, look)
+    figure.suptitle(f"{definition}: {rows['curve'].iloc[0]}\n{level.replace('architecture=', '')}", fontsize=11)
+    return figure
+
+
+def density_figure(data: ReportData, level: str, definitions: Sequence[str]) -> Figure:
+    """Return the spectral densities of some definitions above each other.
+
+    Args:
+        data: the tables.
+        level: a level of ``within``.
+        definitions: names of definitions that have densities.
+    """
+    look = style(data, data.members(level))
+    figure = Figure(figsize=(7.0, 0.9 + 2.5 * len(definitions)), layout="constrained")
+    axes: Any = figure.subplots(len(definitions), 1, squeeze=False)
+    for axis, definition in zip(axes[:, 0], definitions, strict=True):
+        rows = data.curve_rows(level, definition)
+        _panel(axis, rows[rows["curve"] == "density"], look)
+        axis.set_title(definition, fontsize=9)
+    _bar(figure, axes, look)
+    figure.suptitle(f"Spectral densities\n{level.replace('architecture=', '')}", fontsize=11)
+    return figure
+
+
+def _panel(axis: Axes, rows: pd.DataFrame, look: Style) -> None:
+    """Draw a line a model and replicate."""
     for (model, _), points in rows.groupby(["model", "replicate"], sort=False):
         x, y = points["x"].to_numpy(float), points["y"].to_numpy(float)
         axis.plot(x, np.where(y > 0, y, np.nan), ".-", ms=2.5, lw=0.7, alpha=0.8, color=look.colours[str(model)])
@@ -40,9 +72,10 @@ def curve_figure(data: ReportData, level: str, definition: str) -> Figure:
     axis.set_xlabel(known[0])
     axis.set_ylabel(known[1])
     axis.tick_params(labelsize=7)
+
+
+def _bar(figure: Figure, axes: Any, look: Style) -> None:
     if look.bar is not None:
-        bar = figure.colorbar(look.bar, ax=axis, aspect=25, pad=0.02)
+        bar = figure.colorbar(look.bar, ax=axes, aspect=25, pad=0.02)
         bar.set_label(look.label, fontsize=8)
         bar.ax.tick_params(labelsize=7)
-    figure.suptitle(f"{definition}: {rows['curve'].iloc[0]}\n{level.replace('architecture=', '')}", fontsize=11)
-    return figure

@@ -117,6 +117,22 @@ def _statistics(data: ReportData) -> Iterable[str]:
         f"{permutations} permutations of the models; adjusted ones control the family-wise error over all definitions, "
         f"radii and targets (the largest |τ| under permutation, up to {family} comparisons)."
     )
+    yield from _beside(data)
+
+
+def _beside(data: ReportData) -> Iterable[str]:
+    """What stands beside the correlations, as far as the run has it."""
+    beside, radii = (data.findings.get(name, pd.DataFrame()) for name in ("associations", "radii"))
+    controls = next((str(c) for c in beside.get("controls", []) if isinstance(c, str) and c), "")
+    if controls:
+        yield f"Partial correlations hold {controls.replace('_', ' ')} fixed."
+    if len(radii):
+        yield "Held-out correlations choose the radius on a random half of the models and are taken on the other half."
+    if "ceiling" in data.named and data.named["ceiling"].notna().any():
+        yield (
+            "The ceiling is the mean correlation that a measure which ranks models by their true errors would show, over "
+            "simulated test sets of the same sizes; true errors are the measured ones shrunk by the sampling variance."
+        )
 
 
 def _versions(data: ReportData) -> Iterable[str]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from acutance.analysis.matrix import matrix
 from acutance.report.data import ReportData, number
 from acutance.report.scatter import panel
 from acutance.report.style import style
@@ -28,28 +28,10 @@ def pair_values(data: ReportData, level: str) -> pd.DataFrame:
     return found[found.index.isin(data.members(level)["model"])].dropna(axis="columns", how="all")
 
 
-def taus_between(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Kendall's tau-a between all columns, over the models that both have; NaN for fewer than two.
-
-    tau_jk = sum over pairs of models of sign_j sign_k / number of pairs, where sign_j is the sign of the difference of
-    column j: a product of two matrices.
-
-    Args:
-        values: (M, K), infinite for what is beyond every number, NaN for what is missing.
-    """
-    one, two = np.triu_indices(len(values), k=1)
-    with np.errstate(invalid="ignore"):
-        signs = np.nan_to_num(np.sign(values[one] - values[two]))  # equal infinities are a tie
-    known = (~np.isnan(values[one]) & ~np.isnan(values[two])).astype(float)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        taus: NDArray[np.float64] = (signs * known).T @ (signs * known) / (known.T @ known)
-    return taus
-
-
 def tau_matrix(data: ReportData, level: str) -> Figure:
-    """Return the heat map of tau between all definitions and radii of one level."""
+    """Return the heat map of tau-b between all definitions and radii of one level: the numbers of ``pairwise.csv``."""
     values = pair_values(data, level)
-    taus, names = taus_between(values.to_numpy(float)), list(values.columns)
+    taus, names = matrix(values).tau.to_numpy(), list(values.columns)
     size = 0.32 if len(names) > PANELS else 0.5
     figure = Figure(figsize=(3.6 + size * len(names), 2.9 + size * len(names)), layout="constrained")
     axis = figure.subplots()
@@ -62,7 +44,7 @@ def tau_matrix(data: ReportData, level: str) -> Figure:
             colour = "white" if abs(taus[i, j]) > 0.6 else "black"
             axis.text(j, i, number(float(taus[i, j])), ha="center", va="center", fontsize=6, color=colour)
     bar = figure.colorbar(image, ax=axis, shrink=0.5, aspect=25, pad=0.02)
-    bar.set_label(r"Kendall's $\tau$", fontsize=8)
+    bar.set_label(r"Kendall's $\tau_b$", fontsize=8)
     figure.suptitle(f"Measures against each other\n{level.replace('architecture=', '')}", fontsize=10)
     return figure
 
@@ -70,7 +52,7 @@ def tau_matrix(data: ReportData, level: str) -> Figure:
 def scatter_matrix(data: ReportData, level: str) -> Figure:
     """Return a scatter plot for every pair of definitions below the diagonal, and their tau above it."""
     values = pair_values(data, level)
-    taus, names = taus_between(values.to_numpy(float)), list(values.columns)
+    taus, names = matrix(values).tau.to_numpy(), list(values.columns)
     look = style(data, data.members(level))
     size = len(names)
     figure = Figure(figsize=(1.2 + 1.9 * size, 1.2 + 1.7 * size), layout="constrained")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +18,8 @@ from matplotlib.figure import Figure
 from acutance.errors import UserError, did_you_mean
 from acutance.report.data import ReportData, column
 from acutance.report.figures import FigureKey, save_drawn
+
+GAP = "generalization_gap"
 
 
 def _figures(*spans: int | tuple[int, int]) -> tuple[str, ...]:
@@ -85,25 +88,34 @@ class Target(Recipe):
 
 
 class Gap(Recipe):
-    """The test error and, beside it, the generalization gap: Figures 8 and 9."""
+    """Each test error and, beside it, the generalization gap on that split: Figures 8 and 9."""
 
     name = "gap"
     paper = _figures(8, 9)
 
+    def columns(self, data: ReportData) -> list[str]:
+        """Return the gaps of the study, each after the error it belongs to where that is a target too."""
+        found: list[str] = []
+        for target in data.targets:
+            split = "test" if target == GAP else target[:-4] if target.endswith((".gap", "_gap")) else ""
+            if split:
+                found += [error for error in (f"{split}_error", f"{split}.error") if error in data.targets]
+                found.append(target)
+        return list(dict.fromkeys(found))
+
     def keys(self, data: ReportData) -> list[FigureKey]:
         """Return one figure a definition."""
-        if "generalization_gap" not in data.targets:
+        if not self.columns(data):
             raise UserError(
-                "--figure gap: generalization_gap is not among the targets of the study", "add it to targets"
+                f"--figure gap: {GAP} is not among the targets of the study", "add it to targets, or SPLIT.gap"
             )
         return super().keys(data)
 
     def draw(self, data: ReportData, key: FigureKey) -> Figure:
-        """Return the two columns of a definition, a row for each radius."""
+        """Return the columns of a definition, a row for each radius."""
         from acutance.report.scatter import scatter_grid
 
-        errors = [name for name in ("test_error",) if name in data.targets]
-        return scatter_grid(data, key.level, key.what, [*errors, "generalization_gap"], beside=True)
+        return scatter_grid(data, key.level, key.what, self.columns(data), beside=True)
 
 
 class Hyperparameter(Recipe):
@@ -206,7 +218,10 @@ class Radii(Lines):
 
 
 class Iterations(Lines):
-    """Tau against the steps of the search, of a sweep over ``steps`` or a study that lists several: Figure 30."""
+    """Scatter plots for each number of steps of the search, and tau against it: Figure 30.
+
+    Of a sweep over ``steps``, or a study that lists several.
+    """
 
     name = "iterations"
     paper = _figures(30)
@@ -222,9 +237,25 @@ class Iterations(Lines):
             raise UserError("--figure iterations: all measures of this run have the same number of steps", self.advice)
         return table
 
+    def keys(self, data: ReportData) -> list[FigureKey]:
+        """Return one figure a level and target, and one a definition of these."""
+        from acutance.report.settings import of_run
+
+        return [*super().keys(data), *of_run(data, self.sweeps, self.name)]
+
+    def draw(self, data: ReportData, key: FigureKey) -> Figure:
+        """Return the lines of a level and target, or the scatter plots of a definition."""
+        from acutance.report.settings import level_of, of_run, settings_figure
+
+        scatters = of_run(data, self.sweeps, self.name)
+        if key not in scatters:
+            return super().draw(data, key)
+        rows, title, target = scatters[key]
+        return settings_figure(rows, self.label, title, level_of(key, data), target)
+
 
 class M(Lines):
-    """Tau against m of m-sharpness, of a sweep over ``surface.m``: Figures 31 and 32."""
+    """Scatter plots for each m of m-sharpness, and tau against it, of a sweep over ``surface.m``: Figures 31 and 32."""
 
     name = "m"
     paper = _figures(31, 32)
@@ -287,10 +318,30 @@ class Curve(Recipe):
         return curve_figure(data, key.level, key.what)
 
 
-class Density(Curve):
-    """Spectral densities of the rescaled Hessian, one line a model; the paper has no such figure."""
+class Density(Recipe):
+    """Spectral densities of the rescaled Hessian, a panel a definition, a line a model; not in the paper."""
 
     name = "density"
+
+    def definitions(self, data: ReportData, level: str) -> list[str]:
+        """Return the definitions that have densities."""
+        rows = {name: data.curve_rows(level, name) for name in data.definitions}
+        return [name for name, found in rows.items() if "density" in set(found["curve"])]
+
+    def keys(self, data: ReportData) -> list[FigureKey]:
+        """Return one figure a level."""
+        found = [FigureKey(self.name, level) for level in data.levels if self.definitions(data, level)]
+        if not found:
+            raise UserError(
+                "--figure density: no measure of this run has a spectral density", "add hessian_density to the measures"
+            )
+        return found
+
+    def draw(self, data: ReportData, key: FigureKey) -> Figure:
+        """Return the densities of a level."""
+        from acutance.report.curves import density_figure
+
+        return density_figure(data, key.level, self.definitions(data, key.level))
 
 
 _ALL: tuple[Recipe, ...] = (
@@ -310,11 +361,14 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def save_sweep(table: pd.DataFrame, name: str, recipe: Recipe, folder: Path) -> list[Path]:
+def save_sweep(
+    table: pd.DataFrame, runs: Mapping[str, ReportData], name: str, recipe: Recipe, folder: Path
+) -> list[Path]:
     """Write the figures of a sweep as PNG and PDF and return the PNGs; those of an earlier sweep go.
 
     Args:
         table: of a sweep.
+        runs: value of the setting -> the tables of its run.
         name: the swept setting.
         recipe: one of sweeps.
         folder: made when it is not there.
@@ -328,4 +382,9 @@ def save_sweep(table: pd.DataFrame, name: str, recipe: Recipe, folder: Path) -> 
             f"--figure {recipe.name}: this is a sweep over {name}",
             f"recipes of such a sweep: {known}; or give the folder of one of its runs",
         )
-    return save_drawn({key: recipe.lines(rows, key, name) for key, rows in recipe.panels(table, name).items()}, folder)
+    from acutance.report.settings import of_sweep, settings_figures
+
+    drawn = {key: recipe.lines(rows, key, name) for key, rows in recipe.panels(table, name).items()}
+    if len(runs) > 1:
+        drawn |= settings_figures(of_sweep(runs, recipe.name), recipe.label)
+    return save_drawn(drawn, folder)

@@ -49,17 +49,17 @@ def scatter_grid(
         for i, target in enumerate(targets):
             axis = axes[j, i] if beside else axes[i, j]
             panel(axis, values, target_values(models, target), look)
-            _tau(axis, data.tau(definition, rho, target, level), look)
+            write_tau(axis, data.tau(definition, rho, target, level), look)
             radius = "" if rho is None else rf"$\rho$ = {rho:g}"
             if j == 0 or beside:
-                axis.set_ylabel(_target_name(target))
+                axis.set_ylabel(target_name(target))
             if i == 0 and radius and not beside:
                 axis.set_title(radius, fontsize=10, pad=27)
             if beside:
-                axis.set_xlabel(", ".join(filter(None, (_symbol(data, definition), radius))))
+                axis.set_xlabel(", ".join(filter(None, (symbol(data, definition), radius))))
             elif i == len(targets) - 1:
-                axis.set_xlabel(_symbol(data, definition))
-    _legends(figure, axes, look)
+                axis.set_xlabel(symbol(data, definition))
+    legends(figure, axes, look)
     figure.suptitle(f"{definition}\n{level.replace('architecture=', '')}", fontsize=11)
     return figure
 
@@ -120,7 +120,7 @@ def _edges(axis: Axes, table: pd.DataFrame, shown: pd.DataFrame, plain: pd.DataF
         axis.text(0.5, 0.5, "no values", transform=axis.transAxes, fontsize=8, color="0.35", ha="center")
 
 
-def _tau(axis: Axes, rows: pd.DataFrame, look: Style) -> None:
+def write_tau(axis: Axes, rows: pd.DataFrame, look: Style) -> None:
     """Write tau with its interval above the panel, and the tau of each group after its marker."""
     if "all" not in rows.index:
         return
@@ -136,7 +136,8 @@ def _tau(axis: Axes, rows: pd.DataFrame, look: Style) -> None:
     axis.text(0.0, 1.03, "  ".join(parts), transform=axis.transAxes, fontsize=7, color="0.25")
 
 
-def _legends(figure: Figure, axes: Any, look: Style) -> None:
+def legends(figure: Figure, axes: Any, look: Style) -> None:
+    """Say what markers and colours are."""
     handles = [
         Line2D([], [], ls="", marker=m, color="0.4", markeredgecolor="0.2", label=g.replace(";", ", "))
         for g, m in look.markers.items()
@@ -152,15 +153,16 @@ def _legends(figure: Figure, axes: Any, look: Style) -> None:
         bar.ax.tick_params(labelsize=8)
 
 
-def _symbol(data: ReportData, definition: str) -> str:
+def symbol(data: ReportData, definition: str) -> str:
     """Return the symbol of the measure, an index below the line."""
-    symbol = data.symbol(definition)
-    if found := re.fullmatch(r"([A-Za-z])_(\w+)", symbol):
+    plain = data.symbol(definition)
+    if found := re.fullmatch(r"([A-Za-z])_(\w+)", plain):
         return f"${found[1]}_{{{found[2]}}}$"
-    return symbol.replace("$", r"\$")
+    return plain.replace("$", r"\$")
 
 
-def _target_name(target: str) -> str:
+def target_name(target: str) -> str:
+    """Return what an axis calls a target."""
     if target.startswith("measure:"):
         return textwrap.fill(target_label(target), 22)
     return target.removeprefix("attr:").replace("_", " ").replace(".", " ")

@@ -130,7 +130,7 @@ def _beside(data: ReportData) -> Iterable[str]:
         yield "Held-out correlations choose the radius on a random half of the models and are taken on the other half."
     if "ceiling" in data.named and data.named["ceiling"].notna().any():
         yield (
-            "The ceiling is the mean correlation that a measure which ranks models by their true errors would show, over "
+            "The ceiling is the mean correlation that a measure ranking models by their true errors would show over "
             "simulated test sets of the same sizes; true errors are the measured ones shrunk by the sampling variance."
         )
 

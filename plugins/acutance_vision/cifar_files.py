@@ -140,7 +140,8 @@ def _parquet(root: Path, part: str, classes: int) -> list[Path]:
 
 
 def _read_parquet(files: list[Path], classes: int) -> Images:
-    cells, labels = read_columns(files, [IMAGES, ["label", "labels"] if classes == 10 else ["fine_label", "label"]])
+    wanted = [IMAGES, ["label", "labels"] if classes == 10 else ["fine_label", "label"]]
+    cells, labels = (column.to_pylist() for column in read_columns(files, wanted))
     if not all(type(label) is int for label in labels):
         raise UserError(f"{files[0]}: its labels are no class numbers")
     names = [f"{files[0]}: image {i}" for i in range(len(cells))]

@@ -26,6 +26,8 @@ class ImageSpec(Spec):
     """Subtracted from each channel, in units of full intensity; ImageNet's (0.485, 0.456, 0.406) where nothing says."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Divides each channel; ImageNet's (0.229, 0.224, 0.225) where nothing says."""
+    grey: bool = False
+    """Whether models see one channel instead of three, normalized by the first of mean and std."""
 
 
 class FolderSpec(ImageSpec):

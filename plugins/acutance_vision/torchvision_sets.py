@@ -14,7 +14,7 @@ from acutance_vision.roots import data_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-Arguments = dict[str, str | int | float | bool]
+Arguments = dict[str, Any]
 
 
 class TorchvisionSpec(FolderSpec):

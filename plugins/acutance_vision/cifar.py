@@ -67,6 +67,7 @@ class Cifar(Dataset[SpecT]):
 
     classes: ClassVar[int]
     original: ClassVar[str] = ""  # under ACUTANCE_DATA, where it is not the name
+    archive: ClassVar[tuple[str, str]]  # address of the batches for Python, and digest
     splits = ("train", "test", "corruptions", *CORRUPTIONS)
 
     def open(self, split: str) -> Split:
@@ -109,7 +110,27 @@ class Cifar(Dataset[SpecT]):
 
     @cached_property
     def _folder(self) -> Path:
-        return data_folder(self.name, self.spec.root, self.original or self.name)
+        name = self.original or self.name
+        try:
+            return data_folder(self.name, self.spec.root, name)
+        except UserError as error:
+            if self.spec.root is not None:
+                raise
+            return self._downloaded(name, error)
+
+    def _downloaded(self, name: str, error: UserError) -> Path:
+        """Return the folder that was downloaded, now or before; without either, raise the error again."""
+        from acutance.cache import cache_folder
+        from acutance.downloads import allowed, fetch
+        from acutance_vision.cifar_files import unpack
+
+        folder = cache_folder() / "data" / name
+        if not folder.is_dir() and not allowed():
+            raise UserError(error.message, f"{error.hint}, or use --allow-download") from None
+        if not folder.is_dir():
+            address, digest = self.archive
+            unpack(fetch(address, folder.with_suffix(".tar.gz"), digest), folder, self.classes)
+        return folder
 
     @cached_property
     def _train(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -152,7 +173,7 @@ class Cifar10Spec(CifarSpec):
 
 
 class Cifar10(Cifar[Cifar10Spec]):
-    """CIFAR-10 from a folder: batches for Python or binary ones, Parquet, or class folders; nothing is downloaded.
+    """CIFAR-10 from a folder: batches for Python or binary ones, Parquet, or class folders.
 
     Splits: ``train`` and ``test``; test images under each of the 15 common corruptions of Hendrycks and Dietterich
     (2019), made by this package (``gaussian_noise`` ...); ``corruptions``, all of them together, whose error is the
@@ -161,6 +182,7 @@ class Cifar10(Cifar[Cifar10Spec]):
 
     name = "cifar10"
     classes = 10
+    archive = ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a")
 
 
 class Cifar100Spec(CifarSpec):
@@ -173,10 +195,11 @@ class Cifar100Spec(CifarSpec):
 
 
 class Cifar100(Cifar[Cifar100Spec]):
-    """CIFAR-100, fine labels, from a folder in the layouts of cifar10; nothing is downloaded.
+    """CIFAR-100, fine labels, from a folder in the layouts of cifar10.
 
     Splits: as of cifar10. Inputs are (n, 3, 32, 32), normalized.
     """
 
     name = "cifar100"
     classes = 100
+    archive = ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +119,32 @@ def _read_pickled(files: list[Path], classes: int) -> Images:
         images.append(torch.from_numpy(pixels.copy()).view(-1, 3, SIDE, SIDE))
         labels.append(torch.tensor(found, dtype=torch.int64))
     return torch.cat(images), torch.cat(labels)
+
+
+def unpack(archive: Path, folder: Path, classes: int) -> None:
+    """Take the batches for Python out of the published archive, and nothing else, all or nothing.
+
+    Raises:
+        UserError: for a damaged archive, or one without the batches.
+    """
+    names = {name for part in ("train", "test") for name in _batch_names(part, classes)}
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        with tarfile.open(archive) as members:
+            for member in members:
+                name = Path(member.name).name
+                if member.isfile() and name in names and (source := members.extractfile(member)):
+                    (partial / name).write_bytes(source.read())
+                    names.discard(name)
+        if names:
+            raise UserError(f"{archive}: does not hold {', '.join(sorted(names))}", f"delete {archive} and try again")
+        if not folder.is_dir():  # another process may have been faster
+            os.replace(partial, folder)
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise UserError(f"{archive}: cannot be unpacked: {error}", f"delete {archive} and try again") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _binary_files(root: Path, part: str, classes: int) -> list[Path]:

@@ -259,3 +259,60 @@ def test_the_real_set(cifar10):
     split = cifar10(cifar10.Spec(root=str(REAL), std=(0.2470, 0.2435, 0.2616))).open("test")
     assert split.targets.bincount().tolist() == [1000] * 10
     assert split.inputs.mean().abs() < 0.02 and abs(float(split.inputs.std()) - 1) < 0.02
+
+
+@pytest.fixture
+def archive(tmp_path, cifar10, monkeypatch):
+    """The published archive, small, on a site of its own; with a member that would be written elsewhere."""
+    import hashlib
+    import tarfile
+
+    made = layouts.torchvision_folder(tmp_path / "site")
+    (tmp_path / "evil").write_text("x")
+    path = tmp_path / "site" / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as members:
+        members.add(tmp_path / "site" / "cifar-10-batches-py", "cifar-10-batches-py")
+        members.add(tmp_path / "evil", "../../evil")
+    digest = "md5:" + hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(cifar10, "archive", (path.as_uri(), digest))
+    monkeypatch.setenv("ACUTANCE_CACHE", str(tmp_path / "cache"))
+    for name in ("ACUTANCE_DATA", "ACUTANCE_ALLOW_DOWNLOAD"):
+        monkeypatch.delenv(name, raising=False)
+    return made, path
+
+
+def test_it_is_downloaded_when_the_user_asks_and_found_again_without_asking(archive, cifar10, tmp_path, monkeypatch):
+    from acutance.downloads import allowing
+
+    ((_, y), _), path = archive
+    with pytest.raises(UserError, match=r"nothing is downloaded .*or use --allow-download"):
+        cifar10().open("train")
+    with allowing(True):
+        assert cifar10().open("train").targets.tolist() == y.tolist()
+        # A folder that was named is not filled.
+        with pytest.raises(UserError, match=r"dataset.root: .*no such folder"):
+            cifar10(cifar10.Spec(root=str(tmp_path / "nowhere"))).open("train")
+    path.unlink()
+    assert cifar10().open("train").targets.tolist() == y.tolist()
+    folder = tmp_path / "cache" / "data" / "cifar10"
+    assert {p.name for p in folder.iterdir()} == {*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"}
+    assert [p.name for p in tmp_path.rglob("evil")] == ["evil"] and not list(tmp_path.rglob("*.partial"))
+
+
+def test_an_archive_without_the_batches_leaves_nothing_behind(archive, cifar10, tmp_path, monkeypatch):
+    import hashlib
+    import tarfile
+
+    from acutance.downloads import allowing
+
+    _, path = archive
+    for content, said in ((b"no archive", "cannot be unpacked"), (None, "does not hold data_batch_1, data_batch_2")):
+        path.write_bytes(content or b"")
+        if content is None:
+            with tarfile.open(path, "w:gz") as members:
+                members.add(tmp_path / "site" / "cifar-10-batches-py" / "test_batch", "test_batch")
+        monkeypatch.setattr(cifar10, "archive", (path.as_uri(), "md5:" + hashlib.md5(path.read_bytes()).hexdigest()))
+        with allowing(True), pytest.raises(UserError, match=said):
+            cifar10().open("train")
+        (tmp_path / "cache" / "data" / "cifar10.tar.gz").unlink()
+        assert list((tmp_path / "cache" / "data").iterdir()) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -53,6 +53,8 @@ class CifarSpec(Spec):
     """Severity of the corrupted splits, 1 to 5; all five without it."""
     corruption_points: PositiveInt | None = 1000
     """At most this many test images are corrupted, classes in turn; null: all."""
+    augmentation: Literal["standard", "randaugment"] = "standard"
+    """What surface.augment does: crop after padding and mirror; randaugment: and two operations of magnitude 14."""
     mean: Mean
     """Subtracted from each channel, in units of full intensity."""
     std: Std
@@ -96,10 +98,16 @@ class Cifar(Dataset[SpecT]):
         )
 
     def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Return images (n, 3, 32, 32), cut at random after padding by 4 black pixels, half of them mirrored."""
-        from acutance_vision.augment import crop_and_mirror
+        """Return images (n, 3, 32, 32), cut at random after padding by 4 black pixels, half of them mirrored.
 
-        return crop_and_mirror(inputs, generator, [-m / s for m, s in zip(self.spec.mean, self.spec.std, strict=True)])
+        With ``augmentation: randaugment`` two random operations follow, on whole grey values (paper, App. H).
+        """
+        from acutance_vision.augment import crop_and_mirror, rand_augment
+
+        cut = crop_and_mirror(inputs, generator, [-m / s for m, s in zip(self.spec.mean, self.spec.std, strict=True)])
+        if self.spec.augmentation == "standard":
+            return cut
+        return self._normalized(rand_augment(self._bytes(cut), generator))
 
     def _normalized(self, images: Tensor) -> Tensor:
         """Return float images of (n, 3, 32, 32) uint8."""
@@ -107,6 +115,13 @@ class Cifar(Dataset[SpecT]):
 
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (self.spec.mean, self.spec.std))
         return (images.float() / 255).sub_(mean).div_(std)
+
+    def _bytes(self, inputs: Tensor) -> Tensor:
+        """Return the uint8 images that ``_normalized`` made these inputs of."""
+        import torch
+
+        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (self.spec.mean, self.spec.std))
+        return ((inputs.cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
     @cached_property
     def _folder(self) -> Path:

@@ -12,6 +12,7 @@ import torch
 from acutance import UserError
 from acutance.plugins import catalog
 from acutance_vision import cifar
+from acutance_vision.augment import rand_augment
 
 REAL = Path(os.environ.get("ACUTANCE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "cifar10"
 
@@ -316,3 +317,25 @@ def test_an_archive_without_the_batches_leaves_nothing_behind(archive, cifar10, 
             cifar10().open("train")
         (tmp_path / "cache" / "data" / "cifar10.tar.gz").unlink()
         assert list((tmp_path / "cache" / "data").iterdir()) == []
+
+
+def test_randaugment_follows_on_whole_grey_values_and_disturbs_no_other_generator(tmp_path, cifar10):
+    layouts.batches_py(tmp_path)
+    standard, strong = (
+        cifar10(cifar10.Spec(root=str(tmp_path), augmentation=name)) for name in ("standard", "randaugment")
+    )
+    x = standard.open("train").inputs[:40]
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    y = strong.augment(x, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), state) and torch.equal(
+        strong.augment(x, torch.Generator().manual_seed(0)), y
+    )
+    # The same cut comes first.
+    generator = torch.Generator().manual_seed(0)
+    cut = strong._bytes(standard.augment(x, generator))
+    found = rand_augment(cut, generator)
+    assert torch.equal(strong._normalized(found), y) and torch.equal(rand_augment(cut, generator, operations=0), cut)
+    assert sum(not torch.equal(a, b) for a, b in zip(cut, found)) > 20
+    assert torch.equal(strong._bytes(strong._normalized(strong._bytes(x))), strong._bytes(x))
+    assert torch.allclose(strong._normalized(strong._bytes(y)), y, atol=1e-6)

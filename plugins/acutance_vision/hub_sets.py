@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean, some
-from acutance_vision.image_spec import FolderSpec
+from acutance_vision.image_spec import FolderSpec, Further
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ class HuggingFaceSpec(FolderSpec):
     """Part that has the training images."""
     test: str = "test"
     """Part that has the test images."""
-    ood: dict[str, str] | None = None
+    ood: Further = None
     """More splits: {name: part}."""
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean
-from acutance_vision.image_spec import FolderSpec
+from acutance_vision.image_spec import FolderSpec, own_names
 from acutance_vision.roots import data_folder
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class TorchvisionSpec(FolderSpec):
     """Arguments that choose the training images; without them train: true, or split: train, as the class takes them."""
     test: Arguments | None = None
     """Arguments that choose the test images; without them train: false, or split: test."""
-    ood: dict[str, Arguments] | None = None
+    ood: Annotated[dict[str, Arguments] | None, AfterValidator(own_names)] = None
     """More splits: {name: arguments}."""
 
 

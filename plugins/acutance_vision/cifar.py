@@ -144,7 +144,9 @@ class Cifar(Dataset[SpecT]):
             raise UserError(error.message, f"{error.hint}, or use --allow-download") from None
         if not folder.is_dir():
             address, digest = self.archive
-            unpack(fetch(address, folder.with_suffix(".tar.gz"), digest), folder, self.classes)
+            archive = fetch(address, folder.with_suffix(".tar.gz"), digest)
+            unpack(archive, folder, self.classes)
+            archive.unlink()
         return folder
 
     @cached_property

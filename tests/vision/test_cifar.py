@@ -297,6 +297,7 @@ def test_it_is_downloaded_when_the_user_asks_and_found_again_without_asking(arch
     assert cifar10().open("train").targets.tolist() == y.tolist()
     folder = tmp_path / "cache" / "data" / "cifar10"
     assert {p.name for p in folder.iterdir()} == {*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"}
+    assert list(folder.parent.iterdir()) == [folder]
     assert [p.name for p in tmp_path.rglob("evil")] == ["evil"] and not list(tmp_path.rglob("*.partial"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -53,6 +53,8 @@ class CifarSpec(Spec):
     """Severity of the corrupted splits, 1 to 5; all five without it."""
     corruption_points: PositiveInt | None = 1000
     """At most this many test images are corrupted, classes in turn; null: all."""
+    augmentation: Literal["standard", "randaugment"] = "standard"
+    """What surface.augment does: crop after padding and mirror; randaugment: and two operations of magnitude 14."""
     mean: Mean
     """Subtracted from each channel, in units of full intensity."""
     std: Std
@@ -67,6 +69,7 @@ class Cifar(Dataset[SpecT]):
 
     classes: ClassVar[int]
     original: ClassVar[str] = ""  # under ACUTANCE_DATA, where it is not the name
+    archive: ClassVar[tuple[str, str]]  # address of the batches for Python, and digest
     splits = ("train", "test", "corruptions", *CORRUPTIONS)
 
     def open(self, split: str) -> Split:
@@ -95,10 +98,16 @@ class Cifar(Dataset[SpecT]):
         )
 
     def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Return images (n, 3, 32, 32), cut at random after padding by 4 black pixels, half of them mirrored."""
-        from acutance_vision.augment import crop_and_mirror
+        """Return images (n, 3, 32, 32), cut at random after padding by 4 black pixels, half of them mirrored.
 
-        return crop_and_mirror(inputs, generator, [-m / s for m, s in zip(self.spec.mean, self.spec.std, strict=True)])
+        With ``augmentation: randaugment`` two random operations follow, on whole grey values (paper, App. H).
+        """
+        from acutance_vision.augment import crop_and_mirror, rand_augment
+
+        cut = crop_and_mirror(inputs, generator, [-m / s for m, s in zip(self.spec.mean, self.spec.std, strict=True)])
+        if self.spec.augmentation == "standard":
+            return cut
+        return self._normalized(rand_augment(self._bytes(cut), generator))
 
     def _normalized(self, images: Tensor) -> Tensor:
         """Return float images of (n, 3, 32, 32) uint8."""
@@ -107,9 +116,38 @@ class Cifar(Dataset[SpecT]):
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (self.spec.mean, self.spec.std))
         return (images.float() / 255).sub_(mean).div_(std)
 
+    def _bytes(self, inputs: Tensor) -> Tensor:
+        """Return the uint8 images that ``_normalized`` made these inputs of."""
+        import torch
+
+        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (self.spec.mean, self.spec.std))
+        return ((inputs.cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
     @cached_property
     def _folder(self) -> Path:
-        return data_folder(self.name, self.spec.root, self.original or self.name)
+        name = self.original or self.name
+        try:
+            return data_folder(self.name, self.spec.root, name)
+        except UserError as error:
+            if self.spec.root is not None:
+                raise
+            return self._downloaded(name, error)
+
+    def _downloaded(self, name: str, error: UserError) -> Path:
+        """Return the folder that was downloaded, now or before; without either, raise the error again."""
+        from acutance.cache import cache_folder
+        from acutance.downloads import allowed, fetch
+        from acutance_vision.cifar_files import unpack
+
+        folder = cache_folder() / "data" / name
+        if not folder.is_dir() and not allowed():
+            raise UserError(error.message, f"{error.hint}, or use --allow-download") from None
+        if not folder.is_dir():
+            address, digest = self.archive
+            archive = fetch(address, folder.with_suffix(".tar.gz"), digest)
+            unpack(archive, folder, self.classes)
+            archive.unlink()
+        return folder
 
     @cached_property
     def _train(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -152,7 +190,7 @@ class Cifar10Spec(CifarSpec):
 
 
 class Cifar10(Cifar[Cifar10Spec]):
-    """CIFAR-10 from a folder: batches for Python or binary ones, Parquet, or class folders; nothing is downloaded.
+    """CIFAR-10 from a folder: batches for Python or binary ones, Parquet, or class folders.
 
     Splits: ``train`` and ``test``; test images under each of the 15 common corruptions of Hendrycks and Dietterich
     (2019), made by this package (``gaussian_noise`` ...); ``corruptions``, all of them together, whose error is the
@@ -161,6 +199,7 @@ class Cifar10(Cifar[Cifar10Spec]):
 
     name = "cifar10"
     classes = 10
+    archive = ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a")
 
 
 class Cifar100Spec(CifarSpec):
@@ -173,10 +212,11 @@ class Cifar100Spec(CifarSpec):
 
 
 class Cifar100(Cifar[Cifar100Spec]):
-    """CIFAR-100, fine labels, from a folder in the layouts of cifar10; nothing is downloaded.
+    """CIFAR-100, fine labels, from a folder in the layouts of cifar10.
 
     Splits: as of cifar10. Inputs are (n, 3, 32, 32), normalized.
     """
 
     name = "cifar100"
     classes = 100
+    archive = ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85")

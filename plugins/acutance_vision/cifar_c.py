@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 
 from acutance.dataset import Split
 from acutance.errors import UserError
-from acutance_vision.cifar import Cifar, Cifar10Spec, Cifar100Spec, CifarSpec
+from acutance_vision.cifar import Cifar, Cifar10, Cifar10Spec, Cifar100, Cifar100Spec, CifarSpec
 from acutance_vision.corruption_names import SEVERITIES
 from acutance_vision.roots import data_folder
 
@@ -120,6 +120,7 @@ class Cifar10C(PublishedCorruptions[Cifar10CSpec]):
 
     name = "cifar10c"
     classes = 10
+    archive = Cifar10.archive
     published = "CIFAR-10-C"
     original = "cifar10"
 
@@ -140,5 +141,6 @@ class Cifar100C(PublishedCorruptions[Cifar100CSpec]):
 
     name = "cifar100c"
     classes = 100
+    archive = Cifar100.archive
     published = "CIFAR-100-C"
     original = "cifar100"

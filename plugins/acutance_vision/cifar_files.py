@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +121,32 @@ def _read_pickled(files: list[Path], classes: int) -> Images:
     return torch.cat(images), torch.cat(labels)
 
 
+def unpack(archive: Path, folder: Path, classes: int) -> None:
+    """Take the batches for Python out of the published archive, and nothing else, all or nothing.
+
+    Raises:
+        UserError: for a damaged archive, or one without the batches.
+    """
+    names = {name for part in ("train", "test") for name in _batch_names(part, classes)}
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        with tarfile.open(archive) as members:
+            for member in members:
+                name = Path(member.name).name
+                if member.isfile() and name in names and (source := members.extractfile(member)):
+                    (partial / name).write_bytes(source.read())
+                    names.discard(name)
+        if names:
+            raise UserError(f"{archive}: does not hold {', '.join(sorted(names))}", f"delete {archive} and try again")
+        if not folder.is_dir():  # another process may have been faster
+            os.replace(partial, folder)
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise UserError(f"{archive}: cannot be unpacked: {error}", f"delete {archive} and try again") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def _binary_files(root: Path, part: str, classes: int) -> list[Path]:
     folder = "cifar-10-batches-bin" if classes == 10 else "cifar-100-binary"
     return _all_or_none((root, root / folder), _batch_names(part, classes, ".bin"))
@@ -140,7 +169,8 @@ def _parquet(root: Path, part: str, classes: int) -> list[Path]:
 
 
 def _read_parquet(files: list[Path], classes: int) -> Images:
-    cells, labels = read_columns(files, [IMAGES, ["label", "labels"] if classes == 10 else ["fine_label", "label"]])
+    wanted = [IMAGES, ["label", "labels"] if classes == 10 else ["fine_label", "label"]]
+    cells, labels = (column.to_pylist() for column in read_columns(files, wanted))
     if not all(type(label) is int for label in labels):
         raise UserError(f"{files[0]}: its labels are no class numbers")
     names = [f"{files[0]}: image {i}" for i in range(len(cells))]

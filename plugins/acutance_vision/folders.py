@@ -15,10 +15,9 @@ from torch import Tensor
 
 from acutance.dataset import Split, argmax_error
 from acutance.errors import UserError
-from acutance.lazy import Lazy, every_row
-from acutance.points import select
+from acutance.lazy import Lazy
 from acutance_vision.image_spec import ImageSpec
-from acutance_vision.images import in_threads, open_rgb
+from acutance_vision.images import in_turn, lazily, open_rgb
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 Prepare = Callable[[Any], Tensor]
@@ -42,8 +41,10 @@ def preparation(spec: ImageSpec) -> Prepare:
     found |= {name: value for name in names if (value := getattr(spec, name)) is not None}
     if spec.size is not None:
         found["input_size"] = (3, spec.size, spec.size)
+    if spec.grey:
+        found |= {"mean": found["mean"][:1], "std": found["std"][:1]}
     transform: Prepare = create_transform(**found, is_training=False)
-    return transform
+    return (lambda image: transform(image.convert("L"))) if spec.grey else transform
 
 
 def _timm_config(name: str) -> dict[str, Any]:
@@ -73,9 +74,7 @@ class Images:
 
     def first(self, count: int | None) -> Images:
         """Return at most this many, classes in turn, each in the order of its names."""
-        if count is None or count >= len(self.names):
-            return self
-        rows = select(self.labels, count, "balanced")
+        rows = in_turn(self.labels, count)
         return Images(self.folder, [self.names[i] for i in rows.tolist()], self.labels[rows])
 
     @cached_property
@@ -86,14 +85,11 @@ class Images:
     def inputs(self, prepare: Prepare) -> Lazy:
         """Return the images, each decoded and prepared when it is looked at."""
 
-        def one(name: str) -> Tensor:
-            path = self.folder / name
+        def one(i: int) -> Tensor:
+            path = self.folder / self.names[i]
             return prepare(open_rgb(path, str(path)))
 
-        def read(rows: Tensor) -> Tensor:
-            return torch.stack(list(in_threads(one, [self.names[i] for i in rows.tolist()], chunk=4)))
-
-        return every_row(read, len(self.names))
+        return lazily(one, torch.arange(len(self.names)))
 
     def split(self, name: str, prepare: Prepare, score: Callable[[Tensor, Tensor], Tensor] = argmax_error) -> Split:
         """Return them as a split, described by their number and the digest of the choice."""

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from acutance.spec import Spec
+
+
+def own_names(splits: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Refuse names of further splits that are those of the usual ones."""
+    for name in splits or {}:
+        if name in ("train", "test") or not name:
+            raise ValueError(f"'{name}' cannot be the name of a further split")
+    return splits
+
+
+Further = Annotated[dict[str, str] | None, AfterValidator(own_names)]
 
 
 class ImageSpec(Spec):
@@ -26,6 +37,8 @@ class ImageSpec(Spec):
     """Subtracted from each channel, in units of full intensity; ImageNet's (0.485, 0.456, 0.406) where nothing says."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Divides each channel; ImageNet's (0.229, 0.224, 0.225) where nothing says."""
+    grey: bool = False
+    """Whether models see one channel instead of three, normalized by the first of mean and std."""
 
 
 class FolderSpec(ImageSpec):

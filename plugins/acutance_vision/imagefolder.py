@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean
-from acutance_vision.image_spec import FolderSpec
+from acutance_vision.image_spec import FolderSpec, Further
 from acutance_vision.roots import data_folder
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class ImageFolderSpec(FolderSpec):
     """Folder of the training images, in root or absolute, with a folder for each class: their sorted names."""
     test: str = "test"
     """Folder of the test images, with folders of the same names."""
-    ood: dict[str, str] | None = None
+    ood: Further = None
     """More splits: {name: folder, in root or absolute}."""
     classes: str | None = None
     """File of class names in their order, one a line (its first word); without it the training folder's."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from acutance.errors import UserError
+from acutance.lazy import Lazy, every_row
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,6 +35,24 @@ def in_threads(function: Callable[[T], R], items: Sequence[T], chunk: int = 64) 
     parts = [items[i : i + chunk] for i in range(0, len(items), chunk)]
     with ThreadPoolExecutor(workers()) as pool:
         return [result for part in pool.map(lambda part: [function(item) for item in part], parts) for result in part]
+
+
+def lazily(one: Callable[[int], Tensor], rows: Tensor) -> Lazy:
+    """Return the images of these rows, each decoded by ``one`` when it is looked at."""
+
+    def read(chosen: Tensor) -> Tensor:
+        return torch.stack(list(in_threads(one, rows[chosen].tolist(), chunk=4)))
+
+    return every_row(read, len(rows))
+
+
+def in_turn(labels: Tensor, count: int | None) -> Tensor:
+    """Return the rows of at most this many examples, classes in turn, each in file order; all in order without it."""
+    from acutance.points import select
+
+    if count is None or count >= len(labels):
+        return torch.arange(len(labels))
+    return select(labels, count, "balanced")
 
 
 def open_rgb(source: bytes | str | Path, name: str) -> Image.Image:

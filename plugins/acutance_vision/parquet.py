@@ -31,32 +31,41 @@ def parquet_files(root: Path, part: str) -> list[Path]:
     return []
 
 
-def read_columns(files: Sequence[Path], wanted: Sequence[Sequence[str]]) -> list[list[Any]]:
-    """Return one list of Python values for each wanted column, over all files.
+def read_columns(files: Sequence[Path], wanted: Sequence[Sequence[str]]) -> list[Any]:
+    """Return one Arrow array for each wanted column, over all files.
 
     Args:
-        files: Parquet files of one table.
+        files: Parquet files, or Arrow streams (``.arrow``), of one table.
         wanted: for each column the names it may have, the first present is taken.
 
     Raises:
         UserError: when pyarrow is not installed, a file is damaged, or a column is missing.
     """
     try:
+        import pyarrow.ipc
         import pyarrow.parquet
     except ImportError:
         raise UserError("Parquet files need the package pyarrow", "pip install 'acutance[parquet]'") from None
-    columns: list[list[Any]] = [[] for _ in wanted]
+    chunks: list[list[Any]] = [[] for _ in wanted]
     for path in files:
         try:
             # A handle of our own: Arrow keeps files open, and on Windows they could then not be deleted.
-            with path.open("rb") as handle, pyarrow.parquet.ParquetFile(handle) as table:
-                names = [_choose(path, table.schema_arrow.names, known) for known in wanted]
-                found = table.read(columns=names)
-                for column, name in zip(columns, names, strict=True):
-                    column.extend(found.column(name).to_pylist())
+            with path.open("rb") as handle:
+                if path.suffix == ".arrow":
+                    table = pyarrow.ipc.open_stream(handle).read_all()
+                    names = [_choose(path, table.column_names, known) for known in wanted]
+                else:
+                    file = pyarrow.parquet.ParquetFile(handle)
+                    names = [_choose(path, file.schema_arrow.names, known) for known in wanted]
+                    table = file.read(columns=names)
         except (OSError, pyarrow.ArrowException) as error:
-            raise UserError(f"{path}: cannot be read as Parquet: {error}", "get the file again") from None
-    return columns
+            raise UserError(f"{path}: cannot be read as Parquet or Arrow: {error}", "get the file again") from None
+        for column, name in zip(chunks, names, strict=True):
+            column += table.column(name).chunks
+    try:
+        return [pyarrow.chunked_array(column) for column in chunks]
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{files[0].parent}: its files have columns of different types: {error}") from None
 
 
 def _choose(path: Path, names: Sequence[str], known: Sequence[str]) -> str:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from acutance import hookimpl
+from acutance_vision.arrays import Arrays
 from acutance_vision.cifar import Cifar10, Cifar100
 from acutance_vision.cifar_c import Cifar10C, Cifar100C
+from acutance_vision.hub_sets import HuggingFace
 from acutance_vision.imagefolder import ImageFolder
 from acutance_vision.imagenet import ImageNet
 from acutance_vision.mnist import Mnist5k
 from acutance_vision.pools import MnistResNet, MnistViT
+from acutance_vision.torchvision_sets import Torchvision
 
 
 @hookimpl
 def register_datasets() -> list[type]:
     """Return the image datasets."""
-    return [Mnist5k, Cifar10, Cifar100, Cifar10C, Cifar100C, ImageFolder, ImageNet]
+    return [Mnist5k, Cifar10, Cifar100, Cifar10C, Cifar100C, ImageFolder, ImageNet, Arrays, HuggingFace, Torchvision]
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Where the files of a dataset lie: the spec's ``root``, or a folder under ``ACUTANCE_DATA``."""
+"""Where the files of a dataset lie: the spec's ``root``, a folder under ``ACUTANCE_DATA``, or what was downloaded."""
 
 from __future__ import annotations
 

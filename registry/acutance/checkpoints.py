@@ -114,34 +114,45 @@ def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     return model.eval()
 
 
+PAIRS = (("inputs", "targets"), ("x", "y"), ("images", "labels"))  # names that a pair of arrays may have
+
+
 def read_arrays(path: Path) -> tuple[Tensor, Tensor]:
     """Return (inputs, targets) of an .npz or .safetensors file with arrays inputs/targets, x/y or images/labels.
 
     Raises:
         UserError: for a file that is missing, unreadable or lacks these names.
     """
-    import numpy as np
-    import torch
-
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    arrays: dict[str, Tensor]
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            arrays = load_file(path)
-        else:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: torch.from_numpy(file[name]) for name in file.files}
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read: {error}", "give .npz or .safetensors with plain arrays") from None
-    for x, y in (("inputs", "targets"), ("x", "y"), ("images", "labels")):
+    arrays = all_arrays(path)
+    for x, y in PAIRS:
         if x in arrays and y in arrays:
             targets = arrays[y]
             inputs = arrays[x] if not arrays[x].is_floating_point() else arrays[x].float()
             return inputs, targets.float() if targets.is_floating_point() else targets.long()
     raise UserError(f"{path}: has {sorted(arrays)}", "name the arrays inputs and targets")
+
+
+def all_arrays(path: Path) -> dict[str, Tensor]:
+    """Return every array of an .npz or .safetensors file, by name.
+
+    Raises:
+        UserError: for a file that is missing or unreadable.
+    """
+    import numpy as np
+    import torch
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            found: dict[str, Tensor] = load_file(path)
+            return found
+        with np.load(path, allow_pickle=False) as file:
+            return {name: torch.from_numpy(file[name]) for name in file.files}
+    except Exception as error:
+        raise UserError(f"{path}: cannot be read: {error}", "give .npz or .safetensors with plain arrays") from None
 
 
 def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, Any]:

@@ -21,9 +21,11 @@ from acutance.errors import UserError, did_you_mean
 class Spec(BaseModel):
     """Base of every plugin's settings: frozen, closed, finite numbers only, a docstring under each field."""
 
+    # Validators are built when a spec is first used: a command uses a few of all that are installed.
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
-    )
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True,
+        defer_build=True,
+    )  # fmt: skip
 
     def canonical(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as JSON values: what enters a key."""

@@ -12,6 +12,7 @@ import torch
 from acutance import UserError
 from acutance.plugins import catalog
 from acutance_vision import cifar
+from acutance_vision.augment import rand_augment
 
 REAL = Path(os.environ.get("ACUTANCE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "cifar10"
 
@@ -237,7 +238,7 @@ def test_the_augmentation_crops_after_padding_with_black_and_mirrors(tmp_path, c
     dataset = cifar10(cifar10.Spec(root="unused"))
     black = [-m / s for m, s in zip(dataset.spec.mean, dataset.spec.std)]
     # An image that tells every pixel's place: what comes out says where it was cut and whether it was mirrored.
-    x = (torch.arange(32 * 32.0).view(1, 1, 32, 32) + 10).expand(400, 3, 32, 32)
+    x = (torch.arange(32 * 32.0).view(1, 1, 32, 32) + 10).expand(200, 3, 32, 32)
     y = dataset.augment(x, torch.Generator().manual_seed(0))
     assert y.shape == x.shape and torch.equal(y, dataset.augment(x, torch.Generator().manual_seed(0)))
     padded = torch.stack([torch.nn.functional.pad(x[0, c], (4,) * 4, value=black[c]) for c in range(3)])
@@ -259,3 +260,83 @@ def test_the_real_set(cifar10):
     split = cifar10(cifar10.Spec(root=str(REAL), std=(0.2470, 0.2435, 0.2616))).open("test")
     assert split.targets.bincount().tolist() == [1000] * 10
     assert split.inputs.mean().abs() < 0.02 and abs(float(split.inputs.std()) - 1) < 0.02
+
+
+@pytest.fixture
+def archive(tmp_path, cifar10, monkeypatch):
+    """The published archive, small, on a site of its own; with a member that would be written elsewhere."""
+    import hashlib
+    import tarfile
+
+    made = layouts.torchvision_folder(tmp_path / "site")
+    (tmp_path / "evil").write_text("x")
+    path = tmp_path / "site" / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as members:
+        members.add(tmp_path / "site" / "cifar-10-batches-py", "cifar-10-batches-py")
+        members.add(tmp_path / "evil", "../../evil")
+    digest = "md5:" + hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(cifar10, "archive", (path.as_uri(), digest))
+    monkeypatch.setenv("ACUTANCE_CACHE", str(tmp_path / "cache"))
+    for name in ("ACUTANCE_DATA", "ACUTANCE_ALLOW_DOWNLOAD"):
+        monkeypatch.delenv(name, raising=False)
+    return made, path
+
+
+def test_it_is_downloaded_when_the_user_asks_and_found_again_without_asking(archive, cifar10, tmp_path, monkeypatch):
+    from acutance.downloads import allowing
+
+    ((_, y), _), path = archive
+    with pytest.raises(UserError, match=r"nothing is downloaded .*or use --allow-download"):
+        cifar10().open("train")
+    with allowing(True):
+        assert cifar10().open("train").targets.tolist() == y.tolist()
+        # A folder that was named is not filled.
+        with pytest.raises(UserError, match=r"dataset.root: .*no such folder"):
+            cifar10(cifar10.Spec(root=str(tmp_path / "nowhere"))).open("train")
+    path.unlink()
+    assert cifar10().open("train").targets.tolist() == y.tolist()
+    folder = tmp_path / "cache" / "data" / "cifar10"
+    assert {p.name for p in folder.iterdir()} == {*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"}
+    assert list(folder.parent.iterdir()) == [folder]
+    assert [p.name for p in tmp_path.rglob("evil")] == ["evil"] and not list(tmp_path.rglob("*.partial"))
+
+
+def test_an_archive_without_the_batches_leaves_nothing_behind(archive, cifar10, tmp_path, monkeypatch):
+    import hashlib
+    import tarfile
+
+    from acutance.downloads import allowing
+
+    _, path = archive
+    for content, said in ((b"no archive", "cannot be unpacked"), (None, "does not hold data_batch_1, data_batch_2")):
+        path.write_bytes(content or b"")
+        if content is None:
+            with tarfile.open(path, "w:gz") as members:
+                members.add(tmp_path / "site" / "cifar-10-batches-py" / "test_batch", "test_batch")
+        monkeypatch.setattr(cifar10, "archive", (path.as_uri(), "md5:" + hashlib.md5(path.read_bytes()).hexdigest()))
+        with allowing(True), pytest.raises(UserError, match=said):
+            cifar10().open("train")
+        (tmp_path / "cache" / "data" / "cifar10.tar.gz").unlink()
+        assert list((tmp_path / "cache" / "data").iterdir()) == []
+
+
+def test_randaugment_follows_on_whole_grey_values_and_disturbs_no_other_generator(tmp_path, cifar10):
+    layouts.batches_py(tmp_path)
+    standard, strong = (
+        cifar10(cifar10.Spec(root=str(tmp_path), augmentation=name)) for name in ("standard", "randaugment")
+    )
+    x = standard.open("train").inputs[:40]
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    y = strong.augment(x, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), state) and torch.equal(
+        strong.augment(x, torch.Generator().manual_seed(0)), y
+    )
+    # The same cut comes first.
+    generator = torch.Generator().manual_seed(0)
+    cut = strong._bytes(standard.augment(x, generator))
+    found = rand_augment(cut, generator)
+    assert torch.equal(strong._normalized(found), y) and torch.equal(rand_augment(cut, generator, operations=0), cut)
+    assert sum(not torch.equal(a, b) for a, b in zip(cut, found)) > 20
+    assert torch.equal(strong._bytes(strong._normalized(strong._bytes(x))), strong._bytes(x))
+    assert torch.allclose(strong._normalized(strong._bytes(y)), y, atol=1e-6)

@@ -108,6 +108,8 @@ def test_splits_come_from_the_settings(tmp_path):
     assert restricted.open("s").score(logits, sketch.targets).tolist() == [1, 0]
     with pytest.raises(UserError, match="did you mean 'sketch'"):
         dataset.open("sketsh")
+    with pytest.raises(ValueError, match="'test' cannot be the name of a further split"):
+        imagefolder(root=str(tmp_path), ood={"test": "val"})
 
 
 def test_folders_that_are_not_there_or_not_classes_are_told(tmp_path):

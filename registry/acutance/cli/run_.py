@@ -25,6 +25,7 @@ from acutance.config import load_config
 )
 @click.option("--limit", type=click.IntRange(1), help="At most this many models of each pool.")
 @click.option("--attributes", type=click.Path(path_type=Path), help="CSV of more attributes; column model or id.")
+@click.option("--allow-download", is_flag=True, help="Let data sets and pools download what is missing.")
 @click.option("--no-report", is_flag=True, help="Write tables only.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
@@ -36,6 +37,7 @@ def command(
     rerun: str,
     limit: int | None,
     attributes: Path | None,
+    allow_download: bool,
     no_report: bool,
     quiet: bool,
 ) -> int:
@@ -43,6 +45,7 @@ def command(
     study = load_config(config, overrides)
     from acutance.cli.results_ import console as wide_console
     from acutance.cli.results_ import print_summary
+    from acutance.downloads import allowing
     from acutance.harness import run_study
     from acutance.progress import reporter
 
@@ -50,7 +53,7 @@ def command(
     options = dict(
         device=device, executor=executor, rerun=rerun, limit=limit, report=not no_report, attributes=attributes
     )
-    with reporter(console, quiet) as shown:
+    with allowing(allow_download), reporter(console, quiet) as shown:
         run = run_study(study, out, reporter=shown, **options)  # type: ignore[arg-type]
     if not quiet:
         print_summary(run.correlations, console)

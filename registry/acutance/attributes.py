@@ -141,7 +141,7 @@ def _read_csv(path: Path) -> Table:
         model = fields.pop(column).strip()
         if not model:
             raise UserError(f"{path}: line {number} names no model", f"fill its column '{column}'")
-        _add(table, model, {name: _parse(text.strip()) for name, text in fields.items()}, str(path))
+        _add(table, model, {name: parse_field(text.strip()) for name, text in fields.items()}, str(path))
     if not table:
         raise UserError(f"{path}: has no rows")
     return table
@@ -153,7 +153,7 @@ def _add(table: Table, model: str, fields: Mapping[str, Attribute], where: str) 
     table[model] = {name: value for name, value in fields.items() if value is not None}
 
 
-def _parse(text: str) -> Attribute:
+def parse_field(text: str) -> Attribute:
     """Return the value of a field: a truth value, a number or the text itself; None for an empty one."""
     if text.lower() in ("", "nan"):
         return None

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acutance.errors import UserError, some
+from acutance.errors import UserError, did_you_mean, some
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 WRAPPERS = ("state_dict", "model_state_dict", "model", "last", "net", "weights")
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, key: str = "") -> dict[str, Tensor]:
     """Return the state dict of a .safetensors or .pt file; nothing in the file is executed.
 
     A dict that wraps the state under a usual name (``state_dict``, ``model``, ``last`` ...) is unwrapped, and
     the prefix ``module.`` of DataParallel is taken off.
+
+    Args:
+        path: the file.
+        key: where in it the state lies, as ``ema.model``; nothing is then unwrapped.
 
     Raises:
         UserError: for a missing, truncated or hostile file, or one without tensors.
@@ -44,7 +48,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
                 "it could run code; save a plain state dict or safetensors",
             ) from None
         raise UserError(f"{path}: cannot be read as a checkpoint: {text}", "the file is damaged or truncated") from None
-    for name in WRAPPERS:
+    for part in key.split(".") if key else ():
+        known = [str(name) for name in state] if isinstance(state, Mapping) else []
+        if part not in known:
+            raise UserError(f"{path}: has no '{part}' of key '{key}'", did_you_mean(part, known))
+        state = state[part]
+    for name in () if key else WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
             state = state[name]
             break
@@ -87,7 +96,8 @@ def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """Return a model by name.
 
     Args:
-        name: ``package.module:function`` (called with the arguments), or ``timm:NAME``.
+        name: ``package.module:function`` (called with the arguments), ``timm:NAME`` or
+            ``torchvision:NAME``; without pretrained weights.
         arguments: keyword arguments.
 
     Raises:
@@ -101,10 +111,18 @@ def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
 
         if not timm.is_model(attribute):
             raise UserError(f"timm has no model '{attribute}'", "see timm.list_models()")
-        model: Any = timm.create_model(attribute, pretrained=False, **arguments)
+        try:
+            model: Any = timm.create_model(attribute, pretrained=False, **arguments)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"model '{name}' cannot be made: {error}", "check its arguments") from None
         return model.eval()  # type: ignore[no-any-return]
+    if module == "torchvision":
+        return _torchvision(attribute, arguments)
     if not attribute:
-        raise UserError(f"model '{name}' is not understood", "write package.module:function, timm:NAME or POOL/ENTRY")
+        raise UserError(
+            f"model '{name}' is not understood",
+            "write package.module:function, timm:NAME, torchvision:NAME or POOL/ENTRY",
+        )
     try:
         model = getattr(import_module(module), attribute)(**arguments)
     except (ImportError, AttributeError, TypeError) as error:
@@ -114,7 +132,22 @@ def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     return model.eval()
 
 
+<<<<<<< HEAD
 PAIRS = (("inputs", "targets"), ("x", "y"), ("images", "labels"))  # names that a pair of arrays may have
+=======
+def _torchvision(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise UserError(f"model 'torchvision:{name}' cannot be made: {error}", "pip install torchvision") from None
+    if name not in models.list_models():
+        raise UserError(f"torchvision has no model '{name}'", did_you_mean(name, models.list_models()))
+    try:
+        model: nn.Module = models.get_model(name, weights=None, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model 'torchvision:{name}' cannot be made: {error}", "check its arguments") from None
+    return model.eval()
+>>>>>>> af100af (Pools of anyone's checkpoints, of timm, of Steiner's ViTs and of model soups; studies of ImageNet and CLIP)
 
 
 def read_arrays(path: Path) -> tuple[Tensor, Tensor]:

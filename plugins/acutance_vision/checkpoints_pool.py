@@ -1,0 +1,208 @@
+"""A user's own checkpoints: a CSV file that lists them, or a pattern of file names."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import PositiveFloat
+
+from acutance.attributes import parse_field
+from acutance.errors import UserError, did_you_mean, some
+from acutance.pool import Attribute, ModelEntry, ModelPool
+from acutance.spec import Spec, canonical_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from acutance_vision.normalize import Normalize
+
+ARGUMENT = "arg."  # before the name of a column that holds an argument of the architecture
+TARGET = "target."  # before the name of a column that holds a published target
+
+
+class CheckpointsSpec(Spec):
+    """Where the checkpoints are and what they are checkpoints of."""
+
+    files: str
+    """A CSV file with a column ``path``, or a pattern such as ``runs/*/step_*.pt``; ``**`` goes through folders."""
+    architecture: str = ""
+    """``timm:NAME``, ``torchvision:NAME`` or ``module:function``; a column ``architecture`` takes its place."""
+    arguments: dict[str, bool | int | float | str] | None = None
+    """Keyword arguments of the architecture, as ``num_classes``; columns ``arg.NAME`` take their place."""
+    key: str = ""
+    """Where in the file the state dict lies, as ``ema.model``; state_dict, model, last, net, weights need no naming."""
+    prefix: str = ""
+    """Taken off the names in the file; names without it are left out."""
+    targets: tuple[str, ...] = ()
+    """Columns that hold published targets; so do columns named ``target.NAME``."""
+    train_set: str = ""
+    """What the models were trained on; a column ``train_set`` takes its place."""
+    preprocess: Literal["none", "timm"] = "none"
+    """timm: normalize inputs by the architecture's data config, for a dataset that gives them between 0 and 1."""
+    mean: tuple[float, ...] | None = None
+    """Subtracted from each channel of the inputs; in place of the data config's."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """Divides each channel of the inputs; in place of the data config's."""
+
+
+class Checkpoints(ModelPool[CheckpointsSpec]):
+    """Any folder of checkpoints (.safetensors, .pt, .pth, .npz) of a timm, torchvision or own architecture."""
+
+    name = "checkpoints"
+
+    def entries(self, spec: CheckpointsSpec) -> Sequence[ModelEntry]:
+        """Return one entry a row of the CSV file or a file of the pattern; no checkpoint is opened.
+
+        Raises:
+            UserError: naming the file, line and column of what is wrong.
+        """
+        rows = _rows(spec)
+        names = _names([row["path"] for _, row in rows])
+        entries = [self._entry(place, row, name, spec) for (place, row), name in zip(rows, names, strict=True)]
+        seen: dict[str, str] = {}
+        for (place, _), entry in zip(rows, entries, strict=True):
+            if entry.id in seen:
+                raise UserError(f"{place}: '{entry.id}' is there already ({seen[entry.id]})", "give each its own id")
+            seen[entry.id] = place
+        return entries
+
+    def _entry(self, place: str, row: Mapping[str, str], name: str, spec: CheckpointsSpec) -> ModelEntry:
+        from acutance_vision.states import described, known_suffix
+
+        path = Path(row["path"])
+        known_suffix(path)
+        architecture = row.get("architecture") or spec.architecture
+        if ":" not in architecture:
+            wrong = f"'{architecture}' is no architecture" if architecture else "no architecture is given"
+            raise UserError(
+                f"{place}: {wrong}",
+                "write timm:NAME, torchvision:NAME or module:function in pools.architecture or a column 'architecture'",
+            )  # fmt: skip
+        unknown = [column for column in spec.targets if column not in row]
+        if unknown:
+            hint = did_you_mean(unknown[0], list(row))
+            raise UserError(f"{place}: there is no column '{unknown[0]}', which pools.targets names", hint)
+        arguments: dict[str, Attribute] = dict(spec.arguments or {})
+        attributes: dict[str, Attribute] = {}
+        targets: dict[str, float] = {}
+        for column, text in row.items():
+            value = parse_field(text)
+            if column in spec.targets or column.startswith(TARGET):
+                if value is not None:
+                    targets[column.removeprefix(TARGET)] = _number(value, f"{place}, column '{column}'")
+            elif column.startswith(ARGUMENT):
+                arguments |= {column.removeprefix(ARGUMENT): value} if value is not None else {}
+            elif column not in ("path", "id", "architecture", "train_set") and value is not None:
+                attributes[column] = text if column == "run" else value
+        step = attributes.get("step")
+        if step is not None and type(step) is not int:
+            raise UserError(f"{place}, column 'step': '{step}' is no whole number", "leave it empty where unknown")
+        return ModelEntry(
+            id=row.get("id") or name,
+            attributes=attributes,
+            targets=targets,
+            architecture=described(architecture, arguments),
+            train_set=row.get("train_set") or spec.train_set,
+            run=str(attributes.get("run", "")),
+            step=step if type(step) is int else None,
+            # A file may hold several states: its key is remembered only where the file alone tells which one is meant.
+            path=None if spec.key or spec.prefix else str(path),
+        )
+
+    def load(self, entry: ModelEntry, spec: CheckpointsSpec) -> nn.Module:
+        """Return the model.
+
+        Raises:
+            UserError: for a file that is missing or damaged, or the first names that do not fit the architecture.
+        """
+        from acutance.checkpoints import make_model
+        from acutance_vision.states import load_file
+
+        name, arguments, path = self._model(entry, spec)
+        return load_file(make_model(name, arguments), path, spec.key, spec.prefix)
+
+    def preprocess(self, entry: ModelEntry, spec: CheckpointsSpec) -> Normalize | None:
+        """Return the normalization that the spec asks for."""
+        from acutance_vision.normalize import normalization
+
+        name = entry.architecture.partition("(")[0]
+        return normalization(name, spec.preprocess, spec.mean, spec.std, "checkpoints")
+
+    def _model(self, entry: ModelEntry, spec: CheckpointsSpec) -> tuple[str, dict[str, Any], Path]:
+        """Return architecture, arguments and file; an entry tells them as text for people only."""
+        rows = [row for _, row in _rows(spec)]
+        for row, name in zip(rows, _names([row["path"] for row in rows]), strict=True):
+            if (row.get("id") or name) == entry.id:
+                own = {c.removeprefix(ARGUMENT): parse_field(t) for c, t in row.items() if c.startswith(ARGUMENT)}
+                arguments = dict(spec.arguments or {}) | {k: v for k, v in own.items() if v is not None}
+                return entry.architecture.partition("(")[0], arguments, Path(row["path"])
+        raise UserError(f"{spec.files}: no longer has '{entry.id}'", "start the run again")
+
+
+Row = tuple[str, dict[str, str]]
+
+
+def _rows(spec: CheckpointsSpec) -> list[Row]:
+    where = Path(spec.files).expanduser()
+    return _table(where) if where.suffix == ".csv" else _pattern(where)
+
+
+def _pattern(pattern: Path) -> list[Row]:
+    paths = sorted(path for path in glob.glob(str(pattern), recursive=True) if os.path.isfile(path))
+    if not paths:
+        hint = f"it is a folder: write {pattern}/*.pt" if pattern.is_dir() else "relative paths begin where you are"
+        raise UserError(f"pools: files: {pattern}: no such file", hint)
+    return [(path, {"path": os.path.abspath(path)}) for path in paths]
+
+
+def _table(path: Path) -> list[Row]:
+    """Return the rows, each with its place for messages; paths are relative to the file."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            header, *rows = list(csv.reader(lines)) or [[]]
+    except FileNotFoundError:
+        raise UserError(f"pools: files: {path}: no such file", "relative paths begin where you are") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read: {error}", "give a CSV file in UTF-8") from None
+    header = [name.strip() for name in header]
+    if "path" not in header:
+        raise UserError(f"{path}: has no column 'path'", f"its columns are: {some(header) or 'none'}")
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise UserError(f"{path}: column '{twice[0]}' is there twice", "give every column its own name")
+    found: list[Row] = []
+    for number, row in enumerate(rows, 2):
+        if not any(field.strip() for field in row):
+            continue
+        place = f"{path}: line {number}"
+        if len(row) != len(header):
+            raise UserError(f"{place} has {len(row)} fields, the header {len(header)}", "quote fields with commas")
+        fields = {name: text.strip() for name, text in zip(header, row, strict=True)}
+        if not fields["path"]:
+            raise UserError(f"{place} names no file", "fill its column 'path'")
+        fields["path"] = os.path.abspath(path.parent / Path(fields["path"]).expanduser())
+        found.append((place, fields))
+    if not found:
+        raise UserError(f"{path}: has no rows", "list one checkpoint a line")
+    return found
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Return the shortest ends of the paths, without suffix, that tell them all apart."""
+    parts = [Path(path).with_suffix("").parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return list(paths)
+
+
+def _number(value: Attribute, where: str) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise UserError(f"{where}: {canonical_json(value)} is no number", "a target is a number, as 0.24")

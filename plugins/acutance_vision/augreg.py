@@ -54,7 +54,7 @@ class SteinerAugReg(ModelPool[SteinerAugRegSpec]):
         Raises:
             UserError: when no file has a name of theirs, or the index cannot be read.
         """
-        folder = data_folder(self.name, spec.root, field="root") if spec.root is None else _folder(spec.root)
+        folder = data_folder(self.name, spec.root, section="pools")
         published = _published(folder / "index.csv")
         entries = []
         for path in sorted(folder.glob("*.npz")):
@@ -114,13 +114,6 @@ def attributes(found: re.Match[str]) -> dict[str, Attribute]:
         "finetune_steps": int(found["steps"]) * 1000,
         "resolution": int(found["resolution"]),
     }
-
-
-def _folder(root: str) -> Path:
-    path = Path(root).expanduser()
-    if not path.is_dir():
-        raise UserError(f"pools.root: {path}: no such folder", "steiner_augreg reads its .npz files from there")
-    return path
 
 
 def _published(path: Path) -> dict[str, float]:

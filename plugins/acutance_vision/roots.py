@@ -10,7 +10,9 @@ from acutance.errors import UserError
 VARIABLE = "ACUTANCE_DATA"
 
 
-def data_folder(dataset: str, root: str | None, subfolder: str | None = None, field: str = "root") -> Path:
+def data_folder(
+    dataset: str, root: str | None, subfolder: str | None = None, field: str = "root", section: str = "dataset"
+) -> Path:
     """Return the folder of a dataset's files.
 
     Args:
@@ -18,18 +20,19 @@ def data_folder(dataset: str, root: str | None, subfolder: str | None = None, fi
         root: what the spec says, if it does.
         subfolder: folder under ``ACUTANCE_DATA`` that is taken otherwise; the dataset's name by default.
         field: the spec's field, for the message.
+        section: of the study that has the field.
 
     Raises:
         UserError: when neither says where the files are, or there is no such folder.
     """
     if root is not None:
-        path, where = Path(root).expanduser(), f"dataset.{field}"
+        path, where = Path(root).expanduser(), f"{section}.{field}"
     elif os.environ.get(VARIABLE):
         path, where = Path(os.environ[VARIABLE]).expanduser() / (subfolder or dataset), VARIABLE
     else:
         raise UserError(
             f"{dataset}: nothing says where its files are, and nothing is downloaded",
-            f"write dataset.{field}: FOLDER in the study, or set {VARIABLE} to a folder that holds "
+            f"write {section}.{field}: FOLDER in the study, or set {VARIABLE} to a folder that holds "
             f"{subfolder or dataset}/",
         )
     if not path.is_dir():

@@ -49,7 +49,7 @@ class ClipSoups(ModelPool[ClipSoupsSpec]):
         Raises:
             UserError: for a folder with neither, or files that are not as published.
         """
-        folder = data_folder(self.name, None) if spec.root is None else _folder(spec.root)
+        folder = data_folder(self.name, spec.root, section="pools")
         settings, results = _settings(folder / "hparam_info.json"), _results(folder / "individual_model_results.jsonl")
         files = {path.stem for path in folder.glob("model_*.pt")}
         names = sorted(files | set(settings) | set(results), key=_number)
@@ -82,13 +82,6 @@ class ClipSoups(ModelPool[ClipSoupsSpec]):
         tower = make_model(spec.architecture, dict(spec.arguments or {}) | {"num_classes": 0})
         classes, features = state["head.weight"].shape
         return load_state(ClipClassifier(tower, features, classes), state, str(path))
-
-
-def _folder(root: str) -> Path:
-    path = Path(root).expanduser()
-    if not path.is_dir():
-        raise UserError(f"pools.root: {path}: no such folder", "clip_soups reads model_0.pt ... from there")
-    return path
 
 
 def _number(name: str) -> tuple[int, str]:

@@ -132,9 +132,9 @@ def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     return model.eval()
 
 
-<<<<<<< HEAD
 PAIRS = (("inputs", "targets"), ("x", "y"), ("images", "labels"))  # names that a pair of arrays may have
-=======
+
+
 def _torchvision(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
         from torchvision import models
@@ -147,7 +147,6 @@ def _torchvision(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     except (TypeError, ValueError) as error:
         raise UserError(f"model 'torchvision:{name}' cannot be made: {error}", "check its arguments") from None
     return model.eval()
->>>>>>> af100af (Pools of anyone's checkpoints, of timm, of Steiner's ViTs and of model soups; studies of ImageNet and CLIP)
 
 
 def read_arrays(path: Path) -> tuple[Tensor, Tensor]:

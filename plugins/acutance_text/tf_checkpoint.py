@@ -156,7 +156,7 @@ def masked(crc: int) -> int:
 
 @cache
 def _table() -> NDArray[np.uint32]:
-    rows = np.arange(256, dtype=np.uint32)
+    rows: NDArray[Any] = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         rows = rows >> 1 ^ np.where(rows & 1, np.uint32(0x82F63B78), np.uint32(0))
     return rows

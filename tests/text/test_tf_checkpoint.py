@@ -1,6 +1,7 @@
 """The reader of TensorFlow checkpoints, held against bytes written here by the format's description."""
 
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,3 +91,17 @@ def test_damage_is_noticed(written, file):
     path.unlink()
     with pytest.raises(UserError, match="no such file"):
         read_checkpoint(written[0])
+
+
+def test_a_file_that_tensorflow_wrote():
+    found = read_checkpoint(Path(__file__).parent / "data" / "model.ckpt")
+    shapes = {
+        "bert/embeddings/word_embeddings": (30, 8),
+        "bert/encoder/layer_0/attention/self/query/kernel": (8, 12),
+        "output_weights": (3, 8),
+        "output_bias": (3,),
+    }
+    assert found.keys() == {*shapes, "global_step"} and found["global_step"] == 36815
+    for name, shape in shapes.items():
+        expected = (np.arange(np.prod(shape), dtype=np.float32) / 7).reshape(shape)
+        assert np.array_equal(found[name], expected) and found[name].dtype == np.float32

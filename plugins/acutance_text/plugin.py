@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from acutance import hookimpl
+from acutance_text.causal import Causal
+from acutance_text.feather import BertFeather
+from acutance_text.transformers_pool import Transformers
 
 
 @hookimpl
@@ -14,4 +17,4 @@ def register_datasets() -> list[type]:
 @hookimpl
 def register_pools() -> list[type]:
     """Return the pools of transformers."""
-    return []
+    return [Transformers, Causal, BertFeather]

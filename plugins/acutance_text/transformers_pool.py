@@ -1,0 +1,192 @@
+"""Pools of transformers in the Hugging Face layout: folders with a config.json and the weights beside it."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+
+from acutance.attributes import read
+from acutance.errors import UserError, some
+from acutance.pool import Attribute, ModelEntry, ModelPool
+from acutance.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# What the architecture of a model is, besides its type: layers, widths and sizes under the names configs use.
+SIZES = ("num_hidden_layers", "n_layer", "n_layers", "hidden_size", "n_embd", "dim", "intermediate_size", "vocab_size")
+# name=value between separators, "learning_rate=2e-5_seed=3" say; a separator is followed by a name.
+_SETTING = re.compile(r"([A-Za-z]\w*?)=(.+?)(?=[_,;-]+[A-Za-z]\w*?=|$)")
+
+
+class FolderSpec(Spec):
+    """Settings of a pool of folders in the Hugging Face layout."""
+
+    path: str
+    """A model's folder, a folder of such folders, or a glob of them."""
+    attributes: str = ""
+    """CSV file with a column ``model`` or ``id`` (the folder's name) and the attributes of each model."""
+    train_set: str = ""
+    """What the models were trained on."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    """Implementation of attention: sdpa, whose mathematical kernel curvature asks for, or eager; both have second
+    derivatives."""
+
+
+FolderSpecT = TypeVar("FolderSpecT", bound=FolderSpec)
+
+
+class Folders(ModelPool[FolderSpecT]):
+    """Models in the Hugging Face layout; a subclass says of which kind."""
+
+    auto: ClassVar[str]
+    """The class of transformers that makes the model from its config."""
+
+    def entries(self, spec: FolderSpecT) -> Sequence[ModelEntry]:
+        """Return one model for each folder, in the order of their names.
+
+        Raises:
+            UserError: when there is no such folder, or two of one name, or a model has no row in ``attributes``.
+        """
+        folders = find_folders(spec.path)
+        names = [folder.resolve().name for folder in folders]
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        if twice:
+            raise UserError(f"path: {spec.path} has several models of the name {some(twice)}", "rename their folders")
+        where, table = read(spec.attributes) if spec.attributes else ("", {})
+        without = [name for name in names if table and name not in table]
+        if without:
+            raise UserError(f"{where}: has no row for {some(without)}", "its column 'model' is the name of the folder")
+        return [
+            ModelEntry(
+                id=name,
+                attributes=settings_of(name) | table.get(name, {}),
+                architecture=architecture(folder),
+                train_set=spec.train_set,
+                path=str(weights_file(folder)),
+            )
+            for name, folder in zip(names, folders, strict=True)
+        ]
+
+    def load(self, entry: ModelEntry, spec: FolderSpecT) -> nn.Module:
+        """Return the model without dropout; every name and shape of its weights must fit."""
+        assert entry.path is not None
+        file = Path(entry.path)
+        return fill(make(self.auto, file.parent, spec.attention), read_weights(file), str(file))
+
+
+class Transformers(Folders[FolderSpec]):
+    """Transformers that classify sequences, in the Hugging Face layout: folders on disk, never a download."""
+
+    name = "transformers"
+    auto = "AutoModelForSequenceClassification"
+
+
+def find_folders(path: str) -> list[Path]:
+    """Return the folders with a config.json that a path names: itself, those inside it, or those of a glob.
+
+    Raises:
+        UserError: when there is none.
+    """
+    found = [Path(name) for name in sorted(glob.glob(str(Path(path).expanduser())))]
+    inside = [folder if (folder / "config.json").is_file() else None for folder in found]
+    folders = [folder for folder in inside if folder is not None]
+    if not folders and len(found) == 1 and found[0].is_dir():
+        folders = [folder for folder in sorted(found[0].iterdir()) if (folder / "config.json").is_file()]
+    if not folders:
+        raise UserError(
+            f"path: {path} has no model (a folder with config.json and weights)",
+            "models are read from disk; download one of the hub first, with 'hf download NAME --local-dir FOLDER'",
+        )
+    return folders
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the file that holds a folder's weights, or lists the files that do."""
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder}: has no weights", f"one of {', '.join(WEIGHTS)} must lie beside config.json")
+
+
+def settings_of(name: str) -> dict[str, Attribute]:
+    """Return the attributes in a folder's name: ``learning_rate=2e-5_seed=3`` has two."""
+    found: dict[str, Attribute] = {}
+    for key, text in _SETTING.findall(name):
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        found[key] = value if isinstance(value, bool | int | float) else text
+    return found
+
+
+def architecture(folder: Path) -> str:
+    """Return the type of a model and its sizes, from its config."""
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        kind = config["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{file}: is not a config of transformers", "it must be JSON with a 'model_type'") from None
+    return "-".join([str(kind), *(str(config[name]) for name in SIZES if name in config)])
+
+
+def make(auto: str, folder: Path, attention: str) -> nn.Module:
+    """Return a model made from a folder's config, with weights still random; the global generator is left as it was.
+
+    Raises:
+        UserError: for a model that transformers does not know; code inside the folder is never run.
+    """
+    import torch
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.random.fork_rng():
+            model: nn.Module = getattr(transformers, auto).from_config(config, attn_implementation=attention)
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        raise UserError(f"{folder}: cannot be made: {str(error).splitlines()[0]}", f"it must fit {auto}") from None
+    return model.eval()
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Return the state of a weights file, or of all files that an index lists; nothing in them is executed."""
+    from acutance.checkpoints import read_state
+
+    if file.suffix != ".json":
+        return read_state(file)
+    try:
+        shards = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError):
+        raise UserError(f"{file}: is not an index of weights", "it must be JSON with a 'weight_map'") from None
+    state: dict[str, Tensor] = {}
+    for shard in shards:
+        if Path(shard).name != shard:
+            raise UserError(f"{file}: names a file outside its folder: {shard}")
+        state |= read_state(file.parent / shard)
+    return state
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module:
+    """Copy weights into a model: old names are understood, tied weights may be there once.
+
+    Raises:
+        UserError: as ``load_state``.
+    """
+    from acutance.checkpoints import load_state
+
+    own = model.state_dict()
+    # Names of checkpoints older than transformers 4, and tables of positions that are no longer saved.
+    renamed = {re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name): tensor for name, tensor in state.items()}
+    renamed = {re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name): tensor for name, tensor in renamed.items()}
+    kept = {n: t for n, t in renamed.items() if n in own or not n.endswith((".position_ids", ".attn.masked_bias"))}
+    places = {own[name].data_ptr(): tensor for name, tensor in kept.items() if name in own}
+    tied = {name: places[t.data_ptr()] for name, t in own.items() if name not in kept and t.data_ptr() in places}
+    return load_state(model, kept | tied, where)

@@ -1,0 +1,66 @@
+"""The 100 BERTs of McCoy et al. (2020)."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from acutance import UserError
+from acutance_text.feather import BertFeather, FeatherSpec, from_tensorflow, published
+
+TABLE = Path(__file__).parents[3] / "shared" / "data" / "hans" / "berts_of_a_feather_accuracies_by_run.csv"
+
+
+def published_name(name):
+    """Write a name of transformers as BERT's own code does, for a function of its own."""
+    if name.startswith("classifier"):
+        return "output_weights" if name.endswith("weight") else "output_bias"
+    head, _, last = name.rpartition(".")
+    if "LayerNorm" in head:
+        last = {"weight": "gamma", "bias": "beta"}[last]
+    elif head.endswith("_embeddings"):
+        return head.replace(".", "/")
+    elif last == "weight":
+        last = "kernel"
+    return f"{head.replace('layer.', 'layer_').replace('.', '/')}/{last}"
+
+
+def test_weights_of_tensorflow_become_the_classifier(tmp_path):
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, num_labels=3
+    )
+    model = transformers.BertForSequenceClassification(config)
+    arrays = {}
+    for name, p in model.named_parameters():
+        theirs = published_name(name)
+        arrays[theirs] = (p.detach().T if theirs.endswith("kernel") else p.detach()).contiguous().numpy()
+    arrays |= {f"{n}/adam_m": a for n, a in list(arrays.items())}
+    (tmp_path / "bert_config.json").write_text(json.dumps(config.to_dict()))
+    found = from_tensorflow(tmp_path, arrays, "x").state_dict()
+    assert all(torch.equal(t, found[n]) for n, t in model.state_dict().items())
+    del arrays["output_bias"]
+    with pytest.raises(UserError, match=r"missing: classifier\.bias"):
+        from_tensorflow(tmp_path, arrays, "x")
+
+
+def test_a_subset_is_drawn_by_its_seed(tmp_path):
+    for i in range(10):
+        folder = tmp_path / f"bert_{i}"
+        folder.mkdir()
+        (folder / "model.ckpt.data-00000-of-00001").touch()
+    ids = lambda **k: [e.id for e in BertFeather().entries(FeatherSpec(path=str(tmp_path), **k))]  # noqa: E731
+    assert len(ids()) == 10 and len(ids(subset=5)) == 5
+    assert ids(subset=5) == ids(subset=5) != ids(subset=5, seed=1)
+    with pytest.raises(UserError, match="subset"):
+        ids(subset=11)
+
+
+@pytest.mark.skipif(not TABLE.is_file(), reason="the published table is absent")
+def test_published_errors_have_the_spread_that_the_paper_states():
+    table = published(TABLE)
+    assert sorted(table) == list(range(100))
+    lexical = [1 - row["published_hans_lexical"] for row in table.values()]
+    assert 0.04 < min(lexical) < 0.07 and 0.5 < max(lexical) < 0.57  # "from 5% to 55%"

@@ -1,0 +1,146 @@
+"""Pools of transformers in the Hugging Face layout, and language models as loss surfaces."""
+
+import json
+
+import pytest
+import torch
+import transformers
+
+from acutance import LossSurface, UserError
+from acutance_text.causal import Causal, next_token, wrong_next_token
+from acutance_text.transformers_pool import FolderSpec, Transformers, settings_of
+
+
+def tiny_bert(seed=0):
+    torch.manual_seed(seed)
+    config = transformers.BertConfig(
+        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+        max_position_embeddings=24, num_labels=3,
+    )  # fmt: skip
+    return transformers.BertForSequenceClassification(config)
+
+
+def tiny_gpt2():
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=13, n_embd=8, n_layer=1, n_head=2, n_positions=8)
+    return transformers.GPT2LMHeadModel(config)
+
+
+def batch(length=9, padded=9):
+    ids = torch.randint(1, 40, (4, length), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    pad = (0, padded - length)
+    inputs = {"input_ids": torch.nn.functional.pad(ids, pad), "attention_mask": torch.nn.functional.pad(mask, pad)}
+    return inputs, torch.tensor([0, 1, 2, 1])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for seed in (0, 1):
+        tiny_bert(seed).save_pretrained(tmp_path / f"bert_learning_rate=2e-5_seed={seed}")
+    return tmp_path
+
+
+def test_folders_are_models_with_the_settings_of_their_names(folder):
+    spec = FolderSpec(path=str(folder), train_set="mnli")
+    entries = Transformers().entries(spec)
+    assert [e.attributes["seed"] for e in entries] == [0, 1] and entries[0].architecture == "bert-2-32-48-40"
+    assert entries == Transformers().entries(FolderSpec(path=f"{folder}/bert*", train_set="mnli"))
+    state = torch.random.get_rng_state()
+    for seed, entry in enumerate(entries):
+        model = Transformers().load(entry, spec)
+        assert not any(module.training for module in model.modules())
+        expected = tiny_bert(seed).state_dict() if seed else tiny_bert(0).state_dict()
+        assert all(torch.equal(t, expected[n]) for n, t in model.state_dict().items())
+    torch.random.set_rng_state(state)
+
+
+def test_loading_leaves_the_global_generator_as_it_was(folder):
+    spec = FolderSpec(path=str(folder))
+    state = torch.random.get_rng_state()
+    Transformers().load(Transformers().entries(spec)[0], spec)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_settings_of_names():
+    assert settings_of("learning_rate=2e-5_seed=3") == {"learning_rate": 2e-5, "seed": 3}
+    assert settings_of("plain-name") == {}
+
+
+def test_attributes_come_from_a_csv(folder):
+    names = [e.id for e in Transformers().entries(FolderSpec(path=str(folder)))]
+    table = folder / "a.csv"
+    table.write_text("model,epochs\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)))
+    entries = Transformers().entries(FolderSpec(path=str(folder), attributes=str(table)))
+    assert [e.attributes["epochs"] for e in entries] == [0, 1]
+    table.write_text(f"model,epochs\n{names[0]},1\n")
+    with pytest.raises(UserError, match="no row"):
+        Transformers().entries(FolderSpec(path=str(folder), attributes=str(table)))
+
+
+def test_old_names_and_pickled_weights_are_read(tmp_path):
+    model = tiny_bert()
+    model.config.save_pretrained(tmp_path / "old")
+    state = {n.replace("LayerNorm.weight", "LayerNorm.gamma"): t for n, t in model.state_dict().items()}
+    torch.save({**state, "bert.embeddings.position_ids": torch.arange(24)}, tmp_path / "old" / "pytorch_model.bin")
+    spec = FolderSpec(path=str(tmp_path / "old"))
+    loaded = Transformers().load(Transformers().entries(spec)[0], spec)
+    assert all(torch.equal(t, model.state_dict()[n]) for n, t in loaded.state_dict().items())
+
+
+def test_what_is_no_model_is_refused(folder, tmp_path):
+    with pytest.raises(UserError, match="no model"):
+        Transformers().entries(FolderSpec(path="bert-base-uncased"))
+    spec = FolderSpec(path=str(folder))
+    entry = Transformers().entries(spec)[0]
+    config = folder / entry.id / "config.json"
+    text = json.loads(config.read_text())
+    config.write_text(json.dumps({**text, "num_hidden_layers": 3}))
+    with pytest.raises(UserError, match="does not fit"):
+        Transformers().load(entry, spec)
+    (folder / entry.id / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="no weights"):
+        Transformers().entries(spec)
+
+
+def test_padding_changes_no_value_and_embeddings_can_be_left_out():
+    model = tiny_bert()
+    short = LossSurface(model, batch(9, 9), dtype="float64")
+    long = LossSurface(model, batch(9, 14), dtype="float64")
+    v = torch.randn(short.w.numel(), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(short.loss(), long.loss(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(short.hvp(v), long.hvp(v), rtol=1e-9, atol=1e-11)
+    free = short.restricted("all,!bert.embeddings.*")
+    assert free.layers and not any(name.startswith("bert.embeddings") for name, *_ in free.layers)
+    head = short.restricted("classifier.*")
+    assert head.w.numel() == 3 * 32 + 3
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_language_model_is_a_loss_surface(tmp_path, attention):
+    model = tiny_gpt2()
+    model.save_pretrained(tmp_path / "gpt2")  # the tied head is saved once
+    spec = FolderSpec(path=str(tmp_path / "gpt2"), attention=attention)
+    loaded = Causal().load(Causal().entries(spec)[0], spec)
+    assert loaded.lm_head.weight.data_ptr() == loaded.transformer.wte.weight.data_ptr()
+    assert all(torch.equal(t, model.state_dict()[n]) for n, t in loaded.state_dict().items())
+    ids = torch.randint(13, (3, 8), generator=torch.Generator().manual_seed(0))
+    surface = LossSurface(loaded, ({"input_ids": ids}, ids), loss=next_token, dtype="float64", score=wrong_next_token)
+    reference = loaded.double()
+    expected = reference(input_ids=ids, labels=ids).loss
+    torch.testing.assert_close(surface.loss(), expected.detach().double(), rtol=1e-6, atol=0)
+    names = dict(reference.named_parameters())
+
+    def loss(w):
+        pieces = w.split([p.numel() for p in names.values()])
+        weights = {n: piece.view(p.shape) for (n, p), piece in zip(names.items(), pieces, strict=True)}
+        logits = torch.func.functional_call(reference, weights, (), {"input_ids": ids}).logits
+        return next_token(logits, ids)
+
+    v = torch.randn(surface.w.numel(), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    with torch.nn.attention.sdpa_kernel([torch.nn.attention.SDPBackend.MATH]):
+        _, dense = torch.autograd.functional.hvp(loss, surface.w.clone(), v)
+    torch.testing.assert_close(surface.hvp(v), dense, rtol=1e-8, atol=1e-10)
+    raw = surface.raw_logits()
+    share = (raw[:, :-1].argmax(-1) != ids[:, 1:]).double().mean(dim=1)
+    assert torch.equal(surface.errors(), share)

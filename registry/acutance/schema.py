@@ -151,7 +151,11 @@ def _exact(schema: Any, definitions: Mapping[str, Schema]) -> Any:
     if "prefixItems" in found:
         found["items"] = found.pop("prefixItems")
     for key in ("anyOf", "oneOf"):
-        if key in found:
+        if key in found and all(alternative.keys() == {"type"} for alternative in found[key]):
+            # Plain types need no chain; every integer is a number.
+            kinds = {alternative["type"] for alternative in found.pop(key)}
+            found["type"] = sorted(kinds - {"integer"} if "number" in kinds else kinds)
+        elif key in found:
             types = [_types(alternative, definitions) for alternative in found[key]]
             if all(types) and sum(map(len, types)) == len(set[str]().union(*types)):
                 alternatives = found.pop(key)

@@ -25,7 +25,9 @@ def test_the_papers_table_hostile_names_and_the_paragraph_compile(tmp_path):
     own = published("cifar10_vit").assign(within="all", group="all", n=200, low=np.nan, high=np.nan, p_adjusted=0.01)
     own = own.assign(ceiling=0.91)
     hostile = own.head(3).assign(measure=HOSTILE, within=f"level={HOSTILE}")
-    body = "\n".join([to_latex(tau_tables(own)), to_latex(tau_tables(hostile)), latex(f"Kendall's \u03c4_a, {HOSTILE}.")])
+    body = "\n".join(
+        [to_latex(tau_tables(own)), to_latex(tau_tables(hostile)), latex(f"Kendall's \u03c4_a, {HOSTILE}.")]
+    )
     document = (
         r"\documentclass{article}\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\usepackage{booktabs}"
         rf"\begin{{document}}{body}\end{{document}}"

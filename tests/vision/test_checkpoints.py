@@ -148,7 +148,7 @@ def test_timm_by_pattern(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="timm has no model 'vit_tony'"):
         made.entries(spec.model_copy(update={"models": ("vit_tony",)}))
     monkeypatch.setattr("acutance_vision.timm_pool._cached", lambda name: False)
-    with pytest.raises(UserError, match="not in the hub's local cache.*allow_download"):
+    with pytest.raises(UserError, match=r"not in the hub's local cache.*allow_download"):
         made.load(entry, spec.model_copy(update={"pretrained": True}))
 
 
@@ -157,7 +157,7 @@ def test_torchvision_by_name():
     from acutance.checkpoints import make_model
 
     assert make_model("torchvision:resnet18", {"num_classes": 3}).fc.out_features == 3
-    with pytest.raises(UserError, match="torchvision has no model 'resnet81'.*resnet18"):
+    with pytest.raises(UserError, match=r"torchvision has no model 'resnet81'.*resnet18"):
         make_model("torchvision:resnet81", {})
 
 
@@ -296,7 +296,7 @@ def test_clips_visual_tower_gives_its_logits(tmp_path):
     with pytest.raises(UserError, match=r"model_0.pt: no such file"):
         made.load(start, spec)
     torch.save({"model.visual.conv1.weight": torch.zeros(1)}, tmp_path / "model_0.pt")
-    with pytest.raises(UserError, match="has no model.visual.class_embedding"):
+    with pytest.raises(UserError, match=r"has no model.visual.class_embedding"):
         made.load(start, spec)
 
 

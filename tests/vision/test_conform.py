@@ -74,6 +74,7 @@ MADE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_data_sets_of_files_conform(name, tmp_path, monkeypatch):
     monkeypatch.setenv("ACUTANCE_CACHE", str(tmp_path / "cache"))

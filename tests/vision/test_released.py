@@ -43,7 +43,7 @@ def test_the_parameters_of_the_full_networks():
     assert vit["transformer.layers.0.1.net.3.weight"] == (512, 1024) and vit["to_patch_embedding.1.weight"] == (512, 48)
     assert vit["linear_head.1.bias"] == (10,) and len(vit) == 2 + 6 * 10 + 4
     net = resnet18()
-    assert sum(p.numel() for p in net.parameters()) == 11_171_146
+    assert sum(p.numel() for p in net.parameters()) == 11_172_170
     assert net.state_dict()["layer4.0.shortcut.0.weight"].shape == (512, 256, 1, 1)
     assert "layer1.0.shortcut.0.weight" not in net.state_dict() and "conv1.bias" not in net.state_dict()
 

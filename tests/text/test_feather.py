@@ -6,25 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from published_text import tensorflow_arrays
 
 from acutance import UserError
 from acutance_text.feather import BertFeather, FeatherSpec, from_tensorflow, published
 
 TABLE = Path(__file__).parents[3] / "shared" / "data" / "hans" / "berts_of_a_feather_accuracies_by_run.csv"
-
-
-def published_name(name):
-    """Write a name of transformers as BERT's own code does, for a function of its own."""
-    if name.startswith("classifier"):
-        return "output_weights" if name.endswith("weight") else "output_bias"
-    head, _, last = name.rpartition(".")
-    if "LayerNorm" in head:
-        last = {"weight": "gamma", "bias": "beta"}[last]
-    elif head.endswith("_embeddings"):
-        return head.replace(".", "/")
-    elif last == "weight":
-        last = "kernel"
-    return f"{head.replace('layer.', 'layer_').replace('.', '/')}/{last}"
 
 
 def test_weights_of_tensorflow_become_the_classifier(tmp_path):
@@ -33,10 +20,7 @@ def test_weights_of_tensorflow_become_the_classifier(tmp_path):
         vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, num_labels=3
     )
     model = transformers.BertForSequenceClassification(config)
-    arrays = {}
-    for name, p in model.named_parameters():
-        theirs = published_name(name)
-        arrays[theirs] = (p.detach().T if theirs.endswith("kernel") else p.detach()).contiguous().numpy()
+    arrays = tensorflow_arrays(model)
     arrays |= {f"{n}/adam_m": a for n, a in list(arrays.items())}
     (tmp_path / "bert_config.json").write_text(json.dumps(config.to_dict()))
     found = from_tensorflow(tmp_path, arrays, "x").state_dict()

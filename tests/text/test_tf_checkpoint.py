@@ -1,55 +1,13 @@
 """The reader of TensorFlow checkpoints, held against bytes written here by the format's description."""
 
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from published_text import slow_crc, write
 
 from acutance import UserError
-from acutance_text.tf_checkpoint import crc32c, masked, read_checkpoint
-
-
-def slow_crc(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
-def varint(n):
-    return bytes([n]) if n < 128 else bytes([n & 127 | 128]) + varint(n >> 7)
-
-
-def block(pairs):
-    out, last = b"", b""
-    for key, value in pairs:
-        shared = next((i for i, (a, b) in enumerate(zip(last, key, strict=False)) if a != b), min(len(last), len(key)))
-        out += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
-        last = key
-    out += struct.pack("<II", 0, 1)
-    return out, out + b"\0" + struct.pack("<I", masked(slow_crc(out + b"\0")))
-
-
-def write(prefix, arrays):
-    data, pairs = b"", [(b"", b"\x08\x01")]
-    for name in sorted(arrays):
-        raw = arrays[name].tobytes()
-        dims = b"".join(b"\x12" + varint(len(d)) + d for d in (b"\x08" + varint(n) for n in arrays[name].shape))
-        kind = {"float32": 1, "int64": 9}[str(arrays[name].dtype)]
-        entry = b"\x08" + varint(kind) + b"\x12" + varint(len(dims)) + dims + b"\x20" + varint(len(data))
-        entry += b"\x28" + varint(len(raw)) + b"\x35" + struct.pack("<I", masked(slow_crc(raw)))
-        pairs.append((name.encode(), entry))
-        data += raw
-    content, first = block(pairs)
-    index, second = block([(b"zz", varint(0) + varint(len(content)))])
-    footer = varint(0) + varint(0) + varint(len(first)) + varint(len(index))
-    (prefix.parent / f"{prefix.name}.index").write_bytes(
-        first + second + footer.ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
-    )
-    (prefix.parent / f"{prefix.name}.data-00000-of-00001").write_bytes(data)
+from acutance_text.tf_checkpoint import crc32c, read_checkpoint
 
 
 def test_checksums():

@@ -4,26 +4,11 @@ import json
 
 import pytest
 import torch
-import transformers
+from published_text import tiny_bert, tiny_gpt2
 
 from acutance import LossSurface, UserError
 from acutance_text.causal import Causal, next_token, wrong_next_token
 from acutance_text.transformers_pool import FolderSpec, Transformers, settings_of
-
-
-def tiny_bert(seed=0):
-    torch.manual_seed(seed)
-    config = transformers.BertConfig(
-        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
-        max_position_embeddings=24, num_labels=3,
-    )  # fmt: skip
-    return transformers.BertForSequenceClassification(config)
-
-
-def tiny_gpt2():
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(vocab_size=13, n_embd=8, n_layer=1, n_head=2, n_positions=8)
-    return transformers.GPT2LMHeadModel(config)
 
 
 def batch(length=9, padded=9):

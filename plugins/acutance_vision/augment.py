@@ -52,24 +52,3 @@ def crop_and_mirror(images: Tensor, generator: torch.Generator, black: Sequence[
     columns = corner[1][:, None] + torch.where(mirrored[:, None], w - 1 - columns, columns)
     which = torch.arange(n, device=images.device)[:, None, None]
     return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2) + fill
-
-
-def rand_augment(images: Tensor, generator: torch.Generator, operations: int = 2, magnitude: int = 14) -> Tensor:
-    """Return images (n, 3, h, w) uint8, each after random operations of RandAugment (Cubuk et al. 2020).
-
-    Args:
-        images: uint8.
-        generator: names the operations; torch's global generator, which torchvision draws from, is left as it was.
-        operations: how many, N; 2 in the paper.
-        magnitude: M of 30; 14 in the paper.
-    """
-    from torchvision.transforms import RandAugment
-
-    augment = RandAugment(operations, magnitude)
-    seeds = torch.randint(2**62, (len(images),), generator=generator).tolist()
-    augmented = []
-    with torch.random.fork_rng(devices=[]):
-        for image, seed in zip(images, seeds, strict=True):
-            torch.manual_seed(seed)
-            augmented.append(augment(image))
-    return torch.stack(augmented)

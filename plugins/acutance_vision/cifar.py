@@ -102,7 +102,8 @@ class Cifar(Dataset[SpecT]):
 
         With ``augmentation: randaugment`` two random operations follow, on whole grey values (paper, App. H).
         """
-        from acutance_vision.augment import crop_and_mirror, rand_augment
+        from acutance_vision.augment import crop_and_mirror
+        from acutance_vision.rand_augment import rand_augment
 
         cut = crop_and_mirror(inputs, generator, [-m / s for m, s in zip(self.spec.mean, self.spec.std, strict=True)])
         if self.spec.augmentation == "standard":
@@ -113,15 +114,15 @@ class Cifar(Dataset[SpecT]):
         """Return float images of (n, 3, 32, 32) uint8."""
         import torch
 
-        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (self.spec.mean, self.spec.std))
+        mean, std = (torch.tensor(x, device=images.device).view(3, 1, 1) for x in (self.spec.mean, self.spec.std))
         return (images.float() / 255).sub_(mean).div_(std)
 
     def _bytes(self, inputs: Tensor) -> Tensor:
         """Return the uint8 images that ``_normalized`` made these inputs of."""
         import torch
 
-        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (self.spec.mean, self.spec.std))
-        return ((inputs.cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        mean, std = (torch.tensor(x, device=inputs.device).view(3, 1, 1) for x in (self.spec.mean, self.spec.std))
+        return ((inputs * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
     @cached_property
     def _folder(self) -> Path:

@@ -8,6 +8,7 @@ from acutance_vision.augreg import SteinerAugReg
 from acutance_vision.checkpoints_pool import Checkpoints
 from acutance_vision.cifar import Cifar10, Cifar100
 from acutance_vision.cifar_c import Cifar10C, Cifar100C
+from acutance_vision.cifar_pool import Cifar10Trained
 from acutance_vision.hub_sets import HuggingFace
 from acutance_vision.imagefolder import ImageFolder
 from acutance_vision.imagenet import ImageNet
@@ -27,4 +28,4 @@ def register_datasets() -> list[type]:
 @hookimpl
 def register_pools() -> list[type]:
     """Return the pools of image classifiers."""
-    return [MnistResNet, MnistViT, Checkpoints, Timm, SteinerAugReg, ClipSoups]
+    return [MnistResNet, MnistViT, Cifar10Trained, Checkpoints, Timm, SteinerAugReg, ClipSoups]

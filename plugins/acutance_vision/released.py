@@ -37,9 +37,9 @@ class PreActivationBlock(nn.Module):
 class PreActivationResNet18(nn.Module):
     """ResNet-18 with pre-activation blocks (He et al. 2016b) for 32 x 32 images."""
 
-    def __init__(self, width: int = 64, classes: int = 10) -> None:
+    def __init__(self, width: int = 64, classes: int = 10, stem_stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(3, width, 3, stem_stride, 1, bias=False)
         before = width
         for i in range(4):
             after = width * 2**i
@@ -131,9 +131,9 @@ class SimpleViT(nn.Module):
         return logits
 
 
-def resnet18(width: int = 64, classes: int = 10) -> nn.Module:
-    """Return the paper's ResNet-18 (11.2 million parameters at width 64), untrained."""
-    return PreActivationResNet18(width, classes)
+def resnet18(width: int = 64, classes: int = 10, stem_stride: int = 1) -> nn.Module:
+    """Return the paper's ResNet-18, untrained (11.2 million parameters at width 64); stem_stride 2 halves images."""
+    return PreActivationResNet18(width, classes, stem_stride)
 
 
 def simple_vit(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +21,7 @@ from acutance.evaluation import preserved_rng
 from acutance.recipe import Recipe, learning_rate_at
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,9 @@ def train(
     recipe: Recipe,
     augmentation: Augmentation | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
+    precision: Precision = "float32",
+    repeats: int = 1,
+    resume: Path | None = None,
 ) -> Trained:
     """Train a classifier in place; the same recipe gives bitwise the same weights on the same machine.
 
@@ -60,13 +68,18 @@ def train(
         recipe: settings.
         augmentation: (batch, generator) -> batch, applied when the recipe says ``augment``.
         on_epoch: called with (epoch, mean loss).
+        precision: bfloat16 runs the passes in mixed precision; weights and gradients stay float32.
+        repeats: augmented versions of each image in a batch, which grows by this factor, when the recipe augments.
+        resume: file that is written after every epoch and read at the start, so that an interrupted training goes on
+            with the next epoch to the same weights. It is there until the caller deletes it.
 
     Raises:
-        UserError: when the recipe augments and no augmentation is given.
+        UserError: when the recipe augments and no augmentation is given, or ``resume`` belongs to another training.
     """
     if recipe.augment and augmentation is None:
         raise UserError("the recipe augments, but no augmentation is given")
     start = time.perf_counter()
+    device = inputs.device
     parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
         parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
@@ -74,32 +87,72 @@ def train(
     n = len(targets)
     per_epoch = math.ceil(n / recipe.batch_size)
     total = recipe.epochs * per_epoch
-    mean, step = math.nan, 0
+    first, mean, before = (0, math.nan, 0.0) if resume is None else _resumed(resume, recipe, model, optimizer)
     model.train()
-    for epoch in range(recipe.epochs):
-        # One generator an epoch: an interrupted run could go on from any epoch with the same noise.
+    epoch = first
+    for epoch in range(first, recipe.epochs):
+        # One generator an epoch: an interrupted run goes on from any epoch with the same noise.
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-        losses = []
-        for rows in torch.randperm(n, generator=generator).split(recipe.batch_size):
+        losses: list[Tensor] = []
+        for i, rows in enumerate(torch.randperm(n, generator=generator).to(device).split(recipe.batch_size)):
             x, y = inputs[rows], targets[rows]
             if recipe.augment and augmentation is not None:
+                if repeats > 1:
+                    x, y = x.repeat_interleave(repeats, 0), y.repeat_interleave(repeats, 0)
                 x = augmentation(x, generator)
-            loss_of = objective(model, *mixed(x, y, recipe.mixup, generator))
+            loss_of = objective(model, *mixed(x, y, recipe.mixup, generator), precision)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(recipe, step, total)
-            loss = sam_gradient(model, parameters, loss_of, recipe.sam_rho)
-            if not math.isfinite(loss):
+                group["lr"] = learning_rate_at(recipe, epoch * per_epoch + i, total)
+            losses.append(sam_gradient(model, parameters, loss_of, recipe.sam_rho))
+            # Only a CPU can be asked after every step: a GPU would be waited for.
+            if device.type == "cpu" and not math.isfinite(float(losses[-1])):
                 model.eval()
-                return Trained(loss, time.perf_counter() - start, epoch, True)
+                return Trained(float(losses[-1]), before + time.perf_counter() - start, epoch, True)
             optimizer.step()
-            losses.append(loss)
-            step += 1
-        mean = math.fsum(losses) / len(losses)
+        mean = math.fsum(torch.stack(losses).tolist()) / len(losses)
+        if not math.isfinite(mean):
+            break
+        if resume is not None:
+            seconds = before + time.perf_counter() - start
+            _remember(resume, recipe, model, optimizer, {"epoch": epoch + 1, "mean": mean, "seconds": seconds})
         if on_epoch is not None:
             on_epoch(epoch, mean)
     model.eval()
     finite = all(bool(torch.isfinite(t).all()) for t in model.state_dict().values() if t.is_floating_point())
-    return Trained(mean, time.perf_counter() - start, recipe.epochs, not finite)
+    diverged = not (finite and math.isfinite(mean))
+    return Trained(mean, before + time.perf_counter() - start, recipe.epochs if not diverged else epoch, diverged)
+
+
+def _remember(
+    path: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict[str, Any]
+) -> None:
+    """Write all that the next epoch needs, all or nothing."""
+    state = {"recipe": recipe.full(), "model": model.state_dict(), "optimizer": optimizer.state_dict(), **facts}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def _resumed(
+    path: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, float, float]:
+    """Return the next epoch, the last epoch's mean loss and the seconds spent, with model and optimizer as they were.
+
+    Raises:
+        UserError: for a file that is damaged or of another recipe.
+    """
+    if not path.is_file():
+        return 0, math.nan, 0.0
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["recipe"] != recipe.full():
+            raise UserError(f"{path}: is the training of another recipe", "delete it to train from the start")
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["epoch"]), float(state["mean"]), float(state["seconds"])
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: cannot be read: {error}", "delete it to train from the start") from None
 
 
 def mixed(x: Tensor, y: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -111,7 +164,7 @@ def mixed(x: Tensor, y: Tensor, alpha: float, generator: torch.Generator) -> tup
         return x, y, y, 1.0
     # A Beta variable is the share of one of two Gamma variables; Johnk's method needs only uniforms.
     lam = _beta(alpha, generator)
-    order = torch.randperm(len(y), generator=generator)
+    order = torch.randperm(len(y), generator=generator).to(y.device)
     return torch.lerp(x[order], x, lam), y, y[order], lam
 
 
@@ -123,11 +176,15 @@ def _beta(alpha: float, generator: torch.Generator) -> float:
             return float(u / (u + v))
 
 
-def objective(model: nn.Module, x: Tensor, y: Tensor, other: Tensor, lam: float) -> Callable[[], Tensor]:
+def objective(
+    model: nn.Module, x: Tensor, y: Tensor, other: Tensor, lam: float, precision: Precision = "float32"
+) -> Callable[[], Tensor]:
     """Return the function giving the mixed cross-entropy of one batch."""
 
     def loss() -> Tensor:
-        logits = model(x)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = model(x)
+        logits = logits.float() if precision == "bfloat16" else logits
         if lam == 1.0:
             return F.cross_entropy(logits, y)
         return lam * F.cross_entropy(logits, y) + (1 - lam) * F.cross_entropy(logits, other)
@@ -135,7 +192,7 @@ def objective(model: nn.Module, x: Tensor, y: Tensor, other: Tensor, lam: float)
     return loss
 
 
-def sam_gradient(model: nn.Module, parameters: list[Tensor], loss_of: Callable[[], Tensor], rho: float) -> float:
+def sam_gradient(model: nn.Module, parameters: list[Tensor], loss_of: Callable[[], Tensor], rho: float) -> Tensor:
     r"""Set ``.grad`` to the SAM gradient :math:`\nabla L(w + \rho\, g/\|g\|)`, :math:`g = \nabla L(w)`; return L(w).
 
     With rho = 0 it is the plain gradient. Weights are those of before when it returns; batch-norm statistics
@@ -143,20 +200,25 @@ def sam_gradient(model: nn.Module, parameters: list[Tensor], loss_of: Callable[[
     """
     loss = loss_of()
     grads = torch.autograd.grad(loss, parameters)
-    value = float(loss.detach())
-    if rho > 0 and math.isfinite(value):
+    loss = loss.detach()
+    if rho > 0:
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
-        if float(norm) > 0:
+        moves = torch.isfinite(loss) & (norm > 0)
+        on_host = norm.device.type == "cpu"  # a GPU is not waited for: there the step is zero where it cannot be made
+        if not on_host or bool(moves):
             saved = [p.detach().clone() for p in parameters]
             with torch.no_grad():
-                torch._foreach_add_(parameters, grads, alpha=rho / float(norm))
+                if on_host:
+                    torch._foreach_add_(parameters, grads, alpha=rho / float(norm))
+                else:
+                    torch._foreach_add_(parameters, torch._foreach_mul(grads, torch.where(moves, rho / norm, 0.0)))
             with frozen_statistics(model):
                 grads = torch.autograd.grad(loss_of(), parameters)
             with torch.no_grad():
                 torch._foreach_copy_(parameters, saved)
     for parameter, g in zip(parameters, grads, strict=True):
         parameter.grad = g
-    return value
+    return loss
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from acutance import UserError
 from acutance.plugins import catalog
 from acutance_vision import cifar
-from acutance_vision.augment import rand_augment
+from acutance_vision.rand_augment import rand_augment
 
 REAL = Path(os.environ.get("ACUTANCE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "cifar10"
 
@@ -336,7 +336,7 @@ def test_randaugment_follows_on_whole_grey_values_and_disturbs_no_other_generato
     generator = torch.Generator().manual_seed(0)
     cut = strong._bytes(standard.augment(x, generator))
     found = rand_augment(cut, generator)
-    assert torch.equal(strong._normalized(found), y) and torch.equal(rand_augment(cut, generator, operations=0), cut)
+    assert torch.equal(strong._normalized(found), y) and torch.equal(rand_augment(cut, generator, rounds=0), cut)
     assert sum(not torch.equal(a, b) for a, b in zip(cut, found)) > 20
     assert torch.equal(strong._bytes(strong._normalized(strong._bytes(x))), strong._bytes(x))
     assert torch.allclose(strong._normalized(strong._bytes(y)), y, atol=1e-6)

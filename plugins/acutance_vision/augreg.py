@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from acutance.errors import UserError
 from acutance.pool import Attribute, ModelEntry, ModelPool
+from acutance.roots import data_folder
 from acutance.spec import Spec
-from acutance_vision.roots import data_folder
 from acutance_vision.states import described
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean
+from acutance.roots import data_folder
 from acutance.spec import Spec
 from acutance_vision.corruption_names import CORRUPTIONS, SEVERITIES
-from acutance_vision.roots import data_folder
 
 if TYPE_CHECKING:
     import torch

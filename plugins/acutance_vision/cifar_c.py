@@ -10,9 +10,9 @@ from pydantic import PositiveInt
 
 from acutance.dataset import Split
 from acutance.errors import UserError
+from acutance.roots import data_folder
 from acutance_vision.cifar import Cifar, Cifar10, Cifar10Spec, Cifar100, Cifar100Spec, CifarSpec
 from acutance_vision.corruption_names import SEVERITIES
-from acutance_vision.roots import data_folder
 
 if TYPE_CHECKING:
     import numpy as np

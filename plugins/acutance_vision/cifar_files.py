@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from acutance.errors import UserError, did_you_mean
-from acutance_vision.images import small_images
-from acutance_vision.parquet import IMAGES, encoded, parquet_files, read_columns
+from acutance.parquet import parquet_files, read_columns
+from acutance_vision.images import encoded, small_images
 from acutance_vision.pickles import read_batch
 
 SIDE, PIXELS = 32, 3 * 32 * 32
+IMAGES = ("img", "image", "images", "png", "jpg")  # columns of Parquet files
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 
 NAMES = {

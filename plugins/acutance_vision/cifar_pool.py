@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from acutance.recipe import Recipe
-from acutance_vision.trained import TrainedPool, TrainedSpec
+from acutance_vision.sgd_pool import SgdPool, SgdSpec
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LEARNING_RATES = {"resnet18": (0.05, 5.0), "simple_vit": (0.005, 0.5)}
 
 
-class Cifar10TrainedSpec(TrainedSpec):
+class Cifar10TrainedSpec(SgdSpec):
     """Settings of the pool. What the paper does not state (batch size, momentum 0.9, weight decay) is our choice."""
 
     architecture: Literal["resnet18", "simple_vit"]
@@ -76,7 +76,7 @@ class Cifar10TrainedSpec(TrainedSpec):
         return self
 
 
-class Cifar10Trained(TrainedPool[Cifar10TrainedSpec]):
+class Cifar10Trained(SgdPool[Cifar10TrainedSpec]):
     """ResNet-18s or SimpleViTs trained on CIFAR-10 over learning rate, SAM, mixup, augmentation (paper, App. H)."""
 
     name = "cifar10_trained"

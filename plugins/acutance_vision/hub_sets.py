@@ -84,7 +84,7 @@ class HuggingFace(Dataset[HuggingFaceSpec]):
         files = _files(path, part)
         if files[0].suffix == ".jsonl":
             return _from_lines(files, self.spec)
-        from acutance_vision.parquet import read_columns
+        from acutance.parquet import read_columns
 
         images, labels = read_columns(files, [[self.spec.image], [self.spec.label]])
         return Cells(lambda i: images[i].as_py(), f"{path}: {part}"), labels.to_pylist()
@@ -118,7 +118,7 @@ class Cells:
         self.cell, self.where = cell, where
 
     def __getitem__(self, i: int) -> bytes | Path:
-        from acutance_vision.parquet import encoded
+        from acutance_vision.images import encoded
 
         found = self.cell(i)
         return found if isinstance(found, Path) else encoded(found, f"{self.where}: image {i}")
@@ -126,7 +126,7 @@ class Cells:
 
 def _files(path: Path, part: str) -> list[Path]:
     """Return what the folder has for a part, which may also be the name of a file in it."""
-    from acutance_vision.parquet import parquet_files
+    from acutance.parquet import parquet_files
 
     if path.is_file():
         hint = f"write dataset.path: {path.parent} and dataset.train: {path.name}"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean
+from acutance.roots import data_folder
 from acutance_vision.image_spec import FolderSpec, Further
-from acutance_vision.roots import data_folder
 
 if TYPE_CHECKING:
     from acutance_vision.folders import Prepare

@@ -11,9 +11,9 @@ from pydantic import NonNegativeInt
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean, some
+from acutance.roots import data_folder
 from acutance_vision.image_spec import FolderSpec
 from acutance_vision.imagefolder import read_names
-from acutance_vision.roots import data_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

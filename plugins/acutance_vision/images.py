@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -93,3 +93,15 @@ def small_images(sources: Sequence[tuple[str, bytes | Path]], side: int) -> Tens
         return to_bytes(image)
 
     return torch.stack(list(in_threads(read, sources)))
+
+
+def encoded(value: Any, name: str) -> bytes:
+    """Return the bytes of an image cell: bytes, or a record with ``bytes``.
+
+    Raises:
+        UserError: when the cell holds no bytes; a path alone is not followed.
+    """
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(data, bytes):
+        raise UserError(f"{name}: holds no bytes of an image")
+    return data

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from acutance.recipe import Recipe
-from acutance_vision.trained import TrainedPool, TrainedSpec
+from acutance_vision.sgd_pool import SgdPool, SgdSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MIXUP_EPOCHS = 1.6  # mixed examples take longer to fit
 
 
-class MnistSpec(TrainedSpec):
+class MnistSpec(SgdSpec):
     """Settings common to pools trained on mnist5k."""
 
     learning_rate_min: PositiveFloat = 0.01
@@ -30,7 +30,7 @@ class MnistSpec(TrainedSpec):
 SpecT = TypeVar("SpecT", bound=MnistSpec)
 
 
-class MnistPool(TrainedPool[SpecT]):
+class MnistPool(SgdPool[SpecT]):
     """Models trained on mnist5k; half of the images of an augmented model are shifted and turned."""
 
     def train_set(self, spec: SpecT) -> str:

@@ -10,8 +10,8 @@ from pydantic import AfterValidator
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean
+from acutance.roots import data_folder
 from acutance_vision.image_spec import FolderSpec, own_names
-from acutance_vision.roots import data_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

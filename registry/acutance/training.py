@@ -152,7 +152,8 @@ def _resumed(
         optimizer.load_state_dict(state["optimizer"])
         return int(state["epoch"]), float(state["mean"]), float(state["seconds"])
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: cannot be read: {error}", "delete it to train from the start") from None
+        reason = str(error).split("\n")[0].split(". ")[0]
+        raise UserError(f"{path}: cannot be read: {reason}", "delete it to train from the start") from None
 
 
 def mixed(x: Tensor, y: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import click
 
 from acutance.cli import as_json
 from acutance.config import Study, load_config
+from acutance.errors import UserError
 from acutance.measure import Cost
 from acutance.members import members
 
@@ -16,11 +18,19 @@ from acutance.members import members
 @click.argument("config")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, e.g. surface.m=64.")
 @click.option("--limit", type=click.IntRange(1), help="At most this many models of each pool.")
+@click.option("--time", "timed", is_flag=True, help="Time a few passes of each pool's model and estimate the whole.")
+@click.option("--device", help="With --time: cpu, cuda, cuda:1 ...; the GPU when there is one.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
-def command(config: str, overrides: tuple[str, ...], limit: int | None, json_: bool) -> None:
+def command(
+    config: str, overrides: tuple[str, ...], limit: int | None, timed: bool, device: str | None, json_: bool
+) -> None:
     """Validate CONFIG (a preset or a file) and print what it would compute, without running it."""
+    if device and not timed:
+        raise UserError("--device: is for --time", "add --time")
     study = load_config(config, overrides)
     about = estimate(study, limit)
+    if timed:
+        about["time"] = _time(study, about, limit, device)
     if json_:
         as_json(about)
         return
@@ -34,8 +44,34 @@ def command(config: str, overrides: tuple[str, ...], limit: int | None, json_: b
     for name, row in about["measures"].items():
         click.echo(f"    {name:<{width}}  {row['forwards']:>8g} / {row['backwards']:>8g} / {row['hvps']:>6g}")
     click.echo(f"  memory           weights + {about['vectors']} vectors of their size, besides activations")
+    if timed:
+        _print_time(about["time"], study.surface.m)
     for warning in study.warnings:
         click.echo(f"note: {warning}")
+
+
+def _time(study: Study, about: dict[str, Any], limit: int | None, device: str | None) -> dict[str, Any]:
+    from acutance.timing import time_study
+
+    passes = sum((Cost(**row) for row in about["measures"].values()), Cost())
+    workers = study.executor.item.target(study.executor.spec).workers
+    pools = time_study(study, passes, workers, limit, device)
+    return {"workers": workers, "pools": [dataclasses.asdict(pool) for pool in pools]}
+
+
+def _print_time(time: dict[str, Any], m: int) -> None:
+    from acutance.timing import in_words
+
+    click.echo(f"  time             (a forward / forward and backward / product over m = {m}, in milliseconds)")
+    width = max(len(row["pool"]) for row in time["pools"])
+    for row in time["pools"]:
+        each = " / ".join(f"{1000 * row[kind]:.3g}" for kind in ("forward", "gradient", "product"))
+        said = f"{each:<20}  {row['models']} models in {in_words(row['seconds'])}"
+        note = f", {row['note']}" if row["note"] else ""
+        click.echo(f"    {row['pool']:<{width}}  {said if row['model'] else 'no model is there'}{note}")
+    whole, workers = sum(row["seconds"] for row in time["pools"]), time["workers"]
+    shared = f"; {in_words(whole / workers)} if {workers} workers do not slow each other" if workers > 1 else ""
+    click.echo(f"    about {in_words(whole)}, one model after the other{shared}")
 
 
 def estimate(study: Study, limit: int | None = None) -> dict[str, Any]:

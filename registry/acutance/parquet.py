@@ -1,4 +1,4 @@
-"""Tables of images as the Hugging Face hub stores them: Parquet files with a column of bytes and one of labels."""
+"""Tables as the Hugging Face hub stores them: Parquet files, in one piece or in shards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from acutance.errors import UserError, some
 
 FOLDERS = (".", "data", "plain_text", "default", "cifar10", "cifar100")
-IMAGES = ("img", "image", "images", "png", "jpg")
 
 
 def parquet_files(root: Path, part: str) -> list[Path]:
@@ -73,15 +72,3 @@ def _choose(path: Path, names: Sequence[str], known: Sequence[str]) -> str:
         if name in names:
             return name
     raise UserError(f"{path}: has no column {' or '.join(known)}", "its columns: " + some(list(names)))
-
-
-def encoded(value: Any, name: str) -> bytes:
-    """Return the bytes of an image cell: bytes, or a record with ``bytes``.
-
-    Raises:
-        UserError: when the cell holds no bytes; a path alone is not followed.
-    """
-    data = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(data, bytes):
-        raise UserError(f"{name}: holds no bytes of an image")
-    return data

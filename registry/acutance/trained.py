@@ -1,29 +1,25 @@
-"""Pools that are trained on first use in the paper's way, and cached."""
+"""Base of pools whose models are trained when a study first needs them, and kept in the cache folder."""
 
 from __future__ import annotations
 
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from acutance.cache import cache_folder
 from acutance.errors import UserError
-from acutance.pool import ModelEntry, ModelPool
-from acutance.recipe import Recipe, log_uniform, uniform
+from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec, digest
 
 if TYPE_CHECKING:
     from torch import nn
 
     from acutance.training import Trained
-
-SAM_RHOS = (0.0, 0.05, 0.1)
-MIXUP_ALPHA = 0.5
 
 
 class TrainedSpec(Spec):
@@ -33,36 +29,48 @@ class TrainedSpec(Spec):
     """Number of models; a smaller pool is the beginning of a larger one."""
     seed: NonNegativeInt = 0
     """Names the hyperparameters and the training noise."""
-    epochs: PositiveInt = 15
-    """Epochs of a model without mixup; models with mixup get 1.6 times as many."""
-    weight_decay: NonNegativeFloat = 5e-4
-    """Coefficient of the L2 penalty."""
+
+
+class Seeded(Protocol):
+    """A spec of how a model is trained, with the seed that names its initial weights and its noise."""
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+
+    def full(self) -> dict[str, Any]:
+        """Return all settings."""
 
 
 SpecT = TypeVar("SpecT", bound=TrainedSpec)
+RecipeT = TypeVar("RecipeT", bound=Seeded)
 
 
-class TrainedPool(ModelPool[SpecT]):
-    """Models trained with SGD over learning rates, SAM radii, mixup and augmentation (paper, App. H)."""
+class TrainedPool(ModelPool[SpecT], Generic[SpecT, RecipeT]):
+    """Models that are trained on first use; a subclass says how, and the files follow from what it says."""
 
     @abstractmethod
     def train_set(self, spec: SpecT) -> str:
         """Return what the models are trained on, in words that tell different sets apart."""
 
     @abstractmethod
-    def architecture(self, spec: SpecT) -> dict[str, int]:
-        """Return the arguments of the network's function."""
+    def architecture(self, spec: SpecT) -> Mapping[str, Any]:
+        """Return the arguments that the network is made of."""
 
     @abstractmethod
     def network(self, spec: SpecT) -> nn.Module:
         """Return an untrained network, initialised from torch's global generator."""
 
     @abstractmethod
-    def learning_rates(self, spec: SpecT) -> tuple[float, float]:
-        """Return the ends of the log-uniform distribution of the learning rate."""
+    def recipe(self, spec: SpecT, i: int) -> RecipeT:
+        """Return how model i is trained: the same in a pool of any size."""
 
     @abstractmethod
-    def train(self, model: nn.Module, recipe: Recipe, spec: SpecT, resume: Path) -> Trained:
+    def attributes(self, recipe: RecipeT) -> dict[str, Attribute]:
+        """Return the hyperparameters of a model, for tables and figures; ``epochs`` is one of them."""
+
+    @abstractmethod
+    def train(self, model: nn.Module, recipe: RecipeT, spec: SpecT, resume: Path) -> Trained:
         """Train a model in place.
 
         Args:
@@ -72,10 +80,6 @@ class TrainedPool(ModelPool[SpecT]):
             resume: file in which a pool that takes long may keep what the next epoch needs.
         """
 
-    def epochs(self, spec: SpecT, mixup: bool) -> int:
-        """Return the epochs of a model."""
-        return spec.epochs
-
     def family(self, spec: SpecT) -> str:
         """Return what begins the models' names and names their hyperparameters: the pool's name."""
         return self.name
@@ -84,24 +88,7 @@ class TrainedPool(ModelPool[SpecT]):
         """Return what the weights depend on beside network, recipe and training set."""
         return {}
 
-    def recipe(self, spec: SpecT, i: int) -> Recipe:
-        """Return the hyperparameters of model i: the same in a pool of any size."""
-
-        def draw(what: str) -> float:
-            return uniform(self.family(spec), spec.seed, i, what)
-
-        mixup = draw("mixup") < 0.5
-        return Recipe(
-            learning_rate=log_uniform(*self.learning_rates(spec), draw("learning_rate")),
-            epochs=self.epochs(spec, mixup),
-            sam_rho=SAM_RHOS[int(draw("sam_rho") * len(SAM_RHOS))],
-            mixup=MIXUP_ALPHA if mixup else 0.0,
-            augment=draw("augment") < 0.5,
-            weight_decay=spec.weight_decay,
-            seed=int(draw("seed") * 2**31),
-        )
-
-    def _recipe_of(self, entry: ModelEntry, spec: SpecT) -> Recipe:
+    def _recipe_of(self, entry: ModelEntry, spec: SpecT) -> RecipeT:
         return self.recipe(spec, int(entry.id.rpartition("_")[2]))
 
     def entries(self, spec: SpecT) -> Sequence[ModelEntry]:
@@ -112,21 +99,14 @@ class TrainedPool(ModelPool[SpecT]):
         for i in range(spec.size):
             recipe = self.recipe(spec, i)
             identity = {
-                "pool": self.name, "version": self.version, "train_set": train_set, "network": arguments,
+                "pool": self.name, "version": self.version, "train_set": train_set, "network": dict(arguments),
                 "recipe": recipe.full(), **self.settings(spec),
             }  # fmt: skip
             path = cache_folder() / "models" / f"{self.name}-{digest(identity)[:20]}.safetensors"
-            attributes = {
-                "learning_rate": recipe.learning_rate,
-                "sam_rho": recipe.sam_rho,
-                "mixup": recipe.mixup > 0,
-                "augment": recipe.augment,
-                "epochs": recipe.epochs,
-            }
             entries.append(
                 ModelEntry(
                     id=f"{family}_{i:03d}",
-                    attributes=attributes,
+                    attributes=self.attributes(recipe),
                     architecture=f"{family}({shape})",
                     train_set=train_set,
                     run=f"{family}_{i:03d}",
@@ -141,7 +121,7 @@ class TrainedPool(ModelPool[SpecT]):
 
     def build_cost(self, entry: ModelEntry, spec: SpecT) -> float:
         """Return epochs, twice for SAM's two passes."""
-        return float(entry.attributes["epochs"] or 1) * (2 if entry.attributes["sam_rho"] else 1)
+        return float(entry.attributes["epochs"] or 1) * (2 if entry.attributes.get("sam_rho") else 1)
 
     def build(self, entry: ModelEntry, spec: SpecT, threads: int | None = None) -> dict[str, Any]:
         """Train one model and write its weights, all or nothing."""

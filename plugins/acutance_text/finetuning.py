@@ -1,0 +1,88 @@
+"""Training a transformer with AdamW, deterministically."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from acutance.evaluation import preserved_rng
+from acutance.recipe import Recipe, learning_rate_at
+from acutance.training import Trained
+
+if TYPE_CHECKING:
+    from acutance_text.finetuned import FineTuning
+
+
+def finetune(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, recipe: FineTuning) -> Trained:
+    """Train a classifier in place; the same recipe gives bitwise the same weights on the same machine.
+
+    Matrices decay, vectors (biases and normalization) do not; gradients are cut at a norm of 1 (Devlin et al. 2019).
+
+    Args:
+        model: of transformers; it takes the inputs by name and returns an output with ``logits``.
+        inputs: tensors (n, L) on the model's device, with an ``attention_mask``.
+        targets: (n,) class numbers.
+        recipe: settings.
+    """
+    start = time.perf_counter()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    n, size = len(targets), recipe.batch_size
+    total = recipe.epochs * math.ceil(n / size)
+    schedule = Recipe(learning_rate=recipe.learning_rate, epochs=recipe.epochs, warmup=recipe.warmup)
+    lengths = inputs["attention_mask"].sum(1)
+    mean, step = math.nan, 0
+    with preserved_rng(), dropout(model, recipe.dropout):
+        for epoch in range(recipe.epochs):
+            torch.manual_seed((recipe.seed * 1_000_003 + epoch) % 2**63)
+            losses = []
+            for rows in torch.randperm(n).to(targets.device).split(size):
+                longest = int(lengths[rows].max())  # what is padding in all of them is cut
+                batch = {name: tensor[rows, :longest] for name, tensor in inputs.items()}
+                loss = F.cross_entropy(model(**batch).logits.float(), targets[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, 1.0)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate_at(schedule, step, total)
+                optimizer.step()
+                losses.append(loss.detach())
+                step += 1
+            mean = float(torch.stack(losses).double().mean())
+            if not math.isfinite(mean):
+                return Trained(mean, time.perf_counter() - start, epoch, True)
+    return Trained(mean, time.perf_counter() - start, recipe.epochs, False)
+
+
+class dropout:
+    """Context manager: train mode with this probability in every dropout layer; what was before comes back.
+
+    Args:
+        model: module.
+        p: probability; attention of transformers reads it from its layers too.
+    """
+
+    def __init__(self, model: nn.Module, p: float) -> None:
+        self.model, self.p = model, p
+        self.layers = [m for m in model.modules() if isinstance(m, nn.Dropout)]
+
+    def __enter__(self) -> None:
+        self.before = [layer.p for layer in self.layers]
+        for layer in self.layers:
+            layer.p = self.p
+        self.model.train()
+
+    def __exit__(self, *exc: object) -> None:
+        for layer, p in zip(self.layers, self.before, strict=True):
+            layer.p = p
+        self.model.eval()

@@ -5,6 +5,7 @@ import struct
 import torch
 import transformers
 
+from acutance_text.sentiment import FILES
 from acutance_text.tf_checkpoint import masked
 
 
@@ -86,3 +87,18 @@ def tiny_gpt2():
     torch.manual_seed(0)
     config = transformers.GPT2Config(vocab_size=13, n_embd=8, n_layer=1, n_head=2, n_positions=8)
     return transformers.GPT2LMHeadModel(config)
+
+
+def ratings(n, positive=0.5):
+    return "".join(
+        f"{i}_1\t{(2 if i < n * positive else -1.5) if i % 5 else 0.1}\tSentence {i}'s\ttab.\r\n" for i in range(n)
+    )
+
+
+def rated_files():
+    return {name: ratings(100 if domain == "movie" else 40) for domain, name in FILES.items()}
+
+
+def write_ratings(folder):
+    for name, text in rated_files().items():
+        (folder / name).write_text(text, newline="")

@@ -189,7 +189,8 @@ class EntailmentOrNot:
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return (n,) ones where exactly one of prediction and target is entailment."""
-        if logits.shape[1] != 3:
-            raise UserError(f"the model has {logits.shape[1]} outputs, MNLI has 3 classes", "take a model of MNLI")
+        if logits.shape[1] <= self.entailment:
+            message = f"the model has {logits.shape[1]} outputs, entailment is number {self.entailment}"
+            raise UserError(message, "take a model of MNLI, or write dataset.labels in its order")
         predicted = logits.argmax(dim=1) == self.entailment
         return (predicted != (targets == self.entailment)).to(logits.dtype)

@@ -307,7 +307,12 @@ def wait_for_parts(process, out, count):
 
 
 @pytest.mark.parametrize(
-    ("executor", "kind"), [("serial", signal.SIGKILL), ("serial", signal.SIGINT), ("processes", signal.SIGKILL)]
+    ("executor", "kind"),
+    [
+        ("serial", signal.SIGINT),
+        ("processes", signal.SIGKILL),
+        pytest.param("serial", signal.SIGKILL, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_run_loses_nothing_and_goes_on(toy_config, tmp_path, executor, kind):
     toy_config["measures"] = SLOW

@@ -48,13 +48,17 @@ def least(found):
     return min((value, case) for case, value in found.items())
 
 
-@pytest.mark.parametrize("name", trained.NETWORKS)
+# The ResNet takes minutes on a busy core.
+NETWORKS = [pytest.param(name, marks=[pytest.mark.slow] if name == "resnet" else []) for name in trained.NETWORKS]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_networks_are_trained(name):
     surface = LossSurface(*trained.trained(name))
     assert float(surface.loss()) < 0.1
 
 
-@pytest.mark.parametrize("name", trained.NETWORKS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_paper_mode_holds_its_bounds_on_trained_networks(name):
     found = ratios(name, 0, FEW)
     assert least(of("l2", found)) >= (1 - 1e-6,)

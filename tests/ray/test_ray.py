@@ -71,6 +71,7 @@ class Lines:
         return lambda *args, **kwargs: None
 
 
+@pytest.mark.slow
 def test_a_node_that_leaves_does_not_stop_the_run(cluster):
     extra = cluster[0].add_node(num_cpus=1, num_gpus=0, resources={"leaving": 1})
     jobs = [json.dumps({"id": str(i), "kind": "evaluate"}) for i in range(400)]
@@ -94,6 +95,7 @@ def test_a_node_that_leaves_does_not_stop_the_run(cluster):
     assert all(o["kind"] in ("failed", "lost") for o in outcomes) and sum(o["kind"] == "lost" for o in outcomes) <= 1
 
 
+@pytest.mark.slow
 def test_what_the_cluster_has_no_room_for_is_said(cluster):
     executor = Ray(RaySpec(address=cluster[0].address, cpus=64, workers=1, patience=2))
     with executor, pytest.raises(UserError, match="no actor with 64 cores and 0 GPUs came up in 2 s"):

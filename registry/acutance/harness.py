@@ -141,6 +141,7 @@ class Driver:
         self.notes = join(self.members, attributes) if attributes is not None else []
         require(study, self.members)
         self.device = device
+        self.said: set[str] = set()
         self.values = Values(study, store, rerun)
         self.known_models, self.known_facts = store.models(), store.facts()
         self.needs_initial = False
@@ -312,7 +313,7 @@ class Driver:
                 done = sum(units(cells[part[0]]) for part in outcome["parts"])
                 self.reporter.advance(done, finished)
             elif outcome["kind"] == "note":
-                self.reporter.say(f"note: {outcome['message']}")
+                self._say_once(f"note: {outcome['message']}")
             elif outcome["kind"] == "failed":
                 self._fail(member, cells, job, outcome)
             self.plugins.manager.hook.on_outcome(outcome=outcome)
@@ -336,6 +337,12 @@ class Driver:
             waiting = lost
             if not waiting:
                 return
+
+    def _say_once(self, text: str) -> None:
+        """Say what holds for many models when the first of them shows it."""
+        if text not in self.said:
+            self.said.add(text)
+            self.reporter.say(text)
 
     def _meet(self, member: Member, outcome: dict[str, Any]) -> None:
         member.key, member.parameters, member.initial = outcome["key"], outcome["parameters"], outcome["initial"]

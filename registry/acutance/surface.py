@@ -184,6 +184,17 @@ class LossSurface:
             start += slot.numel
         return found
 
+    def silent(self) -> list[str]:
+        """Return the free parameters whose gradient at w* is zero throughout, as that of a pooler that nothing reads.
+
+        Empty as long as nobody has asked for the gradient at w*: no pass is made for it.
+        """
+        found: Evaluation | None = self._memo.get("gradient")
+        if found is None or found.gradient is None:
+            return []
+        largest = torch.stack([piece.abs().amax() for piece in found.gradient.split_with_sizes(self._sizes)])
+        return [slot.name for slot, size in zip(self._slots, largest.tolist(), strict=True) if size == 0]
+
     @property
     def w0(self) -> Tensor:
         """(p,) initial weights of the free parameters.

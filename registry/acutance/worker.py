@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from acutance.errors import Excluded, UserError
+from acutance.errors import Excluded, UserError, some
 from acutance.hookspecs import Retry, Skip
 from acutance.measure import Estimate, Status
 from acutance.plugins import catalog
@@ -156,6 +156,17 @@ def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
         chosen = functional if scope == "split" else as_set_up
         for batch in sorted({b for c in here for b in c.batches}):
             yield from _one_batch(chosen, sets, surface, split, scope, batch, here, data["seed"], preprocess)
+    yield from ({"kind": "note", "message": f"{entry.architecture}: {note}"} for note in _structure(as_set_up))
+
+
+def _structure(functional: FunctionalModel) -> list[str]:
+    """Return what a reader should know about the model's parameters."""
+    notes = [
+        f"one parameter by the names {' and '.join(slot.names)}" for slot in functional.slots if len(slot.names) > 1
+    ]
+    if functional.silent:
+        notes.append(f"no effect on the loss of the first m-batch: {some(sorted(functional.silent))}")
+    return notes
 
 
 def _initial(functional: FunctionalModel) -> str | None:
@@ -214,6 +225,8 @@ def _one_batch(
                 for cell, e in zip(family, estimates, strict=True)
             ],
         }
+    if scope == "batch" and batch == 0:
+        functional.silent = surface.silent()
 
 
 def build_surface(

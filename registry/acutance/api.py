@@ -55,22 +55,29 @@ def measure(
 
     Raises:
         UserError: for an unknown measure, a wrong field, or data that does not fit.
+        Corrupted: when the measure changed the weights, buffers or points that it was given.
     """
     from acutance.batch import dtype_of
     from acutance.evaluation import evaluate_family
     from acutance.functional import FunctionalModel
     from acutance.initial import initial_vector
+    from acutance.integrity import untouched
     from acutance.surface import LossSurface
 
     item = catalog().find("measures", name)
     spec = validate(item.target.Spec, fields, name)
     instance = item.target()
+
+    def evaluated(surface: LossSurface, batch: int) -> list[Estimate]:
+        with untouched(surface, item.id):
+            return evaluate_family(item.id, instance, surface, [spec], seed=seed, batch=batch, replicate=replicate)
+
     if isinstance(model, LossSurface):
         if data is not None or m is not None:
             raise UserError("a surface has its data already", "give a model together with data")
         if initial is not None:
             raise UserError("a surface has its initial weights already", "give them to LossSurface")
-        return Estimate.mean(evaluate_family(item.id, instance, model, [spec], seed=seed, batch=0, replicate=replicate))
+        return Estimate.mean(evaluated(model, 0))
     level = instance.level_of(spec)
     if data is None and level != "weights":
         raise UserError("a model needs data", "give (inputs, targets) or an iterable of such pairs")
@@ -81,7 +88,7 @@ def measure(
     pairs = _batches(data, m, level == "dataset") if data is not None and level != "weights" else [None]
     for batch, pair in enumerate(pairs):
         surface = LossSurface(functional, pair, loss=loss, microbatch=microbatch)
-        parts += evaluate_family(item.id, instance, surface, [spec], seed=seed, batch=batch, replicate=replicate)
+        parts += evaluated(surface, batch)
     return Estimate.mean(parts)
 
 

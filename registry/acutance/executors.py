@@ -6,14 +6,16 @@ nothing but this machine.
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import ClassVar
 
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from acutance.spec import Spec, Specified, SpecT
 
@@ -36,11 +38,17 @@ class Executor(Specified[SpecT], AbstractContextManager["Executor[SpecT]"]):
         """How many jobs run at once."""
         return 1
 
+    @property
+    def announced(self) -> bool:
+        """Whether workers must say what begins: ``{"kind": "begin", "job": id, "cells": [...]}``."""
+        return False
+
     @abstractmethod
     def run(self, jobs: Iterable[str]) -> Iterator[str]:
         """Yield the outcomes of all jobs as they come, in any order between jobs.
 
-        A worker that dies yields ``{"kind": "lost", "job": id, "message": ...}`` and is replaced.
+        A worker that dies yields ``{"kind": "lost", "job": id, "message": ...}`` and is replaced. One that is ended
+        because what it began takes too long yields ``late`` in place of ``lost``.
         """
 
     def __exit__(
@@ -74,6 +82,8 @@ class ProcessesSpec(Spec):
 
     workers: PositiveInt | None = None
     """Number of processes; one for each GPU, else one for each core."""
+    time_limit: PositiveFloat | None = None
+    """Seconds that the cells of one measure may take on one m-batch; then their worker is ended and they fail."""
 
 
 class Processes(Executor[ProcessesSpec]):
@@ -90,6 +100,11 @@ class Processes(Executor[ProcessesSpec]):
         """How many processes there are."""
         return self.spec.workers or _gpus() or cores()
 
+    @property
+    def announced(self) -> bool:
+        """Whether workers must say what begins: where there is a limit to it."""
+        return self.spec.time_limit is not None
+
     def run(self, jobs: Iterable[str]) -> Iterator[str]:
         """Yield outcomes as they come; a worker that dies costs only its job in flight."""
         from multiprocessing.connection import wait
@@ -103,9 +118,11 @@ class Processes(Executor[ProcessesSpec]):
                     worker.start(waiting.pop())
             while any(worker.job for worker in self._crew):
                 busy = {worker.pipe: worker for worker in self._crew if worker.job}
-                for pipe in wait(list(busy)):
-                    worker = busy[pipe]  # type: ignore[index]
-                    outcome = worker.receive()
+                limit = self.spec.time_limit
+                ready = wait(list(busy), None if limit is None else min(limit, 1.0))
+                late = [worker for worker in busy.values() if limit and worker.busy_for() > limit]
+                for worker in [busy[pipe] for pipe in ready] + [w for w in late if w.pipe not in ready]:  # type: ignore[index]
+                    outcome = worker.receive() if worker.pipe in ready else worker.give_up(limit or 0)
                     if outcome is not None:
                         yield outcome
                     if not worker.job and waiting:
@@ -136,6 +153,7 @@ class _Worker:
     def __init__(self, index: int, threads: int) -> None:
         self.index, self.threads = index, threads
         self.job: str | None = None
+        self.began: float | None = None  # when the cells in work began, if that was said
         self._spawn()
 
     def _spawn(self) -> None:
@@ -173,22 +191,35 @@ class _Worker:
 
     def receive(self) -> str | None:
         """Return an outcome, or None at the end of a job."""
-        import json
-
         try:
             outcome: str | None = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(5)
             code = self.process.exitcode
             how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-            job = json.loads(self.job or "{}").get("id")
-            self.job = None
-            self.pipe.close()
-            self._spawn()
-            return json.dumps({"kind": "lost", "job": job, "message": f"a worker process died ({how})"})
+            return self._replaced("lost", f"a worker process died ({how})")
+        self.began = time.monotonic() if outcome and '"kind": "begin"' in outcome[:80] else None
         if outcome is None:
             self.job = None
         return outcome
+
+    def busy_for(self) -> float:
+        """Return the seconds since the cells in work began."""
+        return 0.0 if self.began is None else time.monotonic() - self.began
+
+    def give_up(self, limit: float) -> str:
+        """End the process, which takes too long."""
+        self.process.kill()
+        self.process.join()
+        return self._replaced("late", f"took longer than executor.time_limit, {limit:g} s, on one m-batch")
+
+    def _replaced(self, kind: str, message: str) -> str:
+        """Start another process in place of one that has ended, and say so."""
+        job = json.loads(self.job or "{}").get("id")
+        self.job = self.began = None
+        self.pipe.close()
+        self._spawn()
+        return json.dumps({"kind": kind, "job": job, "message": message})
 
     def end(self) -> None:
         self.process.terminate()

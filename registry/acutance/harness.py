@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ from acutance.admission import admit
 from acutance.attributes import Attributes, join, require
 from acutance.config import Chosen, Study
 from acutance.environment import environment
-from acutance.errors import UserError
+from acutance.errors import UserError, some
 from acutance.executors import Executor
 from acutance.measure import Estimate, Status
 from acutance.members import Member, PlannedCell, job_cell, measure_cells, members, target_cells
@@ -177,7 +179,8 @@ class Driver:
                     self.reporter.say(f"admitted {len(admitted)} of {len(self.members)} models")
                 self._compute(executor, sets, admitted, cells, "measures")
         except BaseException as error:
-            self.store.end_run(self.run_id, "interrupted" if isinstance(error, KeyboardInterrupt) else "error")
+            with suppress(UserError):  # a store that cannot be written must not hide what went wrong
+                self.store.end_run(self.run_id, "interrupted" if isinstance(error, KeyboardInterrupt) else "error")
             raise
         run = write_outputs(self.values, self.members, directory, targets, cells, report, self.reporter)
         self.store.end_run(self.run_id, "failed" if run.failed else "done")
@@ -299,6 +302,7 @@ class Driver:
                 "seed": self.study.seed,
                 "device": self._device(),
                 "initial": self.needs_initial,
+                "announce": executor.announced,
                 "cost": sum(units(cells[index]) * len(batches) for index, batches in missing),
                 "cells": [job_cell(index, cells[index], batches) for index, batches in missing],
             }
@@ -314,29 +318,37 @@ class Driver:
                 self.reporter.advance(done, finished)
             elif outcome["kind"] == "note":
                 self._say_once(f"note: {outcome['message']}")
+            elif outcome["kind"] == "late":
+                self._late(member, cells, job, outcome)
             elif outcome["kind"] == "failed":
                 self._fail(member, cells, job, outcome)
             self.plugins.manager.hook.on_outcome(outcome=outcome)
 
     def _outcomes(self, executor: Executor[Any], jobs: dict[str, dict[str, Any]]) -> Iterable[dict[str, Any]]:
         """Yield outcomes; a job whose worker died goes to another one, a bounded number of times."""
-        waiting = list(jobs.values())
-        for attempt in range(RETRIES + 1):
-            lost = []
+        waiting, deaths, begun = list(jobs.values()), Counter[str](), dict[str, list[int]]()
+        while waiting:
+            again = []
             for text in executor.run(json.dumps(job) for job in waiting):
                 outcome = json.loads(text)
-                if outcome["kind"] != "lost":
+                kind, job = outcome["kind"], outcome["job"]
+                if kind == "begin":
+                    begun[job] = outcome["cells"]
+                elif kind == "late":
+                    # Its cells are given up, so the job is shorter each time.
+                    yield outcome | {"cells": begun[job]}
+                    again.append(jobs[job])
+                elif kind != "lost":
                     yield outcome
-                elif attempt < RETRIES:
+                elif deaths[job] < RETRIES:
+                    deaths[job] += 1
                     self.reporter.say(f"{outcome['message']}; its job starts again")
-                    lost.append(jobs[outcome["job"]])
+                    again.append(jobs[job])
                 else:
                     hint = "out of memory? try fewer workers or a smaller surface.microbatch"
-                    yield {"kind": "failed", "job": outcome["job"], "message": f"{outcome['message']} ({hint})"}
+                    yield {"kind": "failed", "job": job, "message": f"{outcome['message']} ({hint})"}
             # What had been stored has been taken off the job's list of batches already.
-            waiting = lost
-            if not waiting:
-                return
+            waiting = again
 
     def _say_once(self, text: str) -> None:
         """Say what holds for many models when the first of them shows it."""
@@ -377,6 +389,15 @@ class Driver:
         }  # fmt: skip
         self.store.put_parts(rows, attempt, finished)
         return len(finished)
+
+    def _late(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> None:
+        """Give up the cells that took too long: on other batches they would too."""
+        late = [cell for cell in job["cells"] if cell["index"] in outcome["cells"] and cell["batches"]]
+        names = some(sorted({cells[cell["index"]].planned.item.name for cell in late}))
+        self.reporter.say(f"{member.label}: {names}: {outcome['message']}; the other measures go on")
+        self.store.put_cells([self.values.fail(member, cells[cell["index"]], outcome["message"]) for cell in late])
+        for cell in late:
+            cell["batches"].clear()
 
     def _fail(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> None:
         """A whole job failed: its remaining cells are failures with a reason, if the model is known at all."""

@@ -12,7 +12,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -166,19 +166,35 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing."""
-        self._connection.execute("BEGIN IMMEDIATE")
+        """All or nothing.
+
+        Raises:
+            UserError: when it cannot be written: the disk is full, say.
+        """
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             yield
+            self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._roll_back()
+            raise UserError(
+                f"{self.path}: cannot be written: {error}",
+                "make room or mend the disk, and give the same command: what was stored before is kept",
+            ) from None
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._roll_back()
             raise
-        self._connection.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            with suppress(sqlite3.OperationalError):  # SQLite has rolled back by itself, or will when it is opened
+                self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Release the store."""
         if self._owner:
-            self._connection.execute("DELETE FROM driver WHERE pid = ?", (os.getpid(),))
+            with suppress(sqlite3.OperationalError):  # a full disk; the lock of a process that is gone holds nobody
+                self._connection.execute("DELETE FROM driver WHERE pid = ?", (os.getpid(),))
         self._connection.close()
 
     # -- runs and models ----------------------------------------------------------------------------
@@ -193,7 +209,8 @@ class Store:
 
     def end_run(self, run: int, state: str) -> None:
         """Note how a run ended."""
-        self._connection.execute("UPDATE run SET finished = ?, state = ? WHERE id = ?", (time.time(), state, run))
+        with self.transaction():
+            self._connection.execute("UPDATE run SET finished = ?, state = ? WHERE id = ?", (time.time(), state, run))
 
     def last_run(self) -> tuple[dict[str, Any], dict[str, Any], str]:
         """Return (config, environment, state) of the newest run."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from acutance.errors import Excluded, UserError, some
 from acutance.hookspecs import Retry, Skip
-from acutance.measure import Estimate, Status
+from acutance.measure import Cost, Estimate, Status
 from acutance.plugins import catalog
 from acutance.pool import ModelEntry
 from acutance.spec import canonical_json, validate
@@ -37,7 +37,8 @@ def execute(job: str) -> Iterator[str]:
 
     Args:
         job: JSON with ``kind`` build or evaluate, ``pool``, ``entry`` and, to evaluate, ``dataset``,
-            ``surface``, ``seed``, ``device``, ``cells`` and ``initial``: whether some measure needs initial weights.
+            ``surface``, ``seed``, ``device``, ``cells``, ``initial``: whether some measure needs initial weights, and
+            ``announce``: whether to say what begins.
     """
     from acutance.evaluation import preserved_rng
 
@@ -117,56 +118,136 @@ def _cells(data: dict[str, Any]) -> list[_Cell]:
 
 
 def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    from acutance.batch import dtype_of
-    from acutance.fingerprint import model_key
-    from acutance.functional import FunctionalModel
+    from acutance.integrity import Corrupted
 
-    start = time.perf_counter()
-    surface = SurfaceConfig.model_validate(data["surface"])
-    sets = _point_sets(canonical_json(data["dataset"]), surface.model_dump_json(), data["seed"])
-    pool, spec, entry = _pool(data)
-    model: nn.Module = pool.load(entry, spec)
-    key = model_key(entry.architecture, model)
-    functional = FunctionalModel(model, data["device"], dtype_of(surface.dtype))
-    with_initial = data.get("initial", False)
-    if with_initial:
-        functional.initial = lambda: pool.initial(entry, spec)
-    yield {
-        "kind": "model",
-        "entry": entry.id,
-        "key": key,
-        "initial": _initial(functional) if with_initial else None,
-        "parameters": functional.w.numel(),
-        "notes": functional.notes,
-        "seconds": time.perf_counter() - start,
-    }
-    preprocess = pool.preprocess(entry, spec)
     cells = _cells(data)
-    if not any("initial_weights" in cell.instance.needs(cell.spec) for cell in cells):
-        vars(functional).pop("w0", None)  # a vector that nobody here reads
-    as_set_up = functional
-    if any(c.scope != "split" for c in cells):
-        told = len(functional.notes)
-        as_set_up = set_up(functional, sets, surface, preprocess)
-        yield from ({"kind": "note", "message": f"{entry.id}: {note}"} for note in functional.notes[told:])
-    # Insertion order keeps the plan's order: split, then batch, then family.
+    bench = _Bench(data, any("initial_weights" in cell.instance.needs(cell.spec) for cell in cells))
+    yield from bench.open()
+    for unit in _units(cells):
+        if data.get("announce"):
+            yield {"kind": "begin", "cells": [cell.index for cell in unit.family]}
+        try:
+            yield bench.measure(unit)
+        except Corrupted as error:
+            # What follows must see the model and the points as they are: both are opened anew.
+            failed = [Estimate.without_value(Status.FAILED, str(error))] * len(unit.family)
+            yield unit.outcome(failed, bench.device, 0.0, Cost())
+            close_data()
+            list(bench.open())
+    yield from ({"kind": "note", "message": f"{bench.entry.architecture}: {note}"} for note in bench.structure())
+
+
+@dataclass
+class _Unit:
+    """The cells of one measure on one batch, which share passes."""
+
+    split: str
+    scope: Scope
+    batch: int
+    measure: str
+    replicate: int
+    family: list[_Cell]
+
+    def outcome(self, estimates: list[Estimate], device: str, seconds: float, cost: Cost) -> dict[str, Any]:
+        """Return what the driver is told."""
+        return {
+            "kind": "parts",
+            "measure": self.measure,
+            "split": self.split,
+            "batch": self.batch,
+            "device": device,
+            "seconds": seconds,
+            "cost": [cost.forwards, cost.backwards, cost.hvps],
+            "parts": [
+                [cell.index, e.value, e.stderr, e.status.value, e.message, dict(e.extras)]
+                for cell, e in zip(self.family, estimates, strict=True)
+            ],
+        }
+
+
+def _units(cells: list[_Cell]) -> Iterator[_Unit]:
+    """Yield the work of a job in the order of its plan: split, then batch, then measure."""
     for split, scope in dict.fromkeys((c.split, c.scope) for c in cells):
         here = [c for c in cells if (c.split, c.scope) == (split, scope)]
-        # Targets are measured on the model as it is.
-        chosen = functional if scope == "split" else as_set_up
         for batch in sorted({b for c in here for b in c.batches}):
-            yield from _one_batch(chosen, sets, surface, split, scope, batch, here, data["seed"], preprocess)
-    yield from ({"kind": "note", "message": f"{entry.architecture}: {note}"} for note in _structure(as_set_up))
+            families: dict[tuple[str, int], list[_Cell]] = {}
+            for cell in here:
+                if batch in cell.batches:
+                    families.setdefault((cell.measure, cell.replicate), []).append(cell)
+            for (measure, replicate), family in families.items():
+                yield _Unit(split, scope, batch, measure, replicate, family)
 
 
-def _structure(functional: FunctionalModel) -> list[str]:
-    """Return what a reader should know about the model's parameters."""
-    notes = [
-        f"one parameter by the names {' and '.join(slot.names)}" for slot in functional.slots if len(slot.names) > 1
-    ]
-    if functional.silent:
-        notes.append(f"no effect on the loss of the first m-batch: {some(sorted(functional.silent))}")
-    return notes
+class _Bench:
+    """One model, opened, and the surfaces of its batches, one at a time."""
+
+    def __init__(self, data: dict[str, Any], need_initial: bool) -> None:
+        self.data, self.need_initial = data, need_initial
+        self.config = SurfaceConfig.model_validate(data["surface"])
+        self.pool, self.spec, self.entry = _pool(data)
+
+    def open(self) -> Iterator[dict[str, Any]]:
+        """Load the model and the points, and say what the model is."""
+        from acutance.batch import dtype_of
+        from acutance.fingerprint import model_key
+        from acutance.functional import FunctionalModel
+
+        start, data = time.perf_counter(), self.data
+        self.sets = _point_sets(canonical_json(data["dataset"]), self.config.model_dump_json(), data["seed"])
+        model: nn.Module = self.pool.load(self.entry, self.spec)
+        key = model_key(self.entry.architecture, model)
+        self.functional = functional = FunctionalModel(model, data["device"], dtype_of(self.config.dtype))
+        with_initial = data.get("initial", False)
+        if with_initial:
+            functional.initial = lambda: self.pool.initial(self.entry, self.spec)
+        yield {
+            "kind": "model",
+            "entry": self.entry.id,
+            "key": key,
+            "initial": _initial(functional) if with_initial else None,
+            "parameters": functional.w.numel(),
+            "notes": functional.notes,
+            "seconds": time.perf_counter() - start,
+        }
+        self.preprocess = self.pool.preprocess(self.entry, self.spec)
+        if not self.need_initial:
+            vars(functional).pop("w0", None)  # a vector that nobody here reads
+        self.at: tuple[str, Scope, int] | None = None
+        self.as_set_up = functional
+        if any(cell["scope"] != "split" for cell in data["cells"]):
+            told = len(functional.notes)
+            self.as_set_up = set_up(functional, self.sets, self.config, self.preprocess)
+            yield from ({"kind": "note", "message": f"{self.entry.id}: {n}"} for n in functional.notes[told:])
+
+    @property
+    def device(self) -> str:
+        """Where the model is."""
+        return str(self.functional.device)
+
+    def measure(self, unit: _Unit) -> dict[str, Any]:
+        """Return the values of a family on its batch."""
+        if self.at != (unit.split, unit.scope, unit.batch):
+            # Targets are measured on the model as it is.
+            chosen = self.functional if unit.scope == "split" else self.as_set_up
+            self.surface = build_surface(
+                chosen, self.sets, self.config, unit.split, unit.scope, unit.batch, self.preprocess
+            )
+            self.at = (unit.split, unit.scope, unit.batch)
+        start, before = time.perf_counter(), self.surface.cost
+        estimates = _with_retries(unit, self.surface, self.data["seed"])
+        if unit.scope == "batch" and unit.batch == 0:
+            self.as_set_up.silent = self.surface.silent() or self.as_set_up.silent
+        return unit.outcome(estimates, self.device, time.perf_counter() - start, self.surface.cost - before)
+
+    def structure(self) -> list[str]:
+        """Return what a reader should know about the model's parameters."""
+        model = self.as_set_up
+        notes = [
+            f"one parameter by the names {' and '.join(slot.names)}" for slot in model.slots if len(slot.names) > 1
+        ]
+        if model.silent:
+            notes.append(f"no effect on the loss of the first m-batch: {some(sorted(model.silent))}")
+        return notes
 
 
 def _initial(functional: FunctionalModel) -> str | None:
@@ -192,43 +273,6 @@ def set_up(
     return recalibrated(functional, (applied(preprocess, x) for x, _ in sets.batches))
 
 
-def _one_batch(
-    functional: FunctionalModel,
-    sets: PointSets,
-    config: SurfaceConfig,
-    split: str,
-    scope: Scope,
-    batch: int,
-    cells: list[_Cell],
-    seed: int,
-    preprocess: Any,
-) -> Iterator[dict[str, Any]]:
-    surface = build_surface(functional, sets, config, split, scope, batch, preprocess)
-    families: dict[tuple[str, int], list[_Cell]] = {}
-    for cell in cells:
-        if batch in cell.batches:
-            families.setdefault((cell.measure, cell.replicate), []).append(cell)
-    for (measure, replicate), family in families.items():
-        start, before = time.perf_counter(), surface.cost
-        estimates = _with_retries(measure, family, surface, seed, batch, replicate)
-        cost = surface.cost - before
-        yield {
-            "kind": "parts",
-            "measure": measure,
-            "split": split,
-            "batch": batch,
-            "device": str(functional.device),
-            "seconds": time.perf_counter() - start,
-            "cost": [cost.forwards, cost.backwards, cost.hvps],
-            "parts": [
-                [cell.index, e.value, e.stderr, e.status.value, e.message, dict(e.extras)]
-                for cell, e in zip(family, estimates, strict=True)
-            ],
-        }
-    if scope == "batch" and batch == 0:
-        functional.silent = surface.silent()
-
-
 def build_surface(
     functional: FunctionalModel, sets: PointSets, config: SurfaceConfig, split: str, scope: Scope, batch: int,
     preprocess: Any,
@@ -251,31 +295,30 @@ def build_surface(
     )
 
 
-def _with_retries(
-    measure: str, family: list[_Cell], surface: LossSurface, seed: int, batch: int, replicate: int
-) -> list[Estimate]:
+def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate]:
     """Evaluate a family; what raises is decided by the hook ``on_cell_error``."""
     from acutance.evaluation import evaluate_family
+    from acutance.integrity import Corrupted, untouched
 
-    specs = [cell.spec for cell in family]
+    def evaluated(cells: list[_Cell], catch: bool = False) -> list[Estimate]:
+        with untouched(surface, unit.measure):
+            return evaluate_family(
+                unit.measure, cells[0].instance, surface, [cell.spec for cell in cells], seed=seed, batch=unit.batch,
+                replicate=unit.replicate, catch=catch,
+            )  # fmt: skip
+
     while True:
         try:
-            return evaluate_family(
-                measure, family[0].instance, surface, specs, seed=seed, batch=batch, replicate=replicate
-            )
+            return evaluated(unit.family)
+        except Corrupted:
+            raise
         except Exception as error:
             size = surface.microbatch or surface.n
-            answer = catalog().manager.hook.on_cell_error(error=error, measure=measure, microbatch=size)
+            answer = catalog().manager.hook.on_cell_error(error=error, measure=unit.measure, microbatch=size)
             if isinstance(answer, Retry) and 1 <= answer.microbatch < size:
                 surface.microbatch = answer.microbatch
                 continue
             if isinstance(answer, Skip):
-                return [Estimate.without_value(Status.UNSUPPORTED, answer.reason)] * len(specs)
+                return [Estimate.without_value(Status.UNSUPPORTED, answer.reason)] * len(unit.family)
             # One by one, so that what fails takes nothing else with it.
-            return [
-                evaluate_family(
-                    measure, family[0].instance, surface, [spec], seed=seed, batch=batch, replicate=replicate,
-                    catch=True,
-                )[0]
-                for spec in specs
-            ]  # fmt: skip
+            return [evaluated([cell], catch=True)[0] for cell in unit.family]

@@ -197,7 +197,7 @@ class Place(Measure[CountSpec]):
 
 class MoodySpec(Spec):
     mood: str = "fine"
-    """fine, raise, nan, unsupported, slow or die."""
+    """fine, raise, nan, unsupported, slow, hang, die; weights, inputs or targets: what it changes."""
     flag: str = ""
     """A file whose existence changes the mood to fine."""
 
@@ -218,6 +218,15 @@ class Moody(Measure[MoodySpec]):
                 raise Unsupported("not on a Tuesday")
             if spec.mood == "slow":
                 time.sleep(0.3)
+            if spec.mood == "hang":
+                time.sleep(600)
+            if spec.mood == "weights":
+                surface.w.data.mul_(2)
+                raise RuntimeError("and falls over")
+            if spec.mood == "inputs":
+                surface.inputs.mul_(2)
+            if spec.mood == "targets":
+                surface.targets.numpy()[:2] = surface.targets.numpy()[:2][::-1].copy() * 0
             if spec.mood == "die":
                 os.kill(os.getpid(), 9)
             if spec.mood == "memory" and (surface.microbatch or surface.n) > 4:

@@ -1,0 +1,82 @@
+"""Noticing a measure that changes what it was given: the next one would measure another model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from acutance.lazy import Lazy
+from acutance.surface import LossSurface
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Corrupted(Exception):
+    """A measure changed its surface; whatever is measured on it from now on is wrong."""
+
+
+@contextmanager
+def untouched(surface: LossSurface, measure: str) -> Iterator[None]:
+    """Watch a surface while a measure has it.
+
+    Raises:
+        Corrupted: when weights, buffers, inputs or targets are not what they were, also after an exception.
+    """
+    before = _marks(surface)
+    try:
+        yield
+    finally:
+        after = _marks(surface)
+        changed = [name for name in before if before[name] != after[name]]
+        if changed:
+            what = " and the ".join(changed)
+            raise Corrupted(
+                f"measure '{measure}' changed the {what} of the surface that it was given: it must work on copies; its "
+                "values are refused"
+            )
+
+
+def _marks(surface: LossSurface) -> dict[str, tuple[int, ...]]:
+    """Return numbers that change with any of the tensors: the counts of in-place changes, and the sums of all bits.
+
+    The counts see what moves without changing a sum, the sums see what is written past autograd (``.data``, NumPy). One
+    read of every tensor, one wait for the device.
+    """
+    functional = surface._core.functional
+    groups = {
+        "weights": [functional.w, *([] if surface.w is functional.w else [surface.w])],
+        "buffers": [buffer for _, _, buffer in functional._buffers],
+        "inputs": list(_tensors(surface.inputs)),
+        "targets": list(_tensors(surface.targets)),
+    }
+    sums = [_bits(tensor) for tensors in groups.values() for tensor in tensors]
+    found = iter(torch.stack(sums).tolist())
+    return {
+        name: tuple(number for tensor in tensors for number in (tensor._version, next(found)))
+        for name, tensors in groups.items()
+    }
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    whole = tensor.detach().contiguous().flatten()
+    if whole.dtype is torch.bool:
+        return whole.sum(dtype=torch.int64)
+    return whole.view(_BITS[whole.element_size()]).sum(dtype=torch.int64)
+
+
+def _tensors(inputs: Any) -> Iterator[Tensor]:
+    """Yield the tensors of inputs; what is read when it is used is read anew each time, and cannot be kept changed."""
+    if isinstance(inputs, Tensor):
+        yield inputs
+    elif isinstance(inputs, Lazy) or inputs is None:
+        return
+    elif hasattr(inputs, "values"):
+        for value in inputs.values():
+            yield from _tensors(value)
+    elif isinstance(inputs, tuple | list):
+        for value in inputs:
+            yield from _tensors(value)

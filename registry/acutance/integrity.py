@@ -56,16 +56,21 @@ def _marks(surface: LossSurface) -> dict[str, tuple[int, ...]]:
     sums = [_bits(tensor) for tensors in groups.values() for tensor in tensors]
     found = iter(torch.stack(sums).tolist())
     return {
-        name: tuple(number for tensor in tensors for number in (tensor._version, next(found)))
+        name: tuple(number for tensor in tensors for number in (_version(tensor), next(found)))
         for name, tensors in groups.items()
     }
+
+
+def _version(tensor: Tensor) -> int:
+    """Return the count of in-place changes; tensors made in inference mode have none."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _bits(tensor: Tensor) -> Tensor:
     whole = tensor.detach().contiguous().flatten()
     if whole.dtype is torch.bool:
         return whole.sum(dtype=torch.int64)
-    return whole.view(_BITS[whole.element_size()]).sum(dtype=torch.int64)
+    return whole.view(_BITS.get(whole.element_size(), torch.int64)).sum(dtype=torch.int64)
 
 
 def _tensors(inputs: Any) -> Iterator[Tensor]:

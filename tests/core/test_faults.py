@@ -212,6 +212,16 @@ def test_a_measure_that_changes_its_surface_is_refused_and_spoils_nothing(config
     pd.testing.assert_frame_equal(found.dropna(axis=1), expected[found.dropna(axis=1).columns])
 
 
+class Named(torch.nn.Linear):
+    """Takes its inputs by name."""
+
+    def __init__(self):
+        super().__init__(4, 3)
+
+    def forward(self, x, z):
+        return super().forward(x)
+
+
 def test_every_kind_of_change_is_noticed():
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
     data = (torch.randn(8, 4), torch.arange(8) % 3)
@@ -234,6 +244,10 @@ def test_every_kind_of_change_is_noticed():
     with untouched(surface, "x"):
         surface.gradient()
         surface.hvp(torch.randn_like(surface.w))
+    with torch.inference_mode():
+        inputs = {"x": torch.randn(8, 4), "z": torch.ones(8, 2, dtype=torch.complex128)}
+    with untouched(LossSurface(Named(), (inputs, data[1])), "x"):
+        pass
     with pytest.raises(ZeroDivisionError), untouched(surface, "x"):
         1 / 0  # noqa: B018
 

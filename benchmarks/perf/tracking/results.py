@@ -106,4 +106,8 @@ def index(folder: Path) -> str:
             f"* [{path.parent.name}]({path.parent.name}/README.md): torch {about['torch']}, {len(marks)} cases, "
             f"{sum(known)} of {len(known)} bounds held"
         )
-    return "\n".join([*lines, "", "How to run, read and record: [benchmarks/README.md](../README.md).", ""])
+    lines += ["", "How to run, read and record: [benchmarks/README.md](../README.md)."]
+    studies = sorted(path.parent.name for path in folder.glob("studies/*/README.md"))
+    if studies:
+        lines += ["", "# Studies that were run", "", *(f"* [{name}](studies/{name}/README.md)" for name in studies)]
+    return "\n".join([*lines, ""])

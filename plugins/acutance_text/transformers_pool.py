@@ -69,15 +69,17 @@ class Folders(ModelPool[FolderSpecT]):
                 attributes=settings_of(name) | table.get(name, {}),
                 architecture=architecture(folder),
                 train_set=spec.train_set,
-                path=str(weights_file(folder)),
+                path=_remembered(weights_file(folder)),
             )
             for name, folder in zip(names, folders, strict=True)
         ]
 
     def load(self, entry: ModelEntry, spec: FolderSpecT) -> nn.Module:
         """Return the model without dropout; every name and shape of its weights must fit."""
-        assert entry.path is not None
-        file = Path(entry.path)
+        folders = {folder.resolve().name: folder for folder in find_folders(spec.path)}
+        if entry.id not in folders:
+            raise UserError(f"path: {spec.path} no longer has '{entry.id}'", "start the run again")
+        file = weights_file(folders[entry.id])
         return fill(make(self.auto, file.parent, spec.attention), read_weights(file), str(file))
 
 
@@ -105,6 +107,11 @@ def find_folders(path: str) -> list[Path]:
             "models are read from disk; download one of the hub first, with 'hf download NAME --local-dir FOLDER'",
         )
     return folders
+
+
+def _remembered(file: Path) -> str | None:
+    """Return the file whose date tells whether a model is the one that was hashed; an index does not tell."""
+    return None if file.suffix == ".json" else str(file)
 
 
 def weights_file(folder: Path) -> Path:

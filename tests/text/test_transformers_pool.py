@@ -88,6 +88,20 @@ def test_what_is_no_model_is_refused(folder, tmp_path):
         Transformers().entries(spec)
 
 
+def test_weights_in_several_files_are_hashed_every_time(tmp_path):
+    """The date of an index does not tell whether the files that it lists are the same."""
+    tiny_bert(1).save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    assert (tmp_path / "model" / "model.safetensors.index.json").is_file()
+    spec = FolderSpec(path=str(tmp_path))
+    (entry,) = Transformers().entries(spec)
+    assert entry.path is None
+    expected = tiny_bert(1).state_dict()
+    assert all(torch.equal(t, expected[n]) for n, t in Transformers().load(entry, spec).state_dict().items())
+    (tmp_path / "model").rename(tmp_path / "other")
+    with pytest.raises(UserError, match="no longer has 'model'"):
+        Transformers().load(entry, spec)
+
+
 def test_padding_changes_no_value_and_embeddings_can_be_left_out():
     model = tiny_bert()
     short = LossSurface(model, batch(9, 9), dtype="float64")

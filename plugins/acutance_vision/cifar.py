@@ -93,9 +93,8 @@ class Cifar(Dataset[SpecT]):
         severities = SEVERITIES if self.spec.severity is None else (self.spec.severity,)
         parts = [kept(kind, severity, images, indices) for kind in kinds for severity in severities]
         targets = labels.repeat(len(parts))
-        return Split(
-            joined(parts, self._normalized), targets, description=f"{len(parts)} times {len(labels)} images, {split}"
-        )
+        said = f"{len(parts)} times {len(labels)} images, {split}"
+        return Split(joined(parts, self._normalized), targets, description=said, versions=len(parts))
 
     def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Return images (n, 3, 32, 32), cut at random after padding by 4 black pixels, half of them mirrored.

@@ -68,7 +68,8 @@ class PublishedCorruptions(Cifar[SpecT]):
                 parts.append(here)
                 targets.append(found)
         inputs = joined(parts, self._normalized, channels_last=True)
-        return Split(inputs, torch.cat(targets), description=f"{len(parts)} times {len(parts[0])} images, {split}")
+        said = f"{len(parts)} times {len(parts[0])} images, {split}"
+        return Split(inputs, torch.cat(targets), description=said, versions=len(parts))
 
     def _labels(self, folder: Path) -> np.ndarray[Any, Any]:
         labels = _load(folder / "labels.npy", None)

@@ -54,7 +54,8 @@ class Mnist5k(Dataset[Mnist5kSpec]):
             labels = labels.repeat(len(CORRUPTIONS))
         elif split in CORRUPTIONS:
             images = corrupt(split, images)
-        return Split((images - MEAN) / STD, labels, description=f"{len(labels)} images, {split}")
+        versions = len(CORRUPTIONS) if split == "corruptions" else 1
+        return Split((images - MEAN) / STD, labels, description=f"{len(labels)} images, {split}", versions=versions)
 
     def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Return images (n, 1, 28, 28), half of them shifted and turned: what the pools train with."""

@@ -33,12 +33,15 @@ class Split:
         targets: (n,) class indices, or what the loss takes.
         score: (logits, targets) -> (n,), 1 where the prediction is wrong, 0 where it is right.
         description: one line for reports.
+        versions: how many versions of each example it has, as the corruptions of one image: these err together, so the
+            ceiling counts the examples.
     """
 
     inputs: Inputs
     targets: Tensor
     score: Callable[[Tensor, Tensor], Tensor] = argmax_error
     description: str = ""
+    versions: int = 1
 
     def __len__(self) -> int:
         return len(self.targets)

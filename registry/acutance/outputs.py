@@ -226,11 +226,15 @@ def controls_of(models: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
 
 
 def points_of(results: pd.DataFrame, targets: Sequence[Target]) -> dict[str, int]:
-    """Return how many points the targets that are errors on one split were counted on, as far as that is known."""
+    """Return how many examples the targets that are errors on one split were counted on, as far as that is known.
+
+    Several versions of one example, corrupted in several ways, are one.
+    """
     if "extra.points" not in results:
         return {}
     known = results[(results["measure"] == "error") & results["extra.points"].notna()]
-    by_split = known.groupby("split")["extra.points"].first()
+    versions = known["extra.versions"].fillna(1) if "extra.versions" in known else 1
+    by_split = known.assign(examples=known["extra.points"] / versions).groupby("split")["examples"].first()
     splits = {t.name: t.terms[0][2] for t in targets if len(t.terms) == 1 and t.terms[0][1] == "error"}
     return {name: int(by_split[split]) for name, split in splits.items() if split in by_split}
 

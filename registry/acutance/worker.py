@@ -10,7 +10,7 @@ import json
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -235,6 +235,9 @@ class _Bench:
             self.at = (unit.split, unit.scope, unit.batch)
         start, before = time.perf_counter(), self.surface.cost
         estimates = _with_retries(unit, self.surface, self.data["seed"])
+        versions = self.sets.split(unit.split).versions if unit.scope == "split" else 1
+        if versions > 1:  # the ceiling of what can be told from this split counts the examples
+            estimates = [replace(e, extras={**e.extras, "versions": versions}) for e in estimates]
         if unit.scope == "batch" and unit.batch == 0:
             self.as_set_up.silent = self.surface.silent() or self.as_set_up.silent
         return unit.outcome(estimates, self.device, time.perf_counter() - start, self.surface.cost - before)

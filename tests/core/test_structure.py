@@ -64,3 +64,17 @@ def test_a_run_says_it_once_for_all_models_of_an_architecture(toy_config, tmp_pa
     architectures = run.models["architecture"].nunique()
     for text in ("one parameter by the names first.weight and second.weight", "no effect on the loss of the first m-batch: pooler.bias, pooler.weight"):  # fmt: skip
         assert sum(text in note for note in notes) == architectures
+
+
+def test_the_versions_of_a_split_are_in_the_results(toy_config, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from acme_toy.plugin import ToyData
+
+    opened = ToyData.open
+    monkeypatch.setattr(
+        ToyData, "open", lambda self, split: replace(opened(self, split), versions=4 if split == "ood" else 1)
+    )
+    run = run_study(load_config(toy_config), tmp_path, report=False)
+    errors = run.results[run.results["measure"] == "error"].set_index("split")["extra.versions"]
+    assert (errors["ood"].astype(float) == 4).all() and errors["test"].isna().all()

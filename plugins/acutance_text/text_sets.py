@@ -46,7 +46,7 @@ class TextSpec(Spec):
     """Settings common to datasets of texts."""
 
     tokenizer: str = "words"
-    """A folder with tokenizer files, a ``vocab.txt`` of BERT, or ``words``: those of the training set."""
+    """A folder with tokenizer files, a ``vocab.txt`` of BERT, ``minilm``, or ``words``: those of the training set."""
     lowercase: bool = True
     """Of a ``vocab.txt``: whether texts are lower-cased and lose their accents, as in BERT's uncased models."""
     vocabulary: PositiveInt = 8000
@@ -94,8 +94,11 @@ class Texts(Dataset[SpecT]):
     @cached_property
     def encoder(self) -> Tokenizer:
         """The tokenizer."""
+        from acutance_text.packaged import minilm_folder
         from acutance_text.tokens import OnDisk, Words
 
+        if self.spec.tokenizer == "minilm":
+            return OnDisk(minilm_folder("dataset.tokenizer"), self.spec.lowercase)
         if self.spec.tokenizer != "words":
             return OnDisk(Path(self.spec.tokenizer).expanduser(), self.spec.lowercase)
         train = self._chosen("train")

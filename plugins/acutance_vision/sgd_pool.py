@@ -19,7 +19,7 @@ class SgdSpec(TrainedSpec):
     """Settings common to pools trained with SGD."""
 
     epochs: PositiveInt = 15
-    """Epochs of a model without mixup; models with mixup get 1.6 times as many."""
+    """Passes over the training set."""
     weight_decay: NonNegativeFloat = 5e-4
     """Coefficient of the L2 penalty."""
 

@@ -50,7 +50,6 @@ class FunctionalModel:
         slots: the floating-point parameters, tied ones once, in the model's order.
         w: (p,) flat copy of the weights.
         notes: sentences a reader of the results should see.
-        silent: parameters that have no effect on the loss, once somebody has looked.
         initial: opens the model at its initial weights, or its state dict; None where they are not known.
 
     Raises:
@@ -62,7 +61,6 @@ class FunctionalModel:
     ) -> None:
         self.model = model
         self.notes: list[str] = []
-        self.silent: list[str] = []
         named = _unique_parameters(model)
         if not named:
             raise UserError("the model has no floating-point parameters")

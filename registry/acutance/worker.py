@@ -183,6 +183,7 @@ class _Bench:
 
     def __init__(self, data: dict[str, Any], need_initial: bool) -> None:
         self.data, self.need_initial = data, need_initial
+        self.silent: list[str] = []  # parameters without effect, as far as a measure asked for the gradient
         self.config = SurfaceConfig.model_validate(data["surface"])
         self.pool, self.spec, self.entry = _pool(data)
 
@@ -239,17 +240,15 @@ class _Bench:
         if versions > 1:  # the ceiling of what can be told from this split counts the examples
             estimates = [replace(e, extras={**e.extras, "versions": versions}) for e in estimates]
         if unit.scope == "batch" and unit.batch == 0:
-            self.as_set_up.silent = self.surface.silent() or self.as_set_up.silent
+            self.silent = self.surface.silent() or self.silent
         return unit.outcome(estimates, self.device, time.perf_counter() - start, self.surface.cost - before)
 
     def structure(self) -> list[str]:
         """Return what a reader should know about the model's parameters."""
-        model = self.as_set_up
-        notes = [
-            f"one parameter by the names {' and '.join(slot.names)}" for slot in model.slots if len(slot.names) > 1
-        ]
-        if model.silent:
-            notes.append(f"no effect on the loss of the first m-batch: {some(sorted(model.silent))}")
+        tied = [slot.names for slot in self.functional.slots if len(slot.names) > 1]
+        notes = [f"one parameter by the names {' and '.join(names)}" for names in tied]
+        if self.silent:
+            notes.append(f"no effect on the loss of the first m-batch: {some(sorted(self.silent))}")
         return notes
 
 

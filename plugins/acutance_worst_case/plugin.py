@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -33,7 +34,8 @@ class WorstCaseSpec(SharpnessSpec):
     mode: Literal["paper", "released"] = "paper"
     """paper: Algorithm 1 of the paper, in coordinates where the ball is round; released: as the published code."""
     ladder: tuple[PositiveFloat, ...] = ()
-    """Smaller radii to climb through, in order: each search starts from the best point of the one before."""
+    """Smaller radii to climb through, in order; each search starts from the last one's best point. Those not below rho
+    are left out, so one ladder serves all radii of a sweep, whose cells then share the climb."""
 
     @model_validator(mode="before")
     @classmethod
@@ -44,10 +46,12 @@ class WorstCaseSpec(SharpnessSpec):
 
     @model_validator(mode="after")
     def _consistent(self) -> WorstCaseSpec:
-        if any(a >= b for a, b in itertools.pairwise((*self.ladder, self.rho))):
-            raise ValueError("ladder: radii must increase and end below rho")
+        if any(a >= b for a, b in itertools.pairwise(self.ladder)):
+            raise ValueError("ladder: radii must increase")
         if self.mode == "released" and (self.start != "zero" or self.restarts > 1 or self.ladder):
             raise ValueError("mode released has one start, zero, and no ladder: the published code cannot run others")
+        # The identity of a cell is the climb that is made for it; the model is frozen for everybody else.
+        object.__setattr__(self, "ladder", tuple(rung for rung in self.ladder if rung < self.rho))
         return self
 
 
@@ -61,6 +65,10 @@ class WorstCase(Measure[WorstCaseSpec]):
     zero; ``extras["value_half"]`` is the value after half of the steps. Coordinates with c = 0 never move.
     Where the one-step point is the best of those screened, the search starts three quarters of the way there:
     inside the ball the gradient still says something about every coordinate. The point itself counts.
+
+    With a ``ladder`` the search climbs through smaller balls first. Cells that differ in rho alone are then rungs of
+    one climb: it is made once, so four radii cost four searches, each from a warm start, and every cell has the
+    value that it has alone.
 
     ``mode="released"`` follows the published code step by step instead, to reproduce published values: it is
     not invariant under rescaling for the l2 norm, and reaches smaller values there.
@@ -80,9 +88,13 @@ class WorstCase(Measure[WorstCaseSpec]):
 
     def evaluate(self, surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Estimate | float:
         """Return the largest rise found."""
-        from acutance_worst_case.search import largest_rise
+        return self.evaluate_many(surface, [spec], rng)[0]
 
-        return largest_rise(surface, spec, rng)
+    def evaluate_many(self, surface: LossSurface, specs: Sequence[WorstCaseSpec], rng: Streams) -> list[Estimate]:
+        """Return all values; cells that are rungs of one ladder share its climb."""
+        from acutance_worst_case.search import largest_rises
+
+        return largest_rises(surface, specs, rng)
 
     def passes(self, spec: WorstCaseSpec) -> Cost:
         """T + 1 forwards and T backwards a search; screening adds the origin, the one-step point and candidates."""
@@ -98,10 +110,9 @@ class WorstCase(Measure[WorstCaseSpec]):
     def vectors(self, spec: WorstCaseSpec) -> int:
         """Two iterates, the best one and its gradient, the perturbed weights, and what autograd hands out.
 
-        More are c, the gradient at w* that all specs share, the best point of earlier rungs and of earlier restarts,
-        and, in the published search, the gradient that waits for the projection and the projection's temporaries.
+        More are c, the gradient at w* that all specs share, the best point of earlier rungs, and, in the published search, the gradient that waits for the projection and the projection's temporaries.
         """
-        count = 6 + (spec.scaling != "none") + (spec.start != "random") + bool(spec.ladder) + (spec.restarts > 1)
+        count = 6 + (spec.scaling != "none") + (spec.start != "random") + bool(spec.ladder)
         if spec.mode == "released":
             count += 3 if spec.scaling == "none" else 6 if spec.norm == "l2" else 5
         return count

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -48,19 +49,73 @@ class FromOrigin:
         return self._objective.value(x)
 
 
-def largest_rise(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Estimate:
-    """Return the best rise over all restarts, with how it was reached."""
+def largest_rises(surface: LossSurface, specs: Sequence[WorstCaseSpec], rng: Streams) -> list[Estimate]:
+    """Return the best rise of every spec, with how it was reached; rungs of one ladder share its climb."""
+    found: dict[int, Estimate] = {}
+    for climb in _climbs(specs):
+        before = surface.cost
+        reached = _reached(surface, specs[climb[-1]], {_radii(specs[i]) for i in climb}, rng)
+        share = (surface.cost - before) * (1 / len(climb))
+        for i in climb:
+            found[i] = replace(reached[_radii(specs[i])], cost=share)
+    return [found[i] for i in range(len(specs))]
+
+
+Radii = tuple[float, ...]
+
+
+def _radii(spec: WorstCaseSpec) -> Radii:
+    """Return the radii of the balls that a spec searches, in order."""
+    return (*spec.ladder, spec.rho)
+
+
+def _climbs(specs: Sequence[WorstCaseSpec]) -> list[list[int]]:
+    """Return the specs in groups, by index: in each, the radii of one are the first ones of the next."""
+    climbs: list[list[int]] = []
+    settings = [spec.model_copy(update={"rho": 1.0, "ladder": ()}) for spec in specs]
+    for i in sorted(range(len(specs)), key=lambda i: len(specs[i].ladder)):
+        mine = _radii(specs[i])
+        for climb in climbs:
+            below = _radii(specs[climb[-1]])
+            if settings[climb[0]] == settings[i] and mine[: len(below)] == below:
+                climb.append(i)
+                break
+        else:
+            climbs.append([i])
+    return climbs
+
+
+def _reached(surface: LossSurface, spec: WorstCaseSpec, wanted: set[Radii], rng: Streams) -> dict[Radii, Estimate]:
+    """Climb as the spec says, and return what was reached at those rungs that are wanted."""
     view = surface.restricted(spec.parameters).transformed(spec.logit_norm, spec.norm_scale)
     c = scaling.vector(view, spec.scaling)
     objective = Perturbed(view, None if spec.mode == "released" else c)
+    best: dict[Radii, Estimate] = {}
     with objective.held():
-        best = _search(objective, c, spec, rng)
+        for restart in range(spec.restarts):
+            for radii, found in _climb(objective, c, spec, rng, restart):
+                if radii in wanted:
+                    mine = _estimate(view, c, spec, radii[-1], found)
+                    best[radii] = _higher(best[radii], mine) if radii in best else mine
+                del found  # its memory serves the next search
+    return best
+
+
+def _higher(a: Estimate, b: Estimate) -> Estimate:
+    """Return the estimate that reached a higher loss, with the better of their values half-way."""
+    best = a if a.extras["perturbed_loss"] >= b.extras["perturbed_loss"] else b
+    half = max(a.extras["value_half"], b.extras["value_half"])
+    return replace(best, extras={**best.extras, "value_half": half})
+
+
+def _estimate(view: LossSurface, c: Tensor | None, spec: WorstCaseSpec, rho: float, best: Maximum) -> Estimate:
+    """Return the rise at the best point."""
     gamma = torch.where(c > 0, best.x / c, 0.0) if spec.mode == "released" and c is not None else best.x
     clean = view.clean()
     clean_loss = float(clean.loss)
     extras = {
         "value_half": max(float(best.value_half) - clean_loss, 0.0),
-        "radius_reached": float(ball(spec.norm, spec.rho).norm(gamma)) / spec.rho,
+        "radius_reached": float(ball(spec.norm, rho).norm(gamma)) / rho,
         "clean_loss": clean_loss,
         "perturbed_loss": float(best.value),
     }
@@ -71,27 +126,23 @@ def largest_rise(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Est
     return Estimate(max(float(best.value) - clean_loss, 0.0), extras=extras)
 
 
-def _search(objective: Perturbed, c: Tensor | None, spec: WorstCaseSpec, rng: Streams) -> Maximum:
-    """Return the best point of all restarts."""
-    if spec.mode == "released":
-        return released.search(FromOrigin(objective), objective.surface.w, c, spec.norm, spec.rho, spec.steps)
-    best = _climb(objective, spec, rng, 0)
-    for restart in range(1, spec.restarts):
-        best = _better(best, _climb(objective, spec, rng, restart))
-    return best
-
-
-def _climb(objective: Perturbed, spec: WorstCaseSpec, rng: Streams, restart: int) -> Maximum:
+def _climb(
+    objective: Perturbed, c: Tensor | None, spec: WorstCaseSpec, rng: Streams, restart: int
+) -> Iterator[tuple[Radii, Maximum]]:
     """Search at the radii of the ladder and then at rho; each start is the last best point, scaled to the new ball.
 
     The last best point itself lies in every later ball, so the value never falls from rung to rung.
     """
-    radii = (*spec.ladder, spec.rho)
+    radii = _radii(spec)
+    if spec.mode == "released":
+        yield radii, released.search(FromOrigin(objective), objective.surface.w, c, spec.norm, spec.rho, spec.steps)
+        return
     best = _ascend(objective, ball(spec.norm, radii[0]), spec, rng, restart)
-    for smaller, larger in itertools.pairwise(radii):
+    yield radii[:1], best
+    for i, (smaller, larger) in enumerate(itertools.pairwise(radii), start=2):
         found = auto_pgd(objective, best.x * (larger / smaller), ball(spec.norm, larger), spec.steps)
         best = _better(best, found)
-    return best
+        yield radii[:i], best
 
 
 def _ascend(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int) -> Maximum:
@@ -168,6 +219,6 @@ def _rank(value: float) -> float:
 
 
 def _better(a: Maximum, b: Maximum) -> Maximum:
+    """Return the better one, with the better of their values half-way; neither is changed: a rung may be kept."""
     best = a if float(a.value) >= float(b.value) else b
-    best.value_half = max(float(a.value_half), float(b.value_half))
-    return best
+    return replace(best, value_half=max(float(a.value_half), float(b.value_half)))

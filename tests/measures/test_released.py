@@ -12,10 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import acutance
 from acutance import LossSurface, probe
+from acutance.evaluation import evaluate_family
 from acutance.losses import normalize_logits
 from acutance.numerics import balls
 from acutance.numerics.slopes import Slope
 from acutance.plan import expand
+from acutance.plugins import catalog
 from acutance_worst_case import released, search
 from acutance_worst_case.plugin import WorstCaseSpec
 
@@ -160,8 +162,31 @@ def test_a_ladder_never_falls_and_costs_a_search_a_rung(norm):
     assert (found.cost.forwards, found.cost.backwards) == (3 * 6 * surface.n, 3 * 5 * surface.n)
 
 
+@pytest.mark.parametrize("settings", [{}, {"restarts": 2}, {"start": "random"}, {"norm": "l2", "logit_norm": True}])
+def test_cells_of_one_ladder_share_its_climb(settings):
+    """The values are those of each cell alone; the passes are those of the longest climb."""
+    radii = [0.3, 0.1, 0.2]
+    measure = catalog().measure("worst_case")
+    specs = [measure.Spec(rho=rho, ladder=[0.1, 0.2], steps=5, **settings) for rho in radii]
+    alone = []
+    for spec in specs:
+        surface = LossSurface(MLP(), mlp_data())
+        alone.append(evaluate_family("worst_case", measure, surface, [spec], seed=0, batch=0)[0])
+    surface = LossSurface(MLP(), mlp_data())
+    together = evaluate_family("worst_case", measure, surface, specs, seed=0, batch=0)
+    for one, shared in zip(alone, together, strict=True):
+        assert one.value == shared.value and one.extras == shared.extras
+    made, longest = surface.cost, measure.passes(specs[0])
+    assert (made.forwards, made.backwards) == (surface.n * longest.forwards, surface.n * longest.backwards)
+    assert sum(e.cost.units for e in together) == pytest.approx(made.units)
+    # Another start from zero at 0.2 is no rung of this climb.
+    other = measure.Spec(rho=0.2, steps=5, **settings)
+    evaluate_family("worst_case", measure, surface, [specs[2], other], seed=0, batch=0)
+    assert surface.cost.backwards - made.backwards == surface.n * settings.get("restarts", 1) * 3 * 5
+
+
 def test_a_ladder_must_climb():
-    for ladder in ([0.2, 0.1], [0.1, 0.3], [0.3]):
+    for ladder in ([0.2, 0.1], [0.1, 0.1]):
         with pytest.raises(acutance.UserError, match="ladder: radii must increase"):
             acutance.measure("worst_case", LossSurface(MLP(), mlp_data()), rho=0.3, ladder=ladder)
 
@@ -169,6 +194,9 @@ def test_a_ladder_must_climb():
 def test_a_list_for_the_ladder_is_its_value_and_a_list_of_lists_a_sweep():
     one, wrong = expand(WorstCaseSpec, {"rho": [0.3, 0.4], "ladder": [0.1, 0.2]}, "measures.0")
     assert not wrong and [(s.rho, s.ladder) for s in one] == [(0.3, (0.1, 0.2)), (0.4, (0.1, 0.2))]
+    rungs, wrong = expand(WorstCaseSpec, {"rho": [0.1, 0.2, 0.3], "ladder": [0.1, 0.2]}, "measures.0")
+    assert not wrong and [s.ladder for s in rungs] == [(), (0.1,), (0.1, 0.2)]
+    assert rungs[0] == WorstCaseSpec(rho=0.1)
     two, wrong = expand(WorstCaseSpec, {"rho": 0.3, "ladder": [[], [0.1]]}, "measures.0")
     assert not wrong and [s.ladder for s in two] == [(), (0.1,)]
 

@@ -110,7 +110,8 @@ class WorstCase(Measure[WorstCaseSpec]):
     def vectors(self, spec: WorstCaseSpec) -> int:
         """Two iterates, the best one and its gradient, the perturbed weights, and what autograd hands out.
 
-        More are c, the gradient at w* that all specs share, the best point of earlier rungs, and, in the published search, the gradient that waits for the projection and the projection's temporaries.
+        More are c, the gradient at w* that all specs share, the best point of earlier rungs, and, in the published
+        search, the gradient that waits for the projection and the projection's temporaries.
         """
         count = 6 + (spec.scaling != "none") + (spec.start != "random") + bool(spec.ladder)
         if spec.mode == "released":

@@ -22,7 +22,9 @@ def activations(core: Core, pieces: Sequence[Tensor], names: str | Sequence[str]
     matched = _matched(core.functional.model, names)
     modules = {name: core.functional.model.get_submodule(name) for found in matched.values() for name in found}
     with torch.no_grad(), plain_arithmetic(core.functional.device):
-        parts = [(len(targets), _record(core, pieces, modules, inputs)) for inputs, targets in core.chunks()]
+        parts = [
+            (len(targets), _record(core, pieces, modules, inputs)) for inputs, targets in core.chunks(as_given=True)
+        ]
         core.book(forwards=core.n)
         checks = list(parts)
         if core.n > 1:

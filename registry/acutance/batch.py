@@ -22,6 +22,24 @@ def take_rows(inputs: Any, rows: slice | Tensor) -> Any:
     return inputs
 
 
+def channels_last(inputs: Any) -> Any:
+    """Return inputs with every batch of float32 images, (n, C, H, W), laid out pixel by pixel; others as they are.
+
+    Convolutions on a CPU work in this layout, and otherwise go there and back at every layer.
+    """
+    if isinstance(inputs, Lazy):
+        return inputs.then(channels_last)
+    if isinstance(inputs, dict):
+        return {key: channels_last(value) for key, value in inputs.items()}
+    if isinstance(inputs, tuple):
+        return tuple(channels_last(value) for value in inputs)
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4 or inputs.dtype != torch.float32:
+        return inputs
+    _, c, h, w = inputs.shape
+    # With strides written out: of one channel, torch takes either layout for the other.
+    return torch.empty_strided(inputs.shape, (c * h * w, 1, w * c, c), device=inputs.device).copy_(inputs)
+
+
 def length_of(inputs: Any) -> int | None:
     """Return the number of examples, or None where nothing says.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from acutance.batch import take_rows
+from acutance.batch import channels_last, take_rows
 from acutance.derivatives import plain_arithmetic
 from acutance.errors import Unsupported, UserError
 from acutance.functional import FunctionalModel
-from acutance.lazy import Lazy, ahead
+from acutance.lazy import Lazy, ahead, realised
 from acutance.linearization import Linearization
 from acutance.losses import LossHead
 
@@ -51,6 +51,8 @@ class Core:
         self.microbatch = microbatch
         self.forwards = self.backwards = self.hvps = 0.0
         self.checked = False
+        self._by_pixel = False  # whether images are given to the model in the layout of channels_last
+        self._laid_out: Any = None  # the inputs in it, where all go through the model together
         self.mixes_examples = False
         self.vectorises: bool | None = None
         self.digest: str | None = None
@@ -70,13 +72,23 @@ class Core:
         """Whether all examples go through the model together, so that a graph can be kept."""
         return self.microbatch is None or self.microbatch >= self.n
 
-    def chunks(self) -> Iterable[tuple[Any, Tensor]]:
-        """Return (inputs, targets) of every microbatch."""
+    def chunks(self, as_given: bool = False) -> Iterable[tuple[Any, Tensor]]:
+        """Return (inputs, targets) of every microbatch.
+
+        Args:
+            as_given: in the layout the user gave. By default images lie as first-order passes are fastest, where the
+                model allows it; a second derivative leaves that layout half-way, and is slower from there.
+        """
+        by_pixel = self._by_pixel and not as_given
         size = min(self.microbatch or self.n, self.n)
         if size == self.n:
-            return ((self.inputs, self.targets),)
+            if by_pixel and self._laid_out is None:
+                self._laid_out = channels_last(self.inputs)
+            return ((self._laid_out if by_pixel else self.inputs, self.targets),)
         cuts = (slice(start, start + size) for start in range(0, self.n, size))
         parts = ((take_rows(self.inputs, rows), self.targets[rows]) for rows in cuts)
+        if by_pixel:
+            parts = ((channels_last(inputs), targets) for inputs, targets in parts)
         return ahead(parts) if isinstance(self.inputs, Lazy) else parts
 
     def check(self) -> None:
@@ -94,6 +106,7 @@ class Core:
         with torch.no_grad(), plain_arithmetic(self.functional.device):
             first, second = self.functional(pieces, probe), self.functional(pieces, probe)
             alone = [self.functional(pieces, take_rows(probe, slice(i, i + 1))) for i in range(2 if self.n > 1 else 0)]
+            by_pixel = self._tried_by_pixel(pieces, probe)
         self.head.check(first, size, self.targets)
         scale = float(first.abs().max().nan_to_num()) + 1e-30
         if not _close(first, second, 1e-6 * scale):
@@ -107,7 +120,18 @@ class Core:
                 "the model's output for an example depends on the other examples of the batch",
                 "set microbatch to None",
             )
+        self._by_pixel = by_pixel is not None and _close(first, by_pixel, 1e-3 * scale)
         self.checked = True
+
+    def _tried_by_pixel(self, pieces: Sequence[Tensor], probe: Any) -> Tensor | None:
+        """Return the logits of images laid out pixel by pixel; None where that cannot be, or brings nothing."""
+        if not self.functional.convolves or self.functional.device.type != "cpu":
+            return None
+        try:
+            return self.functional(pieces, channels_last(realised(probe)))
+        except RuntimeError:
+            # A model that calls ``view`` on feature maps relies on their layout.
+            return None
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:

@@ -50,6 +50,7 @@ class FunctionalModel:
         slots: the floating-point parameters, tied ones once, in the model's order.
         w: (p,) flat copy of the weights.
         notes: sentences a reader of the results should see.
+        convolves: whether it convolves images.
         initial: opens the model at its initial weights, or its state dict; None where they are not known.
 
     Raises:
@@ -88,6 +89,7 @@ class FunctionalModel:
         ]
         self._recurrent: list[Any] = [m for m in model.modules() if hasattr(m, "_flat_weights_names")]
         self._modules = list(model.modules())
+        self.convolves = any(isinstance(module, nn.Conv2d) for module in self._modules)
         self._held: Sequence[Tensor] | None = None
 
     def _own_dtype(self, named: Sequence[tuple[str, Tensor]]) -> torch.dtype:

@@ -141,7 +141,7 @@ class SecondOrder:
     def _gradient_graphs(self, w: Tensor | None) -> Iterator[tuple[Tensor, GradientEdge | None]]:
         """Yield (leaf, the gradient's place in its graph) of every microbatch; None where it is a constant."""
         core = self._core
-        for inputs, targets in core.chunks():
+        for inputs, targets in core.chunks(as_given=True):
             leaf = self._point(w).detach().requires_grad_()
             with self._differentiable():
                 raw = core.functional(self._all_pieces(self._free_pieces(leaf)), inputs)
@@ -197,7 +197,7 @@ class SecondOrder:
         if keep and key in core.linearizations:
             yield core.linearizations[key], core.targets
             return
-        for inputs, targets in core.chunks():
+        for inputs, targets in core.chunks(as_given=True):
             if keep:
                 core.linearizations.clear()  # the graphs of other parameters make room
             leaves = [piece.requires_grad_() for piece in self._free_pieces(self._point(w))]

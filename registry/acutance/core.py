@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from acutance.batch import channels_last, take_rows
-from acutance.derivatives import plain_arithmetic
-from acutance.errors import Unsupported, UserError
+from acutance.derivatives import Arithmetic, plain_arithmetic
+from acutance.errors import Unsupported, UserError, did_you_mean
 from acutance.functional import FunctionalModel
 from acutance.lazy import Lazy, ahead, realised
 from acutance.linearization import Linearization
@@ -41,7 +41,10 @@ class Core:
         head: LossHead,
         microbatch: int | None,
         score: Callable[[Tensor, Tensor], Tensor],
+        arithmetic: Arithmetic = "exact",
     ) -> None:
+        _refuse(arithmetic, functional)
+        self.arithmetic = arithmetic
         self.functional = functional
         self.inputs = functional.cast_inputs(inputs)
         self.targets: Tensor = functional.cast_inputs(targets if targets.is_floating_point() else targets.long())
@@ -57,6 +60,7 @@ class Core:
         self.vectorises: bool | None = None
         self.digest: str | None = None
         self.clean_logits: Tensor | None = None
+        self.exact_logits: Tensor | None = None  # at w*, where the arithmetic is a coarser one
         self.linearizations: dict[tuple[int, ...], Linearization] = {}
         # (whose, point, place of the gradient): one for all views, since a graph is as large as all activations.
         self.gradient_graph: tuple[object, Tensor, GradientEdge | None] | None = None
@@ -132,6 +136,15 @@ class Core:
         except RuntimeError:
             # A model that calls ``view`` on feature maps relies on their layout.
             return None
+
+
+def _refuse(arithmetic: str, functional: FunctionalModel) -> None:
+    if arithmetic not in get_args(Arithmetic):
+        raise UserError(f"arithmetic: '{arithmetic}' is unknown", did_you_mean(arithmetic, get_args(Arithmetic)))
+    if arithmetic != "exact" and functional.dtype != torch.float32:
+        raise UserError(f"arithmetic: {arithmetic} is coarser than float32 and was asked for in float64", "choose one")
+    if arithmetic == "tf32" and functional.device.type != "cuda":
+        raise UserError("arithmetic: tf32 is an arithmetic of GPUs", "choose exact or bf16, or device cuda")
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:

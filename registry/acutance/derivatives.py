@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -89,27 +89,37 @@ def _marked(node: Any) -> str:
 _ONCE = getattr(once_differentiable(lambda ctx: None), "__code__", None)
 
 
+Arithmetic = Literal["exact", "tf32", "bf16"]
+
+
+def arithmetic(device: torch.device, how: Arithmetic) -> Any:
+    """Return a context for first-order passes: the dtype's own arithmetic, or a coarser one that was asked for."""
+    if how == "exact":
+        return plain_arithmetic(device)
+    return _tf32(True) if how == "tf32" else torch.autocast(device.type, torch.bfloat16)
+
+
 def plain_arithmetic(device: torch.device) -> Any:
     """Switch an ambient autocast and TF32 off: they would turn small differences of losses into rounding."""
     if torch.is_autocast_enabled(device.type):
         return _without_autocast(device)
-    return _without_tf32() if device.type == "cuda" else nullcontext()
+    return _tf32(False) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager
 def _without_autocast(device: torch.device) -> Iterator[None]:
-    with torch.autocast(device.type, enabled=False), _without_tf32():
+    with torch.autocast(device.type, enabled=False), _tf32(False):
         yield
 
 
 @contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Keep float32 at float32: convolutions on a GPU use 10 bits of its mantissa by default."""
+def _tf32(on: bool) -> Iterator[None]:
+    """Keep float32 at float32, or let it go: convolutions on a GPU use 10 bits of its mantissa by default."""
     undo = []
-    for read, write, off in _tf32_switches():
-        before = read()
-        if before != off:
-            write(off)
+    for read, write, *values in _tf32_switches():
+        before, wanted = read(), values[on]
+        if before != wanted:
+            write(wanted)
             undo.append((write, before))
     try:
         yield
@@ -118,8 +128,8 @@ def _without_tf32() -> Iterator[None]:
             write(before)
 
 
-def _tf32_switches() -> list[tuple[Callable[[], Any], Callable[[Any], None], Any]]:
-    """Return (read, write, value that means off) for each kind of operation.
+def _tf32_switches() -> list[tuple[Callable[[], Any], Callable[[Any], None], Any, Any]]:
+    """Return (read, write, value that means off, value that means on) for each kind of operation.
 
     Torch has two interfaces and refuses to read the old one after the new one was used: the user's is taken.
     """
@@ -128,9 +138,9 @@ def _tf32_switches() -> list[tuple[Callable[[], Any], Callable[[Any], None], Any
         _ = backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
     except RuntimeError:
         places = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
-        return [(*_attribute(place, "fp32_precision"), "ieee") for place in places]
-    products = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
-    return [(*_attribute(backends.cudnn, "allow_tf32"), False), products]
+        return [(*_attribute(place, "fp32_precision"), "ieee", "tf32") for place in places]
+    products = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest", "high"
+    return [(*_attribute(backends.cudnn, "allow_tf32"), False, True), products]
 
 
 def _attribute(place: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from acutance.core import Evaluation
-from acutance.derivatives import gradients, plain_arithmetic
+from acutance.derivatives import arithmetic, gradients
 from acutance.numerics.scalars import Scalar, scalar
 from acutance.numerics.slopes import Slope
 
@@ -66,10 +66,15 @@ class Probe:
         """Return the model's own logits, (n, K)."""
         self._surface._check()
         core = self._core
-        with torch.no_grad(), plain_arithmetic(core.functional.device):
-            logits = [core.functional(self._pieces, inputs) for inputs, _ in core.chunks()]
+        with torch.no_grad(), arithmetic(core.functional.device, core.arithmetic):
+            logits = [self._logits(inputs) for inputs, _ in core.chunks()]
         core.book(forwards=core.n)
         return self._apart(logits[0]) if len(logits) == 1 else torch.cat(logits)
+
+    def _logits(self, inputs: Any) -> Tensor:
+        """Return logits in the surface's dtype: autocast leaves them in its own."""
+        raw = self._core.functional(self._pieces, inputs)
+        return raw if self._core.arithmetic == "exact" else raw.to(self._core.functional.dtype)
 
     def value(self) -> Evaluation:
         """Return loss and logits; one forward over the batch."""
@@ -94,9 +99,9 @@ class Probe:
         chunks = tuple(core.chunks())
         parts: list[Tensor] = []
         losses, logits = [], []
-        with torch.enable_grad(), plain_arithmetic(core.functional.device):
+        with torch.enable_grad(), arithmetic(core.functional.device, core.arithmetic):
             for inputs, targets in chunks:
-                raw = core.functional(self._pieces, inputs)
+                raw = self._logits(inputs)
                 loss = core.head.value(self._surface._transform(raw), targets)
                 if len(chunks) > 1:
                     loss = loss * core.head.share(len(targets), core.n)

@@ -13,6 +13,7 @@ from acutance.activations import activations
 from acutance.batch import dtype_of, length_of
 from acutance.core import Core, Evaluation
 from acutance.dataset import argmax_error
+from acutance.derivatives import Arithmetic
 from acutance.errors import AcutanceWarning, Unsupported, UserError
 from acutance.fingerprint import digest_points
 from acutance.functional import FunctionalModel, Slot
@@ -45,6 +46,8 @@ class LossSurface:
         num_train: size of the training set, for bounds that need it; the batch's size by default.
         score: (logits, targets) -> (n,), 1 where wrong; argmax by default.
         initial: the model at its initial weights, or its state dict; read as ``w0``.
+        arithmetic: of first-order passes: exact (float32 or float64 as it is), or, faster and coarser, tf32 (GPUs) or
+            bf16 (autocast); ``rounding`` says by how much. Second derivatives are always exact.
 
     Raises:
         UserError: for data that does not fit the model, a stochastic model, unusable parameters, or initial
@@ -63,6 +66,7 @@ class LossSurface:
         num_train: int | None = None,
         score: Callable[[Tensor, Tensor], Tensor] | None = None,
         initial: nn.Module | Mapping[str, Tensor] | None = None,
+        arithmetic: Arithmetic = "exact",
     ) -> None:
         if isinstance(dtype, str):
             dtype = dtype_of(dtype)
@@ -86,7 +90,7 @@ class LossSurface:
             raise UserError(f"there are {n} inputs but {len(targets)} targets")
         if microbatch is not None and microbatch < 1:
             raise UserError(f"microbatch: must be at least 1, got {microbatch}")
-        core = Core(functional, inputs, targets, LossHead(loss), microbatch, score or argmax_error)
+        core = Core(functional, inputs, targets, LossHead(loss), microbatch, score or argmax_error, arithmetic)
         self._setup(core, functional.select(parameters), False, "paper", num_train or core.n)
 
     def _setup(self, core: Core, free: list[int], logit_norm: bool, norm_scale: NormScale, num_train: int) -> None:
@@ -259,7 +263,7 @@ class LossSurface:
     def release(self) -> None:
         """Free the graphs kept at w* for derivatives and everything memoised."""
         self._second.release()
-        self._core.clean_logits = None
+        self._core.clean_logits = self._core.exact_logits = None
         self._memo.clear()
         for view in self._views.values():
             view.release()
@@ -318,6 +322,22 @@ class LossSurface:
     def clean_gradient(self) -> Evaluation:
         """Return loss, logits and gradient at w*; computed once for this surface."""
         return self.memo("gradient", lambda: self.evaluate(self.w, gradient=True))
+
+    def rounding(self) -> Tensor:
+        """Return by how much a coarser ``arithmetic`` moves the loss at w*, 0-d: rises below that mean nothing.
+
+        Zero, and no pass, where the arithmetic is exact; else n forwards, once for the surface and all its views.
+        """
+        core = self._core
+        if core.arithmetic == "exact":
+            return torch.zeros((), dtype=torch.float64)
+        if core.exact_logits is None:
+            coarse, core.arithmetic = core.arithmetic, "exact"
+            try:
+                core.exact_logits = self.raw_logits()
+            finally:
+                core.arithmetic = coarse
+        return (self.clean().loss - self.loss_of(core.exact_logits)).abs()
 
     def loss(self, w: Tensor | None = None) -> Tensor:
         """Return L_S(w), 0-d float64; L_S(w*) is computed once."""

@@ -69,6 +69,8 @@ class SurfaceConfig(Section):
     """cross_entropy, mse, squared_sum, half_squared_sum, or module:function of (logits, targets): the mean loss."""
     dtype: Literal["float32", "float64"] = "float32"
     """Arithmetic of the model; losses are always accumulated in float64."""
+    arithmetic: Literal["exact", "tf32", "bf16"] = "exact"
+    """exact: that of dtype; tf32 (GPUs), bf16 (autocast): faster and coarser passes, except second derivatives."""
     batch_norm: Literal["eval", "recalibrate"] = "eval"
     """eval: the model's running statistics; recalibrate: new ones from the study's m-batches, at w*."""
     parameters: str = "all"
@@ -98,6 +100,7 @@ class SurfaceConfig(Section):
         how the surface is set up.
         """
         names = {"loss", "dtype"} | ({"batch_norm", "parameters"} if scope != "split" else set())
+        names |= {"arithmetic"} if scope in ("batch", "points") else set()
         found = self.model_dump(mode="json", include=names, exclude_defaults=True)
         if is_own(self.loss):
             found["loss_source"] = source_digest(self.loss)

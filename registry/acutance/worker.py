@@ -184,6 +184,7 @@ class _Bench:
     def __init__(self, data: dict[str, Any], need_initial: bool) -> None:
         self.data, self.need_initial = data, need_initial
         self.silent: list[str] = []  # parameters without effect, as far as a measure asked for the gradient
+        self.rounding = 0.0  # of a coarse arithmetic, at the first m-batch
         self.config = SurfaceConfig.model_validate(data["surface"])
         self.pool, self.spec, self.entry = _pool(data)
 
@@ -241,6 +242,7 @@ class _Bench:
             estimates = [replace(e, extras={**e.extras, "versions": versions}) for e in estimates]
         if unit.scope == "batch" and unit.batch == 0:
             self.silent = self.surface.silent() or self.silent
+            self.rounding = float(self.surface.rounding())
         return unit.outcome(estimates, self.device, time.perf_counter() - start, self.surface.cost - before)
 
     def structure(self) -> list[str]:
@@ -249,6 +251,9 @@ class _Bench:
         notes = [f"one parameter by the names {' and '.join(names)}" for names in tied]
         if self.silent:
             notes.append(f"no effect on the loss of the first m-batch: {some(sorted(self.silent))}")
+        if self.rounding:
+            moved = f"{self.config.arithmetic} moves the loss of the first m-batch by {self.rounding:.1g}"
+            notes.append(f"{self.entry.id}: {moved}; smaller rises mean nothing")
         return notes
 
 
@@ -294,6 +299,7 @@ def build_surface(
         microbatch=config.microbatch or (None if scope == "batch" else WHOLE_MICROBATCH),
         num_train=len(sets.split(config.split)),
         score=sets.split(split).score,
+        arithmetic="exact" if scope == "split" else config.arithmetic,
     )
 
 

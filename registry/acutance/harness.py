@@ -303,6 +303,7 @@ class Driver:
                 "device": self._device(),
                 "initial": self.needs_initial,
                 "announce": executor.announced,
+                "workers": executor.workers if self._device() == "cpu" else 1,
                 "cost": sum(units(cells[index]) * len(batches) for index, batches in missing),
                 "cells": [job_cell(index, cells[index], batches) for index, batches in missing],
             }

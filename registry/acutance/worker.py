@@ -37,8 +37,8 @@ def execute(job: str) -> Iterator[str]:
 
     Args:
         job: JSON with ``kind`` build or evaluate, ``pool``, ``entry`` and, to evaluate, ``dataset``,
-            ``surface``, ``seed``, ``device``, ``cells``, ``initial``: whether some measure needs initial weights, and
-            ``announce``: whether to say what begins.
+            ``surface``, ``seed``, ``device``, ``cells``, ``initial``: whether some measure needs initial weights,
+            ``announce``: whether to say what begins, and ``workers``: how many share the memory of a machine.
     """
     from acutance.evaluation import preserved_rng
 
@@ -184,6 +184,8 @@ class _Bench:
     def __init__(self, data: dict[str, Any], need_initial: bool) -> None:
         self.data, self.need_initial = data, need_initial
         self.silent: list[str] = []  # parameters without effect, as far as a measure asked for the gradient
+        self.microbatch: int | None = None  # examples that fit into memory together, where not all do
+        self.fitted = False
         self.rounding = 0.0  # of a coarse arithmetic, at the first m-batch
         self.config = SurfaceConfig.model_validate(data["surface"])
         self.pool, self.spec, self.entry = _pool(data)
@@ -235,6 +237,8 @@ class _Bench:
                 chosen, self.sets, self.config, unit.split, unit.scope, unit.batch, self.preprocess
             )
             self.at = (unit.split, unit.scope, unit.batch)
+            if unit.scope == "batch" and self.config.microbatch is None:
+                self._fit()
         start, before = time.perf_counter(), self.surface.cost
         estimates = _with_retries(unit, self.surface, self.data["seed"])
         versions = self.sets.split(unit.split).versions if unit.scope == "split" else 1
@@ -245,12 +249,27 @@ class _Bench:
             self.rounding = float(self.surface.rounding())
         return unit.outcome(estimates, self.device, time.perf_counter() - start, self.surface.cost - before)
 
+    def _fit(self) -> None:
+        """Cut the passes over an m-batch where a whole one would not fit into memory; asked once a model."""
+        from acutance.fitting import fitting_microbatch, free_bytes
+
+        if not self.fitted:
+            self.surface._check()
+            room = free_bytes(self.functional.device)
+            shared = self.data.get("workers", 1)  # processes that share the memory
+            self.microbatch = fitting_microbatch(self.surface._core, room and room / shared)
+            self.fitted = True
+        if self.microbatch is not None:
+            self.surface.microbatch = self.microbatch
+
     def structure(self) -> list[str]:
         """Return what a reader should know about the model's parameters."""
         tied = [slot.names for slot in self.functional.slots if len(slot.names) > 1]
         notes = [f"one parameter by the names {' and '.join(names)}" for names in tied]
         if self.silent:
             notes.append(f"no effect on the loss of the first m-batch: {some(sorted(self.silent))}")
+        if self.microbatch is not None:
+            notes.append(f"{self.entry.id}: memory holds {self.microbatch} of the {self.config.m} examples in one pass")
         if self.rounding:
             moved = f"{self.config.arithmetic} moves the loss of the first m-batch by {self.rounding:.1g}"
             notes.append(f"{self.entry.id}: {moved}; smaller rises mean nothing")

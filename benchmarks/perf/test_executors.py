@@ -16,7 +16,7 @@ from acutance.harness import run_study
 
 HERE = Path(__file__).parent
 # The pause of this folder, on the models and points of the tests.
-PLUGINS = (HERE / "dist", HERE.parents[1] / "tests" / "dists" / "toy")
+PLUGINS = (HERE / "dists", HERE.parents[1] / "tests" / "dists" / "toy")
 WORKERS = 2
 LIMIT = 2  # models of each pool of the preset mnist
 SPIN = 2.0  # seconds to find out whether the cores are free

@@ -12,13 +12,12 @@ from typing import Any
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from acutance.errors import UserError
-from acutance.executors import Executor
-from acutance.spec import Spec
+from acutance.executors import Limited, LimitedSpec, Watched
 
 PASSED_ON = ("ACUTANCE_CACHE", "ACUTANCE_DATA", "ACUTANCE_PLUGINS", "PYTHONPATH")  # variables that workers need too
 
 
-class RaySpec(Spec):
+class RaySpec(LimitedSpec):
     """Settings of the ray executor."""
 
     address: str | None = None
@@ -35,7 +34,7 @@ class RaySpec(Spec):
     """Seconds to wait for a first actor, or for another one when all are gone."""
 
 
-class Ray(Executor[RaySpec]):
+class Ray(Limited[RaySpec]):
     """Jobs on a Ray cluster, one actor for each GPU or for some cores; actors and nodes may come and go."""
 
     name = "ray"
@@ -45,6 +44,8 @@ class Ray(Executor[RaySpec]):
         self._ray: Any = None
         self._ours = False
         self._crew: list[_Actor] = []
+        self._seen = 0.0  # when an actor was last up
+        self._trouble = ""  # what the last one died of
 
     @property
     def workers(self) -> int:
@@ -91,38 +92,64 @@ class Ray(Executor[RaySpec]):
 
     def run(self, jobs: Iterable[str]) -> Iterator[str]:
         """Yield outcomes as they come, the most expensive jobs first; an actor that dies costs its job in flight."""
-        ray = self._connected()
+        self._connected()
         waiting = sorted(jobs, key=lambda job: float(json.loads(job).get("cost", 0)))
         wanted = min(self.workers, len(waiting))
         while len(self._crew) < wanted:
             self._crew.append(self._actor())
-        quiet_since, trouble = time.monotonic(), ""
+        self._seen, self._trouble = time.monotonic(), ""
         try:
             while waiting or any(actor.job for actor in self._crew):
                 for actor in self._crew:
                     if waiting and actor.ready and not actor.job:
                         actor.start(waiting.pop())
-                pending = {actor.waits_for: actor for actor in self._crew if actor.waits_for is not None}
-                done, _ = ray.wait(list(pending), num_returns=1, timeout=5.0, fetch_local=False)
-                for reference in done:
-                    actor = pending[reference]
+                for actor in self._ready():
                     outcome, alive = actor.receive()
                     if outcome is not None:
                         yield outcome
                     if not alive:
-                        trouble = actor.trouble
-                        self._crew[self._crew.index(actor)] = self._actor()
-                if any(actor.ready for actor in self._crew):
-                    quiet_since = time.monotonic()
-                elif time.monotonic() - quiet_since > self.spec.patience:
-                    raise UserError(
-                        f"executor ray: no actor with {self.spec.cpus} cores and {self._gpus():g} GPUs came up in "
-                        f"{self.spec.patience:g} s{trouble and f' ({trouble})'}",
-                        "ask for less with cpus, gpus and memory, or add nodes; what is done is kept",
-                    )
+                        self._replace(actor)
+                for actor in self._late():
+                    yield actor.give_up(self.spec.time_limit)
+                    self._replace(actor)
+                self._check_patience()
         except BaseException:
             self.close()
             raise
+
+    def _ready(self) -> list[_Actor]:
+        """Return the actors that have something to tell; wait for one of them, until the next look at who is late."""
+        pending = {actor.waits_for: actor for actor in self._crew if actor.waits_for is not None}
+        done, _ = self._ray.wait(list(pending), num_returns=1, timeout=self.glance(5.0), fetch_local=False)
+        return [pending[reference] for reference in done]
+
+    def _late(self) -> list[_Actor]:
+        """Return the actors whose cells take longer than the limit; one that has something to tell is not late."""
+        late = {actor.waits_for: actor for actor in self._crew if actor.late(self.spec.time_limit)}
+        if not late:
+            return []
+        _, silent = self._ray.wait(list(late), num_returns=len(late), timeout=0, fetch_local=False)
+        return [late[reference] for reference in silent]
+
+    def _replace(self, actor: _Actor) -> None:
+        """Put another actor in the place of one that has ended."""
+        self._trouble = actor.trouble or self._trouble
+        self._crew[self._crew.index(actor)] = self._actor()
+
+    def _check_patience(self) -> None:
+        """Go on while some actor is up, or one may still come up.
+
+        Raises:
+            UserError: when none has been up for too long.
+        """
+        if any(actor.ready for actor in self._crew):
+            self._seen = time.monotonic()
+        elif time.monotonic() - self._seen > self.spec.patience:
+            raise UserError(
+                f"executor ray: no actor with {self.spec.cpus} cores and {self._gpus():g} GPUs came up in "
+                f"{self.spec.patience:g} s{self._trouble and f' ({self._trouble})'}",
+                "ask for less with cpus, gpus and memory, or add nodes; what is done is kept",
+            )
 
     def _actor(self) -> _Actor:
         """Return an actor, which comes up as soon as there is room for it."""
@@ -162,16 +189,16 @@ def _no_cluster(address: str | None, why: str) -> UserError:
     )
 
 
-class _Actor:
+class _Actor(Watched):
     """An actor, and the reference that tells what it does next: that it is up, or an outcome of its job."""
 
     def __init__(self, ray: Any, settings: dict[str, Any], threads: int, device: str) -> None:
+        super().__init__()
         self.ray = ray
         self.handle = ray.remote(Worker).options(**settings).remote(threads, device)
         self.waits_for: Any = self.handle.up.remote()
         self.ready = False
         self.trouble = ""
-        self.job: str | None = None
 
     def start(self, job: str) -> None:
         self.job = job
@@ -187,17 +214,20 @@ class _Actor:
             try:
                 outcome: str = self.ray.get(next(self.waits_for))
             except StopIteration:
-                self.job, self.waits_for = None, None
+                self.waits_for = None
+                self.hear(None)
                 return None, True
+            self.hear(outcome)
             return outcome, True
         except self.ray.exceptions.RayError as error:
-            job, self.job = self.job, None
             self.trouble = (str(error) or type(error).__name__).strip().splitlines()[-1]
             self.end()
-            if job is None:
-                return None, False
-            message = f"a ray actor died ({type(error).__name__})"
-            return json.dumps({"kind": "lost", "job": json.loads(job)["id"], "message": message}), False
+            return self.job and self.lost(f"a ray actor died ({type(error).__name__})"), False
+
+    def give_up(self, limit: float | None) -> str:
+        """End the actor, which takes too long."""
+        self.end()
+        return self.given_up(limit)
 
     def end(self) -> None:
         self.ready, self.waits_for = False, None

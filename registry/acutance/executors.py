@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -60,8 +60,67 @@ class Executor(Specified[SpecT], AbstractContextManager["Executor[SpecT]"]):
         """End all workers."""
 
 
+class LimitedSpec(Spec):
+    """Settings of an executor that can end its workers."""
+
+    time_limit: PositiveFloat | None = None
+    """Seconds that the cells of one measure may take on one m-batch; then their worker is ended and they fail."""
+
+
+LimitedT = TypeVar("LimitedT", bound=LimitedSpec)
+
+
+class Limited(Executor[LimitedT]):
+    """An executor that ends and replaces a worker whose cells take too long; its workers are ``Watched``."""
+
+    @property
+    def announced(self) -> bool:
+        """Whether workers must say what begins: where there is a limit to it."""
+        return self.spec.time_limit is not None
+
+    def glance(self, most: float) -> float:
+        """Return how long to wait for outcomes before the next look at who is late, at most ``most`` seconds."""
+        return min(self.spec.time_limit or most, most)
+
+
+class Watched:
+    """A worker as its executor sees it: its job, and since when the cells in work are so."""
+
+    def __init__(self) -> None:
+        self.job: str | None = None
+        self._began: float | None = None  # if that was said
+
+    def hear(self, outcome: str | None) -> None:
+        """Take note of an outcome, None at the end of a job."""
+        self._began = time.monotonic() if outcome and '"kind": "begin"' in outcome[:80] else None
+        if outcome is None:
+            self.job = None
+
+    def late(self, limit: float | None) -> bool:
+        """Return whether the cells in work take longer than the limit."""
+        return limit is not None and self._began is not None and time.monotonic() - self._began > limit
+
+    def lost(self, message: str) -> str:
+        """Take the job off a worker that died; return the outcome that says so."""
+        return self._without_job("lost", message)
+
+    def given_up(self, limit: float | None) -> str:
+        """Take the job off a worker that was ended because it was late; return the outcome that says so."""
+        return self._without_job("late", f"took longer than executor.time_limit, {limit or 0:g} s, on one m-batch")
+
+    def _without_job(self, kind: str, message: str) -> str:
+        job = json.loads(self.job or "{}").get("id")
+        self.job = self._began = None
+        return json.dumps({"kind": kind, "job": job, "message": message})
+
+
 class SerialSpec(Spec):
     """Settings of the serial executor: none."""
+
+    ABSENT = {
+        "time_limit": "serial works in this process, which cannot end what hangs in it; "
+        "write executor: {name: processes, workers: 1, time_limit: ...}"
+    }
 
 
 class Serial(Executor[SerialSpec]):
@@ -77,16 +136,14 @@ class Serial(Executor[SerialSpec]):
             yield from execute(job)
 
 
-class ProcessesSpec(Spec):
+class ProcessesSpec(LimitedSpec):
     """Settings of the processes executor."""
 
     workers: PositiveInt | None = None
     """Number of processes; one for each GPU, else one for each core."""
-    time_limit: PositiveFloat | None = None
-    """Seconds that the cells of one measure may take on one m-batch; then their worker is ended and they fail."""
 
 
-class Processes(Executor[ProcessesSpec]):
+class Processes(Limited[ProcessesSpec]):
     """Jobs in parallel processes on this machine, one for each GPU or core, each core with one thread."""
 
     name = "processes"
@@ -99,11 +156,6 @@ class Processes(Executor[ProcessesSpec]):
     def workers(self) -> int:
         """How many processes there are."""
         return self.spec.workers or _gpus() or cores()
-
-    @property
-    def announced(self) -> bool:
-        """Whether workers must say what begins: where there is a limit to it."""
-        return self.spec.time_limit is not None
 
     def run(self, jobs: Iterable[str]) -> Iterator[str]:
         """Yield outcomes as they come; a worker that dies costs only its job in flight."""
@@ -119,10 +171,10 @@ class Processes(Executor[ProcessesSpec]):
             while any(worker.job for worker in self._crew):
                 busy = {worker.pipe: worker for worker in self._crew if worker.job}
                 limit = self.spec.time_limit
-                ready = wait(list(busy), None if limit is None else min(limit, 1.0))
-                late = [worker for worker in busy.values() if limit and worker.busy_for() > limit]
-                for worker in [busy[pipe] for pipe in ready] + [w for w in late if w.pipe not in ready]:  # type: ignore[index]
-                    outcome = worker.receive() if worker.pipe in ready else worker.give_up(limit or 0)
+                ready = wait(list(busy), None if limit is None else self.glance(1.0))
+                late = [worker for pipe, worker in busy.items() if pipe not in ready and worker.late(limit)]
+                for worker in [busy[pipe] for pipe in ready] + late:  # type: ignore[index]
+                    outcome = worker.give_up(limit) if worker in late else worker.receive()
                     if outcome is not None:
                         yield outcome
                     if not worker.job and waiting:
@@ -147,13 +199,12 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-class _Worker:
+class _Worker(Watched):
     """One process and the pipe to it; started again when it dies."""
 
     def __init__(self, index: int, threads: int) -> None:
+        super().__init__()
         self.index, self.threads = index, threads
-        self.job: str | None = None
-        self.began: float | None = None  # when the cells in work began, if that was said
         self._spawn()
 
     def _spawn(self) -> None:
@@ -197,29 +248,21 @@ class _Worker:
             self.process.join(5)
             code = self.process.exitcode
             how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-            return self._replaced("lost", f"a worker process died ({how})")
-        self.began = time.monotonic() if outcome and '"kind": "begin"' in outcome[:80] else None
-        if outcome is None:
-            self.job = None
+            return self._replaced(self.lost(f"a worker process died ({how})"))
+        self.hear(outcome)
         return outcome
 
-    def busy_for(self) -> float:
-        """Return the seconds since the cells in work began."""
-        return 0.0 if self.began is None else time.monotonic() - self.began
-
-    def give_up(self, limit: float) -> str:
+    def give_up(self, limit: float | None) -> str:
         """End the process, which takes too long."""
         self.process.kill()
         self.process.join()
-        return self._replaced("late", f"took longer than executor.time_limit, {limit:g} s, on one m-batch")
+        return self._replaced(self.given_up(limit))
 
-    def _replaced(self, kind: str, message: str) -> str:
-        """Start another process in place of one that has ended, and say so."""
-        job = json.loads(self.job or "{}").get("id")
-        self.job = self.began = None
+    def _replaced(self, outcome: str) -> str:
+        """Start another process in place of one that has ended."""
         self.pipe.close()
         self._spawn()
-        return json.dumps({"kind": kind, "job": job, "message": message})
+        return outcome
 
     def end(self) -> None:
         self.process.terminate()

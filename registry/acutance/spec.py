@@ -27,6 +27,9 @@ class Spec(BaseModel):
         defer_build=True,
     )  # fmt: skip
 
+    ABSENT: ClassVar[dict[str, str]] = {}
+    """Fields that one could expect here, with the sentence that tells why there is none."""
+
     def canonical(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as JSON values: what enters a key."""
         return self.model_dump(mode="json", exclude_defaults=True)
@@ -114,7 +117,9 @@ def describe(error: ValidationError, spec_type: type[BaseModel], where: str = ""
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             known = list(spec_type.model_fields) if len(item["loc"]) == 1 else []
-            message = "unknown field" + (f"; {did_you_mean(str(item['loc'][-1]), known)}" if known else "")
+            absent = getattr(spec_type, "ABSENT", {}) if len(item["loc"]) == 1 else {}
+            why = absent.get(item["loc"][-1]) or (did_you_mean(str(item["loc"][-1]), known) if known else "")
+            message = "unknown field" + (f"; {why}" if why else "")
         elif item["type"] != "missing" and "input" in item and not isinstance(item["input"], dict):
             message += f", got {item['input']!r}"
         lines.append(f"{path}: {message}" if path else message)

@@ -93,6 +93,12 @@ def test_lists_are_sweeps_and_their_product_is_taken_once(toy_config):
         (("seed",), -1, "seed: Input should be greater than or equal to 0"),
         (("executor",), {"name": "procesess"}, "executor.name: unknown executor.*did you mean 'processes'"),
         (("executor",), {"name": "processes", "workers": 0}, "executor.workers: Input should be greater than 0"),
+        (
+            ("executor",),
+            {"name": "serial", "time_limit": 5},
+            r"executor.time_limit: .*executor: \{name: processes, workers: 1, time_limit: ...\}",
+        ),
+        (("executor",), {"name": "serial", "workers": 5}, "executor.workers: unknown field"),
         (("requires",), {"acutance": ">=99"}, "requires.acutance: needs >=99, installed is"),
         (("requires",), {"no-such-dist": ">=1"}, "requires.no-such-dist: is not installed"),
         (("requires",), {"acutance": "newest"}, "is not a version specifier"),

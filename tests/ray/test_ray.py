@@ -58,6 +58,21 @@ def test_a_worker_that_dies_costs_its_own_model_only(toy_config, tmp_path, clust
     assert set(run.results["model"]) == {"toy0", "toy2", "toy3"} and (run.results["status"] == "ok").all()
 
 
+def test_a_measure_that_hangs_is_given_up_and_the_others_go_on(toy_config, tmp_path, cluster):
+    pools = [{"name": "toy", "size": 2}]
+    _, expected = tables({**toy_config, "pools": pools}, tmp_path / "serial")
+    config = {**toy_config, "pools": pools}
+    config["measures"] = [*config["measures"], {"name": "moody", "mood": "hang"}]
+    lines = []
+    run, found = tables({**config, "executor": on(cluster[0], time_limit=2.0)}, tmp_path / "ray", reporter=Lines(lines))
+    hung = found[found["status"] == "failed"]
+    assert set(hung["measure"]) == {"moody"} and len(hung) == 2 == run.failed
+    assert hung["message"].str.contains("took longer than executor.time_limit, 2 s, on one m-batch").all()
+    assert sum("moody: took longer" in line and "the other measures go on" in line for line in lines) == 2
+    others = found[found["measure"] != "moody"].reset_index(drop=True)[expected.columns]
+    assert others.equals(expected)
+
+
 class Lines:
     """A reporter that keeps what is said."""
 

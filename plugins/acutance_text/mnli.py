@@ -45,6 +45,11 @@ SpecT = TypeVar("SpecT", bound=MnliSpec)
 class MnliLike(Texts[SpecT]):
     """What mnli and hans have in common."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The labels of MNLI in the order that the settings give them."""
+        return self.spec.labels
+
     def examples(self, split: str) -> Examples:
         """Return the pairs of a split; those without an agreed label are left out."""
         if self.spec.train_from_dev is None or split == "mismatched":

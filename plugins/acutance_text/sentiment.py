@@ -40,6 +40,7 @@ class Sentiment4(Texts[Sentiment4Spec]):
     """
 
     name = "sentiment4"
+    class_names = ("negative", "positive")
     splits = ("train", "test", "amazon", "nyt", "tweets")
 
     def examples(self, split: str) -> Examples:

@@ -92,6 +92,13 @@ class Texts(Dataset[SpecT]):
         kind = "texts" if found.seconds is None else "pairs of texts"
         return Split(inputs, labels, self.score(split), f"{len(labels)} {kind}, {split}")
 
+    def trimmed(self, inputs: Any) -> Any:
+        """Return the inputs of an m-batch, padded to the longest of its own texts; the mask tells which that is."""
+        mask = inputs["attention_mask"]
+        used = mask.any(0).nonzero()
+        length = int(used[-1]) + 1 if len(used) else 1
+        return {name: tensor[:, :length].contiguous() for name, tensor in inputs.items()}
+
     @cached_property
     def encoder(self) -> Tokenizer:
         """The tokenizer."""
@@ -180,6 +187,11 @@ class OwnText(Texts[OwnTextSpec]):
                 raise UserError(f"{path}: row {empty + 1} has no '{name}'", "fill it or take the row out")
         texts, labels, *seconds = found
         return [str(t) for t in texts], [str(t) for t in seconds[0]] if seconds else None, labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The words that are labels, where the settings list them."""
+        return self.spec.labels
 
     @cached_property
     def _words(self) -> dict[str, int]:

@@ -80,7 +80,9 @@ class Folders(ModelPool[FolderSpecT]):
         if entry.id not in folders:
             raise UserError(f"path: {spec.path} no longer has '{entry.id}'", "start the run again")
         file = weights_file(folders[entry.id])
-        return fill(make(self.auto, file.parent, spec.attention), read_weights(file), str(file))
+        model = fill(make(self.auto, file.parent, spec.attention), read_weights(file), str(file))
+        model.class_names = class_names(file.parent)  # type: ignore[assignment]
+        return model
 
 
 class Transformers(Folders[FolderSpec]):
@@ -132,6 +134,16 @@ def settings_of(name: str) -> dict[str, Attribute]:
             value = text
         found[key] = value if isinstance(value, bool | int | float) else text
     return found
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """Return what the outputs of a folder's model are called, in order; nothing where the names only count them."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("id2label") or {}
+        names = tuple(str(found[key]) for key in sorted(found, key=int))
+    except (OSError, ValueError, AttributeError):
+        return ()
+    return () if all(re.fullmatch(r"(?i)label_?\d+|\d+", name) for name in names) else names
 
 
 def architecture(folder: Path) -> str:

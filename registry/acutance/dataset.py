@@ -54,11 +54,14 @@ class Dataset(Specified[SpecT]):
         name: short name, unique within the distribution.
         splits: the split names; ``train`` and ``test`` first, then the out-of-distribution ones. A property where
             the spec names them; it must be cheap.
+        class_names: what the classes are called, in the order of the labels, where that is known. A model that says
+            what its outputs are called (``class_names`` of the module that a pool loads) must have the same order.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     splits: tuple[str, ...] = ("train", "test")
+    class_names: tuple[str, ...] = ()
 
     def __init__(self, spec: SpecT | None = None) -> None:
         self.spec: SpecT = spec if spec is not None else self.Spec()  # type: ignore[assignment]
@@ -70,6 +73,13 @@ class Dataset(Specified[SpecT]):
         Raises:
             UserError: for a missing file or an unknown split.
         """
+
+    def trimmed(self, inputs: Inputs) -> Inputs:
+        """Return the inputs of one m-batch without what no example of it needs, as padding up to the longest elsewhere.
+
+        Called on every m-batch when the points are cut; override it where values stay and passes get shorter.
+        """
+        return inputs
 
     def augment(self, inputs: Inputs, generator: torch.Generator) -> Inputs:
         """Return one random augmentation of inputs, as in training; override it where there is one.

@@ -73,7 +73,10 @@ class PointSets:
 
     @cached_property
     def batches(self) -> list[Points]:
-        """The m-batches: the points cut in their order, or random m-subsets of them."""
+        """The m-batches: the points cut in their order, or random m-subsets of them; each without needless padding."""
+        return [(self.dataset.trimmed(inputs), targets) for inputs, targets in self._cut()]
+
+    def _cut(self) -> list[Points]:
         inputs, targets = self.points
         m, how = self.config.m, self.config.batches
         if not isinstance(how, Sampled):

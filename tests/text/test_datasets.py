@@ -6,14 +6,21 @@ import io
 import json
 import tarfile
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
-from published_text import rated_files, write_ratings
+from published_text import rated_files, tiny_bert, write_ratings
 
-from acutance import UserError
+from acutance import LossSurface, UserError
+from acutance.class_names import refuse_other_order
+from acutance.config import load_config
+from acutance.fingerprint import digest_points
+from acutance.harness import run_study
 from acutance.plugins import catalog
+from acutance.pointsets import PointSets
+from acutance.surface_config import SurfaceConfig
 from acutance.testing.core import examine
 from acutance_text import mnli, sentiment, tokens
 from acutance_text.tables import find_table, read_columns
@@ -394,3 +401,72 @@ def test_datasets_of_texts_conform(name, make, tmp_path):
     outcomes = list(examine(catalog().find("datasets", name), spec=make(tmp_path / "data")).run())
     assert not [(o.check.name, o.message) for o in outcomes if o.state == "failed"]
     assert sum(o.state == "passed" for o in outcomes) >= 9
+
+
+# -- padding and names of classes ---------------------------------------------------------------------------
+
+
+def own_texts(tmp_path, lengths, **settings):
+    lines = ["text\tlabel", *(" ".join(["word"] * n) + f"\t{i % 2}" for i, n in enumerate(lengths))]
+    (tmp_path / "train.tsv").write_text("\n".join(lines) + "\n")
+    return dataset("text", files={"train": str(tmp_path / "train.tsv")}, **settings)
+
+
+def test_an_m_batch_is_padded_to_its_own_longest_text(tmp_path):
+    data = own_texts(tmp_path, [3, 1, 2, 2, 9, 4, 5, 1])
+    sets = PointSets(data, SurfaceConfig(points=8, m=4, select="first"))
+    assert [inputs["input_ids"].shape for inputs, _ in sets.batches] == [(4, 5), (4, 11)]  # with begin and end
+    whole = data.open("train").inputs
+    torch.manual_seed(0)
+    model = tiny_bert()
+    for start, (inputs, targets) in zip((0, 4), sets.batches, strict=True):
+        padded = {name: tensor[start : start + 4] for name, tensor in whole.items()}
+        losses = [LossSurface(model, (x, targets)).loss() for x in (inputs, padded)]
+        torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-7)
+    # Where the longest text of all is in it, an m-batch is what it was, and so is its key.
+    cut, same = sets.digests("train", "batch"), {name: tensor[4:] for name, tensor in whole.items()}
+    assert cut[1] == digest_points(same, sets.batches[1][1])
+
+
+def test_padding_on_the_left_stays(tmp_path):
+    inputs = {"attention_mask": torch.tensor([[0, 1, 1, 0], [0, 0, 1, 0]]), "input_ids": torch.arange(8).view(2, 4)}
+    found = own_texts(tmp_path, [1]).trimmed(inputs)
+    assert torch.equal(found["input_ids"], inputs["input_ids"][:, :3])
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        (("CONTRADICTION", "entailment", "neutral"), False),
+        (("entailment", "neutral", "contradiction"), True),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), False),
+        (("yes", "no", "perhaps"), False),
+    ],
+)
+def test_outputs_in_another_order_than_the_labels_are_refused(names, refused, tmp_path):
+    model = tiny_bert()
+    model.config.id2label = dict(enumerate(names))
+    model.save_pretrained(tmp_path / "model")
+    pool = catalog().get("pools", "transformers")()
+    spec = pool.Spec(path=str(tmp_path / "model"))
+    loaded = pool.load(pool.entries(spec)[0], spec)
+    for data in (dataset("mnli"), dataset("hans")):
+        with pytest.raises(UserError, match="in this order") if refused else nullcontext():
+            refuse_other_order(loaded.class_names, data)
+
+
+@pytest.mark.parametrize(("names", "refused"), [(("a", "b", "c"), False), (("b", "a", "c"), True)])
+def test_a_study_says_it_of_the_model(names, refused, tmp_path):
+    model = tiny_bert()
+    model.config.id2label = dict(enumerate(names))
+    model.save_pretrained(tmp_path / "model")
+    lines = ["text\tlabel", *(f"word {'a' * i}\t{'abc'[i % 3]}" for i in range(9))]
+    (tmp_path / "train.tsv").write_text("\n".join(lines) + "\n")
+    study = {
+        "format": 1, "pools": [{"name": "transformers", "path": str(tmp_path / "model")}], "targets": ["train_error"],
+        "dataset": {"name": "text", "files": {"train": str(tmp_path / "train.tsv")}, "labels": ["a", "b", "c"]},
+        "surface": {"points": 9, "m": 9, "select": "first"}, "measures": [{"name": "gradient_norm"}], "within": [],
+    }  # fmt: skip
+    order = "model: the outputs of the model are b, a, c in this order"
+    with pytest.raises(UserError, match=order) if refused else nullcontext():
+        assert not run_study(load_config(study), tmp_path / "run", report=False).failed

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ from pydantic import PositiveFloat
 from acutance.attributes import parse_field
 from acutance.errors import UserError, did_you_mean, some
 from acutance.pool import Attribute, ModelEntry, ModelPool
+from acutance.remote import fetched, is_remote, listed, read_text
 from acutance.spec import Spec, canonical_json
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ class CheckpointsSpec(Spec):
     """Where the checkpoints are and what they are checkpoints of."""
 
     files: str
-    """A CSV file with a column ``path``, or a pattern such as ``runs/*/step_*.pt``; ``**`` goes through folders."""
+    """A CSV file with a column ``path``, or a pattern such as ``runs/*/step_*.pt``; ``**`` goes through folders. Both,
+    and the paths in the file, may be URLs that fsspec reads, as ``s3://bucket/runs/*.pt``."""
     architecture: str = ""
     """``timm:NAME``, ``torchvision:NAME`` or ``module:function``; a column ``architecture`` takes its place."""
     arguments: dict[str, bool | int | float | str] | None = None
@@ -74,8 +77,7 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
     def _entry(self, place: str, row: Mapping[str, str], name: str, spec: CheckpointsSpec) -> ModelEntry:
         from acutance_vision.states import described, known_suffix
 
-        path = Path(row["path"])
-        known_suffix(path)
+        known_suffix(Path(row["path"]))
         architecture = row.get("architecture") or spec.architecture
         if ":" not in architecture:
             wrong = f"'{architecture}' is no architecture" if architecture else "no architecture is given"
@@ -111,7 +113,7 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
             run=str(attributes.get("run", "")),
             step=step if type(step) is int else None,
             # A file may hold several states: its key is remembered only where the file alone tells which one is meant.
-            path=None if spec.key or spec.prefix else str(path),
+            path=None if spec.key or spec.prefix else row["path"],
         )
 
     def load(self, entry: ModelEntry, spec: CheckpointsSpec) -> nn.Module:
@@ -123,8 +125,13 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
         from acutance.checkpoints import make_model
         from acutance_vision.states import load_file
 
-        name, arguments, path = self._model(entry, spec)
-        return load_file(make_model(name, arguments), path, spec.key, spec.prefix)
+        name, arguments, place = self._model(entry, spec)
+        path = fetched(place) if is_remote(place) else Path(place)
+        try:
+            return load_file(make_model(name, arguments), path, spec.key, spec.prefix)
+        except UserError as error:
+            # What the user knows is the address, not the copy.
+            raise UserError(error.message.replace(str(path), place), error.hint) from None
 
     def preprocess(self, entry: ModelEntry, spec: CheckpointsSpec) -> Normalize | None:
         """Return the normalization that the spec asks for."""
@@ -133,14 +140,14 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
         name = entry.architecture.partition("(")[0]
         return normalization(name, spec.preprocess, spec.mean, spec.std, "checkpoints")
 
-    def _model(self, entry: ModelEntry, spec: CheckpointsSpec) -> tuple[str, dict[str, Any], Path]:
+    def _model(self, entry: ModelEntry, spec: CheckpointsSpec) -> tuple[str, dict[str, Any], str]:
         """Return architecture, arguments and file; an entry tells them as text for people only."""
         rows = [row for _, row in _rows(spec)]
         for row, name in zip(rows, _names([row["path"] for row in rows]), strict=True):
             if (row.get("id") or name) == entry.id:
                 own = {c.removeprefix(ARGUMENT): parse_field(t) for c, t in row.items() if c.startswith(ARGUMENT)}
                 arguments = dict(spec.arguments or {}) | {k: v for k, v in own.items() if v is not None}
-                return entry.architecture.partition("(")[0], arguments, Path(row["path"])
+                return entry.architecture.partition("(")[0], arguments, row["path"]
         raise UserError(f"{spec.files}: no longer has '{entry.id}'", "start the run again")
 
 
@@ -148,8 +155,15 @@ Row = tuple[str, dict[str, str]]
 
 
 def _rows(spec: CheckpointsSpec) -> list[Row]:
+    if is_remote(spec.files):
+        if spec.files.endswith(".csv"):
+            return _table(spec.files, read_text(spec.files), lambda path: f"{spec.files.rpartition('/')[0]}/{path}")
+        urls = listed(spec.files)
+        if not urls:
+            raise UserError(f"pools: files: {spec.files}: no such file", "check the pattern, and that you may list it")
+        return [(url, {"path": url}) for url in urls]
     where = Path(spec.files).expanduser()
-    return _table(where) if where.suffix == ".csv" else _pattern(where)
+    return _local_table(where) if where.suffix == ".csv" else _pattern(where)
 
 
 def _pattern(pattern: Path) -> list[Row]:
@@ -160,14 +174,22 @@ def _pattern(pattern: Path) -> list[Row]:
     return [(path, {"path": os.path.abspath(path)}) for path in paths]
 
 
-def _table(path: Path) -> list[Row]:
-    """Return the rows, each with its place for messages; paths are relative to the file."""
+def _local_table(path: Path) -> list[Row]:
+    """Return the rows of a file on disk; paths are relative to it."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            header, *rows = list(csv.reader(lines)) or [[]]
+        lines = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"pools: files: {path}: no such file", "relative paths begin where you are") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}", "give a CSV file in UTF-8") from None
+    return _table(str(path), lines, lambda name: os.path.abspath(path.parent / Path(name).expanduser()))
+
+
+def _table(path: str, lines: str, absolute: Callable[[str], str]) -> list[Row]:
+    """Return the rows, each with its place for messages and an absolute path, or a URL."""
+    try:
+        header, *rows = list(csv.reader(io.StringIO(lines, newline=""))) or [[]]
+    except csv.Error as error:
         raise UserError(f"{path}: cannot be read: {error}", "give a CSV file in UTF-8") from None
     header = [name.strip() for name in header]
     if "path" not in header:
@@ -185,7 +207,8 @@ def _table(path: Path) -> list[Row]:
         fields = {name: text.strip() for name, text in zip(header, row, strict=True)}
         if not fields["path"]:
             raise UserError(f"{place} names no file", "fill its column 'path'")
-        fields["path"] = os.path.abspath(path.parent / Path(fields["path"]).expanduser())
+        if not is_remote(fields["path"]):
+            fields["path"] = absolute(fields["path"])
         found.append((place, fields))
     if not found:
         raise UserError(f"{path}: has no rows", "list one checkpoint a line")

@@ -15,6 +15,7 @@ from acutance.plan import PlannedMeasure
 from acutance.plugins import Catalog
 from acutance.pool import Attribute, ModelEntry
 from acutance.preprocessing import Preprocessed
+from acutance.remote import is_remote, stamp
 from acutance.spec import KeyFrame, joint
 from acutance.store import CellRow
 from acutance.surface_config import Scope
@@ -76,6 +77,8 @@ class Member:
         """What its file looks like now, so that a known key need not be computed again; empty when unknown."""
         if not self.entry.path:
             return ""
+        if is_remote(self.entry.path):
+            return stamp(self.entry.path)
         try:
             stat = os.stat(self.entry.path)
         except OSError:

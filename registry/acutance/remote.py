@@ -1,0 +1,116 @@
+"""Files by URL (``s3://``, ``https://``, ``file://`` ...): listed, told apart, fetched into the cache folder.
+
+Whatever fsspec reads can be named; each worker of a cluster fetches what it needs itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from acutance.cache import cache_folder
+from acutance.errors import UserError
+
+# What file systems call that which changes with a file's contents; its size always counts.
+CHANGES = ("ETag", "etag", "md5Hash", "checksum", "mtime", "LastModified", "last_modified", "updated", "created")
+
+
+def is_remote(path: str) -> bool:
+    """Return whether a path is a URL, with a protocol in front."""
+    return "://" in path
+
+
+def listed(pattern: str) -> list[str]:
+    """Return the URLs of the files that a pattern names, in order, each with its protocol.
+
+    Raises:
+        UserError: when the place cannot be reached, or its protocol needs a package that is missing.
+    """
+    with _reached(pattern):
+        system, path = _opened(pattern)
+        if not any(mark in path for mark in "*?["):
+            return [pattern]
+        found = system.glob(path, detail=True)
+        names = [name for name, info in found.items() if info.get("type") != "directory"]
+        return sorted(str(system.unstrip_protocol(name)) for name in names)
+
+
+def stamp(url: str) -> str:
+    """Return what tells one state of a file from another, without opening it; empty where nothing does."""
+    try:
+        with _reached(url):
+            system, path = _opened(url)
+            info: dict[str, Any] = system.info(path)
+    except UserError:
+        return ""
+    told = [f"{name}={info[name]}" for name in CHANGES if info.get(name)]
+    return "|".join([url, str(info.get("size")), *told]) if told else ""
+
+
+def read_text(url: str) -> str:
+    """Return the text of a small file.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+    with _reached(url):
+        system, path = _opened(url)
+        return str(system.cat_file(path).decode("utf-8-sig"))
+
+
+def fetched(url: str) -> Path:
+    """Return a copy of a file in the cache folder, made anew where the file has changed, or where that cannot be told.
+
+    Raises:
+        UserError: when there is no such file, or it cannot be fetched.
+    """
+    state = stamp(url)
+    folder = cache_folder() / "remote" / hashlib.sha256((state or url).encode()).hexdigest()[:32]
+    path = folder / url.rsplit("/", 1)[-1]
+    if state and path.is_file():
+        return path
+    # Each process writes its own file; the last one to finish leaves the same bytes.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with _reached(url):
+            system, place = _opened(url)
+            if not system.isfile(place):
+                raise FileNotFoundError(url)
+            folder.mkdir(parents=True, exist_ok=True)
+            system.get_file(place, str(partial))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL and the path there."""
+    import fsspec.core
+
+    system, path = fsspec.core.url_to_fs(url)
+    return system, str(path)
+
+
+@contextmanager
+def _reached(url: str) -> Iterator[None]:
+    """Say in one sentence why a place cannot be read; file systems raise whatever their libraries do."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{url}: no such file", "check the address, and that you may read it") from None
+    except ImportError as error:
+        raise UserError(f"{url}: cannot be read: {error}", "pip install what reads this protocol") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{url}: is not text: {error}", "give a file in UTF-8") from None
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(
+            f"{url}: cannot be read: {reason.splitlines()[0]}", "check the address and its access"
+        ) from None

@@ -107,6 +107,8 @@ def index(folder: Path) -> str:
             f"{sum(known)} of {len(known)} bounds held"
         )
     lines += ["", "How to run, read and record: [benchmarks/README.md](../README.md)."]
+    if (folder / "search_quality" / "README.md").is_file():
+        lines += ["", "# How high a search gets", "", "* [search_quality](search_quality/README.md)"]
     studies = sorted(path.parent.name for path in folder.glob("studies/*/README.md"))
     if studies:
         lines += ["", "# Studies that were run", "", *(f"* [{name}](studies/{name}/README.md)" for name in studies)]

@@ -29,7 +29,7 @@ class FolderSpec(Spec):
     """Settings of a pool of folders in the Hugging Face layout."""
 
     path: str
-    """A model's folder, a folder of such folders, or a glob of them."""
+    """A model's folder, a folder of such folders, a glob of them, or ORG/NAME of the hub that was downloaded before."""
     attributes: str = ""
     """CSV file with a column ``model`` or ``id`` (the folder's name) and the attributes of each model."""
     train_set: str = ""
@@ -55,7 +55,7 @@ class Folders(ModelPool[FolderSpecT]):
             UserError: when there is no such folder, or two of one name, or a model has no row in ``attributes``.
         """
         folders = find_folders(spec.path)
-        names = [folder.resolve().name for folder in folders]
+        names = [name_of(folder) for folder in folders]
         twice = [name for name, times in Counter(names).items() if times > 1]
         if twice:
             raise UserError(f"path: {spec.path} has several models of the name {some(twice)}", "rename their folders")
@@ -76,7 +76,7 @@ class Folders(ModelPool[FolderSpecT]):
 
     def load(self, entry: ModelEntry, spec: FolderSpecT) -> nn.Module:
         """Return the model without dropout; every name and shape of its weights must fit."""
-        folders = {folder.resolve().name: folder for folder in find_folders(spec.path)}
+        folders = {name_of(folder): folder for folder in find_folders(spec.path)}
         if entry.id not in folders:
             raise UserError(f"path: {spec.path} no longer has '{entry.id}'", "start the run again")
         file = weights_file(folders[entry.id])
@@ -93,12 +93,12 @@ class Transformers(Folders[FolderSpec]):
 
 
 def find_folders(path: str) -> list[Path]:
-    """Return the folders with a config.json that a path names: itself, those inside it, or those of a glob.
+    """Return the folders with a config.json that a path names: itself, those inside it, those of a glob, or the hub's.
 
     Raises:
         UserError: when there is none.
     """
-    found = [Path(name) for name in sorted(glob.glob(str(Path(path).expanduser())))]
+    found = [Path(name) for name in sorted(glob.glob(str(Path(path).expanduser())))] or _downloaded(path)
     inside = [folder if (folder / "config.json").is_file() else None for folder in found]
     folders = [folder for folder in inside if folder is not None]
     if not folders and len(found) == 1 and found[0].is_dir():
@@ -106,9 +106,28 @@ def find_folders(path: str) -> list[Path]:
     if not folders:
         raise UserError(
             f"path: {path} has no model (a folder with config.json and weights)",
-            "models are read from disk; download one of the hub first, with 'hf download NAME --local-dir FOLDER'",
+            "models are read from disk; download one of the hub first, with 'hf download NAME'",
         )
     return folders
+
+
+def name_of(folder: Path) -> str:
+    """Return the name of a model: its folder's, or ORG--NAME where the folder is a state of it in the hub's cache."""
+    folder = folder.resolve()
+    cached = folder.parent.name == "snapshots"
+    return folder.parents[1].name.removeprefix("models--") if cached else folder.name
+
+
+def _downloaded(name: str) -> list[Path]:
+    """Return the folder of a model of the hub, ORG/NAME, that was downloaded before; nothing is asked of the net."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return []
+    import huggingface_hub
+
+    try:
+        return [Path(huggingface_hub.snapshot_download(name, local_files_only=True))]
+    except (OSError, ValueError):  # not there, or no name of the hub
+        return []
 
 
 def _remembered(file: Path) -> str | None:

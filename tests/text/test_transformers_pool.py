@@ -143,3 +143,20 @@ def test_a_language_model_is_a_loss_surface(tmp_path, attention):
     raw = surface.raw_logits()
     share = (raw[:, :-1].argmax(-1) != ids[:, 1:]).double().mean(dim=1)
     assert torch.equal(surface.errors(), share)
+
+
+def test_a_model_of_the_hub_that_was_downloaded_is_found_without_the_net(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    model, commit = tmp_path / "models--some-org--tiny.bert", "a" * 40
+    tiny_bert().save_pretrained(model / "snapshots" / commit)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(commit)
+    spec = FolderSpec(path="some-org/tiny.bert")
+    (entry,) = Transformers().entries(spec)
+    assert entry.id == "some-org--tiny.bert"
+    loaded = Transformers().load(entry, spec)
+    assert all(torch.equal(t, loaded.state_dict()[n]) for n, t in tiny_bert().state_dict().items())
+    with pytest.raises(UserError, match="hf download"):
+        Transformers().entries(FolderSpec(path="some-org/other"))

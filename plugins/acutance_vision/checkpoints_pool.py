@@ -57,6 +57,7 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
     """Any folder of checkpoints (.safetensors, .pt, .pth, .npz) of a timm, torchvision or own architecture."""
 
     name = "checkpoints"
+    loads_ahead = True
 
     def entries(self, spec: CheckpointsSpec) -> Sequence[ModelEntry]:
         """Return one entry a row of the CSV file or a file of the pattern; no checkpoint is opened.

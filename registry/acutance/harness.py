@@ -23,6 +23,7 @@ from acutance.members import Member, PlannedCell, job_cell, measure_cells, membe
 from acutance.plugins import catalog
 from acutance.preprocessing import MARK, preprocess
 from acutance.progress import Reporter, Silent
+from acutance.remote import is_remote
 from acutance.store import FILE, Store
 from acutance.values import Rerun, Values
 
@@ -307,6 +308,9 @@ class Driver:
                 "cost": sum(units(cells[index]) * len(batches) for index, batches in missing),
                 "cells": [job_cell(index, cells[index], batches) for index, batches in missing],
             }
+        # The longest first, so that workers end together.
+        jobs = dict(sorted(jobs.items(), key=lambda named: -named[1]["cost"]))
+        self._look_ahead(executor, jobs, [member for member, _ in work])
         for outcome in self._outcomes(executor, jobs):
             job, member = jobs[outcome["job"]], work[int(outcome["job"])][0]
             if outcome["kind"] == "model":
@@ -324,6 +328,18 @@ class Driver:
             elif outcome["kind"] == "failed":
                 self._fail(member, cells, job, outcome)
             self.plugins.manager.hook.on_outcome(outcome=outcome)
+
+    def _look_ahead(self, executor: Executor[Any], jobs: dict[str, dict[str, Any]], chosen: Sequence[Member]) -> None:
+        """Name in each job the model that its worker will most likely get next, where loading it ahead saves time.
+
+        That is where its file comes over a network, or where an accelerator measures and leaves the cores free.
+        """
+        order = list(jobs)
+        for name, later in zip(order, order[executor.workers :], strict=False):
+            member = chosen[int(later)]
+            waits = self._device() != "cpu" or is_remote(member.entry.path or "")
+            if waits and member.pool.item.target.loads_ahead:
+                jobs[name]["next"] = {"pool": jobs[later]["pool"], "entry": jobs[later]["entry"]}
 
     def _outcomes(self, executor: Executor[Any], jobs: dict[str, dict[str, Any]]) -> Iterable[dict[str, Any]]:
         """Yield outcomes; a job whose worker died goes to another one, a bounded number of times."""

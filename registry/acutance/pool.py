@@ -45,6 +45,8 @@ class ModelPool(Specified[SpecT]):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    loads_ahead: ClassVar[bool] = False
+    """Whether ``load`` only reads files, so that it may run in a thread beside the measuring of another model."""
 
     @abstractmethod
     def entries(self, spec: SpecT) -> Sequence[ModelEntry]:

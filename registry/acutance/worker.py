@@ -23,10 +23,9 @@ from acutance.spec import canonical_json, validate
 from acutance.surface_config import Scope, SurfaceConfig
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from acutance.functional import FunctionalModel
     from acutance.pointsets import PointSets
+    from acutance.prefetch import Prefetch
     from acutance.surface import LossSurface
 
 WHOLE_MICROBATCH = 1000  # examples in one pass over a whole split
@@ -38,7 +37,8 @@ def execute(job: str) -> Iterator[str]:
     Args:
         job: JSON with ``kind`` build or evaluate, ``pool``, ``entry`` and, to evaluate, ``dataset``,
             ``surface``, ``seed``, ``device``, ``cells``, ``initial``: whether some measure needs initial weights,
-            ``announce``: whether to say what begins, and ``workers``: how many share the memory of a machine.
+            ``announce``: whether to say what begins, ``next``: pool and entry of the model to load ahead, and
+            ``workers``: how many share the memory of a machine.
     """
     from acutance.evaluation import preserved_rng
 
@@ -78,9 +78,18 @@ def _point_sets(dataset: str, surface: str, seed: int) -> PointSets:
     return PointSets(item.target(spec), SurfaceConfig.model_validate_json(surface), seed)
 
 
+@lru_cache(maxsize=1)
+def _prefetch() -> Prefetch:
+    """A model that is loaded ahead waits for its job."""
+    from acutance.prefetch import Prefetch
+
+    return Prefetch()
+
+
 def close_data() -> None:
-    """Let go of the data that stay open between jobs."""
+    """Let go of the data, and of the model, that stay open between jobs."""
     _point_sets.cache_clear()
+    _prefetch.cache_clear()
 
 
 @dataclass
@@ -194,14 +203,14 @@ class _Bench:
         """Load the model and the points, and say what the model is."""
         from acutance.batch import dtype_of
         from acutance.class_names import refuse_other_order
-        from acutance.fingerprint import model_key
         from acutance.functional import FunctionalModel
 
         start, data = time.perf_counter(), self.data
         self.sets = _point_sets(canonical_json(data["dataset"]), self.config.model_dump_json(), data["seed"])
-        model: nn.Module = self.pool.load(self.entry, self.spec)
+        model, key = _prefetch().take(self.pool, self.spec, self.entry)
+        if "next" in data:
+            _prefetch().begin(*_pool(data["next"]))
         refuse_other_order(getattr(model, "class_names", ()), self.sets.dataset)
-        key = model_key(self.entry.architecture, model)
         self.functional = functional = FunctionalModel(model, data["device"], dtype_of(self.config.dtype))
         with_initial = data.get("initial", False)
         if with_initial:

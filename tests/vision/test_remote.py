@@ -15,6 +15,7 @@ from acutance.config import load_config
 from acutance.fingerprint import model_key
 from acutance.harness import run_study
 from acutance.plugins import catalog
+from acutance.prefetch import Prefetch
 from acutance.remote import fetched, listed, stamp
 
 
@@ -131,7 +132,12 @@ def test_a_study_fetches_where_it_measures_and_knows_a_file_again(executor, fold
         assert not run.failed
         return run.computed, dict(zip(run.results["model"].astype(str), run.results["value"], strict=True))
 
+    ahead = []
+    begin = Prefetch.begin
+    monkeypatch.setattr(Prefetch, "begin", lambda self, *which: ahead.append(which[2].id) or begin(self, *which))
     computed, first = values()
+    # In this process it can be seen: the second model is loaded while the first one is measured.
+    assert ahead == ([] if executor == "processes" else ["1"] * len(ahead)) and (ahead or executor == "processes")
     assert computed == 4 and len(first) == 2
     assert values() == (0, first)
     save_file({name: t - 1 for name, t in network().state_dict().items()}, folder / "0.safetensors")

@@ -45,6 +45,11 @@ SpecT = TypeVar("SpecT", bound=MnliSpec)
 class MnliLike(Texts[SpecT]):
     """What mnli and hans have in common."""
 
+    @property
+    def labels(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The classes in the order that the settings say."""
+        return self.spec.labels
+
     def examples(self, split: str) -> Examples:
         """Return the pairs of a split; those without an agreed label are left out."""
         if self.spec.train_from_dev is None or split == "mismatched":

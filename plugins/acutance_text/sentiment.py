@@ -41,6 +41,7 @@ class Sentiment4(Texts[Sentiment4Spec]):
 
     name = "sentiment4"
     splits = ("train", "test", "amazon", "nyt", "tweets")
+    labels = ("negative", "positive")
 
     def examples(self, split: str) -> Examples:
         """Return the sentences of a split."""

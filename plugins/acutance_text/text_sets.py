@@ -92,6 +92,19 @@ class Texts(Dataset[SpecT]):
         kind = "texts" if found.seconds is None else "pairs of texts"
         return Split(inputs, labels, self.score(split), f"{len(labels)} {kind}, {split}")
 
+    def trimmed(self, inputs: Any) -> Any:
+        """Return inputs without the last columns, which are padding in every row; the mask says so."""
+        if not isinstance(inputs, dict) or "attention_mask" not in inputs:
+            return inputs
+        mask = inputs["attention_mask"]
+        # Only what is behind the last token of all goes: a row that is padded on the left ends with one.
+        used = (mask != 0).any(dim=0).nonzero()
+        length = int(used.max()) + 1 if len(used) else mask.shape[1]
+        if length == mask.shape[1]:
+            return inputs
+        # Copies, since a view would keep the whole.
+        return {name: t[:, :length].clone() if t.shape == mask.shape else t for name, t in inputs.items()}
+
     @cached_property
     def encoder(self) -> Tokenizer:
         """The tokenizer."""
@@ -180,6 +193,15 @@ class OwnText(Texts[OwnTextSpec]):
                 raise UserError(f"{path}: row {empty + 1} has no '{name}'", "fill it or take the row out")
         texts, labels, *seconds = found
         return [str(t) for t in texts], [str(t) for t in seconds[0]] if seconds else None, labels
+
+    @property
+    def labels(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The words that are labels, in the order of their numbers; none where labels are numbers.
+
+        Raises:
+            UserError: when they are those of the training set and its file cannot be read.
+        """
+        return tuple(self._words)
 
     @cached_property
     def _words(self) -> dict[str, int]:

@@ -54,11 +54,14 @@ class Dataset(Specified[SpecT]):
         name: short name, unique within the distribution.
         splits: the split names; ``train`` and ``test`` first, then the out-of-distribution ones. A property where
             the spec names them; it must be cheap.
+        labels: words for the classes in the order of their numbers, or none. Models that name their outputs are held
+            to this order.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     splits: tuple[str, ...] = ("train", "test")
+    labels: tuple[str, ...] = ()
 
     def __init__(self, spec: SpecT | None = None) -> None:
         self.spec: SpecT = spec if spec is not None else self.Spec()  # type: ignore[assignment]
@@ -70,6 +73,17 @@ class Dataset(Specified[SpecT]):
         Raises:
             UserError: for a missing file or an unknown split.
         """
+
+    def trimmed(self, inputs: Inputs) -> Inputs:
+        """Return the inputs without what no example of them has, such as padding; override it where there is some.
+
+        What it returns must mean the same for every model and only make passes shorter. Called on the inputs of each
+        m-batch before these are digested and measured; whole splits stay as they were opened.
+
+        Args:
+            inputs: of one m-batch, first axis m; the result has as many examples.
+        """
+        return inputs
 
     def augment(self, inputs: Inputs, generator: torch.Generator) -> Inputs:
         """Return one random augmentation of inputs, as in training; override it where there is one.

@@ -190,12 +190,14 @@ class _Bench:
     def open(self) -> Iterator[dict[str, Any]]:
         """Load the model and the points, and say what the model is."""
         from acutance.batch import dtype_of
+        from acutance.class_order import require_order
         from acutance.fingerprint import model_key
         from acutance.functional import FunctionalModel
 
         start, data = time.perf_counter(), self.data
         self.sets = _point_sets(canonical_json(data["dataset"]), self.config.model_dump_json(), data["seed"])
         model: nn.Module = self.pool.load(self.entry, self.spec)
+        require_order(model, self.entry.id, self.sets.dataset)
         key = model_key(self.entry.architecture, model)
         self.functional = functional = FunctionalModel(model, data["device"], dtype_of(self.config.dtype))
         with_initial = data.get("initial", False)

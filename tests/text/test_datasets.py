@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from published_text import rated_files, write_ratings
+from published_text import rated_files, tiny_bert, write_ratings
 
-from acutance import UserError
+from acutance import LossSurface, UserError
+from acutance.class_order import require_order
+from acutance.fingerprint import digest_points
+from acutance.lazy import every_row
 from acutance.plugins import catalog
+from acutance.pointsets import PointSets
+from acutance.surface_config import SurfaceConfig
 from acutance.testing.core import examine
 from acutance_text import mnli, sentiment, tokens
 from acutance_text.tables import find_table, read_columns
@@ -363,6 +368,95 @@ def test_texts_become_tokens_once(tmp_path, monkeypatch):
     for other in ((["a", "bc"], None, 8), (["a b", "c"], ["", ""], 8), (["a b", "c"], None, 3)):
         tokens.encode(words, *other)
     assert len(made) == 4
+
+
+# -- m-batches ----------------------------------------------------------------------------------------------
+
+
+def point_sets(folder, texts, **surface):
+    """Points of a table of these texts, in file order."""
+    path = written(folder / "p.csv", ["text", "label"], [(text, i % 2) for i, text in enumerate(texts)])
+    made = dataset("text", files={"train": path, "test": path})
+    return PointSets(made, SurfaceConfig(points=len(texts), select="first", **{"m": 2} | surface))
+
+
+def test_every_m_batch_has_its_own_length(tmp_path):
+    sets = point_sets(tmp_path, ["a", "b c", "a b c d e f", "a", "c", "c"])
+    assert [{t.shape for t in x.values()} for x, _ in sets.batches] == [{(2, 4)}, {(2, 8)}, {(2, 3)}]
+    # Where the longest text of all is nothing is cut; the whole is as it was.
+    whole = sets.split("train")
+    longest = {name: tensor[2:4] for name, tensor in whole.inputs.items()}
+    assert sets.digests("train", "batch")[1] == digest_points(longest, whole.targets[2:4])
+    assert sets.digests("train", "split") == [digest_points(whole.inputs, whole.targets)]
+    assert sets.points[0]["input_ids"].shape == (6, 8)
+    drawn = point_sets(tmp_path, ["a", "b c", "a b c d e f", "a"], batches={"sampled": 9}, m=1).batches
+    assert {x["input_ids"].shape[1] for x, _ in drawn} == {3, 4, 8}
+
+
+def test_a_trimmed_batch_has_the_loss_that_it_had(tmp_path):
+    sets, model = point_sets(tmp_path, ["a", "b c", "a b c d e f", "a"]), tiny_bert()
+    whole, targets = sets.points
+    short, first = sets.batches[0]
+    assert short["input_ids"].shape == (2, 4) and torch.equal(first, targets[:2])
+    expected = LossSurface(model, ({name: tensor[:2] for name, tensor in whole.items()}, first)).loss()
+    torch.testing.assert_close(LossSurface(model, (short, first)).loss(), expected, rtol=0, atol=1e-6)
+
+
+def test_only_columns_behind_every_text_are_cut(tmp_path):
+    trimmed = dataset("text").trimmed
+    mask = torch.tensor([[0, 0, 1, 1, 0], [1, 0, 1, 0, 0]])
+    inputs = {"attention_mask": mask, "input_ids": mask * 7, "extra": torch.ones(2, 3)}
+    found = trimmed(inputs)
+    assert {name: tensor.shape[1] for name, tensor in found.items()} == {
+        "attention_mask": 4,
+        "input_ids": 4,
+        "extra": 3,
+    }
+    assert torch.equal(found["input_ids"], mask[:, :4] * 7)
+    left = {"attention_mask": mask.flip(1), "input_ids": mask}
+    assert trimmed(left) is left
+    nothing = {"attention_mask": torch.zeros(2, 3)}
+    lazy = every_row(lambda rows: rows, 3)
+    assert trimmed(nothing) is nothing and trimmed(lazy) is lazy and trimmed(mask) is mask
+
+
+# -- words for classes --------------------------------------------------------------------------------------
+
+
+def test_words_for_classes(tmp_path):
+    turned = ("neutral", "entailment", "contradiction")
+    assert dataset("mnli").labels == mnli.LABELS and dataset("hans", labels=turned).labels == turned
+    assert dataset("sentiment4").labels == ("negative", "positive")
+    path = written(tmp_path / "t.csv", ["text", "label"], ROWS)
+    assert dataset("text", files={"train": path}).labels == ("no", "yes")
+    assert dataset("text", files={"train": path}, labels=("yes", "no")).labels == ("yes", "no")
+    numbers = written(tmp_path / "n.csv", ["text", "label"], [("a", 0), ("b", 1)])
+    assert dataset("text", files={"train": numbers}).labels == ()
+
+
+def named(*words):
+    model = torch.nn.Linear(1, len(words))
+    model.class_names = words
+    return model
+
+
+@pytest.mark.parametrize("name", ["mnli", "hans"])
+def test_a_model_with_the_classes_in_another_order_is_refused(name):
+    found = dataset(name, labels=("entailment", "neutral", "contradiction"))
+    message = rf"model a gives \(CONTRADICTION, entailment, neutral\), dataset {name} has \(entailment, neutral, contradiction\)"
+    with pytest.raises(UserError, match=message) as error:
+        require_order(named("CONTRADICTION", "entailment", "neutral"), "a", found)
+    assert "write dataset.labels: [contradiction, entailment, neutral]" in error.value.hint
+    require_order(named("Entailment", "NEUTRAL", "contradiction"), "a", found)
+    require_order(named("yes", "maybe", "no"), "a", found)
+    require_order(named("entailment", "not_entailment"), "a", found)
+    require_order(torch.nn.Linear(1, 3), "a", found)
+
+
+def test_a_dataset_without_a_setting_for_it_is_not_to_be_changed():
+    with pytest.raises(UserError, match=r"dataset sentiment4 has \(negative, positive\)") as error:
+        require_order(named("POSITIVE", "NEGATIVE"), "a", dataset("sentiment4"))
+    assert error.value.hint.startswith("reorder the rows")
 
 
 # -- the kit ------------------------------------------------------------------------------------------------

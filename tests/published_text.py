@@ -74,11 +74,11 @@ def tensorflow_arrays(model):
     return arrays
 
 
-def tiny_bert(seed=0):
+def tiny_bert(seed=0, classes=3):
     torch.manual_seed(seed)
     config = transformers.BertConfig(
         vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
-        max_position_embeddings=24, num_labels=3,
+        max_position_embeddings=24, num_labels=classes,
     )  # fmt: skip
     return transformers.BertForSequenceClassification(config)
 

@@ -46,8 +46,8 @@ class MnliLike(Texts[SpecT]):
     """What mnli and hans have in common."""
 
     @property
-    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The labels of MNLI in the order that the settings give them."""
+    def labels(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The classes in the order that the settings say."""
         return self.spec.labels
 
     def examples(self, split: str) -> Examples:

@@ -40,8 +40,8 @@ class Sentiment4(Texts[Sentiment4Spec]):
     """
 
     name = "sentiment4"
-    class_names = ("negative", "positive")
     splits = ("train", "test", "amazon", "nyt", "tweets")
+    labels = ("negative", "positive")
 
     def examples(self, split: str) -> Examples:
         """Return the sentences of a split."""

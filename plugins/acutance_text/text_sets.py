@@ -93,11 +93,17 @@ class Texts(Dataset[SpecT]):
         return Split(inputs, labels, self.score(split), f"{len(labels)} {kind}, {split}")
 
     def trimmed(self, inputs: Any) -> Any:
-        """Return the inputs of an m-batch, padded to the longest of its own texts; the mask tells which that is."""
+        """Return inputs without the last columns, which are padding in every row; the mask says so."""
+        if not isinstance(inputs, dict) or "attention_mask" not in inputs:
+            return inputs
         mask = inputs["attention_mask"]
-        used = mask.any(0).nonzero()
-        length = int(used[-1]) + 1 if len(used) else 1
-        return {name: tensor[:, :length].contiguous() for name, tensor in inputs.items()}
+        # Only what is behind the last token of all goes: a row that is padded on the left ends with one.
+        used = (mask != 0).any(dim=0).nonzero()
+        length = int(used.max()) + 1 if len(used) else mask.shape[1]
+        if length == mask.shape[1]:
+            return inputs
+        # Copies, since a view would keep the whole.
+        return {name: t[:, :length].clone() if t.shape == mask.shape else t for name, t in inputs.items()}
 
     @cached_property
     def encoder(self) -> Tokenizer:
@@ -189,9 +195,13 @@ class OwnText(Texts[OwnTextSpec]):
         return [str(t) for t in texts], [str(t) for t in seconds[0]] if seconds else None, labels
 
     @property
-    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The words that are labels, where the settings list them."""
-        return self.spec.labels
+    def labels(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The words that are labels, in the order of their numbers; none where labels are numbers.
+
+        Raises:
+            UserError: when they are those of the training set and its file cannot be read.
+        """
+        return tuple(self._words)
 
     @cached_property
     def _words(self) -> dict[str, int]:

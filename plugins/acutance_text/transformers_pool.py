@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from acutance.attributes import read
 from acutance.errors import UserError, some
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # What the architecture of a model is, besides its type: layers, widths and sizes under the names configs use.
 SIZES = ("num_hidden_layers", "n_layer", "n_layers", "hidden_size", "n_embd", "dim", "intermediate_size", "vocab_size")
+_NUMBERED = re.compile(r"LABEL_\d+", re.IGNORECASE)  # what a config calls outputs without names
 # name=value between separators, "learning_rate=2e-5_seed=3" say; a separator is followed by a name.
 _SETTING = re.compile(r"([A-Za-z]\w*?)=(.+?)(?=[_,;-]+[A-Za-z]\w*?=|$)")
 
@@ -29,7 +30,7 @@ class FolderSpec(Spec):
     """Settings of a pool of folders in the Hugging Face layout."""
 
     path: str
-    """A model's folder, a folder of such folders, a glob of them, or ORG/NAME of the hub that was downloaded before."""
+    """A model's folder, a folder of such folders, a glob of them, or a hub's name (ORG/NAME) that is in its cache."""
     attributes: str = ""
     """CSV file with a column ``model`` or ``id`` (the folder's name) and the attributes of each model."""
     train_set: str = ""
@@ -54,8 +55,8 @@ class Folders(ModelPool[FolderSpecT]):
         Raises:
             UserError: when there is no such folder, or two of one name, or a model has no row in ``attributes``.
         """
-        folders = find_folders(spec.path)
-        names = [name_of(folder) for folder in folders]
+        found = find_models(spec.path)
+        names = [name for name, _ in found]
         twice = [name for name, times in Counter(names).items() if times > 1]
         if twice:
             raise UserError(f"path: {spec.path} has several models of the name {some(twice)}", "rename their folders")
@@ -71,18 +72,20 @@ class Folders(ModelPool[FolderSpecT]):
                 train_set=spec.train_set,
                 path=_remembered(weights_file(folder)),
             )
-            for name, folder in zip(names, folders, strict=True)
+            for name, folder in found
         ]
 
     def load(self, entry: ModelEntry, spec: FolderSpecT) -> nn.Module:
-        """Return the model without dropout; every name and shape of its weights must fit."""
-        folders = {name_of(folder): folder for folder in find_folders(spec.path)}
+        """Return the model without dropout; every name and shape of its weights must fit.
+
+        Raises:
+            UserError: when its folder is gone, cannot be read or does not fit.
+        """
+        folders = dict(find_models(spec.path))
         if entry.id not in folders:
             raise UserError(f"path: {spec.path} no longer has '{entry.id}'", "start the run again")
         file = weights_file(folders[entry.id])
-        model = fill(make(self.auto, file.parent, spec.attention), read_weights(file), str(file))
-        model.class_names = class_names(file.parent)  # type: ignore[assignment]
-        return model
+        return fill(make(self.auto, file.parent, spec.attention), read_weights(file), str(file))
 
 
 class Transformers(Folders[FolderSpec]):
@@ -92,13 +95,39 @@ class Transformers(Folders[FolderSpec]):
     auto = "AutoModelForSequenceClassification"
 
 
-def find_folders(path: str) -> list[Path]:
-    """Return the folders with a config.json that a path names: itself, those inside it, those of a glob, or the hub's.
+def find_models(path: str) -> list[tuple[str, Path]]:
+    """Return names and folders of the models that a path names; what lies on disk comes before a model of the hub.
 
     Raises:
         UserError: when there is none.
     """
-    found = [Path(name) for name in sorted(glob.glob(str(Path(path).expanduser())))] or _downloaded(path)
+    kept = None if glob.glob(str(Path(path).expanduser())) else in_cache(path)
+    if kept is not None:
+        return [(path.rpartition("/")[2], kept)]  # the folder itself is called after a commit
+    return [(folder.resolve().name, folder) for folder in find_folders(path)]
+
+
+def in_cache(name: str) -> Path | None:
+    """Return the folder in which the hub's local cache holds a model, or None; the network is never asked."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    try:
+        # By a file, since a snapshot of only what transformers reads does not count as complete.
+        config = try_to_load_from_cache(name, "config.json")
+    except ValueError:  # no model can have this name
+        return None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def find_folders(path: str) -> list[Path]:
+    """Return the folders with a config.json that a path names: itself, those inside it, or those of a glob.
+
+    Raises:
+        UserError: when there is none.
+    """
+    found = [Path(name) for name in sorted(glob.glob(str(Path(path).expanduser())))]
     inside = [folder if (folder / "config.json").is_file() else None for folder in found]
     folders = [folder for folder in inside if folder is not None]
     if not folders and len(found) == 1 and found[0].is_dir():
@@ -109,25 +138,6 @@ def find_folders(path: str) -> list[Path]:
             "models are read from disk; download one of the hub first, with 'hf download NAME'",
         )
     return folders
-
-
-def name_of(folder: Path) -> str:
-    """Return the name of a model: its folder's, or ORG--NAME where the folder is a state of it in the hub's cache."""
-    folder = folder.resolve()
-    cached = folder.parent.name == "snapshots"
-    return folder.parents[1].name.removeprefix("models--") if cached else folder.name
-
-
-def _downloaded(name: str) -> list[Path]:
-    """Return the folder of a model of the hub, ORG/NAME, that was downloaded before; nothing is asked of the net."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        return []
-    import huggingface_hub
-
-    try:
-        return [Path(huggingface_hub.snapshot_download(name, local_files_only=True))]
-    except (OSError, ValueError):  # not there, or no name of the hub
-        return []
 
 
 def _remembered(file: Path) -> str | None:
@@ -155,16 +165,6 @@ def settings_of(name: str) -> dict[str, Attribute]:
     return found
 
 
-def class_names(folder: Path) -> tuple[str, ...]:
-    """Return what the outputs of a folder's model are called, in order; nothing where the names only count them."""
-    try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("id2label") or {}
-        names = tuple(str(found[key]) for key in sorted(found, key=int))
-    except (OSError, ValueError, AttributeError):
-        return ()
-    return () if all(re.fullmatch(r"(?i)label_?\d+|\d+", name) for name in names) else names
-
-
 def architecture(folder: Path) -> str:
     """Return the type of a model and its sizes, from its config."""
     file = folder / "config.json"
@@ -179,6 +179,8 @@ def architecture(folder: Path) -> str:
 def make(auto: str, folder: Path, attention: str) -> nn.Module:
     """Return a model made from a folder's config, with weights still random; the global generator is left as it was.
 
+    A classifier whose config has words for its outputs has them as ``class_names``.
+
     Raises:
         UserError: for a model that transformers does not know; code inside the folder is never run.
     """
@@ -191,7 +193,16 @@ def make(auto: str, folder: Path, attention: str) -> nn.Module:
             model: nn.Module = getattr(transformers, auto).from_config(config, attn_implementation=attention)
     except (ValueError, KeyError, OSError, ImportError) as error:
         raise UserError(f"{folder}: cannot be made: {str(error).splitlines()[0]}", f"it must fit {auto}") from None
+    if auto == Transformers.auto:
+        vars(model)["class_names"] = class_names(config)
     return model.eval()
+
+
+def class_names(config: Any) -> tuple[str, ...]:
+    """Return a config's words for the outputs, in their order; none where it only numbers them."""
+    words = getattr(config, "id2label", None) or {}
+    names = tuple(str(words[i]) for i in sorted(words))
+    return () if any(_NUMBERED.fullmatch(name) for name in names) else names
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

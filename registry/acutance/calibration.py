@@ -371,6 +371,7 @@ def _surfaces(
 ) -> dict[str, list[LossSurface]]:
     """Load a model once, making it when need be, and put it on its m-batches or on all points, as each level asks."""
     from acutance.batch import dtype_of
+    from acutance.class_order import require_order
     from acutance.functional import FunctionalModel
     from acutance.worker import build_surface, set_up
 
@@ -378,7 +379,9 @@ def _surfaces(
     if pool.missing([entry], spec):
         reporter.say(f"{member.label} is being made")
         pool.build(entry, spec)
-    functional = FunctionalModel(pool.load(entry, spec), device, dtype_of(study.surface.dtype))
+    model = pool.load(entry, spec)
+    require_order(model, entry.id, sets.dataset)
+    functional = FunctionalModel(model, device, dtype_of(study.surface.dtype))
     functional.initial = lambda: pool.initial(entry, spec)
     preprocess = pool.preprocess(entry, spec)
     functional = set_up(functional, sets, study.surface, preprocess)

@@ -54,14 +54,14 @@ class Dataset(Specified[SpecT]):
         name: short name, unique within the distribution.
         splits: the split names; ``train`` and ``test`` first, then the out-of-distribution ones. A property where
             the spec names them; it must be cheap.
-        class_names: what the classes are called, in the order of the labels, where that is known. A model that says
-            what its outputs are called (``class_names`` of the module that a pool loads) must have the same order.
+        labels: words for the classes in the order of their numbers, or none. Models that name their outputs are held
+            to this order.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     splits: tuple[str, ...] = ("train", "test")
-    class_names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     def __init__(self, spec: SpecT | None = None) -> None:
         self.spec: SpecT = spec if spec is not None else self.Spec()  # type: ignore[assignment]
@@ -75,9 +75,13 @@ class Dataset(Specified[SpecT]):
         """
 
     def trimmed(self, inputs: Inputs) -> Inputs:
-        """Return the inputs of one m-batch without what no example of it needs, as padding up to the longest elsewhere.
+        """Return the inputs without what no example of them has, such as padding; override it where there is some.
 
-        Called on every m-batch when the points are cut; override it where values stay and passes get shorter.
+        What it returns must mean the same for every model and only make passes shorter. Called on the inputs of each
+        m-batch before these are digested and measured; whole splits stay as they were opened.
+
+        Args:
+            inputs: of one m-batch, first axis m; the result has as many examples.
         """
         return inputs
 

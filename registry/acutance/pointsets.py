@@ -73,8 +73,8 @@ class PointSets:
 
     @cached_property
     def batches(self) -> list[Points]:
-        """The m-batches: the points cut in their order, or random m-subsets of them; each without needless padding."""
-        return [(self.dataset.trimmed(inputs), targets) for inputs, targets in self._cut()]
+        """The m-batches: the points cut in their order, or random m-subsets of them, each as short as it can be."""
+        return [(self._trimmed(inputs), targets) for inputs, targets in self._cut()]
 
     def _cut(self) -> list[Points]:
         inputs, targets = self.points
@@ -84,6 +84,9 @@ class PointSets:
         noise = Streams(self.seed, self.digests(self.config.split, "points")[0], "batches")
         subsets = [noise.subset("batch", k, m, len(targets)) for k in range(how.sampled)]
         return [(take_rows(inputs, rows), targets[rows]) for rows in subsets]
+
+    def _trimmed(self, inputs: Any) -> Any:
+        return inputs if isinstance(inputs, Lazy) else self.dataset.trimmed(inputs)
 
     def sets(self, split: str, scope: Scope) -> list[Points]:
         """Return the points that a cell is evaluated on, one set after the other.

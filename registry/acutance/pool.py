@@ -54,7 +54,11 @@ class ModelPool(Specified[SpecT]):
 
     @abstractmethod
     def load(self, entry: ModelEntry, spec: SpecT) -> nn.Module:
-        """Return the model on the CPU, in evaluation mode."""
+        """Return the model on the CPU, in evaluation mode.
+
+        The model may have an attribute ``class_names``, a tuple of words for its outputs in their order: where the
+        dataset's ``labels`` are the same words in another order the model is refused.
+        """
 
     def missing(self, entries: Sequence[ModelEntry], spec: SpecT) -> list[ModelEntry]:
         """Return the entries that must be made (trained) before they can be loaded; cheap, torch-free."""

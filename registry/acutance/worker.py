@@ -202,7 +202,7 @@ class _Bench:
     def open(self) -> Iterator[dict[str, Any]]:
         """Load the model and the points, and say what the model is."""
         from acutance.batch import dtype_of
-        from acutance.class_names import refuse_other_order
+        from acutance.class_order import require_order
         from acutance.functional import FunctionalModel
 
         start, data = time.perf_counter(), self.data
@@ -210,7 +210,7 @@ class _Bench:
         model, key = _prefetch().take(self.pool, self.spec, self.entry)
         if "next" in data:
             _prefetch().begin(*_pool(data["next"]))
-        refuse_other_order(getattr(model, "class_names", ()), self.sets.dataset)
+        require_order(model, self.entry.id, self.sets.dataset)
         self.functional = functional = FunctionalModel(model, data["device"], dtype_of(self.config.dtype))
         with_initial = data.get("initial", False)
         if with_initial:

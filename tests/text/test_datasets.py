@@ -6,7 +6,6 @@ import io
 import json
 import tarfile
 import zipfile
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,9 @@ import torch
 from published_text import rated_files, tiny_bert, write_ratings
 
 from acutance import LossSurface, UserError
-from acutance.class_names import refuse_other_order
-from acutance.config import load_config
+from acutance.class_order import require_order
 from acutance.fingerprint import digest_points
-from acutance.harness import run_study
+from acutance.lazy import every_row
 from acutance.plugins import catalog
 from acutance.pointsets import PointSets
 from acutance.surface_config import SurfaceConfig
@@ -372,6 +370,95 @@ def test_texts_become_tokens_once(tmp_path, monkeypatch):
     assert len(made) == 4
 
 
+# -- m-batches ----------------------------------------------------------------------------------------------
+
+
+def point_sets(folder, texts, **surface):
+    """Points of a table of these texts, in file order."""
+    path = written(folder / "p.csv", ["text", "label"], [(text, i % 2) for i, text in enumerate(texts)])
+    made = dataset("text", files={"train": path, "test": path})
+    return PointSets(made, SurfaceConfig(points=len(texts), select="first", **{"m": 2} | surface))
+
+
+def test_every_m_batch_has_its_own_length(tmp_path):
+    sets = point_sets(tmp_path, ["a", "b c", "a b c d e f", "a", "c", "c"])
+    assert [{t.shape for t in x.values()} for x, _ in sets.batches] == [{(2, 4)}, {(2, 8)}, {(2, 3)}]
+    # Where the longest text of all is nothing is cut; the whole is as it was.
+    whole = sets.split("train")
+    longest = {name: tensor[2:4] for name, tensor in whole.inputs.items()}
+    assert sets.digests("train", "batch")[1] == digest_points(longest, whole.targets[2:4])
+    assert sets.digests("train", "split") == [digest_points(whole.inputs, whole.targets)]
+    assert sets.points[0]["input_ids"].shape == (6, 8)
+    drawn = point_sets(tmp_path, ["a", "b c", "a b c d e f", "a"], batches={"sampled": 9}, m=1).batches
+    assert {x["input_ids"].shape[1] for x, _ in drawn} == {3, 4, 8}
+
+
+def test_a_trimmed_batch_has_the_loss_that_it_had(tmp_path):
+    sets, model = point_sets(tmp_path, ["a", "b c", "a b c d e f", "a"]), tiny_bert()
+    whole, targets = sets.points
+    short, first = sets.batches[0]
+    assert short["input_ids"].shape == (2, 4) and torch.equal(first, targets[:2])
+    expected = LossSurface(model, ({name: tensor[:2] for name, tensor in whole.items()}, first)).loss()
+    torch.testing.assert_close(LossSurface(model, (short, first)).loss(), expected, rtol=0, atol=1e-6)
+
+
+def test_only_columns_behind_every_text_are_cut(tmp_path):
+    trimmed = dataset("text").trimmed
+    mask = torch.tensor([[0, 0, 1, 1, 0], [1, 0, 1, 0, 0]])
+    inputs = {"attention_mask": mask, "input_ids": mask * 7, "extra": torch.ones(2, 3)}
+    found = trimmed(inputs)
+    assert {name: tensor.shape[1] for name, tensor in found.items()} == {
+        "attention_mask": 4,
+        "input_ids": 4,
+        "extra": 3,
+    }
+    assert torch.equal(found["input_ids"], mask[:, :4] * 7)
+    left = {"attention_mask": mask.flip(1), "input_ids": mask}
+    assert trimmed(left) is left
+    nothing = {"attention_mask": torch.zeros(2, 3)}
+    lazy = every_row(lambda rows: rows, 3)
+    assert trimmed(nothing) is nothing and trimmed(lazy) is lazy and trimmed(mask) is mask
+
+
+# -- words for classes --------------------------------------------------------------------------------------
+
+
+def test_words_for_classes(tmp_path):
+    turned = ("neutral", "entailment", "contradiction")
+    assert dataset("mnli").labels == mnli.LABELS and dataset("hans", labels=turned).labels == turned
+    assert dataset("sentiment4").labels == ("negative", "positive")
+    path = written(tmp_path / "t.csv", ["text", "label"], ROWS)
+    assert dataset("text", files={"train": path}).labels == ("no", "yes")
+    assert dataset("text", files={"train": path}, labels=("yes", "no")).labels == ("yes", "no")
+    numbers = written(tmp_path / "n.csv", ["text", "label"], [("a", 0), ("b", 1)])
+    assert dataset("text", files={"train": numbers}).labels == ()
+
+
+def named(*words):
+    model = torch.nn.Linear(1, len(words))
+    model.class_names = words
+    return model
+
+
+@pytest.mark.parametrize("name", ["mnli", "hans"])
+def test_a_model_with_the_classes_in_another_order_is_refused(name):
+    found = dataset(name, labels=("entailment", "neutral", "contradiction"))
+    message = rf"model a gives \(CONTRADICTION, entailment, neutral\), dataset {name} has \(entailment, neutral, contradiction\)"
+    with pytest.raises(UserError, match=message) as error:
+        require_order(named("CONTRADICTION", "entailment", "neutral"), "a", found)
+    assert "write dataset.labels: [contradiction, entailment, neutral]" in error.value.hint
+    require_order(named("Entailment", "NEUTRAL", "contradiction"), "a", found)
+    require_order(named("yes", "maybe", "no"), "a", found)
+    require_order(named("entailment", "not_entailment"), "a", found)
+    require_order(torch.nn.Linear(1, 3), "a", found)
+
+
+def test_a_dataset_without_a_setting_for_it_is_not_to_be_changed():
+    with pytest.raises(UserError, match=r"dataset sentiment4 has \(negative, positive\)") as error:
+        require_order(named("POSITIVE", "NEGATIVE"), "a", dataset("sentiment4"))
+    assert error.value.hint.startswith("reorder the rows")
+
+
 # -- the kit ------------------------------------------------------------------------------------------------
 
 
@@ -401,72 +488,3 @@ def test_datasets_of_texts_conform(name, make, tmp_path):
     outcomes = list(examine(catalog().find("datasets", name), spec=make(tmp_path / "data")).run())
     assert not [(o.check.name, o.message) for o in outcomes if o.state == "failed"]
     assert sum(o.state == "passed" for o in outcomes) >= 9
-
-
-# -- padding and names of classes ---------------------------------------------------------------------------
-
-
-def own_texts(tmp_path, lengths, **settings):
-    lines = ["text\tlabel", *(" ".join(["word"] * n) + f"\t{i % 2}" for i, n in enumerate(lengths))]
-    (tmp_path / "train.tsv").write_text("\n".join(lines) + "\n")
-    return dataset("text", files={"train": str(tmp_path / "train.tsv")}, **settings)
-
-
-def test_an_m_batch_is_padded_to_its_own_longest_text(tmp_path):
-    data = own_texts(tmp_path, [3, 1, 2, 2, 9, 4, 5, 1])
-    sets = PointSets(data, SurfaceConfig(points=8, m=4, select="first"))
-    assert [inputs["input_ids"].shape for inputs, _ in sets.batches] == [(4, 5), (4, 11)]  # with begin and end
-    whole = data.open("train").inputs
-    torch.manual_seed(0)
-    model = tiny_bert()
-    for start, (inputs, targets) in zip((0, 4), sets.batches, strict=True):
-        padded = {name: tensor[start : start + 4] for name, tensor in whole.items()}
-        losses = [LossSurface(model, (x, targets)).loss() for x in (inputs, padded)]
-        torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-7)
-    # Where the longest text of all is in it, an m-batch is what it was, and so is its key.
-    cut, same = sets.digests("train", "batch"), {name: tensor[4:] for name, tensor in whole.items()}
-    assert cut[1] == digest_points(same, sets.batches[1][1])
-
-
-def test_padding_on_the_left_stays(tmp_path):
-    inputs = {"attention_mask": torch.tensor([[0, 1, 1, 0], [0, 0, 1, 0]]), "input_ids": torch.arange(8).view(2, 4)}
-    found = own_texts(tmp_path, [1]).trimmed(inputs)
-    assert torch.equal(found["input_ids"], inputs["input_ids"][:, :3])
-
-
-@pytest.mark.parametrize(
-    ("names", "refused"),
-    [
-        (("CONTRADICTION", "entailment", "neutral"), False),
-        (("entailment", "neutral", "contradiction"), True),
-        (("LABEL_0", "LABEL_1", "LABEL_2"), False),
-        (("yes", "no", "perhaps"), False),
-    ],
-)
-def test_outputs_in_another_order_than_the_labels_are_refused(names, refused, tmp_path):
-    model = tiny_bert()
-    model.config.id2label = dict(enumerate(names))
-    model.save_pretrained(tmp_path / "model")
-    pool = catalog().get("pools", "transformers")()
-    spec = pool.Spec(path=str(tmp_path / "model"))
-    loaded = pool.load(pool.entries(spec)[0], spec)
-    for data in (dataset("mnli"), dataset("hans")):
-        with pytest.raises(UserError, match="in this order") if refused else nullcontext():
-            refuse_other_order(loaded.class_names, data)
-
-
-@pytest.mark.parametrize(("names", "refused"), [(("a", "b", "c"), False), (("b", "a", "c"), True)])
-def test_a_study_says_it_of_the_model(names, refused, tmp_path):
-    model = tiny_bert()
-    model.config.id2label = dict(enumerate(names))
-    model.save_pretrained(tmp_path / "model")
-    lines = ["text\tlabel", *(f"word {'a' * i}\t{'abc'[i % 3]}" for i in range(9))]
-    (tmp_path / "train.tsv").write_text("\n".join(lines) + "\n")
-    study = {
-        "format": 1, "pools": [{"name": "transformers", "path": str(tmp_path / "model")}], "targets": ["train_error"],
-        "dataset": {"name": "text", "files": {"train": str(tmp_path / "train.tsv")}, "labels": ["a", "b", "c"]},
-        "surface": {"points": 9, "m": 9, "select": "first"}, "measures": [{"name": "gradient_norm"}], "within": [],
-    }  # fmt: skip
-    order = "model: the outputs of the model are b, a, c in this order"
-    with pytest.raises(UserError, match=order) if refused else nullcontext():
-        assert not run_study(load_config(study), tmp_path / "run", report=False).failed

@@ -1,12 +1,19 @@
 """Pools of transformers in the Hugging Face layout, and language models as loss surfaces."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 
+import huggingface_hub
 import pytest
 import torch
-from published_text import tiny_bert, tiny_gpt2
+from published_text import tiny_bert, tiny_gpt2, write_ratings
 
 from acutance import LossSurface, UserError
+from acutance.config import load_config
+from acutance.harness import run_study
 from acutance_text.causal import Causal, next_token, wrong_next_token
 from acutance_text.transformers_pool import FolderSpec, Transformers, settings_of
 
@@ -17,6 +24,31 @@ def batch(length=9, padded=9):
     pad = (0, padded - length)
     inputs = {"input_ids": torch.nn.functional.pad(ids, pad), "attention_mask": torch.nn.functional.pad(mask, pad)}
     return inputs, torch.tensor([0, 1, 2, 1])
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path, monkeypatch):
+    """An empty cache of the hub, and no network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def refused(*_):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    return tmp_path / "hub"
+
+
+def kept(hub, name="someone/bert-MNLI", commit="5f" * 20):
+    """Put a model into the hub's cache in its own layout: blobs, and a snapshot of links to them."""
+    root = hub / f"models--{name.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text(commit)
+    tiny_bert(3).save_pretrained(root / "blobs")
+    snapshot = root / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for file in (root / "blobs").iterdir():
+        (snapshot / file.name).symlink_to(os.path.relpath(file, snapshot))
+    return snapshot
 
 
 @pytest.fixture
@@ -88,6 +120,70 @@ def test_what_is_no_model_is_refused(folder, tmp_path):
         Transformers().entries(spec)
 
 
+def test_a_model_of_the_hub_is_read_from_its_cache(hub):
+    spec = FolderSpec(path="someone/bert-MNLI")
+    with pytest.raises(UserError, match=r"someone/bert-MNLI has no model.*hf download NAME"):
+        Transformers().entries(spec)
+    snapshot = kept(hub)
+    (entry,) = Transformers().entries(spec)
+    assert entry.id == "bert-MNLI" and entry.path == str(snapshot / "model.safetensors")
+    expected = tiny_bert(3).state_dict()
+    assert all(torch.equal(t, expected[n]) for n, t in Transformers().load(entry, spec).state_dict().items())
+    (snapshot / "config.json").unlink()  # only a tokenizer was downloaded, say
+    with pytest.raises(UserError, match="has no model"):
+        Transformers().entries(spec)
+
+
+def test_the_cache_is_where_the_environment_says_and_needs_no_torch(hub):
+    kept(hub)
+    code = (
+        "import sys; from acutance_text.transformers_pool import FolderSpec, Transformers;"
+        "(entry,) = Transformers().entries(FolderSpec(path='someone/bert-MNLI')); assert entry.id == 'bert-MNLI';"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"HF_HUB_CACHE": str(hub)}, check=True, timeout=120)
+
+
+def test_what_lies_on_disk_comes_before_the_hub(hub, tmp_path, monkeypatch):
+    kept(hub)
+    monkeypatch.chdir(tmp_path)
+    tiny_bert(1).save_pretrained("someone/bert-MNLI")
+    (entry,) = Transformers().entries(FolderSpec(path="someone/bert-MNLI"))
+    assert not entry.path.startswith(str(hub))
+
+
+def test_words_for_outputs_are_those_of_the_config(tmp_path):
+    model = tiny_bert()
+    for folder, words in (("a", None), ("b", ("x", "y", "z")), ("c", ("x", "LABEL_1", "z"))):
+        if words:
+            model.config.id2label = dict(enumerate(words))
+        model.save_pretrained(tmp_path / folder)
+    spec = FolderSpec(path=str(tmp_path / "[abc]"))
+    models = [Transformers().load(entry, spec) for entry in Transformers().entries(spec)]
+    assert [getattr(model, "class_names", ()) for model in models] == [(), ("x", "y", "z"), ()]
+
+
+def test_a_run_leaves_out_models_whose_classes_are_in_another_order(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACUTANCE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    write_ratings(tmp_path / "data")
+    for words in (("NEGATIVE", "POSITIVE"), ("POSITIVE", "NEGATIVE")):
+        model = tiny_bert(classes=2)
+        model.config.id2label = dict(enumerate(words))
+        model.save_pretrained(tmp_path / "models" / f"first_{words[0]}")
+    settings = {
+        "format": 1, "within": ["architecture"],
+        "pools": [{"name": "transformers", "path": str(tmp_path / "models")}],
+        "dataset": {"name": "sentiment4", "root": str(tmp_path / "data"), "max_length": 8, "vocabulary": 20},
+        "surface": {"points": 4, "m": 2}, "measures": [{"name": "gradient_norm"}], "targets": ["test.error"],
+    }  # fmt: skip
+    (tmp_path / "study.yaml").write_text(json.dumps(settings))
+    run = run_study(load_config(tmp_path / "study.yaml"), tmp_path / "run", report=False)
+    found = run.models.set_index("model")
+    assert not found.loc["first_POSITIVE", "admitted"] and found.loc["first_NEGATIVE", "admitted"]
+    assert "model first_POSITIVE gives (POSITIVE, NEGATIVE)" in found.loc["first_POSITIVE", "reason"]
+
+
 def test_weights_in_several_files_are_hashed_every_time(tmp_path):
     """The date of an index does not tell whether the files that it lists are the same."""
     tiny_bert(1).save_pretrained(tmp_path / "model", max_shard_size="20KB")
@@ -143,20 +239,3 @@ def test_a_language_model_is_a_loss_surface(tmp_path, attention):
     raw = surface.raw_logits()
     share = (raw[:, :-1].argmax(-1) != ids[:, 1:]).double().mean(dim=1)
     assert torch.equal(surface.errors(), share)
-
-
-def test_a_model_of_the_hub_that_was_downloaded_is_found_without_the_net(tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    model, commit = tmp_path / "models--some-org--tiny.bert", "a" * 40
-    tiny_bert().save_pretrained(model / "snapshots" / commit)
-    (model / "refs").mkdir()
-    (model / "refs" / "main").write_text(commit)
-    spec = FolderSpec(path="some-org/tiny.bert")
-    (entry,) = Transformers().entries(spec)
-    assert entry.id == "some-org--tiny.bert"
-    loaded = Transformers().load(entry, spec)
-    assert all(torch.equal(t, loaded.state_dict()[n]) for n, t in tiny_bert().state_dict().items())
-    with pytest.raises(UserError, match="hf download"):
-        Transformers().entries(FolderSpec(path="some-org/other"))

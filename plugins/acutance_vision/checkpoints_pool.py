@@ -15,7 +15,7 @@ from pydantic import PositiveFloat
 from acutance.attributes import parse_field
 from acutance.errors import UserError, did_you_mean, some
 from acutance.pool import Attribute, ModelEntry, ModelPool
-from acutance.remote import fetched, is_remote, listed, read_text
+from acutance.remote import beside, fetched, is_remote, listed, read_text, without_query
 from acutance.spec import Spec, canonical_json
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
     def _entry(self, place: str, row: Mapping[str, str], name: str, spec: CheckpointsSpec) -> ModelEntry:
         from acutance_vision.states import described, known_suffix
 
-        known_suffix(Path(row["path"]))
+        known_suffix(without_query(row["path"]))
         architecture = row.get("architecture") or spec.architecture
         if ":" not in architecture:
             wrong = f"'{architecture}' is no architecture" if architecture else "no architecture is given"
@@ -157,8 +157,8 @@ Row = tuple[str, dict[str, str]]
 
 def _rows(spec: CheckpointsSpec) -> list[Row]:
     if is_remote(spec.files):
-        if spec.files.endswith(".csv"):
-            return _table(spec.files, read_text(spec.files), lambda path: f"{spec.files.rpartition('/')[0]}/{path}")
+        if without_query(spec.files).endswith(".csv"):
+            return _table(spec.files, read_text(spec.files), lambda path: beside(spec.files, path))
         urls = listed(spec.files)
         if not urls:
             raise UserError(f"pools: files: {spec.files}: no such file", "check the pattern, and that you may list it")
@@ -218,7 +218,7 @@ def _table(path: str, lines: str, absolute: Callable[[str], str]) -> list[Row]:
 
 def _names(paths: Sequence[str]) -> list[str]:
     """Return the shortest ends of the paths, without suffix, that tell them all apart."""
-    parts = [Path(path).with_suffix("").parts for path in paths]
+    parts = [Path(without_query(path)).with_suffix("").parts for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(set(paths)):

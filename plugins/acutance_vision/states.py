@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,11 +70,12 @@ def described(architecture: str, arguments: Mapping[str, Any]) -> str:
     return f"{architecture}({shown})" if shown else architecture
 
 
-def known_suffix(path: Path) -> None:
+def known_suffix(path: str) -> None:
     """Refuse a file of another format, before anything is opened.
 
     Raises:
         UserError: naming the formats.
     """
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: is of no known format", did_you_mean(path.suffix or "?", SUFFIXES))
+    suffix = os.path.splitext(path)[1]
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path}: is of no known format", did_you_mean(suffix or "?", SUFFIXES))

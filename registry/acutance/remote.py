@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +18,26 @@ from acutance.cache import cache_folder
 from acutance.errors import UserError
 
 # What file systems call that which changes with a file's contents; its size always counts.
-CHANGES = ("ETag", "etag", "md5Hash", "checksum", "mtime", "LastModified", "last_modified", "updated", "created")
+CHANGES = (
+    "ETag", "etag", "Content-MD5", "Digest", "md5Hash", "checksum", "mtime", "Last-Modified", "LastModified",
+    "last_modified", "updated",
+)  # fmt: skip
 
 
 def is_remote(path: str) -> bool:
     """Return whether a path is a URL, with a protocol in front."""
     return "://" in path
+
+
+def without_query(url: str) -> str:
+    """Return a URL without what follows ``?`` in an http address, as a signature: what is left ends in a file's name."""
+    return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
+
+
+def beside(url: str, path: str) -> str:
+    """Return the URL of a path that is relative to the file at a URL; an absolute path stays on its file system."""
+    protocol, _, place = without_query(url).partition("://")
+    return f"{protocol}://{posixpath.normpath(posixpath.join(posixpath.dirname(place), path))}"
 
 
 def listed(pattern: str) -> list[str]:
@@ -32,7 +48,7 @@ def listed(pattern: str) -> list[str]:
     """
     with _reached(pattern):
         system, path = _opened(pattern)
-        if not any(mark in path for mark in "*?["):
+        if not any(mark in without_query(path) for mark in "*?["):
             return [pattern]
         found = system.glob(path, detail=True)
         names = [name for name, info in found.items() if info.get("type") != "directory"]
@@ -70,19 +86,19 @@ def fetched(url: str) -> Path:
     """
     state = stamp(url)
     folder = cache_folder() / "remote" / hashlib.sha256((state or url).encode()).hexdigest()[:32]
-    path = folder / url.rsplit("/", 1)[-1]
+    path = folder / without_query(url).rsplit("/", 1)[-1]
     if state and path.is_file():
         return path
-    # Each process writes its own file; the last one to finish leaves the same bytes.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # Each process writes a file of its own, also on other nodes of one cache folder; the last one leaves the same bytes.
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with _reached(url):
             system, place = _opened(url)
-            if not system.isfile(place):
-                raise FileNotFoundError(url)
+            if system.info(place).get("type") == "directory":
+                raise UserError(f"{url}: is a folder", f"write {url}/*.pt")
             folder.mkdir(parents=True, exist_ok=True)
             system.get_file(place, str(partial))
-        os.replace(partial, path)
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return path
@@ -92,6 +108,8 @@ def _opened(url: str) -> tuple[Any, str]:
     """Return the file system of a URL and the path there."""
     import fsspec.core
 
+    if "::" in url:
+        raise UserError(f"{url}: is a chain of addresses", "unpack the archive and name its files")
     system, path = fsspec.core.url_to_fs(url)
     return system, str(path)
 
@@ -103,7 +121,11 @@ def _reached(url: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        # Some file systems call every failure so, and keep what happened as its cause.
+        cause = error.__cause__
+        if cause is not None and not isinstance(cause, LookupError) and "404" not in str(cause):
+            raise UserError(f"{url}: cannot be read: {cause}", "check the address and its access") from None
         raise UserError(f"{url}: no such file", "check the address, and that you may read it") from None
     except ImportError as error:
         raise UserError(f"{url}: cannot be read: {error}", "pip install what reads this protocol") from None

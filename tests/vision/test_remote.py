@@ -16,7 +16,7 @@ from acutance.fingerprint import model_key
 from acutance.harness import run_study
 from acutance.plugins import catalog
 from acutance.prefetch import Prefetch
-from acutance.remote import fetched, listed, stamp
+from acutance.remote import beside, fetched, listed, stamp
 
 
 def network():
@@ -92,13 +92,40 @@ def test_a_model_by_url_is_the_model_of_the_file(kind, files, folder, memory):
 
 
 def test_over_http(served, folder):
-    pytest.importorskip("aiohttp")
     made, spec = pool(f"{served}/list.csv")
     entry = made.entries(spec)[1]
     here, there = pool(f"{folder}/list.csv")
     assert model_key("x", made.load(entry, spec)) == model_key("x", here.load(here.entries(there)[1], there))
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1.*: no such file"):
         fetched(f"{served}/none.safetensors")
+    # Its date tells one state from another, and a signature is no part of its name.
+    url = f"{served}/0.safetensors?signature=a.b"
+    path = fetched(url)
+    assert stamp(url) and path.name == "0.safetensors"
+    os.utime(path, (1, 1))
+    assert fetched(url).stat().st_mtime == 1
+    signed, here = pool(url)
+    assert [entry.id for entry in signed.entries(here)] == ["0"]
+
+
+def test_a_place_that_cannot_be_reached_is_not_called_missing():
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/a\.pt: cannot be read: "):
+        fetched("http://127.0.0.1:9/a.pt")
+    with pytest.raises(UserError, match="chain of addresses"):
+        fetched("zip://a.pt::file:///b.zip")
+
+
+def test_a_table_by_url_names_files_beside_it_above_it_and_elsewhere():
+    table = "s3://bucket/runs/list.csv"
+    assert beside(table, "a.pt") == "s3://bucket/runs/a.pt"
+    assert beside(table, "../other/a.pt") == "s3://bucket/other/a.pt"
+    assert beside("file:///data/list.csv", "/abs/a.pt") == "file:///abs/a.pt"
+    assert beside("https://host/list.csv?sig=x", "a.pt") == "https://host/a.pt"
+
+
+def test_a_folder_is_no_checkpoint(folder):
+    with pytest.raises(UserError, match="is a folder"):
+        fetched(f"file://{folder}")
 
 
 def test_it_is_fetched_once_and_again_when_it_changed(folder):
@@ -166,10 +193,10 @@ def test_a_pattern_without_files_and_a_table_that_is_not_there(memory):
     assert listed(f"{memory}/*.safetensors") == [f"memory:///runs/{i}.safetensors" for i in (0, 1)]
 
 
-def test_a_damaged_file_and_one_that_would_run_code_are_named_by_their_address(memory):
+def test_a_damaged_file_and_one_that_would_run_code_are_named_by_their_address(memory, tmp_path):
     class Evil:
         def __reduce__(self):
-            return (os.system, ("touch /tmp/never",))
+            return (os.mkdir, (str(tmp_path / "ran"),))
 
     system = fsspec.filesystem("memory")
     with system.open("/runs/evil.pt", "wb") as file:
@@ -179,3 +206,4 @@ def test_a_damaged_file_and_one_that_would_run_code_are_named_by_their_address(m
         made, spec = pool(f"{memory}/{name}")
         with pytest.raises(UserError, match=f"^memory://runs/{name}: {message}"):
             made.load(made.entries(spec)[0], spec)
+    assert not (tmp_path / "ran").exists()

@@ -18,6 +18,7 @@ from acutance.errors import UserError
 from acutance.fingerprint import model_key
 from acutance.plugins import Item, catalog
 from acutance.pool import ModelEntry, ModelPool
+from acutance.remote import is_remote
 from acutance.testing.core import Checklist, Subject, require
 from acutance.testing.processes import declared, shared
 
@@ -205,10 +206,10 @@ def loading_again_gives_the_same_model(subject: PoolSubject) -> None:
 
 @pools("models_load")
 def files_exist(subject: PoolSubject) -> None:
-    """Where an entry names a file, the file is there once the model can be loaded."""
+    """Where an entry names a file, the file is there once the model can be loaded; a URL was just read."""
     for entry, _ in subject.models:
         require(
-            entry.path is None or Path(entry.path).exists(),
+            entry.path is None or is_remote(entry.path) or Path(entry.path).exists(),
             f"'{entry.id}' was loaded, but its path {entry.path} does not exist: name the file that load() reads, or "
             "None",
         )

@@ -30,7 +30,7 @@ def is_remote(path: str) -> bool:
 
 
 def without_query(url: str) -> str:
-    """Return a URL without what follows ``?`` in an http address, as a signature: what is left ends in a file's name."""
+    """Return a URL without what follows ``?`` in an http address, a signature say: it then ends in a file name."""
     return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
 
 
@@ -89,7 +89,7 @@ def fetched(url: str) -> Path:
     path = folder / without_query(url).rsplit("/", 1)[-1]
     if state and path.is_file():
         return path
-    # Each process writes a file of its own, also on other nodes of one cache folder; the last one leaves the same bytes.
+    # Each process writes its own file, also on other nodes of one cache folder; the last one leaves the same bytes.
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with _reached(url):

@@ -202,7 +202,7 @@ def levels_of(surface: LossSurface) -> Levels:
     Chance is log K for cross-entropy; for the normalized loss, which cannot be that small, the loss of always
     answering the most frequent class; the mean target for squared error; outputs of zero for a loss of one's own.
     The resolution is what a relative rounding error :math:`\epsilon` of every output does to the loss,
-    :math:`\epsilon\,(|L| + \sum |\partial L / \partial f| |f|)`.
+    :math:`\epsilon\,(|L| + \sum |\partial L / \partial f| |f|)`, and no less than what a coarser arithmetic does to it.
     """
     raw = surface.clean().raw.detach()
     with torch.enable_grad():
@@ -214,7 +214,7 @@ def levels_of(surface: LossSurface) -> Levels:
     clean = float(loss.detach())
     with torch.no_grad():
         chance = float(surface.loss_of(_constant_answer(surface, raw)))
-    return Levels(clean, chance, epsilon * (abs(clean) + spread))
+    return Levels(clean, chance, max(epsilon * (abs(clean) + spread), float(surface.rounding())))
 
 
 def _constant_answer(surface: LossSurface, raw: Tensor) -> Tensor:

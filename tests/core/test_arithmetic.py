@@ -6,6 +6,7 @@ from models import MLP, mlp_data
 
 import acutance
 from acutance import LossSurface, UserError
+from acutance.calibration import levels_of
 from acutance.surface_config import SurfaceConfig
 
 
@@ -67,3 +68,8 @@ def test_it_is_part_of_what_a_cell_is_but_not_of_a_target():
     assert "arithmetic" not in SurfaceConfig().identity("batch")
     for scope in ("split", "weights"):
         assert coarse.identity(scope) == SurfaceConfig().identity(scope)
+
+
+def test_calibration_trusts_no_rise_that_is_smaller_than_the_error():
+    coarse, exact = single(arithmetic="bf16"), single()
+    assert levels_of(coarse).resolution == float(coarse.rounding()) > levels_of(exact).resolution

@@ -263,8 +263,12 @@ def test_a_study_without_a_radius_is_told(toy_config, tmp_path):
         calibrate(load_config(toy_config))
 
 
-def test_a_definition_that_cannot_be_evaluated_keeps_its_radii(toy_config):
-    toy_config["measures"] = [{"name": "worst_case", "rho": 0.1, "ladder": [0.09], "steps": 2}]
+def test_a_definition_that_cannot_be_evaluated_keeps_its_radii(toy_config, monkeypatch):
+    def refuses(surface, specs, rng):
+        raise acutance.UserError(f"no search at {specs[0].rho:g}")
+
+    monkeypatch.setattr("acutance_worst_case.search.largest_rises", refuses)
+    toy_config["measures"] = [{"name": "worst_case", "rho": 0.1, "steps": 2}]
     found = calibrate(load_config(toy_config), models=1, device="cpu")
     (definition,) = found.definitions
-    assert "ladder" in definition.window.note and not definition.proposal
+    assert "no search at" in definition.window.note and not definition.proposal

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from acutance.measure import Cost, Estimate
 from acutance.numerics.draws import Streams
 from acutance.probe import Probe
 from acutance.surface import LossSurface
+from acutance.together import Together, goes_together
 
 if TYPE_CHECKING:
     from acutance_average_case.plugin import AverageCaseSpec
@@ -84,9 +85,10 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
     for sample in family:
         if sample.spec.variance_reduction == "linear":
             sample.slope = _slope(sample.view, sample.spec.scaling, units[sample.spec.scaling])
-    probe, noise = Probe(base), torch.empty_like(base.w)
-    probes = {name: probe.in_units(c) for name, c in units.items()}
-    with probe.held():
+    noise = torch.empty_like(base.w)
+    walk: Walk
+    walk = ManyAtOnce(base, units) if goes_together(base) else OneByOne(base, units)
+    with walk:
         for k in range(max(sample.noises for sample in family)):
             draw(norm, k, base.w, out=noise)
             _control([sample for sample in family if k < sample.noises], noise)
@@ -94,7 +96,7 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
                 for sign in (1, -1):
                     active = [sample for sample in members if k < sample.noises and sign in sample.signs]
                     if active:
-                        _collect(base, probes[point.scaling].move(noise, sign * point.rho), active)
+                        walk.visit(noise, point.scaling, sign * point.rho, active)
 
 
 def _slope(view: LossSurface, scaling_name: str, c: Tensor | None) -> Tensor:
@@ -119,16 +121,85 @@ def _control(active: Sequence[Sample], noise: Tensor) -> None:
             sample.controls.append(found[name])
 
 
-def _collect(base: LossSurface, probe: Probe, active: Sequence[Sample]) -> None:
-    """Make the one forward at a point that all these specs share."""
-    before = base.cost
-    raw = probe.raw_logits()
-    share = (base.cost - before) * (1 / len(active))
-    error = base.mean_error_of(raw)
-    for sample in active:
-        sample.losses.append(sample.view.loss_of(raw))
-        sample.errors.append(error)
-        sample.cost = sample.cost + share
+class Walk(Protocol):
+    """Evaluates the points of a sweep, and hands what was found there to the specs that share them."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, *error: object) -> None: ...
+
+    def visit(self, noise: Tensor, unit: str, scale: float, active: Sequence[Sample]) -> None:
+        """Make the one forward at w* + scale c noise that these specs share, at once or before the walk ends."""
+        ...
+
+
+class OneByOne:
+    """A pass for each point, which moves in place."""
+
+    def __init__(self, base: LossSurface, units: Mapping[str, Tensor | None]) -> None:
+        self._base, probe = base, Probe(base)
+        self._probes = {name: probe.in_units(c) for name, c in units.items()}
+        self._held = probe.held()
+
+    def __enter__(self) -> None:
+        self._held.__enter__()
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        self._held.__exit__(kind, *error)
+
+    def visit(self, noise: Tensor, unit: str, scale: float, active: Sequence[Sample]) -> None:
+        """Make the forward now."""
+        before = self._base.cost
+        raw = self._probes[unit].move(noise, scale).raw_logits()
+        share = (self._base.cost - before) * (1 / len(active))
+        error = self._base.mean_error_of(raw)
+        for sample in active:
+            sample.losses.append(sample.view.loss_of(raw))
+            sample.errors.append(error)
+            sample.cost = sample.cost + share
+
+
+class ManyAtOnce:
+    """A pass for many points of a tiny model, made when they are enough and at the end."""
+
+    def __init__(self, base: LossSurface, units: Mapping[str, Tensor | None]) -> None:
+        self._base, self._units, self._points = base, units, Together(base)
+        self._waiting: list[Sequence[Sample]] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        if kind is None:
+            self._pass()
+
+    def visit(self, noise: Tensor, unit: str, scale: float, active: Sequence[Sample]) -> None:
+        """Note the point."""
+        self._points.place(len(self._waiting), noise, self._units[unit], scale)
+        self._waiting.append(active)
+        if len(self._waiting) == len(self._points.rows):
+            self._pass()
+
+    def _pass(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        before = self._base.cost
+        raw = self._points.raw_logits(len(waiting))
+        forward = (self._base.cost - before) * (1 / len(waiting))
+        errors = self._base.mean_errors_at(raw).unbind()
+        for row, active in enumerate(waiting):
+            share = forward * (1 / len(active))
+            for sample in active:
+                sample.errors.append(errors[row])
+                sample.cost = sample.cost + share
+        for view in {id(sample.view): sample.view for active in waiting for sample in active}.values():
+            mine = [[sample for sample in active if sample.view is view] for active in waiting]
+            rows = [row for row, samples in enumerate(mine) if samples]
+            losses = view.losses_at(raw if len(rows) == len(raw) else raw[rows])
+            for row, loss in zip(rows, losses.unbind(), strict=True):
+                for sample in mine[row]:
+                    sample.losses.append(loss)
 
 
 def _estimate(sample: Sample) -> Estimate:

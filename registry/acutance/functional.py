@@ -117,6 +117,11 @@ class FunctionalModel:
                     "the checkpoint is damaged or its training diverged",
                 )
 
+    @property
+    def hooked(self) -> bool:
+        """Whether something listens to the model's forward passes, and so expects one for each point."""
+        return any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
+
     def split(self, v: Tensor) -> Sequence[Tensor]:
         """Return a vector over all parameters, (P,), as one flat piece for every slot: views of it."""
         return v.split_with_sizes([slot.numel for slot in self.slots])

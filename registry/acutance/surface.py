@@ -301,6 +301,22 @@ class LossSurface:
         """Return (n,) 0/1 errors of raw logits; normalization does not change them."""
         return self._core.score(raw, self.targets)
 
+    def losses_at(self, raw: Tensor) -> Tensor:
+        """Return the (k,) losses at k points from their raw logits, (k, n, K), under this surface's transform."""
+        core = self._core
+        if callable(core.head.loss):
+            return torch.stack([self.loss_of(one) for one in raw])
+        k, seen = len(raw), self._transform(raw)
+        each = core.head.losses(seen.flatten(0, 1), _repeated(self.targets, k)).view(k, -1)
+        return each.sum(1) if core.head.sums else each.mean(1)
+
+    def mean_errors_at(self, raw: Tensor) -> Tensor:
+        """Return the (k,) mean errors at k points from their raw logits, (k, n, K); NaN where there are no classes."""
+        k = len(raw)
+        if not self._core.head.classifies:
+            return raw.new_full((k,), float("nan"), dtype=torch.float64)
+        return self._core.score(raw.flatten(0, 1), _repeated(self.targets, k)).double().view(k, -1).mean(1)
+
     def logits(self, w: Tensor | None = None) -> Tensor:
         """Return logits at w, (n, K), normalized when this surface is."""
         return self._transform(self.raw_logits(w))
@@ -472,3 +488,8 @@ class LossSurface:
         """
         self._check()
         return activations(self._core, self._pieces, names)
+
+
+def _repeated(targets: Tensor, k: int) -> Tensor:
+    """Return targets, (n, ...), k times one after the other."""
+    return targets.repeat(k, *[1] * (targets.dim() - 1))

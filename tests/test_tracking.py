@@ -217,7 +217,9 @@ def test_memory_is_counted_to_the_byte():
 def test_the_peak_of_average_case_is_two_vectors():
     import acutance
 
-    model, inputs, targets = make(NETWORKS["mlp"], "cpu")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 1024), torch.nn.Tanh(), torch.nn.Linear(1024, 2))
+    inputs, targets = torch.randn(32, 64), torch.randint(0, 2, (32,))
     surface, bare = LossSurface(model, (inputs, targets)), Bare(model, inputs, targets)
     surface.loss()
     extra = peak_bytes(lambda: acutance.measure("average_case", surface, rho=0.1, draws=3), "cpu") - peak_bytes(

@@ -86,8 +86,11 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
         if sample.spec.variance_reduction == "linear":
             sample.slope = _slope(sample.view, sample.spec.scaling, units[sample.spec.scaling])
     noise = torch.empty_like(base.w)
+    visits = sum(
+        max((s.noises for s in members if sign in s.signs), default=0) for members in points.values() for sign in (1, -1)
+    )
     walk: Walk
-    walk = ManyAtOnce(base, units) if goes_together(base) else OneByOne(base, units)
+    walk = ManyAtOnce(base, units, visits) if goes_together(base) else OneByOne(base, units)
     with walk:
         for k in range(max(sample.noises for sample in family)):
             draw(norm, k, base.w, out=noise)
@@ -162,8 +165,8 @@ class OneByOne:
 class ManyAtOnce:
     """A pass for many points of a tiny model, made when they are enough and at the end."""
 
-    def __init__(self, base: LossSurface, units: Mapping[str, Tensor | None]) -> None:
-        self._base, self._units, self._points = base, units, Together(base)
+    def __init__(self, base: LossSurface, units: Mapping[str, Tensor | None], visits: int) -> None:
+        self._base, self._units, self._points = base, units, Together(base, visits)
         self._waiting: list[Sequence[Sample]] = []
 
     def __enter__(self) -> None:

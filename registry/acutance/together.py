@@ -45,11 +45,12 @@ class Together:
 
     Args:
         surface: one that ``goes_together``.
+        points: how many there will be; no more rows than that are held.
     """
 
-    def __init__(self, surface: LossSurface) -> None:
+    def __init__(self, surface: LossSurface, points: int = TOGETHER) -> None:
         self._surface = surface
-        self.rows = surface.w.new_empty(TOGETHER, surface.w.numel())
+        self.rows = surface.w.new_empty(min(points, TOGETHER), surface.w.numel())
 
     def place(self, row: int, x: Tensor, c: Tensor | None, scale: float) -> None:
         """Write w* + scale c x, with x and c (p,), into a row."""

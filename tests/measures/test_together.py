@@ -76,6 +76,11 @@ def test_rows_are_points():
     assert torch.equal(errors[1], surface.mean_error_of(raw[1]))
 
 
+def test_no_more_rows_are_held_than_points_are_visited():
+    surface = LossSurface(network(), data())
+    assert len(Together(surface, 6).rows) == 6 and len(Together(surface, 1000).rows) == 64
+
+
 def test_only_what_gains_goes_together():
     assert goes_together(LossSurface(network(), data()))
     assert not goes_together(LossSurface(network(), data(), microbatch=4))

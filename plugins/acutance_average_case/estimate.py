@@ -87,7 +87,9 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
             sample.slope = _slope(sample.view, sample.spec.scaling, units[sample.spec.scaling])
     noise = torch.empty_like(base.w)
     visits = sum(
-        max((s.noises for s in members if sign in s.signs), default=0) for members in points.values() for sign in (1, -1)
+        max((s.noises for s in members if sign in s.signs), default=0)
+        for members in points.values()
+        for sign in (1, -1)
     )
     walk: Walk
     walk = ManyAtOnce(base, units, visits) if goes_together(base) else OneByOne(base, units)

@@ -276,6 +276,7 @@ def run(results_folder, *options):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_record_then_compare(tmp_path):
     """The whole way of `make bench` and `make bench-compare`, with figures that no machine could miss or meet."""
     unknown = run(tmp_path, "--compare")

@@ -62,8 +62,12 @@ FROM_FILES = {
     "checkpoints", "timm", "steiner_augreg", "clip_soups", "cifar10_trained", "transformers", "causal", "bert_feather",
     "mnli", "hans", "sentiment4", "text", "finetuned",
 }  # fmt: skip
-# Starts a cluster of its own, which takes half a minute; tests/ray holds it to the serial executor's tables.
-SLOW = {"ray", "mnist_resnet"}  # the latter trains; mnist_vit is the same pool with another network
+# `ray` starts a cluster of its own, which takes half a minute; tests/ray holds it to the serial executor's tables.
+# `mnist_resnet` trains; mnist_vit is the same pool with another network. The measures share their runs of products with
+# hessian_trace and hessian_top_eigenvalue, and each takes as long as ten others.
+SLOW = {
+    "ray", "mnist_resnet", "hessian_density", "hessian_effective_dimension", "hessian_frobenius", "gauss_newton_trace",
+}  # fmt: skip
 HERE = ("weight_norm", "toy")  # of the toy plugin, tried below as its author would
 ITEMS = [
     item

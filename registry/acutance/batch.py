@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,17 +29,40 @@ def channels_last(inputs: Any) -> Any:
 
     Convolutions on a CPU work in this layout, and otherwise go there and back at every layer.
     """
+    return _each_image(inputs, _by_pixel)
+
+
+def channels_first(inputs: Any) -> Any:
+    """Return inputs with every batch of float32 images laid out channel by channel; others as they are."""
+    return _each_image(inputs, _by_channel)
+
+
+def _each_image(inputs: Any, lay_out: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(inputs, Lazy):
-        return inputs.then(channels_last)
+        return inputs.then(partial(_each_image, lay_out=lay_out))
     if isinstance(inputs, dict):
-        return {key: channels_last(value) for key, value in inputs.items()}
+        return {key: _each_image(value, lay_out) for key, value in inputs.items()}
     if isinstance(inputs, tuple):
-        return tuple(channels_last(value) for value in inputs)
+        return tuple(_each_image(value, lay_out) for value in inputs)
     if not isinstance(inputs, Tensor) or inputs.dim() != 4 or inputs.dtype != torch.float32:
         return inputs
-    _, c, h, w = inputs.shape
-    # With strides written out: of one channel, torch takes either layout for the other.
-    return torch.empty_strided(inputs.shape, (c * h * w, 1, w * c, c), device=inputs.device).copy_(inputs)
+    return lay_out(inputs)
+
+
+# With strides written out: of one channel, torch takes either layout for the other.
+
+
+def _by_pixel(images: Tensor) -> Tensor:
+    _, c, h, w = images.shape
+    return torch.empty_strided(images.shape, (c * h * w, 1, w * c, c), device=images.device).copy_(images)
+
+
+def _by_channel(images: Tensor) -> Tensor:
+    _, c, h, w = images.shape
+    strides = (c * h * w, h * w, w, 1)
+    if images.stride() == strides:
+        return images
+    return torch.empty_strided(images.shape, strides, device=images.device).copy_(images)
 
 
 def length_of(inputs: Any) -> int | None:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from acutance.batch import channels_last, take_rows
+from acutance.batch import channels_first, channels_last, take_rows
 from acutance.derivatives import Arithmetic, plain_arithmetic
 from acutance.errors import Unsupported, UserError, did_you_mean
 from acutance.functional import FunctionalModel
+from acutance.layouts import Convolutions
 from acutance.lazy import Lazy, ahead, realised
 from acutance.linearization import Linearization
 from acutance.losses import LossHead
@@ -128,14 +129,19 @@ class Core:
         self.checked = True
 
     def _tried_by_pixel(self, pieces: Sequence[Tensor], probe: Any) -> Tensor | None:
-        """Return the logits of images laid out pixel by pixel; None where that cannot be, or brings nothing."""
+        """Return the logits of images laid out pixel by pixel; None where that must not be, or brings nothing."""
         if not self.functional.convolves or self.functional.device.type != "cpu":
             return None
-        try:
-            return self.functional(pieces, channels_last(realised(probe)))
-        except RuntimeError:
-            # A model that calls ``view`` on feature maps relies on their layout.
+        with Convolutions() as seen:
+            try:
+                logits = self.functional(pieces, channels_last(realised(probe)))
+            except RuntimeError:
+                # A model that calls ``view`` on feature maps relies on their layout.
+                return None
+        if seen.needs_channels_first:
+            self.inputs = channels_first(self.inputs)  # the user's own may lie pixel by pixel
             return None
+        return logits
 
 
 def _refuse(arithmetic: str, functional: FunctionalModel) -> None:

@@ -1,11 +1,13 @@
 """Images are given to convolutions in the layout they work in, where the model takes it; values and keys stay."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from acutance import LossSurface
-from acutance.batch import channels_last
+from acutance.batch import channels_first, channels_last
 from acutance.lazy import every_row
 
 
@@ -108,3 +110,47 @@ def test_double_precision_and_other_inputs_stay(dtype):
 def test_the_layout_of_the_users_tensor_names_no_other_noise():
     model, (x, y) = flattening(), data()
     assert LossSurface(model, (x, y)).digest == LossSurface(model, (channels_last(x), y)).digest
+
+
+class Shortcut(nn.Module):
+    """A 1x1 convolution with a stride beside a 3x3 one, as a ResNet's block has."""
+
+    def __init__(self, width, stride=2, groups=1):
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.long = nn.Conv2d(width, 2 * width, 3, stride, 1)
+        self.short = nn.Conv2d(width, 2 * width, 1, stride, groups=groups)
+        self.head = nn.Linear(2 * width, 3)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        return self.head((self.long(x) + self.short(x)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("own", [channels_first, channels_last])
+@pytest.mark.parametrize(
+    ("model", "pixels"),
+    [
+        (partial(Shortcut, 4), False), (partial(Shortcut, 12), False), (partial(Shortcut, 16), True),
+        (partial(Shortcut, 4, stride=1), True), (partial(Shortcut, 32, groups=4), False),
+    ],
+)  # fmt: skip
+def test_narrow_shortcuts_see_images_channel_by_channel(model, pixels, own, layouts):
+    """The library's gradient writes past its memory there; the process used to die after some passes."""
+    torch.manual_seed(0)
+    model, (x, y) = model(), data()
+    x = x.repeat(8, 1, 1, 1)
+    seen = layouts(model)
+    surface = LossSurface(model, (own(x), y.repeat(8)))
+    found = [surface.gradient(surface.w)[1] for _ in range(30)]
+    assert seen[-1] == ((192, 1, 24, 3) if pixels else (192, 64, 8, 1))
+    plain = nn.functional.cross_entropy(model(x), y.repeat(8))
+    expected = torch.cat([g.reshape(-1) for g in torch.autograd.grad(plain, list(model.parameters()))])
+    torch.testing.assert_close(found[-1], expected, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(g, found[0]) for g in found)
+
+
+def test_what_is_read_later_is_laid_out_then():
+    x, _ = data()
+    lazily = channels_first(every_row(lambda rows: channels_last(x[rows]), len(x)))
+    assert lazily.now().stride() == (192, 64, 8, 1) and torch.equal(lazily.now(), x)

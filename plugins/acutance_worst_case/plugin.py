@@ -34,8 +34,9 @@ class WorstCaseSpec(SharpnessSpec):
     mode: Literal["paper", "released"] = "paper"
     """paper: Algorithm 1 of the paper, in coordinates where the ball is round; released: as the published code."""
     ladder: tuple[PositiveFloat, ...] = ()
-    """Smaller radii to climb through, in order; each search starts from the last one's best point. Those not below rho
-    are left out, so one ladder serves all radii of a sweep, whose cells then share the climb."""
+    """Smaller radii to climb through, in order; each search goes on from the last one's best point, unless a start of
+    its own is higher after a few steps. Those not below rho are left out, so one ladder serves all radii of a sweep,
+    whose cells then share the climb."""
 
     @model_validator(mode="before")
     @classmethod
@@ -66,9 +67,10 @@ class WorstCase(Measure[WorstCaseSpec]):
     Where the one-step point is the best of those screened, the search starts three quarters of the way there:
     inside the ball the gradient still says something about every coordinate. The point itself counts.
 
-    With a ``ladder`` the search climbs through smaller balls first. Cells that differ in rho alone are then rungs of
-    one climb: it is made once, so four radii cost four searches, each from a warm start, and every cell has the
-    value that it has alone.
+    With a ``ladder`` the search climbs through smaller balls first. In each larger ball two steps from the last best
+    point, scaled to it, and two from a start of that ball tell from where the other steps are made. Cells that differ
+    in rho alone are then rungs of one climb: it is made once, so four radii cost four searches, each from a warm start,
+    and every cell has the value that it has alone.
 
     ``mode="released"`` follows the published code step by step instead, to reproduce published values: it is
     not invariant under rescaling for the l2 norm, and reaches smaller values there.
@@ -97,13 +99,22 @@ class WorstCase(Measure[WorstCaseSpec]):
         return largest_rises(surface, specs, rng)
 
     def passes(self, spec: WorstCaseSpec) -> Cost:
-        """T + 1 forwards and T backwards a search; screening adds the origin, the one-step point and candidates."""
+        """T + 1 forwards and T backwards a search; screening adds the origin, the one-step point and candidates.
+
+        A later rung's looks leave T + 1 and T - 2; the gradient at the origin is known.
+        """
+        from acutance_worst_case.search import steps_after_looks
+
         rungs = len(spec.ladder) + 1
         forwards, backwards = spec.restarts * rungs * (spec.steps + 1), spec.restarts * rungs * spec.steps
+        if steps_after_looks(spec.steps):
+            known = (rungs - 1) * (spec.start == "zero")
+            forwards -= known
+            backwards -= 2 * spec.restarts * (rungs - 1) + known
         if spec.start == "screened":
             forwards += 2 + spec.restarts * spec.candidates
             backwards += 1
-        elif spec.start == "random" or spec.restarts > 1:
+        elif spec.start == "random":
             forwards += 1
         return Cost(forwards, backwards)
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from acutance_worst_case.plugin import WorstCaseSpec
 
 
+# Steps after which a rung decides between the last rung's best point and a start of its own. The first is higher at
+# once, but some climbs lead nowhere; more steps tell no more (benchmarks/results/search_quality).
+LOOK = 2
 # Where on the way to the one-step point a search starts: alpha of Auto-PGD. On the boundary of a box the gradient pins
 # coordinates before it has said anything about them, and such searches end in poor vertices more often.
 INSIDE = 0.75
@@ -129,9 +132,10 @@ def _estimate(view: LossSurface, c: Tensor | None, spec: WorstCaseSpec, rho: flo
 def _climb(
     objective: Perturbed, c: Tensor | None, spec: WorstCaseSpec, rng: Streams, restart: int
 ) -> Iterator[tuple[Radii, Maximum]]:
-    """Search at the radii of the ladder and then at rho; each start is the last best point, scaled to the new ball.
+    """Search at the radii of the ladder and then at rho.
 
-    The last best point itself lies in every later ball, so the value never falls from rung to rung.
+    A few steps from the last best point, scaled to the new ball, and from a start of this ball tell which is better;
+    the higher point goes on. The last best point itself lies in every later ball, so the value never falls.
     """
     radii = _radii(spec)
     if spec.mode == "released":
@@ -139,10 +143,34 @@ def _climb(
         return
     best = _ascend(objective, ball(spec.norm, radii[0]), spec, rng, restart)
     yield radii[:1], best
+    left = steps_after_looks(spec.steps)
+    # Names hold no more than the best point: each search needs the memory of the one before.
     for i, (smaller, larger) in enumerate(itertools.pairwise(radii), start=2):
-        found = auto_pgd(objective, best.x * (larger / smaller), ball(spec.norm, larger), spec.steps)
-        best = _better(best, found)
+        region = ball(spec.norm, larger)
+        best = _better(best, auto_pgd(objective, best.x * (larger / smaller), region, LOOK if left else spec.steps))
+        if left:
+            best = _better(best, auto_pgd(*_cold(objective, region, spec, rng, restart), region, LOOK))
+            best = _better(best, auto_pgd(objective, best.x.clone(), region, left))
         yield radii[:i], best
+
+
+def steps_after_looks(steps: int) -> int:
+    """Return the steps of a rung that are left after two looks; 0 where there are too few for any.
+
+    Three searches make two forwards more than one of as many steps: two steps less, and the rung costs no more.
+    """
+    return max(steps - 2 * LOOK - 2, 0)
+
+
+def _cold(
+    objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int
+) -> tuple[Perturbed | FromOrigin, Tensor]:
+    """Return what to ask and where to start for a search that knows no smaller ball."""
+    if spec.start == "random" or restart > 0:
+        return objective, _random(objective, region, rng, restart, 0)
+    if spec.start == "zero":
+        return FromOrigin(objective), torch.zeros_like(objective.surface.w)
+    return objective, region.steepest(objective.origin()[2]).mul_(INSIDE)
 
 
 def _ascend(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int) -> Maximum:

@@ -14,7 +14,9 @@ import acutance
 from acutance import LossSurface, probe
 from acutance.evaluation import evaluate_family
 from acutance.losses import normalize_logits
+from acutance.measure import Cost
 from acutance.numerics import balls
+from acutance.numerics.auto_pgd import Maximum
 from acutance.numerics.slopes import Slope
 from acutance.plan import expand
 from acutance.plugins import catalog
@@ -160,6 +162,42 @@ def test_a_ladder_never_falls_and_costs_a_search_a_rung(norm):
     assert climbed.extras["radius_reached"] <= 1 + 1e-9
     found = acutance.measure("worst_case", surface, rho=0.3, norm=norm, steps=5, ladder=[0.1, 0.2], start="random")
     assert (found.cost.forwards, found.cost.backwards) == (3 * 6 * surface.n, 3 * 5 * surface.n)
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+@pytest.mark.parametrize("start", ["screened", "random", "zero"])
+@pytest.mark.parametrize("steps", [1, 6, 7, 19])
+def test_passes_of_a_ladder_are_as_stated(start, restarts, steps):
+    surface = LossSurface(MLP(), mlp_data())
+    settings = {"rho": 0.3, "ladder": [0.1, 0.2], "steps": steps, "start": start, "restarts": restarts}
+    found = acutance.measure("worst_case", surface, **settings)
+    stated = catalog().measure("worst_case").passes(WorstCaseSpec(**settings))
+    assert found.cost == Cost(stated.forwards * surface.n, stated.backwards * surface.n)
+
+
+@pytest.mark.parametrize(("warm", "cold", "goes_on"), [(3.0, 2.0, "warm"), (2.0, 3.0, "cold"), (0.5, 0.7, "best")])
+def test_a_rung_goes_on_from_the_highest_point_that_two_looks_met(warm, cold, goes_on, monkeypatch):
+    """A climb that leads nowhere is left: the steps that remain start from what a start of the ball itself reached."""
+    starts, one = [], torch.ones(3, dtype=torch.float64)
+
+    def scripted(objective, start, region, steps):
+        starts.append((start.clone(), steps))
+        met = [(10 * one, warm), (20 * one, cold), (30 * one, 1.5)][len(starts) - 1]
+        return Maximum(met[0], met[1], one, met[1])
+
+    surface = LossSurface(MLP(), mlp_data())
+    monkeypatch.setattr(search, "auto_pgd", scripted)
+    monkeypatch.setattr(search, "_cold", lambda objective, *rest: (objective, 7 * one))
+    spec = WorstCaseSpec(rho=0.5, ladder=(0.25,), steps=12)
+    best = Maximum(one, 1.0, one, 1.0)
+    monkeypatch.setattr(search, "_ascend", lambda *_: best)
+    (_, first), (radii, found) = search._climb(probe.Perturbed(surface, None), None, spec, None, 0)
+    assert radii == (0.25, 0.5) and first is best
+    places = {"best": one, "warm": 10 * one, "cold": 20 * one}
+    assert [steps for _, steps in starts] == [2, 2, 6]
+    for (start, _), expected in zip(starts, [2 * one, 7 * one, places[goes_on]], strict=True):
+        assert torch.equal(start, expected)
+    assert found.value == max(1.5, warm, cold) and torch.equal(best.x, one)
 
 
 @pytest.mark.parametrize("settings", [{}, {"restarts": 2}, {"start": "random"}, {"norm": "l2", "logit_norm": True}])

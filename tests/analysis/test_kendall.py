@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 
 from acutance import UserError, kendall_tau
 from acutance.analysis.adjust import family_p, max_tau_p
@@ -260,6 +261,14 @@ def test_small_tables_wake_no_threads():
         for n in (40, 60)
     ]
     assert found[0] == "none" and found[1] != "none"
+
+
+def test_many_threads_leave_torch_those_it_had():
+    """They share OpenMP: a worker of one thread would use all cores after its first table."""
+    x = signs(np.random.default_rng(0).normal(size=60))
+    assert torch.get_num_threads() == 1
+    pair_sums.parallel(bootstrap_counts(60, 99, 0), x, x)
+    assert torch.get_num_threads() == 1
 
 
 @pytest.mark.parametrize("n", [12, 60])

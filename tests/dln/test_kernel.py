@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from acutance_dln.kernel import train
 
@@ -72,6 +73,13 @@ def test_a_network_does_not_depend_on_the_others(batch):
         part = train(x, y, u[order], v[order], rates[order], seeds=seeds[order], **options)
         for name in ("u", "v", "loss", "steps"):
             assert np.array_equal(getattr(part, name), getattr(whole, name)[order]), name
+
+
+def test_torch_keeps_its_threads():
+    x, y, u, v, rates, seeds = problem(count=11)
+    for batch in (None, 3):
+        train(x, y, u, v, rates, batch_size=batch, seeds=seeds, max_steps=40)
+        assert torch.get_num_threads() == 1
 
 
 THREADS = """

@@ -19,6 +19,8 @@ import numpy as np
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from acutance.threads import kept_threads
+
 Signs = NDArray[np.int8]
 Ints = NDArray[np.int64]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,12 +43,17 @@ class Kernel:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.__doc__ = function.__doc__
         self.serial = _compiled(function, parallel=False)
-        self.parallel = _compiled(function, parallel=True)
+        self._parallel = _compiled(function, parallel=True)
 
     def __call__(self, rows: Ints, x: Signs, y: Signs, *others: Any) -> Any:
         """Return the same from either."""
         pairs = len(rows) * math.prod(x.shape[:-2]) * y.size // 2
         return (self.parallel if pairs > SMALL else self.serial)(rows, x, y, *others)
+
+    def parallel(self, *arguments: Any) -> Any:
+        """Run on all threads."""
+        with kept_threads():
+            return self._parallel(*arguments)
 
 
 def _compiled(function: Callable[..., Any], parallel: bool) -> Callable[..., Any]:

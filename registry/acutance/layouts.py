@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Channels that oneDNN's kernels take at once: 8 with AVX2, 16 with AVX-512. The larger counts on every machine, so that
@@ -13,12 +14,27 @@ from torch.utils._python_dispatch import TorchDispatchMode
 BLOCK = 16
 
 
-class Convolutions(TorchDispatchMode):
-    """Watches the convolutions of a forward pass for one that must not see images pixel by pixel.
+def writes_past(weight: Sequence[int], stride: Sequence[int]) -> bool:
+    """Return whether a convolution must not see images pixel by pixel.
 
     oneDNN's gradient for the weights of a 1x1 convolution with a stride and fewer input channels than a block writes
     past its memory in that layout (https://github.com/uxlfoundation/oneDNN/issues/6035): it ends the process, or other
     tensors change unseen. Shortcuts of narrow ResNets are such convolutions.
+
+    Args:
+        weight: shape of its weight, (C_out, C_in / groups, h, w).
+        stride: its strides.
+    """
+    return set(weight[2:]) == {1} and max(stride) > 1 and weight[1] < BLOCK
+
+
+def needs_channels_first(model: nn.Module) -> bool:
+    """Return whether a module of a model is such a convolution."""
+    return any(isinstance(m, nn.Conv2d) and writes_past(m.weight.shape, m.stride) for m in model.modules())
+
+
+class Convolutions(TorchDispatchMode):
+    """Watches a forward pass for a convolution that ``writes_past``, also where no module holds it.
 
     Attributes:
         needs_channels_first: whether one was seen.
@@ -31,9 +47,7 @@ class Convolutions(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Look at a convolution's weight, (C_out, C_in / groups, h, w), and stride."""
-        if func is torch.ops.aten.convolution.default:
-            weight, stride = args[1], args[3]
-            if set(weight.shape[2:]) == {1} and max(stride) > 1 and weight.shape[1] < BLOCK:
-                self.needs_channels_first = True
+        """Look at a convolution's weight and stride."""
+        if func is torch.ops.aten.convolution.default and writes_past(args[1].shape, args[3]):
+            self.needs_channels_first = True
         return func(*args, **(kwargs or {}))

@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from acutance.batch import channels_first
 from acutance.errors import UserError
 from acutance.evaluation import preserved_rng
+from acutance.layouts import needs_channels_first
 from acutance.recipe import Recipe, learning_rate_at
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -89,6 +91,7 @@ def train(
     total = recipe.epochs * per_epoch
     first, mean, before = (0, math.nan, 0.0) if resume is None else _resumed(resume, recipe, model, optimizer)
     model.train()
+    channel_by_channel = device.type == "cpu" and needs_channels_first(model)
     epoch = first
     for epoch in range(first, recipe.epochs):
         # One generator an epoch: an interrupted run goes on from any epoch with the same noise.
@@ -100,6 +103,7 @@ def train(
                 if repeats > 1:
                     x, y = x.repeat_interleave(repeats, 0), y.repeat_interleave(repeats, 0)
                 x = augmentation(x, generator)
+            x = channels_first(x) if channel_by_channel else x
             loss_of = objective(model, *mixed(x, y, recipe.mixup, generator), precision)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(recipe, epoch * per_epoch + i, total)

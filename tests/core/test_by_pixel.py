@@ -9,6 +9,8 @@ from torch import nn
 from acutance import LossSurface
 from acutance.batch import channels_first, channels_last
 from acutance.lazy import every_row
+from acutance.recipe import Recipe
+from acutance.training import train
 
 
 class Viewing(nn.Module):
@@ -154,3 +156,13 @@ def test_what_is_read_later_is_laid_out_then():
     x, _ = data()
     lazily = channels_first(every_row(lambda rows: channels_last(x[rows]), len(x)))
     assert lazily.now().stride() == (192, 64, 8, 1) and torch.equal(lazily.now(), x)
+
+
+@pytest.mark.parametrize(("width", "strides"), [(4, (192, 64, 8, 1)), (16, (192, 1, 24, 3))])
+def test_training_lays_out_what_augmentations_leave(width, strides, layouts):
+    torch.manual_seed(0)
+    model, (x, y) = Shortcut(width), data()
+    seen = layouts(model)
+    recipe = Recipe(learning_rate=0.1, epochs=10, batch_size=10, sam_rho=0.1, augment=True, mixup=True, seed=0)
+    train(model, x, y, recipe, lambda batch, generator: channels_last(batch))
+    assert set(seen) == {strides}

@@ -53,6 +53,7 @@ class Networks:
     steps: Ints
 
 
+@kept_threads()
 def train(
     x: Floats,
     y: Floats,
@@ -95,22 +96,21 @@ def train(
     loss, steps = np.empty(len(u)), np.zeros(len(u), np.int64)
     if batch_size is not None and seeds is None:
         raise ValueError("batches need seeds for the order of the examples")
-    with kept_threads():
-        before = numba.get_num_threads()
-        numba.set_num_threads(min(threads or before, before))
-        try:
-            if batch_size is None:
-                # Small steps take the longest: those first, so that no thread is left with a long one at the end.
-                queue, shares = np.argsort(rates, kind="stable"), min(4 * numba.get_num_threads(), (len(u) + 1) // 2)
-                rows = _with_zeros(x, y, -len(y) % 4)
-                _descend_all(*rows, u, v, rates, factor, tolerance, max_steps, queue, shares, loss, steps)
-            else:
-                # One network a piece of work: some take a hundred times as many steps as others.
-                with numba.parallel_chunksize(1):
-                    rows = _with_zeros(x, y, 1)
-                    _wander_all(*rows, u, v, rates, factor, batch_size, seeds, tolerance, max_steps, loss, steps)
-        finally:
-            numba.set_num_threads(before)
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(threads or before, before))
+    try:
+        if batch_size is None:
+            # Small steps take the longest: those first, so that no thread is left with a long one at the end.
+            queue, shares = np.argsort(rates, kind="stable"), min(4 * numba.get_num_threads(), (len(u) + 1) // 2)
+            rows = _with_zeros(x, y, -len(y) % 4)
+            _descend_all(*rows, u, v, rates, factor, tolerance, max_steps, queue, shares, loss, steps)
+        else:
+            # One network a piece of work: some take a hundred times as many steps as others.
+            with numba.parallel_chunksize(1):
+                rows = _with_zeros(x, y, 1)
+                _wander_all(*rows, u, v, rates, factor, batch_size, seeds, tolerance, max_steps, loss, steps)
+    finally:
+        numba.set_num_threads(before)
     return Networks(u, v, loss, steps)
 
 

@@ -50,10 +50,10 @@ class Kernel:
         pairs = len(rows) * math.prod(x.shape[:-2]) * y.size // 2
         return (self.parallel if pairs > SMALL else self.serial)(rows, x, y, *others)
 
+    @kept_threads()
     def parallel(self, *arguments: Any) -> Any:
         """Run on all threads."""
-        with kept_threads():
-            return self._parallel(*arguments)
+        return self._parallel(*arguments)
 
 
 def _compiled(function: Callable[..., Any], parallel: bool) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from acutance import scaling
 from acutance.measure import Cost, Estimate
 from acutance.numerics.draws import Streams
-from acutance.probe import Probe
+from acutance.probe import walker
 from acutance.surface import LossSurface
 from acutance.together import Together, goes_together
 
@@ -142,7 +142,7 @@ class OneByOne:
     """A pass for each point, which moves in place."""
 
     def __init__(self, base: LossSurface, units: Mapping[str, Tensor | None]) -> None:
-        self._base, probe = base, Probe(base)
+        self._base, probe = base, walker(base)
         self._probes = {name: probe.in_units(c) for name, c in units.items()}
         self._held = probe.held()
 

@@ -43,8 +43,10 @@ class Core:
         microbatch: int | None,
         score: Callable[[Tensor, Tensor], Tensor],
         arithmetic: Arithmetic = "exact",
+        cuda_graphs: bool = False,
     ) -> None:
         _refuse(arithmetic, functional)
+        self._cuda_graphs = cuda_graphs
         self.arithmetic = arithmetic
         self.functional = functional
         self.inputs = functional.cast_inputs(inputs)
@@ -76,6 +78,17 @@ class Core:
     def in_one_pass(self) -> bool:
         """Whether all examples go through the model together, so that a graph can be kept."""
         return self.microbatch is None or self.microbatch >= self.n
+
+    @property
+    def replays(self) -> bool:
+        """Whether passes of a walk may be recorded and replayed: the same memory is read by each of them."""
+        return (
+            self._cuda_graphs
+            and self.functional.device.type == "cuda"
+            and self.in_one_pass
+            and not _waits(self.inputs)
+            and not self.functional.hooked
+        )
 
     def chunks(self, as_given: bool = False) -> Iterable[tuple[Any, Tensor]]:
         """Return (inputs, targets) of every microbatch.
@@ -151,6 +164,15 @@ def _refuse(arithmetic: str, functional: FunctionalModel) -> None:
         raise UserError(f"arithmetic: {arithmetic} is coarser than float32 and was asked for in float64", "choose one")
     if arithmetic == "tf32" and functional.device.type != "cuda":
         raise UserError("arithmetic: tf32 is an arithmetic of GPUs", "choose exact or bf16, or device cuda")
+
+
+def _waits(inputs: Any) -> bool:
+    """Return whether some of the inputs are read only when a pass is made."""
+    if isinstance(inputs, dict):
+        return any(_waits(value) for value in inputs.values())
+    if isinstance(inputs, tuple):
+        return any(_waits(value) for value in inputs)
+    return isinstance(inputs, Lazy)
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:

@@ -106,6 +106,11 @@ class FunctionalModel:
         initial = self.initial()
         return None if initial is None else initial_vector(self, initial)
 
+    def note(self, sentence: str) -> None:
+        """Add a sentence to the notes, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
     def _refuse_nonfinite(self) -> None:
         if bool(torch.isfinite(self.w).all()):
             return

@@ -12,6 +12,7 @@ from acutance.core import Evaluation
 from acutance.derivatives import arithmetic, gradients
 from acutance.numerics.scalars import Scalar, scalar
 from acutance.numerics.slopes import Slope
+from acutance.replay import Replay, Work
 
 if TYPE_CHECKING:
     from acutance.functional import Exchange
@@ -30,9 +31,12 @@ class Probe:
         surface: where to evaluate; passes are booked there.
         c: (p,) scaling, or None for ones.
         w: (p,) memory of the point, holding a first one; new memory by default.
+        replayed: whether passes may be recorded and replayed (see ``walker``).
     """
 
-    def __init__(self, surface: LossSurface, c: Tensor | None = None, w: Tensor | None = None) -> None:
+    def __init__(
+        self, surface: LossSurface, c: Tensor | None = None, w: Tensor | None = None, replayed: bool = False
+    ) -> None:
         self._surface, self._core, self._c = surface, surface._core, c
         self.w = torch.empty_like(surface.w) if w is None else w.detach()
         shapes = [slot.shape for slot in self._core.functional.slots]
@@ -43,6 +47,17 @@ class Probe:
         self._groups = _groups([leaf.numel() for leaf in self._leaves], self.w.device.type == "cpu")
         self._start = self.w.data_ptr()
         self._end = self._start + self.w.numel() * self.w.element_size()
+        self._forward_replay = self._replay_of(self._forward) if replayed else None
+        self._slope_replay = self._replay_of(self._slope) if replayed else None
+
+    def _replay_of(self, work: Work) -> Replay:
+        return Replay(work, self.w.device, self._core.functional.note)
+
+    def forget(self) -> None:
+        """Free the memory of recorded passes now: it is as large as their activations."""
+        for kept in (self._forward_replay, self._slope_replay):
+            if kept is not None:
+                kept.forget()
 
     def in_units(self, c: Tensor | None) -> Probe:
         """Return the same point, in the same memory, moved in units of c, (p,)."""
@@ -65,11 +80,15 @@ class Probe:
     def raw_logits(self) -> Tensor:
         """Return the model's own logits, (n, K)."""
         self._surface._check()
+        raw = self._forward()[0] if self._forward_replay is None else self._forward_replay()[0].clone()
+        self._core.book(forwards=self._core.n)
+        return raw
+
+    def _forward(self) -> tuple[Tensor]:
         core = self._core
         with torch.no_grad(), arithmetic(core.functional.device, core.arithmetic):
             logits = [self._logits(inputs) for inputs, _ in core.chunks()]
-        core.book(forwards=core.n)
-        return self._apart(logits[0]) if len(logits) == 1 else torch.cat(logits)
+        return (self._apart(logits[0]) if len(logits) == 1 else torch.cat(logits),)
 
     def _logits(self, inputs: Any) -> Tensor:
         """Return logits in the surface's dtype: autocast leaves them in its own."""
@@ -85,16 +104,26 @@ class Probe:
     def gradient(self) -> Evaluation:
         """Return loss, logits and the gradient with respect to the weights, (p,), in new memory."""
         loss, raw, parts = self.slope()
-        # A single part was joined, so it is memory of its own already.
-        return Evaluation(loss, raw, parts[0] if len(parts) == 1 else torch.cat(parts))
+        # A single part was joined, so it is memory of its own already, or that of the next replay.
+        own = len(parts) == 1 and self._slope_replay is None
+        return Evaluation(loss, raw, parts[0] if own else torch.cat(parts))
 
     def slope(self) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return loss, logits and the gradient with respect to the weights, in parts that make (p,) together.
 
         One forward and one backward over the batch. Large parts are the memory that automatic differentiation
-        gave, uncopied; the point may move meanwhile.
+        gave, uncopied; the point may move meanwhile. The parts of a replayed pass last until the next one.
         """
         self._surface._check()
+        if self._slope_replay is None:
+            loss, raw, *parts = self._slope()
+        else:
+            loss, raw, *parts = self._slope_replay()
+            loss, raw = loss.clone(), raw.clone()
+        self._core.book(forwards=self._core.n, backwards=self._core.n)
+        return loss, raw, parts
+
+    def _slope(self) -> tuple[Tensor, ...]:
         core = self._core
         chunks = tuple(core.chunks())
         parts: list[Tensor] = []
@@ -114,10 +143,9 @@ class Probe:
                 losses.append(loss.detach())
                 logits.append(self._apart(raw.detach()))
                 del raw, loss, found
-        core.book(forwards=core.n, backwards=core.n)
         if len(chunks) == 1:
-            return losses[0], logits[0], parts
-        return torch.stack(losses).sum(), torch.cat(logits), parts
+            return losses[0], logits[0], *parts
+        return torch.stack(losses).sum(), torch.cat(logits), *parts
 
     def _grouped(self, found: list[Tensor]) -> list[Tensor]:
         """Return gradients of the parameters as one-dimensional parts: large ones as they are, others joined."""
@@ -134,6 +162,17 @@ class Probe:
         return tensor.clone() if self._start <= tensor.data_ptr() < self._end else tensor
 
 
+def walker(surface: LossSurface, c: Tensor | None = None) -> Probe:
+    r"""Return a point for a walk of many passes, in units of c, (p,), or ones.
+
+    Where passes are replayed all walks over a surface move one point: its passes are recorded once. Walks may take
+    turns, since each move says where to.
+    """
+    if not surface._core.replays:
+        return Probe(surface, c)
+    return surface.memo(("probe.walker",), lambda: Probe(surface, replayed=True)).in_units(c)
+
+
 class Perturbed:
     r"""The loss as a function of :math:`\gamma`, as searches ask for it: :math:`F(\gamma) = L_S(w^* + c \odot \gamma)`.
 
@@ -147,7 +186,7 @@ class Perturbed:
 
     def __init__(self, surface: LossSurface, c: Tensor | None) -> None:
         self.surface, self.c = surface, c
-        self._probe = Probe(surface, c)
+        self._probe = walker(surface, c)
 
     def held(self) -> Exchange:
         """Return a context in which passes are cheapest: the model holds the perturbed weights all along."""

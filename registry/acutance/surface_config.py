@@ -77,6 +77,8 @@ class SurfaceConfig(Section):
     """Free parameters: "all" or comma-separated patterns of names."""
     microbatch: PositiveInt | None = None
     """Examples in one pass; changes memory, never values or keys."""
+    cuda_graphs: bool = False
+    """Record the passes of launch-bound models once and replay them (GPUs); changes speed, never values or keys."""
 
     @field_validator("loss")
     @classmethod

@@ -144,6 +144,7 @@ def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
             close_data()
             list(bench.open())
     yield from ({"kind": "note", "message": f"{bench.entry.architecture}: {note}"} for note in bench.structure())
+    bench.close()
 
 
 @dataclass
@@ -233,6 +234,7 @@ class _Bench:
             told = len(functional.notes)
             self.as_set_up = set_up(functional, self.sets, self.config, self.preprocess)
             yield from ({"kind": "note", "message": f"{self.entry.id}: {n}"} for n in functional.notes[told:])
+        self.told = len(self.as_set_up.notes)
 
     @property
     def device(self) -> str:
@@ -242,6 +244,7 @@ class _Bench:
     def measure(self, unit: _Unit) -> dict[str, Any]:
         """Return the values of a family on its batch."""
         if self.at != (unit.split, unit.scope, unit.batch):
+            self.close()
             # Targets are measured on the model as it is.
             chosen = self.functional if unit.scope == "split" else self.as_set_up
             self.surface = build_surface(
@@ -259,6 +262,11 @@ class _Bench:
             self.silent = self.surface.silent() or self.silent
             self.rounding = float(self.surface.rounding())
         return unit.outcome(estimates, self.device, time.perf_counter() - start, self.surface.cost - before)
+
+    def close(self) -> None:
+        """Let go of what the present surface holds on the device."""
+        if self.at is not None:
+            self.surface.release()
 
     def _fit(self) -> None:
         """Cut the passes over an m-batch where a whole one would not fit into memory; asked once a model."""
@@ -284,7 +292,7 @@ class _Bench:
         if self.rounding:
             moved = f"{self.config.arithmetic} moves the loss of the first m-batch by {self.rounding:.1g}"
             notes.append(f"{self.entry.id}: {moved}; smaller rises mean nothing")
-        return notes
+        return notes + [f"{self.entry.id}: {note}" for note in self.as_set_up.notes[self.told :]]
 
 
 def _initial(functional: FunctionalModel) -> str | None:
@@ -330,6 +338,7 @@ def build_surface(
         num_train=len(sets.split(config.split)),
         score=sets.split(split).score,
         arithmetic="exact" if scope == "split" else config.arithmetic,
+        cuda_graphs=config.cuda_graphs,
     )
 
 

@@ -11,15 +11,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
-
-
-def cli(*arguments, code=0, **options):
-    done = subprocess.run(
-        [sys.executable, "-m", "acutance", *map(str, arguments)], capture_output=True, text=True, timeout=120, **options
-    )
-    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    return done
+from shell import cli, shell
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "measures", "--json"]])
@@ -66,14 +58,14 @@ def test_check_counts_the_passes():
 def test_run_results_and_report(toy_config, tmp_path):
     config, out = tmp_path / "study.yaml", tmp_path / "run"
     config.write_text(yaml.safe_dump(toy_config))
-    first = cli("run", config, "--out", out)
+    first = shell("run", config, "--out", out)
     assert "6 of 6 models compared, 48 cells computed" in first.stdout and "adaptive worst-case" in first.stdout
     assert (
         (out / "report.html").exists()
         and list((out / "figures").glob("*.png"))
         and list((out / "figures").glob("*.pdf"))
     )
-    again = cli("run", config, "--out", out)
+    again = cli("run", config, "--out", out, "--no-report")
     assert "0 cells computed" in again.stdout
     assert "+" in cli("results", out).stdout
     rows = json.loads(cli("results", out, "--json").stdout)
@@ -118,13 +110,10 @@ def test_strict_plugins_end_with_3(tmp_path):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-bad\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[acutance]\nbad = acme_bad\n")
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    assert "bad of acme-bad 1.0 failed at import" in cli("--strict-plugins", "list", code=3, env=env).stderr
-    assert "worst_case" in cli("list", env=env).stdout
-    doctor = cli("doctor", "--verbose", env=env).stdout
+    assert "bad of acme-bad 1.0 failed at import" in shell("--strict-plugins", "list", code=3, env=env).stderr
+    assert "worst_case" in shell("list", env=env).stdout
+    doctor = shell("--strict-plugins", "doctor", "--verbose", env=env, code=3).stdout
     assert "bad of acme-bad 1.0 failed at import" in doctor and "ModuleNotFoundError" in doctor
-    report = json.loads(cli("doctor", "--json", env=env).stdout)
-    assert any("acme-bad" in problem for problem in report["problems"]) and report["libraries"]["torch"]
-    cli("--strict-plugins", "doctor", env=env, code=3)
 
 
 MODULE = """
@@ -136,7 +125,9 @@ def net(hidden=6):
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
+def checkpoint(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mynet", raising=False)
     (tmp_path / "mynet.py").write_text(MODULE)
     scope = {}
     exec(MODULE, scope)
@@ -149,7 +140,6 @@ def checkpoint(tmp_path):
 
 
 def measure(folder, *arguments, code=0):
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}
     base = [
         "measure",
         "mynet:net",
@@ -162,7 +152,7 @@ def measure(folder, *arguments, code=0):
         "-m",
         "20",
     ]
-    return cli(*base, *arguments, code=code, env=env)
+    return cli(*base, *arguments, code=code)
 
 
 @pytest.mark.parametrize("name", ["net.safetensors", "net.pt"])

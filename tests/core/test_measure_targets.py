@@ -15,7 +15,7 @@ def test_a_measure_is_a_target_of_the_others_and_not_of_itself(toy_config, tmp_p
     target = "measure:average_case(logit_norm=false)"
     toy_config |= {"targets": ["test_error", "measure:weight_norm", target], "groups": []}
     toy_config["measures"][1]["replicates"] = 2
-    run = run_study(load_config(toy_config), tmp_path / "run")
+    run = run_study(load_config(toy_config), tmp_path / "run", report=False)
     results, models, table = run.results, run.models.set_index("model"), run.correlations
     rows = results[(results["measure"] == "average_case") & ~results["spec.logit_norm"].astype(bool)]
     mean = rows.groupby("model")["value"].mean()

@@ -224,21 +224,21 @@ def test_a_study_leaves_out_what_did_not_converge_and_computes_nothing_twice(tmp
     pool, spec, entries = made()
     steps = sorted(pool.build(entry, spec)["steps"] for entry in entries)
     limit = (steps[1] + steps[2]) // 2
-    run = acutance.run(study(limit), out=tmp_path / "run", executor=executor, device="cpu")
+    run = acutance.run(study(limit), out=tmp_path / "run", executor=executor, device="cpu", report=False)
     models = run.models.set_index("model")
     assert models["admitted"].sum() == 2 and run.failed == 0
     out = models[~models["admitted"]]
     assert out["reason"].str.fullmatch(rf"training loss \S+ after {limit} steps, above the tolerance 1e-05").all()
     assert run.computed == 2 * 3 and (run.results["status"] == "ok").all()
     times = {path: os.stat(path).st_mtime_ns for path in (entry.path for entry in pool.entries(spec))}
-    again = acutance.run(study(limit), out=tmp_path / "run", executor=executor, device="cpu")
+    again = acutance.run(study(limit), out=tmp_path / "run", executor=executor, device="cpu", report=False)
     assert again.computed == 0 and again.failed == 0 and again.models.equals(run.models)
     assert {path: os.stat(path).st_mtime_ns for path in times} == times
 
 
 def test_networks_of_another_task_are_not_admitted(tmp_path):
     with pytest.raises(UserError, match=r"no model is admitted: dln_000: train_loss \d.* > 1e-05"):
-        acutance.run(study(30_000, dataset={**TASK, "data_seed": 1}), out=tmp_path / "run", device="cpu")
+        acutance.run(study(30_000, dataset={**TASK, "data_seed": 1}), out=tmp_path / "run", device="cpu", report=False)
 
 
 def test_the_trace_of_a_trained_network_is_its_closed_form(tmp_path):

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import diagonal
 import diagonals
+from shell import cli, shell
 
 import acutance
 from acutance import LossSurface, UserError
@@ -63,10 +64,11 @@ FROM_FILES = {
     "mnli", "hans", "sentiment4", "text", "finetuned",
 }  # fmt: skip
 # `ray` starts a cluster of its own, which takes half a minute; tests/ray holds it to the serial executor's tables.
-# `mnist_resnet` trains; mnist_vit is the same pool with another network. The measures share their runs of products with
-# hessian_trace and hessian_top_eigenvalue, and each takes as long as ten others.
+# `mnist_resnet` trains; mnist_vit is the same pool with another network. The measures share their products with
+# hessian_trace, and each takes as long as ten others. The last three are the toy plugin's, for tests of the harness.
 SLOW = {
     "ray", "mnist_resnet", "hessian_density", "hessian_effective_dimension", "hessian_frobenius", "gauss_newton_trace",
+    "hessian_top_eigenvalue", "place", "count", "moody",
 }  # fmt: skip
 HERE = ("weight_norm", "toy")  # of the toy plugin, tried below as its author would
 ITEMS = [
@@ -321,16 +323,8 @@ def test_arguments_of_measures_are_refused_for_others():
 # -- the verb ---------------------------------------------------------------------------------------------
 
 
-def conform(*arguments, code=0, env=None):
-    found = subprocess.run(
-        [sys.executable, "-m", "acutance", "conform", *arguments], capture_output=True, text=True, timeout=200, env=env
-    )
-    assert found.returncode == code, found.stdout + found.stderr
-    return found
-
-
 def test_the_verb_prints_every_check():
-    text = conform("weight_norm", "--set", "p=3").stdout
+    text = cli("conform", "weight_norm", "--set", "p=3").stdout
     assert "acme-toy/weight_norm 1.2 (measure), settings {'p': 3.0}" in text
     assert "ok    same seed same value" in text and "skip  gpu agrees" in text.replace(
         "ok    gpu agrees", "skip  gpu agrees"
@@ -339,7 +333,7 @@ def test_the_verb_prints_every_check():
 
 
 def test_the_verb_speaks_json_and_needs_no_pytest():
-    report = json.loads(conform("toy", "--kind", "dataset", "--set", "classes=4", "--json").stdout)
+    report = json.loads(shell("conform", "toy", "--kind", "dataset", "--set", "classes=4", "--json").stdout)
     assert report["id"] == "acme-toy/toy" and report["failed"] == 0 and report["passed"] == len(report["checks"])
     assert report["specs"] == [{"classes": 4, "shift": 0}]
     assert {"name", "description", "state", "message", "notes", "seconds"} <= set(report["checks"][0])
@@ -347,7 +341,7 @@ def test_the_verb_speaks_json_and_needs_no_pytest():
 
 def test_the_verb_ends_with_one_when_a_check_fails():
     # Labels shifted by -1 begin below zero.
-    text = conform("toy", "--kind", "dataset", "--set", "shift=-1", code=1).stdout
+    text = cli("conform", "toy", "--kind", "dataset", "--set", "shift=-1", code=1).stdout
     assert "FAIL  labels are consistent" in text and "the labels of 'train' begin at -1" in text and "1 failed" in text
     assert "skip  score is zero or one\n      not tried" in text
 
@@ -362,16 +356,16 @@ def test_the_verb_ends_with_one_when_a_check_fails():
     ],
 )
 def test_a_mistake_in_the_command_ends_with_two(arguments, message):
-    assert message in conform(*arguments, code=2).stderr
+    assert message in cli("conform", *arguments, code=2).stderr
 
 
 def test_the_verb_takes_surfaces():
     here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ["PYTHONPATH"]])}
-    text = conform("toy_beta", "--surfaces", "diagonal:SURFACES", env=here).stdout
+    text = shell("conform", "toy_beta", "--surfaces", "diagonal:SURFACES", env=here).stdout
     assert "ok    declared invariances hold" in text and "0 failed" in text
     assert (
         "'diagonal:SURFACE' cannot be imported"
-        in conform("toy_beta", "--surfaces", "diagonal:SURFACE", code=2, env=here).stderr
+        in cli("conform", "toy_beta", "--surfaces", "diagonal:SURFACE", code=2).stderr
     )
 
 

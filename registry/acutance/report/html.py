@@ -16,7 +16,7 @@ from acutance.analysis.labels import target_label
 from acutance.report.cells import ceiling_cells, group_table, heat_table, shades
 from acutance.report.data import ReportData, number, p_value, text
 from acutance.report.embed import script_json, study_data
-from acutance.report.figures import FigureKey, figure_keys, file_stems, render
+from acutance.report.figures import FigureKey, figure_keys, file_stems, picture
 from acutance.report.methods import latex, methods
 from acutance.report.scales import target_scale
 from acutance.report.summary import answer
@@ -42,7 +42,7 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
         pictures: PNGs from ``save_figures``; drawn when not given. Those that would be too large are named instead.
     """
     if pictures is None:
-        pictures = {key: render(data, key)[0] for key in figure_keys(data)}
+        pictures = {key: picture(data, key) for key in figure_keys(data)}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     folder = resources.files("acutance.report")
     template = environment.from_string((folder / "page.html").read_text("utf-8"))

@@ -79,6 +79,10 @@ class Core:
         """Whether all examples go through the model together, so that a graph can be kept."""
         return self.microbatch is None or self.microbatch >= self.n
 
+    def targets_of(self, k: int) -> Tensor:
+        """Return the targets of k passes, one after the other, (k n, ...)."""
+        return self.targets.repeat(k, *[1] * (self.targets.dim() - 1))
+
     @property
     def replays(self) -> bool:
         """Whether passes of a walk may be recorded and replayed: the same memory is read by each of them."""

@@ -315,15 +315,15 @@ class LossSurface:
         if callable(core.head.loss):
             return torch.stack([self.loss_of(one) for one in raw])
         k, seen = len(raw), self._transform(raw)
-        each = core.head.losses(seen.flatten(0, 1), _repeated(self.targets, k)).view(k, -1)
+        each = core.head.losses(seen.flatten(0, 1), core.targets_of(k)).view(k, -1)
         return each.sum(1) if core.head.sums else each.mean(1)
 
     def mean_errors_at(self, raw: Tensor) -> Tensor:
         """Return the (k,) mean errors at k points from their raw logits, (k, n, K); NaN where there are no classes."""
-        k = len(raw)
-        if not self._core.head.classifies:
+        core, k = self._core, len(raw)
+        if not core.head.classifies:
             return raw.new_full((k,), float("nan"), dtype=torch.float64)
-        return self._core.score(raw.flatten(0, 1), _repeated(self.targets, k)).double().view(k, -1).mean(1)
+        return core.score(raw.flatten(0, 1), core.targets_of(k)).double().view(k, -1).mean(1)
 
     def logits(self, w: Tensor | None = None) -> Tensor:
         """Return logits at w, (n, K), normalized when this surface is."""
@@ -496,8 +496,3 @@ class LossSurface:
         """
         self._check()
         return activations(self._core, self._pieces, names)
-
-
-def _repeated(targets: Tensor, k: int) -> Tensor:
-    """Return targets, (n, ...), k times one after the other."""
-    return targets.repeat(k, *[1] * (targets.dim() - 1))

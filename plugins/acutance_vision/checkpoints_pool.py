@@ -7,6 +7,7 @@ import glob
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,7 +66,8 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
         Raises:
             UserError: naming the file, line and column of what is wrong.
         """
-        rows = _rows(spec)
+        _listing.cache_clear()
+        rows = _listing(spec.files)
         names = _names([row["path"] for _, row in rows])
         entries = [self._entry(place, row, name, spec) for (place, row), name in zip(rows, names, strict=True)]
         seen: dict[str, str] = {}
@@ -143,27 +145,33 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
 
     def _model(self, entry: ModelEntry, spec: CheckpointsSpec) -> tuple[str, dict[str, Any], str]:
         """Return architecture, arguments and file; an entry tells them as text for people only."""
-        rows = [row for _, row in _rows(spec)]
+        row = self._row(entry, spec)
+        own = {c.removeprefix(ARGUMENT): parse_field(t) for c, t in row.items() if c.startswith(ARGUMENT)}
+        arguments = dict(spec.arguments or {}) | {k: v for k, v in own.items() if v is not None}
+        return entry.architecture.partition("(")[0], arguments, row["path"]
+
+    def _row(self, entry: ModelEntry, spec: CheckpointsSpec) -> dict[str, str]:
+        rows = [row for _, row in _listing(spec.files)]
         for row, name in zip(rows, _names([row["path"] for row in rows]), strict=True):
             if (row.get("id") or name) == entry.id:
-                own = {c.removeprefix(ARGUMENT): parse_field(t) for c, t in row.items() if c.startswith(ARGUMENT)}
-                arguments = dict(spec.arguments or {}) | {k: v for k, v in own.items() if v is not None}
-                return entry.architecture.partition("(")[0], arguments, row["path"]
+                return row
         raise UserError(f"{spec.files}: no longer has '{entry.id}'", "start the run again")
 
 
 Row = tuple[str, dict[str, str]]
 
 
-def _rows(spec: CheckpointsSpec) -> list[Row]:
-    if is_remote(spec.files):
-        if without_query(spec.files).endswith(".csv"):
-            return _table(spec.files, read_text(spec.files), lambda path: beside(spec.files, path))
-        urls = listed(spec.files)
+@lru_cache(maxsize=8)
+def _listing(files: str) -> list[Row]:
+    """Return the rows as they were when entries were made last: a place far away takes seconds to list."""
+    if is_remote(files):
+        if without_query(files).endswith(".csv"):
+            return _table(files, read_text(files), lambda path: beside(files, path))
+        urls = listed(files)
         if not urls:
-            raise UserError(f"pools: files: {spec.files}: no such file", "check the pattern, and that you may list it")
+            raise UserError(f"pools: files: {files}: no such file", "check the pattern, and that you may list it")
         return [(url, {"path": url}) for url in urls]
-    where = Path(spec.files).expanduser()
+    where = Path(files).expanduser()
     return _local_table(where) if where.suffix == ".csv" else _pattern(where)
 
 

@@ -50,6 +50,7 @@ def listed(pattern: str) -> list[str]:
         system, path = _opened(pattern)
         if not any(mark in without_query(path) for mark in "*?["):
             return [pattern]
+        system.invalidate_cache()  # object stores remember listings for the life of the process
         found = system.glob(path, detail=True)
         names = [name for name, info in found.items() if info.get("type") != "directory"]
         return sorted(str(system.unstrip_protocol(name)) for name in names)

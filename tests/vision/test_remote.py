@@ -17,6 +17,7 @@ from acutance.harness import run_study
 from acutance.plugins import catalog
 from acutance.prefetch import Prefetch
 from acutance.remote import beside, fetched, listed, stamp
+from acutance_vision import checkpoints_pool
 
 
 def network():
@@ -191,6 +192,25 @@ def test_a_pattern_without_files_and_a_table_that_is_not_there(memory):
         with pytest.raises(UserError, match=message):
             made.entries(spec)
     assert listed(f"{memory}/*.safetensors") == [f"memory:///runs/{i}.safetensors" for i in (0, 1)]
+
+
+def test_the_place_is_listed_once_for_all_models_and_anew_for_the_next_plan(memory, monkeypatch):
+    asked = []
+    monkeypatch.setattr(checkpoints_pool, "listed", lambda files: asked.append(files) or listed(files))
+    made, spec = pool(f"{memory}/*.safetensors")
+    entries = made.entries(spec)
+    for entry in entries:
+        pool(spec.files)[0].load(entry, spec)  # a worker makes a pool of its own for every model
+    assert len(entries) == 2 and len(asked) == 1
+    fsspec.filesystem("memory").pipe_file("/runs/2.safetensors", fsspec.filesystem("memory").cat("/runs/1.safetensors"))
+    assert [entry.id for entry in made.entries(spec)] == ["0", "1", "2"] and len(asked) == 2
+
+
+def test_a_listing_that_the_file_system_remembers_is_not_believed(memory, monkeypatch):
+    system, forgotten = fsspec.filesystem("memory"), []
+    monkeypatch.setattr(type(system), "invalidate_cache", lambda self, path=None: forgotten.append(path))
+    listed(f"{memory}/*.safetensors")
+    assert forgotten == [None]
 
 
 def test_a_damaged_file_and_one_that_would_run_code_are_named_by_their_address(memory, tmp_path):

@@ -97,7 +97,8 @@ def test_the_answer_is_computed(data):
     assert answer(perfect, "architecture=vit")["verdict"].startswith("Flatter models generalize better")
 
 
-def test_figures_are_files_with_plain_names(data, tmp_path):
+def test_figures_are_files_with_plain_names(tmp_path):
+    data = make(targets=("test_error",))
     (tmp_path / "old-figure.png").write_bytes(b"x")
     pictures = save_figures(data, tmp_path)
     assert len(pictures) == len(figure_keys(data)) == 2 * (1 + 2)

@@ -26,7 +26,7 @@ demo: $(STAMP)
 	$(BIN)/acutance run mnist --out runs/mnist
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow

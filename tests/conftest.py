@@ -19,6 +19,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files that take longest, by few tests that wait for processes: begun last, one worker would end with them alone.
+FIRST = ("test_conformance", "test_ray", "test_run", "test_faults_of_measures", "test_faults_of_others", "test_faults")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     import torch

@@ -61,7 +61,7 @@ def test_attributes_recompute_nothing_and_serve_everywhere(toy_config, table, tm
     assert joined.models["reason"].iloc[5] == "attr:depth 7 > 6"
     assert set(joined.correlations["within"]) == {"family=a", "family=b", "family=b, c"}
     assert {"pretrained=0", "pretrained=1"} <= set(joined.correlations["group"])
-    few = toy_config | {"targets": ["attr:depth"]}
+    few = toy_config | {"targets": ["attr:depth"], "measures": toy_config["measures"][2:]}
     with_report = acutance.run(few, out=tmp_path / "run", attributes=table)
     assert with_report.computed == 0 and with_report.report.exists()
     assert "attr.learning_rate" in joined.models and not joined.models["attr.learning_rate"].isna().any()

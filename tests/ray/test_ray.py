@@ -58,6 +58,7 @@ def test_a_worker_that_dies_costs_its_own_model_only(toy_config, tmp_path, clust
     assert set(run.results["model"]) == {"toy0", "toy2", "toy3"} and (run.results["status"] == "ok").all()
 
 
+@pytest.mark.slow
 def test_a_measure_that_hangs_is_given_up_and_the_others_go_on(toy_config, tmp_path, cluster):
     pools = [{"name": "toy", "size": 2}]
     _, expected = tables({**toy_config, "pools": pools}, tmp_path / "serial")

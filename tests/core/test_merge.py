@@ -252,7 +252,7 @@ def test_a_source_may_lie_on_read_only_media(toy_config, tmp_path):
 
 
 def test_the_record_says_what_was_merged(toy_config, tmp_path):
-    toy_config |= {"targets": ["attr:learning_rate"], "measures": toy_config["measures"][2:]}
+    toy_config |= {"targets": ["attr:learning_rate"], "measures": [{"name": "average_case", "rho": 0.1, "draws": 4}]}
     run(toy_config, tmp_path / "a", limit=3)
     run(toy_config, tmp_path / "b", limit=4)
     merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c")

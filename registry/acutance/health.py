@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import tomllib
 import warnings
@@ -39,7 +38,6 @@ def library(name: str) -> dict[str, str]:
                 "torchvision was built for another torch than the installed one: install both from the same "
                 "source, e.g. pip install --force-reinstall torch torchvision"
             )
-        sys.modules.pop(name, None)
     if name == "torchvision":
         problem = _unfit_torchvision(version) or problem
     return {"name": name, "version": version, "problem": problem}

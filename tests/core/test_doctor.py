@@ -28,6 +28,7 @@ def doctor(*arguments, **options):
 def test_plugins_are_shown_with_the_time_of_each_phase_and_what_they_import(tmp_path):
     plugin(tmp_path, "acme-slow", "import numba\nfrom acutance import hookimpl")
     about = json.loads(doctor("--json", path=[tmp_path]).stdout)
+    assert about["libraries"]["torch"]
     loading = {row["plugin"]: row for row in about["loading"]}
     slow = loading["acme_slow"]
     assert slow["heavy"] == ["numba"] and loading["worst_case"]["heavy"] == []

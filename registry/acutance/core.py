@@ -90,7 +90,7 @@ class Core:
             self._cuda_graphs
             and self.functional.device.type == "cuda"
             and self.in_one_pass
-            and not _waits(self.inputs)
+            and not isinstance(self.inputs, Lazy)
             and not self.functional.hooked
         )
 
@@ -168,15 +168,6 @@ def _refuse(arithmetic: str, functional: FunctionalModel) -> None:
         raise UserError(f"arithmetic: {arithmetic} is coarser than float32 and was asked for in float64", "choose one")
     if arithmetic == "tf32" and functional.device.type != "cuda":
         raise UserError("arithmetic: tf32 is an arithmetic of GPUs", "choose exact or bf16, or device cuda")
-
-
-def _waits(inputs: Any) -> bool:
-    """Return whether some of the inputs are read only when a pass is made."""
-    if isinstance(inputs, dict):
-        return any(_waits(value) for value in inputs.values())
-    if isinstance(inputs, tuple):
-        return any(_waits(value) for value in inputs)
-    return isinstance(inputs, Lazy)
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:

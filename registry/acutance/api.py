@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from acutance.forms import Given
     from acutance.harness import Run
     from acutance.surface import LossSurface
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def measure(
     name: str,
     model: LossSurface | nn.Module,
-    data: tuple[Any, torch.Tensor] | Iterable[tuple[Any, torch.Tensor]] | None = None,
+    data: Any = None,
     *,
     m: int | None = None,
     seed: int = 0,
@@ -39,7 +40,8 @@ def measure(
     Args:
         name: a measure's name, e.g. ``worst_case``.
         model: a surface; or a module, with ``data``.
-        data: (inputs, targets), or an iterable of such pairs (a DataLoader without shuffling).
+        data: (inputs, targets), a Dataset or DataLoader of torch, dicts with labels, or batches of these, as
+            ``acutance.forms.understand`` takes them.
         m: examples in one m-batch; by default those of one pair of ``data``. A remainder is dropped.
         seed: study seed; the same seed gives the same value.
         replicate: index of an independent repetition.
@@ -80,33 +82,28 @@ def measure(
         return Estimate.mean(evaluated(model, 0))
     level = instance.level_of(spec)
     if data is None and level != "weights":
-        raise UserError("a model needs data", "give (inputs, targets) or an iterable of such pairs")
+        raise UserError("a model needs data", "give (inputs, targets), a Dataset or a DataLoader")
     functional = FunctionalModel(model, device, dtype_of(dtype) if isinstance(dtype, str) else dtype)
     if initial is not None:
         functional.w0 = initial_vector(functional, initial)
     parts = []
-    pairs = _batches(data, m, level == "dataset") if data is not None and level != "weights" else [None]
+    pairs: list[Given | None] = [None]
+    if data is not None and level != "weights":
+        pairs = [*_batches(data, m, level == "dataset")]
     for batch, pair in enumerate(pairs):
         surface = LossSurface(functional, pair, loss=loss, microbatch=microbatch)
         parts += evaluated(surface, batch)
     return Estimate.mean(parts)
 
 
-def _batches(
-    data: tuple[Any, torch.Tensor] | Iterable[tuple[Any, torch.Tensor]], m: int | None, whole: bool
-) -> list[tuple[Any, torch.Tensor]]:
+def _batches(data: Any, m: int | None, whole: bool) -> list[Given]:
     """Return m-batches of equal size, cut from the points in their order."""
-    import torch
+    from acutance.forms import Given, understand
+    from acutance.points import m_batches
 
-    from acutance.points import concatenate, m_batches
-
-    single = isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], torch.Tensor)
-    pairs: list[Any] = [data] if single else list(data)
-    if not pairs:
-        raise UserError("data: there are no batches")
-    inputs, targets = concatenate(pairs)
-    size = len(targets) if whole else m or len(pairs[0][1])
-    return m_batches(inputs, targets, size)
+    points = understand(data, stacklevel=5)
+    size = len(points.targets) if whole else m or points.size
+    return [Given(*pair) for pair in m_batches(points.inputs, points.targets, size)]
 
 
 def run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,9 @@ def take_rows(inputs: Any, rows: slice | Tensor) -> Any:
     """Return these rows of a tensor, or of every tensor in a dict or tuple."""
     if isinstance(inputs, Tensor | Lazy):
         return inputs[rows]
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return {key: take_rows(value, rows) for key, value in inputs.items()}
-    if isinstance(inputs, tuple):
+    if isinstance(inputs, tuple | list):
         return tuple(take_rows(value, rows) for value in inputs)
     return inputs
 
@@ -40,9 +40,9 @@ def channels_first(inputs: Any) -> Any:
 def _each_image(inputs: Any, lay_out: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(inputs, Lazy):
         return inputs.then(partial(_each_image, lay_out=lay_out))
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return {key: _each_image(value, lay_out) for key, value in inputs.items()}
-    if isinstance(inputs, tuple):
+    if isinstance(inputs, tuple | list):
         return tuple(_each_image(value, lay_out) for value in inputs)
     if not isinstance(inputs, Tensor) or inputs.dim() != 4 or inputs.dtype != torch.float32:
         return inputs
@@ -75,10 +75,12 @@ def length_of(inputs: Any) -> int | None:
         return len(inputs) if inputs.dim() else None
     if isinstance(inputs, Lazy):
         return len(inputs)
-    values = inputs.values() if hasattr(inputs, "values") else inputs
+    if not isinstance(inputs, Mapping | tuple | list):
+        return None
+    values = inputs.values() if isinstance(inputs, Mapping) else inputs
     lengths = {length_of(value) for value in values} - {None}
     if len(lengths) > 1:
-        raise UserError(f"the inputs have different numbers of examples: {sorted(map(str, lengths))}")
+        raise UserError(f"the inputs have different numbers of examples: {', '.join(sorted(map(str, lengths)))}")
     return lengths.pop() if lengths else None
 
 

@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge
 from acutance.batch import channels_first, channels_last, take_rows
 from acutance.derivatives import Arithmetic, plain_arithmetic
 from acutance.errors import Unsupported, UserError, did_you_mean
+from acutance.fitness import answering
 from acutance.functional import FunctionalModel
 from acutance.layouts import Convolutions
 from acutance.lazy import Lazy, ahead, realised
@@ -126,7 +127,10 @@ class Core:
         probe = take_rows(self.inputs, slice(0, size))
         pieces = self.functional.split(self.functional.w)
         with torch.no_grad(), plain_arithmetic(self.functional.device):
-            first, second = self.functional(pieces, probe), self.functional(pieces, probe)
+            probe = realised(probe)
+            with answering(probe):
+                first = self.functional(pieces, probe)
+            second = self.functional(pieces, probe)
             alone = [self.functional(pieces, take_rows(probe, slice(i, i + 1))) for i in range(2 if self.n > 1 else 0)]
             by_pixel = self._tried_by_pixel(pieces, probe)
         self.head.check(first, size, self.targets)
@@ -151,7 +155,7 @@ class Core:
             return None
         with Convolutions() as seen:
             try:
-                logits = self.functional(pieces, channels_last(realised(probe)))
+                logits = self.functional(pieces, channels_last(probe))
             except RuntimeError:
                 # A model that calls ``view`` on feature maps relies on their layout.
                 return None

@@ -57,7 +57,8 @@ def study(
 
     Args:
         models: ``{name: module}``, or a list, whose models are called model0, model1 ...
-        data: the training points: (inputs, targets), or an iterable of such batches, in a fixed order.
+        data: the training points: (inputs, targets), a Dataset or DataLoader of torch, dicts with labels, or batches of
+            these, as ``acutance.forms.understand`` takes them.
         targets: what the measures shall predict: ``{name: values}`` with one number a model in their order, or
             ``{model: number}``; or None for a target to be measured, as ``test_error`` on the split ``test``. A list
             of names means: all are measured, or are attributes (``attr:learning_rate``). A name that is given *and*
@@ -236,42 +237,11 @@ def _splits(data: Any, test: Any, others: Mapping[str, Any] | None) -> dict[str,
 
 
 def _split(where: str, data: Any) -> Split:
-    """Return points as a split: a pair, an iterable of pairs, or a split already."""
-    from torch import Tensor
+    """Return points as a split; one that is a split already keeps its score."""
+    from acutance.forms import understand
 
-    from acutance.batch import length_of
-    from acutance.points import concatenate
-
-    if isinstance(data, Split):
-        return data
-    hint = "give (inputs, targets) as tensors, or an iterable of such batches, e.g. a DataLoader"
-    if isinstance(data, str | Mapping) or not isinstance(data, Iterable):
-        raise UserError(f"{where}: got {type(data).__name__}", hint)
-    single = isinstance(data, tuple | list) and len(data) == 2 and not isinstance(data[0], tuple | list)
-    pairs = [tuple(map(_tensor, data))] if single else [_pair(batch, where, hint) for batch in data]
-    if not pairs:
-        raise UserError(f"{where}: there are no batches", hint)
-    for _, labels in pairs:
-        if not isinstance(labels, Tensor) or labels.dim() == 0:
-            raise UserError(f"{where}: the targets are {type(labels).__name__}, not a tensor of one a point", hint)
-    inputs, labels = concatenate(pairs)
-    if length_of(inputs) not in (None, len(labels)):
-        raise UserError(f"{where}: there are {length_of(inputs)} inputs but {len(labels)} targets")
-    return Split(inputs, labels)
-
-
-def _pair(batch: Any, where: str, hint: str) -> tuple[Any, Any]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise UserError(f"{where}: a batch is {type(batch).__name__}, not a pair (inputs, targets)", hint)
-    return _tensor(batch[0]), _tensor(batch[1])
-
-
-def _tensor(value: Any) -> Any:
-    """Return arrays as tensors; tensors and containers of them as they are."""
-    import numpy as np
-    import torch
-
-    return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+    points = understand(data, where, stacklevel=5)
+    return data if isinstance(data, Split) else Split(points.inputs, points.targets)
 
 
 def _targets(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ def _join(parts: Sequence[Any]) -> Any:
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat(list(parts))
-    if hasattr(first, "keys"):
+    if isinstance(first, Mapping):
         return {key: _join([part[key] for part in parts]) for key in first}
-    return tuple(_join(column) for column in zip(*parts, strict=True))
+    if isinstance(first, tuple | list):
+        return tuple(_join(column) for column in zip(*parts, strict=True))
+    return first
 
 
 def m_batches(inputs: Any, targets: Tensor, m: int) -> list[tuple[Any, Tensor]]:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from acutance.activations import activations
-from acutance.batch import dtype_of, length_of
+from acutance.batch import dtype_of
 from acutance.core import Core, Evaluation
 from acutance.dataset import argmax_error
 from acutance.derivatives import Arithmetic
 from acutance.errors import AcutanceWarning, Unsupported, UserError
 from acutance.fingerprint import digest_points
+from acutance.forms import understand
 from acutance.functional import FunctionalModel, Slot
 from acutance.initial import initial_vector
 from acutance.losses import LossFunction, LossHead, NormScale, transform_of
@@ -35,8 +36,8 @@ class LossSurface:
 
     Args:
         model: module returning logits (or an object with ``.logits``); evaluated in evaluation mode.
-        data: (inputs, targets); inputs may be a tensor, a dict of tensors or a tuple of tensors. None for
-            measures of the weights alone.
+        data: (inputs, targets) in any form that ``acutance.forms.understand`` takes; inputs may be a tensor, a dict of
+            tensors or a tuple of tensors. None for measures of the weights alone.
         loss: ``cross_entropy``, ``mse``, a sum over the examples (``squared_sum``, ``half_squared_sum``), or a function
             (logits, targets) -> 0-d mean loss.
         parameters: which parameters are free: ``all`` or comma-separated name patterns.
@@ -59,7 +60,7 @@ class LossSurface:
     def __init__(
         self,
         model: nn.Module | FunctionalModel,
-        data: tuple[Any, Tensor] | None,
+        data: Any,
         loss: str | LossFunction = "cross_entropy",
         parameters: str = "all",
         microbatch: int | None = None,
@@ -83,14 +84,10 @@ class LossSurface:
             core = Core(functional, (), torch.empty(0), LossHead(loss), None, argmax_error)
             self._setup(core, functional.select(parameters), False, "paper", num_train or 0)
             return
-        if not isinstance(data, tuple | list) or len(data) != 2 or not isinstance(data[1], Tensor):
-            raise UserError("data must be a pair (inputs, targets) with targets a tensor")
-        inputs, targets = data
-        n = length_of(inputs)
+        points = understand(data)
+        inputs, targets = points.inputs, points.targets
         if len(targets) == 0:
             raise UserError("the batch is empty", "give at least one example")
-        if n is not None and n != len(targets):
-            raise UserError(f"there are {n} inputs but {len(targets)} targets")
         if microbatch is not None and microbatch < 1:
             raise UserError(f"microbatch: must be at least 1, got {microbatch}")
         core = Core(

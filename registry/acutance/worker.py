@@ -323,6 +323,7 @@ def build_surface(
     preprocess: Any,
 ) -> LossSurface:  # fmt: skip
     """Return the surface that a cell of this scope sees: one m-batch, a whole split, or no data."""
+    from acutance.forms import Given
     from acutance.lazy import applied
     from acutance.surface import LossSurface
 
@@ -331,7 +332,7 @@ def build_surface(
     inputs, targets = sets.sets(split, scope)[batch]
     return LossSurface(
         functional,
-        (applied(preprocess, inputs), targets),
+        Given(applied(preprocess, inputs), targets),
         loss=config.loss,
         parameters="all" if scope == "split" else config.parameters,
         microbatch=config.microbatch or (None if scope == "batch" else WHOLE_MICROBATCH),

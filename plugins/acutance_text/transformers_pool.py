@@ -236,6 +236,4 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module
     renamed = {re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name): tensor for name, tensor in state.items()}
     renamed = {re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name): tensor for name, tensor in renamed.items()}
     kept = {n: t for n, t in renamed.items() if n in own or not n.endswith((".position_ids", ".attn.masked_bias"))}
-    places = {own[name].data_ptr(): tensor for name, tensor in kept.items() if name in own}
-    tied = {name: places[t.data_ptr()] for name, t in own.items() if name not in kept and t.data_ptr() in places}
-    return load_state(model, kept | tied, where)
+    return load_state(model, kept, where)

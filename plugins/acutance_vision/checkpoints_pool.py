@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveFloat
 
 from acutance.attributes import parse_field
+from acutance.checkpoint_files import SUFFIXES, known_suffix
 from acutance.errors import UserError, did_you_mean, some
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.remote import beside, fetched, is_remote, listed, read_text, without_query
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from acutance_vision.normalize import Normalize
 
 ARGUMENT = "arg."  # before the name of a column that holds an argument of the architecture
+NAMED = ("path", "id", "architecture", "train_set", "key", "prefix")  # columns that are no attributes
 TARGET = "target."  # before the name of a column that holds a published target
 
 
@@ -39,9 +41,11 @@ class CheckpointsSpec(Spec):
     arguments: dict[str, bool | int | float | str] | None = None
     """Keyword arguments of the architecture, as ``num_classes``; columns ``arg.NAME`` take their place."""
     key: str = ""
-    """Where in the file the state dict lies, as ``ema.model``; state_dict, model, last, net, weights need no naming."""
+    """Where in the file the state dict lies, as ``ema.model``; usual names (state_dict, model ...) need no naming; a
+    column ``key`` takes its place."""
     prefix: str = ""
-    """Taken off the names in the file; names without it are left out."""
+    """Taken off the names in the file; names without it are left out. What all names share (``module.``) is found where
+    the names then fit; a column ``prefix`` takes its place."""
     targets: tuple[str, ...] = ()
     """Columns that hold published targets; so do columns named ``target.NAME``."""
     train_set: str = ""
@@ -55,7 +59,7 @@ class CheckpointsSpec(Spec):
 
 
 class Checkpoints(ModelPool[CheckpointsSpec]):
-    """Any folder of checkpoints (.safetensors, .pt, .pth, .npz) of a timm, torchvision or own architecture."""
+    """Any folder of checkpoints (.safetensors, .pt, .ckpt, .npz ...) of a timm, torchvision or own architecture."""
 
     name = "checkpoints"
     loads_ahead = True
@@ -78,7 +82,7 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
         return entries
 
     def _entry(self, place: str, row: Mapping[str, str], name: str, spec: CheckpointsSpec) -> ModelEntry:
-        from acutance_vision.states import described, known_suffix
+        from acutance_vision.states import described
 
         known_suffix(without_query(row["path"]))
         architecture = row.get("architecture") or spec.architecture
@@ -102,7 +106,7 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
                     targets[column.removeprefix(TARGET)] = _number(value, f"{place}, column '{column}'")
             elif column.startswith(ARGUMENT):
                 arguments |= {column.removeprefix(ARGUMENT): value} if value is not None else {}
-            elif column not in ("path", "id", "architecture", "train_set") and value is not None:
+            elif column not in NAMED and value is not None:
                 attributes[column] = text if column == "run" else value
         step = attributes.get("step")
         if step is not None and type(step) is not int:
@@ -116,7 +120,7 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
             run=str(attributes.get("run", "")),
             step=step if type(step) is int else None,
             # A file may hold several states: its key is remembered only where the file alone tells which one is meant.
-            path=None if spec.key or spec.prefix else row["path"],
+            path=None if any(self._state(row, spec)) else row["path"],
         )
 
     def load(self, entry: ModelEntry, spec: CheckpointsSpec) -> nn.Module:
@@ -128,10 +132,11 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
         from acutance.checkpoints import make_model
         from acutance_vision.states import load_file
 
-        name, arguments, place = self._model(entry, spec)
+        row = self._row(entry, spec)
+        name, arguments, place = self._model(entry, row, spec)
         path = fetched(place) if is_remote(place) else Path(place)
         try:
-            return load_file(make_model(name, arguments), path, spec.key, spec.prefix)
+            return load_file(make_model(name, arguments), path, *self._state(row, spec))
         except UserError as error:
             # What the user knows is the address, not the copy.
             raise UserError(error.message.replace(str(path), place), error.hint) from None
@@ -143,9 +148,14 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
         name = entry.architecture.partition("(")[0]
         return normalization(name, spec.preprocess, spec.mean, spec.std, "checkpoints")
 
-    def _model(self, entry: ModelEntry, spec: CheckpointsSpec) -> tuple[str, dict[str, Any], str]:
+    @staticmethod
+    def _state(row: Mapping[str, str], spec: CheckpointsSpec) -> tuple[str, str]:
+        """Return where in its file a row's state lies, and what is taken off its names."""
+        return row.get("key") or spec.key, row.get("prefix") or spec.prefix
+
+    @staticmethod
+    def _model(entry: ModelEntry, row: Mapping[str, str], spec: CheckpointsSpec) -> tuple[str, dict[str, Any], str]:
         """Return architecture, arguments and file; an entry tells them as text for people only."""
-        row = self._row(entry, spec)
         own = {c.removeprefix(ARGUMENT): parse_field(t) for c, t in row.items() if c.startswith(ARGUMENT)}
         arguments = dict(spec.arguments or {}) | {k: v for k, v in own.items() if v is not None}
         return entry.architecture.partition("(")[0], arguments, row["path"]
@@ -226,12 +236,19 @@ def _table(path: str, lines: str, absolute: Callable[[str], str]) -> list[Row]:
 
 def _names(paths: Sequence[str]) -> list[str]:
     """Return the shortest ends of the paths, without suffix, that tell them all apart."""
-    parts = [Path(without_query(path)).with_suffix("").parts for path in paths]
+    parts = [_bare(Path(without_query(path))).parts for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(set(paths)):
             return names
     return list(paths)
+
+
+def _bare(path: Path) -> Path:
+    """Return a path without the suffixes of checkpoints, of which it may have two (``best.pth.tar``)."""
+    while path.suffix.lower() in SUFFIXES and path.stem:
+        path = path.with_suffix("")
+    return path
 
 
 def _number(value: Attribute, where: str) -> float:

@@ -78,7 +78,9 @@ class ClipSoups(ModelPool[ClipSoupsSpec]):
         from acutance_vision.clip_network import ClipClassifier, from_clip
 
         path = Path(entry.path or "")
-        state = from_clip(read_state(path), str(path))
+        # They were saved inside DataParallel.
+        state = {name.removeprefix("module."): tensor for name, tensor in read_state(path).items()}
+        state = from_clip(state, str(path))
         tower = make_model(spec.architecture, dict(spec.arguments or {}) | {"num_classes": 0})
         classes, features = state["head.weight"].shape
         return load_state(ClipClassifier(tower, features, classes), state, str(path))

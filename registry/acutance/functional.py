@@ -61,7 +61,7 @@ class FunctionalModel:
         self, model: nn.Module, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         self.model = model
-        self.notes: list[str] = []
+        self.notes: list[str] = list(vars(model).get("load_notes", ()))
         named = _unique_parameters(model)
         if not named:
             raise UserError("the model has no floating-point parameters")

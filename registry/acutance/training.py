@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acutance.batch import channels_first
+from acutance.checkpoint_files import read_content
 from acutance.errors import UserError
 from acutance.evaluation import preserved_rng
 from acutance.layouts import needs_channels_first
@@ -149,13 +149,15 @@ def _resumed(
     if not path.is_file():
         return 0, math.nan, 0.0
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_content(path)
         if state["recipe"] != recipe.full():
             raise UserError(f"{path}: is the training of another recipe", "delete it to train from the start")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         return int(state["epoch"]), float(state["mean"]), float(state["seconds"])
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except UserError as error:
+        raise UserError(error.message, "delete it to train from the start") from None
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         reason = str(error).split("\n")[0].split(". ")[0]
         raise UserError(f"{path}: cannot be read: {reason}", "delete it to train from the start") from None
 

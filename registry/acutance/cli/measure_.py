@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 @click.command("measure")
 @click.argument("model")
-@click.option("--weights", type=click.Path(path_type=Path), help="Checkpoint: .safetensors, or .pt with tensors only.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Checkpoint: .safetensors, .npz, .pt, .ckpt ...",
+)
+@click.option("--key", default="", metavar="KEY", help="Where in the checkpoint the state lies, e.g. ema.model.")
+@click.option("--prefix", default="", metavar="PREFIX", help="Taken off the names in the checkpoint.")
 @click.option("--arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Argument of the model's function.")
 @click.option("--data", required=True, help="File .npz/.safetensors with inputs and targets, or DATASET[:SPLIT].")
 @click.option("--measure", "measures", required=True, multiple=True, help="Name of a measure; may be given again.")
@@ -33,6 +39,8 @@ if TYPE_CHECKING:
 def command(
     model: str,
     weights: Path | None,
+    key: str,
+    prefix: str,
     arguments: tuple[str, ...],
     data: str,
     measures: tuple[str, ...],
@@ -50,7 +58,7 @@ def command(
     MODEL is package.module:function, timm:NAME, or POOL/ENTRY of a pool, whose name may be its canonical id
     (mnist_resnet/mnist_resnet_000, acutance/mnist_resnet/mnist_resnet_000).
     """
-    from acutance.checkpoints import load_state, make_model, parse_pairs, read_state
+    from acutance.checkpoints import load_file, make_model, parse_pairs
     from acutance.lazy import applied
 
     settings = parse_pairs(fields, "--set")
@@ -67,7 +75,9 @@ def command(
     else:
         net = make_model(model, parse_pairs(arguments, "--arg"))
     if weights is not None:
-        load_state(net, read_state(weights), str(weights))
+        load_file(net, weights, key, prefix)
+    elif key or prefix:
+        raise UserError("--key and --prefix say where in --weights the state lies", "give --weights FILE")
     found = _evaluate(net, (inputs, targets), measures, settings, m, seed, device, dtype, initial)
     if json_:
         as_json({name: _row(e) | ({"explanation": e.explain()} if explain else {}) for name, e in found.items()})

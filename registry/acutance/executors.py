@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,12 @@ from typing import ClassVar, TypeVar
 
 from pydantic import PositiveFloat, PositiveInt
 
+from acutance.child import Child, Receive, Send
+from acutance.errors import UserError
 from acutance.spec import Spec, Specified, SpecT
+
+SERVE = "acutance.executors:serve"  # what worker processes run
+FALSE_STARTS = 3  # of a worker one after the other: then none will ever start
 
 
 def cores() -> int:
@@ -151,6 +157,7 @@ class Processes(Limited[ProcessesSpec]):
     def __init__(self, spec: ProcessesSpec | None = None) -> None:
         super().__init__(spec)
         self._crew: list[_Worker] = []
+        self._heard: queue.Queue[tuple[Child, bytes | None]] = queue.Queue()
 
     @property
     def workers(self) -> int:
@@ -159,34 +166,40 @@ class Processes(Limited[ProcessesSpec]):
 
     def run(self, jobs: Iterable[str]) -> Iterator[str]:
         """Yield outcomes as they come; a worker that dies costs only its job in flight."""
-        from multiprocessing.connection import wait
-
         waiting = list(jobs)[::-1]
         while len(self._crew) < min(self.workers, len(waiting)):
-            self._crew.append(_Worker(len(self._crew), max(cores() // self.workers, 1)))
+            self._crew.append(_Worker(len(self._crew), max(cores() // self.workers, 1), self._heard))
         try:
             for worker in self._crew:
                 if waiting:
                     worker.start(waiting.pop())
             while any(worker.job for worker in self._crew):
-                busy = {worker.pipe: worker for worker in self._crew if worker.job}
-                limit = self.spec.time_limit
-                ready = wait(list(busy), None if limit is None else self.glance(1.0))
-                late = [worker for pipe, worker in busy.items() if pipe not in ready and worker.late(limit)]
-                for worker in [busy[pipe] for pipe in ready] + late:  # type: ignore[index]
-                    outcome = worker.give_up(limit) if worker in late else worker.receive()
-                    if outcome is not None:
-                        yield outcome
+                yield from self._next()
+                for worker in self._crew:
                     if not worker.job and waiting:
                         worker.start(waiting.pop())
         except BaseException:
             self.close()
             raise
 
+    def _next(self) -> Iterator[str]:
+        """Yield what a worker tells next, or else what those that take too long have lost."""
+        limit = self.spec.time_limit
+        try:
+            child, frame = self._heard.get(timeout=None if limit is None else self.glance(1.0))
+        except queue.Empty:
+            # Nobody has anything to tell: only then is somebody late.
+            yield from [worker.give_up(limit) for worker in self._crew if worker.late(limit)]
+            return
+        # One that was ended may still be heard of.
+        for worker in self._crew:
+            if worker.child is child and (outcome := worker.receive(frame)) is not None:
+                yield outcome
+
     def close(self) -> None:
         """End all workers at once; what they had sent is already stored."""
         for worker in self._crew:
-            worker.end()
+            worker.child.kill()
         self._crew.clear()
 
 
@@ -200,77 +213,50 @@ def _gpus() -> int:
 
 
 class _Worker(Watched):
-    """One process and the pipe to it; started again when it dies."""
+    """One process; started again when it dies."""
 
-    def __init__(self, index: int, threads: int) -> None:
+    def __init__(self, index: int, threads: int, heard: queue.Queue[tuple[Child, bytes | None]]) -> None:
         super().__init__()
-        self.index, self.threads = index, threads
+        self._heard, self._false_starts = heard, 0
+        # Read by the libraries when the child imports them; this process's own pools are already made.
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+        self._variables = {name: str(threads) for name in names}
+        gpus = _gpus()
+        if gpus:
+            self._variables["CUDA_VISIBLE_DEVICES"] = _visible(index % gpus)
         self._spawn()
 
     def _spawn(self) -> None:
-        import multiprocessing
-
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        # Read by the libraries when the child imports them; the parent's own pools are already made.
-        threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
-        gpus = _gpus()
-        if gpus:
-            threads["CUDA_VISIBLE_DEVICES"] = _visible(self.index % gpus)
-        before = {name: os.environ.get(name) for name in threads}
-        os.environ.update(threads)
-        try:
-            self.process = context.Process(target=_serve, args=(theirs, self.threads), daemon=True)
-            self.process.start()
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-        theirs.close()
+        self._up = False  # whether it has told anything yet
+        self.child = Child(SERVE, "a worker process", lambda *told: self._heard.put(told), self._variables)
 
     def start(self, job: str) -> None:
-        if not self.process.is_alive():
-            self._spawn()
         self.job = job
-        try:
-            self.pipe.send(job)
-        except OSError:
-            # It died since the look above; the reading side reports the loss.
-            return
+        self.child.send(job.encode())
 
-    def receive(self) -> str | None:
-        """Return an outcome, or None at the end of a job."""
-        try:
-            outcome: str | None = self.pipe.recv()
-        except (EOFError, OSError):
-            self.process.join(5)
-            code = self.process.exitcode
-            how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-            return self._replaced(self.lost(f"a worker process died ({how})"))
-        self.hear(outcome)
-        return outcome
+    def receive(self, frame: bytes | None) -> str | None:
+        """Return an outcome, or None at the end of a job.
+
+        Raises:
+            UserError: when the process cannot even start, again and again.
+        """
+        if frame is None:
+            self._false_starts += self.child.failed and not self._up
+            if self._false_starts == FALSE_STARTS:
+                raise UserError(f"no worker can start: {self.child.how()}", "mend that, or use executor serial")
+            outcome = self.lost(self.child.how()) if self.job else None
+            self._spawn()
+            return outcome
+        self._up, self._false_starts = True, 0
+        text = frame.decode() or None  # an empty frame ends a job
+        self.hear(text)
+        return text
 
     def give_up(self, limit: float | None) -> str:
-        """End the process, which takes too long."""
-        self.process.kill()
-        self.process.join()
-        return self._replaced(self.given_up(limit))
-
-    def _replaced(self, outcome: str) -> str:
-        """Start another process in place of one that has ended."""
-        self.pipe.close()
+        """End the process, which takes too long, and start another in its place."""
+        self.child.kill()
         self._spawn()
-        return outcome
-
-    def end(self) -> None:
-        self.process.terminate()
-        self.process.join(2)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self.pipe.close()
+        return self.given_up(limit)
 
 
 def _visible(index: int) -> str:
@@ -278,24 +264,14 @@ def _visible(index: int) -> str:
     return listed.split(",")[index] if listed else str(index)
 
 
-def _serve(pipe: object, threads: int) -> None:
-    """Child process: execute jobs until the parent goes away."""
-    import signal
-    import sys
-
-    # Ctrl-C reaches the whole process group; the parent decides what ends and what is kept.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def serve(receive: Receive, send: Send) -> None:
+    """Execute jobs, in a child."""
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     from acutance.worker import execute
 
-    connection: object = pipe
-    try:
-        while True:
-            job = connection.recv()  # type: ignore[attr-defined]
-            for outcome in execute(job):
-                connection.send(outcome)  # type: ignore[attr-defined]
-            connection.send(None)  # type: ignore[attr-defined]
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        sys.exit(0)
+    while True:
+        for outcome in execute(receive().decode()):
+            send(outcome.encode())
+        send(b"")

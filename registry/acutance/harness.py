@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import yaml
 from acutance.admission import admit
 from acutance.attributes import Attributes, join, require
 from acutance.config import Chosen, Study
+from acutance.ending import Terminated, in_order
 from acutance.environment import environment
 from acutance.errors import UserError, some
 from acutance.executors import Executor
@@ -103,7 +104,7 @@ def run_study(
 
     Raises:
         UserError: for what a user can mend.
-        KeyboardInterrupt: after everything computed so far has been stored.
+        KeyboardInterrupt, Terminated: by Ctrl-C, SIGTERM and SIGHUP, after everything computed so far has been stored.
     """
     directory = Path(out) if out is not None else Path("runs") / study.name
     try:
@@ -116,11 +117,9 @@ def run_study(
     else:
         chosen = study.executor
     store = Store(directory / FILE)
-    try:
+    with closing(store), in_order():
         driver = Driver(study, store, chosen, device, rerun, limit, reporter or Silent(), attributes)
         return driver.run(directory, report)
-    finally:
-        store.close()
 
 
 class Driver:
@@ -179,11 +178,12 @@ class Driver:
                 if study.admit:
                     self.reporter.say(f"admitted {len(admitted)} of {len(self.members)} models")
                 self._compute(executor, sets, admitted, cells, "measures")
+            run = write_outputs(self.values, self.members, directory, targets, cells, report, self.reporter)
         except BaseException as error:
+            ended = isinstance(error, KeyboardInterrupt | Terminated)
             with suppress(UserError):  # a store that cannot be written must not hide what went wrong
-                self.store.end_run(self.run_id, "interrupted" if isinstance(error, KeyboardInterrupt) else "error")
+                self.store.end_run(self.run_id, "interrupted" if ended else "error")
             raise
-        run = write_outputs(self.values, self.members, directory, targets, cells, report, self.reporter)
         self.store.end_run(self.run_id, "failed" if run.failed else "done")
         hooks.on_run_end(directory=str(directory), summary={"failed": run.failed, "computed": run.computed})
         return run

@@ -106,7 +106,7 @@ def test_a_driver_that_is_killed_anywhere_loses_nothing(config, tmp_path, monkey
 
 @pytest.mark.slow
 def test_workers_that_are_killed_at_any_time_cost_nothing(config, tmp_path):
-    import multiprocessing
+    from acutance.testing.jobs import children
 
     config["measures"] = [{"name": "moody", "mood": "slow"}, {"name": "worst_case", "rho": [0.01, 0.02], "steps": 2}]
     undisturbed = run(config, tmp_path / "undisturbed")
@@ -118,8 +118,8 @@ def test_workers_that_are_killed_at_any_time_cost_nothing(config, tmp_path):
             for _ in range(2):  # a job may be lost twice
                 if over.wait(2 + 3 * chance.random()):
                     return
-                for child in multiprocessing.active_children()[:1]:
-                    os.kill(child.pid, signal.SIGKILL)
+                for child in sorted(children())[:1]:
+                    os.kill(child, signal.SIGKILL)
 
         killer = threading.Thread(target=kill)
         killer.start()

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from acutance import __version__
+from acutance.ending import STORED, in_order
 from acutance.errors import UserError
 
 VERBS = {
@@ -92,6 +93,12 @@ def main(argv: list[str] | None = None) -> None:
     if os.getcwd() not in sys.path:
         # So that a config can name module:function of a file beside it; last, so that nothing is shadowed.
         sys.path.append(os.getcwd())
+    with in_order():
+        _told(arguments)
+
+
+def _told(arguments: list[str]) -> None:
+    """Run a verb and end with its exit code; what goes wrong is told in a sentence."""
     try:
         code: Any = cli.main(arguments, prog_name="acutance", standalone_mode=False)
         raise SystemExit(code if isinstance(code, int) else 0)
@@ -106,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
         error.show()
         raise SystemExit(2) from None
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted: what was computed is stored; the same command goes on from there", err=True)
+        click.echo(f"interrupted: {STORED}", err=True)
         raise SystemExit(130) from None
     except BrokenPipeError:
         # The reader of a pipe has gone (acutance list | head): not an error of ours.

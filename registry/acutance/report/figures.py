@@ -7,7 +7,6 @@ import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from acutance.report.data import ReportData
+from acutance.report.drawing import draw_apart
 
 LONGEST = 120  # characters of a file's name without its ending; some file systems take 255 bytes, paths less
 
@@ -84,14 +84,9 @@ def save_figures(
     keys = figure_keys(data) if only is None else list(only)
     old_ones = "*" if only is None else f"{keys[0].recipe}-*"
     if workers > 1 and len(keys) > 4:
-        import multiprocessing
-
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_receive, initargs=(data,)) as pool:
-            pictures = list(pool.map(_render_received, keys, chunksize=2))
+        drawn = draw_apart(data, keys, workers)
     else:
-        pictures = [render(data, key) for key in keys]
-    drawn = dict(zip(keys, pictures, strict=True))
+        drawn = {key: render(data, key) for key in keys}
     _write(drawn, folder, old_ones)
     return {key: png for key, (png, _) in drawn.items()}
 
@@ -143,19 +138,6 @@ def save_drawn(figures: Mapping[FigureKey, Figure], folder: Path) -> list[Path]:
     """Write figures of one recipe as PNG and PDF and return the PNGs; others of the recipe, from before, go."""
     recipe = next((key.recipe for key in figures), "")
     return _write({key: _saved(figure) for key, figure in figures.items()}, folder, f"{recipe}-*")
-
-
-_received: ReportData | None = None
-
-
-def _receive(data: ReportData) -> None:
-    global _received
-    _received = data
-
-
-def _render_received(key: FigureKey) -> tuple[bytes, bytes]:
-    assert _received is not None
-    return render(_received, key)
 
 
 def _slug(text: str) -> str:

@@ -1,0 +1,47 @@
+"""SIGTERM and SIGHUP, by which clusters and terminals end a program: it ends in order, as Ctrl-C makes it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+STORED = "what was computed is stored; the same command goes on from there"
+
+
+class Terminated(SystemExit):
+    """Raised wherever the program is when such a signal arrives; its exit status is 128 + the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.name = signal.Signals(number).name
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise Terminated(number)
+
+
+@contextmanager
+def in_order() -> Iterator[None]:
+    """Raise ``Terminated`` for SIGTERM and SIGHUP inside of this block, and say so on stderr when it leaves.
+
+    Only where these signals would end the program at once: handlers of its own, and ``nohup``, stay as they are.
+    Nothing changes outside of the main thread, which alone receives signals.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        before = {n: signal.signal(n, _raise) for n in numbers if signal.getsignal(n) is signal.SIG_DFL}
+    try:
+        yield
+    except Terminated as end:
+        if before:
+            print(f"ended by {end.name}: {STORED}", file=sys.stderr, flush=True)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

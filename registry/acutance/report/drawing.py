@@ -1,0 +1,77 @@
+"""Figures drawn by several processes at once."""
+
+from __future__ import annotations
+
+import pickle
+import queue
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from acutance.child import Child, Receive, Send
+from acutance.errors import UserError
+
+if TYPE_CHECKING:
+    from acutance.report.data import ReportData
+    from acutance.report.figures import FigureKey
+
+Drawn = tuple[bytes, bytes]  # PNG, PDF
+
+
+def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dict[FigureKey, Drawn]:
+    """Return figures as (PNG, PDF), drawn by so many processes, which end with this call.
+
+    Raises:
+        UserError: when one of them dies.
+        Exception: what drawing raised, as it would here.
+    """
+    waiting = list(keys)[::-1]
+    drawn: dict[FigureKey, Drawn] = {}
+    heard: queue.Queue[tuple[Child, bytes | None]] = queue.Queue()
+    crew: list[Child] = []
+    shared = pickle.dumps(data)
+    try:
+        for _ in range(min(workers, len(keys))):
+            child = Child("acutance.report.drawing:serve", "a drawing process", lambda *told: heard.put(told))
+            crew.append(child)
+            child.send(shared)
+            child.send(pickle.dumps(waiting.pop()))
+        while len(drawn) < len(keys):
+            child, frame = heard.get()
+            if frame is None:
+                raise UserError(
+                    f"figures: {child.how()}", "the tables are written; 'acutance report' draws the figures again"
+                )
+            key, found = pickle.loads(frame)
+            if isinstance(found, Exception):
+                raise found
+            drawn[key] = found
+            if waiting:
+                child.send(pickle.dumps(waiting.pop()))
+    finally:
+        for child in crew:
+            child.kill()
+    return {key: drawn[key] for key in keys}
+
+
+def serve(receive: Receive, send: Send) -> None:
+    """Draw figures of the tables that come first, in a child."""
+    from acutance.report.figures import render
+
+    data: ReportData = pickle.loads(receive())
+    while True:
+        key: FigureKey = pickle.loads(receive())
+        try:
+            answer = pickle.dumps((key, render(data, key)))
+        except Exception as error:
+            answer = _told(key, error)
+        send(answer)
+
+
+def _told(key: FigureKey, error: Exception) -> bytes:
+    """Return an error as a frame; one that cannot travel is told by its words."""
+    try:
+        frame = pickle.dumps((key, error))
+        pickle.loads(frame)
+    except Exception:
+        frame = pickle.dumps((key, RuntimeError(f"{type(error).__name__}: {error}")))
+    return frame

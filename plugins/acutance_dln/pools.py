@@ -14,7 +14,7 @@ from acutance.cache import cache_folder
 from acutance.errors import Excluded, UserError
 from acutance.pool import ModelEntry, ModelPool
 from acutance.recipe import log_uniform, uniform
-from acutance.spec import digest
+from acutance.spec import Size, digest
 from acutance_dln.regression import RegressionSpec, task_identity
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ FACTOR = {"half_squared_sum": 1.0, "squared_sum": 2.0}
 class DLNSpec(RegressionSpec):
     """Settings of the pool of diagonal linear networks."""
 
-    size: PositiveInt = 200
+    size: Size = 200
     """Number of networks; a smaller pool is the beginning of a larger one."""
     seed: NonNegativeInt = 0
     """Names the hyperparameters, the initial weights and the order of the examples."""

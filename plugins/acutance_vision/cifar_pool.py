@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from acutance.recipe import Recipe
+from acutance.spec import Size
 from acutance_vision.sgd_pool import SgdPool, SgdSpec
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Cifar10TrainedSpec(SgdSpec):
 
     architecture: Literal["resnet18", "simple_vit"]
     """The paper's pre-activation ResNet-18, or its SimpleViT."""
-    size: PositiveInt = 200
+    size: Size = 200
     """Number of models; a smaller pool is the beginning of a larger one."""
     epochs: PositiveInt = 200
     """Passes over the training set."""

@@ -20,6 +20,7 @@ from acutance.surface_config import Indices, Section, SurfaceConfig
 from acutance.targets import Target, parse_target
 from acutance.yaml_io import parse_yaml, read_yaml
 
+TOLD = 20  # mistakes of a study that one message lists
 Printed = Annotated[str, Field(pattern=r"^(Figure|Table) [1-9][0-9]*$")]
 
 
@@ -278,7 +279,10 @@ class _Reader:
 
     def _refuse(self) -> None:
         if self.mistakes:
-            raise UserError("\n".join(f"{self.where}: {line}" for line in self.mistakes), " ".join(self.hints))
+            lines = [f"{self.where}: {line}" for line in self.mistakes[:TOLD]]
+            more = len(self.mistakes) - TOLD
+            lines += [f"{self.where}: and {more} more mistakes"] if more > 0 else []
+            raise UserError("\n".join(lines), " ".join(dict.fromkeys(self.hints[:TOLD])))
 
     def _choose(self, kind: Kind, path: str, section: Mapping[str, Any]) -> Chosen | None:
         settings = dict(section)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import yaml
 
 from acutance.analysis.columns import MIN_MODELS
 from acutance.analysis.external import Columns, as_run, read_table
 from acutance.errors import UserError, did_you_mean
 from acutance.outputs import correlate, read_csv, write_csv, write_report, write_statistics
 from acutance.store import FILE
+from acutance.yaml_io import dump_yaml, read_yaml
 
 Variant = Literal["a", "b", "c"]
 Nonfinite = Literal["refuse", "drop", "rank_max"]
@@ -112,10 +112,9 @@ def of_run(directory: Path, changed: Mapping[str, Any], title: str = "") -> Tabl
         UserError: for a directory that is not one of a run.
     """
     models, results = read_csv(directory / "models.csv"), read_csv(directory / "results.csv")
-    try:
-        config = yaml.safe_load((directory / "config.yaml").read_text())
-    except FileNotFoundError:
-        raise UserError(f"{directory}/config.yaml: no such file", "give the directory of a run, or a table") from None
+    if not (directory / "config.yaml").exists():
+        raise UserError(f"{directory}/config.yaml: no such file", "give the directory of a run, or a table")
+    config = read_yaml(directory / "config.yaml")
     config |= {name: value for name, value in changed.items() if value is not None}
     if title:
         config["title"] = title
@@ -156,7 +155,7 @@ def write(tables: Tables, directory: Path, *, report: bool = True, say: Callable
             shutil.copyfile(curves, directory / "curves.csv")
     write_csv(tables.models, directory / "models.csv")
     write_csv(tables.results, directory / "results.csv")
-    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    (directory / "config.yaml").write_text(dump_yaml(config))
     (directory / "environment.json").write_text(json.dumps(environment(catalog()), indent=2) + "\n")
     found = write_statistics(directory, tables.models, tables.results, config, tables.points, say)
     if report:
@@ -168,7 +167,7 @@ def write(tables: Tables, directory: Path, *, report: bool = True, say: Callable
 def is_of_table(directory: Path) -> bool:
     """Whether a directory was written by ``write``."""
     path = directory / "config.yaml"
-    return not (directory / FILE).exists() and path.exists() and "source" in (yaml.safe_load(path.read_text()) or {})
+    return not (directory / FILE).exists() and path.exists() and "source" in (read_yaml(path) or {})
 
 
 def too_few(tables: Tables) -> str:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from acutance.admission import admit
 from acutance.attributes import Attributes, join, require
 from acutance.config import Chosen, Study
@@ -27,6 +25,7 @@ from acutance.progress import Reporter, Silent
 from acutance.remote import is_remote
 from acutance.store import FILE, Store
 from acutance.values import Rerun, Values
+from acutance.yaml_io import dump_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,7 +157,7 @@ class Driver:
         study = self.study
         env = environment(self.plugins)
         self.run_id = self.store.start_run(study.resolved, env)
-        (directory / "config.yaml").write_text(yaml.safe_dump(study.resolved, sort_keys=False))
+        (directory / "config.yaml").write_text(dump_yaml(study.resolved))
         (directory / "environment.json").write_text(json.dumps(env, indent=2) + "\n")
         for note in (*study.warnings, *self.store.notes, *self.notes):
             self.reporter.say(f"note: {note}")

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from acutance.admission import admit
 from acutance.attributes import require
 from acutance.config import Study, load_config
@@ -22,6 +20,7 @@ from acutance.recorded import RecordedPoints, dataset_item, pool_items
 from acutance.spec import canonical_json
 from acutance.store import FILE, Store
 from acutance.values import Values
+from acutance.yaml_io import dump_yaml
 
 if TYPE_CHECKING:
     from acutance.harness import Run
@@ -105,7 +104,7 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
         store.put_facts(facts)
         environment = sources[0].environment | {"merged": [str(source.directory) for source in sources]}
         run_id = store.start_run(config, environment)
-        (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        (out / "config.yaml").write_text(dump_yaml(config))
         (out / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
         run, notes = _write(config, store, tables["model"], RecordedPoints(points), out, report)
         store.end_run(run_id, "failed" if run.failed else "done")

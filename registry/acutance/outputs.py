@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import yaml
 
 from acutance.analysis.spreadsheet import csv_text, unescape_table
 from acutance.errors import UserError
@@ -20,6 +19,7 @@ from acutance.members import Member, PlannedCell
 from acutance.plugins import Catalog, catalog
 from acutance.targets import Target
 from acutance.values import Values
+from acutance.yaml_io import read_yaml
 
 if TYPE_CHECKING:
     from acutance.harness import Run
@@ -329,7 +329,7 @@ def report_data(directory: Path, cost: Mapping[str, Any]) -> ReportData:
     from acutance.report.data import ReportData
 
     tables = {name: read_csv(directory / f"{name}.csv") for name in TABLES}
-    config = yaml.safe_load((directory / "config.yaml").read_text())
+    config = read_yaml(directory / "config.yaml")
     models = tables["models"]
     return ReportData(
         title=config["title"] or directory.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from acutance.errors import UserError
 from acutance.own_code import is_own, source_digest
 from acutance.plugins import Catalog, Item
-from acutance.spec import Spec, canonical_json, describe
+from acutance.spec import MOST, Spec, canonical_json, describe, shown
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -52,8 +53,8 @@ def expand_measures(
             mistakes.append(f"{path}: {error.message}")
             hints.append(error.hint)
             continue
-        if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 1:
-            mistakes.append(f"{path}.replicates: must be a whole number of at least 1, got {replicates!r}")
+        if isinstance(replicates, bool) or not isinstance(replicates, int) or not 1 <= replicates <= MOST:
+            mistakes.append(f"{path}.replicates: must be a whole number from 1 to {MOST}, got {shown(replicates)}")
             continue
         if replicates > 1 and not item.target.traits.stochastic:
             mistakes.append(f"{path}.replicates: '{item.name}' is deterministic, a repetition gives the same value")
@@ -79,6 +80,8 @@ def expand(spec_type: type[Spec], settings: Mapping[str, Any], path: str) -> tup
     """
     given = settings.get("parameters")
     patterns = given if isinstance(given, list) else [given]
+    if sum(map(_layer_count, patterns)) > MOST:
+        return [], [f"{path}.parameters: more than {MOST} layers are named"]
     layers = [layer for pattern in patterns for layer in _layers(pattern)]
     if layers != patterns:
         settings = {**settings, "parameters": layers}
@@ -86,6 +89,9 @@ def expand(spec_type: type[Spec], settings: Mapping[str, Any], path: str) -> tup
     empty = [name for name, value in axes.items() if not value]
     if empty:
         return [], [f"{path}.{name}: the list is empty" for name in empty]
+    if (count := math.prod(map(len, axes.values()))) > MOST:
+        sizes = ", ".join(f"{name} has {len(values)}" for name, values in axes.items())
+        return [], [f"{path}: {count} settings are more than the {MOST} of one study: {sizes}"]
     specs: list[Spec] = []
     mistakes: dict[str, None] = {}
     for index in itertools.product(*(range(len(values)) for values in axes.values())):
@@ -111,6 +117,12 @@ def holds_list(spec_type: type[Spec], name: str) -> bool:
     """Whether a field's value is itself a list, so that only a list of lists sweeps it."""
     field = spec_type.model_fields.get(name)
     return field is not None and get_origin(field.annotation) in (tuple, list)
+
+
+def _layer_count(pattern: Any) -> int:
+    """Number of patterns that ``_layers`` makes of one."""
+    ranges = _RANGE.findall(pattern) if isinstance(pattern, str) else ()
+    return math.prod(abs(int(high) - int(low)) + 1 for low, high in ranges)
 
 
 def _layers(pattern: Any) -> list[Any]:

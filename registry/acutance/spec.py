@@ -10,15 +10,51 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+from collections.abc import Hashable
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from acutance.errors import UserError, did_you_mean
 
+MOST = 100_000  # models of a pool, m-batches, settings of a measure: what a study can still be made of
 
-class Spec(BaseModel):
+Size = Annotated[int, Field(gt=0, le=MOST)]
+
+
+class Strict(BaseModel):
+    """Base of all settings: a truth value is ``true`` or ``false``, and neither of them is a number or a text."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_or_false(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)  # type: ignore[arg-type]
+        if isinstance(value, bool):
+            if kinds & {int, float, str} and bool not in kinds:
+                raise ValueError(f"a {'number' if kinds & {int, float} else 'text'} is wanted here")
+        elif bool in kinds and not kinds & {int, float, str}:
+            if isinstance(value, int | float | str):
+                raise ValueError("write true or false")
+        return value
+
+
+@cache
+def _kinds(annotation: Hashable) -> frozenset[type]:
+    """Return the plain types that a field may have; nothing for what is more than one value."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin is Literal:
+        return frozenset(type(value) for value in get_args(annotation))
+    if origin in (Union, UnionType):
+        return frozenset().union(*map(_kinds, get_args(annotation)))
+    return frozenset({annotation} if annotation in (bool, int, float, str) else ())
+
+
+class Spec(Strict):
     """Base of every plugin's settings: frozen, closed, finite numbers only, a docstring under each field."""
 
     # Validators are built when a spec is first used: a command uses a few of all that are installed.
@@ -121,9 +157,15 @@ def describe(error: ValidationError, spec_type: type[BaseModel], where: str = ""
             why = absent.get(item["loc"][-1]) or (did_you_mean(str(item["loc"][-1]), known) if known else "")
             message = "unknown field" + (f"; {why}" if why else "")
         elif item["type"] != "missing" and "input" in item and not isinstance(item["input"], dict):
-            message += f", got {item['input']!r}"
+            message += f", got {shown(item['input'])}"
         lines.append(f"{path}: {message}" if path else message)
     return lines
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:80]} ... ({len(text)} characters)"
 
 
 def scalar_fields(spec_type: type[Spec]) -> dict[str, FieldInfo]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, PositiveInt, Tag, field_validator
+from pydantic import ConfigDict, Discriminator, PositiveInt, Tag, field_validator
 
 from acutance.errors import did_you_mean
 from acutance.own_code import is_own, source_digest
+from acutance.spec import Size, Strict
 
 # What a cell is evaluated on: each m-batch, all points of the surface, a whole split, or the weights alone.
 Scope = Literal["batch", "points", "split", "weights"]
 LOSSES = ("cross_entropy", "mse", "squared_sum", "half_squared_sum")
 
 
-class Section(BaseModel):
+class Section(Strict):
     """A section of a study file: frozen, closed, every field documented."""
 
     model_config = ConfigDict(
@@ -25,7 +26,7 @@ class Section(BaseModel):
 class Sampled(Section):
     """Random batches, the P_m of Propositions 1 and 2."""
 
-    sampled: PositiveInt
+    sampled: Size
     """Number of random m-subsets of the points."""
 
 

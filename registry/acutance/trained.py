@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt
 
 from acutance.cache import cache_folder
 from acutance.errors import UserError
 from acutance.pool import Attribute, ModelEntry, ModelPool
-from acutance.spec import Spec, digest
+from acutance.spec import Size, Spec, digest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class TrainedSpec(Spec):
     """Settings common to pools that are trained."""
 
-    size: PositiveInt = 18
+    size: Size = 18
     """Number of models; a smaller pool is the beginning of a larger one."""
     seed: NonNegativeInt = 0
     """Names the hyperparameters and the training noise."""

@@ -150,13 +150,12 @@ def test_a_missing_config_is_told(source):
     ("text", "message"),
     [
         ("a: [1, 2", "not valid YAML at line"),
-        ("a: !!python/object/apply:os.system ['echo hi']", "could not determine a constructor"),
+        ("a: !!python/object/apply:os.system ['echo hi']", "asks for more than plain data"),
         ("a: 1\na: 2", "the key 'a' is given twice"),
         ("a: &x [*x]", "contains itself"),
         ("\t- a", "not valid YAML"),
-        ("a: " + "[" * 3000 + "]" * 3000, "nested too deeply|not valid YAML"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested more than 50 deep"),
         ("x" * 2_000_000, "longer than"),
-        ("a: 2024-13-45", "not valid YAML"),
         (
             "a: &a [x,x,x,x,x,x,x,x,x]\n"
             + "\n".join(f"{c}: &{c} [{','.join(['*' + p] * 9)}]" for p, c in zip("abcdefgh", "bcdefghi", strict=True)),

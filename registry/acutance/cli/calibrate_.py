@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
 from acutance.cli import as_json
 from acutance.config import Study, load_config
+from acutance.yaml_io import dump_yaml
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +49,7 @@ def command(
         _print(found, name, console)
         click.echo("\nmeasures:\n" + "".join(f"  - {_flow(s)}\n" for s in sections(found)), nl=False)
     if out is not None:
-        out.write_text(yaml.safe_dump(_resolved(study, found), sort_keys=False, allow_unicode=True))
+        out.write_text(dump_yaml(_resolved(study, found)))
         click.echo(f"study: {out}", err=json_)
     return 0 if all(definition.proposal for definition in found.definitions) else 1
 
@@ -64,7 +64,7 @@ def _resolved(study: Study, found: Calibration) -> dict[str, Any]:
 
 
 def _flow(section: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(section), default_flow_style=True, sort_keys=False, width=10_000).strip()
+    return dump_yaml(dict(section), default_flow_style=True, width=10_000).strip()
 
 
 def _namer(found: Calibration) -> Callable[[Definition], str]:

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -59,6 +60,17 @@ class Ray(Limited[RaySpec]):
             rooms.append(int(there.get("GPU", 0) / self._gpus()))
         return max(min(rooms), 1)
 
+    def check(self, device: str | None) -> None:
+        """Refuse a device, which actors choose themselves, a missing package, and an address nobody listens at."""
+        if device is not None:
+            raise UserError(
+                f"device '{device}': executor ray gives every actor its device",
+                "set executor.gpus; 0 is for CPUs alone",
+            )
+        if find_spec("ray") is None:
+            raise _missing()
+        _reach(self.spec.address)
+
     def _gpus(self) -> float:
         if self.spec.gpus is not None:
             return self.spec.gpus
@@ -76,7 +88,7 @@ class Ray(Limited[RaySpec]):
             try:
                 import ray
             except ImportError:
-                raise UserError("executor ray: the package ray is missing", "pip install 'acutance[ray]'") from None
+                raise _missing() from None
             if not ray.is_initialized():
                 _reach(self.spec.address)
                 self._ours = True
@@ -171,6 +183,10 @@ class Ray(Limited[RaySpec]):
         if self._ours and self._ray is not None:
             self._ray.shutdown()
         self._ray, self._ours = None, False
+
+
+def _missing() -> UserError:
+    return UserError("executor ray: the package ray is missing", "pip install 'acutance[ray]'")
 
 
 def _reach(address: str | None) -> None:

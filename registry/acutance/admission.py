@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from acutance.errors import UserError
+from acutance.errors import UserError, some
 from acutance.members import Member, PlannedCell
 from acutance.values import Values
 
@@ -26,10 +26,26 @@ def admit(members: Sequence[Member], values: Values, cells: Sequence[PlannedCell
                 bound.refusal(target.name, values.target(member, target, cells)) for target, bound in values.study.admit
             ]
             member.reason = "; ".join(reason for reason in reasons if reason)
-    admitted = [member for member in members if not member.reason]
-    if not admitted:
-        raise UserError(
-            "no model is admitted: " + "; ".join(f"{m.label}: {m.reason}" for m in members[:3]),
-            "loosen 'admit' in the config or check the models",
-        )
-    return admitted
+    return admitted(members)
+
+
+def admitted(members: Sequence[Member]) -> list[Member]:
+    """Return the models that are compared.
+
+    Raises:
+        UserError: when no model is left, with each reason once.
+    """
+    found = [member for member in members if not member.reason]
+    if not found:
+        reasons: dict[str, list[Member]] = {}
+        for member in members:
+            reasons.setdefault(member.general(member.reason), []).append(member)
+        told = [f"{alike[0].label}: {alike[0].reason}{and_others(alike)}" for alike in list(reasons.values())[:3]]
+        raise UserError(f"no model is admitted: {'; '.join(told)}", "loosen 'admit' in the config or check the models")
+    return found
+
+
+def and_others(members: Sequence[Member]) -> str:
+    """Return how many other models what is told of the first one holds for, in parentheses."""
+    more = len(members) - 1
+    return f" (and {more} other model{'s' * (more > 1)}: {some([m.label for m in members[1:]])})" if more else ""

@@ -57,6 +57,20 @@ class Executor(Specified[SpecT], AbstractContextManager["Executor[SpecT]"]):
         because what it began takes too long yields ``late`` in place of ``lost``.
         """
 
+    def check(self, device: str | None) -> None:
+        """Refuse settings, and a device, that cannot be had: asked before a run changes anything.
+
+        Args:
+            device: what the user asks for; None leaves the choice to the driver.
+
+        Raises:
+            UserError: for what is not there.
+        """
+        if device is not None:
+            from acutance.devices import require_device
+
+            require_device(device)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -163,6 +177,16 @@ class Processes(Limited[ProcessesSpec]):
     def workers(self) -> int:
         """How many processes there are."""
         return self.spec.workers or _gpus() or cores()
+
+    def check(self, device: str | None) -> None:
+        """Refuse a device that is not there, and one GPU among several: each worker sees its own alone."""
+        super().check(device)
+        if device is not None and device.startswith("cuda:"):
+            number = device.partition(":")[2]
+            raise UserError(
+                f"device '{device}': each worker of executor {self.name} has a GPU of its own, which it calls cuda",
+                f"write device cuda, and set CUDA_VISIBLE_DEVICES={number} for that one alone",
+            )
 
     def run(self, jobs: Iterable[str]) -> Iterator[str]:
         """Yield outcomes as they come; a worker that dies costs only its job in flight."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acutance.admission import admit
+from acutance.admission import admit, admitted, and_others
 from acutance.attributes import Attributes, join, require
 from acutance.config import Chosen, Study
 from acutance.ending import Terminated, in_order
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from acutance.pointsets import PointSets
 
 RETRIES = 2  # how often a job goes to another worker after its worker died
+TRY_HERE = "executor serial shows where"  # for a worker that crashed
 
 
 @dataclass(repr=False)
@@ -106,15 +107,16 @@ def run_study(
         KeyboardInterrupt, Terminated: by Ctrl-C, SIGTERM and SIGHUP, after everything computed so far has been stored.
     """
     directory = Path(out) if out is not None else Path("runs") / study.name
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {directory}: cannot be made: {error}", "choose a folder you may write to") from None
     if executor is not None:
         item = catalog().find("executors", executor)
         chosen = Chosen(item, item.target.Spec())
     else:
         chosen = study.executor
+    chosen.item.target(chosen.spec).check(device)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {directory}: cannot be made: {error}", "choose a folder you may write to") from None
     store = Store(directory / FILE)
     with closing(store), in_order():
         driver = Driver(study, store, chosen, device, rerun, limit, reporter or Silent(), attributes)
@@ -143,6 +145,7 @@ class Driver:
         require(study, self.members)
         self.device = device
         self.said: set[str] = set()
+        self.alike: dict[str, list[Member]] = {}  # models that the same was told of, in this stage
         self.values = Values(study, store, rerun)
         self.known_models, self.known_facts = store.models(), store.facts()
         self.needs_initial = False
@@ -173,15 +176,18 @@ class Driver:
                 self.needs_initial = any(cell.needs_initial for cell in cells)
                 self._recognise(executor)
                 self._compute(executor, sets, self.members, targets, "targets")
-                admitted = admit(self.members, self.values, targets)
+                chosen = admit(self.members, self.values, targets)
                 if study.admit:
-                    self.reporter.say(f"admitted {len(admitted)} of {len(self.members)} models")
-                self._compute(executor, sets, admitted, cells, "measures")
+                    self.reporter.say(f"admitted {len(chosen)} of {len(self.members)} models")
+                self._compute(executor, sets, chosen, cells, "measures")
+            admitted(self.members)  # where targets are given, models are opened for the measures alone
             run = write_outputs(self.values, self.members, directory, targets, cells, report, self.reporter)
         except BaseException as error:
             ended = isinstance(error, KeyboardInterrupt | Terminated)
             with suppress(UserError):  # a store that cannot be written must not hide what went wrong
                 self.store.end_run(self.run_id, "interrupted" if ended else "error")
+            if isinstance(error, OSError | UserError):
+                self.store.require_place()  # the better sentence, where files are missing with their folder
             raise
         self.store.end_run(self.run_id, "failed" if run.failed else "done")
         hooks.on_run_end(directory=str(directory), summary={"failed": run.failed, "computed": run.computed})
@@ -199,7 +205,8 @@ class Driver:
         made = preprocess(sound, sets)
         for member in sound:
             if member.broken:
-                self.reporter.say(f"{member.label}: {member.reason}")
+                self._tell(member, member.reason)
+        self._tell_rest()
         # What models that are left out this time see is kept.
         before = {name: found for name, found in self.store.points().items() if MARK in name}
         self.store.put_points(before | sets.record | {n: d for one in made for n, d in one.record.items()})
@@ -236,8 +243,9 @@ class Driver:
             cost, member = waiting[int(outcome["job"])]
             if outcome["kind"] == "failed":
                 member.broken, member.reason = True, f"could not be made: {outcome['message']}"
-                self.reporter.say(f"{member.label}: {member.reason}")
+                self._tell(member, member.reason)
             self.reporter.advance(cost, 1)
+        self._tell_rest()
 
     # -- cells --------------------------------------------------------------------------------------
 
@@ -321,12 +329,13 @@ class Driver:
                 done = sum(units(cells[part[0]]) for part in outcome["parts"])
                 self.reporter.advance(done, finished)
             elif outcome["kind"] == "note":
-                self._say_once(f"note: {outcome['message']}")
+                self._note(member, outcome["message"])
             elif outcome["kind"] == "late":
                 self._late(member, cells, job, outcome)
             elif outcome["kind"] == "failed":
                 self._fail(member, cells, job, outcome)
             self.plugins.manager.hook.on_outcome(outcome=outcome)
+        self._tell_rest()
 
     def _look_ahead(self, executor: Executor[Any], jobs: dict[str, dict[str, Any]], chosen: Sequence[Member]) -> None:
         """Name in each job the model that its worker will most likely get next, where loading it ahead saves time.
@@ -361,10 +370,31 @@ class Driver:
                     self.reporter.say(f"{outcome['message']}; its job starts again")
                     again.append(jobs[job])
                 else:
-                    hint = "out of memory? try fewer workers or a smaller surface.microbatch"
+                    killed = "SIGKILL" in outcome["message"]  # what a system does where memory ends
+                    hint = "out of memory? try fewer workers or a smaller surface.microbatch" if killed else TRY_HERE
                     yield {"kind": "failed", "job": job, "message": f"{outcome['message']} ({hint})"}
             # What had been stored has been taken off the job's list of batches already.
             waiting = again
+
+    def _tell(self, member: Member, message: str, prefix: str = "") -> None:
+        """Say of a model what has not been said of another in this stage; ``_tell_rest`` names the others."""
+        alike = self.alike.setdefault(member.general(message), [])
+        alike.append(member)
+        if len(alike) == 1:
+            self.reporter.say(f"{prefix}{member.label}: {message}")
+
+    def _tell_rest(self) -> None:
+        for alike in self.alike.values():
+            if len(alike) > 1:
+                self.reporter.say(f"as of {alike[0].label}{and_others(alike)}")
+        self.alike.clear()
+
+    def _note(self, member: Member, message: str) -> None:
+        about = f"{member.entry.id}: "
+        if message.startswith(about):
+            self._tell(member, message.removeprefix(about), "note: ")
+        else:
+            self._say_once(f"note: {message}")
 
     def _say_once(self, text: str) -> None:
         """Say what holds for many models when the first of them shows it."""
@@ -375,7 +405,7 @@ class Driver:
     def _meet(self, member: Member, outcome: dict[str, Any]) -> None:
         member.key, member.parameters, member.initial = outcome["key"], outcome["parameters"], outcome["initial"]
         for note in outcome["notes"]:
-            self.reporter.say(f"{member.label}: {note}")
+            self._tell(member, note)
         self._remember(member)
 
     def _remember(self, member: Member) -> None:
@@ -410,7 +440,7 @@ class Driver:
         """Give up the cells that took too long: on other batches they would too."""
         late = [cell for cell in job["cells"] if cell["index"] in outcome["cells"] and cell["batches"]]
         names = some(sorted({cells[cell["index"]].planned.item.name for cell in late}))
-        self.reporter.say(f"{member.label}: {names}: {outcome['message']}; the other measures go on")
+        self._tell(member, f"{names}: {outcome['message']}; the other measures go on")
         self.store.put_cells([self.values.fail(member, cells[cell["index"]], outcome["message"]) for cell in late])
         for cell in late:
             cell["batches"].clear()
@@ -418,7 +448,7 @@ class Driver:
     def _fail(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> None:
         """A whole job failed: its remaining cells are failures with a reason, if the model is known at all."""
         message = outcome["message"]
-        self.reporter.say(f"{member.label}: {message}")
+        self._tell(member, message)
         if member.key is None:
             member.broken, member.reason, member.excluded = True, message, outcome.get("excluded", False)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -61,6 +62,14 @@ class Member:
         """What enters keys besides the model's tensors, for the store: without it a merge could not tell them."""
         points = {"points": self.points.name} if self.points else {}
         return points | ({} if self.initial is None else {"initial": self.initial})
+
+    def general(self, message: str) -> str:
+        """Return a message about this model without what is its own: the same for all models that it is told of."""
+        path = self.entry.path or self.label
+        names = sorted({self.label, self.entry.id, path, os.path.basename(path)}, key=len, reverse=True)
+        for name in filter(None, names):
+            message = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "*", message)
+        return message
 
     @property
     def attributes(self) -> dict[str, Attribute]:

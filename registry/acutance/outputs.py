@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from acutance.executors import cores
 from acutance.measure import Status, is_curve
 from acutance.members import Member, PlannedCell
 from acutance.plugins import Catalog, catalog
+from acutance.stamps import is_current, mark_old, stamp
 from acutance.targets import Target
 from acutance.values import Values
 from acutance.yaml_io import read_yaml
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from acutance.report.data import ReportData
 
 TABLES = ("models", "results", "correlations")
+EMPTY = ("model", "pool", "measure", "split", "replicate", "value", "stderr", "status", "message")
 FINDINGS = ("associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii")
 
 
@@ -80,7 +81,7 @@ def results_table(
             }
             row |= {f"extra.{name}": v for name, v in estimate.extras.items() if isinstance(v, int | float | str)}
             rows.append(row)
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=EMPTY)
     tail = ["replicate", "value", "stderr", "status", "message", *(c for c in table.columns if c.startswith("extra."))]
     return table[[c for c in table.columns if c not in tail] + tail] if len(table) else table
 
@@ -127,30 +128,24 @@ def write_outputs(
     write_csv(models, directory / "models.csv")
     write_csv(results, directory / "results.csv")
     _write_curves(curves_table(values, members, cells), directory / "curves.csv")
-    state = _state(directory, report)
-    stamp = directory / ".outputs"
-    fresh = stamp.exists() and stamp.read_text() == state
-    made = [f"{name}.csv" for name in ("correlations", *FINDINGS)] + ["report.html"] * report
-    if not (fresh and all((directory / name).exists() for name in made)):
+    made = all((directory / f"{name}.csv").exists() for name in ("correlations", *FINDINGS))
+    if not made or not is_current(directory, "statistics"):
         points = points_of(results, values.study.targets)
         write_statistics(directory, models, results, values.study.resolved, points, reporter.say)
-        if report:
-            reporter.say("figures and report ...")
-            write_report(directory, values.store.cost())
-        stamp.write_text(state)
+        stamp(directory, "statistics")
+    page = directory / "report.html"
+    if page.exists() and is_current(directory, "page"):
+        pass
+    elif report:
+        reporter.say("figures and report ...")
+        write_report(directory, values.store.cost())
+    elif page.exists():
+        mark_old(page)
+        reporter.say(f"{page}: is older than the tables now, and says so")
     bad = (Status.FAILED.value, Status.NONFINITE.value, Status.BUDGET.value)
     failed = int(results["status"].isin(bad).sum()) + sum(m.broken and not m.excluded for m in members)
     tables = {name: read_csv(directory / f"{name}.csv") for name in TABLES}
     return Run(directory, tables["models"], tables["results"], tables["correlations"], failed, len(values.fresh))
-
-
-def _state(directory: Path, report: bool) -> str:
-    """Digest of what statistics and report are made from."""
-    from acutance import __version__
-
-    names = ("models.csv", "results.csv", "config.yaml")
-    content = b"".join((directory / name).read_bytes() for name in names)
-    return hashlib.sha256(content).hexdigest() + f" {__version__} {report}\n"
 
 
 def measured(results: pd.DataFrame) -> pd.DataFrame:
@@ -276,6 +271,7 @@ def write_report(directory: Path, cost: Mapping[str, Any]) -> Path:
     save_tables(data.correlations, directory / "tables")
     pictures = save_figures(data, directory / "figures", cores())
     write_page(data, directory / "report.html", pictures)
+    stamp(directory, "page")
     return directory / "report.html"
 
 

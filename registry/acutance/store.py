@@ -20,6 +20,7 @@ from typing import Any
 
 from acutance.errors import UserError
 from acutance.measure import Estimate, Status
+from acutance.rescue import Place, leave_open
 
 SCHEMA_VERSION = 1
 FILE = "acutance.db"  # in a run directory
@@ -96,6 +97,8 @@ class Store:
         self.path = path
         self.notes: list[str] = []
         self._owner = False
+        self._place: Place | None = None  # of a store that is written to
+        self._loss: UserError | None = None
         if not write and not path.exists():
             raise UserError(f"{path.parent}: holds no run", "run the study first, or check the folder's name")
         try:
@@ -110,6 +113,7 @@ class Store:
             ) from None
         if write:
             self._claim()
+            self._place = Place(path)
 
     def _connect(self, write: bool) -> sqlite3.Connection:
         if write:
@@ -169,14 +173,16 @@ class Store:
         """All or nothing.
 
         Raises:
-            UserError: when it cannot be written: the disk is full, say.
+            UserError: when it cannot be written: the disk is full, say, or the folder has gone.
         """
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.execute("COMMIT")
+            self.require_place()
         except sqlite3.OperationalError as error:
             self._roll_back()
+            self.require_place()
             raise UserError(
                 f"{self.path}: cannot be written: {error}",
                 "make room or mend the disk, and give the same command: what was stored before is kept",
@@ -190,12 +196,25 @@ class Store:
             with suppress(sqlite3.OperationalError):  # SQLite has rolled back by itself, or will when it is opened
                 self._connection.execute("ROLLBACK")
 
+    def require_place(self) -> None:
+        """Go on only while the store lies where it was opened; what one that has gone holds is kept.
+
+        Raises:
+            UserError: when its folder was deleted or renamed, with where everything is now.
+        """
+        if self._place is not None and (self._loss is not None or not self._place.there()):
+            self._loss = self._loss or self._place.loss(self._connection)
+            raise self._loss
+
     def close(self) -> None:
         """Release the store."""
         if self._owner:
             with suppress(sqlite3.OperationalError):  # a full disk; the lock of a process that is gone holds nobody
                 self._connection.execute("DELETE FROM driver WHERE pid = ?", (os.getpid(),))
-        self._connection.close()
+        if self._loss is None:
+            self._connection.close()
+        else:
+            leave_open(self._connection)
 
     # -- runs and models ----------------------------------------------------------------------------
 

@@ -241,7 +241,7 @@ def test_a_worker_that_dies_costs_only_its_model(toy_config, tmp_path):
     toy_config["executor"] = {"name": "processes", "workers": 2}
     done = run(toy_config, tmp_path)
     row = done.models.set_index("model").loc["toy1"]
-    assert "signal 9" in row["reason"]
+    assert "a worker process was killed (SIGKILL)" in row["reason"]
     assert done.correlations.query("group == 'all'")["n"].eq(5).all()
 
 

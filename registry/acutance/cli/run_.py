@@ -27,7 +27,7 @@ from acutance.config import load_config
 @click.option("--attributes", type=click.Path(path_type=Path), help="CSV of more attributes; column model or id.")
 @click.option("--allow-download", is_flag=True, help="Let data sets and pools download what is missing.")
 @click.option("--no-report", is_flag=True, help="Write tables only.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--quiet", is_flag=True, help="Print nothing but what failed.")
 def command(
     config: str,
     out: Path | None,
@@ -66,4 +66,7 @@ def command(
         console.print(f"tables: {run.directory}/results.csv, correlations.csv, models.csv", highlight=False)
         if not no_report:
             console.print(f"report: {run.report}", highlight=False)
+    if run.failed:
+        where = f"{run.directory}/results.csv and models.csv say why"
+        click.echo(f"{run.failed} without a number: {where}; exit status 1", err=True)
     return 1 if run.failed else 0

@@ -47,6 +47,9 @@ def command(
         found = sweep(config, axis, out, reporter=shown, **options)
     if not quiet:
         print_sweep(found, console)
+    if found.failed:
+        told = f"{found.failed} without a number: the results.csv of each run says why; exit status 1"
+        click.echo(told, err=True)
     return 1 if found.failed else 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from acutance import hookimpl
@@ -12,6 +14,8 @@ from acutance.measure import Cost, Estimate, Measure, Traits
 from acutance.spec import Spec
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from acutance.numerics.draws import Streams
     from acutance.surface import LossSurface
 
@@ -40,7 +44,9 @@ class Error(Measure[TargetSpec]):
         """
         if surface.targets.is_floating_point() and surface._core.score is argmax_error:
             raise Unsupported("classification error needs class labels, the targets are numbers")
-        return Estimate(float(surface.errors().double().mean()), extras={"points": surface.n})
+        errors = surface.errors()
+        estimate = Estimate(float(errors.double().mean()), extras={"points": surface.n})
+        return estimate if math.isfinite(estimate.value) else replace(estimate, message=_no_predictions(errors.isnan()))
 
 
 class Loss(Measure[TargetSpec]):
@@ -57,11 +63,25 @@ class Loss(Measure[TargetSpec]):
 
     def evaluate(self, surface: LossSurface, spec: TargetSpec, rng: Streams) -> Estimate | float:
         """Return the loss."""
-        return float(surface.loss())
+        found = surface.clean()
+        estimate = Estimate(float(found.loss))
+        bad = ~found.raw.isfinite().reshape(surface.n, -1).all(1)
+        if math.isfinite(estimate.value) or not bool(bad.any()):
+            return estimate
+        return replace(estimate, message=_no_predictions(bad))
 
     def passes(self, spec: TargetSpec) -> Cost:
         """One pass, shared with the error on the same split."""
         return Cost(forwards=1)
+
+
+def _no_predictions(bad: Tensor) -> str:
+    """Return what is wrong with the outputs of the examples in a mask, (n,)."""
+    rows = bad.nonzero()
+    return (
+        f"the model's outputs for {len(rows)} of {len(bad)} examples are not finite (the first in row {int(rows[0])}): "
+        "they are no predictions; look for examples or weights that overflow"
+    )
 
 
 @hookimpl

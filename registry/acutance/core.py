@@ -19,6 +19,8 @@ from acutance.layouts import Convolutions
 from acutance.lazy import Lazy, ahead, realised
 from acutance.linearization import Linearization
 from acutance.losses import LossHead
+from acutance.model_state import refuse_drift
+from acutance.parts import refuse_mixing
 
 PROBE = 8  # examples that the first check of a surface looks at
 
@@ -61,7 +63,9 @@ class Core:
         self._by_pixel = False  # whether images are given to the model in the layout of channels_last
         self._laid_out: Any = None  # the inputs in it, where all go through the model together
         self.mixes_examples = False
+        self.single = ""  # why the model cannot pass a single example
         self.vectorises: bool | None = None
+        self.divisible: dict[int, str] = {}  # by size of parts: how the loss differs from that of its parts, if it does
         self.digest: str | None = None
         self.clean_logits: Tensor | None = None
         self.exact_logits: Tensor | None = None  # at w*, where the arithmetic is a coarser one
@@ -79,6 +83,11 @@ class Core:
     def in_one_pass(self) -> bool:
         """Whether all examples go through the model together, so that a graph can be kept."""
         return self.microbatch is None or self.microbatch >= self.n
+
+    def errors(self, raw: Tensor, targets: Tensor) -> Tensor:
+        """Return (n,) scores of raw logits, (n, K): 1 where wrong, 0 where right, NaN where a NaN predicts nothing."""
+        top = raw.flatten(1).amax(1) if raw.dim() > 1 else raw
+        return torch.where(top < torch.inf, self.score(raw, targets).to(raw.dtype), torch.nan)
 
     def targets_of(self, k: int) -> Tensor:
         """Return the targets of k passes, one after the other, (k n, ...)."""
@@ -131,23 +140,37 @@ class Core:
             with answering(probe):
                 first = self.functional(pieces, probe)
             second = self.functional(pieces, probe)
-            alone = [self.functional(pieces, take_rows(probe, slice(i, i + 1))) for i in range(2 if self.n > 1 else 0)]
+            self.head.check(first, size, self.targets)
+            scale = float(first.abs().max().nan_to_num()) + 1e-30
+            if not _close(first, second, 1e-6 * scale):
+                raise UserError(
+                    "the model gives different outputs for the same input (random layers are active in eval mode)",
+                    "make its forward pass deterministic: sharpness differences would be noise",
+                )
+            refuse_drift(self.functional, pieces, probe, first)
+            self.mixes_examples = self._mixes(pieces, probe, first)
             by_pixel = self._tried_by_pixel(pieces, probe)
-        self.head.check(first, size, self.targets)
-        scale = float(first.abs().max().nan_to_num()) + 1e-30
-        if not _close(first, second, 1e-6 * scale):
-            raise UserError(
-                "the model gives different outputs for the same input (random layers are active in eval mode)",
-                "make its forward pass deterministic: sharpness differences would be noise",
-            )
-        self.mixes_examples = bool(alone) and not _close(first[: len(alone)], torch.cat(alone), 1e-3 * scale)
-        if self.mixes_examples and not self.in_one_pass:
-            raise UserError(
-                "the model's output for an example depends on the other examples of the batch",
-                "set microbatch to None",
-            )
+        self.head.weigh(first, self.targets)
+        refuse_mixing(self)
         self._by_pixel = by_pixel is not None and _close(first, by_pixel, 1e-3 * scale)
         self.checked = True
+
+    def _mixes(self, pieces: Sequence[Tensor], probe: Any, first: Tensor) -> bool:
+        """Return whether examples have other logits among others than by themselves, or in parts of the batch."""
+        tolerance = 1e-3 * (float(first.abs().max().nan_to_num()) + 1e-30)
+        if len(first) == 1:
+            return False
+        parts = [slice(i, i + 1) for i in range(2)]
+        try:
+            found = [self.functional(pieces, take_rows(probe, rows)) for rows in parts]
+        except (RuntimeError, ValueError, IndexError) as error:
+            # What cannot pass a single example, as batch normalization by the batch's own statistics, may pass two.
+            self.single = str(error).splitlines()[0]
+            parts = [slice(i, i + 2) for i in range(0, len(first) - 1, 2)]
+            if len(first) == 2:
+                return False
+            found = [self.functional(pieces, take_rows(probe, rows)) for rows in parts]
+        return not _close(first[: sum(map(len, found))], torch.cat(found), tolerance)
 
     def _tried_by_pixel(self, pieces: Sequence[Tensor], probe: Any) -> Tensor | None:
         """Return the logits of images laid out pixel by pixel; None where that must not be, or brings nothing."""

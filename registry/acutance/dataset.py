@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from acutance.errors import UserError
+from acutance.errors import Unsupported, UserError
 from acutance.spec import Specified, SpecT
 
 if TYPE_CHECKING:
@@ -20,8 +20,23 @@ Inputs = Any
 
 
 def argmax_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return (n,) ones where the most likely class is not the target, zeros elsewhere."""
-    return (logits.argmax(dim=-1) != targets).to(logits.dtype)
+    """Return (n,) ones where the most likely class is not the target, zeros elsewhere.
+
+    Args:
+        logits: (n, K), K >= 2.
+        targets: (n,) class labels.
+
+    Raises:
+        Unsupported: for a single output, or targets that are no class labels.
+    """
+    classes = logits.shape[-1] if logits.dim() > 1 else 1
+    if classes < 2:
+        raise Unsupported("classification error needs two outputs or more: of a single one argmax knows no other class")
+    guessed = logits.argmax(dim=-1)
+    if guessed.shape != targets.shape:
+        got = f"the targets are {tuple(targets.shape)} for outputs {tuple(logits.shape)}"
+        raise Unsupported(f"classification error needs a class label for each example: {got}")
+    return (guessed != targets).to(logits.dtype)
 
 
 @dataclass(frozen=True)

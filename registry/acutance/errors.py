@@ -36,6 +36,13 @@ class Excluded(UserError):
     """
 
 
+class NotInParts(UserError):
+    """What was asked for exists, but not from passes over parts of the batch, as the surface is set up to make them.
+
+    A family of cells that meets it has failed with this reason: with passes over all examples it has values.
+    """
+
+
 class Unsupported(Exception):
     """Raised by a measure that is not defined on the given surface; recorded as a row, not as a failure."""
 

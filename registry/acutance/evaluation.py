@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from acutance.errors import Unsupported, UserError
+from acutance.errors import NotInParts, Unsupported, UserError
 from acutance.measure import Cost, Estimate, Measure, Status
 from acutance.numerics.draws import Streams
 from acutance.surface import LossSurface
@@ -89,6 +89,8 @@ def evaluate_family(
     except Unsupported as error:
         if len(specs) == 1:
             return told([Estimate.without_value(Status.UNSUPPORTED, str(error))])
+    except NotInParts as error:
+        return told([Estimate.without_value(Status.FAILED, str(error))] * len(specs))
     except Exception as error:
         if not catch:
             raise

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from acutance.errors import UserError, did_you_mean
 from acutance.initial import initial_vector
 from acutance.lazy import Lazy, realised
+from acutance.model_state import Attributes, Moving, looked_at, put_back
 
 Places = list[tuple[dict[str, Any], str]]
 
@@ -52,6 +53,8 @@ class FunctionalModel:
         notes: sentences a reader of the results should see.
         convolves: whether it convolves images.
         initial: opens the model at its initial weights, or its state dict; None where they are not known.
+        moving: (name, buffer, as it was) of each buffer that a forward pass changes; known after the first one.
+        refused: why the model cannot be measured, once that is known.
 
     Raises:
         UserError: for sharded, meta, complex or non-finite parameters, or a model without parameters.
@@ -77,8 +80,8 @@ class FunctionalModel:
             Slot(tuple(names[_storage(p)]), _kind(model, name), p.shape, p.numel(), places[i])
             for i, (name, p) in enumerate(named)
         ]
-        with torch.no_grad():
-            self.w = torch.cat([p.detach().to(self.device, self.dtype).reshape(-1) for _, p in named]).contiguous()
+        self._own = [parameter for _, parameter in named]
+        self.w = self._read()
         self._refuse_nonfinite()
         self.initial: Callable[[], nn.Module | Mapping[str, Tensor] | None] = lambda: None
         self._buffers = [
@@ -89,8 +92,31 @@ class FunctionalModel:
         ]
         self._recurrent: list[Any] = [m for m in model.modules() if hasattr(m, "_flat_weights_names")]
         self._modules = list(model.modules())
+        self._attributes = Attributes(self._modules)
+        self.moving: Moving | None = None
+        self.refused: UserError | None = None
         self.convolves = any(isinstance(module, nn.Conv2d) for module in self._modules)
         self._held: Sequence[Tensor] | None = None
+
+    def _read(self) -> Tensor:
+        """Return the model's own weights, (P,)."""
+        with torch.no_grad():
+            return torch.cat([p.detach().to(self.device, self.dtype).reshape(-1) for p in self._own]).contiguous()
+
+    def reread(self) -> None:
+        """Put the model's own weights back into ``w``, which a pass has written to; the model itself never holds it."""
+        with torch.no_grad():
+            self.w.copy_(self._read())
+
+    def refuse(self, message: str, hint: str) -> UserError:
+        """Return the reason why the model cannot be measured, to be raised; nobody else is to blame for it."""
+        self.refused = UserError(message, hint)
+        return self.refused
+
+    def named_buffers(self) -> list[tuple[str, Tensor]]:
+        """Return the buffers that passes see, with their names in the model."""
+        paths = {id(module._buffers): path for path, module in self.model.named_modules()}
+        return [(f"{paths[id(table)]}.{name}".strip("."), buffer) for table, name, buffer in self._buffers]
 
     def _own_dtype(self, named: Sequence[tuple[str, Tensor]]) -> torch.dtype:
         dtypes = {p.dtype for _, p in named}
@@ -155,6 +181,15 @@ class FunctionalModel:
 
     def _logits_of(self, inputs: Any) -> Tensor:
         inputs = realised(inputs)
+        if self.moving is None:
+            assert self._held is not None
+            return looked_at(self, self._held, inputs)
+        if self.moving:
+            put_back(self.moving)
+        return self._forward(inputs)
+
+    def _forward(self, inputs: Any) -> Tensor:
+        """Call the model as it stands."""
         if isinstance(inputs, Tensor):
             return _logits(self.model(inputs))
         return _logits(self.model(**inputs) if isinstance(inputs, Mapping) else self.model(*inputs))
@@ -207,6 +242,7 @@ class Exchange:
         f = self._functional
         self._held = f._held
         self._saved: list[tuple[dict[str, Any], str, Any]] = []
+        self._attributes = f._attributes.taken()
         self._training = [module for module in f._modules if module.training]
         self._flat_weights = [(module, module._flat_weights) for module in f._recurrent]
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -239,6 +275,7 @@ class Exchange:
         while True:
             try:
                 self._functional._held = self._held
+                self._functional._attributes.put_back(self._attributes)
                 for table, name, tensor in reversed(self._saved):
                     table[name] = tensor
                 for module in self._training:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from acutance.lazy import Lazy
+from acutance.model_state import tensors_of, version_of
 from acutance.surface import LossSurface
 
 _PART = 1 << 12  # numbers that are added up at once on a CPU
@@ -24,6 +23,9 @@ class Corrupted(Exception):
 def untouched(surface: LossSurface, measure: str) -> Iterator[None]:
     """Watch a surface while a measure has it.
 
+    What the model's own forward pass changes is not the measure's doing: a surface refuses such a model itself, or puts
+    the buffer back before each pass.
+
     Raises:
         Corrupted: when weights, buffers, inputs or targets are not what they were, also after an exception.
     """
@@ -31,14 +33,17 @@ def untouched(surface: LossSurface, measure: str) -> Iterator[None]:
     try:
         yield
     finally:
-        after = _marks(surface)
-        changed = [name for name in before if before[name] != after[name]]
-        if changed:
-            what = " and the ".join(changed)
-            raise Corrupted(
-                f"measure '{measure}' changed the {what} of the surface that it was given: it must work on copies; its "
-                "values are refused"
-            )
+        functional = surface._core.functional
+        if functional.refused is None:
+            after = _marks(surface)
+            moving = {f"buffers {name}" for name, _, _ in functional.moving or ()}
+            changed = [name for name in before if name not in moving and before[name] != after[name]]
+            if changed:
+                what = " and the ".join(dict.fromkeys(name.partition(" ")[0] for name in changed))
+                raise Corrupted(
+                    f"measure '{measure}' changed the {what} of the surface that it was given: it must work on copies; "
+                    "its values are refused"
+                )
 
 
 def _marks(surface: LossSurface) -> dict[str, tuple[int, ...]]:
@@ -50,21 +55,16 @@ def _marks(surface: LossSurface) -> dict[str, tuple[int, ...]]:
     functional = surface._core.functional
     groups = {
         "weights": [functional.w, *([] if surface.w is functional.w else [surface.w])],
-        "buffers": [buffer for _, _, buffer in functional._buffers],
-        "inputs": list(_tensors(surface.inputs)),
-        "targets": list(_tensors(surface.targets)),
+        **{f"buffers {name}": [buffer] for name, buffer in functional.named_buffers()},
+        "inputs": list(tensors_of(surface.inputs)),
+        "targets": list(tensors_of(surface.targets)),
     }
     sums = [_bits(tensor) for tensors in groups.values() for tensor in tensors]
     found = iter(torch.stack(sums).tolist())
     return {
-        name: tuple(number for tensor in tensors for number in (_version(tensor), next(found)))
+        name: tuple(number for tensor in tensors for number in (version_of(tensor), next(found)))
         for name, tensors in groups.items()
     }
-
-
-def _version(tensor: Tensor) -> int:
-    """Return the count of in-place changes; tensors made in inference mode have none."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _bits(tensor: Tensor) -> Tensor:
@@ -75,17 +75,3 @@ def _bits(tensor: Tensor) -> Tensor:
         return numbers.sum(dtype=torch.int64)
     # A CPU converts all that it is given to add up before it adds.
     return torch.stack([part.sum(dtype=torch.int64) for part in numbers.split(_PART)]).sum()
-
-
-def _tensors(inputs: Any) -> Iterator[Tensor]:
-    """Yield the tensors of inputs; what is read when it is used is read anew each time, and cannot be kept changed."""
-    if isinstance(inputs, Tensor):
-        yield inputs
-    elif isinstance(inputs, Lazy) or inputs is None:
-        return
-    elif hasattr(inputs, "values"):
-        for value in inputs.values():
-            yield from _tensors(value)
-    elif isinstance(inputs, tuple | list):
-        for value in inputs:
-            yield from _tensors(value)

@@ -6,17 +6,19 @@ difference of large logits, and sharpness is a small difference of losses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acutance.errors import Unsupported, UserError, did_you_mean
+from acutance.errors import NotInParts, Unsupported, UserError, did_you_mean
 from acutance.own_code import is_own, load_function
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+# (logits, targets) -> the 0-d mean loss over the examples, or (losses, weights), each (n,), for sum(w l) / sum(w).
+LossFunction = Callable[[Tensor, Tensor], Tensor | tuple[Tensor, Tensor]]
 NormScale = Literal["paper", "released"]
 
 
@@ -36,12 +38,20 @@ def half_mse(logits: Tensor, targets: Tensor) -> Tensor:
     return mse(logits, targets) / 2
 
 
-PER_EXAMPLE: dict[str, LossFunction] = {
+PER_EXAMPLE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": cross_entropy,
     "mse": mse,
     "squared_sum": mse,
     "half_squared_sum": half_mse,
 }
+TWO_CLASSES = (
+    "logit normalization of two classes makes every pair of logits +-1, so that the loss is constant around almost "
+    "every point: set logit_norm to false"
+)
+ALL_AT_ONCE = (
+    "let it return (losses, weights), each (n,), for sum(w l) / sum(w), or make room for all examples in one pass "
+    "(microbatch None, a smaller m)"
+)
 SUMS = {"squared_sum", "half_squared_sum"}  # over the examples of a batch; the others are means
 
 
@@ -54,15 +64,20 @@ def normalize_logits(logits: Tensor, scale: NormScale = "paper") -> Tensor:
     The two differ by a factor sqrt(K), and a shift that cross-entropy does not see. With the paper's scale
     constant logits carry no direction: their value and gradient are those of the constant, not 0/0.
 
+    Two logits keep nothing but their order: every pair becomes +-1 (paper) or +-1/sqrt(2), so the loss is constant
+    wherever no prediction changes.
+
     Args:
-        logits: (n, K), K >= 2.
+        logits: (n, K), K >= 3.
         scale: ``paper`` or ``released``.
 
     Raises:
-        Unsupported: for one output.
+        Unsupported: for one or two outputs.
     """
     if logits.dim() < 2 or logits.shape[-1] < 2:
-        raise Unsupported("logit normalization needs at least two classes: expand a single logit to (0, f)")
+        raise Unsupported("logit normalization needs three classes or more, the model has one output")
+    if logits.shape[-1] == 2:
+        raise Unsupported(TWO_CLASSES)
     if scale == "released":
         centred = logits - logits.mean(dim=-1, keepdim=True)
         squared = centred.square().sum(dim=-1, keepdim=True)
@@ -82,14 +97,17 @@ def transform_of(logit_norm: bool, scale: NormScale) -> Callable[[Tensor], Tenso
 
 
 class LossHead:
-    """Turns logits into losses.
+    r"""Turns logits into losses.
 
     Args:
-        loss: ``cross_entropy``, ``mse``, ``squared_sum``, ``half_squared_sum``, or a function of (logits, targets)
-            giving the 0-d mean loss, itself or as ``module:function``.
+        loss: ``cross_entropy``, ``mse``, ``squared_sum``, ``half_squared_sum``, or a function of (logits, targets),
+            itself or as ``module:function``. It gives the 0-d mean loss over the examples, or (losses, weights), each
+            (n,), where the loss is the weighted mean :math:`\sum_i w_i l_i / \sum_i w_i`; the weights follow from the
+            targets alone.
 
     Attributes:
         sums: whether the loss of a batch is the sum over its examples, not their mean.
+        weight: :math:`\sum_i w_i` over all examples of a function that gives weights; None for every other loss.
 
     Raises:
         UserError: for an unknown name.
@@ -103,17 +121,37 @@ class LossHead:
         self.loss = loss
         self.classifies = loss == "cross_entropy"
         self.sums = isinstance(loss, str) and loss in SUMS
+        self.weight: Tensor | None = None
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return per-example losses, (n,) float64."""
+        r"""Return per-example losses, (n,) float64; their mean is ``value`` (their sum, where the loss is one).
+
+        With weights the loss of an example is its share of the weighted mean, :math:`n w_i l_i / \sum_j w_j`.
+        """
         if not callable(self.loss):
             return PER_EXAMPLE[self.loss](logits.double(), targets)
-        rows = [self.loss(logits[i : i + 1], targets[i : i + 1]) for i in range(len(logits))]
-        return torch.stack([row.double() for row in rows])
+        if self.weight is None:
+            return torch.stack([self.value(logits[i : i + 1], targets[i : i + 1]) for i in range(len(logits))])
+        return self._weighted(logits, targets) * (len(targets) / self.weight)
 
-    def share(self, rows: int, n: int) -> float:
-        """Return the weight of the loss of some rows in that of all n."""
-        return 1.0 if self.sums else rows / n
+    def part(self, logits: Tensor, targets: Tensor, n: int) -> Tensor:
+        """Return what these examples, some of n, contribute to the loss of all, 0-d; the parts' sum is ``value``."""
+        if self.weight is not None:
+            return self._weighted(logits, targets).sum() / self.weight
+        if len(targets) == n:
+            return self.value(logits, targets)
+        try:
+            value = self.value(logits, targets)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError, ValueError) as error:
+            why = f"your loss cannot be computed of {len(targets)} of {n} examples ({str(error).splitlines()[0]})"
+            raise NotInParts(why, ALL_AT_ONCE) from error
+        return value if self.sums else value * (len(targets) / n)
+
+    def example(self, logits: Tensor, targets: Tensor, n: int) -> Tensor:
+        """Return the loss of one example of n, 0-d: an entry of ``losses``."""
+        return self.value(logits, targets) if self.weight is None else self.part(logits, targets, n) * n
 
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the 0-d float64 loss of these examples: their mean, or their sum where the loss is one."""
@@ -122,10 +160,58 @@ class LossHead:
         if not callable(self.loss):
             losses = self.losses(logits, targets)
             return losses.sum() if self.sums else losses.mean()
-        value = self.loss(logits, targets)
-        if not isinstance(value, Tensor) or value.dim() != 0:
-            raise UserError("loss: your function must return a 0-d tensor, the mean loss over the examples")
-        return value.double()
+        found = self._own(logits, targets)
+        return found if isinstance(found, Tensor) else (found[0] * found[1]).sum() / found[1].sum()
+
+    def _own(self, logits: Tensor, targets: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return what the user's function gives, in float64."""
+        assert callable(self.loss)
+        found: Any = self.loss(logits, targets)
+        if isinstance(found, Tensor) and found.dim() == 0:
+            return found.double()
+        n = len(targets)
+        if isinstance(found, tuple) and [getattr(part, "shape", None) for part in found] == [(n,), (n,)]:
+            losses, weights = found
+            return losses.double(), weights.detach().double()
+        raise UserError(
+            f"loss: your function must return a 0-d tensor, the mean loss over the examples, but gave {_shape(found)}",
+            f"take the mean, or return (losses, weights), each of shape ({n},), for a weighted mean",
+        )
+
+    def _weighted(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return w_i l_i, (n,)."""
+        losses, weights = self._own(logits, targets)
+        return losses * weights
+
+    def weigh(self, logits: Tensor, targets: Tensor) -> None:
+        """Find out whether the user's function gives weights, and their sum.
+
+        Args:
+            logits: of some examples; stand for all, since weights follow from the targets.
+            targets: all targets, (n,).
+
+        Raises:
+            UserError: for weights that change with the logits, are negative or not finite, or sum to zero.
+        """
+        if not callable(self.loss):
+            return
+        rows = torch.arange(len(targets), device=logits.device) % len(logits)
+        with torch.no_grad():
+            found = [self._own(logits[order], targets) for order in (rows, rows.flip(0))]
+        if isinstance(found[0], Tensor) or isinstance(found[1], Tensor):
+            return
+        (_, weights), (_, other) = found
+        if not bool(((weights >= 0) & (weights < torch.inf)).all() & (weights.sum() > 0)):
+            raise UserError(
+                "loss: the weights that your function returns must be finite, not negative, and not all 0",
+                "leave out batches in which no example counts",
+            )
+        if not torch.equal(weights, other):
+            raise UserError(
+                "loss: the weights that your function returns change with the logits",
+                "weights must follow from the targets alone; what depends on the logits belongs into the losses",
+            )
+        self.weight = weights.sum()
 
     def check(self, logits: Tensor, rows: int, targets: Tensor) -> None:
         """Refuse outputs and labels that do not fit together.
@@ -136,24 +222,63 @@ class LossHead:
             targets: all targets, (n,).
 
         Raises:
-            UserError: for a wrong number of rows, or labels outside the classes.
+            UserError: for a wrong number of rows, targets that do not fit the outputs, labels outside the classes.
         """
         shape = tuple(logits.shape)
         if logits.dim() == 0 or len(logits) != rows:
             raise UserError(
                 f"the model returned logits of shape {shape} for {rows} examples", "the first axis must be the example"
             )
-        if not self.classifies:
-            return
-        if logits.dim() != 2:
-            raise UserError(f"cross_entropy needs logits of shape (n, K), got {shape}")
-        if targets.is_floating_point() or targets.dim() != 1:
-            raise UserError(
-                f"cross_entropy needs integer class labels of shape (n,), got {targets.dtype} {tuple(targets.shape)}"
-            )
-        low, high, classes = int(targets.min()), int(targets.max()), shape[1]
-        if low < 0 or high >= classes:
-            raise UserError(
-                f"labels run from {low} to {high} but the model has {classes} classes (0 to {classes - 1})",
-                "check the dataset's labels or map the classes",
-            )
+        if self.classifies:
+            _check_labels(shape, targets)
+        elif not callable(self.loss):
+            _check_numbers(str(self.loss), shape[1:], targets)
+
+
+def _check_labels(shape: tuple[int, ...], targets: Tensor) -> None:
+    """Refuse what cross-entropy cannot compare: outputs of a shape, and all targets."""
+    if len(shape) != 2:
+        raise UserError(
+            f"cross_entropy needs logits of shape (n, K), got {shape}",
+            "expand a single logit to (0, f), or give loss a function of your own",
+        )
+    if shape[1] == 1:
+        raise UserError(
+            "cross_entropy of a single output is 0 whatever it is: the model has one logit",
+            "let the model return (0, f), or give loss a function of your own (binary_cross_entropy_with_logits)",
+        )
+    if targets.is_floating_point() or targets.dim() != 1:
+        raise UserError(
+            f"cross_entropy needs integer class labels of shape (n,), got {targets.dtype} {tuple(targets.shape)}",
+            "give class numbers: targets.argmax(1) of one-hot rows, targets.squeeze(1) of a column",
+        )
+    low, high, classes = int(targets.min()), int(targets.max()), shape[1]
+    if low < 0 or high >= classes:
+        raise UserError(
+            f"labels run from {low} to {high} but the model has {classes} classes (0 to {classes - 1})",
+            "check the dataset's labels or map the classes",
+        )
+
+
+def _check_numbers(loss: str, outputs: tuple[int, ...], targets: Tensor) -> None:
+    """Refuse targets that a squared distance would stretch: an example needs as many numbers as it has outputs."""
+    wanted = tuple(targets.shape[1:])
+    flat = len(outputs) < 2 or len(wanted) < 2
+    same = [size for size in outputs if size > 1] == [size for size in wanted if size > 1]
+    if not (same or (flat and math.prod(outputs) == math.prod(wanted))):
+        several = f" {outputs}" if len(outputs) > 1 else ""
+        hint = "give targets of the shape of the outputs"
+        if not wanted and not targets.is_floating_point():
+            hint = f"write loss: cross_entropy for class labels, or give them one-hot: one_hot(targets, {outputs[0]})"
+        raise UserError(
+            f"{loss} needs a number for each output: an example has {math.prod(outputs)} outputs{several}, but targets "
+            f"of shape {tuple(targets.shape)}",
+            hint,
+        )
+
+
+def _shape(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shape, value))})"
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"shape {tuple(shape)}"

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from acutance.batch import take_rows
 from acutance.core import Core
 from acutance.derivatives import flat_gradient, plain_arithmetic
-from acutance.errors import UserError
+from acutance.errors import Unsupported, UserError
 
 CHUNK_BYTES = 2**28
 
@@ -21,7 +21,7 @@ class ExampleGradients:
 
     ``torch.func.vmap`` over examples cannot take every model: one that looks at values of its input (attention masks
     of transformers), most recurrent layers, operations of one's own. So two examples are computed in both ways
-    first, outside the ledger; where vmap raises or disagrees, all examples are computed one by one.
+    first; where vmap raises or disagrees, all examples are computed one by one.
 
     Args:
         core: what the views share.
@@ -41,15 +41,17 @@ class ExampleGradients:
         """Return an iterator of (k, p) gradients.
 
         Raises:
-            UserError: when an example's output depends on the others, so that no gradient is its own.
+            Unsupported: when an example's output depends on the others, or there is none for it alone, so that no
+                gradient is its own.
         """
         core = self._core
         if chunk is not None and chunk < 1:
             raise UserError(f"chunk: must be at least 1, got {chunk}")
-        if core.mixes_examples:
-            raise UserError(
-                "the model's output for an example depends on the other examples of the batch",
-                "gradients of single examples do not exist for this model",
+        if core.mixes_examples or core.single:
+            why = f" ({core.single})" if core.single else ""
+            raise Unsupported(
+                "gradients of single examples do not exist for this model: its output for an example depends on the "
+                f"other examples of the batch{why}"
             )
         row = sum(leaf.numel() * leaf.element_size() for leaf in self._leaves)
         size = chunk or max(1, min(core.microbatch or core.n, CHUNK_BYTES // row))
@@ -71,7 +73,7 @@ class ExampleGradients:
         for i, leaf in zip(self._free, leaves, strict=True):
             pieces[i] = leaf
         raw = self._core.functional(pieces, take_rows(self._core.inputs, rows))
-        return self._core.head.value(self._transform(raw), self._core.targets[rows])
+        return self._core.head.example(self._transform(raw), self._core.targets[rows], self._core.n)
 
     def _together(self, rows: Tensor) -> Tensor:
         gradient = torch.func.grad(lambda leaves, row: self._loss(leaves, row[None]))
@@ -92,6 +94,7 @@ class ExampleGradients:
         rows = torch.arange(min(2, self._core.n), device=self._core.functional.device)
         # First one by one: what the model itself raises is raised here.
         alone = self._one_by_one(rows)
+        self._core.book(forwards=2 * len(rows), backwards=2 * len(rows))
         try:
             together = self._together(rows)
         except Exception:

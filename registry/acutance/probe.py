@@ -131,9 +131,7 @@ class Probe:
         with torch.enable_grad(), arithmetic(core.functional.device, core.arithmetic):
             for inputs, targets in chunks:
                 raw = self._logits(inputs)
-                loss = core.head.value(self._surface._transform(raw), targets)
-                if len(chunks) > 1:
-                    loss = loss * core.head.share(len(targets), core.n)
+                loss = core.head.part(self._surface._transform(raw), targets, core.n)
                 found = self._grouped(gradients(loss, self._leaves))
                 if parts:
                     torch._foreach_add_(parts, found)
@@ -145,7 +143,9 @@ class Probe:
                 del raw, loss, found
         if len(chunks) == 1:
             return losses[0], logits[0], *parts
-        return torch.stack(losses).sum(), torch.cat(logits), *parts
+        whole = torch.cat(logits)
+        self._surface._refuse_parts(whole)
+        return torch.stack(losses).sum(), whole, *parts
 
     def _grouped(self, found: list[Tensor]) -> list[Tensor]:
         """Return gradients of the parameters as one-dimensional parts: large ones as they are, others joined."""

@@ -77,6 +77,7 @@ def _with_statistics(functional: FunctionalModel, found: Mapping[nn.Module, Tens
         for module, moments in found.items()
     }
     other = copy.copy(functional)
+    other.moving = None
     other._buffers = [
         (table, name, tables.get(id(table), {}).get(name, buffer).to(buffer))
         for table, name, buffer in functional._buffers

@@ -79,9 +79,6 @@ class SecondOrder:
             pieces[i] = piece
         return pieces
 
-    def _share(self, targets: Tensor) -> float:
-        return self._core.head.share(len(targets), self._core.n)
-
     # -- Hessian ------------------------------------------------------------------------------------
 
     def hvp(self, v: Tensor, w: Tensor | None) -> Tensor:
@@ -145,8 +142,8 @@ class SecondOrder:
             leaf = self._point(w).detach().requires_grad_()
             with self._differentiable():
                 raw = core.functional(self._all_pieces(self._free_pieces(leaf)), inputs)
-                loss = core.head.value(self._transform(raw), targets)
-                g = gradient_graph(loss * self._share(targets), leaf)
+                loss = core.head.part(self._transform(raw), targets, core.n)
+                g = gradient_graph(loss, leaf)
             refuse_missing_derivatives(g, of=loss)
             core.book(forwards=len(targets), backwards=len(targets))
             # The graph is what products need; the gradient's own numbers can go.
@@ -230,7 +227,7 @@ class SecondOrder:
     def _loss_hessian(self, outputs: Tensor, targets: Tensor, t: Tensor) -> Tensor:
         """Return this microbatch's share of the loss's Hessian in the outputs, times t, (n, K)."""
         leaf = outputs.detach().requires_grad_()
-        g = gradient_graph(self._core.head.value(leaf, targets) * self._share(targets), leaf)
+        g = gradient_graph(self._core.head.part(leaf, targets, self._core.n), leaf)
         refuse_missing_derivatives(g)
         if not g.requires_grad:
             return torch.zeros_like(leaf)

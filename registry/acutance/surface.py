@@ -14,13 +14,14 @@ from acutance.batch import dtype_of
 from acutance.core import Core, Evaluation
 from acutance.dataset import argmax_error
 from acutance.derivatives import Arithmetic
-from acutance.errors import AcutanceWarning, Unsupported, UserError
+from acutance.errors import AcutanceWarning, NotInParts, Unsupported, UserError
 from acutance.fingerprint import digest_points
 from acutance.forms import understand
 from acutance.functional import FunctionalModel, Slot
 from acutance.initial import initial_vector
 from acutance.losses import LossFunction, LossHead, NormScale, transform_of
 from acutance.measure import Cost
+from acutance.parts import asks, refuse_mixing, refuse_parts, refuse_single
 from acutance.per_example import ExampleGradients
 from acutance.probe import Probe
 from acutance.second_order import SecondOrder
@@ -39,7 +40,7 @@ class LossSurface:
         data: (inputs, targets) in any form that ``acutance.forms.understand`` takes; inputs may be a tensor, a dict of
             tensors or a tuple of tensors. None for measures of the weights alone.
         loss: ``cross_entropy``, ``mse``, a sum over the examples (``squared_sum``, ``half_squared_sum``), or a function
-            (logits, targets) -> 0-d mean loss.
+            (logits, targets) -> 0-d mean loss, or (losses, weights), each (n,), for a weighted mean.
         parameters: which parameters are free: ``all`` or comma-separated name patterns.
         microbatch: examples in one pass; changes memory, not values.
         device: where to compute; where the model is by default.
@@ -289,6 +290,30 @@ class LossSurface:
     def _check(self) -> None:
         if not self._core.checked:
             self._core.check()
+        elif not self._core.in_one_pass:
+            refuse_mixing(self._core)  # the passes may have become smaller since
+
+    def _refuse_parts(self, raw: Tensor | None = None) -> None:
+        """Refuse passes over parts where the loss is not made of theirs; raw logits, (n, K), at any point tell."""
+        if not self._core.in_one_pass and asks(self._core):
+            refuse_parts(self._core, self._transform(self.clean().raw if raw is None else raw))
+
+    def divisible(self, microbatch: int) -> bool:
+        """Return whether passes of so many examples would give what one pass over all gives.
+
+        Asks a loss of one's own for its value of parts, on the logits at w*: n forwards where they are not known.
+        """
+        before, core = self.microbatch, self._core
+        self._check()
+        core.microbatch = microbatch
+        try:
+            self._check()
+            self._refuse_parts()
+        except NotInParts:
+            return False
+        finally:
+            core.microbatch = before
+        return True
 
     def raw_logits(self, w: Tensor | None = None) -> Tensor:
         """Return the model's own logits, (n, K); ``losses_of`` and ``loss_of`` turn them into losses."""
@@ -299,12 +324,18 @@ class LossSurface:
         return self._core.head.value(self._transform(raw), self.targets)
 
     def losses_of(self, raw: Tensor) -> Tensor:
-        """Return the (n,) losses of raw logits, (n, K), under this surface's transform."""
-        return self._core.head.losses(self._transform(raw), self.targets)
+        """Return the (n,) losses of raw logits, (n, K), under this surface's transform; their mean is ``loss_of``.
+
+        Raises:
+            Unsupported: for a loss of one's own that is no mean over the examples.
+        """
+        seen = self._transform(raw)
+        refuse_single(self._core, seen)
+        return self._core.head.losses(seen, self.targets)
 
     def errors_of(self, raw: Tensor) -> Tensor:
-        """Return (n,) 0/1 errors of raw logits; normalization does not change them."""
-        return self._core.score(raw, self.targets)
+        """Return (n,) 0/1 errors of raw logits, NaN where one is NaN or inf; normalization does not change them."""
+        return self._core.errors(raw, self.targets)
 
     def losses_at(self, raw: Tensor) -> Tensor:
         """Return the (k,) losses at k points from their raw logits, (k, n, K), under this surface's transform."""
@@ -320,7 +351,7 @@ class LossSurface:
         core, k = self._core, len(raw)
         if not core.head.classifies:
             return raw.new_full((k,), float("nan"), dtype=torch.float64)
-        return core.score(raw.flatten(0, 1), core.targets_of(k)).double().view(k, -1).mean(1)
+        return core.errors(raw.flatten(0, 1), core.targets_of(k)).double().view(k, -1).mean(1)
 
     def logits(self, w: Tensor | None = None) -> Tensor:
         """Return logits at w, (n, K), normalized when this surface is."""
@@ -403,6 +434,7 @@ class LossSurface:
             Unsupported: when some operation of the model has no second derivative.
         """
         self._check()
+        self._refuse_parts()
         return self._second.hvp(v, w)
 
     def hvps(self, vs: Tensor) -> Tensor:
@@ -411,6 +443,7 @@ class LossSurface:
         ``products_together`` of them are best made at once.
         """
         self._check()
+        self._refuse_parts()
         return self._second.hvps(vs)
 
     @property
@@ -457,6 +490,7 @@ class LossSurface:
                 differentiated.
         """
         self._check()
+        self._refuse_parts()
         return self._second.ggnvp(v, w)
 
     def example_gradients(self, w: Tensor | None = None, chunk: int | None = None) -> Iterator[Tensor]:
@@ -464,17 +498,20 @@ class LossSurface:
 
         They are vectorised with ``torch.func.vmap``, or computed one by one where the model does not allow it
         (it reads values of its input, as masked transformers do, or has a recurrent layer); two examples
-        computed in both ways decide. A loss of one's own is called with one example at a time. Cost: n
-        forwards and n backwards.
+        computed in both ways decide, once. A loss of one's own is called with one example at a time, and its mean over
+        them must be the loss: the pass at w* tells. Cost: n forwards and n backwards; 4 of each for the decision.
 
         Args:
             w: (p,) point.
             chunk: k; by default what fits 256 MiB, and no more than the microbatch.
 
         Raises:
-            UserError: when an example's output depends on the other examples.
+            Unsupported: when an example's output depends on the other examples, or a loss of one's own is no mean over
+                them and gives no weights.
         """
         self._check()
+        if asks(self._core):
+            refuse_single(self._core, self._transform(self.clean().raw))
         pieces = self._all_pieces((self.w if w is None else w).detach())
         return ExampleGradients(self._core, pieces, self._free, self._transform).chunks(chunk)
 

@@ -67,7 +67,8 @@ class SurfaceConfig(Section):
     augment: bool = False
     """Whether the points are augmented as the dataset knows how, once for all models and measures."""
     loss: str = "cross_entropy"
-    """cross_entropy, mse, squared_sum, half_squared_sum, or module:function of (logits, targets): the mean loss."""
+    """cross_entropy, mse, squared_sum, half_squared_sum, or module:function of (logits, targets): the mean loss, or
+    (losses, weights)."""
     dtype: Literal["float32", "float64"] = "float32"
     """Arithmetic of the model; losses are always accumulated in float64."""
     arithmetic: Literal["exact", "tf32", "bf16"] = "exact"

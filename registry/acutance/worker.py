@@ -276,7 +276,9 @@ class _Bench:
             self.surface._check()
             room = free_bytes(self.functional.device)
             shared = self.data.get("workers", 1)  # processes that share the memory
-            self.microbatch = fitting_microbatch(self.surface._core, room and room / shared)
+            fitting = fitting_microbatch(self.surface._core, room and room / shared)
+            # Where parts would give other values, all go together as long as memory lasts.
+            self.microbatch = fitting if fitting and self.surface.divisible(fitting) else None
             self.fitted = True
         if self.microbatch is not None:
             self.surface.microbatch = self.microbatch
@@ -345,7 +347,7 @@ def build_surface(
 
 def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate]:
     """Evaluate a family; what raises is decided by the hook ``on_cell_error``."""
-    from acutance.evaluation import evaluate_family
+    from acutance.evaluation import evaluate_family, reason
     from acutance.integrity import Corrupted, untouched
 
     def evaluated(cells: list[_Cell], catch: bool = False) -> list[Estimate]:
@@ -355,9 +357,12 @@ def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate
                 replicate=unit.replicate, catch=catch,
             )  # fmt: skip
 
+    ran_out = ""
     while True:
         try:
-            return evaluated(unit.family)
+            estimates = evaluated(unit.family)
+            # Smaller passes that were refused are no help, but not what went wrong first.
+            return [replace(e, message=f"{ran_out}{e.message}") if e.status is Status.FAILED else e for e in estimates]
         except Corrupted:
             raise
         except Exception as error:
@@ -365,6 +370,7 @@ def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate
             answer = catalog().manager.hook.on_cell_error(error=error, measure=unit.measure, microbatch=size)
             if isinstance(answer, Retry) and 1 <= answer.microbatch < size:
                 surface.microbatch = answer.microbatch
+                ran_out = f"{reason(error).splitlines()[0]}; and smaller passes are refused: "
                 continue
             if isinstance(answer, Skip):
                 return [Estimate.without_value(Status.UNSUPPORTED, answer.reason)] * len(unit.family)

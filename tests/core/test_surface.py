@@ -121,8 +121,8 @@ def test_normalized_logits_have_unit_standard_deviation_and_survive_constant_one
 
 
 def test_one_logit_cannot_be_normalized():
-    surface = LossSurface(nn.Linear(3, 1), (torch.randn(5, 3), torch.zeros(5, dtype=torch.long)))
-    with pytest.raises(Unsupported, match="two classes"):
+    surface = LossSurface(nn.Linear(3, 1), (torch.randn(5, 3), torch.zeros(5)), loss="mse")
+    with pytest.raises(Unsupported, match="the model has one output"):
         surface.transformed().loss()
 
 
@@ -315,7 +315,7 @@ def test_one_output_without_a_class_axis_is_not_normalized():
 
     surface = LossSurface(Line(), (torch.ones(5, 3), torch.zeros(5)), loss="mse")
     assert surface.logits().shape == (5,)
-    with pytest.raises(Unsupported, match="at least two classes"):
+    with pytest.raises(Unsupported, match="the model has one output"):
         surface.transformed(logit_norm=True).loss()
 
 

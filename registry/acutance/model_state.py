@@ -1,0 +1,174 @@
+"""What a forward pass leaves on a model: attributes are put back, changed buffers seen; changed weights are refused."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from operator import is_
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from acutance.errors import some
+from acutance.lazy import Lazy
+
+if TYPE_CHECKING:
+    from acutance.functional import FunctionalModel
+
+_OWN = frozenset(vars(nn.Module()))  # tables that nn.Module keeps itself
+_CONTAINERS = (list, dict, OrderedDict, set, deque)
+Moving = Sequence[tuple[str, Tensor, Tensor]]  # name, buffer, as it was
+Taken = tuple[list[dict[str, Any]], list[Any]]
+
+
+class Attributes:
+    """The plain attributes of a model's modules: a weight that a hook makes, an auxiliary loss, a cache.
+
+    Layers of torch without a hook leave nothing behind, and are passed over.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._tables = [vars(module) for module in modules if _may_leave(module)]
+        self._containers: list[Any] = [
+            value for table in self._tables for name, value in table.items()
+            if name not in _OWN and type(value) in _CONTAINERS
+        ]  # fmt: skip
+
+    def taken(self) -> Taken:
+        """Return what is there now: no tensor is copied."""
+        return [table.copy() for table in self._tables], [value.copy() for value in self._containers]
+
+    def put_back(self, taken: Taken) -> None:
+        """Put back what was there; may be called again after an interrupt."""
+        tables, containers = taken
+        for table, before in zip(self._tables, tables, strict=True):
+            if len(table) != len(before) or not all(map(is_, table.values(), before.values())):
+                for name in [name for name in table if name not in before]:
+                    del table[name]
+                table.update(before)
+        for value, old in zip(self._containers, containers, strict=True):
+            if not _holds_the_same(value, old):
+                value.clear()
+                value.update(old) if isinstance(value, dict | set) else value.extend(old)
+
+
+def _may_leave(module: nn.Module) -> bool:
+    hooked = module._forward_pre_hooks or module._forward_hooks
+    return bool(hooked) or not type(module).__module__.startswith("torch.nn.modules.")
+
+
+def _holds_the_same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(map(is_, a.values(), b.values()))
+    return len(a) == len(b) and all(map(is_, a, b))
+
+
+def looked_at(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
+    """Make a model's first pass, and see what it changes.
+
+    Buffers that it changes begin each later pass as they are now. The pass works on copies of the inputs.
+
+    Args:
+        functional: the model, which holds the pieces.
+        pieces: one tensor for every slot.
+        inputs: the model's.
+
+    Returns:
+        The logits.
+
+    Raises:
+        UserError: when the pass writes to the weights or the inputs.
+    """
+    inputs = _copied(inputs)
+    watched = {"weights": list(pieces), "inputs": list(tensors_of(inputs))}
+    before = {name: [version_of(tensor) for tensor in found] for name, found in watched.items()}
+    buffers = [(name, b, version_of(b), b.clone()) for name, b in functional.named_buffers()]
+    logits = functional._forward(inputs)
+    changed = {name for name, found in watched.items() if [version_of(t) for t in found] != before[name]}
+    moving = [(name, b, start) for name, b, version, start in buffers if version_of(b) != version]
+    put_back(moving)
+    if "weights" in changed:
+        names = some(_renormalized(functional))
+        functional.reread()
+        raise functional.refuse(
+            f"the model changes its weights{names and ' '}{names} in every forward pass",
+            "an embedding with max_norm does that: normalize its weights once, then set max_norm to None",
+        )
+    if "inputs" in changed:
+        raise functional.refuse(
+            "the model changes its inputs in place in every forward pass",
+            "let its first operation make a new tensor (x = x.mul(2), ReLU without inplace)",
+        )
+    functional.moving = moving
+    return logits
+
+
+def refuse_drift(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any, first: Tensor) -> None:
+    """Refuse a model whose outputs follow a buffer that its passes change; a counter that nothing reads is none.
+
+    Args:
+        functional: the model.
+        pieces: one tensor for every slot.
+        inputs: some examples.
+        first: its logits for them, the buffers as they were.
+
+    Raises:
+        UserError: naming the buffers.
+    """
+    tolerance, read = 1e-6 * float(first.abs().max().nan_to_num()), []
+    for name, buffer, _ in functional.moving or ():
+        with functional.holding(pieces):
+            functional._forward(inputs)
+            moved = buffer.clone()
+            put_back(functional.moving or ())
+            buffer.copy_(moved)
+            again = functional._forward(inputs)
+        put_back(functional.moving or ())
+        if not torch.allclose(first, again, rtol=0, atol=tolerance, equal_nan=True):
+            read.append(name)
+    if read:
+        raise functional.refuse(
+            f"the model changes its buffer {some(read)} in every forward pass, and its outputs with it",
+            "in evaluation mode a pass must leave what it reads as it is: update it only while self.training",
+        )
+
+
+def put_back(moving: Moving) -> None:
+    """Let the buffers that forward passes change be what they were before the first one."""
+    with torch.no_grad():
+        for _, buffer, start in moving:
+            buffer.copy_(start)
+
+
+def _renormalized(functional: FunctionalModel) -> list[str]:
+    """Return the names of the weights of layers that are told to keep them below a norm."""
+    found = functional.model.named_modules()
+    return [f"{name}.weight" if name else "weight" for name, m in found if getattr(m, "max_norm", None) is not None]
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return the count of in-place changes; tensors made in inference mode have none."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _copied(inputs: Any) -> Any:
+    if isinstance(inputs, Tensor):
+        return inputs.clone()
+    if isinstance(inputs, Mapping):
+        return {key: _copied(value) for key, value in inputs.items()}
+    return tuple(_copied(value) for value in inputs) if isinstance(inputs, tuple | list) else inputs
+
+
+def tensors_of(inputs: Any) -> Iterator[Tensor]:
+    """Yield the tensors of inputs; what is read when it is used is read anew each time, and cannot be kept changed."""
+    if isinstance(inputs, Tensor):
+        yield inputs
+    elif isinstance(inputs, Lazy) or inputs is None:
+        return
+    elif hasattr(inputs, "values"):
+        for value in inputs.values():
+            yield from tensors_of(value)
+    elif isinstance(inputs, tuple | list):
+        for value in inputs:
+            yield from tensors_of(value)

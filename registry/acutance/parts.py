@@ -1,0 +1,111 @@
+"""Whether the loss of a batch is made of the losses of its parts: if not, values would follow the free memory."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from acutance.errors import NotInParts, Unsupported
+from acutance.losses import ALL_AT_ONCE
+
+if TYPE_CHECKING:
+    from acutance.core import Core
+
+TOLERANCE = 1e-5  # of the parts' mean size: float32 rounds a thousand times finer
+
+
+def refuse_mixing(core: Core) -> None:
+    """Refuse parts of a batch whose examples the model mixes, and a part of one that it cannot pass.
+
+    Raises:
+        NotInParts: when the passes are over fewer examples than there are.
+    """
+    size = core.microbatch or core.n
+    if core.single and not core.in_one_pass and (size == 1 or core.n % size == 1):
+        raise NotInParts(
+            f"the model cannot pass a single example, the last part of {core.n} in passes of {size} ({core.single})",
+            f"set microbatch to None, or to at least {core.n}",
+        )
+    if core.mixes_examples and not core.in_one_pass:
+        raise NotInParts(
+            "the model's output for an example depends on the other examples of the batch (as with batch normalization "
+            f"without running statistics), so that passes of {size} give other values than one of {core.n}",
+            f"set microbatch to None, or to at least {core.n}",
+        )
+
+
+def refuse_parts(core: Core, seen: Tensor) -> None:
+    """Refuse passes over parts of the batch with a loss of one's own that is no mean over the examples.
+
+    Looked at once for a batch and a size of its parts; no pass is made.
+
+    Args:
+        core: with the passes' size.
+        seen: (n, K) what the loss sees of all examples, in their order.
+
+    Raises:
+        NotInParts: when the parts' weighted sum is not the loss of the whole.
+    """
+    if core.in_one_pass or not asks(core):
+        return
+    size = core.microbatch or core.n
+    if size not in core.divisible:
+        core.divisible[size] = difference(core, seen, size)
+    if core.divisible[size]:
+        raise NotInParts(
+            f"{core.divisible[size]}: it cannot be computed in passes of {size}",
+            ALL_AT_ONCE,
+        )
+
+
+def refuse_single(core: Core, seen: Tensor) -> None:
+    """Refuse the losses of single examples where the loss of all is not their mean.
+
+    Args:
+        core: the surface's.
+        seen: (n, K) what the loss sees of all examples.
+
+    Raises:
+        Unsupported: when it is not.
+    """
+    if not asks(core):
+        return
+    if 1 not in core.divisible:
+        core.divisible[1] = difference(core, seen, 1)
+    if core.divisible[1]:
+        raise Unsupported(
+            f"{core.divisible[1]}: single examples have no loss; let it return (losses, weights), each (n,), for "
+            "sum(w l) / sum(w)"
+        )
+
+
+def asks(core: Core) -> bool:
+    """Whether nothing says what the loss of a part is: a function of the user's that gives a mean."""
+    return callable(core.head.loss) and core.head.weight is None and core.n > 1
+
+
+def difference(core: Core, seen: Tensor, size: int) -> str:
+    r"""Return in words how the loss of all differs from that of its parts; nothing where it does not.
+
+    .. math:: L(f_{1..n}) = \sum_b \frac{n_b}{n} L(f_b)
+
+    Args:
+        core: the surface's.
+        seen: (n, K) what the loss sees of all examples.
+        size: examples of a part; the last one may have fewer.
+    """
+    head, n = core.head, core.n
+    cuts = [slice(start, start + size) for start in range(0, n, size)]
+    with torch.no_grad():
+        whole = head.value(seen, core.targets)
+        try:
+            parts = torch.stack([head.part(seen[rows], core.targets[rows], n) for rows in cuts])
+        except NotInParts as error:
+            return error.message
+    total, scale = float(parts.sum()), float(parts.abs().sum())
+    if not math.isfinite(whole) or abs(float(whole) - total) <= TOLERANCE * max(scale, abs(float(whole))):
+        return ""
+    return f"your loss is no mean over the examples ({float(whole):.6g} of all {n}, {total:.6g} as the mean of parts)"

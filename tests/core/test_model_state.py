@@ -1,0 +1,198 @@
+"""What a model does to itself in a forward pass: put back, refused by name, or of no consequence."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from models import MLP, mlp_data
+from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+
+import acutance
+from acutance import LossSurface, UserError
+from acutance.errors import NotInParts, Unsupported
+
+
+class Leaving(MLP):
+    """Leaves tensors and numbers on itself, as models with auxiliary losses and caches do."""
+
+    def __init__(self):
+        super().__init__()
+        self.aux, self.cache, self.seen = None, {}, []
+
+    def forward(self, x):
+        first = next(self.parameters())
+        self.aux, self.late = first.square().sum(), first.sum()
+        self.cache["w"] = first
+        self.seen.append(first)
+        return super().forward(x)
+
+
+def attributes(model):
+    return [(name, key, value) for name, m in model.named_modules() for key, value in vars(m).items()
+            if key not in vars(nn.Module())]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [
+    weight_norm, spectral_norm, lambda layer: prune.l1_unstructured(layer, "weight", 0.3), parametrizations.weight_norm,
+])  # fmt: skip
+def test_a_weight_that_a_hook_makes_is_that_of_the_model_afterwards(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)).double()
+        make(model[0])
+    x, y = mlp_data()
+    model.eval()(x)
+    before, held = model[0].weight.detach().clone(), vars(model[0]).get("weight")
+    surface = LossSurface(model, (x, y))
+    acutance.measure("worst_case", surface, rho=0.5, steps=2)
+    surface.hvp(surface.w)
+    list(surface.example_gradients())
+    assert torch.equal(before, model[0].weight) and vars(model[0]).get("weight") is held
+
+
+def test_what_a_forward_leaves_on_a_module_is_taken_off_again():
+    model = Leaving()
+    model(mlp_data()[0])
+    before = [(n, k, v, copy.copy(v) if isinstance(v, list | dict) else None) for n, k, v in attributes(model)]
+    surface = LossSurface(model, mlp_data())
+
+    def unchanged():
+        now = attributes(model)
+        assert [(n, k) for n, k, _ in now] == [(n, k) for n, k, _, _ in before]
+        assert all(a is b for (_, _, a), (_, _, b, _) in zip(now, before, strict=True))
+        for (_, _, value), (_, _, _, old) in zip(now, before, strict=True):
+            if old is not None:
+                assert len(value) == len(old)
+                pairs = zip(value.values() if isinstance(value, dict) else value,
+                            old.values() if isinstance(old, dict) else old, strict=True)  # fmt: skip
+                assert all(a is b for a, b in pairs)
+
+    acutance.measure("worst_case", surface, rho=0.5, steps=2)
+    unchanged()
+    with pytest.raises(UserError, match="w has shape"):
+        surface.gradient(surface.w[1:])
+    original = MLP.forward
+    try:
+        MLP.forward = lambda self, x: original(self, x[:, :-1])
+        with pytest.raises(RuntimeError):
+            surface.gradient(surface.w + 1)
+    finally:
+        MLP.forward = original
+    unchanged()
+
+
+class Counting(MLP):
+    """A counter that nothing reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
+
+
+class Averaging(Counting):
+    """A running mean that is kept in evaluation mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Module()
+        self.inner.register_buffer("mu", torch.zeros(6))
+
+    def forward(self, x):
+        self.inner.mu.mul_(0.9).add_(0.1 * x.mean(0).detach())
+        return super().forward(x - self.inner.mu)
+
+
+class Renormalized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(20, 6, max_norm=1.0), nn.Linear(6, 4)
+
+    def forward(self, ids):
+        return self.head(self.table(ids).mean(1))
+
+
+class InPlace(MLP):
+    def forward(self, x):
+        return super().forward(x.mul_(2))
+
+
+def ids():
+    return torch.arange(24)[:, None] % 20, mlp_data()[1]
+
+
+def test_a_counter_that_nothing_reads_does_no_harm():
+    model, plain = Counting(), MLP()
+    for name, fields in (("average_case", {"draws": 4}), ("worst_case", {"steps": 2})):
+        found = acutance.measure(name, model, mlp_data(), rho=0.1, **fields)
+        assert found.value == acutance.measure(name, plain, mlp_data(), rho=0.1, **fields).value
+    assert int(model.calls) == 0
+
+
+@pytest.mark.parametrize("model,data,said", [
+    (Averaging, mlp_data, "changes its buffer inner.mu"),
+    (Renormalized, ids, "changes its weights table.weight"),
+    (InPlace, mlp_data, "changes its inputs in place"),
+])  # fmt: skip
+def test_a_model_that_changes_what_it_reads_is_named_and_no_measure_blamed(model, data, said):
+    model, (x, y) = model(), data()
+    weights, inputs = copy.deepcopy(model.state_dict()), x.clone()
+    surface = LossSurface(model, (x, y))
+    w = surface.w.clone()
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"the model {said}"):
+            acutance.measure("average_case", surface, rho=0.1, draws=2)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert torch.equal(x, inputs) and torch.equal(surface.w, w)
+
+
+def test_in_a_study_such_a_model_is_a_row_with_the_reason(tmp_path):
+    found = acutance.study(
+        {"sound": Counting(), "drifts": Averaging()}, mlp_data(), {"given": [0.1, 0.2]},
+        [{"name": "average_case", "rho": 0.1, "draws": 2}], surface={"points": 24, "m": 24, "dtype": "float64"},
+        report=False, out=tmp_path,
+    ).results.set_index("model")  # fmt: skip
+    assert found.status.to_dict() == {"sound": "ok", "drifts": "failed"}
+    assert "the model changes its buffer inner.mu" in found.message["drifts"]
+
+
+def normalized_by_the_batch():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(5, track_running_stats=False)
+    return nn.Sequential(nn.Linear(6, 5), norm, nn.Tanh(), nn.Linear(5, 4)).double()
+
+
+def test_batch_normalization_without_statistics_is_measured_on_the_whole_batch():
+    model, (x, y) = normalized_by_the_batch(), mlp_data()
+    surface = LossSurface(model, (x, y))
+    expected = nn.functional.cross_entropy(model.eval()(x), y)
+    torch.testing.assert_close(surface.loss(), expected.detach())
+    for name, fields in (("average_case", {"rho": 0.1, "draws": 2}), ("hessian_trace", {"probes": 2})):
+        assert acutance.measure(name, surface, **fields).status.value in ("ok", "not_converged")
+    with pytest.raises(Unsupported, match=r"single examples do not exist.*more than 1 value per channel"):
+        surface.example_gradients()
+    for cut in (lambda: LossSurface(model, (x, y), microbatch=12), lambda: surface):
+        parts = cut()
+        parts.microbatch = 12
+        with pytest.raises(NotInParts, match=r"depends on the other examples.*passes of 12"):
+            parts.loss(parts.w + 1)
+
+
+def test_a_model_that_takes_no_single_example_is_cut_where_none_is_left_over():
+    class Squeezing(MLP):
+        def forward(self, x):
+            if len(x) == 1:
+                raise ValueError("one example")
+            return super().forward(x)
+
+    parts = LossSurface(Squeezing(), mlp_data(), microbatch=7)
+    torch.testing.assert_close(parts.gradient()[1], LossSurface(MLP(), mlp_data()).gradient()[1])
+    with pytest.raises(NotInParts, match="cannot pass a single example, the last part of 24 in passes of 23"):
+        LossSurface(Squeezing(), mlp_data(), microbatch=23).loss()
+    with pytest.raises(Unsupported, match="one example"):
+        parts.example_gradients()

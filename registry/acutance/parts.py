@@ -13,6 +13,7 @@ from acutance.losses import ALL_AT_ONCE
 
 if TYPE_CHECKING:
     from acutance.core import Core
+    from acutance.surface import LossSurface
 
 TOLERANCE = 1e-5  # of the parts' mean size: float32 rounds a thousand times finer
 
@@ -37,52 +38,70 @@ def refuse_mixing(core: Core) -> None:
         )
 
 
-def refuse_parts(core: Core, seen: Tensor) -> None:
+def refuse_parts(surface: LossSurface, raw: Tensor | None = None) -> None:
     """Refuse passes over parts of the batch with a loss of one's own that is no mean over the examples.
 
-    Looked at once for a batch and a size of its parts; no pass is made.
+    Looked at once for a batch and a size of its parts.
 
     Args:
-        core: with the passes' size.
-        seen: (n, K) what the loss sees of all examples, in their order.
+        surface: with the passes' size.
+        raw: (n, K) logits of all examples at any point; those at w* by default, n forwards where they are not known.
 
     Raises:
         NotInParts: when the parts' weighted sum is not the loss of the whole.
     """
-    if core.in_one_pass or not asks(core):
+    core = surface._core
+    if core.in_one_pass or not _asks(core):
         return
     size = core.microbatch or core.n
-    if size not in core.divisible:
-        core.divisible[size] = difference(core, seen, size)
-    if core.divisible[size]:
-        raise NotInParts(
-            f"{core.divisible[size]}: it cannot be computed in passes of {size}",
-            ALL_AT_ONCE,
-        )
+    problem = _known(surface, raw, size)
+    if problem:
+        raise NotInParts(f"{problem}: it cannot be computed in passes of {size}", ALL_AT_ONCE)
 
 
-def refuse_single(core: Core, seen: Tensor) -> None:
+def refuse_single(surface: LossSurface, raw: Tensor | None = None) -> None:
     """Refuse the losses of single examples where the loss of all is not their mean.
 
     Args:
-        core: the surface's.
-        seen: (n, K) what the loss sees of all examples.
+        surface: whose loss.
+        raw: (n, K) logits of all examples at any point, as in ``refuse_parts``.
 
     Raises:
         Unsupported: when it is not.
     """
-    if not asks(core):
-        return
-    if 1 not in core.divisible:
-        core.divisible[1] = difference(core, seen, 1)
-    if core.divisible[1]:
+    problem = _known(surface, raw, 1) if _asks(surface._core) else ""
+    if problem:
         raise Unsupported(
-            f"{core.divisible[1]}: single examples have no loss; let it return (losses, weights), each (n,), for "
+            f"{problem}: single examples have no loss; let it return (losses, weights), each (n,), for "
             "sum(w l) / sum(w)"
         )
 
 
-def asks(core: Core) -> bool:
+def divisible(surface: LossSurface, microbatch: int) -> bool:
+    """Return whether passes of so many examples would give what one pass over all gives.
+
+    Asks a loss of one's own for its value of parts, on the logits at w*: n forwards where they are not known.
+    """
+    surface._check()
+    core, before = surface._core, surface._core.microbatch
+    core.microbatch = microbatch
+    try:
+        surface._check(derived=True)
+    except NotInParts:
+        return False
+    finally:
+        core.microbatch = before
+    return True
+
+
+def _known(surface: LossSurface, raw: Tensor | None, size: int) -> str:
+    found = surface._core.divisible
+    if size not in found:
+        found[size] = difference(surface._core, surface._transform(surface.clean().raw if raw is None else raw), size)
+    return found[size]
+
+
+def _asks(core: Core) -> bool:
     """Whether nothing says what the loss of a part is: a function of the user's that gives a mean."""
     return callable(core.head.loss) and core.head.weight is None and core.n > 1
 

@@ -12,6 +12,7 @@ from acutance.core import Evaluation
 from acutance.derivatives import arithmetic, gradients
 from acutance.numerics.scalars import Scalar, scalar
 from acutance.numerics.slopes import Slope
+from acutance.parts import refuse_parts
 from acutance.replay import Replay, Work
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class Probe:
         if len(chunks) == 1:
             return losses[0], logits[0], *parts
         whole = torch.cat(logits)
-        self._surface._refuse_parts(whole)
+        refuse_parts(self._surface, whole)
         return torch.stack(losses).sum(), whole, *parts
 
     def _grouped(self, found: list[Tensor]) -> list[Tensor]:

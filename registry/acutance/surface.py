@@ -14,14 +14,14 @@ from acutance.batch import dtype_of
 from acutance.core import Core, Evaluation
 from acutance.dataset import argmax_error
 from acutance.derivatives import Arithmetic
-from acutance.errors import AcutanceWarning, NotInParts, Unsupported, UserError
+from acutance.errors import AcutanceWarning, Unsupported, UserError
 from acutance.fingerprint import digest_points
 from acutance.forms import understand
 from acutance.functional import FunctionalModel, Slot
 from acutance.initial import initial_vector
 from acutance.losses import LossFunction, LossHead, NormScale, transform_of
 from acutance.measure import Cost
-from acutance.parts import asks, refuse_mixing, refuse_parts, refuse_single
+from acutance.parts import refuse_mixing, refuse_parts, refuse_single
 from acutance.per_example import ExampleGradients
 from acutance.probe import Probe
 from acutance.second_order import SecondOrder
@@ -103,8 +103,8 @@ class LossSurface:
         slots = core.functional.slots
         self._sizes = [slots[i].numel for i in free]
         self._pieces = core.functional.split(core.functional.w)
-        everything = len(free) == len(slots)
-        self.w: Tensor = core.functional.w if everything else torch.cat([self._pieces[i] for i in free])
+        whole = len(free) == len(slots)
+        self.w: Tensor = core.functional.w if whole else torch.cat([self._pieces[i] for i in free])
         self._memo: dict[Hashable, Any] = {}
         self._views: dict[Hashable, LossSurface] = {}
         self._second = SecondOrder(core, free, self.w, self._transform)
@@ -213,10 +213,8 @@ class LossSurface:
         start = self._core.functional.w0
         if start is None:
             raise Unsupported("the initial weights of this model are not known")
-        if start.shape == self.w.shape:
-            return start
         pieces = self._core.functional.split(start)
-        return torch.cat([pieces[i] for i in self._free])
+        return start if start.shape == self.w.shape else torch.cat([pieces[i] for i in self._free])
 
     @property
     def _slots(self) -> list[Slot]:
@@ -287,33 +285,14 @@ class LossSurface:
             pieces[i] = piece
         return pieces
 
-    def _check(self) -> None:
+    def _check(self, derived: bool = False) -> None:
+        """Look at the model once; refuse passes that have become too small since, for what is derived from the loss."""
         if not self._core.checked:
             self._core.check()
         elif not self._core.in_one_pass:
-            refuse_mixing(self._core)  # the passes may have become smaller since
-
-    def _refuse_parts(self, raw: Tensor | None = None) -> None:
-        """Refuse passes over parts where the loss is not made of theirs; raw logits, (n, K), at any point tell."""
-        if not self._core.in_one_pass and asks(self._core):
-            refuse_parts(self._core, self._transform(self.clean().raw if raw is None else raw))
-
-    def divisible(self, microbatch: int) -> bool:
-        """Return whether passes of so many examples would give what one pass over all gives.
-
-        Asks a loss of one's own for its value of parts, on the logits at w*: n forwards where they are not known.
-        """
-        before, core = self.microbatch, self._core
-        self._check()
-        core.microbatch = microbatch
-        try:
-            self._check()
-            self._refuse_parts()
-        except NotInParts:
-            return False
-        finally:
-            core.microbatch = before
-        return True
+            refuse_mixing(self._core)
+        if derived:
+            refuse_parts(self)
 
     def raw_logits(self, w: Tensor | None = None) -> Tensor:
         """Return the model's own logits, (n, K); ``losses_of`` and ``loss_of`` turn them into losses."""
@@ -324,14 +303,9 @@ class LossSurface:
         return self._core.head.value(self._transform(raw), self.targets)
 
     def losses_of(self, raw: Tensor) -> Tensor:
-        """Return the (n,) losses of raw logits, (n, K), under this surface's transform; their mean is ``loss_of``.
-
-        Raises:
-            Unsupported: for a loss of one's own that is no mean over the examples.
-        """
-        seen = self._transform(raw)
-        refuse_single(self._core, seen)
-        return self._core.head.losses(seen, self.targets)
+        """Return the (n,) losses of raw logits, (n, K), under this surface's transform; unsupported for no mean."""
+        refuse_single(self, raw)
+        return self._core.head.losses(self._transform(raw), self.targets)
 
     def errors_of(self, raw: Tensor) -> Tensor:
         """Return (n,) 0/1 errors of raw logits, NaN where one is NaN or inf; normalization does not change them."""
@@ -418,23 +392,20 @@ class LossSurface:
 
     def mean_error_of(self, raw: Tensor) -> Tensor:
         """Return the 0-d mean error of raw logits, (n, K); NaN when the targets are not classes."""
-        if not self._core.head.classifies:
-            return torch.full((), float("nan"), dtype=torch.float64, device=raw.device)
-        return self.errors_of(raw).double().mean()
+        return self.mean_errors_at(raw[None])[0]
 
     # -- further derivatives: a file of their own each ---------------------------------------------
 
     def hvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
         """Return the Hessian-vector product at w, (p,), by double backward.
 
-        At w* the graph of the gradient is built once and reused by every product, unless microbatching
-        forbids keeping it; ``release`` frees it. Cost: n hvps; n forwards and n backwards for the graph.
+        At w* the graph of the gradient is built once and reused, unless microbatching forbids keeping it;
+        ``release`` frees it. Cost: n hvps; n forwards and n backwards for the graph.
 
         Raises:
             Unsupported: when some operation of the model has no second derivative.
         """
-        self._check()
-        self._refuse_parts()
+        self._check(derived=True)
         return self._second.hvp(v, w)
 
     def hvps(self, vs: Tensor) -> Tensor:
@@ -442,8 +413,7 @@ class LossSurface:
 
         ``products_together`` of them are best made at once.
         """
-        self._check()
-        self._refuse_parts()
+        self._check(derived=True)
         return self._second.hvps(vs)
 
     @property
@@ -489,8 +459,7 @@ class LossSurface:
             Unsupported: when the backward pass of some operation of the model, or of the loss, cannot be
                 differentiated.
         """
-        self._check()
-        self._refuse_parts()
+        self._check(derived=True)
         return self._second.ggnvp(v, w)
 
     def example_gradients(self, w: Tensor | None = None, chunk: int | None = None) -> Iterator[Tensor]:
@@ -506,12 +475,10 @@ class LossSurface:
             chunk: k; by default what fits 256 MiB, and no more than the microbatch.
 
         Raises:
-            Unsupported: when an example's output depends on the other examples, or a loss of one's own is no mean over
-                them and gives no weights.
+            Unsupported: when an example's output depends on the others, or one's own loss is no mean over them.
         """
         self._check()
-        if asks(self._core):
-            refuse_single(self._core, self._transform(self.clean().raw))
+        refuse_single(self)
         pieces = self._all_pieces((self.w if w is None else w).detach())
         return ExampleGradients(self._core, pieces, self._free, self._transform).chunks(chunk)
 

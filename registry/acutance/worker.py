@@ -271,6 +271,7 @@ class _Bench:
     def _fit(self) -> None:
         """Cut the passes over an m-batch where a whole one would not fit into memory; asked once a model."""
         from acutance.fitting import fitting_microbatch, free_bytes
+        from acutance.parts import divisible
 
         if not self.fitted:
             self.surface._check()
@@ -278,7 +279,7 @@ class _Bench:
             shared = self.data.get("workers", 1)  # processes that share the memory
             fitting = fitting_microbatch(self.surface._core, room and room / shared)
             # Where parts would give other values, all go together as long as memory lasts.
-            self.microbatch = fitting if fitting and self.surface.divisible(fitting) else None
+            self.microbatch = fitting if fitting and divisible(self.surface, fitting) else None
             self.fitted = True
         if self.microbatch is not None:
             self.surface.microbatch = self.microbatch

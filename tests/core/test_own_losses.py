@@ -8,6 +8,7 @@ from models import MLP, mlp_data
 import acutance
 from acutance import LossSurface, UserError
 from acutance.errors import NotInParts, Unsupported
+from acutance.parts import divisible
 
 CLASS_WEIGHTS = torch.tensor([0.1, 1.0, 5.0, 2.0], dtype=torch.float64)
 
@@ -84,8 +85,8 @@ def test_the_refusal_is_a_row_and_follows_the_passes_as_they_are():
     assert refused.status.value == "failed" and "no mean over the examples" in refused.message
     surface.microbatch = None
     assert acutance.measure("worst_case", surface, rho=0.1, steps=2).value == value
-    assert not surface.divisible(6) and surface.microbatch is None
-    assert LossSurface(MLP(), mlp_data(), loss=plain).divisible(6)
+    assert not divisible(surface, 6) and surface.microbatch is None
+    assert divisible(LossSurface(MLP(), mlp_data(), loss=plain), 6)
 
 
 @pytest.mark.parametrize("loss,by_torch", [(weighted, class_weights), (without_zero, ignored)])

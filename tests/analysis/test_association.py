@@ -8,9 +8,9 @@ import pytest
 import scipy.stats
 
 from acutance import UserError, kendall_tau
-from acutance.analysis.association import _spearman, _weighted, association
+from acutance.analysis.association import _Spearman, _Weighted, association
 from acutance.analysis.kendall import tau_without_each
-from acutance.analysis.kernels import bootstrap_counts
+from acutance.analysis.resampling import bootstrap_counts
 
 
 def columns(n, levels=None, seed=0):
@@ -39,17 +39,28 @@ def test_a_resample_is_the_coefficient_of_repeated_models(levels):
     """Copies of a model tie with each other in both columns, which neither scipy's coefficient counts."""
     t, s = columns(12, levels, seed=3)
     counts = bootstrap_counts(12, 20, 0)
-    spearman, weighted = _spearman(t, s)[0](counts), _weighted(t, s)[0](counts)
+    spearman, weighted = _Spearman(t, s).of_counts(counts), _Weighted(t, s).of_counts(counts)
     for b, m in enumerate(counts):
         a, c = np.repeat(t, m), np.repeat(s, m)
         assert spearman[b] == pytest.approx(scipy.stats.spearmanr(a, c).statistic)
         assert weighted[b] == pytest.approx(scipy.stats.weightedtau(-a, -c).statistic)
 
 
+@pytest.mark.parametrize("levels", [None, 1])
+@pytest.mark.parametrize("make", [_Spearman, _Weighted])
+def test_values_without_each_model_are_those_of_the_others(make, levels):
+    t, s = columns(14, levels, seed=4)
+    without = (1 - np.eye(14)).astype(np.uint8)
+    expected = [make(np.delete(t, i), np.delete(s, i)).of_counts(np.ones((1, 13), np.uint8))[0] for i in range(14)]
+    found = make(t, s)
+    assert found.without_each() == pytest.approx(found.of_counts(without))
+    assert found.without_each() == pytest.approx(expected)
+
+
 def test_a_perfect_ranking_is_perfect_in_every_resample():
     x = np.arange(20.0)
-    for make in (_spearman, _weighted):
-        assert make(x, x**3)[0](bootstrap_counts(20, 200, 0)) == pytest.approx(1)
+    for make in (_Spearman, _Weighted):
+        assert make(x, x**3).of_counts(bootstrap_counts(20, 200, 0)) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("method", ["spearman", "weighted"])

@@ -66,7 +66,7 @@ def test_associations_are_those_of_the_functions(study, found):
     )
     assert (row["stratified"], row["stratified_low"], row["stratified_p"]) == (strata.tau, strata.low, strata.p)
     controls = models[["attr.aug", "attr.lr", "target.train_loss"]].set_axis(["aug", "lr", "train_loss"], axis=1)
-    beyond = partial(t, s, controls, permutations=199)
+    beyond = partial(t, s, controls, draws=199)
     assert (row["partial_kendall"], row["partial_kendall_p"]) == (beyond.value, beyond.p)
     assert row["partial_n"] == N - 1 and row["n"] == N and row["controls"] == "aug, lr, train_loss"
     assert "partial: 1 models have no value" in row["note"]

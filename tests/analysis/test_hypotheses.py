@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from acutance import UserError, kendall_tau
-from acutance.analysis.hypotheses import models_needed, strong, weak
+from acutance.analysis.hypotheses import fewest, models_needed, strong, weak
 from acutance.analysis.power import power_of, tau_sd
 from acutance.analysis.selection import clopper_pearson, flattest, quantile_slope, tails
 
@@ -196,3 +196,51 @@ def test_numbers_of_models():
     for wrong in ({"tau": 0}, {"tau": 1}, {"power": 0.01}, {"comparisons": 0}, {"tau": 1e-6}):
         with pytest.raises(UserError):
             models_needed(**wrong)
+
+
+def test_weak_says_when_the_number_of_models_cannot_decide():
+    t, s = pool(200, 0.95)
+    strict = weak(t, s, permutations=9)
+    assert strict.verdict == "inconclusive" and "no outcome could show it in 1 of them" in strict.reason
+    assert "that takes 290 models" in strict.reason
+    assert strict.table.loc[0, "note"] == "20 models cannot show it: 29 without a violation are needed"
+    enough = weak(*pool(290, 0.3), permutations=9)
+    assert "no outcome" not in enough.reason and enough.table.loc[0, "note"] == ""
+    assert fewest(0.1, 0.95) == 29 and fewest(0.2, 0.95) == 14 and fewest(0.1, 0.995) == 51
+    many = weak(t, s, comparisons=10, permutations=9)
+    assert "51 without" in many.table.loc[0, "note"] and "510 models" in many.reason
+
+
+def test_the_wide_form_of_weak_decides_with_fifty_models():
+    for n, chosen in ((50, 14), (100, 14), (200, 20)):
+        found = weak(*pool(n, 0.95), form="wide", permutations=9)
+        assert (found.verdict, found.table.loc[0, "chosen"]) == ("supported", chosen), n
+        assert "at most 20%" in found.reason
+        t, s = pool(n, 0.95)
+        assert weak(-t, s, form="wide", permutations=9).verdict == "refuted"
+    few = weak(*pool(40, 0.95), form="wide", permutations=9)  # a third of them are 13
+    assert few.verdict == "inconclusive" and "that takes 42 models" in few.reason
+    with pytest.raises(UserError, match="choose strict or wide"):
+        weak(t, s, form="broad")
+
+
+def of_the_flattest(n, rate, g):
+    """Targets of n models by rank of sharpness: each of the flattest third is above the median with this chance."""
+    flat = n // 3
+    bad = g.random(flat) < rate
+    rest = np.r_[np.ones(n // 2 - bad.sum()), np.zeros(n - n // 2 - (flat - bad.sum()))] > 0
+    above = np.r_[bad, g.permutation(rest)]
+    return np.where(above, 1 + g.random(n), g.random(n))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [50, 100, 200])
+def test_error_rates_of_the_wide_form(n):
+    """At the boundary, a violation rate of exactly 20%, it supports in at most 5%; at tau = .95 nearly always."""
+    g, s = np.random.default_rng(n), np.arange(float(n))
+    wrong = [weak(of_the_flattest(n, 0.2, g), s, form="wide", permutations=1).verdict for _ in range(1000)]
+    assert wrong.count("supported") / 1000 <= 0.065 and wrong.count("refuted") / 1000 <= 0.065
+    right = [weak(*pool(n, 0.95, seed=k), form="wide", permutations=1).verdict for k in range(200)]
+    assert right.count("supported") / 200 >= 0.95
+    random = [weak(*pool(n, 0.0, seed=k), form="wide", permutations=1).verdict for k in range(200)]
+    assert random.count("supported") == 0 and random.count("refuted") / 200 >= 0.6

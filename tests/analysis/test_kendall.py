@@ -10,22 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-import torch
 
 from acutance import UserError, kendall_tau
+from acutance.analysis import kernels, resampling
 from acutance.analysis.adjust import family_p, max_tau_p
-from acutance.analysis.kernels import (
-    bootstrap_counts,
-    largest_permuted,
-    pair_sums,
-    permuted_orders,
-    permuted_sums,
-    signs,
-    weighted_pair_sums,
-)
+from acutance.analysis.kernels import agreements, family_sums, pair_sums, permuted_sums, sums_without_each
 from acutance.analysis.perfect import perfect_bound
+from acutance.analysis.ranked import Family, Ranked
+from acutance.analysis.resampling import bootstrap_counts, order_blocks, permuted_orders
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def signs(x):
+    return np.sign(np.subtract.outer(x, x)).astype(int)
 
 
 def brute(t, s):
@@ -55,7 +53,8 @@ def test_pairs_of_ties_tell_the_variants_apart():
 
 def test_a_perfect_ranking_is_not_shrunk_by_self_duplicates():
     counts = bootstrap_counts(50, 500, 0)
-    sums = pair_sums(counts, signs(np.arange(50.0)), signs(np.arange(50.0)))
+    x = Ranked.of(np.arange(50.0))
+    sums = pair_sums(counts, x, x)
     assert (sums[:, 0] == sums[:, 1]).all()
     # With the ties of duplicates counted the mean would be about 1 - 1/M.
     naive = sums[:, 0] / (50 * 49 / 2)
@@ -99,7 +98,7 @@ def test_the_bound_of_two_models_is_known():
 
 @pytest.mark.parametrize(("n", "bound"), [(20, 0.32), (50, 0.19), (72, 0.16)])
 def test_the_null_distribution_has_the_known_width(n, bound):
-    x = signs(np.arange(float(n)))
+    x = Family(np.arange(float(n))[None])
     taus = permuted_sums(permuted_orders(n, 9999, 0), x, x) / (n * (n - 1) / 2)
     assert np.quantile(np.abs(taus), 0.95) == pytest.approx(bound, abs=0.012)
 
@@ -245,69 +244,100 @@ def test_results_do_not_depend_on_the_number_of_threads():
     assert len(outputs) == 1
 
 
-def test_small_tables_wake_no_threads():
-    code = (
-        "import numba, numpy as np, acutance\n"
-        "from acutance.analysis.adjust import max_tau_p\n"
-        "t, s = np.random.default_rng(0).normal(size=(2, COUNT))\n"
-        "acutance.kendall_tau(t, s), max_tau_p(t[None], s[None])\n"
-        "try: print(numba.threading_layer())\n"
-        "except ValueError: print('none')\n"
-    )
-    found = [
-        subprocess.run(
-            [sys.executable, "-c", code.replace("COUNT", str(n))], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        for n in (40, 60)
-    ]
-    assert found[0] == "none" and found[1] != "none"
+def test_small_tables_wake_no_threads(monkeypatch):
+    started = []
+    pool = kernels.ThreadPoolExecutor
+    monkeypatch.setattr(kernels, "ThreadPoolExecutor", lambda threads: started.append(threads) or pool(threads))
+    monkeypatch.setattr(kernels, "THREADS", 2)
+    for n in (40, 300):
+        assert not started
+        t, s = np.random.default_rng(0).normal(size=(2, n))
+        kendall_tau(t, s), max_tau_p(t[None], s[None])
+    assert set(started) == {2}
 
 
-def test_many_threads_leave_torch_those_it_had():
-    """They share OpenMP: a worker of one thread would use all cores after its first table."""
-    x = signs(np.random.default_rng(0).normal(size=60))
-    assert torch.get_num_threads() == 1
-    pair_sums.parallel(bootstrap_counts(60, 99, 0), x, x)
-    assert torch.get_num_threads() == 1
-
-
-@pytest.mark.parametrize("n", [12, 60])
+@pytest.mark.parametrize("n", [12, 60, 400])
 def test_one_thread_and_many_give_the_same_bits(n):
     g = np.random.default_rng(n)
-    x, y = np.stack([signs(v) for v in g.normal(size=(2, n))]), np.stack([signs(v) for v in g.normal(size=(3, n))])
-    rows = {pair_sums: bootstrap_counts(n, 999, 0), permuted_sums: permuted_orders(n, 999, 0)}
-    for kernel, first in rows.items():
-        assert (kernel.serial(first, x[0], y[0]) == kernel.parallel(first, x[0], y[0])).all()
-    scale = g.random(size=(2, 3))
-    arguments = (permuted_orders(n, 999, 0), x, y, scale)
-    assert largest_permuted.serial(*arguments).tobytes() == largest_permuted.parallel(*arguments).tobytes()
+    x, y = g.normal(size=n), np.round(g.normal(size=n), 1)
+    a, b, counts = Ranked.of(x), Ranked.of(y), bootstrap_counts(n, 333, 0)
+    rows = (counts, a.order, a.ends, b.codes[a.order], b.levels, b.tied)
+    one, many = (kernels._weighted(0, *rows, threads=k) for k in (1, 3))
+    assert (one == many).all() and len(one) == 333
 
 
-@pytest.mark.parametrize("n", [2, 9, 12, 60])
-def test_packed_pairs_give_the_sums_of_a_plain_loop(n):
+def columns_with_ties(n, missing=False):
     g = np.random.default_rng(n)
-    values = np.round(g.normal(size=(5, n)), 1)
-    values[1, n // 2] = np.nan
-    values[3] = 1.0
-    x = np.stack([signs(v) for v in values])
-    orders = permuted_orders(n, 200, 0)[:200]
+    values = np.concatenate([g.normal(size=(2, n)), np.round(g.normal(size=(2, n))), np.ones((1, n))])
+    if missing:
+        values[1, n // 2] = values[3, :2] = np.nan
+    return values
+
+
+@pytest.mark.parametrize("n", [2, 9, 12, 64, 300])
+def test_permuted_sums_are_those_of_a_plain_loop(n, monkeypatch):
+    """Both ways: all pairs as bits, and in n log n."""
+    values = columns_with_ties(n, missing=True)
+    with np.errstate(invalid="ignore"):
+        x = np.nan_to_num(np.sign(values[:, :, None] - values[:, None, :])).astype(int)
+    orders = permuted_orders(n, 40, 0)[:40]
     upper = np.triu_indices(n, 1)
-    plain = np.array([[[(a[np.ix_(o, o)] * b)[upper].sum(dtype=int) for b in x[2:]] for a in x[:2]] for o in orders])
-    scale = g.random(size=(2, 3))
-    assert (largest_permuted(orders, x[:2], x[2:], scale) == (np.abs(plain) * scale).max((1, 2))).all()
-    for t in range(2):
-        for d in range(3):
-            assert (permuted_sums(orders, x[t], x[2 + d]) == plain[:, t, d]).all()
+    plain = np.array([[[(a[np.ix_(o, o)] * b)[upper].sum() for b in x] for a in x] for o in orders])
+    for packed in (0, 10**6):
+        monkeypatch.setattr(kernels, "PACKED", packed)
+        assert (family_sums(orders, Family(values), Family(values)) == plain).all()
+        assert (permuted_sums(orders, Family(values[:1]), Family(values[2:3])) == plain[:, 0, 2]).all()
 
 
-@pytest.mark.parametrize("levels", [2, 10**6])
-def test_matrix_products_give_the_same_sums(levels):
-    g = np.random.default_rng(8)
-    x, y = (signs(v.astype(float)) for v in g.integers(levels, size=(2, 90)))
-    counts = bootstrap_counts(90, 4000, 0)
-    found = weighted_pair_sums(counts, x, y)
-    assert found.dtype == np.int64 and (found == pair_sums(counts, x, y)).all()
-    assert (weighted_pair_sums(counts[:5], x, y) == found[:5]).all()
+def test_permuted_sums_of_many_models_are_right_beyond_every_level_of_the_counts():
+    """Bits stand in words of 64, words in blocks of 16, blocks in lines of 16: 20 000 models need all of them."""
+    n = 20000
+    g = np.random.default_rng(0)
+    x, y = np.round(g.normal(size=n), 3), g.normal(size=n)
+    orders = g.permutation(n).astype(np.int32)[None]
+    expected = scipy.stats.kendalltau(x[orders[0]], y, variant="b").statistic
+    tied = Ranked.of(x).tied_with.sum() / 2
+    pairs = n * (n - 1) / 2
+    found = permuted_sums(orders, Family(x[None]), Family(y[None]))[0]
+    assert found == pytest.approx(expected * math.sqrt((pairs - tied) * pairs), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [3, 17, 70])
+def test_weighted_sums_are_those_of_all_pairs(n):
+    values, counts = columns_with_ties(n), bootstrap_counts(n, 37, 0)
+    off = ~np.eye(n, dtype=bool)
+    for i, j in itertools.product(range(5), repeat=2):
+        x, y = signs(values[i]), signs(values[j])
+        m = counts.astype(int)
+        expected = [np.einsum("bi,ij,bj->b", m, k, m) // 2 for k in (x * y, off * 1, (x == 0) & off, (y == 0) & off)]
+        a, b = Ranked.of(values[i]), Ranked.of(values[j])
+        assert (pair_sums(counts, a, b) == np.stack(expected, 1)).all()
+        assert (agreements(counts, a, b) == m @ (x * y)).all()
+        without = (1 - np.eye(n)).astype(np.uint8)
+        assert (sums_without_each(a, b) == pair_sums(without, a, b)).all()
+
+
+def test_streams_are_the_same_in_pieces(monkeypatch):
+    """And fewer rows are the first of many; the numbers are those that earlier versions drew."""
+    plain = np.zeros((50, 30), int)
+    drawn = np.random.default_rng([5, 30, 1]).integers(30, size=(50, 30))
+    np.add.at(plain, (np.arange(50)[:, None], drawn), 1)
+    orders = np.random.default_rng([5, 30, 2]).permuted(np.tile(np.arange(30), (50, 1)), axis=1)
+    for block, kept in ((10**6, 10**9), (100, 0)):
+        monkeypatch.setattr(resampling, "BLOCK", block)
+        monkeypatch.setattr(resampling, "KEPT", kept)
+        monkeypatch.setattr(resampling, "_kept", resampling._Kept())
+        for rows in (20, 50, 20):
+            assert (bootstrap_counts(30, rows, 5) == plain[:rows]).all()
+            assert (np.concatenate(list(order_blocks(30, rows, 5))) == orders[:rows]).all()
+
+
+def test_kept_streams_stay_within_their_bytes(monkeypatch):
+    monkeypatch.setattr(resampling, "KEPT", 1000)
+    kept = resampling._Kept()
+    for seed in range(5):
+        kept.get("bootstrap", 10, seed, 40, lambda: np.zeros((40, 10), np.uint8))
+    assert len(kept._found) == 2
 
 
 def test_no_torch_is_needed():

@@ -2,19 +2,15 @@ r"""Multiplicity: how large the largest |tau| of a whole table would be without 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from acutance.analysis.kendall import null_sd, permutation_p
-from acutance.analysis.kernels import (
-    Signs,
-    family_sums,
-    goes_through_all,
-    largest_permuted,
-    p_of_hits,
-    permuted_orders,
-    signs,
-)
+from acutance.analysis.kernels import family_sums, plain_sums
+from acutance.analysis.ranked import Family, Ranked
+from acutance.analysis.resampling import Orders, goes_through_all, order_blocks, orders_of, p_of_hits
 
 BLOCK = 4_000_000  # sums held at a time
 
@@ -44,10 +40,7 @@ def max_tau_p(
     Returns:
         (T, D) adjusted p-values, NaN where there are fewer than two models, and for pairs that are not compared.
     """
-    x, y, scale, compared = _family(targets, measures, without)
-    n = targets.shape[1]
-    largest = largest_permuted(permuted_orders(n, permutations, seed), x, y, scale)
-    return _adjusted(x, y, scale, compared, largest)
+    return _family(targets, measures, permutations, seed, without)[2]
 
 
 def family_p(
@@ -72,47 +65,44 @@ def family_p(
     Returns:
         Two (T, D) tables, NaN where there are fewer than two models, and for pairs that are not compared.
     """
-    x, y, scale, compared = _family(targets, measures, without)
-    n = targets.shape[1]
-    orders = permuted_orders(n, permutations, seed)
-    observed = np.abs(family_sums(np.arange(n)[None], x, y)[0])
-    hits, largest = np.zeros(scale.shape, np.int64), np.empty(len(orders))
-    rows = max(1, BLOCK // max(1, scale.size))
-    for start in range(0, len(orders), rows):
-        sums = np.abs(family_sums(orders[start : start + rows], x, y))
-        hits += (sums >= observed).sum(0)
-        largest[start : start + rows] = (sums * scale).max((1, 2), initial=0.0)
-    plain = p_of_hits(hits, len(orders), goes_through_all(n))
+    plain, compared, adjusted = _family(targets, measures, permutations, seed, without)
     lacking = np.logical_or.outer(np.isnan(targets).any(axis=1), np.isnan(measures).any(axis=1))
     for t, d in zip(*np.nonzero(compared & lacking), strict=True):
         # A missing model takes part in no permutation.
         both = ~(np.isnan(targets[t]) | np.isnan(measures[d]))
-        plain[t, d] = permutation_p(signs(targets[t][both]), signs(measures[d][both]), permutations, seed)
-    return np.where(compared, plain, np.nan), _adjusted(x, y, scale, compared, largest)
+        x, y = targets[t][both], measures[d][both]
+        plain[t, d] = permutation_p(x, y, int(plain_sums(Ranked.of(x), Ranked.of(y))[0]), permutations, seed)
+    return np.where(compared, plain, np.nan), adjusted
 
 
 def _family(
-    targets: NDArray[np.float64], measures: NDArray[np.float64], without: NDArray[np.bool_] | None
-) -> tuple[Signs, Signs, NDArray[np.float64], NDArray[np.bool_]]:
-    """Return signs of targets and measures, the scale of each pair's sums (0: not compared), and which are compared."""
-    # Comparisons with NaN are false, so pairs with a missing value have sign 0.
-    x = np.stack([signs(row) for row in targets])
-    y = np.stack([signs(row) for row in measures])
+    targets: NDArray[np.float64], measures: NDArray[np.float64], permutations: int, seed: int,
+    without: NDArray[np.bool_] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:  # fmt: skip
+    """Return plain p-values, which pairs are compared, and adjusted p-values, from one pass over the permutations."""
+    n, x, y = targets.shape[1], Family(targets), Family(measures)
     if without is None:
         without = np.zeros((len(x), len(y)), bool)
-    common = ~np.isnan(targets)[:, None, :] & ~np.isnan(measures)[None, :, :]
-    counts = common.sum(2)
-    scale = np.array([[1 / (n * (n - 1) / 2 * null_sd(n)) if n > 1 else 0.0 for n in row] for row in counts])
-    return x, y, np.where(without, 0.0, scale), (counts > 1) & ~without
-
-
-def _adjusted(
-    x: Signs, y: Signs, scale: NDArray[np.float64], compared: NDArray[np.bool_], largest: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    n = x.shape[1]
-    upper = np.triu_indices(n, 1)
-    observed = np.abs(x[:, upper[0], upper[1]].astype(float) @ y[:, upper[0], upper[1]].astype(float).T) * scale
+    here, there = ~np.isnan(targets), ~np.isnan(measures)
+    common = here.astype(np.int64) @ there.astype(np.int64).T
+    scale = np.array([[1 / (k * (k - 1) / 2 * null_sd(k)) if k > 1 else 0.0 for k in row] for row in common.tolist()])
+    scale, compared = np.where(without, 0.0, scale.reshape(common.shape)), (common > 1) & ~without
+    observed = np.abs(family_sums(np.arange(n, dtype=np.int32)[None], x, y)[0])
     # Sums that differ in the last bit are the same sum.
-    hits = (largest[None, None, :] >= observed[:, :, None] - 1e-9).sum(2)
-    p = p_of_hits(hits, len(largest), goes_through_all(n))
-    return np.where(compared, p, np.nan)
+    bar = observed * scale - 1e-9
+    hits, exceeded, count = np.zeros(scale.shape, np.int64), np.zeros(scale.shape, np.int64), orders_of(n, permutations)
+    for orders in _blocks(n, permutations, seed, scale.size):
+        sums = np.abs(family_sums(orders, x, y))
+        hits += (sums >= observed).sum(0)
+        largest = np.sort((sums * scale).max((1, 2), initial=0.0))
+        exceeded += len(largest) - np.searchsorted(largest, bar)
+    exact = goes_through_all(n)
+    adjusted = np.where(compared, p_of_hits(exceeded, count, exact), np.nan)
+    return np.where(compared, p_of_hits(hits, count, exact), np.nan), compared, adjusted
+
+
+def _blocks(n: int, permutations: int, seed: int, pairs: int) -> Iterator[Orders]:
+    rows = max(1, BLOCK // max(1, pairs))
+    for orders in order_blocks(n, permutations, seed):
+        for start in range(0, len(orders), rows):
+            yield orders[start : start + rows]

@@ -13,21 +13,24 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from acutance.analysis.columns import MIN_MODELS, Array, Infinite, complete, constant, joined
 from acutance.analysis.intervals import bca, jackknife
-from acutance.analysis.kendall import Variant, kendall_tau, tau_without_each
-from acutance.analysis.kernels import (
-    Ints,
-    Signs,
+from acutance.analysis.kendall import Variant, kendall_tau, tau_without_each, tied_pairs
+from acutance.analysis.kernels import agreements
+from acutance.analysis.perfect import perfect_bound
+from acutance.analysis.ranked import Ranked
+from acutance.analysis.resampling import (
+    Counts,
+    Orders,
     bootstrap_counts,
     goes_through_all,
+    order_blocks,
+    orders_of,
     p_of_hits,
-    permuted_orders,
-    signs,
+    pieces,
 )
-from acutance.analysis.perfect import perfect_bound
 from acutance.errors import UserError, did_you_mean
 
 Method = Literal["tau_a", "tau_b", "tau_c", "spearman", "weighted"]
@@ -106,7 +109,7 @@ def association(
         raise UserError(f"confidence: must be between 0 and 1, got {confidence}")
     (x, y), _, note = complete(t, s, infinite=infinite)
     n = len(x)
-    ties = int(((signs(x) == 0) | (signs(y) == 0))[np.triu_indices(n, 1)].sum())
+    ties = tied_pairs(Ranked.of(x), Ranked.of(y))
     reason = _undefined(x, y)
     if reason:
         # A constant column agrees with nothing: tau-a counts its ties as 0, the others divide by nothing.
@@ -127,16 +130,18 @@ def association(
         # Infinities are told by ``complete`` already.
         told = "" if "infinite" in found.note and "ranked" in found.note else found.note
         return Association(method, found.tau, low, high, found.p, n, ties, joined(note, told))
-    of_counts, of_orders = (_spearman if method == "spearman" else _weighted)(x, y)
-    value = float(of_counts(np.ones((1, n), np.int64))[0])
+    coefficient = (_Spearman if method == "spearman" else _Weighted)(x, y)
+    value = float(coefficient.of_counts(np.ones((1, n), np.uint8))[0])
     p = math.nan
     if permutations:
-        orders = permuted_orders(n, permutations, seed)
-        hits = int((np.abs(of_orders(orders)) >= abs(value) - 1e-12).sum())
-        p = p_of_hits(hits, len(orders), goes_through_all(n))
+        hits = sum(
+            int((np.abs(_in_pieces(coefficient.of_orders, orders)) >= abs(value) - 1e-12).sum())
+            for orders in order_blocks(n, permutations, seed)
+        )
+        p = p_of_hits(hits, orders_of(n, permutations), goes_through_all(n))
     if not resamples:
         return Association(method, value, math.nan, math.nan, p, n, ties, note)
-    low, high, why = _interval(value, n, method, of_counts, interval, confidence, resamples, seed)
+    low, high, why = _interval(value, n, coefficient, interval, confidence, resamples, seed)
     return Association(method, value, low, high, p, n, ties, joined(note, why))
 
 
@@ -151,13 +156,13 @@ def _perfect(value: float) -> bool:
 
 
 def _interval(
-    value: float, n: int, method: Method, of_counts: Callable[[Ints], Array], interval: Interval, confidence: float,
-    resamples: int, seed: int,
+    value: float, n: int, coefficient: _Spearman | _Weighted, interval: Interval, confidence: float, resamples: int,
+    seed: int,
 ) -> tuple[float, float, str]:  # fmt: skip
     if n < 4:
         return math.nan, math.nan, "an interval needs at least 4 models"
     if _perfect(value):
-        if method == "weighted":
+        if isinstance(coefficient, _Weighted):
             return math.nan, math.nan, "all pairs agree: no interval"
         rho = math.sin(math.pi / 2 * perfect_bound(n, (1 - confidence) / 2, resamples, seed))
         bound = 6 / math.pi * math.asin(rho / 2)
@@ -165,75 +170,137 @@ def _interval(
             *((bound, 1.0) if value > 0 else (-1.0, -bound)),
             "all pairs agree: the interval is exact for normal scores",
         )
-    leave_one_out = of_counts(1 - np.eye(n, dtype=np.int64))
+    without = coefficient.without_each()
     if interval == "jackknife":
-        return (*jackknife(value, leave_one_out, confidence), "")
-    resampled = of_counts(bootstrap_counts(n, resamples, seed))
+        return (*jackknife(value, without, confidence), "")
+    resampled = _in_pieces(coefficient.of_counts, bootstrap_counts(n, resamples, seed))
     resampled = resampled[np.isfinite(resampled)]
     if len(resampled) < 0.9 * resamples:
         return math.nan, math.nan, "too many resamples have only ties"
-    return (*bca(value, resampled, leave_one_out, confidence, resamples), "")
+    return (*bca(value, resampled, without, confidence, resamples), "")
 
 
-Coefficient = tuple[Callable[[Ints], Array], Callable[[Ints], Array]]
+def _in_pieces(of: Callable[[Any], Array], rows: Counts | Orders) -> Array:
+    """Return a coefficient of many rows, as many at a time as fit into memory."""
+    found, start = [np.empty(0)], 0
+    for count in pieces(*rows.shape):
+        found.append(of(rows[start : start + count]))
+        start += count
+    return np.concatenate(found)
 
 
-def _spearman(x: Array, y: Array) -> Coefficient:
-    """Spearman's rho as a function of multiplicities, (B, n), and of orders of x, (B, n).
+class _Spearman:
+    """Spearman's rho of multiplicities and of orders of x.
 
     A centred mid-rank is half the sum of signs against all models, in which copies of the model count 0.
     """
-    sx, sy = signs(x).astype(np.float64), signs(y).astype(np.float64)
 
-    def of_counts(counts: Ints) -> Array:
+    def __init__(self, x: Array, y: Array) -> None:
+        self.x, self.y = Ranked.of(x), Ranked.of(y)
+
+    def of_counts(self, counts: Counts) -> Array:
+        """Return rho of each row of multiplicities, (B, n) -> (B,)."""
         m = counts.astype(np.float64)
-        r, q = m @ sx.T, m @ sy.T
+        r, q = _sign_sums(m, self.x), _sign_sums(m, self.y)
         with np.errstate(invalid="ignore"):
             return np.asarray((m * r * q).sum(1) / np.sqrt((m * r**2).sum(1) * (m * q**2).sum(1)))
 
-    def of_orders(orders: Ints) -> Array:
-        r, q = sx.sum(1), sy.sum(1)
+    def of_orders(self, orders: Orders) -> Array:
+        """Return rho with x in each order, (B, n) -> (B,)."""
+        r, q = (_sign_sums(np.ones((1, len(c.codes))), c)[0] for c in (self.x, self.y))
         return np.asarray(r[orders] @ q / math.sqrt((r**2).sum() * (q**2).sum()))
 
-    return of_counts, of_orders
+    def without_each(self) -> Array:
+        r"""Return rho without one model each, (n,).
+
+        Without model k every sum of signs :math:`r_i` loses :math:`u_{ik} = sign(x_i - x_k)`, so the products are
+        :math:`\sum_i (r_i - u_{ik})(q_i - v_{ik})` less its own; the mixed sums are sums over those above less those
+        below k.
+        """
+        x, y, n = self.x, self.y, len(self.x.codes)
+        one = np.ones((1, n))
+        r, q = _sign_sums(one, x)[0], _sign_sums(one, y)[0]
+        both = agreements(one.astype(np.uint8), x, y)[0]
+        products = (r * q).sum() - r * q + _sign_sums(r[None], y)[0] + _sign_sums(q[None], x)[0] + both
+        squares = [
+            (v**2).sum() - v**2 + 2 * _sign_sums(v[None], c)[0] + (n - 1 - c.tied_with) for v, c in ((r, x), (q, y))
+        ]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(products / np.sqrt(squares[0] * squares[1]))
 
 
-def _weighted(x: Array, y: Array) -> Coefficient:
-    """Vigna's weighted tau, both rankings averaged, as a function of multiplicities and of orders of x."""
-    sx, sy = signs(x), signs(y)
-    # Ties in one column are ranked by the other, what is left by position; as scipy does, for negated columns.
-    n = len(x)
-    position = -np.arange(n)
-    by_x, by_y = np.lexsort((position, y, x)), np.lexsort((position, x, y))
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, n + 1))])
-    agree = (sx * sy).astype(np.float64)
-    free_x, free_y = (np.abs(v).astype(np.float64) for v in (sx, sy))
+def _sign_sums(m: Array, column: Ranked) -> Array:
+    """Return sum_j m_j sign(x_i - x_j) for each row of m, (B, n) -> (B, n)."""
+    upto = np.cumsum(m[:, column.order], axis=1)
+    high = column.ends - 1
+    before = column.ends - (column.tied_with[column.order] + 1)
+    total = upto[:, -1:]
+    below = np.where(before > 0, upto[:, before - 1], 0.0)
+    found = np.empty_like(m)
+    found[:, column.order] = below - (total - upto[:, high])
+    return found
 
-    def of_counts(counts: Ints) -> Array:
-        products = [counts @ matrix for matrix in (agree, free_x, free_y)]
+
+class _Weighted:
+    """Vigna's weighted tau, both rankings averaged, of multiplicities and of orders of x."""
+
+    def __init__(self, x: Array, y: Array) -> None:
+        self.x, self.y = Ranked.of(x), Ranked.of(y)
+        self.harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(x) + 1))])
+
+    def _rankings(self, x: NDArray[np.int32], y: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Ties in one column are ranked by the other, what is left by position; as scipy does, for negated columns."""
+        position = -np.arange(len(x))
+        return np.lexsort((position, y, x)), np.lexsort((position, x, y))
+
+    def of_counts(self, counts: Counts) -> Array:
+        """Return the weighted tau of each row of multiplicities, (B, n) -> (B,)."""
+        m = counts.astype(np.int64)
+        products = [agreements(counts, self.x, self.y).astype(np.float64)]
+        products += [_untied(m, c).astype(np.float64) for c in (self.x, self.y)]
         values = []
-        for order in (by_x, by_y):
-            ends = np.cumsum(counts[:, order], axis=1)
+        for order in self._rankings(self.x.codes, self.y.codes):
+            ends = np.cumsum(m[:, order], axis=1)
             # Copies of a model hold consecutive ranks: their weights are a piece of the harmonic series.
-            weights = np.empty(counts.shape)
-            weights[:, order] = harmonic[ends] - harmonic[ends - counts[:, order]]
+            weights = np.empty(m.shape)
+            weights[:, order] = self.harmonic[ends] - self.harmonic[ends - m[:, order]]
             s, untied_x, untied_y = ((weights * product).sum(1) for product in products)
             with np.errstate(invalid="ignore", divide="ignore"):
                 values.append(s / np.sqrt(untied_x * untied_y))
         return np.asarray(np.mean(values, axis=0))
 
-    def of_orders(orders: Ints) -> Array:
-        return np.array([_plain_weighted(x[order], y, sx[np.ix_(order, order)], sy) for order in orders])
+    def of_orders(self, orders: Orders) -> Array:
+        """Return the weighted tau with x in each order, (B, n) -> (B,)."""
+        return np.array([self._plain(order) for order in orders])
 
-    return of_counts, of_orders
+    def _plain(self, order: NDArray[np.int32]) -> float:
+        n = len(order)
+        one = np.ones((1, n), np.uint8)
+        moved = self.x.in_order(order)
+        agree = agreements(one, moved, self.y)[0]
+        free_x, free_y = n - 1 - moved.tied_with, n - 1 - self.y.tied_with
+        value, weights = 0.0, np.empty(n)
+        for ranking in self._rankings(moved.codes, self.y.codes):
+            weights[ranking] = 1 / np.arange(1, n + 1)
+            value += (weights @ agree) / math.sqrt((weights @ free_x) * (weights @ free_y)) / 2
+        return value
+
+    def without_each(self) -> Array:
+        """Return the weighted tau without one model each, (n,)."""
+        n = len(self.x.codes)
+        found, start = [np.empty(0)], 0
+        for rows in pieces(n, n):
+            counts = np.ones((rows, n), np.uint8)
+            counts[np.arange(rows), start + np.arange(rows)] = 0
+            found.append(self.of_counts(counts))
+            start += rows
+        return np.concatenate(found)
 
 
-def _plain_weighted(x: Array, y: Array, sx: Signs, sy: Signs) -> float:
-    position = -np.arange(len(x))
-    agree, free_x, free_y = ((v.sum(1, dtype=np.int64)) for v in (sx * sy, np.abs(sx), np.abs(sy)))
-    value = 0.0
-    weights = np.empty(len(x))
-    for order in (np.lexsort((position, y, x)), np.lexsort((position, x, y))):
-        weights[order] = 1 / np.arange(1, len(x) + 1)
-        value += (weights @ agree) / math.sqrt((weights @ free_x) * (weights @ free_y)) / 2
-    return value
+def _untied(m: NDArray[np.int64], column: Ranked) -> NDArray[np.int64]:
+    """Return how many drawn models differ from each in a column, (B, n) -> (B, n)."""
+    upto = np.concatenate([np.zeros((len(m), 1), np.int64), np.cumsum(m[:, column.order], axis=1)], axis=1)
+    size = column.tied_with[column.order] + 1
+    found = np.empty_like(m)
+    found[:, column.order] = upto[:, -1:] - (upto[:, column.ends] - upto[:, column.ends - size])
+    return found

@@ -18,7 +18,7 @@ from acutance.analysis.multiplicity import held_out_radius
 from acutance.analysis.partial import partial
 from acutance.analysis.reliability import reliability
 
-PARTIAL = 499  # permutations of partial correlations, each of which ranks all pairs of models anew
+PARTIAL = 499  # simulated pools for the p of partial correlations
 ASSOCIATIONS = [
     "definition", "target", "n", "ties", *METHODS, "jackknife_low", "jackknife_high",
     "stratified", "stratified_low", "stratified_high", "stratified_p",
@@ -81,12 +81,12 @@ def _row(
         # What is to be predicted is not held fixed.
         controls = controls.drop(columns=[target, target.removeprefix("attr:")], errors="ignore")
     if controls is not None and controls.shape[1]:
-        settings["permutations"] = min(resamples, PARTIAL)
-        beyond = {m: partial(t, s, controls, m, **settings) for m in ("kendall", "spearman")}
-        kendall, spearman = beyond.values()
+        # The p is that of both.
+        kendall = partial(t, s, controls, "kendall", draws=min(resamples, PARTIAL), seed=seed)
+        spearman = partial(t, s, controls, "spearman", draws=0)
         row |= {
             "partial_kendall": kendall.value, "partial_kendall_p": kendall.p, "partial_spearman": spearman.value,
-            "partial_spearman_p": spearman.p, "partial_n": kendall.n, "controls": ", ".join(kendall.controls),
+            "partial_spearman_p": kendall.p, "partial_n": kendall.n, "controls": ", ".join(kendall.controls),
             "note": joined(first.note, kendall.note and f"partial: {kendall.note}"),
         }  # fmt: skip
     if noise is not None:

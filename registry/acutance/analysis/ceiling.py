@@ -3,13 +3,16 @@ r"""The noise ceiling: which tau a perfect measure would show on targets that ar
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from acutance.analysis.columns import MIN_MODELS, Array, joined
-from acutance.analysis.kernels import pair_sums, signs
+from acutance.analysis.kernels import plain_sums
+from acutance.analysis.ranked import Ranked
+from acutance.analysis.resampling import pieces
 from acutance.errors import UserError
 
 
@@ -96,13 +99,17 @@ def noise_ceiling(
     if spread == 0:
         note = joined(note, "the errors differ by no more than test noise: no measure can rank these models")
     g = np.random.default_rng([seed, n, 7])
-    seen = g.binomial(sizes, np.clip(true, 0, 1), size=(draws, n)) / sizes
+    share = np.clip(true, 0, 1)
+    # Counts take a quarter of the memory of errors; all of them are drawn before the noise of the replicates is.
+    seen = np.concatenate([g.binomial(sizes, share, size=(rows, n)).astype(np.int32) for rows in pieces(draws, n)])
     if measured is None:
-        ranking = np.broadcast_to(true, seen.shape)
+        perfect = Ranked.of(true)
+        taus = np.array([_tau(Ranked.of(counted / sizes), perfect) for counted in seen])
     else:
-        ranking = _perfect_but_noisy(true, measured[keep], draws, g)
-    one = np.ones((1, n), np.int64)
-    taus = np.array([_tau(one, a, b) for a, b in zip(seen, ranking, strict=True)])
+        rankings = _perfect_but_noisy(true, measured[keep], draws, g)
+        taus = np.array(
+            [_tau(Ranked.of(counted / sizes), Ranked.of(b)) for counted, b in zip(seen, rankings, strict=True)]
+        )
     low, high = np.quantile(taus, [0.025, 0.975])
     return Ceiling(float(taus.mean()), float(low), float(high), n, spread, math.sqrt(float(noise.mean())), note)
 
@@ -150,10 +157,11 @@ def split_half(correct: ArrayLike, *, repeats: int = 200, seed: int = 0) -> Ceil
         return Ceiling(nan, nan, nan, n, nan, nan, f"fewer than {MIN_MODELS} models")
     g = np.random.default_rng([seed, n, 8])
     half = points // 2
-    one, taus = np.ones((1, n), np.int64), []
+    taus = []
     for _ in range(repeats):
         order = g.permutation(points)
-        taus.append(_tau(one, right[:, order[:half]].sum(1), right[:, order[half : 2 * half]].sum(1)))
+        halves = (right[:, order[:half]].sum(1), right[:, order[half : 2 * half]].sum(1))
+        taus.append(_tau(*map(Ranked.of, halves)))
     e = 1 - right.mean(1)
     noise = e * (1 - e) / points
     low, high = np.quantile(taus, [0.025, 0.975])
@@ -168,8 +176,8 @@ def _shrunk(values: Array, noise: Array) -> tuple[Array, float]:
     return values.mean() + factor * (values - values.mean()), math.sqrt(true)
 
 
-def _perfect_but_noisy(true: Array, measured: Array, draws: int, g: np.random.Generator) -> Array:
-    """Return values of a measure that ranks models as the true errors do, seen with its own noise, (draws, n)."""
+def _perfect_but_noisy(true: Array, measured: Array, draws: int, g: np.random.Generator) -> Iterator[Array]:
+    """Yield values of a measure that ranks models as the true errors do, seen with its own noise, (n,) each."""
     count = (~np.isnan(measured)).sum(1)
     means, variances = np.nanmean(measured, axis=1), np.nanvar(measured, axis=1, ddof=1) / count
     clean, _ = _shrunk(means, variances)
@@ -177,9 +185,10 @@ def _perfect_but_noisy(true: Array, measured: Array, draws: int, g: np.random.Ge
     by_value, by_error = np.argsort(clean, kind="stable"), np.argsort(true, kind="stable")
     value, deviation = np.empty(len(true)), np.empty(len(true))
     value[by_error], deviation[by_error] = clean[by_value], np.sqrt(variances[by_value])
-    return np.asarray(value + deviation * g.normal(size=(draws, len(true))))
+    for _ in range(draws):
+        yield value + deviation * g.normal(size=len(true))
 
 
-def _tau(one: NDArray[np.int64], a: Array, b: Array) -> float:
-    sums = pair_sums(one, signs(a), signs(b))[0]
+def _tau(a: Ranked, b: Ranked) -> float:
+    sums = plain_sums(a, b)
     return float(sums[0] / sums[1])

@@ -13,8 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from acutance.analysis.columns import MIN_MODELS, Array, codes, complete, joined
 from acutance.analysis.intervals import bca
-from acutance.analysis.kernels import Ints, p_of_hits, permuted_sums, signs, weighted_pair_sums
+from acutance.analysis.kendall import tied_pairs
+from acutance.analysis.kernels import pair_sums, permuted_sums, plain_sums, sums_without_each
 from acutance.analysis.perfect import perfect_bound
+from acutance.analysis.ranked import Family, Ranked, within
+from acutance.analysis.resampling import Counts, Orders, p_of_hits, pieces, tally
 from acutance.errors import UserError
 
 EXACT = math.factorial(8)  # so many orders within groups are all gone through
@@ -85,19 +88,19 @@ def decompose(t: ArrayLike, s: ArrayLike, groups: ArrayLike) -> Decomposition:
     """
     x, y, g, note = _columns(t, s, groups)
     n = len(x)
-    agree = signs(x) * signs(y)
-    upper = np.triu_indices(n, 1)
-    same = (g[:, None] == g[None, :])[upper]
-    products = agree[upper].astype(np.int64)
-    pairs_within, pairs_between = int(same.sum()), int((~same).sum())
-    sums = int(products[same].sum()), int(products[~same].sum())
-    within, between, tau = (
-        _ratio(a, b) for a, b in zip((*sums, sum(sums)), (pairs_within, pairs_between, len(products)), strict=True)
+    pairs = n * (n - 1) // 2
+    pairs_within = _pairs_within(np.bincount(g, minlength=1))
+    pairs_between = pairs - pairs_within
+    total = int(plain_sums(Ranked.of(x), Ranked.of(y))[0]) if n else 0
+    inside = int(plain_sums(within(g, x), within(g, y))[0]) - pairs_between if n else 0
+    sums = inside, total - inside
+    tau_within, between, tau = (
+        _ratio(a, b) for a, b in zip((*sums, total), (pairs_within, pairs_between, pairs), strict=True)
     )
-    simpson = tau * within < 0
+    simpson = tau * tau_within < 0
     reason = f"fewer than {MIN_MODELS} models" if n < MIN_MODELS else "" if pairs_within else "no group has two models"
     return Decomposition(
-        tau, within, between, pairs_within, pairs_between, n, len(np.unique(g)), simpson, joined(note, reason)
+        tau, tau_within, between, pairs_within, pairs_between, n, len(np.unique(g)), simpson, joined(note, reason)
     )
 
 
@@ -149,14 +152,16 @@ def stratified_at_levels(
     if n < MIN_MODELS:
         reason = "no group has two models" if n == 0 else f"fewer than {MIN_MODELS} models"
         return [Stratified(nan, nan, nan, nan, n, len(members), joined(note, reason))] * len(levels)
-    same = g[:, None] == g[None, :]
-    sx, sy = signs(x), np.where(same, signs(y), 0).astype(np.int8)
-    tau = float(_within(np.ones((1, n), np.int64), sx, sy, members)[0])
-    if not (sx * sy).any():
-        zero = 1.0 if np.isfinite(tau) else nan
+    # Pairs of two groups agree in both columns, which is taken off again.
+    a, b = within(g, x), within(g, y)
+    plain = plain_sums(a, b)
+    pairs = _pairs_within(sizes)
+    observed = int(plain[0]) - (int(plain[1]) - pairs)
+    tau = observed / pairs
+    if tied_pairs(a, b) == pairs:
         told = joined(note, "all pairs inside groups are tied")
-        return [Stratified(tau, nan, nan, zero, n, len(members), told)] * len(levels)
-    p = _p_within(members, sx, sy, permutations, seed) if permutations else nan
+        return [Stratified(tau, nan, nan, 1.0, n, len(members), told)] * len(levels)
+    p = _p_within(members, a, b, observed, permutations, seed) if permutations else nan
     if abs(tau) > 1 - 1e-12:
         # A smaller group has a weaker bound, so the largest alone is a valid one for a tau they share.
         largest = max(len(group) for group in members)
@@ -164,31 +169,37 @@ def stratified_at_levels(
         ends = [(bound, 1.0) if tau > 0 else (-1.0, -bound) for bound in bounds]
         reason = "all pairs inside groups agree: the interval is that of the largest group, exact for normal scores"
     else:
-        ends, reason = _ends(tau, sx, sy, members, levels, resamples, seed)
+        ends, reason = _ends(tau, a, b, members, levels, resamples, seed)
     return [Stratified(tau, low, high, p, n, len(members), joined(note, reason)) for low, high in ends]
 
 
 def _ends(
-    tau: float, sx: NDArray[np.int8], sy: NDArray[np.int8], members: list[NDArray[np.int64]], levels: Sequence[float],
-    resamples: int, seed: int,
+    tau: float, x: Ranked, y: Ranked, members: list[NDArray[np.int64]], levels: Sequence[float], resamples: int,
+    seed: int,
 ) -> tuple[list[tuple[float, float]], str]:  # fmt: skip
     """Return the BCa interval at each level, models resampled inside their groups."""
-    n = len(sx)
-    resampled = _within(_resamples(members, n, resamples, seed), sx, sy, members)
+    n = len(x.codes)
+    counts = _resamples(members, n, resamples, seed)
+    resampled = _taus(pair_sums(counts, x, y), _drawn_pairs(counts, members))
     resampled = resampled[np.isfinite(resampled)]
     if len(resampled) < 0.9 * resamples:
         return [(math.nan, math.nan)] * len(levels), "too many resamples leave no pair to compare"
-    without = _within(1 - np.eye(n, dtype=np.int64), sx, sy, members)
+    sizes = np.empty(n, np.int64)
+    for group in members:
+        sizes[group] = len(group)
+    pairs = _pairs_within(np.array([len(group) for group in members]))
+    without = _taus(sums_without_each(x, y), pairs - (sizes - 1))
     return [bca(tau, resampled, without, level, resamples) for level in levels], ""
 
 
 def _p_within(
-    members: list[NDArray[np.int64]], sx: NDArray[np.int8], sy: NDArray[np.int8], permutations: int, seed: int
+    members: list[NDArray[np.int64]], x: Ranked, y: Ranked, observed: int, permutations: int, seed: int
 ) -> float:
     """Return the two-sided p-value of models permuted inside their groups."""
-    orders, exact = _orders(members, len(sx), permutations, seed)
-    observed = abs(int((sx.astype(int) * sy).sum())) // 2
-    hits = int((np.abs(permuted_sums(orders, sx, sy)) >= observed).sum())
+    orders, exact = _orders(members, len(x.codes), permutations, seed)
+    between = len(x.codes) * (len(x.codes) - 1) // 2 - _pairs_within(np.array([len(group) for group in members]))
+    moved, still = (Family(column.codes[None].astype(np.float64)) for column in (x, y))
+    hits = int((np.abs(permuted_sums(orders, moved, still) - between) >= abs(observed)).sum())
     return float(p_of_hits(hits, len(orders), exact))
 
 
@@ -204,37 +215,49 @@ def _ratio(total: int, pairs: int) -> float:
     return total / pairs if pairs else math.nan
 
 
-def _within(counts: Ints, sx: NDArray[np.int8], sy: NDArray[np.int8], members: list[NDArray[np.int64]]) -> Array:
-    """Return tau inside groups for each row of multiplicities, (B,); copies of a model are not compared."""
-    pairs = np.zeros(len(counts))
+def _pairs_within(sizes: NDArray[np.int64]) -> int:
+    return int((sizes * (sizes - 1) // 2).sum())
+
+
+def _drawn_pairs(counts: Counts, members: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the pairs of different models inside groups for each row of multiplicities, (B,)."""
+    pairs = np.zeros(len(counts), np.int64)
     for group in members:
-        m = counts[:, group]
-        pairs += (m.sum(1) ** 2 - (m**2).sum(1)) / 2
+        m = counts[:, group].astype(np.int64)
+        pairs += (m.sum(1) ** 2 - (m**2).sum(1)) // 2
+    return pairs
+
+
+def _taus(sums: NDArray[np.int64], pairs: NDArray[np.int64]) -> Array:
+    """Return tau inside groups of sums over all pairs, those of two groups counted as agreeing, (B,)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(weighted_pair_sums(counts, sx, sy)[:, 0] / pairs)
+        return np.asarray((sums[:, 0] - (sums[:, 1] - pairs)) / pairs)
 
 
-def _resamples(members: list[NDArray[np.int64]], n: int, resamples: int, seed: int) -> Ints:
+def _resamples(members: list[NDArray[np.int64]], n: int, resamples: int, seed: int) -> Counts:
     """Return how often each model is drawn when every group keeps its size, (B, n)."""
     g = np.random.default_rng([seed, n, 4])
-    counts = np.zeros((resamples, n), np.int64)
+    counts = np.zeros((resamples, n), np.uint8)
     for group in members:
-        drawn = group[g.integers(len(group), size=(resamples, len(group)))]
-        np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1)
+        at = 0
+        for rows in pieces(resamples, len(group)):
+            drawn = g.integers(len(group), size=(rows, len(group)))
+            counts[at : at + rows, group] = tally(drawn, len(group))
+            at += rows
     return counts
 
 
-def _orders(members: list[NDArray[np.int64]], n: int, permutations: int, seed: int) -> tuple[Ints, bool]:
+def _orders(members: list[NDArray[np.int64]], n: int, permutations: int, seed: int) -> tuple[Orders, bool]:
     """Return orders of the models that keep the groups, (B, n), and whether these are all there are."""
     if math.prod(math.factorial(len(group)) for group in members) <= EXACT:
         every = list(product(*(all_orders(group) for group in members)))
-        orders = np.empty((len(every), n), np.int64)
+        orders = np.empty((len(every), n), np.int32)
         for row, parts in zip(orders, every, strict=True):
             for group, part in zip(members, parts, strict=True):
                 row[group] = part
         return orders, True
     g = np.random.default_rng([seed, n, 5])
-    orders = np.empty((permutations, n), np.int64)
+    orders = np.empty((permutations, n), np.int32)
     for group in members:
         orders[:, group] = g.permuted(np.tile(group, (permutations, 1)), axis=1)
     return orders, False

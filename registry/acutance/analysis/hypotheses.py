@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from acutance.errors import UserError
 
 __all__ = ["Hypothesis", "Verdict", "models_needed", "strong", "weak"]
 
+WIDEST = 1 / 3  # share of the models that are still called the flattest
 Verdict = Literal["supported", "refuted", "inconclusive"]
 
 
@@ -105,8 +106,9 @@ def weak(
     s: ArrayLike,
     groups: ArrayLike | None = None,
     *,
+    form: Literal["strict", "wide"] = "strict",
     q: float = 0.1,
-    tolerated: float = 0.1,
+    tolerated: float | None = None,
     stderr: ArrayLike | None = None,
     confidence: float = 0.95,
     comparisons: int = 1,
@@ -118,14 +120,20 @@ def weak(
     F are the ceil(qM) flattest models; one above the median target is a violation. A row is supported when the
     exact upper bound of the violation rate is below what is tolerated, refuted when its lower bound, at a level
     divided by the number of rows, is above. Few models settle nothing: 0 of 5 still leaves an upper bound of 45%,
-    and 29 without a violation are needed for 10%.
+    and 29 without a violation are needed for 10%; where fewer are chosen, note and reason say that no outcome could
+    have supported the claim, and how many models could.
+
+    The ``wide`` form makes a weaker claim that 50 to 200 models can decide: F are at least as many as it takes, by
+    their number alone (14 without a violation exclude 20%), as long as these are at most a third of the models. Its
+    error rates are those of the exact bound: it supports a violation rate of what is tolerated in at most 5% of cases.
 
     Args:
         t: target values, larger is worse, (M,).
         s: values of one measure, larger is sharper, (M,).
         groups: labels; each group has a row of its own, with its own flattest models and median.
-        q: share of models that is chosen.
-        tolerated: largest acceptable rate of violations; a random choice has one half.
+        form: ``strict``, or ``wide``: more of the flattest, and more tolerated.
+        q: share of models that is chosen, at least.
+        tolerated: largest acceptable rate of violations, 0.1 or for the wide form 0.2; a random choice has one half.
         stderr: standard errors of s, (M,): models within two of the cut count as equally flat.
         confidence: of each one-sided bound.
         comparisons: definitions that were tried (Bonferroni).
@@ -139,6 +147,9 @@ def weak(
     Raises:
         UserError: for shares outside (0, 1), or columns of different lengths.
     """
+    if form not in ("strict", "wide"):
+        raise UserError(f"form: '{form}' is not known", "choose strict or wide")
+    tolerated = {"strict": 0.1, "wide": 0.2}[form] if tolerated is None else tolerated
     if not 0 < tolerated < 1 or comparisons < 1 or not 0 < confidence < 1:
         raise UserError("tolerated, confidence, comparisons: need shares between 0 and 1 and at least one comparison")
     x, y = np.asarray(t, np.float64), np.asarray(s, np.float64)
@@ -151,9 +162,11 @@ def weak(
             raise UserError(f"groups: must have one label a model, got shape {labels.shape} for {len(x)} models")
         scopes.update({str(label): labels == label for label in np.unique(labels)})
     alpha = (1 - confidence) / comparisons
-    rows = []
+    least = fewest(tolerated, 1 - alpha)
+    rows, short = [], 0
     for scope, members in scopes.items():
-        found = flattest(x[members], y[members], q, stderr=e[members], confidence=1 - alpha)
+        share = q if form == "strict" else _widened(q, least, int((~np.isnan(x[members] + y[members])).sum()))
+        found = flattest(x[members], y[members], share, stderr=e[members], confidence=1 - alpha)
         slope = quantile_slope(x[members], y[members], span=0.5, permutations=permutations, seed=seed)
         refuted = False
         if found.chosen:
@@ -161,10 +174,32 @@ def weak(
             refuted = strict > tolerated
         verdict = _judged(found.violation_high < tolerated, refuted)
         fields = {k: v for k, v in vars(found).items() if k != "note"}
+        note = found.note
+        if 0 < found.chosen < least:
+            short += 1
+            note = joined(note, f"{found.chosen} models cannot show it: {least} without a violation are needed")
         rows.append(
-            {"scope": scope, **fields, "slope": slope.slope, "slope_p": slope.p, "verdict": verdict, "note": found.note}
+            {"scope": scope, **fields, "slope": slope.slope, "slope_p": slope.p, "verdict": verdict, "note": note}
         )
-    return _hypothesis("weak", pd.DataFrame(rows), f"at most {tolerated:.0%} of the flattest above the median")
+    judged = _hypothesis("weak", pd.DataFrame(rows), f"at most {tolerated:.0%} of the flattest above the median")
+    if judged.verdict != "inconclusive" or not short:
+        return judged
+    models = math.ceil(least / (q if form == "strict" else max(q, WIDEST)) - 1e-9)
+    why = f"; no outcome could show it in {short} of them: that takes {models} models, or {least} as flat as the chosen"
+    return replace(judged, reason=judged.reason + why)
+
+
+def fewest(tolerated: float, confidence: float) -> int:
+    """Return how many of the flattest, none of them a violation, exclude a violation rate of what is tolerated."""
+    k = max(1, math.floor(math.log(1 - confidence) / math.log(1 - tolerated)))
+    while clopper_pearson(0, k, confidence)[1] >= tolerated:
+        k += 1
+    return k
+
+
+def _widened(q: float, least: int, n: int) -> float:
+    """Return the share that is enough to decide, by the number of models alone; as it is where that is too many."""
+    return max(q, least / n) if least <= WIDEST * n + 1e-9 else q
 
 
 def _tau(

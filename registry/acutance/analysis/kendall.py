@@ -12,18 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from acutance.analysis.intervals import bca
-from acutance.analysis.kernels import (
-    Signs,
-    bootstrap_counts,
-    goes_through_all,
-    p_of_hits,
-    pair_sums,
-    permuted_orders,
-    permuted_sums,
-    signs,
-    weighted_pair_sums,
-)
+from acutance.analysis.kernels import pair_sums, permuted_sums, plain_sums, sums_without_each
 from acutance.analysis.perfect import perfect_bound
+from acutance.analysis.ranked import Family, Ranked
+from acutance.analysis.resampling import bootstrap_counts, goes_through_all, order_blocks, orders_of, p_of_hits
 from acutance.errors import UserError
 
 Variant = Literal["a", "b", "c"]
@@ -124,20 +116,18 @@ def tau_at_levels(
     n = len(x)
     if n < 2:
         raise UserError(f"a rank correlation needs at least two models, got {n}")
-    sx, sy = signs(x), signs(y)
-    observed = pair_sums(np.ones((1, n), np.int64), sx, sy)
-    classes = min(len(np.unique(x)), len(np.unique(y)))
-    tau = float(_tau(observed, variant, n, classes)[0])
-    upper = np.triu_indices(n, 1)
-    ties = int(((sx == 0) | (sy == 0))[upper].sum())
-    p = permutation_p(sx, sy, permutations, seed) if permutations else math.nan
+    a, b = Ranked.of(x), Ranked.of(y)
+    observed, classes = plain_sums(a, b), min(a.levels, b.levels)
+    tau = float(_tau(observed[None], variant, n, classes)[0])
+    ties = tied_pairs(a, b)
+    p = permutation_p(x, y, int(observed[0]), permutations, seed) if permutations else math.nan
     ends, reason = [(math.nan, math.nan)] * len(levels), ""
-    if ties == len(upper[0]):
+    if ties == n * (n - 1) // 2:
         reason = "all pairs are tied"
     elif n < 4:
         reason = "an interval needs at least 4 models"
     elif resamples:
-        ends, reason = _intervals(tau, sx, sy, variant, classes, levels, resamples, seed)
+        ends, reason = _intervals(tau, a, b, variant, classes, levels, resamples, seed)
     told = "; ".join(filter(None, (note, reason)))
     return [KendallResult(tau, low, high, p, n, ties, variant, told) for low, high in ends]
 
@@ -179,23 +169,28 @@ def _tau(sums: NDArray[np.int64], variant: Variant, n: int, classes: int) -> Arr
     return np.asarray(tau, np.float64)
 
 
-def permutation_p(sx: NDArray[np.int8], sy: NDArray[np.int8], permutations: int, seed: int) -> float:
+def tied_pairs(x: Ranked, y: Ranked) -> int:
+    """Return how many pairs are tied in x or in y: tied in one, tied in the other, less those in both."""
+    both = Ranked.of(x.codes.astype(np.float64) * (y.levels + 1) + y.codes)
+    return sum(int(column.tied_with.sum()) * sign for column, sign in ((x, 1), (y, 1), (both, -1))) // 2
+
+
+def permutation_p(x: Array, y: Array, observed: int, permutations: int, seed: int) -> float:
     """Return the two-sided p-value: exact for at most 8 models, else (1 + hits) / (1 + permutations)."""
-    n = len(sx)
-    orders = permuted_orders(n, permutations, seed)
-    observed = abs(int((sx[np.triu_indices(n, 1)].astype(int) * sy[np.triu_indices(n, 1)]).sum()))
-    hits = int((np.abs(permuted_sums(orders, sx, sy)) >= observed).sum())
-    return float(p_of_hits(hits, len(orders), goes_through_all(n)))
+    n, moved, still = len(x), Family(x[None]), Family(y[None])
+    hits = sum(
+        int((np.abs(permuted_sums(orders, moved, still)) >= abs(observed)).sum())
+        for orders in order_blocks(n, permutations, seed)
+    )
+    return float(p_of_hits(hits, orders_of(n, permutations), goes_through_all(n)))
 
 
 def _intervals(
-    tau: float, sx: NDArray[np.int8], sy: NDArray[np.int8], variant: Variant, classes: int, levels: Sequence[float],
-    resamples: int, seed: int,
-) -> tuple[list[tuple[float, float]], str]:  # fmt: skip
+    tau: float, x: Ranked, y: Ranked, variant: Variant, classes: int, levels: Sequence[float], resamples: int, seed: int
+) -> tuple[list[tuple[float, float]], str]:
     """Bias-corrected and accelerated bootstrap (Efron 1987) over models, at each level."""
-    n = len(sx)
-    sums = weighted_pair_sums(bootstrap_counts(n, resamples, seed), sx, sy)
-    resampled = _tau(sums, variant, n, classes)
+    n = len(x.codes)
+    resampled = _tau(pair_sums(bootstrap_counts(n, resamples, seed), x, y), variant, n, classes)
     resampled = resampled[np.isfinite(resampled)]
     if len(resampled) < 0.9 * resamples:
         return [(math.nan, math.nan)] * len(levels), "too many resamples have only ties"
@@ -203,18 +198,14 @@ def _intervals(
         bounds = [perfect_bound(n, (1 - level) / 2, resamples, seed) for level in levels]
         note = "all pairs agree: the interval is exact for normal scores, the bootstrap knows none"
         return [(bound, 1.0) if tau > 0 else (-1.0, -bound) for bound in bounds], note
-    without = _leave_one_out(sx, sy, variant, classes)
+    without = _tau(sums_without_each(x, y), variant, n - 1, classes)
     return [bca(tau, resampled, without, level, resamples) for level in levels], ""
 
 
 def tau_without_each(x: Array, y: Array, variant: Variant = "a") -> Array:
     """Return tau without one model each, (n,): the jackknife's values."""
-    return _leave_one_out(signs(x), signs(y), variant, min(len(np.unique(x)), len(np.unique(y))))
-
-
-def _leave_one_out(sx: Signs, sy: Signs, variant: Variant, classes: int) -> Array:
-    n = len(sx)
-    return _tau(pair_sums(1 - np.eye(n, dtype=np.int64), sx, sy), variant, n - 1, classes)
+    a, b = Ranked.of(x), Ranked.of(y)
+    return _tau(sums_without_each(a, b), variant, len(x) - 1, min(a.levels, b.levels))
 
 
 def null_sd(n: int) -> float:

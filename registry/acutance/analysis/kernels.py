@@ -1,17 +1,17 @@
-"""Compiled loops over pairs of models, for resampling.
+"""Compiled counting of pairs of models in n log n, for resampling.
 
-All randomness comes in as arrays of indices made beforehand, so results do not depend on the number of
-threads, and every definition and target sees the same resamples. Small tables are worked through by one thread:
-waiting for the others costs more than they save.
+A sum of sign products over pairs is counted by walking through the models in the order of one column and asking how
+many of those already met are lower, and higher, in the other (Knight 1966). A resample is a vector of multiplicities,
+so neither column is sorted again; sixteen resamples are counted side by side. All randomness comes in as arrays made
+beforehand, so results do not depend on the number of threads. Small tables are worked through by one thread: waiting
+for the others costs more than they save.
 """
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Callable
-from functools import lru_cache
-from itertools import permutations
-from types import FunctionType
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 import numba
@@ -19,60 +19,47 @@ import numpy as np
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from acutance.threads import kept_threads
+from acutance.analysis.ranked import Family, Ranked
+from acutance.analysis.resampling import Counts, Orders
 
-Signs = NDArray[np.int8]
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 F = TypeVar("F", bound=Callable[..., Any])
 
-
-# Pairs of models from which on threads pay: 10 ms of work for one, with 9999 resamples those of 45 models. Below, two
-# idle cores save a few milliseconds a call; where something else runs, the threads spin waiting for one another (200
-# taus of 24 models on 2 cores: 3.1 s of wall and 3.1 s of processor time with one thread, 2.2 and 3.3 with two; beside
-# two other processes 4.2 and 2.9 with one, 5.5 to 19 and 4.4 to 12 with two).
-SMALL = 10_000_000
+# Steps (a model of a pair of columns in a resample) from which on threads pay: 15 ms of work for one.
+SMALL = 1_500_000
+PACKED = 256  # models up to which all pairs as bits, 64 a word, are quicker than n log n
+LANES = 16  # resamples side by side
+THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Kernel:
-    """A loop over resamples, compiled for one thread and for all of them; each when it is first needed.
+    """A loop over resamples, compiled when it is first needed, and shared out among plain threads when it is long.
+
+    Threads of numba's own would wait for one another spinning, and share their number with torch.
 
     Args:
-        function: takes an array with one row a resample, then arrays of signs, the last two axes of which are pairs.
+        function: takes an array with one row a resample, then others; returns an array with a row for each.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.__doc__ = function.__doc__
-        self.serial = _compiled(function, parallel=False)
-        self._parallel = _compiled(function, parallel=True)
+        try:
+            # The on-disk cache where there is a place for it.
+            self.serial: Callable[..., Any] = numba.njit(cache=True, nogil=True)(function)
+        except RuntimeError:
+            self.serial = numba.njit(nogil=True)(function)
 
-    def __call__(self, rows: Ints, x: Signs, y: Signs, *others: Any) -> Any:
-        """Return the same from either."""
-        pairs = len(rows) * math.prod(x.shape[:-2]) * y.size // 2
-        return (self.parallel if pairs > SMALL else self.serial)(rows, x, y, *others)
-
-    @kept_threads()
-    def parallel(self, *arguments: Any) -> Any:
-        """Run on all threads."""
-        return self._parallel(*arguments)
-
-
-def _compiled(function: Callable[..., Any], parallel: bool) -> Callable[..., Any]:
-    """Compile with the on-disk cache where there is a place for it, without where there is none."""
-    assert isinstance(function, FunctionType)
-    # The cache tells functions apart by their names, not by how they were compiled.
-    name = f"{function.__name__}_{'parallel' if parallel else 'serial'}"
-    named = FunctionType(function.__code__, function.__globals__, name)
-    named.__qualname__ = name
-    try:
-        kernel: Callable[..., Any] = numba.njit(cache=True, parallel=parallel)(named)
-    except RuntimeError:
-        kernel = numba.njit(parallel=parallel)(named)
-    return kernel
-
-
-def signs(x: NDArray[np.float64]) -> Signs:
-    """Return sign(x_i - x_j), (n, n); infinities of one sign are tied."""
-    return (x[:, None] > x[None, :]).astype(np.int8) - (x[:, None] < x[None, :]).astype(np.int8)
+    def __call__(self, steps: int, rows: Any, *others: Any, threads: int | None = None) -> Any:
+        """Return the same from any number of threads; ``steps`` says how much there is to do."""
+        wanted = threads or (THREADS if steps > SMALL else 1)
+        if min(wanted, len(rows)) < 2:
+            return self.serial(rows, *others)
+        # A few more pieces than threads, so that none waits long for the last; whole lanes each.
+        size = LANES * max(1, -(-len(rows) // (4 * wanted * LANES)))
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        with ThreadPoolExecutor(wanted) as pool:
+            return np.concatenate(list(pool.map(lambda part: self.serial(part, *others), parts)))
 
 
 def _helper(function: F) -> F:
@@ -92,26 +79,199 @@ def _count_ones(_: Any, word: Any) -> Any:
 _bits: Any = intrinsic(_count_ones)
 
 
-@_helper
-def _scores(x: Signs) -> NDArray[np.float32]:
-    """Return numbers in the order that the signs give, (n, n) -> (n,): comparing numbers needs no look-up of pairs.
+# -- resamples: multiplicities against two columns ----------------------------------------------------------------
 
-    A model that is above and below none has no value (or all are equal): NaN, as it is with a missing value.
+
+@_helper
+def _lanes(
+    m: Floats, ends: Orders, codes: Orders, levels: int, tied: bool, sums: Floats, tree: Floats, total: Floats,
+    near: Floats,
+) -> None:  # fmt: skip
+    """Write the sums of m_i m_j sign products of sixteen resamples side by side.
+
+    Args:
+        m: multiplicities in the order of x, (n, LANES).
+        ends: for each model in that order the end of those tied with it in x.
+        codes: their levels of y, from 1.
+        levels: how many there are.
+        tied: whether models are tied in y.
+        sums: written, (LANES,).
+        tree: of prefix sums (Fenwick 1994), (levels + 1, LANES); overwritten.
+        total: overwritten, (LANES,).
+        near: overwritten, (LANES,).
     """
-    n = len(x)
-    scores = np.empty(n, np.float32)
-    for i in range(n):
-        score, ties = 0, 0
-        for j in range(n):
-            score += x[i, j]
-            ties += x[i, j] == 0
-        scores[i] = np.nan if ties == n else score
-    return scores
+    tree[:], total[:], sums[:] = 0, 0, 0
+    start = 0
+    while start < len(codes):
+        end = ends[start]
+        for i in range(start, end):
+            near[:] = 0
+            j = codes[i]
+            while j > 0:
+                for lane in range(LANES):
+                    near[lane] += tree[j, lane]
+                j &= j - 1
+            if tied:
+                j = codes[i] - 1
+                while j > 0:
+                    for lane in range(LANES):
+                        near[lane] += tree[j, lane]
+                    j &= j - 1
+            else:
+                for lane in range(LANES):
+                    near[lane] *= 2.0
+            # Lower ones less higher ones: (lower) - (all - (lower or equal)).
+            for lane in range(LANES):
+                sums[lane] += m[i, lane] * (near[lane] - total[lane])
+        for i in range(start, end):
+            for lane in range(LANES):
+                total[lane] += m[i, lane]
+            j = codes[i]
+            while j <= levels:
+                for lane in range(LANES):
+                    tree[j, lane] += m[i, lane]
+                j += j & -j
+        start = end
+
+
+@Kernel
+def _weighted(counts: Counts, order: Orders, ends: Orders, codes: Orders, levels: int, tied: bool) -> Ints:
+    """Return the sum of m_i m_j sign products of each resample, (B,)."""
+    resamples, n = counts.shape
+    found = np.zeros(resamples, np.int64)
+    for chunk in range((resamples + LANES - 1) // LANES):
+        # Whole numbers far below 2^53: exact.
+        m, sums = np.zeros((n, LANES)), np.zeros(LANES)
+        tree, total, near = np.zeros((levels + 1, LANES)), np.zeros(LANES), np.zeros(LANES)
+        first = chunk * LANES
+        there = min(LANES, resamples - first)
+        for lane in range(there):
+            for i in range(n):
+                m[i, lane] = counts[first + lane, order[i]]
+        _lanes(m, ends, codes, levels, tied, sums, tree, total, near)
+        for lane in range(there):
+            found[first + lane] = np.int64(sums[lane])
+    return found
+
+
+@Kernel
+def _tied(counts: Counts, order: Orders, ends: Orders) -> Ints:
+    """Return the sum of m_i m_j over pairs tied in a column, of each resample, (B,)."""
+    resamples, n = counts.shape
+    found = np.zeros(resamples, np.int64)
+    for b in range(resamples):
+        start, twice = 0, np.int64(0)
+        while start < n:
+            end, together, squares = ends[start], np.int64(0), np.int64(0)
+            for i in range(start, end):
+                m = np.int64(counts[b, order[i]])
+                together += m
+                squares += m * m
+            twice += together * together - squares
+            start = end
+        found[b] = twice // 2
+    return found
+
+
+def pair_sums(counts: Counts, x: Ranked, y: Ranked) -> Ints:
+    """Return, for each resample, sums over pairs of different models i < j with weight m_i m_j, (B, 4).
+
+    The columns are sign products, pairs, pairs tied in x, pairs tied in y. A model drawn twice is not
+    compared with itself.
+
+    Args:
+        counts: how often each model occurs, (B, n).
+        x: a column without missing values, (n,).
+        y: another one.
+    """
+    steps = counts.size
+    m = counts.sum(1, dtype=np.int64)
+    squares = np.einsum("bi,bi->b", counts, counts, dtype=np.int64)
+    sums = [_weighted(steps, counts, x.order, x.ends, y.codes[x.order], y.levels, y.tied), (m**2 - squares) // 2]
+    sums += [_tied(steps, counts, c.order, c.ends) if c.tied else np.zeros_like(m) for c in (x, y)]
+    return np.stack(sums, axis=1)
+
+
+def plain_sums(x: Ranked, y: Ranked) -> Ints:
+    """Return ``pair_sums`` of the models as they are, (4,)."""
+    return cast(Ints, pair_sums(np.ones((1, len(x.codes)), np.uint8), x, y)[0])
+
+
+@Kernel
+def _agreements(counts: Counts, order: Orders, ends: Orders, codes: Orders, levels: int) -> Ints:
+    """Return for each resample and model the sum of m_j sign products over the others, (B, n)."""
+    resamples, n = counts.shape
+    found = np.zeros((resamples, n), np.int64)
+    for b in range(resamples):
+        tree = np.zeros(levels + 1, np.int64)
+        total, start = np.int64(0), 0
+        while start < n:
+            end = ends[start]
+            for i in range(start, end):
+                found[b, order[i]] += _near(tree, codes[i]) - total
+            for i in range(start, end):
+                m = np.int64(counts[b, order[i]])
+                total += m
+                _add(tree, codes[i], m)
+            start = end
+        # Each group leaves before it is asked about: those above it in x remain.
+        start = 0
+        while start < n:
+            end = ends[start]
+            for i in range(start, end):
+                m = np.int64(counts[b, order[i]])
+                total -= m
+                _add(tree, codes[i], -m)
+            for i in range(start, end):
+                found[b, order[i]] -= _near(tree, codes[i]) - total
+            start = end
+    return found
+
+
+@_helper
+def _near(tree: Ints, code: int) -> np.int64:
+    """Return those lower plus those lower or equal."""
+    found = np.int64(0)
+    j = code
+    while j > 0:
+        found += tree[j]
+        j &= j - 1
+    j = code - 1
+    while j > 0:
+        found += tree[j]
+        j &= j - 1
+    return found
+
+
+@_helper
+def _add(tree: Ints, code: int, m: np.int64) -> None:
+    j = code
+    while j < len(tree):
+        tree[j] += m
+        j += j & -j
+
+
+def agreements(counts: Counts, x: Ranked, y: Ranked) -> Ints:
+    """Return each model's agreement with the others, the sum of m_j sign products, in every resample, (B, n)."""
+    return cast(Ints, _agreements(2 * counts.size, counts, x.order, x.ends, y.codes[x.order], y.levels))
+
+
+def sums_without_each(x: Ranked, y: Ranked) -> Ints:
+    """Return ``pair_sums`` without one model each, (n, 4): what is left of all pairs without those of the model."""
+    n = len(x.codes)
+    alone = np.stack(
+        [agreements(np.ones((1, n), np.uint8), x, y)[0], np.full(n, n - 1), x.tied_with, y.tied_with], axis=1
+    )
+    left: Ints = plain_sums(x, y) - alone
+    return left
+
+
+# -- permutations: one column in other orders against others --------------------------------------------------------
 
 
 @_helper
 def _pack(values: NDArray[np.float32], greater: NDArray[np.uint64], untied: NDArray[np.uint64]) -> None:
-    """Write which pairs i < j have values[i] > values[j], and which are not tied, as bits."""
+    """Write which pairs i < j have values[i] > values[j], and which are not tied, as bits; NaN is tied with all."""
     n, bit, at = len(values), np.uint64(0), 0
     above, differs = np.uint64(0), np.uint64(0)
     for i in range(n):
@@ -141,174 +301,119 @@ def _packed_sum(
     return np.int64(count) - 2 * np.int64(against)
 
 
-@_helper
-def _columns(x: Signs, y: Signs) -> tuple[NDArray[np.float32], NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return scores of the targets, (T, n), and pairs of the measures as bits, 64 a word, twice (D, words).
-
-    An order is then packed once for a target and met by every measure.
-    """
+@Kernel
+def _packed_family(orders: Orders, x: NDArray[np.float32], y: NDArray[np.float32]) -> Ints:
+    """Return the sums of sign products of all targets x, (T, n), in each order with all measures y, (D, n)."""
     n = x.shape[1]
     words = (n * (n - 1) // 2 + 63) // 64
-    scores = np.zeros((len(x), n), np.float32)
-    for t in range(len(x)):
-        scores[t] = _scores(x[t])
     greater, untied = np.zeros((len(y), words), np.uint64), np.zeros((len(y), words), np.uint64)
     for d in range(len(y)):
-        _pack(_scores(y[d]), greater[d], untied[d])
-    return scores, greater, untied
-
-
-@lru_cache(maxsize=32)
-def bootstrap_counts(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    """Return how often each of n models occurs in each resample, (resamples, n)."""
-    drawn = np.random.default_rng([seed, n, 1]).integers(n, size=(resamples, n))
-    counts = np.zeros((resamples, n), np.int64)
-    np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1)
-    return counts
-
-
-def goes_through_all(n: int) -> bool:
-    """Whether the orders of n models are few enough to be all gone through."""
-    return n <= 8
-
-
-def p_of_hits(hits: Any, count: int, exact: bool) -> Any:
-    """Return the p-value of so many hits among orders: their share, or (1 + hits) / (1 + count) of random ones."""
-    return hits / count if exact else (1 + hits) / (1 + count)
-
-
-@lru_cache(maxsize=32)
-def permuted_orders(n: int, count: int, seed: int) -> NDArray[np.int64]:
-    """Return permutations of n models, (count, n): all n! for n <= 8, else ``count`` random ones."""
-    if goes_through_all(n):
-        return np.array(list(permutations(range(n))), np.int64).reshape(math.factorial(n), n)
-    orders = np.tile(np.arange(n), (count, 1))
-    return np.random.default_rng([seed, n, 2]).permuted(orders, axis=1)
-
-
-@Kernel
-def pair_sums(counts: Ints, x: Signs, y: Signs) -> Ints:
-    """Return, for each resample, sums over pairs of different models i < j with weight m_i m_j, (B, 4).
-
-    The columns are sign products, pairs, pairs tied in x, pairs tied in y. A model drawn twice is not
-    compared with itself.
-    """
-    resamples, n = counts.shape
-    sums = np.zeros((resamples, 4), np.int64)
-    for b in numba.prange(resamples):
-        s = pairs = tied_x = tied_y = 0
-        for i in range(n):
-            if counts[b, i] == 0:
-                continue
-            for j in range(i + 1, n):
-                m = counts[b, i] * counts[b, j]
-                s += m * x[i, j] * y[i, j]
-                pairs += m
-                tied_x += m * (x[i, j] == 0)
-                tied_y += m * (y[i, j] == 0)
-        sums[b, 0], sums[b, 1], sums[b, 2], sums[b, 3] = s, pairs, tied_x, tied_y
-    return sums
-
-
-def weighted_pair_sums(counts: Ints, x: Signs, y: Signs) -> Ints:
-    """Return ``pair_sums``; of large tables as m' A m / 2 by matrix products, which is ten times as fast.
-
-    All sums are whole numbers that the floating-point type holds exactly, so the result is the same to the bit.
-    """
-    resamples, n = counts.shape
-    if resamples * n * n // 2 <= SMALL:
-        return cast(Ints, pair_sums(counts, x, y))
-    exact = np.float32 if n < 4096 else np.float64
-    m = counts.astype(exact)
-
-    def total(matrix: Signs | NDArray[np.bool_]) -> Ints:
-        if not matrix.any():
-            return np.zeros(resamples, np.int64)
-        return np.asarray(((m @ matrix.astype(exact)) * m).sum(1).astype(np.int64) // 2)
-
-    different = ~np.eye(n, dtype=bool)
-    pairs = (counts.sum(1) ** 2 - (counts**2).sum(1)) // 2
-    return np.stack([total(x * y), pairs, total((x == 0) & different), total((y == 0) & different)], axis=1)
-
-
-@Kernel
-def permuted_sums(orders: Ints, x: Signs, y: Signs) -> Ints:
-    """Return the sum of sign products for x in each order against y as it is, (B,)."""
-    count, n = orders.shape
-    sums = np.zeros(count, np.int64)
-    scores = _scores(x)
-    for b in numba.prange(count):
-        moved = scores[orders[b]]
-        s = np.int64(0)
-        for i in range(n):
-            row = np.int32(0)
-            for j in range(i + 1, n):
-                row += np.int32(np.int8(moved[i] > moved[j]) - np.int8(moved[i] < moved[j])) * np.int32(y[i, j])
-            s += row
-        sums[b] = s
-    return sums
-
-
-@Kernel
-def largest_permuted(orders: Ints, x: Signs, y: Signs, scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    r"""Return, for each order, the largest \|S\| scale over all targets x, (T, n, n), and measures y, (D, n, n).
-
-    Args:
-        orders: (B, n) permutations, applied to all targets together.
-        x: signs of the targets.
-        y: signs of the measures.
-        scale: (T, D) factors that make the sums comparable; 0 leaves a pair out.
-    """
-    scores, greater, untied = _columns(x, y)
-    largest = np.zeros(len(orders))
-    for b in numba.prange(len(orders)):
-        top = 0.0
-        moved, differs = np.empty(greater.shape[1], np.uint64), np.empty(greater.shape[1], np.uint64)
-        for t in range(len(x)):
-            _pack(scores[t][orders[b]], moved, differs)
-            for d in range(len(y)):
-                if scale[t, d] != 0.0:
-                    s = _packed_sum(moved, differs, greater[d], untied[d])
-                    top = max(top, abs(s) * scale[t, d])
-        largest[b] = top
-    return largest
-
-
-@Kernel
-def family_sums(orders: Ints, x: Signs, y: Signs) -> Ints:
-    """Return ``permuted_sums`` of all targets x, (T, n, n), and measures y, (D, n, n), in each order, (B, T, D)."""
-    scores, greater, untied = _columns(x, y)
+        _pack(y[d], greater[d], untied[d])
     sums = np.zeros((len(orders), len(x), len(y)), np.int64)
-    for b in numba.prange(len(orders)):
-        moved, differs = np.empty(greater.shape[1], np.uint64), np.empty(greater.shape[1], np.uint64)
+    for b in range(len(orders)):
+        moved, differs = np.empty(words, np.uint64), np.empty(words, np.uint64)
         for t in range(len(x)):
-            _pack(scores[t][orders[b]], moved, differs)
+            _pack(x[t][orders[b]], moved, differs)
             for d in range(len(y)):
                 sums[b, t, d] = _packed_sum(moved, differs, greater[d], untied[d])
     return sums
 
 
-def _sign_products(values: NDArray[np.float64], y: Signs) -> Ints:
-    """Return, for each row of values, (B, n), the sums of its pair signs times those of each of y, (K, n, n).
+@_helper
+def _below(
+    place: int, words: NDArray[np.uint64], inner: NDArray[np.int16], outer: NDArray[np.int32], top: NDArray[np.int32]
+) -> np.int64:
+    """Return how many places below this one are taken."""
+    w = place >> 6
+    below = (np.uint64(1) << np.uint64(place & 63)) - np.uint64(1)
+    b = w >> 4
+    return np.int64(top[b >> 4] + outer[b >> 4, b & 15] + inner[b, w & 15]) + np.int64(_bits(words[w] & below))
 
-    The last column, of K + 1, counts the pairs of the row that are not tied.
-    """
-    sums = np.zeros((len(values), len(y) + 1), np.int64)
-    n = values.shape[1]
-    for b in range(len(values)):
-        row = values[b]
-        for i in range(n):
-            for j in range(i + 1, n):
-                if row[i] > row[j]:
-                    for k in range(len(y)):
-                        sums[b, k] += y[k, i, j]
-                elif row[i] < row[j]:
-                    for k in range(len(y)):
-                        sums[b, k] -= y[k, i, j]
-                else:
-                    continue
-                sums[b, len(y)] += 1
+
+@_helper
+def _take(
+    place: int, words: NDArray[np.uint64], inner: NDArray[np.int16], outer: NDArray[np.int32], top: NDArray[np.int32]
+) -> None:
+    """Take a place: a bit, and the counts before each word, each sixteen and each 256 of them."""
+    w = place >> 6
+    words[w] |= np.uint64(1) << np.uint64(place & 63)
+    b = w >> 4
+    at, row = w & 15, inner[b]
+    for k in range(16):
+        row[k] += np.int16(k > at)
+    up = b >> 4
+    at, line = b & 15, outer[up]
+    for k in range(16):
+        line[k] += np.int32(k > at)
+    for k in range(up + 1, len(top)):
+        top[k] += 1
+
+
+@_helper
+def _walk(
+    low: Orders, high: Orders, place: Orders, walk: Orders, ends: Orders, tied: bool, words: NDArray[np.uint64],
+    inner: NDArray[np.int16], outer: NDArray[np.int32], top: NDArray[np.int32],
+) -> np.int64:  # fmt: skip
+    """Return the sum of sign products of a column, given by places, with one given by the order of its models."""
+    words[:], inner[:], outer[:], top[:] = np.uint64(0), np.int16(0), np.int32(0), np.int32(0)
+    found, count, start = np.int64(0), 0, 0
+    while start < len(walk):
+        end = ends[start]
+        for k in range(start, end):
+            i = walk[k]
+            if place[i] >= 0:
+                less = _below(low[i], words, inner, outer, top)
+                upto = _below(high[i], words, inner, outer, top) if tied else less
+                found += less + upto - count
+        for k in range(start, end):
+            i = walk[k]
+            if place[i] >= 0:
+                _take(place[i], words, inner, outer, top)
+                count += 1
+        start = end
+    return found
+
+
+@Kernel
+def _walked_family(
+    orders: Orders, low: Orders, high: Orders, place: Orders, tied: NDArray[np.bool_], walks: Orders, ends: Orders,
+    lengths: Ints,
+) -> Ints:  # fmt: skip
+    """Return what ``_packed_family`` does, in n log n: x by places, (T, n), y by the order of its models, (D, n)."""
+    n = orders.shape[1]
+    size = n // 64 + 1
+    blocks = (size + 15) // 16
+    sums = np.zeros((len(orders), len(low), len(walks)), np.int64)
+    for b in range(len(orders)):
+        words, inner = np.zeros(size, np.uint64), np.zeros((blocks, 16), np.int16)
+        outer, top = np.zeros(((blocks + 15) // 16, 16), np.int32), np.zeros((blocks + 15) // 16, np.int32)
+        for t in range(len(low)):
+            moved, upper, lower = place[t][orders[b]], high[t][orders[b]], low[t][orders[b]]
+            for d in range(len(walks)):
+                m = lengths[d]
+                sums[b, t, d] = _walk(lower, upper, moved, walks[d, :m], ends[d, :m], tied[t], words, inner, outer, top)
     return sums
 
 
-sign_products = _compiled(_sign_products, parallel=False)
+def family_sums(orders: Orders, x: Family, y: Family) -> Ints:
+    """Return the sum of sign products of each target x in each order with each measure y as it is, (B, T, D).
+
+    A model without a value of either is in no pair.
+
+    Args:
+        orders: permutations of the models, (B, n), applied to all targets together.
+        x: T columns over n models, NaN where missing.
+        y: D columns.
+    """
+    steps = orders.size * len(x) * len(y)
+    if not len(x) or not len(y):
+        return np.zeros((len(orders), len(x), len(y)), np.int64)
+    if orders.shape[1] <= PACKED:
+        return cast(Ints, _packed_family(steps, orders, x.scores, y.scores))
+    return cast(Ints, _walked_family(steps, orders, x.low, x.high, x.places, x.tied, y.walks, y.ends, y.lengths))
+
+
+def permuted_sums(orders: Orders, x: Family, y: Family) -> Ints:
+    """Return ``family_sums`` of one column with one, (B,)."""
+    found: Ints = family_sums(orders, x, y)[:, 0, 0]
+    return found

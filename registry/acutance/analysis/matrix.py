@@ -2,7 +2,9 @@ r"""Measures against each other: which definitions rank models alike, and an ord
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pandas as pd
@@ -11,8 +13,12 @@ from scipy.cluster.hierarchy import fcluster, leaves_list, linkage, optimal_leaf
 from scipy.spatial.distance import squareform
 
 from acutance.analysis.columns import MIN_MODELS
-from acutance.analysis.kernels import signs
+from acutance.analysis.kernels import plain_sums
+from acutance.analysis.ranked import Ranked
 from acutance.errors import UserError
+
+DENSE = 1000  # models up to which all pairs are compared at once, for all definitions together
+BLOCK = 10_000_000  # signs held at a time
 
 
 @dataclass(frozen=True)
@@ -72,15 +78,33 @@ def matrix(values: pd.DataFrame, *, threshold: float = 0.7, signed: bool = True)
 
 def _tau_b(table: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return tau-b of all pairs of rows; a pair of models counts where both rows have both models."""
-    upper = np.triu_indices(table.shape[1], 1)
-    # Comparisons with NaN are false, so pairs with a missing value have sign 0.
-    s = np.stack([signs(row)[upper] for row in table]).astype(np.float32)
-    both = there[:, upper[0]] & there[:, upper[1]]
-    present, untied = both.astype(np.float32), (s != 0).astype(np.float32)
-    # Sums of signs are whole numbers far below 2^24: exact in float32.
-    agree, free = (s @ s.T).astype(np.float64), (untied @ present.T).astype(np.float64)
+    definitions, n = table.shape
+    if n > DENSE:
+        return _counted(table, there)
+    agree = free = np.zeros((definitions, definitions))
+    upper = np.triu_indices(n, 1)
+    step = max(1, BLOCK // definitions)
+    for start in range(0, len(upper[0]), step):
+        i, j = (index[start : start + step] for index in upper)
+        # Comparisons with NaN are false, so pairs with a missing value have sign 0.
+        s = (table[:, i] > table[:, j]).astype(np.float32) - (table[:, i] < table[:, j])
+        present, untied = (there[:, i] & there[:, j]).astype(np.float32), (s != 0).astype(np.float32)
+        # Sums of signs are whole numbers far below 2^24: exact in float32.
+        agree, free = agree + s @ s.T, free + untied @ present.T
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(agree / np.sqrt(free * free.T))
+
+
+def _counted(table: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the same in n log n for each pair of rows."""
+    found = np.full((len(table), len(table)), np.nan)
+    for a, b in combinations_with_replacement(range(len(table)), 2):
+        both = there[a] & there[b]
+        if both.any():
+            s, pairs, tied_a, tied_b = plain_sums(Ranked.of(table[a][both]), Ranked.of(table[b][both])).tolist()
+            scale = math.sqrt((pairs - tied_a) * (pairs - tied_b))
+            found[a, b] = found[b, a] = s / scale if scale else math.nan
+    return found
 
 
 def _clustered(distance: NDArray[np.float64], cut: float) -> tuple[list[int], list[int]]:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import false_discovery_control
 
 from acutance.analysis.columns import Array, complete, joined
-from acutance.analysis.kernels import signs, weighted_pair_sums
+from acutance.analysis.kernels import pair_sums
+from acutance.analysis.ranked import Ranked
+from acutance.analysis.resampling import Counts, pieces
 from acutance.errors import UserError
 
 MIN_HALVES = 8  # fewer models leave halves in which a tau says nothing
@@ -111,9 +113,9 @@ def held_out_radius(
         nan = math.nan
         return HeldOut(nan, nan, nan, nan, nan, {}, n, repeats, joined(note, f"halves need {MIN_HALVES} models"))
     half = _halves(n, repeats, seed)
-    sx, sy = signs(x), [signs(row) for row in rows]
-    choosing, judging = (np.stack([_tau(counts, sx, y) for y in sy]) for counts in (half, 1 - half))  # (R, B)
-    whole = np.array([_tau(np.ones((1, n), np.int64), sx, y)[0] for y in sy])
+    a, others = Ranked.of(x), [Ranked.of(row) for row in rows]
+    choosing, judging = (np.stack([_tau(counts, a, b) for b in others]) for counts in (half, 1 - half))  # (R, B)
+    whole = np.array([_tau(np.ones((1, n), np.uint8), a, b)[0] for b in others])
     score = np.abs if select == "strongest" else np.asarray
     # Of equally good radii the smallest index wins.
     picked = np.argmax(score(choosing), axis=0)
@@ -127,14 +129,12 @@ def held_out_radius(
     return HeldOut(float(np.median(there)), float(low), float(high), float(best), gap, shares, n, repeats, note)
 
 
-def _halves(n: int, repeats: int, seed: int) -> NDArray[np.int64]:
+def _halves(n: int, repeats: int, seed: int) -> Counts:
     """Return which models choose, (B, n): the smaller half of an odd number."""
-    g = np.random.default_rng([seed, n, 6])
-    members = np.zeros((repeats, n), np.int64)
-    members[:, : n // 2] = 1
-    return np.asarray(g.permuted(members, axis=1))
+    g, half = np.random.default_rng([seed, n, 6]), (np.arange(n) < n // 2).astype(np.uint8)
+    return np.concatenate([g.permuted(np.tile(half, (rows, 1)), axis=1) for rows in pieces(repeats, n)])
 
 
-def _tau(counts: NDArray[np.int64], x: NDArray[np.int8], y: NDArray[np.int8]) -> Array:
-    sums = weighted_pair_sums(counts, x, y)
+def _tau(counts: Counts, x: Ranked, y: Ranked) -> Array:
+    sums = pair_sums(counts, x, y)
     return np.asarray(sums[:, 0] / sums[:, 1])

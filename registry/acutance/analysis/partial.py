@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
+from numpy.typing import ArrayLike
+from scipy.stats import norm
 
 from acutance.analysis.association import Association, Method, association
 from acutance.analysis.columns import MIN_MODELS, Array, complete, constant, joined, ranks
-from acutance.analysis.kernels import goes_through_all, p_of_hits, permuted_orders, sign_products, signs
+from acutance.analysis.kernels import plain_sums
+from acutance.analysis.ranked import Ranked
+from acutance.analysis.resampling import p_of_hits, pieces
 from acutance.errors import UserError
 
 NAN = math.nan
@@ -31,7 +33,7 @@ class Partial:
         method: kendall or spearman.
         value: the partial coefficient; NaN when it is not defined, ``note`` says why.
         raw: the coefficient without controls, of the same models (tau-b or rho).
-        p: two-sided, by permuting the part of s that the controls leave.
+        p: two-sided, of what the controls leave of the normal scores; the same for both methods.
         n: models that have target, measure and every control.
         controls: names of the controls.
         note: what a reader should know.
@@ -52,7 +54,7 @@ def partial(
     controls: Controls | pd.DataFrame,
     method: PartialMethod = "kendall",
     *,
-    permutations: int = 9999,
+    draws: int = 9999,
     seed: int = 0,
 ) -> Partial:
     r"""Return the partial rank correlation of t and s given controls.
@@ -65,11 +67,18 @@ def partial(
 
     A control that is not numeric is held fixed by one indicator for each of its levels.
 
-    A partial tau is not 0 under conditional independence, not even for normal scores, so its null distribution comes
-    from permutations that keep how s depends on the controls (Freedman and Lane 1983): normal scores of s are
-    regressed on those of the controls, residuals are permuted, and the sum takes the place of s. (Mid-ranks
-    instead of normal scores reject too often: ranks crowd at the ends. In simulations with a strong confound the
-    5% test of a partial rho rejects 5% of the time, that of a partial tau 7% with 25 models and 6% with 100.)
+    A partial tau is not 0 under conditional independence, not even for normal scores, so p does not rest on it. It is
+    the same for both methods: normal scores of t and s (van der Waerden's) are each regressed on those of the controls,
+    their squares and cubes, and the correlation r of what is left is compared with that of simulated pools in which t
+    and s have nothing in common but the controls,
+
+    .. math:: p = 2 \min\left(\frac{1 + \#\{r^* \ge r\}}{1 + B}, \frac{1 + \#\{r^* \le r\}}{1 + B}\right).
+
+    Each of them keeps the order of the models in every control, draws its distances anew (sorted normal numbers, at the
+    mid-ranks), adds independent normal errors of the sizes found, and ranks again. A t distribution or permuted
+    residuals would know the distances: ranks bend the line on which a strong control lies, both columns in the same
+    way, and that looks like an association (9 to 12% instead of 5 with 25 models).
+    A control that is measured with noise cannot be controlled for: what the noise hides stays in both columns.
     Where every control is a label with several models each, ``stratified_tau`` is exact instead.
 
     Args:
@@ -77,7 +86,7 @@ def partial(
         s: values of a measure, (M,).
         controls: name -> values, (M,) each; a DataFrame does too. Any increasing scale of a control is the same.
         method: kendall or spearman.
-        permutations: for p; random ones, all when there are at most 8 models.
+        draws: simulated pools for p; 0 for none, p is NaN.
         seed: names them.
 
     Raises:
@@ -109,9 +118,9 @@ def partial(
     value = float(_residual_cosine(gram[None])[0])
     if not math.isfinite(value):
         return Partial(method, math.nan, raw, math.nan, n, names, joined(note, "the controls leave nothing to compare"))
-    orders = permuted_orders(n, permutations, seed)
-    hits = int((np.abs(_permuted(x, y, varying, orders, method, gram)) >= abs(value) - 1e-9).sum())
-    p = p_of_hits(hits, len(orders), goes_through_all(n))
+    p = _p_value(x, y, varying, draws, seed) if draws else math.nan
+    if draws and not math.isfinite(p):
+        note = joined(note, "too few models for so many controls: no p")
     return Partial(method, value, raw, p, n, names, note)
 
 
@@ -134,8 +143,18 @@ def _gram(columns: Sequence[Array], method: PartialMethod) -> Array:
         vectors = np.stack([ranks(c) for c in columns])
         vectors -= vectors.mean(1, keepdims=True)
     else:
-        vectors = np.stack([signs(c).ravel() for c in columns]).astype(np.float64)
+        return _sign_gram([Ranked.of(c) for c in columns])
     return np.asarray(vectors @ vectors.T)
+
+
+def _sign_gram(columns: Sequence[Ranked]) -> Array:
+    """Return inner products of the columns' signs over ordered pairs, (k, k)."""
+    gram = np.empty((len(columns), len(columns)))
+    for i, a in enumerate(columns):
+        gram[i, i] = len(a.codes) * (len(a.codes) - 1) - a.tied_with.sum()
+        for j, b in enumerate(columns[:i]):
+            gram[i, j] = gram[j, i] = 2 * plain_sums(a, b)[0]
+    return gram
 
 
 def _residual_cosine(gram: Array) -> Array:
@@ -152,32 +171,64 @@ def _normal_scores(x: Array) -> Array:
     return np.asarray(norm.ppf((ranks(x) - 0.5) / len(x)))
 
 
-def _permuted(
-    x: Array, y: Array, z: list[Array], orders: NDArray[np.int64], method: PartialMethod, gram: Array
-) -> Array:
-    """Return the coefficient for s rebuilt from permuted residuals of its ranks, (B,)."""
-    n = len(x)
-    design = np.stack([np.ones(n), *(_normal_scores(c) for c in z)], axis=1)
-    r = _normal_scores(y)
-    fitted = design @ np.linalg.lstsq(design, r, rcond=None)[0]
-    # Rounded, so that equal sums are ties whatever the order of their last bits.
-    rebuilt = np.round(fitted + (r - fitted)[orders], 9)
-    grams = np.repeat(gram[None], len(orders), axis=0)
-    if method == "spearman":
-        of = np.stack([ranks(c) for c in (x, *z)])
-        of -= of.mean(1, keepdims=True)
-        v = np.asarray(rankdata(rebuilt, axis=1), np.float64)
-        v -= v.mean(1, keepdims=True)
-        products, squares = v @ of.T, (v**2).sum(1)
-    else:
-        sums = sign_products(rebuilt, np.stack([signs(c) for c in (x, *z)]))
-        # Over ordered pairs, as in the Gram matrix.
-        products, squares = 2.0 * sums[:, :-1], 2.0 * sums[:, -1]
-    others = [0, *range(2, len(gram))]
-    grams[:, 1, others] = products
-    grams[:, others, 1] = products
-    grams[:, 1, 1] = squares
-    return np.nan_to_num(_residual_cosine(grams))
+def _p_value(x: Array, y: Array, controls: Sequence[Array], draws: int, seed: int) -> float:
+    """Return the two-sided p of "independent given the controls" (see ``partial``); NaN with too few models."""
+    n, z = len(x), np.array([ranks(c) for c in controls]).reshape(len(controls), len(x))
+    controlled = [_normal_scores(r) for r in z]
+    design, basis = np.stack([np.ones(n), *controlled], axis=1), _basis(n, controlled)
+    freedom = n - 1 - np.linalg.matrix_rank(design, tol=1e-6)
+    scores = np.stack([_normal_scores(x), _normal_scores(y)])
+    effects = np.linalg.lstsq(design, scores.T, rcond=1e-6)[0]
+    spread = np.sqrt(((scores - (design @ effects).T) ** 2).sum(1) / max(freedom, 1))
+    left = _left(scores, basis)
+    if n - 1 - basis.shape[1] < 1 or ((left**2).sum(1) < 1e-9 * n).any():
+        return math.nan
+    observed = float(_correlation(left[None])[0])
+    g, above, below = np.random.default_rng([seed, n, 9]), 0, 0
+    middle = _normal_scores(np.arange(n, dtype=np.float64))
+    for rows in pieces(draws, n * (len(z) + 2)):
+        apart = np.sort(g.normal(size=(rows, len(z), n)), axis=2)
+        made = effects[0][None, :, None] + spread[None, :, None] * g.normal(size=(rows, 2, n))
+        for k, r in enumerate(z):
+            made += effects[k + 1][None, :, None] * _at(apart[:, k], r - 1)[:, None, :]
+        ranked = np.empty_like(made)
+        np.put_along_axis(ranked, np.argsort(made, axis=2), np.broadcast_to(middle, made.shape), axis=2)
+        found = _correlation(_left(ranked, basis))
+        above += int((found >= observed - 1e-12).sum())
+        below += int((found <= observed + 1e-12).sum())
+    return min(1.0, 2 * float(p_of_hits(min(above, below), draws, exact=False)))
+
+
+def _basis(n: int, controls: Sequence[Array]) -> Array:
+    """Return an orthonormal basis of an intercept and powers of the controls, (n, k)."""
+    for degree in (3, 2, 1):
+        powers = [c**k for c in controls for k in range(1, degree + 1)]
+        # The square of two levels is one number.
+        columns = np.stack([np.ones(n), *((p - p.mean()) / p.std() for p in powers if p.std() > 1e-9)], axis=1)
+        vectors, sizes, _ = np.linalg.svd(columns, full_matrices=False)
+        kept = vectors[:, sizes > 1e-6 * sizes[0]]
+        # Half of the models at least are left to tell the errors.
+        if n - 1 - kept.shape[1] >= n / 2:
+            break
+    return np.asarray(kept)
+
+
+def _at(values: Array, place: Array) -> Array:
+    """Return the values at the models' places, (B, n): between two of them at a mid-rank."""
+    low = np.floor(place).astype(np.int64)
+    high = np.ceil(place).astype(np.int64)
+    return np.asarray((values[:, low] + values[:, high]) / 2)
+
+
+def _left(scores: Array, basis: Array) -> Array:
+    """Return what a basis of the controls, (n, k), leaves of scores, (..., n)."""
+    return np.asarray(scores - (scores @ basis) @ basis.T)
+
+
+def _correlation(left: Array) -> Array:
+    """Return the correlation of both columns, (B, 2, n) -> (B,)."""
+    squares = (left**2).sum(2)
+    return np.asarray((left[:, 0] * left[:, 1]).sum(1) / np.sqrt(squares[:, 0] * squares[:, 1]))
 
 
 def confounds(

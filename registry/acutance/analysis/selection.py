@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import linprog
+from scipy.sparse import csc_array, eye_array, hstack
 from scipy.stats import beta, hypergeom
 
 from acutance.analysis.columns import MIN_MODELS, Array, complete, constant, joined, ranks
-from acutance.analysis.kernels import goes_through_all, p_of_hits, permuted_orders
+from acutance.analysis.resampling import goes_through_all, order_blocks, orders_of, p_of_hits
 from acutance.errors import UserError
+
+SPARSE = 500  # models from which on the program of the quantile regression is written down without its zeros
 
 
 @dataclass(frozen=True)
@@ -191,10 +195,10 @@ def quantile_slope(
     r = ranks(y) / n
     intercept, slope = _regression(x, r, quantile)
     above = (x > np.quantile(x, quantile)).astype(np.float64)
-    scores = (r - r.mean()) @ above
-    orders = permuted_orders(n, permutations, seed)
-    hits = int(((r - r.mean())[orders] @ above >= scores - 1e-12).sum())
-    p = p_of_hits(hits, len(orders), goes_through_all(n))
+    centred = r - r.mean()
+    scores = centred @ above
+    hits = sum(int((centred[orders] @ above >= scores - 1e-12).sum()) for orders in order_blocks(n, permutations, seed))
+    p = p_of_hits(hits, orders_of(n, permutations), goes_through_all(n))
     return QuantileSlope(slope, intercept, p, n, quantile, note)
 
 
@@ -203,7 +207,9 @@ def _regression(t: Array, r: Array, quantile: float) -> tuple[float, float]:
     n = len(t)
     # Targets of any scale meet the solver's absolute tolerances alike.
     unit = float(np.ptp(t))
-    design: NDArray[np.float64] = np.column_stack([np.ones(n), r, np.eye(n), -np.eye(n)])
+    one: Any = eye_array(n, format="csc") if n > SPARSE else np.eye(n)
+    parts = [np.column_stack([np.ones(n), r]), one, -one]
+    design = hstack([csc_array(parts[0]), *parts[1:]], format="csc") if n > SPARSE else np.column_stack(parts)
     costs = np.concatenate([[0, 0], np.full(n, quantile), np.full(n, 1 - quantile)])
     bounds = [(None, None)] * 2 + [(0, None)] * (2 * n)
     found = linprog(costs, A_eq=design, b_eq=(t - t.min()) / unit, bounds=bounds, method="highs")

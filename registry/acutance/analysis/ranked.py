@@ -1,0 +1,132 @@
+"""Columns over models as the counting of pairs takes them: sorted once, however often they are resampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Whole = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A column without missing values; infinities of one sign are tied.
+
+    Attributes:
+        codes: level of each model's value, from 1 for the lowest, (n,).
+        order: models from the lowest to the highest, (n,).
+        ends: for each place in that order the end of those tied with it, (n,).
+        levels: different values.
+    """
+
+    codes: Whole
+    order: Whole
+    ends: Whole
+    levels: int
+
+    @classmethod
+    def of(cls, x: Array) -> Ranked:
+        """Sort a column, (n,)."""
+        different, codes, counts = np.unique(x, return_inverse=True, return_counts=True)
+        codes = codes.reshape(-1)
+        order = np.argsort(codes, kind="stable")
+        ends = np.repeat(np.cumsum(counts), counts)
+        return cls((codes + 1).astype(np.int32), order.astype(np.int32), ends.astype(np.int32), len(different))
+
+    def in_order(self, order: Whole) -> Ranked:
+        """Return the column with its values in another order, (n,) indices."""
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order), dtype=order.dtype)
+        return Ranked(self.codes[order], place[self.order], self.ends, self.levels)
+
+    @property
+    def tied(self) -> bool:
+        """Whether two models have one value."""
+        return self.levels < len(self.codes)
+
+    @cached_property
+    def tied_with(self) -> NDArray[np.int64]:
+        """Other models of the same value, (n,)."""
+        return (np.bincount(self.codes)[self.codes] - 1).astype(np.int64)
+
+
+def within(groups: NDArray[np.int64], x: Array) -> Ranked:
+    """Rank by group first, then by value: pairs of two groups are the same in every column, pairs of one by value."""
+    codes = Ranked.of(x).codes.astype(np.int64)
+    return Ranked.of((groups * (len(x) + 1) + codes).astype(np.float64))
+
+
+class Family:
+    """Several columns over the same models, NaN where a value is missing, as permutations take them.
+
+    Args:
+        columns: (k, n).
+    """
+
+    def __init__(self, columns: Array) -> None:
+        k, n = columns.shape
+        self._ranked = [(np.flatnonzero(~np.isnan(row)), Ranked.of(row[~np.isnan(row)])) for row in columns]
+        self._n = n
+        self.scores = np.full((k, n), np.nan, np.float32)
+        for row, (there, ranked) in zip(self.scores, self._ranked, strict=True):
+            row[there] = ranked.codes  # whole numbers below 2^24, which compare like the values
+
+    def __len__(self) -> int:
+        return len(self._ranked)
+
+    def _filled(self, value: int) -> Whole:
+        return np.full((len(self._ranked), self._n), value, np.int32)
+
+    @cached_property
+    def places(self) -> Whole:
+        """A place of its own for each model, in the order of the values; -1 without a value."""
+        found = self._filled(-1)
+        for row, (there, ranked) in zip(found, self._ranked, strict=True):
+            row[there[ranked.order]] = np.arange(len(there))
+        return found
+
+    @cached_property
+    def high(self) -> Whole:
+        """The place after the last of those tied with each model."""
+        found = self._filled(0)
+        for row, (there, ranked) in zip(found, self._ranked, strict=True):
+            row[there[ranked.order]] = ranked.ends
+        return found
+
+    @cached_property
+    def low(self) -> Whole:
+        """The first place of those tied with each model."""
+        found = self.high.copy()
+        for row, (there, ranked) in zip(found, self._ranked, strict=True):
+            row[there] -= (ranked.tied_with + 1).astype(np.int32)
+        return found
+
+    @cached_property
+    def tied(self) -> NDArray[np.bool_]:
+        """Whether a column has ties."""
+        return np.array([ranked.tied for _, ranked in self._ranked], bool)
+
+    @cached_property
+    def walks(self) -> Whole:
+        """The models that have a value, from the lowest; the rest of each row means nothing."""
+        found = self._filled(0)
+        for row, (there, ranked) in zip(found, self._ranked, strict=True):
+            row[: len(there)] = there[ranked.order]
+        return found
+
+    @cached_property
+    def ends(self) -> Whole:
+        """For each place in ``walks`` the end of those tied with it."""
+        found = self._filled(0)
+        for row, (there, ranked) in zip(found, self._ranked, strict=True):
+            row[: len(there)] = ranked.ends
+        return found
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Models that have a value, of each column."""
+        return np.array([len(there) for there, _ in self._ranked], np.int64)

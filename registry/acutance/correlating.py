@@ -15,7 +15,7 @@ import pandas as pd
 from acutance.analysis.columns import MIN_MODELS
 from acutance.analysis.external import Columns, as_run, read_table
 from acutance.errors import UserError, did_you_mean
-from acutance.outputs import correlate, read_csv, write_csv, write_report, write_statistics
+from acutance.outputs import correlate, judge, read_csv, write_csv, write_report, write_statistics
 from acutance.store import FILE
 from acutance.yaml_io import dump_yaml, read_yaml
 
@@ -46,6 +46,10 @@ class Tables:
     def correlations(self) -> pd.DataFrame:
         """Return the table of correlations."""
         return correlate(self.models, self.results, self.config, self.points)
+
+    def verdicts(self, correlations: pd.DataFrame) -> pd.DataFrame:
+        """Return the verdict on each measure, from the table of correlations."""
+        return judge(self.models, self.results, correlations, self.config)
 
 
 def of_table(

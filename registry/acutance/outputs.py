@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TABLES = ("models", "results", "correlations")
 EMPTY = ("model", "pool", "measure", "split", "replicate", "value", "stderr", "status", "message")
-FINDINGS = ("associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii")
+FINDINGS = ("associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii", "verdicts")
 
 
 def models_table(values: Values, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
@@ -175,6 +175,7 @@ def write_statistics(
     save_tables(correlations, directory / "tables")
     for name, table in find(models, results, config, points).items():
         write_csv(table, directory / f"{name}.csv")
+    write_csv(judge(models, results, correlations, config), directory / "verdicts.csv")
     return correlations
 
 
@@ -208,6 +209,18 @@ def find(
         points=points, controls=controls_of(models, config), seed=config["seed"],
     )  # fmt: skip
     return found.tables
+
+
+def judge(
+    models: pd.DataFrame, results: pd.DataFrame, correlations: pd.DataFrame, config: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Return the verdict on each measure of a run, one line each."""
+    from acutance.analysis.verdicts import verdicts
+
+    return verdicts(
+        models, measured(results), correlations, targets=config["targets"], groups=config["groups"],
+        within=config["within"], seed=config["seed"],
+    )  # fmt: skip
 
 
 def controls_of(models: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:

@@ -14,10 +14,12 @@ from acutance.analysis.associations import associations, chosen_controls, held_o
 from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.columns import MIN_MODELS, Array
 from acutance.analysis.hypotheses import Hypothesis, strong, weak
+from acutance.analysis.judging import RELATIONS, outcomes
 from acutance.analysis.labels import Namer, definition_label
 from acutance.analysis.matrix import matrix
 from acutance.analysis.partial import confounds
 from acutance.analysis.tables import definitions_and_values, group_labels, levels, replicates, target_values
+from acutance.analysis.verdicts import varying_attributes
 
 RESAMPLES = 1999  # enough for a verdict; a table of correlations has 9999
 
@@ -63,7 +65,8 @@ def findings(
 ) -> Findings:
     """Return what the tables of a study say beyond single correlations.
 
-    Attributes and measures are not judged as targets: a hypothesis is about generalization.
+    Attributes and measures are not judged as targets, and a hypothesis is about generalization: a target that was given
+    and measured counts once in it (``judging.outcomes``).
 
     Args:
         models: as for ``correlations``.
@@ -82,7 +85,8 @@ def findings(
     definitions, values = definitions_and_values(results, fields, list(admitted.index))
     name = Namer(definitions)
     names = [definition_label(row, name) for row in definitions]
-    judged = [t for t in targets if not t.startswith(("attr:", "measure:"))]
+    judged = [t for t in targets if not t.startswith(RELATIONS)]
+    once = outcomes(targets)
     columns = {t: target_values(admitted, t) for t in judged}
     strata = group_labels(admitted, groups) if groups else None
     settings = {"resamples": resamples, "permutations": resamples, "seed": seed}
@@ -102,8 +106,10 @@ def findings(
             ),
             "radii": held_out_radii(definitions, values[:, members], t, name, seed=seed),
             "ceilings": pd.DataFrame(list(_ceilings(t, points or {}, seed))),
-            "confounds": _confounds(s, _attributes(admitted[members]), settings),
-            "hypotheses": pd.DataFrame(list(_hypotheses(t, s, labels, threshold, settings))),
+            "confounds": _confounds(s, varying_attributes(admitted[members]), settings),
+            "hypotheses": pd.DataFrame(
+                list(_hypotheses({k: t[k] for k in once}, s, labels, threshold, settings))
+            ),
             "pairwise": _pairwise(s),
         }
         for key, table in found.items():
@@ -121,13 +127,6 @@ def _ceilings(t: Mapping[str, Array], points: Mapping[str, int], seed: int) -> I
         if target in points:
             found = noise_ceiling(values, points[target], seed=seed)
             yield {"target": target, "points": points[target], **vars(found)}
-
-
-def _attributes(models: pd.DataFrame) -> pd.DataFrame:
-    """Return the attributes that differ between these models."""
-    named = models[[c for c in models.columns if c.startswith("attr.")]]
-    varying = named.loc[:, named.nunique(dropna=True) > 1]
-    return varying.rename(columns=lambda c: c.removeprefix("attr.")).reset_index(drop=True)
 
 
 def _confounds(s: pd.DataFrame, attributes: pd.DataFrame, settings: dict[str, Any]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from acutance.analysis.adjust import family_p
 from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.columns import MIN_MODELS, Array, joined
 from acutance.analysis.decompose import decompose
+from acutance.analysis.judging import families
 from acutance.analysis.kendall import Nonfinite, Variant, kendall_tau
 from acutance.analysis.multiplicity import false_discovery
 from acutance.errors import UserError, did_you_mean
@@ -37,8 +38,9 @@ def correlations(
 
     Only admitted models are compared. Values of replicates are averaged. A model whose cell is unsupported or
     failed is missing from that definition; ``n`` counts those that are there and ``note`` says what is missing.
-    ``p_adjusted`` controls the family-wise error over all definitions and targets of one level and group, ``p_fdr`` the
-    false discovery rate. With groups, ``tau_within`` and ``tau_between`` are the parts of tau over pairs inside a group
+    ``p_adjusted`` controls the family-wise error over all definitions and all targets that count
+    (``judging.outcomes``: errors, losses and gaps) of one level and group, ``p_fdr`` the false discovery rate; the
+    other targets are a family of their own. With groups, ``tau_within`` and ``tau_between`` are the parts of tau over pairs inside a group
     and of two; ``simpson`` says that tau and ``tau_within`` have opposite signs. ``ceiling`` is the tau that a perfect
     measure is expected to show for these models, test points, and replicates of this definition.
 
@@ -75,9 +77,9 @@ def correlations(
             t = np.stack([columns[name][chosen] for name in targets])
             s = values[:, chosen]
             itself = np.array([[_identical(name, a, b) for b in s] for name, a in zip(targets, t, strict=True)])
-            plain = adjusted = np.full(itself.shape, np.nan)
-            if chosen.sum() >= MIN_MODELS:
-                plain, adjusted = family_p(t, s, permutations, seed, itself)
+            plain, adjusted = np.full((2, *itself.shape), np.nan)
+            for family in families(targets) if chosen.sum() >= MIN_MODELS else ():
+                plain[family], adjusted[family] = family_p(t[family], s, permutations, seed, itself[family])
             strata = None if labels is None or group != "all" else labels[chosen]
             own = [None if found is None else found[chosen] for found in noise]
             ceilings = _ceilings(t, [(points or {}).get(name) for name in targets], own, seed)
@@ -102,8 +104,10 @@ def correlations(
                             "ceiling": ceilings[k][d],
                         }
                     )
-            for row, p_fdr in zip(rows[first:], false_discovery([row["p"] for row in rows[first:]]), strict=True):
-                row["p_fdr"] = p_fdr
+            for family in families(targets):
+                of_family = [row for i, row in enumerate(rows[first:]) if i % len(targets) in family]
+                for row, p_fdr in zip(of_family, false_discovery([row["p"] for row in of_family]), strict=True):
+                    row["p_fdr"] = p_fdr
     order = ["measure", *fields, "target", "within", "group", "n", "tau", "low", "high", "p", "p_adjusted", "note",
              "p_fdr", "tau_within", "tau_between", "simpson", "ceiling"]  # fmt: skip
     return pd.DataFrame(rows, columns=order)

@@ -50,8 +50,9 @@ def command(
 ) -> None:  # fmt: skip
     """Correlate the columns of SOURCE: a table made elsewhere, or a run directory."""
     from acutance.cli.results_ import console, print_summary
+    from acutance.cli.verdicts_ import print_verdicts
     from acutance.correlating import too_few, write
-    from acutance.outputs import write_csv
+    from acutance.outputs import read_csv, write_csv
 
     chosen = {name: names for name, text in merged(roles, columns).items() if (names := split(text)) is not None}
     settings: dict[str, Any] = {"variant": variant, "nonfinite": nonfinite, "seed": seed}
@@ -64,8 +65,10 @@ def command(
         click.echo(f"note: {note}", err=True)
     if out is not None and out.suffix.lower() != ".csv":
         table = write(tables, out, report=not no_report, say=lambda text: click.echo(text, err=True))
+        judged = read_csv(out / "verdicts.csv")
     else:
         table = tables.correlations()
+        judged = tables.verdicts(table) if not json_ else table[:0]
         if out is not None:
             write_csv(table, out)
     if json_:
@@ -74,6 +77,7 @@ def command(
     print_summary(table, console(), variant=variant)
     if out is not None and out.suffix.lower() != ".csv" and not no_report:
         click.echo(f"report: {out / 'report.html'}")
+    print_verdicts(judged, console())
 
 
 def split(text: str | None) -> list[str] | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TABLES = (
     "correlations", "results", "models", "associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii",
+    "verdicts",
 )  # fmt: skip
 
 
@@ -94,6 +95,7 @@ def check_group(correlations: pd.DataFrame, group: str) -> None:
 
 def print_summary(correlations: pd.DataFrame, console: Console, group: str = "all", variant: str = "a") -> None:
     """Print tau with its interval: a row for each definition, a column for each target."""
+    from acutance.analysis.judging import HOLDS
     from acutance.analysis.labels import Namer, target_label
 
     check_group(correlations, group)
@@ -112,7 +114,7 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
             grid.add_section()
             grid.add_row("ceiling: a perfect measure", *(_ceiling(part, target) for target in heads))
         console.print(grid)
-    console.print("tau > 0: flatter models generalize better. * adjusted p < 0.05.", highlight=False)
+    console.print(f"tau > 0: flatter models generalize better. * holds: {HOLDS}.", highlight=False)
 
 
 def _ceiling(part: pd.DataFrame, target: Any) -> str:
@@ -161,7 +163,9 @@ def tau_grid(
 def _cell(row: pd.Series, with_interval: bool) -> str:
     import math
 
+    from acutance.analysis.judging import holds
+
     if not math.isfinite(row["tau"]):
         return "-"
     interval = f" [{row['low']:+.2f}, {row['high']:+.2f}]" if with_interval and math.isfinite(row["low"]) else ""
-    return f"{row['tau']:+.2f}{interval}" + ("*" if row["p_adjusted"] < 0.05 else " ")
+    return f"{row['tau']:+.2f}{interval}" + ("*" if holds(row) else " ")

@@ -45,8 +45,10 @@ def command(
     study = load_config(config, overrides)
     from acutance.cli.results_ import console as wide_console
     from acutance.cli.results_ import print_summary
+    from acutance.cli.verdicts_ import print_verdicts
     from acutance.downloads import allowing
     from acutance.harness import run_study
+    from acutance.outputs import read_csv
     from acutance.progress import reporter
 
     console, start = wide_console(), time.monotonic()
@@ -66,6 +68,7 @@ def command(
         console.print(f"tables: {run.directory}/results.csv, correlations.csv, models.csv", highlight=False)
         if not no_report:
             console.print(f"report: {run.report}", highlight=False)
+        print_verdicts(read_csv(run.directory / "verdicts.csv"), console)
     if run.failed:
         where = f"{run.directory}/results.csv and models.csv say why"
         click.echo(f"{run.failed} without a number: {where}; exit status 1", err=True)

@@ -55,6 +55,7 @@ def command(
 
 def print_sweep(found: Sweep, console: Console) -> None:
     """Print tau with its interval: a table for each target and level, a column for each value."""
+    from acutance.analysis.judging import HOLDS
     from acutance.analysis.labels import Namer, target_label
     from acutance.cli.results_ import shows_intervals, tau_grid
 
@@ -67,5 +68,5 @@ def print_sweep(found: Sweep, console: Console) -> None:
         title = f"Kendall's tau-a{' with 95% interval' * intervals}, {target_label(target)}{where}"
         heads = {value: str(value) for value in part[axis.name]}
         console.print(tau_grid(part, title, axis.name, axis.name, heads, name, intervals))
-    console.print("tau > 0: flatter models generalize better. * adjusted p < 0.05, within one value.", highlight=False)
+    console.print(f"tau > 0: flatter models generalize better. * holds: {HOLDS}, within one value.", highlight=False)
     console.print(f"table: {found.directory}/sweep.csv; figures: {found.directory}/figures", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from acutance.analysis.judging import holds, open_sign
 from acutance.analysis.labels import target_label
 from acutance.report.data import ReportData, number, radius_key
 
 STEPS = 10  # of colour between zero and one
-SIGNIFICANT = 0.05  # adjusted p below which a cell is marked
+FADED = 0.25  # of the colour, where the sign is not known
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Cell:
     Attributes:
         tau: as text, with its sign.
         interval: as text; empty without one.
-        shade: class of its colour.
+        shade: class of its colour, see ``shown_tau``.
         strong: whether it holds after adjustment.
     """
 
@@ -46,14 +48,19 @@ def shades() -> str:
     return "\n".join(rules)
 
 
-def heat_table(data: ReportData, level: str) -> list[dict[str, Any]]:
-    """Return the rows of the heat map of one level: a definition and radius each, with a cell for each target."""
+def shown_tau(row: Mapping[str, Any]) -> float:
+    """Return what a cell is coloured by: tau where its interval leaves out 0, a pale rest of it elsewhere."""
+    return float(row["tau"]) * (FADED if open_sign(row) else 1)
+
+
+def heat_table(data: ReportData, level: str, targets: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of a heat map of one level: a definition and radius each, with a cell for each target."""
     cells = _cells(data, level)
     rows = []
     for d, definition in enumerate(data.definitions):
         for r, rho in enumerate(data.radii(definition)):
             radius = "" if rho is None else f"{rho:g}"
-            found = [cells.get((definition, radius_key(rho), target, "all"), EMPTY) for target in data.targets]
+            found = [cells.get((definition, radius_key(rho), target, "all"), EMPTY) for target in targets]
             rows.append({"definition": definition, "index": d, "first": r == 0, "rho": radius, "cells": found})
     return rows
 
@@ -62,7 +69,7 @@ def ceiling_cells(data: ReportData, level: str) -> list[str]:
     """Return what a perfect measure is expected to show, for each target; nothing when it is known for none."""
     t = data.named[(data.named["within"] == level) & (data.named["group"] == "all")]
     found = []
-    for target in data.targets:
+    for target in data.outcomes:
         known = t.loc[t["target"] == target, "ceiling"].dropna() if "ceiling" in t else []
         found.append("\u2013".join(dict.fromkeys((number(min(known)), number(max(known))))) if len(known) else "")
     return found if any(found) else []
@@ -76,7 +83,7 @@ def group_table(data: ReportData, level: str) -> dict[str, Any]:
     rows = []
     for definition in data.definitions:
         for rho in data.radii(definition):
-            for target in data.targets:
+            for target in data.outcomes:
                 keys = [(definition, radius_key(rho), target, group) for group in ("all", *groups)]
                 if any(key in cells for key in keys):
                     name, radius = target_label(target), "" if rho is None else f"{rho:g}"
@@ -96,7 +103,7 @@ def _cells(data: ReportData, level: str) -> dict[tuple[str, str, str, str], Cell
 
 def _cell(row: dict[str, Any]) -> Cell:
     interval = f"[{number(row['low'])}, {number(row['high'])}]" if np.isfinite(row["low"]) else ""
-    return Cell(number(row["tau"]), interval, _shade(row["tau"]), bool(row["p_adjusted"] < SIGNIFICANT))
+    return Cell(number(row["tau"]), interval, _shade(shown_tau(row)), holds(row))
 
 
 def _shade(tau: float) -> str:

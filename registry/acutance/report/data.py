@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from acutance.analysis.judging import outcomes
 from acutance.analysis.labels import Namer, definition_key
 
 TARGETS = ["error", "loss"]  # measures whose values are targets
@@ -49,6 +51,16 @@ class ReportData:
     curves: pd.DataFrame | None = None
     symbols: dict[str, str] = field(default_factory=dict)
     findings: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    @cached_property
+    def outcomes(self) -> list[str]:
+        """Targets that count: errors, losses and gaps, each once."""
+        return outcomes(self.targets)
+
+    @cached_property
+    def relations(self) -> list[str]:
+        """The other targets, which are shown apart: attributes, measures, further versions of a target that counts."""
+        return [name for name in self.targets if name not in self.outcomes]
 
     @cached_property
     def levels(self) -> list[str]:
@@ -184,8 +196,13 @@ def number(value: float, digits: int = 2) -> str:
     return f"{value:+.{digits}f}".replace("-", "\u2212") if np.isfinite(value) else "\u2013"
 
 
-def p_value(value: float) -> str:
-    """Return a p-value with three digits."""
-    if not np.isfinite(value):
-        return "\u2013"
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+def p_value(value: float, name: str = "") -> str:
+    """Return a p-value with three digits: ``0.013``, ``<0.001``; after its name ``p = 0.013``, ``p < 0.001``."""
+    small = value < 0.001
+    plain = ("<0.001" if small else f"{value:.3f}") if np.isfinite(value) else "\u2013"
+    return f"{name} < 0.001" if name and small else f"{name} = {plain}" if name else plain
+
+
+def typographic(text: str) -> str:
+    """Return a text with minus signs before its numbers."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "\u2212", text)

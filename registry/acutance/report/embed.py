@@ -10,10 +10,18 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from acutance.analysis.judging import holds
 from acutance.analysis.labels import target_label
 from acutance.report.data import ReportData, column, target_values, text
 from acutance.report.scales import is_logarithmic, target_scale
-from acutance.report.style import CATEGORIES, GLYPHS, is_category, marker_attributes, marker_labels
+from acutance.report.style import (
+    CATEGORIES,
+    GLYPHS,
+    colour_attributes,
+    is_category,
+    marker_attributes,
+    marker_labels,
+)
 
 DIGITS = 6  # of a value; far more than a picture shows
 STOPS = 17  # of the colour scale; linear between them
@@ -53,7 +61,7 @@ def study_data(data: ReportData) -> dict[str, Any]:
         ],
         "definitions": [_definition(data, models, name) for name in data.definitions],
         "levels": [_level(data, level, place) for level in data.levels],
-        "colour": _index(attributes, str(data.figures.get("colour"))),
+        "colour": _index(attributes, ", ".join(colour_attributes(data))),
         "marker": _index(attributes, ", ".join(markers)),
         "size": _index(attributes, str(data.figures.get("size"))),
         "groups": ", ".join(data.groups),
@@ -80,7 +88,8 @@ def _definition(data: ReportData, models: pd.DataFrame, name: str) -> dict[str, 
 def _level(data: ReportData, level: str, place: dict[str, int]) -> dict[str, Any]:
     """The models of a level, how its axes are scaled, and its correlations.
 
-    A correlation is [definition, radius, target, tau, low, high, adjusted p, n, {group: tau}, ceiling], by index.
+    A correlation is [definition, radius, target, tau, low, high, adjusted p, n, {group: tau}, ceiling, whether it
+    holds], by index.
     """
     models = data.members(level)
     targets = [target_values(models, t) for t in data.targets]
@@ -100,7 +109,7 @@ def _level(data: ReportData, level: str, place: dict[str, int]) -> dict[str, Any
         if row["group"] == "all":
             ceiling = _number(row.get("ceiling", np.nan), 3)
             numbers = [_number(row[c], 4) for c in ("tau", "low", "high", "p_adjusted")]
-            found[key] = [*key, *numbers, int(row["n"]), of_group.setdefault(key, {}), ceiling]
+            found[key] = [*key, *numbers, int(row["n"]), of_group.setdefault(key, {}), ceiling, holds(row)]
         elif np.isfinite(row["tau"]):
             of_group.setdefault(key, {})[str(groups.index(row["group"]))] = _number(row["tau"], 4)
     return {
@@ -126,14 +135,14 @@ def _attributes(data: ReportData, models: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for name in names:
         values = models[column(models, name)]
-        if is_category(values):
+        if is_category(values) or (name in data.groups and not data.figures.get("colour")):
             found.append(_category(name, ["" if pd.isna(v) else text(v) for v in values]))
         else:
             found.append({"name": name, "values": _list(pd.to_numeric(values, errors="coerce"))})
-    wanted = marker_attributes(data)
-    if len(wanted) > 1:
-        found.append(_category(", ".join(wanted), list(marker_labels(data, models))) | {"combined": True})
-    return found
+    several = {", ".join(data.groups): data.group_of(models)} if len(data.groups) > 1 else {}
+    if len(wanted := marker_attributes(data)) > 1:
+        several[", ".join(wanted)] = marker_labels(data, models)
+    return found + [_category(name, list(labels)) | {"combined": True} for name, labels in several.items()]
 
 
 def _category(name: str, labels: list[str]) -> dict[str, Any]:

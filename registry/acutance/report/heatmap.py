@@ -7,32 +7,40 @@ import textwrap
 import numpy as np
 from matplotlib.figure import Figure
 
+from acutance.analysis.judging import holds
 from acutance.analysis.labels import target_label
+from acutance.report.cells import shown_tau
 from acutance.report.data import ReportData, number, radius_key
 
 
 def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:
-    """Return the heat map: rows are definitions and radii, columns targets; significant cells are bold."""
+    """Return the heat map: rows are definitions and radii, columns targets; cells that hold are bold.
+
+    Cells whose interval includes 0 are pale; attributes and other relations stand apart, on the right.
+    """
     t = data.named
     t = t[(t["within"] == level) & (t["group"] == group)]
     rows: list[tuple[str, float | None]] = [(d, rho) for d in data.definitions for rho in data.radii(d)]
     index = {(row["definition"], radius_key(row.get("spec.rho")), row["target"]): row for row in t.to_dict("records")}
-    grid = np.full((len(rows), len(data.targets)), np.nan)
+    targets = [*data.outcomes, *data.relations]
+    grid = np.full((len(rows), len(targets)), np.nan)
     figure = Figure(figsize=(4.6 + 1.05 * len(data.targets), 1.2 + 0.205 * len(rows)), layout="constrained")
     axis = figure.subplots()
     for i, (definition, rho) in enumerate(rows):
-        for j, target in enumerate(data.targets):
+        for j, target in enumerate(targets):
             found = index.get((definition, radius_key(rho), target))
             if found is None or not np.isfinite(found["tau"]):
                 continue
-            grid[i, j] = found["tau"]
-            strong = found["p_adjusted"] < 0.05
+            grid[i, j] = shown_tau(found)
+            strong = holds(found)
             axis.text(
                 j, i, number(found["tau"]) + ("*" if strong else ""), ha="center", va="center", fontsize=7,
-                fontweight="bold" if strong else "normal", color="white" if abs(found["tau"]) > 0.6 else "black",
+                fontweight="bold" if strong else "normal", color="white" if abs(grid[i, j]) > 0.6 else "black",
             )  # fmt: skip
     image = axis.imshow(grid, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-    axis.set_xticks(range(len(data.targets)), [_ticks(name) for name in data.targets])
+    axis.set_xticks(range(len(targets)), [_ticks(name) for name in targets])
+    if data.outcomes and data.relations:
+        axis.axvline(len(data.outcomes) - 0.5, color="white", lw=8)
     axis.xaxis.tick_top()
     axis.set_yticks(range(len(rows)), [_name(rows, i) for i in range(len(rows))])
     axis.tick_params(labelsize=7.5, length=0)

@@ -12,6 +12,9 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from acutance.analysis.columns import MIN_MODELS
+from acutance.analysis.judging import holds
+from acutance.analysis.kendall import null_sd
 from acutance.analysis.labels import target_label
 from acutance.report.cells import ceiling_cells, group_table, heat_table, shades
 from acutance.report.data import ReportData, number, p_value, text
@@ -31,6 +34,7 @@ from acutance.report.verdicts import (
 
 SCRIPTS = ("plot.js", "scatter.js", "radii.js", "tables.js")
 PICTURES = 900_000  # characters of pictures on a page, so that it stays under 3 MB with everything else
+NORMAL = 1.96  # standard deviations that hold 95% of a normal distribution
 PROBLEMS = 1000  # rows that the page lists
 
 
@@ -56,7 +60,9 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
         script="(() => {\n" + "\n".join(own[name] for name in SCRIPTS) + "})();",
         study=script_json(study_data(data)),
         levels=[_level(data, level, embedded) for level in data.levels],
-        targets=[target_label(name).removeprefix("attr:").replace("_", " ") for name in data.targets],
+        made_here="surface" in data.config,
+        variant=data.config.get("variant", "a"),
+        within_chance=_within_chance(data),
         models=_models(data),
         problems=data.problems.to_dict("records"),
         shown=PROBLEMS,
@@ -64,7 +70,7 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
         cost=_cost(data.cost),
         environment=_flat(data.environment),
         config=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True),
-        surface=data.config.get("surface", {}),
+        surface=data.config.get("surface") or {},
     )
 
 
@@ -98,7 +104,10 @@ def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict
     return {
         "name": "all models" if level == "all" else level,
         "answer": answer(data, level),
-        "heat": heat_table(data, level),
+        "heat": heat_table(data, level, data.outcomes),
+        "targets": _columns(data, data.outcomes),
+        "relations": heat_table(data, level, data.relations) if data.relations else [],
+        "related": _columns(data, data.relations),
         "ceiling": ceiling_cells(data, level),
         "rows": _rows(data, level, "all"),
         "grids": [{"name": name, "picture": embedded[key]} for name, key in grids.items() if key in embedded],
@@ -115,6 +124,19 @@ def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict
             {"name": name, "picture": embedded.get(key, ""), "file": stems[key]} for name, key in curves.items()
         ],
     }
+
+
+def _columns(data: ReportData, targets: list[str]) -> list[dict[str, Any]]:
+    """Return the heads of a heat map's columns: name, and the target's place among all."""
+    names = [target_label(name).removeprefix("attr:").replace("_", " ") for name in targets]
+    return [{"name": name, "index": data.targets.index(t)} for name, t in zip(names, targets, strict=True)]
+
+
+def _within_chance(data: ReportData) -> list[tuple[int, str]]:
+    """Return how large a tau without association is by chance in 95% of cases, for the numbers of models that the levels have."""
+    t = data.named[data.named["group"] == "all"]
+    sizes = sorted({int(n) for n in t.groupby("within")["n"].max()}) if len(t) else []
+    return [(n, f"{min(1.0, NORMAL * null_sd(n)):.2f}") for n in sizes if n >= MIN_MODELS]
 
 
 def _picture(png: bytes) -> str:
@@ -139,7 +161,7 @@ def _rows(data: ReportData, level: str, group: str) -> list[dict[str, Any]]:
             "p_adjusted": p_value(row["p_adjusted"]),
             "p_adjusted_value": _value(row["p_adjusted"]),
             "ceiling": number(ceiling) if np.isfinite(ceiling := row.get("ceiling", np.nan)) else "",
-            "strong": bool(row["p_adjusted"] < 0.05),
+            "strong": holds(row),
             "note": row["note"] if isinstance(row["note"], str) else "",
         }
         for row in rows

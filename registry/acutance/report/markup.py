@@ -12,7 +12,10 @@ from acutance.analysis.labels import target_label
 from acutance.analysis.spreadsheet import csv_text
 from acutance.report.tables import Entry, TauTable, tau_tables
 
-NOTE = "Bold: |τ| > 0.5. *: p < 0.05, adjusted for all comparisons of the table."
+NOTE = (
+    "Bold: |τ| > 0.5. *: p < 0.05, adjusted for all comparisons with errors, losses and gaps (other columns: among "
+    "themselves), and the interval leaves out 0."
+)
 
 
 def to_csv(tables: list[TauTable]) -> str:

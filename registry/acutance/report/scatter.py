@@ -139,11 +139,13 @@ def write_tau(axis: Axes, rows: pd.DataFrame, look: Style) -> None:
 def legends(figure: Figure, axes: Any, look: Style) -> None:
     """Say what markers and colours are."""
     handles = [
-        Line2D([], [], ls="", marker=m, color="0.4", markeredgecolor="0.2", label=g.replace(";", ", "))
+        Line2D([], [], ls="", marker=m, color=look.categories.get(g, "0.4"), markeredgecolor="0.2", label=_plain(g))
         for g, m in look.markers.items()
         if g
     ]
-    handles += [Line2D([], [], ls="", marker="o", color=c, label=v) for v, c in look.categories.items()]
+    # Colours that are the groups of the markers too are told already.
+    others = {v: c for v, c in look.categories.items() if v not in look.markers}
+    handles += [Line2D([], [], ls="", marker="o", color=c, label=_plain(v)) for v, c in others.items()]
     if handles:
         columns = max(1, min(len(handles), 4, int(figure.get_figwidth() / LEGEND_ENTRY)))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
@@ -151,6 +153,10 @@ def legends(figure: Figure, axes: Any, look: Style) -> None:
         bar = figure.colorbar(look.bar, ax=axes, shrink=0.7, aspect=35, pad=0.02)
         bar.set_label(look.label, fontsize=9)
         bar.ax.tick_params(labelsize=8)
+
+
+def _plain(label: str) -> str:
+    return label.replace(";", ", ")
 
 
 def symbol(data: ReportData, definition: str) -> str:

@@ -48,12 +48,12 @@ class Style:
 def style(data: ReportData, models: pd.DataFrame) -> Style:
     """Return the style of the models of one level."""
     names = list(map(str, models["model"]))
-    colours, bar, categories = _colours(models, names, data.figures.get("colour"))
+    colours, bar, categories = _colours(data, models, names)
     labels = marker_labels(data, models)
     known = sorted(set(labels))
     markers = {group: MARKERS[i % len(MARKERS)] for i, group in enumerate(known)}
     sizes = _sizes(models, names, data.figures.get("size"))
-    label = str(data.figures.get("colour") or "").replace("_", " ")
+    label = ", ".join(colour_attributes(data)).replace("_", " ")
     return Style(colours, bar, categories, markers, dict(zip(names, labels, strict=True)), sizes, label)
 
 
@@ -61,6 +61,12 @@ def marker_attributes(data: ReportData) -> list[str]:
     """Return the attributes that choose the marker: those of the study, or else those that form subgroups."""
     wanted = data.figures.get("marker") or data.groups
     return [wanted] if isinstance(wanted, str) else list(wanted)
+
+
+def colour_attributes(data: ReportData) -> list[str]:
+    """Return the attributes that choose the colour: that of the study, or else those that form subgroups."""
+    wanted = data.figures.get("colour")
+    return [str(wanted)] if wanted else list(data.groups)
 
 
 def marker_labels(data: ReportData, models: pd.DataFrame) -> pd.Series:
@@ -83,23 +89,29 @@ def _labels(models: pd.DataFrame, names: list[str]) -> pd.Series:
 
 
 def _colours(
-    models: pd.DataFrame, names: list[str], attribute: str | None
+    data: ReportData, models: pd.DataFrame, names: list[str]
 ) -> tuple[dict[str, Any], ScalarMappable | None, dict[str, str]]:
+    attribute = data.figures.get("colour")
+    if not attribute and data.groups:
+        return _by_category(names, data.group_of(models))
     name = column(models, attribute) if attribute else None
     if name is None:
         return dict.fromkeys(names, CATEGORIES[0]), None, {}
     values = models[name]
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(float)
     if is_category(values):
-        known = sorted(set(map(str, values)))
-        categories = {value: CATEGORIES[i % len(CATEGORIES)] for i, value in enumerate(known)}
-        return {n: categories[str(v)] for n, v in zip(names, values, strict=True)}, None, categories
+        return _by_category(names, values.map(str))
     low, high = np.nanmin(numbers), np.nanmax(numbers)
     # Lengths that span decades are read on a log scale.
     scale = LogNorm(low, high) if low > 0 and high / low > 10 else Normalize(low, high if high > low else low + 1)
     bar = ScalarMappable(scale, "viridis")
     grey = to_rgba("0.6")
     return {n: bar.to_rgba(v) if np.isfinite(v) else grey for n, v in zip(names, numbers, strict=True)}, bar, {}
+
+
+def _by_category(names: list[str], values: pd.Series) -> tuple[dict[str, Any], None, dict[str, str]]:
+    categories = {value: CATEGORIES[i % len(CATEGORIES)] for i, value in enumerate(sorted(set(values)))}
+    return {n: categories[v] for n, v in zip(names, values, strict=True)}, None, categories
 
 
 def _sizes(models: pd.DataFrame, names: list[str], attribute: str | None) -> dict[str, float]:

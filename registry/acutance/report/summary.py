@@ -1,60 +1,99 @@
-"""The answer in words, computed from the table."""
+"""The answer in words, computed from the table by the rule that its stars follow."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from acutance.report.data import ReportData, number, p_value
+from acutance.analysis.judging import counted, holding, holds
+from acutance.analysis.labels import target_label
+from acutance.analysis.verdicts import EXPLAINED, conclusion, in_order
+from acutance.report.data import ReportData, number, p_value, typographic
 
 
 def answer(data: ReportData, level: str) -> dict[str, Any]:
-    """Return the sentences that open a level's part of the page."""
-    t = data.named[(data.named["within"] == level) & (data.named["group"] == "all") & data.named["tau"].notna()]
-    n = int(t["n"].max()) if len(t) else 0
-    # How measures are related with each other says nothing about generalization.
-    t = t[~t["target"].str.startswith("measure:")]
-    positive = int((t["low"] > 0).sum())
-    negative = int((t["high"] < 0).sum())
-    significant = int((t["p_adjusted"] < 0.05).sum())
-    sentences = [
-        f"{n} models, {len(t)} correlations ({t['definition'].nunique()} definitions, their radii, "
-        f"{t['target'].nunique()} targets)." if len(t) else "No correlation could be computed."
-    ]  # fmt: skip
-    if len(t):
-        sentences.append(
-            f"The 95% interval lies above zero for {positive} (flatter generalizes better) and below zero for "
-            f"{negative} (sharper generalizes better); by chance alone about {round(0.025 * len(t))} each are expected."
-        )
-        sentences.append(
-            f"{significant} hold after adjustment for all {len(t)} comparisons (family-wise error 5%)."
-            if significant
-            else f"None holds after adjustment for all {len(t)} comparisons (family-wise error 5%)."
-        )
-        best = t.loc[t["tau"].abs().idxmax()]
-        rho = best.get("spec.rho")
-        radius = f", ρ = {rho:g}" if rho is not None and np.isfinite(rho) else ""
-        sentences.append(
-            f"Largest |τ|: {number(best['tau'])} [{number(best['low'])}, {number(best['high'])}] for "
-            f"{best['definition']}{radius} against {best['target'].replace('_', ' ')}, adjusted p = "
-            f"{p_value(best['p_adjusted'])}; the largest of {len(t)} is large by selection."
-        )
+    """Return what opens a level's part of the page: ``verdict``, ``lines`` of measures, ``conclusion``, ``sentences``.
+
+    Errors, losses and gaps are counted, each once; what holds and its sign are those of the stars of the table.
+    """
+    t = counted(data.named[data.named["within"] == level], data.targets)
+    held = t[holding(t)]
+    positive, negative = int((held["tau"] > 0).sum()), int((held["tau"] < 0).sum())
+    judged = _judged(data, level)
+    explained = len(judged) > 0 and not (set(judged.loc[judged["holding"] > 0, "verdict"]) - set(EXPLAINED))
     return {
         "level": level,
-        "n": n,
-        "verdict": _verdict(positive, negative, significant, len(t)),
-        "sentences": sentences,
+        "n": int(t["n"].max()) if len(t) else 0,
+        "verdict": _verdict(positive, negative, len(t)) + (BUT if explained and len(held) else ""),
+        "lines": [
+            {"definition": row["definition"], "kind": row["verdict"].replace(" ", "-"), "line": typographic(row["line"])}
+            for row in in_order(judged).to_dict("records")
+        ],
+        "conclusion": conclusion(judged) if len(judged) else "",
+        "sentences": [*_counts(t, positive, negative), *_largest(t), *_versions(data)],
     }
 
 
-def _verdict(positive: int, negative: int, significant: int, total: int) -> str:
+BUT = ", but groups or attributes of the models explain it"
+
+
+def _judged(data: ReportData, level: str) -> pd.DataFrame:
+    """Return the verdicts of a level; no rows for a run that has none."""
+    table = data.findings.get("verdicts", pd.DataFrame(columns=["within", "verdict", "holding"]))
+    return table[table["within"] == level]
+
+
+def _counts(t: pd.DataFrame, positive: int, negative: int) -> list[str]:
+    if not len(t):
+        return ["No correlation could be computed."]
+    n, targets = int(t["n"].max()), t["target"].nunique()
+    definitions = t["definition"].nunique()
+    what = f"{definitions} definition{'s' * (definitions != 1)}, their radii, {targets} target{'s' * (targets != 1)}"
+    sentences = [f"{n} models, {len(t)} correlation{'s' * (len(t) != 1)} ({what})."]
+    held = positive + negative
+    family = f"after adjustment for all {len(t)} comparisons (family-wise error 5%)"
+    if not held:
+        return [*sentences, f"None holds {family}."]
+    signs = [
+        f"{count} {sign}" for count, sign in (
+            (positive, "with τ above zero (flatter generalizes better)"),
+            (negative, "with τ below zero (sharper generalizes better)"),
+        ) if count
+    ]  # fmt: skip
+    return [*sentences, f"{held} hold{'s' * (held == 1)} {family}: {', '.join(signs)}."]
+
+
+def _largest(t: pd.DataFrame) -> list[str]:
+    if not len(t):
+        return []
+    best = t.loc[t["tau"].abs().idxmax()].to_dict()
+    rho = best.get("spec.rho")
+    radius = f", ρ = {rho:g}" if rho is not None and np.isfinite(rho) else ""
+    interval = f" [{number(best['low'])}, {number(best['high'])}]" if np.isfinite(best["low"]) else ""
+    end = f"the largest of {len(t)} is large by selection" if len(t) > 1 else ""
+    end = "; ".join(filter(None, (end, "" if holds(best) else "it does not hold")))
+    return [
+        f"Largest |τ|: {number(best['tau'])}{interval} for {best['definition']}{radius} against "
+        f"{target_label(best['target']).replace('_', ' ')}, {p_value(best['p_adjusted'], 'adjusted p')}"
+        f"{'; ' * bool(end)}{end}."
+    ]
+
+
+def _versions(data: ReportData) -> list[str]:
+    """Say which targets are others once more."""
+    again = [name for name in data.relations if not name.startswith(("attr:", "measure:"))]
+    return [
+        f"{', '.join(again)}: the same target{'s' * (len(again) > 1)} from another source, counted once and shown apart."
+    ] if again else []  # fmt: skip
+
+
+def _verdict(positive: int, negative: int, total: int) -> str:
     if not total:
         return "No answer"
-    if not significant:
+    if not positive and not negative:
         return "No reliable relationship found"
-    if positive and not negative:
-        return "Flatter models generalize better for some definitions"
-    if negative and not positive:
-        return "Sharper models generalize better for some definitions"
-    return "Mixed: the sign depends on the definition and the target"
+    if positive and negative:
+        return "Mixed: the sign depends on the definition and the target"
+    return f"{'Flatter' if positive else 'Sharper'} models generalize better for some definitions"

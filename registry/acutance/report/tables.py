@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from acutance.analysis.judging import holds
 from acutance.analysis.labels import Namer, spec_fields, truth
 
 STRONG = 0.5  # the paper prints larger |tau| in bold
@@ -29,8 +30,8 @@ class Entry(NamedTuple):
 
     @property
     def significant(self) -> bool:
-        """Whether it holds after adjustment for multiplicity."""
-        return self.p_adjusted < 0.05
+        """Whether it holds."""
+        return holds(self._asdict())
 
 
 @dataclass(frozen=True)

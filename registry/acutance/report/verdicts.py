@@ -126,7 +126,7 @@ def _with_ends(row: dict[str, Any], name: str, low: str, high: str) -> str:
 
 
 def _with_p(row: dict[str, Any], name: str) -> str:
-    return f"{number(row[name])} (p {p_value(row[f'{name}_p'])})" if np.isfinite(row[name]) else ""
+    return f"{number(row[name])} ({p_value(row[f'{name}_p'], 'p')})" if np.isfinite(row[name]) else ""
 
 
 def _cell(row: dict[str, Any] | None) -> dict[str, str]:

@@ -169,9 +169,8 @@ class Explorer {
     const row = this.found.get([d, r, t].join()), parts = [];
     if (title) parts.push(html("span", { class: "rho" }, title));
     if (row) {
-      const [, , , tau, low, high, adjusted, n, groups, ceiling] = row;
-      const strong = finite(adjusted) && adjusted < 0.05 ? "*" : "";
-      parts.push(html("strong", {}, `\u03c4 = ${signed(tau)}${strong}`));
+      const [, , , tau, low, high, , n, groups, ceiling, holds] = row;
+      parts.push(html("strong", {}, `\u03c4 = ${signed(tau)}${holds ? "*" : ""}`));
       if (finite(low)) parts.push(html("span", {}, `[${signed(low)}, ${signed(high)}]`));
       const of = Object.entries(groups).map(([g, value]) => [this.level.groups[g], value]);
       const line = of.map(([name, value]) => `${this.glyph(name)} ${signed(value)}`);
@@ -219,8 +218,7 @@ class Explorer {
 
 for (const place of document.querySelectorAll(".explore")) {
   const explorer = new Explorer(place, study.levels[place.dataset.level]);
-  const heat = document.getElementById(place.dataset.heat);
-  heat?.addEventListener("click", event => {
+  for (const heat of place.dataset.heat.split(" ")) document.getElementById(heat)?.addEventListener("click", event => {
     const row = event.target.closest("tr[data-definition]"), cell = event.target.closest("td[data-target]");
     if (!row || !(cell || event.target.closest("a"))) return;
     explorer.choose(Number(row.dataset.definition), cell ? Number(cell.dataset.target) : undefined);

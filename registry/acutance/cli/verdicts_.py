@@ -1,0 +1,37 @@
+"""The last words of ``acutance run`` and ``acutance correlate``: a line for each measure, and whether anything holds."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+LINES = 24  # measures of one level that are printed; the file has all
+
+
+def print_verdicts(table: pd.DataFrame, console: Console) -> None:
+    """Print the verdicts of each level, what holds first, and the conclusion.
+
+    Args:
+        table: as ``analysis.verdicts.verdicts`` returns it.
+        console: whose width the lines keep.
+    """
+    from acutance.analysis.verdicts import conclusion, in_order
+
+    several = table["within"].nunique() > 1
+    for level, part in table.groupby("within", sort=False):
+        click.echo(f"\n{level}" if several else "")
+        for row in in_order(part).head(LINES).to_dict("records"):
+            click.echo(_filled(f"{row['definition']}: {row['line']}", console.width))
+        if len(part) > LINES:
+            click.echo(f"... and {len(part) - LINES} measures more, in verdicts.csv")
+        click.echo(_filled(conclusion(part), console.width))
+
+
+def _filled(text: str, width: int) -> str:
+    return textwrap.fill(text, width, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)

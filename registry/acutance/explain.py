@@ -147,8 +147,10 @@ def run_line(run: Run) -> str:
 
 
 def run_html(run: Run) -> str:
-    """Return a run for a notebook: the line, and the largest correlations of the pooled models, escaped."""
-    table = run.correlations[run.correlations["group"] == "all"].dropna(subset=["tau"])
+    """Return a run for a notebook: the line, and the largest correlations that count, escaped."""
+    from acutance.analysis.judging import counted
+
+    table = counted(run.correlations)
     table = table.reindex(table["tau"].abs().sort_values(ascending=False, kind="stable").index)
     name = _namer(run)
     shown = table.head(SHOWN).copy()

@@ -144,7 +144,7 @@ def test_a_run(toy_config, tmp_path):
     assert repr(run) in shown(run)
     page = run._repr_html_()
     assert "<b>" not in page and "&lt;b&gt;" in page and page.count("<tr") == 1 + 10
-    assert "adaptive worst-case ℓ∞, ρ = 0.01" in page and "the 10 largest of 20 correlations" in page
+    assert "adaptive worst-case ℓ∞, ρ = 0.01" in page and "the 10 largest of 15 correlations" in page
     assert "report.html" not in page
     run.report.write_text("")
     assert 'href="' in run._repr_html_()

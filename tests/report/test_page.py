@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from acutance.analysis.judging import holds
 from acutance.report.cells import group_table, heat_table
 from acutance.report.data import ReportData
 from acutance.report.embed import script_json, study_data
@@ -92,10 +93,10 @@ def test_the_data_are_those_of_the_tables(data):
             assert found["definitions"][d]["values"][r] == pytest.approx(wanted.tolist(), rel=1e-5)
     (level,) = found["levels"]
     assert len(level["correlations"]) == 2 * 2 * 2 and level["scales"] == ["percent", "log"]
-    for d, r, t, tau, low, _, adjusted, n, groups, _ in level["correlations"]:
+    for d, r, t, tau, low, _, adjusted, n, groups, _, sure in level["correlations"]:
         rows = data.tau(data.definitions[d], [0.01, 0.1][r], data.targets[t], "all")
         assert [tau, low, adjusted] == pytest.approx(rows.loc["all", ["tau", "low", "p_adjusted"]].tolist(), abs=1e-4)
-        assert n == 7
+        assert n == 7 and sure == holds(rows.loc["all"])
         assert {level["groups"][int(g)]: v for g, v in groups.items()} == pytest.approx(
             rows["tau"].drop("all").to_dict(), abs=1e-4
         )
@@ -113,16 +114,23 @@ def test_what_is_missing_or_infinite_is_said(data):
 
 
 def test_cells_are_shaded_by_tau_and_marked_where_they_hold(data):
-    rows = heat_table(data, "all")
+    rows = heat_table(data, "all", data.targets)
     assert [row["rho"] for row in rows] == ["0.01", "0.1"] * 2 and [row["first"] for row in rows] == [True, False] * 2
-    whole = data.correlations[data.correlations["group"] == "all"]["tau"].to_numpy().reshape(4, 2)
-    for row, taus in zip(rows, whole):
-        for cell, tau in zip(row["cells"], taus):
-            assert cell.shade == f"{'m' if round(10 * tau) < 0 else 'h'}{abs(round(10 * tau))}" and cell.strong == (
-                abs(tau) < 0.05
-            )
+    whole = data.correlations[data.correlations["group"] == "all"].to_dict("records")
+    cells = [cell for row in rows for cell in row["cells"]]
+    for cell, row in zip(cells, whole, strict=True):
+        # Adjusted p is |tau| in these tables, and the interval tau - 0.2 to tau + 0.2.
+        sign_known = abs(row["tau"]) > 0.2
+        assert cell.strong == (abs(row["tau"]) < 0.05 and sign_known)
+        step = round(10 * row["tau"] * (0.5 if sign_known else 0.25))
+        assert cell.shade == f"{'m' if step < 0 else 'h'}{abs(step)}"
+    tau = data.correlations["tau"]
+    sure = data.correlations.assign(p_adjusted=0.01, low=tau - 1e-6, high=tau + 1e-6)
+    (cell, *_) = heat_table(dataclasses.replace(data, correlations=sure), "all", data.targets)[0]["cells"]
+    step = round(10 * whole[0]["tau"])
+    assert cell.shade == f"{'m' if step < 0 else 'h'}{abs(step)}" and cell.strong
     groups = group_table(data, "all")
-    assert groups["names"] == ["mixup=0", "mixup=1"] and len(groups["rows"]) == 8
+    assert groups["names"] == ["mixup=0", "mixup=1"] and len(groups["rows"]) == 4
     assert all(len(row["cells"]) == 3 for row in groups["rows"])
 
 
@@ -131,7 +139,7 @@ def test_a_methods_paragraph_says_what_was_done(data):
     for part in (
         "We compared 7 models (7 of p).", "1 of 8 was left out beforehand (admitted: train_error ≤ 0.01).", "8 points",
         "m = 4", "worst_case (ρ = 0.01, 0.1; scaling = none)", "own_measure (", "test error, lr", "9999 resamples",
-        "9999 permutations", "up to 8 comparisons", "seed of points, noise, resamples and permutations is 3",
+        "9999 permutations", "up to 4 comparisons", "seed of points, noise, resamples and permutations is 3",
         "acutance 0.1.0, Python 3.12.1, torch 2.6.0",
     ):  # fmt: skip
         assert part in text, part

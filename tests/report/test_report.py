@@ -87,9 +87,9 @@ def test_the_answer_is_computed(data):
     found = answer(data, "architecture=resnet")
     t = data.correlations
     t = t[(t["within"] == "architecture=resnet") & (t["group"] == "all")]
-    assert f"above zero for {(t['low'] > 0).sum()} " in found["sentences"][1]
-    assert f"below zero for {(t['high'] < 0).sum()} " in found["sentences"][1]
-    assert found["n"] == 5
+    assert found["sentences"][0].startswith(f"5 models, {(t['target'] == 'test_error').sum()} correlations (")
+    assert found["sentences"][1].startswith("None holds after adjustment for all 4 comparisons")
+    assert found["n"] == 5 and found["verdict"] == "No reliable relationship found"
     perfect = make(
         n=40, targets=["test_error"],
         change=lambda m, r: r.__setitem__("value", r["model"].map(m.set_index("model")["target.test_error"])),
@@ -236,3 +236,135 @@ def test_the_answer_is_about_generalization_not_about_other_measures():
     level = data.levels[0]
     assert len(data.named[data.named["within"] == level]) == 2 * len(without.named[without.named["within"] == level])
     assert answer(data, level)["sentences"][:2] == answer(without, level)["sentences"][:2]
+
+
+def judged(data, **rows):
+    """The data with the verdicts that its tables give."""
+    from acutance.analysis.verdicts import verdicts
+
+    table = verdicts(
+        data.models, data.results, data.correlations, targets=data.targets, groups=["augment"], within=["architecture"],
+        resamples=99,
+    )  # fmt: skip
+    return dataclasses.replace(data, findings={"verdicts": table.assign(**rows)})
+
+
+def follow(column, noise=0.0):
+    def change(models, results):
+        g = np.random.default_rng(5)
+        values = results["model"].map(models.set_index("model")[column].astype(float))
+        results["value"] = values + noise * values.std() * g.normal(size=len(values))
+
+    return change
+
+
+def test_text_and_table_follow_one_rule():
+    """The sign is that of what holds: an unadjusted interval decides nothing, an attribute is not counted."""
+    made = make(n=60, targets=("test_error", "attr:learning_rate"), change=follow("target.test_error", 0.3))
+    level, tau, error = made.levels[0], made.correlations["tau"], made.correlations["target"] == "test_error"
+
+    def changed(p, low=0.01, **signs):
+        table = made.correlations.assign(p_adjusted=np.where(error, p, 0.001), low=tau - low, high=tau + 0.01)
+        table.loc[table["spec.rho"] == 0.01, list(signs)] = list(signs.values())
+        return dataclasses.replace(made, correlations=table)
+
+    found = answer(changed(0.3), level)
+    assert found["verdict"] == "No reliable relationship found"
+    assert found["sentences"][1] == "None holds after adjustment for all 4 comparisons (family-wise error 5%)."
+    assert found["sentences"][2].endswith(
+        "adjusted p = 0.300; the largest of 4 is large by selection; it does not hold."
+    )
+    found = answer(changed(0.0004), level)
+    assert found["sentences"][1].startswith(
+        "4 hold after adjustment for all 4 comparisons (family-wise error 5%): 4 with"
+    )
+    assert "above zero (flatter generalizes better)." in found["sentences"][1]
+    assert found["verdict"].startswith("Flatter") and found["sentences"][2].endswith(
+        "adjusted p < 0.001; the largest of 4 is large by selection."
+    )
+    doubtful = changed(0.0004, low=2.0)
+    found = answer(doubtful, level)
+    assert found["verdict"] == "No reliable relationship found" and "None holds" in found["sentences"][1]
+    assert not re.findall(r'sure">[^<]*</td>', render_page(doubtful, {}).split("Models, definition by definition")[0])
+    found = answer(changed(0.0004, tau=-0.5, low=-0.6, high=-0.4), level)
+    assert found["verdict"].startswith("Mixed") and ": 2 with τ above zero" in found["sentences"][1]
+    assert "2 with τ below zero (sharper generalizes better)." in found["sentences"][1]
+
+
+def test_attributes_are_shown_apart():
+    page = render_page(make(targets=("test_error", "attr:learning_rate")), {})
+    glance, rest = page.split("What the measures go with", 1)
+    head = re.search(r'<table class="heat" id="heat1">.*?</thead>', glance, re.S)[0]
+    assert "test error" in head and "learning rate" not in head
+    head = re.search(r'<table class="heat" id="relations1">.*?</thead>', rest, re.S)[0]
+    assert "learning rate" in head and "test error" not in head and 'data-target="1"' in rest.split("</table>")[0]
+    assert 'id="relations1"' not in render_page(make(targets=("test_error",)), {})
+
+
+def test_what_is_explained_is_not_the_headline():
+    confounded = make(n=60, targets=("test_error",), change=lambda m, r: [
+        m.__setitem__("target.test_error", m["attr.augment"] + 0.3 * m["target.test_error"].rank() / 60),
+        follow("attr.augment", 0.3)(m, r),
+    ][-1])  # fmt: skip
+    data = judged(confounded)
+    level = data.levels[0]
+    found = answer(data, level)
+    assert {line["head"] for line in found["lines"]} == {"confounded"}
+    assert found["verdict"].endswith("for some definitions, but groups or attributes of the models explain it")
+    assert "they explain what holds" in found["conclusion"]
+    page = render_page(data, {})
+    assert "<strong>confounded</strong>: +0." in page and "vanishes within augment" in page
+    assert page.index("<strong>confounded</strong>") < page.index("τ at a glance")
+
+
+def test_lines_have_minus_signs_and_hostile_names_do_not_get_through():
+    data = judged(make(n=30, targets=("test_error",), change=follow("target.test_error")))
+    table = data.findings["verdicts"].assign(
+        definition="<b>x</b>", line="inverse: -1.00, holds within a-1 (-0.50/+0.20)"
+    )
+    page = render_page(dataclasses.replace(data, findings={"verdicts": table}), {})
+    assert "<b>x" not in page and "&lt;b&gt;x" in page
+    assert "<strong>inverse</strong>: \u22121.00, holds within a-1 (\u22120.50/+0.20)" in page
+
+
+def test_a_target_from_two_sources_is_said_and_counted_once():
+    def change(models, results):
+        models["target.given:test_error"] = models["target.test_error"]
+
+    once, twice = make(targets=("test_error",)), make(targets=("given:test_error", "test_error"), change=change)
+    a, b = (answer(data, data.levels[0])["sentences"] for data in (once, twice))
+    assert b[:-1] == a and b[-1].startswith("given:test_error: the same target from another source, counted once")
+
+
+def test_the_page_of_a_table_made_elsewhere_says_only_what_is_known():
+    made = make(n=60)
+    elsewhere = dataclasses.replace(made, config={"source": {"table": "x.csv"}, "variant": "b"}, cost={})
+    page, own = render_page(elsewhere, {}), render_page(made, {})
+    for words in ("training points", "train points", "same noise", "same loss surface", "without augmentation"):
+        assert words not in page
+    assert "8 train points in batches of m = 4; every model sees the same points" in own and "same loss surface" in own
+    assert "τ<sub>b</sub>" in page and "Eq. 4" not in page and "τ<sub>a</sub> (Eq. 4 of the paper)" in own
+    assert "A larger value of a measure is taken as sharper" in page and "is taken as sharper" not in own
+    assert "With 12 models" not in page and "With 30 models, |τ| below about 0.25 is within chance" in page
+    # Fewer models need a larger tau: 1.96 standard deviations of a tau without association.
+    assert "With 5 models, |τ| below about 0.80 is within chance" in render_page(make(n=10), {})
+
+
+def test_groups_are_coloured_and_marked_without_being_asked(data):
+    from acutance.report.embed import study_data
+    from acutance.report.style import style
+
+    models = data.models.assign(**{"attr.mixup": [0, 1] * 5})
+    plain = dataclasses.replace(data, models=models, figures={"colour": None, "marker": [], "size": None})
+    for groups, name in ((["augment"], "augment"), (["mixup"], "mixup"), (["augment", "mixup"], "augment, mixup")):
+        grouped = dataclasses.replace(plain, groups=groups)
+        look = style(grouped, grouped.members(data.levels[0]))
+        assert set(look.categories) == set(look.markers) and look.label == name and look.bar is None
+        assert len(set(look.colours.values())) == len(look.categories) > 1
+        found = study_data(grouped)
+        chosen = found["attributes"][found["colour"]]
+        assert chosen["name"] == name and found["colour"] == found["marker"] and len(chosen["labels"]) > 1
+        (legend,) = scatter_grid(grouped, data.levels[0], data.definitions[0]).legends
+        assert len(legend.get_texts()) == len(look.markers)  # told once
+    assert study_data(data)["attributes"][study_data(data)["colour"]]["name"] == "learning_rate"
+    assert study_data(dataclasses.replace(plain, groups=[]))["colour"] == -1

@@ -24,7 +24,7 @@ def correlations(**change):
     rows.append({**rows[0], "target": "ood.error", "tau": 0.3})
     rows.append({"measure": "weight_norm", "target": "test_error", "tau": 0.7})
     table = pd.DataFrame(rows).assign(within="architecture=vit", group="all", n=12, low=-1.0, high=1.0, p_adjusted=0.2)
-    table.loc[0, "p_adjusted"] = 0.01
+    table.loc[0, ["p_adjusted", "high"]] = 0.01, -0.2
     return table.assign(**change)
 
 
@@ -50,6 +50,14 @@ def test_bold_as_in_the_paper_and_a_star_for_what_holds_after_adjustment():
     assert r"adaptive worst-case $\ell_\infty$ & Yes & 0.2 & -- &  \\" in latex
     assert r"weight\_norm &  &  & \textbf{0.70} &  \\" in latex and latex.count(r"\addlinespace") == 2
     assert [r"\toprule" in latex, r"\midrule" in latex, r"\bottomrule" in latex] == [True] * 3
+
+
+def test_a_star_needs_adjusted_p_and_an_interval_that_leaves_out_0():
+    for change, star in (({}, True), ({"high": 0.04}, False), ({"p_adjusted": 0.05}, False)):
+        table = correlations()
+        for name, value in change.items():
+            table.loc[0, name] = value
+        assert (r"**-0.61**\*" in to_markdown(tau_tables(table))) == star
 
 
 def test_every_row_of_the_latex_table_has_as_many_cells_as_the_table_has_columns():

@@ -72,7 +72,7 @@ def test_what_is_left_beyond_the_controls_and_what_a_held_out_radius_is_worth(da
     level = data.levels[0]
     found = beyond_rows(data, level)
     assert found["controls"] == "aug, learning rate" and found["parts"] == ["within groups", "beyond controls"]
-    assert [row["cells"] for row in found["rows"]] == [["+0.40", "−0.25 (p <0.001)"], ["+0.40", "–"]]
+    assert [row["cells"] for row in found["rows"]] == [["+0.40", "−0.25 (p < 0.001)"], ["+0.40", "–"]]
     (row,) = held_out_rows(data, level)  # one without a number is not told
     assert (row["chosen"], row["tau"], row["spread"], row["best"]) == ("0.01 (75%)", "+0.30", "[+0.10, +0.50]", "+0.60")
 

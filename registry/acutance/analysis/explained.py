@@ -1,4 +1,4 @@
-"""What else would explain a correlation that holds: the groups of the models, or an attribute that the measure follows."""
+"""What else would explain a correlation that holds: groups of models, or an attribute that the measure follows."""
 
 from __future__ import annotations
 

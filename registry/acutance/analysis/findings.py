@@ -107,9 +107,7 @@ def findings(
             "radii": held_out_radii(definitions, values[:, members], t, name, seed=seed),
             "ceilings": pd.DataFrame(list(_ceilings(t, points or {}, seed))),
             "confounds": _confounds(s, varying_attributes(admitted[members]), settings),
-            "hypotheses": pd.DataFrame(
-                list(_hypotheses({k: t[k] for k in once}, s, labels, threshold, settings))
-            ),
+            "hypotheses": pd.DataFrame(list(_hypotheses({k: t[k] for k in once}, s, labels, threshold, settings))),
             "pairwise": _pairwise(s),
         }
         for key, table in found.items():

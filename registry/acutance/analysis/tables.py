@@ -40,9 +40,9 @@ def correlations(
     failed is missing from that definition; ``n`` counts those that are there and ``note`` says what is missing.
     ``p_adjusted`` controls the family-wise error over all definitions and all targets that count
     (``judging.outcomes``: errors, losses and gaps) of one level and group, ``p_fdr`` the false discovery rate; the
-    other targets are a family of their own. With groups, ``tau_within`` and ``tau_between`` are the parts of tau over pairs inside a group
-    and of two; ``simpson`` says that tau and ``tau_within`` have opposite signs. ``ceiling`` is the tau that a perfect
-    measure is expected to show for these models, test points, and replicates of this definition.
+    other targets are a family of their own. With groups, ``tau_within`` and ``tau_between`` are the parts of tau over
+    pairs inside a group and of two; ``simpson`` says that tau and ``tau_within`` have opposite signs. ``ceiling`` is
+    the tau that a perfect measure is expected to show for these models, test points, and replicates of this definition.
 
     Args:
         models: columns ``model``, ``architecture``, ``train_set``, ``pool``, ``admitted``, ``attr.*``, ``target.*``.

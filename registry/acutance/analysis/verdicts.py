@@ -79,8 +79,9 @@ def verdicts(
         seed: names them.
 
     Returns:
-        Columns ``COLUMNS``. ``verdict`` is one of ``ORDER``; ``line`` begins with it; ``target`` to ``p_adjusted`` are those of the correlation that the line is about;
-        ``holding`` of ``comparisons`` correlations of the measure hold.
+        Columns ``COLUMNS``. ``verdict`` is one of ``ORDER``; ``line`` begins with it; ``target`` to
+        ``p_adjusted`` are those of the correlation that the line is about; ``holding`` of ``comparisons`` correlations
+        of the measure hold.
     """
     admitted = models[models["admitted"].astype(bool)].set_index("model")
     fields = [c for c in results.columns if c.startswith("spec.")]
@@ -139,7 +140,9 @@ def conclusion(table: pd.DataFrame) -> str:
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """Return the verdicts of one level, what holds first."""
-    return table.assign(place=table["verdict"].map(ORDER.index)).sort_values("place", kind="stable").drop(columns="place")
+    return (
+        table.assign(place=table["verdict"].map(ORDER.index)).sort_values("place", kind="stable").drop(columns="place")
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -150,9 +153,7 @@ def _listed(names: Sequence[str]) -> str:
 # -- one measure ----------------------------------------------------------------------------------------------
 
 
-def _verdict(
-    rows: pd.DataFrame, everything: pd.DataFrame, models: Models, resamples: int, seed: int
-) -> dict[str, Any]:
+def _verdict(rows: pd.DataFrame, everything: pd.DataFrame, models: Models, resamples: int, seed: int) -> dict[str, Any]:
     """Return the verdict on one definition from its correlations that count, and from those of groups."""
     if not len(rows):
         note = next((str(text) for text in everything["note"] if isinstance(text, str) and text), "nothing to compare")

@@ -1,4 +1,4 @@
-"""The last words of ``acutance run`` and ``acutance correlate``: a line for each measure, and whether anything holds."""
+"""The last words of ``acutance run`` and ``correlate``: a line for each measure, and whether anything holds."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from acutance.analysis.labels import target_label
 from acutance.report.data import ReportData, number, radius_key
 
 STEPS = 10  # of colour between zero and one
-FADED = 0.25  # of the colour, where the sign is not known
+FADED, FAINT = 0.5, 0.25  # of the colour, where tau does not hold, and where not even its sign is known
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def shades() -> str:
 
 
 def shown_tau(row: Mapping[str, Any]) -> float:
-    """Return what a cell is coloured by: tau where its interval leaves out 0, a pale rest of it elsewhere."""
-    return float(row["tau"]) * (FADED if open_sign(row) else 1)
+    """Return what a cell is coloured by: tau where it holds, a pale rest of it elsewhere, least where it may be 0."""
+    return float(row["tau"]) * (1 if holds(row) else FAINT if open_sign(row) else FADED)
 
 
 def heat_table(data: ReportData, level: str, targets: Sequence[str]) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def group_table(data: ReportData, level: str) -> dict[str, Any]:
             for target in data.outcomes:
                 keys = [(definition, radius_key(rho), target, group) for group in ("all", *groups)]
                 if any(key in cells for key in keys):
-                    name, radius = target_label(target), "" if rho is None else f"{rho:g}"
+                    name, radius = target_label(target).replace("_", " "), "" if rho is None else f"{rho:g}"
                     found = [cells.get(key, EMPTY) for key in keys]
                     rows.append({"definition": definition, "rho": radius, "target": name, "cells": found})
     return {"names": [g.replace(";", ", ") for g in groups], "rows": rows}

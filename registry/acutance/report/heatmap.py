@@ -16,7 +16,8 @@ from acutance.report.data import ReportData, number, radius_key
 def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:
     """Return the heat map: rows are definitions and radii, columns targets; cells that hold are bold.
 
-    Cells whose interval includes 0 are pale; attributes and other relations stand apart, on the right.
+    Cells that do not hold are pale, most where the interval includes 0; attributes and other relations stand apart, on
+    the right.
     """
     t = data.named
     t = t[(t["within"] == level) & (t["group"] == group)]

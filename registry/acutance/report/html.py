@@ -112,7 +112,8 @@ def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict
         "rows": _rows(data, level, "all"),
         "grids": [{"name": name, "picture": embedded[key]} for name, key in grids.items() if key in embedded],
         "files": [stems[key] for key in grids.values()],
-        "radii": any(len(data.radii(name)) > 1 for name in data.definitions),
+        "radii": any(data.radii(name) != [None] for name in data.definitions),
+        "curved": any(len(data.radii(name)) > 1 for name in data.definitions),
         "groups": group_table(data, level),
         "hypothesis": hypothesis_sentence(data, level),
         "hypotheses": hypothesis_rows(data, level),
@@ -133,7 +134,7 @@ def _columns(data: ReportData, targets: list[str]) -> list[dict[str, Any]]:
 
 
 def _within_chance(data: ReportData) -> list[tuple[int, str]]:
-    """Return how large a tau without association is by chance in 95% of cases, for the numbers of models that the levels have."""
+    """Return the tau below which 95% of chance lies, for the numbers of models that the levels have."""
     t = data.named[data.named["group"] == "all"]
     sizes = sorted({int(n) for n in t.groupby("within")["n"].max()}) if len(t) else []
     return [(n, f"{min(1.0, NORMAL * null_sd(n)):.2f}") for n in sizes if n >= MIN_MODELS]
@@ -150,7 +151,7 @@ def _rows(data: ReportData, level: str, group: str) -> list[dict[str, Any]]:
         {
             "definition": row["definition"],
             "rho": f"{row['spec.rho']:g}" if np.isfinite(row.get("spec.rho", np.nan)) else "",
-            "target": target_label(row["target"]),
+            "target": target_label(row["target"]).replace("_", " "),
             "n": row["n"],
             "tau": number(row["tau"]),
             "tau_value": _value(row["tau"]),

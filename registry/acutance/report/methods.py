@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from acutance.analysis.columns import MIN_MODELS
+from acutance.analysis.judging import counted
 from acutance.analysis.labels import spec_fields, target_label
 from acutance.analysis.tables import correlations
 from acutance.report.data import ReportData, text
@@ -101,11 +102,13 @@ def _statistics(data: ReportData) -> Iterable[str]:
         return
     options = inspect.signature(correlations).parameters
     resamples, permutations = (options[name].default for name in ("resamples", "permutations"))
-    targets = ", ".join(target_label(name).removeprefix("attr:").replace("_", " ") for name in data.targets)
+    targets = ", ".join(map(_said, data.targets))
     within = data.config.get("within") or []
     levels = f", among models of the same {' and '.join(map(str, within))}" if within else ""
     groups = f", and within subgroups of equal {', '.join(data.groups)}" if data.groups else ""
-    family = int(t[t["group"] == "all"].groupby("within").size().max())
+    sizes = counted(t, data.targets).groupby("within").size()
+    family = int(sizes.max()) if len(sizes) else 0
+    apart = f"; {', '.join(map(_said, data.relations))}: a family apart" if data.relations else ""
     infinite = INFINITE[data.config.get("nonfinite", "rank_max")]
     variant = data.config.get("variant", "a")
     yield (
@@ -115,9 +118,13 @@ def _statistics(data: ReportData) -> Iterable[str]:
     yield (
         f"Intervals are 95% BCa bootstrap intervals over models ({resamples} resamples). p-values come from "
         f"{permutations} permutations of the models; adjusted ones control the family-wise error over all definitions, "
-        f"radii and targets (the largest |τ| under permutation, up to {family} comparisons)."
+        f"radii and targets (the largest |τ| under permutation, up to {family} comparisons{apart})."
     )
     yield from _beside(data)
+
+
+def _said(target: str) -> str:
+    return target_label(target).removeprefix("attr:").replace("_", " ")
 
 
 def _beside(data: ReportData) -> Iterable[str]:

@@ -28,8 +28,8 @@ def answer(data: ReportData, level: str) -> dict[str, Any]:
         "n": int(t["n"].max()) if len(t) else 0,
         "verdict": _verdict(positive, negative, len(t)) + (BUT if explained and len(held) else ""),
         "lines": [
-            {"definition": row["definition"], "kind": row["verdict"].replace(" ", "-"), "line": typographic(row["line"])}
-            for row in in_order(judged).to_dict("records")
+            {"definition": row["definition"], **dict(zip(("head", "rest"), row["line"].split(":", 1), strict=True))}
+            for row in in_order(judged.assign(line=judged["line"].map(typographic))).to_dict("records")
         ],
         "conclusion": conclusion(judged) if len(judged) else "",
         "sentences": [*_counts(t, positive, negative), *_largest(t), *_versions(data)],
@@ -41,7 +41,7 @@ BUT = ", but groups or attributes of the models explain it"
 
 def _judged(data: ReportData, level: str) -> pd.DataFrame:
     """Return the verdicts of a level; no rows for a run that has none."""
-    table = data.findings.get("verdicts", pd.DataFrame(columns=["within", "verdict", "holding"]))
+    table = data.findings.get("verdicts", pd.DataFrame(columns=["within", "verdict", "holding", "line"]))
     return table[table["within"] == level]
 
 
@@ -50,7 +50,8 @@ def _counts(t: pd.DataFrame, positive: int, negative: int) -> list[str]:
         return ["No correlation could be computed."]
     n, targets = int(t["n"].max()), t["target"].nunique()
     definitions = t["definition"].nunique()
-    what = f"{definitions} definition{'s' * (definitions != 1)}, their radii, {targets} target{'s' * (targets != 1)}"
+    radii = ", their radii" if len(t) > definitions * targets else ""
+    what = f"{definitions} definition{'s' * (definitions != 1)}{radii}, {targets} target{'s' * (targets != 1)}"
     sentences = [f"{n} models, {len(t)} correlation{'s' * (len(t) != 1)} ({what})."]
     held = positive + negative
     family = f"after adjustment for all {len(t)} comparisons (family-wise error 5%)"
@@ -84,9 +85,8 @@ def _largest(t: pd.DataFrame) -> list[str]:
 def _versions(data: ReportData) -> list[str]:
     """Say which targets are others once more."""
     again = [name for name in data.relations if not name.startswith(("attr:", "measure:"))]
-    return [
-        f"{', '.join(again)}: the same target{'s' * (len(again) > 1)} from another source, counted once and shown apart."
-    ] if again else []  # fmt: skip
+    same = f"the same target{'s' * (len(again) > 1)} from another source, counted once and shown apart"
+    return [f"{', '.join(again)}: {same}."] if again else []
 
 
 def _verdict(positive: int, negative: int, total: int) -> str:

@@ -166,7 +166,7 @@ def test_what_attributes_leave():
     assert results(own + z + noise[0], own + z + noise[1], lr=z) == [("lr", "survives", False)]
     assert results(-own + 3 * z, own + 3 * z, lr=z) == [("lr", "turns", False)]
     # Each leaves something, both together nothing; an attribute that the measure goes nowhere near is not asked.
-    sums = results(z + own + 0.3 * noise[0], z + own + 0.3 * noise[1], lr=z, wd=own)
+    sums = results(z + own + 1.5 * noise[0], z + own + 1.5 * noise[1], lr=z, wd=own)
     assert sums == [("lr and wd", "vanishes", False)]
     assert results(own, own + noise[0], other=g.permutation(own)) == []
     labels = np.where(z > 0.5, "a", np.where(z > -0.5, "b", "c"))

@@ -1,6 +1,7 @@
 """Processes that work for a run: no script is run twice, none outlives its driver, and how one ended is told."""
 
 import os
+import pickle
 import queue
 import signal
 import sqlite3
@@ -18,6 +19,8 @@ from acutance.ending import Terminated, in_order
 from acutance.executors import Processes, ProcessesSpec
 from acutance.harness import run_study
 from acutance.progress import Silent
+from acutance.report.drawing import _told, draw_apart
+from acutance.report.figures import FigureKey
 
 TESTS = Path(__file__).parents[1]
 
@@ -196,6 +199,23 @@ def test_a_plain_script_without_a_main_guard_works(toy_config, tmp_path, executo
     command = [sys.executable, tmp_path / "script" / "plain.py", tmp_path / "study.yaml", tmp_path / "out", executor]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=240)
     assert done.stdout.splitlines() == ["starts as __main__", "run 0", "study 0 True"], done.stderr
+
+
+class Odd(Exception):
+    """Cannot be made again from its words alone, so it cannot travel."""
+
+    def __init__(self, first, second):
+        super().__init__("odd")
+
+
+def test_what_drawing_raises_is_raised_and_a_drawing_process_that_dies_is_told(monkeypatch):
+    keys = [FigureKey("tau", str(i)) for i in range(2)]
+    with pytest.raises(AttributeError, match="has no attribute"):
+        draw_apart(None, keys, 2)
+    assert pickle.loads(_told(keys[0], Odd(1, 2)))[1].args == ("Odd: odd",)
+    monkeypatch.setattr("acutance.report.drawing.SERVE", "working:fail")
+    with pytest.raises(UserError, match=r"figures: a drawing process ended with exit code 1; .*the tables are written"):
+        draw_apart(None, keys, 2)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

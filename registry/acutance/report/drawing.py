@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from acutance.report.figures import FigureKey
 
 Drawn = tuple[bytes, bytes]  # PNG, PDF
+SERVE = "acutance.report.drawing:serve"  # what drawing processes run
 
 
 def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dict[FigureKey, Drawn]:
@@ -31,7 +32,7 @@ def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dic
     shared = pickle.dumps(data)
     try:
         for _ in range(min(workers, len(keys))):
-            child = Child("acutance.report.drawing:serve", "a drawing process", lambda *told: heard.put(told))
+            child = Child(SERVE, "a drawing process", lambda *told: heard.put(told))
             crew.append(child)
             child.send(shared)
             child.send(pickle.dumps(waiting.pop()))

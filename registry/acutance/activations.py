@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from acutance.batch import take_rows
+from acutance.conditions import conditions
 from acutance.core import Core
-from acutance.derivatives import plain_arithmetic
 from acutance.errors import UserError, did_you_mean, some
 
 
@@ -21,7 +21,7 @@ def activations(core: Core, pieces: Sequence[Tensor], names: str | Sequence[str]
     """Return {module name: (n, ...) output}; see ``LossSurface.activations``."""
     matched = _matched(core.functional.model, names)
     modules = {name: core.functional.model.get_submodule(name) for found in matched.values() for name in found}
-    with torch.no_grad(), plain_arithmetic(core.functional.device):
+    with conditions(core.functional):
         parts = [
             (len(targets), _record(core, pieces, modules, inputs)) for inputs, targets in core.chunks(as_given=True)
         ]

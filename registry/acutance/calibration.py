@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from acutance.conditions import conditions
 from acutance.config import Study
 from acutance.errors import Excluded, UserError
 from acutance.evaluation import evaluate_family
@@ -205,7 +206,7 @@ def levels_of(surface: LossSurface) -> Levels:
     :math:`\epsilon\,(|L| + \sum |\partial L / \partial f| |f|)`, and no less than what a coarser arithmetic does to it.
     """
     raw = surface.clean().raw.detach()
-    with torch.enable_grad():
+    with conditions(surface._core.functional, order=1):
         outputs = raw.clone().requires_grad_()
         loss = surface.loss_of(outputs)
         (slope,) = torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True)

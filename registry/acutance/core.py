@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from acutance.batch import channels_first, channels_last, take_rows
-from acutance.derivatives import Arithmetic, plain_arithmetic
+from acutance.conditions import ARITHMETICS, Arithmetic, conditions
 from acutance.errors import Unsupported, UserError, did_you_mean
 from acutance.fitness import answering
 from acutance.functional import FunctionalModel
@@ -70,8 +70,8 @@ class Core:
         self.clean_logits: Tensor | None = None
         self.exact_logits: Tensor | None = None  # at w*, where the arithmetic is a coarser one
         self.linearizations: dict[tuple[int, ...], Linearization] = {}
-        # (whose, point, place of the gradient): one for all views, since a graph is as large as all activations.
-        self.gradient_graph: tuple[object, Tensor, GradientEdge | None] | None = None
+        # (whose, point, its parts, place of the gradient): one for all views, a graph is as large as all activations.
+        self.gradient_graph: tuple[object, Tensor, Sequence[Tensor], GradientEdge | None] | None = None
 
     def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0) -> None:
         """Enter passes into the ledger, in examples."""
@@ -135,7 +135,7 @@ class Core:
         size = min(self.n, PROBE)
         probe = take_rows(self.inputs, slice(0, size))
         pieces = self.functional.split(self.functional.w)
-        with torch.no_grad(), plain_arithmetic(self.functional.device):
+        with conditions(self.functional):
             probe = realised(probe)
             with answering(probe):
                 first = self.functional(pieces, probe)
@@ -189,8 +189,8 @@ class Core:
 
 
 def _refuse(arithmetic: str, functional: FunctionalModel) -> None:
-    if arithmetic not in get_args(Arithmetic):
-        raise UserError(f"arithmetic: '{arithmetic}' is unknown", did_you_mean(arithmetic, get_args(Arithmetic)))
+    if arithmetic not in ARITHMETICS:
+        raise UserError(f"arithmetic: '{arithmetic}' is unknown", did_you_mean(arithmetic, ARITHMETICS))
     if arithmetic != "exact" and functional.dtype != torch.float32:
         raise UserError(f"arithmetic: {arithmetic} is coarser than float32 and was asked for in float64", "choose one")
     if arithmetic == "tf32" and functional.device.type != "cuda":

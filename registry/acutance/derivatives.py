@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,61 +86,3 @@ def _marked(node: Any) -> str:
 
 # Whatever it wraps, the decorator's own code is the same.
 _ONCE = getattr(once_differentiable(lambda ctx: None), "__code__", None)
-
-
-Arithmetic = Literal["exact", "tf32", "bf16"]
-
-
-def arithmetic(device: torch.device, how: Arithmetic) -> Any:
-    """Return a context for first-order passes: the dtype's own arithmetic, or a coarser one that was asked for."""
-    if how == "exact":
-        return plain_arithmetic(device)
-    return _tf32(True) if how == "tf32" else torch.autocast(device.type, torch.bfloat16)
-
-
-def plain_arithmetic(device: torch.device) -> Any:
-    """Switch an ambient autocast and TF32 off: they would turn small differences of losses into rounding."""
-    if torch.is_autocast_enabled(device.type):
-        return _without_autocast(device)
-    return _tf32(False) if device.type == "cuda" else nullcontext()
-
-
-@contextmanager
-def _without_autocast(device: torch.device) -> Iterator[None]:
-    with torch.autocast(device.type, enabled=False), _tf32(False):
-        yield
-
-
-@contextmanager
-def _tf32(on: bool) -> Iterator[None]:
-    """Keep float32 at float32, or let it go: convolutions on a GPU use 10 bits of its mantissa by default."""
-    undo = []
-    for read, write, *values in _tf32_switches():
-        before, wanted = read(), values[on]
-        if before != wanted:
-            write(wanted)
-            undo.append((write, before))
-    try:
-        yield
-    finally:
-        for write, before in undo:
-            write(before)
-
-
-def _tf32_switches() -> list[tuple[Callable[[], Any], Callable[[Any], None], Any, Any]]:
-    """Return (read, write, value that means off, value that means on) for each kind of operation.
-
-    Torch has two interfaces and refuses to read the old one after the new one was used: the user's is taken.
-    """
-    backends: Any = torch.backends
-    try:
-        _ = backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
-    except RuntimeError:
-        places = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
-        return [(*_attribute(place, "fp32_precision"), "ieee", "tf32") for place in places]
-    products = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest", "high"
-    return [(*_attribute(backends.cudnn, "allow_tf32"), False, True), products]
-
-
-def _attribute(place: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
-    return partial(getattr, place, name), partial(setattr, place, name)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from acutance.conditions import Conditions
 from acutance.errors import NotInParts, Unsupported, UserError
 from acutance.measure import Cost, Estimate, Measure, Status
 from acutance.numerics.draws import Streams
@@ -66,8 +67,9 @@ def evaluate_family(
 
     def attempt(some: Sequence[Any]) -> list[Estimate]:
         before = surface.cost
-        # A measure that leaves gradients switched off must not take the next one's away.
-        with preserved_rng(), torch.set_grad_enabled(torch.is_grad_enabled()):
+        functional = surface._core.functional
+        # What a caller or another measure has switched on or off must not reach this one.
+        with preserved_rng(), Conditions(functional.device, functional.dtype, grad=True):
             try:
                 estimates = [Estimate.of(e) for e in measure.evaluate_many(surface, some, rng)]
             except SystemExit as error:

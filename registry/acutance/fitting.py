@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from acutance.batch import take_rows
+from acutance.conditions import conditions
 from acutance.core import Core
-from acutance.derivatives import plain_arithmetic
 from acutance.lazy import realised
 
 FEW = 4  # examples of the probe; it is made with twice as many too, to tell what does not grow with them
@@ -55,8 +55,7 @@ def _kept(core: Core, rows: int) -> int:
 
     inputs = realised(take_rows(core.inputs, slice(0, rows)))
     with (
-        torch.enable_grad(),
-        plain_arithmetic(functional.device),
+        conditions(functional, order=1),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         logits = functional(leaves, inputs)  # held until all that was kept is counted: no address is used twice

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acutance.conditions import Conditions, own
 from acutance.errors import UserError, did_you_mean
 from acutance.initial import initial_vector
 from acutance.lazy import Lazy, realised
 from acutance.model_state import Attributes, Moving, looked_at, put_back
+from acutance.wrappers import calls_compiled_code, unwrapped
 
 Places = list[tuple[dict[str, Any], str]]
 
@@ -43,7 +45,7 @@ class FunctionalModel:
     """Holds what is needed to call ``model`` with other weights.
 
     Args:
-        model: any module; evaluated in evaluation mode.
+        model: any module; evaluated in evaluation mode. Compiled and data-parallel ones stand for the module inside.
         device: where to evaluate; where the model is by default.
         dtype: float32 or float64; the model's by default (bf16 and fp16 are evaluated in float32).
 
@@ -52,6 +54,8 @@ class FunctionalModel:
         w: (p,) flat copy of the weights.
         notes: sentences a reader of the results should see.
         convolves: whether it convolves images.
+        compiled: whether some part of it was given to ``torch.compile``.
+        recurrent: whether it has recurrent layers of torch.
         initial: opens the model at its initial weights, or its state dict; None where they are not known.
         moving: (name, buffer, as it was) of each buffer that a forward pass changes; known after the first one.
         refused: why the model cannot be measured, once that is known.
@@ -63,7 +67,8 @@ class FunctionalModel:
     def __init__(
         self, model: nn.Module, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
-        self.model = model
+        self.model = model = unwrapped(model)
+        self.compiled = calls_compiled_code(model)
         self.notes: list[str] = list(vars(model).get("load_notes", ()))
         named = _unique_parameters(model)
         if not named:
@@ -84,13 +89,15 @@ class FunctionalModel:
         self.w = self._read()
         self._refuse_nonfinite()
         self.initial: Callable[[], nn.Module | Mapping[str, Tensor] | None] = lambda: None
-        self._buffers = [
-            (module._buffers, name, self._cast(buffer.detach().clone()))
-            for module in model.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
+        with self._apart_from_caller():
+            self._buffers = [
+                (module._buffers, name, self._cast(buffer.detach().clone()))
+                for module in model.modules()
+                for name, buffer in module._buffers.items()
+                if buffer is not None
+            ]
         self._recurrent: list[Any] = [m for m in model.modules() if hasattr(m, "_flat_weights_names")]
+        self.recurrent = bool(self._recurrent)
         self._modules = list(model.modules())
         self._attributes = Attributes(self._modules)
         self.moving: Moving | None = None
@@ -100,12 +107,12 @@ class FunctionalModel:
 
     def _read(self) -> Tensor:
         """Return the model's own weights, (P,)."""
-        with torch.no_grad():
+        with self._apart_from_caller():
             return torch.cat([p.detach().to(self.device, self.dtype).reshape(-1) for p in self._own]).contiguous()
 
     def reread(self) -> None:
         """Put the model's own weights back into ``w``, which a pass has written to; the model itself never holds it."""
-        with torch.no_grad():
+        with self._apart_from_caller():
             self.w.copy_(self._read())
 
     def refuse(self, message: str, hint: str) -> UserError:
@@ -117,6 +124,10 @@ class FunctionalModel:
         """Return the buffers that passes see, with their names in the model."""
         paths = {id(module._buffers): path for path, module in self.model.named_modules()}
         return [(f"{paths[id(table)]}.{name}".strip("."), buffer) for table, name, buffer in self._buffers]
+
+    def _apart_from_caller(self) -> Conditions:
+        """Return a context in which tensors are made that outlive the caller's inference mode."""
+        return Conditions(self.device, self.dtype, grad=False)
 
     def _own_dtype(self, named: Sequence[tuple[str, Tensor]]) -> torch.dtype:
         dtypes = {p.dtype for _, p in named}
@@ -163,7 +174,8 @@ class FunctionalModel:
     def cast_inputs(self, inputs: Any) -> Any:
         """Return inputs on the device, floating-point ones in the dtype; keeps dicts and tuples, reads nothing."""
         if isinstance(inputs, Tensor):
-            return self._cast(inputs.detach())
+            with self._apart_from_caller():
+                return self._cast(own(inputs.detach()))
         if isinstance(inputs, Lazy):
             return inputs.then(self.cast_inputs)
         if isinstance(inputs, Mapping):
@@ -197,7 +209,8 @@ class FunctionalModel:
     def holding(self, pieces: Sequence[Tensor]) -> Exchange:
         """Return a context in which the model holds these pieces, so that calls with them need not exchange them.
 
-        Calls with others exchange theirs meanwhile, and contexts nest.
+        Calls with others exchange theirs meanwhile, and contexts nest. A backward pass may call parts of the model
+        again (activation checkpointing): derivatives are taken while the model holds what its forward pass saw.
         """
         return Exchange(self, pieces)
 
@@ -241,6 +254,8 @@ class Exchange:
     def __enter__(self) -> None:
         f = self._functional
         self._held = f._held
+        if self._held is self._pieces:
+            return
         self._saved: list[tuple[dict[str, Any], str, Any]] = []
         self._attributes = f._attributes.taken()
         self._training = [module for module in f._modules if module.training]
@@ -271,6 +286,8 @@ class Exchange:
 
     def __exit__(self, *error: object) -> None:
         """Put everything back; a Ctrl-C that arrives meanwhile is raised only when all of it is back."""
+        if self._held is self._pieces:
+            return
         interrupt: KeyboardInterrupt | None = None
         while True:
             try:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from acutance.checkpoints import mismatch
+from acutance.conditions import Conditions
 from acutance.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,4 +54,5 @@ def initial_vector(functional: FunctionalModel, initial: nn.Module | Mapping[str
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
             raise UserError(f"the initial weights of '{slot.name}' are not finite")
     w = functional.w
-    return torch.cat([tensor.detach().to(w.device, w.dtype).reshape(-1) for tensor in found if tensor is not None])
+    with Conditions(w.device, w.dtype, grad=False):
+        return torch.cat([tensor.detach().to(w.device, w.dtype).reshape(-1) for tensor in found if tensor is not None])

@@ -23,10 +23,11 @@ class Linearization:
     Args:
         outputs: any shape, with the graph that leads from the leaves to it; constant outputs have J = 0.
         leaves: tensors that require a gradient.
+        held: what the model must hold while derivatives are taken: the parameters that its forward pass saw.
     """
 
-    def __init__(self, outputs: Tensor, leaves: Sequence[Tensor]) -> None:
-        self.outputs, self.leaves = outputs, list(leaves)
+    def __init__(self, outputs: Tensor, leaves: Sequence[Tensor], held: Sequence[Tensor] = ()) -> None:
+        self.outputs, self.leaves, self.held = outputs, list(leaves), held
         self._cotangent: Tensor | None = None
         self._pulled: list[tuple[int, Tensor]] = []
         self._checked = False

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from acutance.batch import take_rows
+from acutance.conditions import conditions
 from acutance.core import Core
-from acutance.derivatives import flat_gradient, plain_arithmetic
+from acutance.derivatives import flat_gradient
 from acutance.errors import Unsupported, UserError
 
 CHUNK_BYTES = 2**28
@@ -61,34 +61,38 @@ class ExampleGradients:
 
         def found() -> Iterator[Tensor]:
             for start in range(0, core.n, size):
-                rows = torch.arange(start, min(start + size, core.n), device=core.functional.device)
-                result = gradients(rows)
+                with conditions(core.functional):
+                    rows = torch.arange(start, min(start + size, core.n), device=core.functional.device)
+                    result = gradients(rows)
                 core.book(forwards=len(rows), backwards=len(rows))
                 yield result
 
         return found()
 
-    def _loss(self, leaves: list[Tensor], rows: Tensor) -> Tensor:
+    def _with(self, leaves: list[Tensor]) -> list[Tensor]:
         pieces = list(self._pieces)
         for i, leaf in zip(self._free, leaves, strict=True):
             pieces[i] = leaf
+        return pieces
+
+    def _loss(self, pieces: list[Tensor], rows: Tensor) -> Tensor:
         raw = self._core.functional(pieces, take_rows(self._core.inputs, rows))
         return self._core.head.example(self._transform(raw), self._core.targets[rows], self._core.n)
 
     def _together(self, rows: Tensor) -> Tensor:
-        gradient = torch.func.grad(lambda leaves, row: self._loss(leaves, row[None]))
+        gradient = torch.func.grad(lambda leaves, row: self._loss(self._with(leaves), row[None]))
+        functional = self._core.functional
         # The fused attention kernels have no batching rule.
-        with torch.no_grad(), sdpa_kernel([SDPBackend.MATH]), plain_arithmetic(self._core.functional.device):
+        with conditions(functional, order=2), torch.no_grad(), functional.holding(self._pieces):
             found = torch.func.vmap(gradient, in_dims=(None, 0))(self._leaves, rows)
         return torch.cat([g.reshape(len(rows), -1) for g in found], dim=1)
 
     def _one_by_one(self, rows: Tensor) -> Tensor:
-        found = []
-        with torch.enable_grad(), plain_arithmetic(self._core.functional.device):
-            for row in rows.split(1):
-                leaves = [leaf.detach().requires_grad_() for leaf in self._leaves]
-                found.append(flat_gradient(self._loss(leaves, row), leaves))
-        return torch.stack(found)
+        functional = self._core.functional
+        leaves = [leaf.detach().requires_grad_() for leaf in self._leaves]
+        pieces = self._with(leaves)
+        with conditions(functional, order=1), functional.holding(pieces):
+            return torch.stack([flat_gradient(self._loss(pieces, row), leaves) for row in rows.split(1)])
 
     def _vectorises(self) -> bool:
         rows = torch.arange(min(2, self._core.n), device=self._core.functional.device)

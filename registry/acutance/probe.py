@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from acutance.conditions import conditions, own
 from acutance.core import Evaluation
-from acutance.derivatives import arithmetic, gradients
+from acutance.derivatives import gradients
 from acutance.numerics.scalars import Scalar, scalar
 from acutance.numerics.slopes import Slope
 from acutance.parts import refuse_parts
@@ -39,7 +40,13 @@ class Probe:
         self, surface: LossSurface, c: Tensor | None = None, w: Tensor | None = None, replayed: bool = False
     ) -> None:
         self._surface, self._core, self._c = surface, surface._core, c
-        self.w = torch.empty_like(surface.w) if w is None else w.detach()
+        with conditions(self._core.functional):
+            self.w = torch.empty_like(surface.w) if w is None else own(w.detach())
+            self._lay_out(surface)
+        self._forward_replay = self._replay_of(self._forward) if replayed else None
+        self._slope_replay = self._replay_of(self._slope) if replayed else None
+
+    def _lay_out(self, surface: LossSurface) -> None:
         shapes = [slot.shape for slot in self._core.functional.slots]
         pieces = surface._all_pieces(self.w)
         self._pieces = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
@@ -48,8 +55,6 @@ class Probe:
         self._groups = _groups([leaf.numel() for leaf in self._leaves], self.w.device.type == "cpu")
         self._start = self.w.data_ptr()
         self._end = self._start + self.w.numel() * self.w.element_size()
-        self._forward_replay = self._replay_of(self._forward) if replayed else None
-        self._slope_replay = self._replay_of(self._slope) if replayed else None
 
     def _replay_of(self, work: Work) -> Replay:
         return Replay(work, self.w.device, self._core.functional.note)
@@ -87,7 +92,7 @@ class Probe:
 
     def _forward(self) -> tuple[Tensor]:
         core = self._core
-        with torch.no_grad(), arithmetic(core.functional.device, core.arithmetic):
+        with conditions(core.functional, how=core.arithmetic):
             logits = [self._logits(inputs) for inputs, _ in core.chunks()]
         return (self._apart(logits[0]) if len(logits) == 1 else torch.cat(logits),)
 
@@ -99,7 +104,7 @@ class Probe:
     def value(self) -> Evaluation:
         """Return loss and logits; one forward over the batch."""
         raw = self.raw_logits()
-        with torch.no_grad():
+        with conditions(self._core.functional):
             return Evaluation(self._surface.loss_of(raw), raw)
 
     def gradient(self) -> Evaluation:
@@ -129,7 +134,7 @@ class Probe:
         chunks = tuple(core.chunks())
         parts: list[Tensor] = []
         losses, logits = [], []
-        with torch.enable_grad(), arithmetic(core.functional.device, core.arithmetic):
+        with conditions(core.functional, order=1, how=core.arithmetic), self.held():
             for inputs, targets in chunks:
                 raw = self._logits(inputs)
                 loss = core.head.part(self._surface._transform(raw), targets, core.n)

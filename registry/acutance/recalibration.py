@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from acutance.derivatives import plain_arithmetic
+from acutance.conditions import conditions
 from acutance.errors import UserError
 from acutance.functional import FunctionalModel
 
@@ -59,7 +59,7 @@ def recalibrated(functional: FunctionalModel, batches: Iterable[Any]) -> Functio
     pieces = functional.split(functional.w)
     handles = [module.register_forward_hook(by_own_statistics) for module in layers]
     try:
-        with torch.no_grad(), plain_arithmetic(functional.device):
+        with conditions(functional):
             for inputs in batches:
                 functional(pieces, functional.cast_inputs(inputs))
     finally:

@@ -5,25 +5,26 @@ All of it is double backward through graphs that are built once at w* and kept, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from acutance.conditions import conditions, in_own_conditions, own
 from acutance.core import Core
 from acutance.derivatives import (
     gradient_graph,
     graph_nodes,
-    plain_arithmetic,
     refuse_missing_derivatives,
     second_derivatives,
 )
 from acutance.errors import Unsupported, UserError
 from acutance.linearization import Linearization
 
+# Point, the parameters that are its parts, and the place of the gradient in its graph.
+Differentiated = tuple[Tensor, Sequence[Tensor], GradientEdge | None]
 TOGETHER = 8  # products through one graph at once, for models whose passes are mostly overhead
 SMALL, FEW = 1 << 16, 1 << 10  # parameters and examples of such a model
 
@@ -50,20 +51,16 @@ class SecondOrder:
         self._core.linearizations.clear()
 
     @contextmanager
-    def _differentiable(self) -> Iterator[None]:
-        # Flash and memory-efficient attention have no second derivative.
-        with (
-            torch.enable_grad(),
-            sdpa_kernel([SDPBackend.MATH]),
-            plain_arithmetic(self._core.functional.device),
-            second_derivatives(),
-        ):
+    def _differentiable(self, pieces: Sequence[Tensor]) -> Iterator[None]:
+        """Conditions of derivatives at the weights that the model holds meanwhile."""
+        functional = self._core.functional
+        with conditions(functional, order=2), second_derivatives(), functional.holding(pieces):
             yield
 
     def _fitting(self, name: str, v: Tensor) -> Tensor:
         if v.shape != self._w.shape:
             raise UserError(f"{name} has shape {tuple(v.shape)}, this surface has {self._w.numel()} free parameters")
-        return v.detach().to(self._w)
+        return own(v.detach().to(self._w))
 
     def _point(self, w: Tensor | None) -> Tensor:
         return self._w.detach() if w is None else self._fitting("w", w)
@@ -81,14 +78,15 @@ class SecondOrder:
 
     # -- Hessian ------------------------------------------------------------------------------------
 
+    @in_own_conditions
     def hvp(self, v: Tensor, w: Tensor | None) -> Tensor:
         """Return H v, (p,), in memory of its own."""
         core, v = self._core, self._fitting("v", v)
         total: Tensor | None = None
         keep = w is None and core.in_one_pass
-        for leaf, g in [self._kept_gradient()] if keep else self._gradient_graphs(w):
+        for leaf, pieces, g in [self._kept_gradient()] if keep else self._gradient_graphs(w):
             if g is not None:
-                with self._differentiable():
+                with self._differentiable(pieces):
                     (product,) = torch.autograd.grad(
                         [g], leaf, [v], retain_graph=keep, allow_unused=True, materialize_grads=True
                     )
@@ -96,11 +94,12 @@ class SecondOrder:
         core.book(hvps=core.n)
         return torch.zeros_like(self._w) if total is None else total
 
+    @in_own_conditions
     def hvps(self, vs: Tensor) -> Tensor:
         """Return H v for every row v of vs, (k, p)."""
         if vs.dim() != 2 or vs.shape[1:] != self._w.shape:
             raise UserError(f"vs has shape {tuple(vs.shape)}, this surface has {self._w.numel()} free parameters")
-        vs = vs.detach().to(self._w)
+        vs = own(vs.detach().to(self._w))
         if len(vs) > 1 and self.together > 1:
             try:
                 return self._batched(vs)
@@ -110,9 +109,9 @@ class SecondOrder:
         return torch.stack([self.hvp(v, None) for v in vs])
 
     def _batched(self, vs: Tensor) -> Tensor:
-        leaf, g = self._kept_gradient()
+        leaf, pieces, g = self._kept_gradient()
         assert g is not None
-        with self._differentiable():
+        with self._differentiable(pieces):
             (found,) = torch.autograd.grad([g], leaf, [vs], retain_graph=True, allow_unused=True, is_grads_batched=True)
         self._core.book(hvps=len(vs) * self._core.n)
         return torch.zeros_like(vs) if found is None else _apart(found, vs)
@@ -122,12 +121,12 @@ class SecondOrder:
         """How many products to make at once: more than one where a pass is mostly overhead, convolutions excepted."""
         if self._together is None:
             core, small = self._core, self._w.numel() <= SMALL and self._core.n <= FEW
-            g = self._kept_gradient()[1] if small and core.in_one_pass else None
+            g = self._kept_gradient()[2] if small and core.in_one_pass else None
             convolves = g is None or any("Convolution" in node.name() for node in graph_nodes(g.node))
             self._together = 1 if convolves else TOGETHER
         return self._together
 
-    def _kept_gradient(self) -> tuple[Tensor, GradientEdge | None]:
+    def _kept_gradient(self) -> Differentiated:
         """Return the point w* and the gradient there with its graph; another view's graph makes room for it."""
         core = self._core
         if core.gradient_graph is None or core.gradient_graph[0] is not self._name:
@@ -135,13 +134,15 @@ class SecondOrder:
             core.gradient_graph = (self._name, *next(self._gradient_graphs(None)))
         return core.gradient_graph[1:]
 
-    def _gradient_graphs(self, w: Tensor | None) -> Iterator[tuple[Tensor, GradientEdge | None]]:
-        """Yield (leaf, the gradient's place in its graph) of every microbatch; None where it is a constant."""
+    def _gradient_graphs(self, w: Tensor | None) -> Iterator[Differentiated]:
+        """Yield (leaf, its parts, the gradient's place in its graph) of every microbatch; None where it is constant."""
         core = self._core
         for inputs, targets in core.chunks(as_given=True):
             leaf = self._point(w).detach().requires_grad_()
-            with self._differentiable():
-                raw = core.functional(self._all_pieces(self._free_pieces(leaf)), inputs)
+            with conditions(core.functional, order=1):
+                pieces = self._all_pieces(self._free_pieces(leaf))
+            with self._differentiable(pieces):
+                raw = core.functional(pieces, inputs)
                 loss = core.head.part(self._transform(raw), targets, core.n)
                 g = gradient_graph(loss, leaf)
             refuse_missing_derivatives(g, of=loss)
@@ -149,39 +150,43 @@ class SecondOrder:
             # The graph is what products need; the gradient's own numbers can go.
             edge = get_gradient_edge(g) if g.requires_grad else None
             del raw, loss, g
-            yield leaf, edge
+            yield leaf, pieces, edge
 
     # -- Jacobian and Gauss-Newton ------------------------------------------------------------------
 
+    @in_own_conditions
     def jvp(self, v: Tensor, w: Tensor | None) -> Tensor:
         """Return J v, (n, K)."""
         v = self._fitting("v", v)
         parts = []
         for raw, _ in self._linearized(w):
-            with self._differentiable():
+            with self._differentiable(raw.held):
                 parts.append(self._seen(raw).jvp([self._raw_jvp(raw, v)]))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    @in_own_conditions
     def vjp(self, u: Tensor, w: Tensor | None) -> Tensor:
         """Return J^T u, (p,)."""
         total, start = torch.zeros_like(self._w), 0
         for raw, targets in self._linearized(w):
-            with self._differentiable():
+            with self._differentiable(raw.held):
                 seen = self._seen(raw)
                 shape = (self._core.n, *seen.outputs.shape[1:])
                 if u.shape != shape:
                     raise UserError(f"u has shape {tuple(u.shape)}, the logits have {shape}")
                 rows = u[start : start + len(targets)].detach().to(seen.outputs)
+                rows = own(rows)
                 total += self._raw_vjp(raw, *seen.vjp(rows))
             start += len(targets)
         return total
 
+    @in_own_conditions
     def ggnvp(self, v: Tensor, w: Tensor | None) -> Tensor:
         """Return the product with the generalized Gauss-Newton matrix, (p,)."""
         v = self._fitting("v", v)
         total = torch.zeros_like(self._w)
         for raw, targets in self._linearized(w):
-            with self._differentiable():
+            with self._differentiable(raw.held):
                 seen = self._seen(raw)
                 moved = seen.jvp([self._raw_jvp(raw, v)])
                 total += self._raw_vjp(raw, *seen.vjp(self._loss_hessian(seen.outputs, targets, moved)))
@@ -198,8 +203,9 @@ class SecondOrder:
             if keep:
                 core.linearizations.clear()  # the graphs of other parameters make room
             leaves = [piece.requires_grad_() for piece in self._free_pieces(self._point(w))]
-            with self._differentiable():
-                raw = Linearization(core.functional(self._all_pieces(leaves), inputs), leaves)
+            pieces = self._all_pieces(leaves)
+            with self._differentiable(pieces):
+                raw = Linearization(core.functional(pieces, inputs), leaves, pieces)
             core.book(forwards=len(targets))
             if keep:
                 # Views that differ only in the transform of the logits share it.

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from acutance.activations import activations
 from acutance.batch import dtype_of
+from acutance.conditions import Arithmetic, conditions, in_own_conditions, own
 from acutance.core import Core, Evaluation
 from acutance.dataset import argmax_error
-from acutance.derivatives import Arithmetic
 from acutance.errors import AcutanceWarning, Unsupported, UserError
 from acutance.fingerprint import digest_points
 from acutance.forms import understand
@@ -100,11 +100,12 @@ class LossSurface:
         self._core, self._free = core, free
         self.logit_norm, self.norm_scale, self.num_train = logit_norm, norm_scale, num_train
         self._transform = transform_of(logit_norm, norm_scale)
-        slots = core.functional.slots
-        self._sizes = [slots[i].numel for i in free]
-        self._pieces = core.functional.split(core.functional.w)
-        whole = len(free) == len(slots)
-        self.w: Tensor = core.functional.w if whole else torch.cat([self._pieces[i] for i in free])
+        self._sizes = [core.functional.slots[i].numel for i in free]
+        with conditions(core.functional):
+            self._pieces = pieces = core.functional.split(core.functional.w)
+            self.w = (
+                core.functional.w if len(free) == len(core.functional.slots) else torch.cat([pieces[i] for i in free])
+            )
         self._memo: dict[Hashable, Any] = {}
         self._views: dict[Hashable, LossSurface] = {}
         self._second = SecondOrder(core, free, self.w, self._transform)
@@ -339,6 +340,7 @@ class LossSurface:
         """Return per-example 0/1 errors at w, (n,)."""
         return self.errors_of(self.raw_logits(w))
 
+    @in_own_conditions
     def clean(self) -> Evaluation:
         """Return loss and logits at w*; the pass is made once for the surface and all its views."""
         core = self._core
@@ -462,6 +464,7 @@ class LossSurface:
         self._check(derived=True)
         return self._second.ggnvp(v, w)
 
+    @in_own_conditions
     def example_gradients(self, w: Tensor | None = None, chunk: int | None = None) -> Iterator[Tensor]:
         """Return an iterator of (k, p): the gradient of each example's loss, in order; their mean is ``gradient``.
 
@@ -479,7 +482,7 @@ class LossSurface:
         """
         self._check()
         refuse_single(self)
-        pieces = self._all_pieces((self.w if w is None else w).detach())
+        pieces = self._all_pieces(own((self.w if w is None else w).detach()))
         return ExampleGradients(self._core, pieces, self._free, self._transform).chunks(chunk)
 
     def activations(self, names: str | Sequence[str]) -> dict[str, Tensor]:

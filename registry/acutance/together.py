@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from acutance.derivatives import arithmetic
+from acutance.conditions import conditions
 
 if TYPE_CHECKING:
     from acutance.surface import LossSurface
@@ -70,7 +70,7 @@ class Together:
         batched: list[int | None] = [None] * len(pieces)
         for i, piece in zip(surface._free, moved, strict=True):
             pieces[i], batched[i] = piece.view(k, *functional.slots[i].shape), 0
-        with torch.no_grad(), arithmetic(functional.device, core.arithmetic):
+        with conditions(functional, how=core.arithmetic):
             found: Tensor = torch.func.vmap(
                 lambda *points: functional(points, core.inputs), in_dims=tuple(batched)
             )(*pieces)  # fmt: skip

@@ -40,13 +40,14 @@ def execute(job: str) -> Iterator[str]:
             ``announce``: whether to say what begins, ``next``: pool and entry of the model to load ahead, and
             ``workers``: how many share the memory of a machine.
     """
+    from acutance.conditions import apart_from_caller
     from acutance.evaluation import preserved_rng
 
     data = json.loads(job)
     work = {"build": _build, "evaluate": _evaluate}[data["kind"]]
     try:
         with preserved_rng():
-            for outcome in work(data):
+            for outcome in apart_from_caller(work(data)):
                 yield json.dumps({"job": data["id"], **outcome})
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import MLP, mlp_data
 
-from acutance import LossSurface, derivatives
-from acutance.derivatives import plain_arithmetic
+from acutance.conditions import Conditions
 
 CUDA = torch.device("cuda")
 
@@ -33,10 +31,10 @@ def restored():
 
 def check(flags, off):
     outside = flags()
-    with plain_arithmetic(CUDA):
+    with Conditions(CUDA, torch.float32, grad=False):
         assert flags() == off
     assert flags() == outside
-    with pytest.raises(RuntimeError), plain_arithmetic(CUDA):
+    with pytest.raises(RuntimeError), Conditions(CUDA, torch.float32, grad=False):
         raise RuntimeError
     assert flags() == outside
 
@@ -58,26 +56,3 @@ def test_a_user_of_the_new_interface_stays_in_it():
         "assert t.new() == ('ieee', 'tf32', 'tf32'); t.check(t.new, ('ieee', 'ieee', 'ieee'))"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
-
-
-def test_every_pass_asks_for_plain_arithmetic(monkeypatch):
-    asked = []
-    plain = derivatives.plain_arithmetic
-
-    def counted(device):
-        asked.append(device)
-        return plain(device)
-
-    for module in list(sys.modules.values()):
-        if getattr(module, "__name__", "").startswith("acutance") and vars(module).get("plain_arithmetic") is plain:
-            monkeypatch.setattr(module, "plain_arithmetic", counted)
-    surface = LossSurface(MLP(), mlp_data())
-    v = torch.ones_like(surface.w)
-    surface.loss()
-    for call in (
-        lambda: surface.loss(v), lambda: surface.gradient(v), lambda: surface.hvp(v), lambda: surface.hvp(v),
-        lambda: surface.jvp(v), lambda: surface.ggnvp(v), lambda: list(surface.example_gradients()),
-    ):  # fmt: skip
-        asked.clear()
-        call()
-        assert asked

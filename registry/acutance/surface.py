@@ -101,11 +101,10 @@ class LossSurface:
         self.logit_norm, self.norm_scale, self.num_train = logit_norm, norm_scale, num_train
         self._transform = transform_of(logit_norm, norm_scale)
         self._sizes = [core.functional.slots[i].numel for i in free]
+        whole = len(free) == len(core.functional.slots)
         with conditions(core.functional):
             self._pieces = pieces = core.functional.split(core.functional.w)
-            self.w = (
-                core.functional.w if len(free) == len(core.functional.slots) else torch.cat([pieces[i] for i in free])
-            )
+            self.w = core.functional.w if whole else torch.cat([pieces[i] for i in free])
         self._memo: dict[Hashable, Any] = {}
         self._views: dict[Hashable, LossSurface] = {}
         self._second = SecondOrder(core, free, self.w, self._transform)
@@ -148,8 +147,7 @@ class LossSurface:
     @property
     def cost(self) -> Cost:
         """Passes so far, in examples, of this surface and all its views."""
-        core = self._core
-        return Cost(core.forwards, core.backwards, core.hvps)
+        return Cost(self._core.forwards, self._core.backwards, self._core.hvps)
 
     @property
     def microbatch(self) -> int | None:

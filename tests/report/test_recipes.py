@@ -14,7 +14,7 @@ from acutance import UserError
 from acutance.analysis.kendall import kendall_tau
 from acutance.analysis.matrix import matrix
 from acutance.cli import cli
-from acutance.config import load_config, presets
+from acutance.config import load_config
 from acutance.harness import run_study
 from acutance.outputs import report_data, write_figures
 from acutance.report.data import number
@@ -25,10 +25,6 @@ from acutance.targets import parse_target
 
 ROOT = Path(__file__).parents[2]
 PAPER = [*(f"Figure {i}" for i in range(1, 45)), *(f"Table {i}" for i in range(1, 5))]
-
-
-def studies():
-    return {**presets(), **{path.stem: path for path in (ROOT / "benchmarks").glob("*.yaml")}}
 
 
 @pytest.mark.parametrize("printed", PAPER)
@@ -47,10 +43,6 @@ def test_what_the_docstrings_say_is_what_the_recipes_list():
             said |= set(range(int(first), int(last or first) + 1))
         # "as curves" repeats the tables: the heat map is what makes them.
         assert said == {int(p.split()[1]) for p in found.paper} or found.name == "radii", found.name
-
-
-def test_every_figure_and_table_has_a_study():
-    assert {printed for path in studies().values() for printed in load_config(path).file.paper} == set(PAPER)
 
 
 def test_what_a_study_may_say_it_makes(toy_config):

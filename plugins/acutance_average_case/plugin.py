@@ -83,6 +83,23 @@ class AverageCase(Measure[AverageCaseSpec]):
         """One forward a draw, and the clean one, with its gradient for the control variate."""
         return Cost(forwards=spec.draws + 1, backwards=1 if spec.variance_reduction == "linear" else 0)
 
+    def passes_together(self, specs: Sequence[AverageCaseSpec]) -> Cost:
+        """One forward a noise, sign and point (scaling and radius), whatever the loss transform, and the clean one.
+
+        The clean gradients of the control variate are one a loss transform and set of free parameters.
+        """
+        visits: dict[tuple[str, str, str, float, int], int] = {}
+        gradients = set()
+        for spec in specs:
+            signs = (1, -1) if spec.variance_reduction == "antithetic" else (1,)
+            for sign in signs:
+                point = (spec.parameters, spec.norm, spec.scaling, spec.rho, sign)
+                visits[point] = max(visits.get(point, 0), spec.draws // len(signs))
+            if spec.variance_reduction == "linear":
+                gradients.add((spec.parameters, spec.logit_norm, spec.norm_scale))
+        clean = max(len(gradients), 1)
+        return Cost(forwards=sum(visits.values()) + clean, backwards=len(gradients))
+
     def vectors(self, spec: AverageCaseSpec) -> int:
         """The noise and the perturbed weights; c; the gradient of the control variate, and c times it.
 

@@ -337,6 +337,13 @@ class Measure(Specified[SpecT]):
         """Return the passes over one batch that this spec costs, for ``check`` and for the time left."""
         return Cost(forwards=0 if self.traits.level == "weights" else 1)
 
+    def passes_together(self, specs: Sequence[SpecT]) -> Cost:
+        """Return the passes over one batch that specs cost which are evaluated together (``evaluate_many``).
+
+        By default the sum of each; a measure whose specs share passes says how many are left.
+        """
+        return sum((self.passes(spec) for spec in specs), Cost())
+
     def vectors(self, spec: SpecT) -> int:
         """Return how many parameter-sized vectors are alive at the peak besides the weights."""
         return 2

@@ -128,3 +128,20 @@ def test_a_common_forward_is_made_once():
 def test_draws_that_do_not_fit_are_refused(kind, draws):
     with pytest.raises(acutance.UserError, match="draws:"):
         acutance.measure("average_case", MLP(), mlp_data(), rho=0.1, draws=draws, variance_reduction=kind)
+
+
+def test_passes_of_specs_that_share_them_are_those_that_are_made():
+    measure = catalog().measure("average_case")
+    shared = [
+        measure.Spec(rho=rho, norm=norm, logit_norm=logit_norm, scaling=scaling, draws=draws, variance_reduction=kind)
+        for rho, norm, logit_norm, scaling, draws, kind in (
+            (0.1, "l2", False, "elementwise", 6, "none"), (0.1, "l2", True, "elementwise", 8, "none"),
+            (0.1, "l2", False, "none", 6, "none"), (0.2, "l2", False, "none", 4, "antithetic"),
+            (0.1, "linf", True, "elementwise", 6, "linear"), (0.2, "linf", False, "elementwise", 6, "linear"),
+            (0.2, "linf", True, "elementwise", 6, "antithetic"),
+        )
+    ]  # fmt: skip
+    for specs in (shared, shared[:3], shared[4:5], shared[3:4], shared[::-1]):
+        surface = acutance.LossSurface(MLP(), mlp_data(12))
+        measure.evaluate_many(surface, specs, acutance.Streams(0))
+        assert measure.passes_together(specs) * surface.n == surface.cost, specs

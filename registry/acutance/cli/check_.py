@@ -80,12 +80,15 @@ def estimate(study: Study, limit: int | None = None) -> dict[str, Any]:
     batches = study.surface.batch_count
     measures: dict[str, Cost] = {}
     vectors = 0
+    together: dict[tuple[str, str, int], list[Any]] = {}
+    items = {}
     for planned in study.measures:
-        instance = planned.item.target()
-        times = batches if planned.level == "batch" else 1
-        cost = instance.passes(planned.spec) * times
-        measures[planned.item.name] = measures.get(planned.item.name, Cost()) + cost
-        vectors = max(vectors, instance.vectors(planned.spec))
+        items[planned.item.id] = planned.item
+        vectors = max(vectors, planned.item.target().vectors(planned.spec))
+        together.setdefault((planned.item.id, planned.level, planned.replicate), []).append(planned.spec)
+    for (of, level, _), specs in together.items():
+        cost = items[of].target().passes_together(specs) * (batches if level == "batch" else 1)
+        measures[items[of].name] = measures.get(items[of].name, Cost()) + cost
     terms = {term[1:] for target in study.targets for term in target.terms}
     terms |= {term[1:] for target, _ in study.admit for term in target.terms}
     return {

@@ -186,7 +186,7 @@ class Ray(Limited[RaySpec]):
 
 
 def _missing() -> UserError:
-    return UserError("executor ray: the package ray is missing", "pip install 'acutance[ray]'")
+    return UserError("executor ray: the package ray is missing", "pip install 'ray>=2.30'")
 
 
 def _reach(address: str | None) -> None:

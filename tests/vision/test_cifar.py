@@ -182,7 +182,7 @@ def test_cells_without_an_image_are_told(tmp_path):
 def test_a_missing_package_is_told(tmp_path, monkeypatch):
     (tmp_path / "test.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"pip install 'acutance\[parquet\]'"):
+    with pytest.raises(UserError, match=r"pip install 'pyarrow"):
         cifar.read_images(tmp_path, "test")
 
 

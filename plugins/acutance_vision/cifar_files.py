@@ -15,7 +15,7 @@ from torch import Tensor
 
 from acutance.errors import UserError, did_you_mean
 from acutance.parquet import parquet_files, read_columns
-from acutance_vision.images import encoded, small_images
+from acutance_vision.images import encoded, hidden, small_images
 from acutance_vision.pickles import read_batch
 
 SIDE, PIXELS = 32, 3 * 32 * 32
@@ -188,11 +188,12 @@ def _read_classes(files: list[Path], classes: int) -> Images:
     folder = files[0]
     names, sources, labels = NAMES[classes], [], []
     numbers = {str(i): i for i in range(classes)} | {f"{i:02d}": i for i in range(classes)}
-    for inside in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for inside in sorted(path for path in folder.iterdir() if path.is_dir() and not hidden(path.name)):
         label = names.index(inside.name) if inside.name in names else numbers.get(inside.name)
         if label is None:
             raise UserError(f"{inside}: is no class of CIFAR-{classes}", did_you_mean(inside.name, names))
-        found = sorted(path for path in inside.iterdir() if path.suffix.lower() in SUFFIXES)
+        every = (path for path in inside.iterdir() if path.suffix.lower() in SUFFIXES)
+        found = sorted(path for path in every if not hidden(path.name))
         sources += [(str(path), path) for path in found]
         labels += [label] * len(found)
     if not sources:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from acutance.dataset import Split, argmax_error
-from acutance.errors import UserError
+from acutance.errors import UserError, some
 from acutance.lazy import Lazy
 from acutance_vision.image_spec import ImageSpec
-from acutance_vision.images import in_turn, lazily, open_rgb
+from acutance_vision.images import hidden, in_turn, lazily, open_rgb
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 Prepare = Callable[[Any], Tensor]
@@ -66,16 +66,18 @@ class Images:
         folder: what the names are relative to.
         names: (n) relative paths.
         labels: (n,) class indices.
+        skipped: hidden files that lie beside them.
     """
 
     folder: Path
     names: Sequence[str]
     labels: Tensor
+    skipped: Sequence[str] = ()
 
     def first(self, count: int | None) -> Images:
         """Return at most this many, classes in turn, each in the order of its names."""
         rows = in_turn(self.labels, count)
-        return Images(self.folder, [self.names[i] for i in rows.tolist()], self.labels[rows])
+        return Images(self.folder, [self.names[i] for i in rows.tolist()], self.labels[rows], self.skipped)
 
     @cached_property
     def digest(self) -> str:
@@ -94,7 +96,8 @@ class Images:
     def split(self, name: str, prepare: Prepare, score: Callable[[Tensor, Tensor], Tensor] = argmax_error) -> Split:
         """Return them as a split, described by their number and the digest of the choice."""
         text = f"{len(self.names)} images, {name}, index {self.digest[:12]}"
-        return Split(self.inputs(prepare), self.labels, score, text)
+        notes = (f"hidden files are skipped: {some(self.skipped)}",) if self.skipped else ()
+        return Split(self.inputs(prepare), self.labels, score, text, notes=notes)
 
 
 def class_names(folder: Path) -> list[str]:
@@ -112,7 +115,7 @@ def class_names(folder: Path) -> list[str]:
 
 
 def listed(folder: Path, labels: Mapping[str, int]) -> Images:
-    """Return the images of class folders, in the order of the labels and then of their names.
+    """Return the images of class folders, in the order of the labels and then of their names; hidden files are none.
 
     Args:
         folder: holds the class folders.
@@ -121,12 +124,16 @@ def listed(folder: Path, labels: Mapping[str, int]) -> Images:
     Raises:
         UserError: when there are no images.
     """
-    names, found = [], []
+    names: list[str] = []
+    found: list[int] = []
+    skipped: list[str] = []
     for inside, label in sorted(labels.items(), key=lambda item: (item[1], item[0])):
         # Names alone: a training set has more than a million of them.
-        files = sorted(name for name in os.listdir(folder / inside) if name.lower().endswith(SUFFIXES))
+        every = sorted(name for name in os.listdir(folder / inside) if name.lower().endswith(SUFFIXES))
+        files = [name for name in every if not hidden(name)]
+        skipped += [f"{inside}/{name}" for name in every if hidden(name)]
         names += [f"{inside}/{name}" for name in files]
         found += [label] * len(files)
     if not names:
         raise UserError(f"{folder}: its class folders hold no images", "known: " + ", ".join(SUFFIXES))
-    return Images(folder, names, torch.tensor(found, dtype=torch.int64))
+    return Images(folder, names, torch.tensor(found, dtype=torch.int64), skipped)

@@ -58,16 +58,40 @@ def in_turn(labels: Tensor, count: int | None) -> Tensor:
 def open_rgb(source: bytes | str | Path, name: str) -> Image.Image:
     """Return an image in RGB; grey, palette and CMYK images are converted, transparency is dropped.
 
+    Grey images of 16 bits are scaled by 255/65535, their own range.
+
     Raises:
-        UserError: for a file that is missing, damaged or no image.
+        UserError: for a file that is missing, damaged or no image, or whose values have no known range.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return image.convert("RGB")
+            return _scaled(image, name).convert("RGB")
+    except UserError:
+        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: is not an image that can be read: {error}", "get the file again") from None
+
+
+def _scaled(image: Image.Image, name: str) -> Image.Image:
+    """Return an image whose values run to 255: Pillow would cut off what lies above."""
+    from PIL import Image
+
+    if image.mode in ("L", "1", "P") or not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image)
+    # Older versions of Pillow open a PNG of 16 bits as one of 32, which that format does not have.
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if not sixteen:
+        kind = f"{8 * values.dtype.itemsize}-bit {'float' if image.mode == 'F' else 'integer'}"
+        raise UserError(f"{name}: its values are {kind} numbers of an unknown range", "save it with 8 or 16 bits")
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def hidden(name: str) -> bool:
+    """Whether a file is one that systems leave beside images: ``._0.png`` of macOS, ``.DS_Store``, ``Thumbs.db``."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
 
 
 def to_bytes(image: Image.Image) -> Tensor:

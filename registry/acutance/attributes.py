@@ -85,6 +85,9 @@ def require(study: Study, members: Sequence[Member]) -> None:
     wanted += [("admit", target.attribute) for target, _ in study.admit if target.attribute]
     for section, names in (("groups", study.file.groups), ("within", study.file.within)):
         wanted += [(section, name) for name in names if name not in columns]
+    for section, names in study.file.figures.names.items():
+        drawn = (*columns, *(f"target.{target.name}" for target in study.targets), *(f"attr.{name}" for name in known))
+        wanted += [(section, name) for name in names if name not in drawn]
     for section, name in wanted:
         if name not in known:
             raise UserError(f"{section}: no model has '{name}'", did_you_mean(name, [*known, *columns]))

@@ -53,6 +53,13 @@ class FiguresConfig(Section):
     size: str | None = None
     """Attribute that sets the size."""
 
+    @property
+    def names(self) -> dict[str, list[str]]:
+        """All attributes named, by the place in the study file where they are."""
+        given = {name: getattr(self, name) for name in ("colour", "marker", "size")}
+        lists = {name: [value] if isinstance(value, str) else value for name, value in given.items() if value}
+        return {f"figures.{name}": found for name, found in lists.items()}
+
 
 class StudyFile(Section):
     """A study as written by its author; plugins' own sections are checked by the plugins' specs."""

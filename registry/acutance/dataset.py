@@ -50,6 +50,7 @@ class Split:
         description: one line for reports.
         versions: how many versions of each example it has, as the corruptions of one image: these err together, so the
             ceiling counts the examples.
+        notes: sentences that a run says once.
     """
 
     inputs: Inputs
@@ -57,6 +58,7 @@ class Split:
     score: Callable[[Tensor, Tensor], Tensor] = argmax_error
     description: str = ""
     versions: int = 1
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)

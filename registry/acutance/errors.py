@@ -43,6 +43,10 @@ class NotInParts(UserError):
     """
 
 
+class Misfit(UserError):
+    """Raised where a model does not take the points it is given: a mistake in the study, not of one measure."""
+
+
 class Unsupported(Exception):
     """Raised by a measure that is not defined on the given surface; recorded as a row, not as a failure."""
 

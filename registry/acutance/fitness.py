@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from acutance.errors import UserError
+from acutance.batch import take_rows
+from acutance.errors import Misfit, UserError
+from acutance.lazy import realised
+
+if TYPE_CHECKING:
+    from acutance.functional import FunctionalModel
 
 REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, NotImplementedError, AssertionError)
+FEW = 8  # examples of the one forward
 SCALES = {torch.uint8: "x.float() / 255", torch.uint16: "x.float() / 65535"}
 
 
@@ -20,7 +26,7 @@ def answering(inputs: Any) -> Iterator[None]:
     """Turn what a model raises when it sees its first points into a sentence that says what they are.
 
     Raises:
-        UserError: instead of torch's errors, but for those of a machine without memory.
+        Misfit: instead of torch's errors, but for those of a machine without memory.
     """
     try:
         yield
@@ -31,7 +37,31 @@ def answering(inputs: Any) -> Iterator[None]:
         said = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
         if any(words in said.lower() for words in ("out of memory", "not enough memory", "allocate memory")):
             raise
-        raise UserError(f"the model does not take {described(inputs)}: {said}", _hint(inputs, error)) from error
+        raise Misfit(f"the model does not take {described(inputs)}: {said}", _hint(inputs, error)) from error
+
+
+def require_fit(functional: FunctionalModel, inputs: Any, targets: Tensor, loss: Any, where: str) -> None:
+    """Refuse points that a model does not take, by one forward over the first of them and a look at all targets.
+
+    Args:
+        functional: the model.
+        inputs: all of them; of those that are read when they are used the first are read.
+        targets: all of them, (n, ...).
+        loss: as LossSurface takes it.
+        where: what the message calls the points.
+
+    Raises:
+        Misfit: for shapes or types that the model does not take, or labels that it has no output for.
+    """
+    from acutance.losses import LossHead
+
+    few = realised(functional.cast_inputs(take_rows(inputs, slice(0, FEW))))
+    try:
+        with torch.no_grad(), answering(few):
+            logits = functional(functional.split(functional.w), few)
+        LossHead(loss).check(logits, min(FEW, len(targets)), targets)
+    except UserError as error:
+        raise Misfit(f"{where}: {error.message}", error.hint) from error
 
 
 def described(inputs: Any) -> str:

@@ -94,6 +94,27 @@ def refuse_nonfinite(inputs: Any, targets: Tensor, where: str, rows: Tensor | No
             )
 
 
+def finite(inputs: Any, targets: Tensor, where: str) -> Any:
+    """Return the inputs when they are finite; those that are read when they are used are looked at as they are read.
+
+    Raises:
+        UserError: as ``refuse_nonfinite``; of inputs that are read later, while they are.
+    """
+    if not isinstance(inputs, Lazy):
+        refuse_nonfinite(inputs, targets, where)
+        return inputs
+    refuse_nonfinite((), targets, where)
+    read = 0
+
+    def looked_at(part: Any) -> Any:
+        nonlocal read
+        refuse_nonfinite(part, targets[:0], where, first=read)
+        read += length_of(part) or 0
+        return part
+
+    return inputs.then(looked_at)
+
+
 def _leaves(inputs: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(inputs, Tensor):
         yield name, inputs

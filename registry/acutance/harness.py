@@ -149,6 +149,8 @@ class Driver:
         self.values = Values(study, store, rerun)
         self.known_models, self.known_facts = store.models(), store.facts()
         self.needs_initial = False
+        self.look: list[str] = []  # splits that models are held to before anything is measured
+        self.misfits: Counter[str] = Counter()
         self.run_id = 0
 
     # -- the whole ----------------------------------------------------------------------------------
@@ -173,6 +175,7 @@ class Driver:
                 sets = self._open_points()
                 targets, cells = target_cells(study, self.plugins, sets), measure_cells(study, sets)
                 self._preprocess(sets)
+                self.look = list({cell.split: None for cell in [*targets, *cells] if cell.scope != "weights"})
                 self.needs_initial = any(cell.needs_initial for cell in cells)
                 self._recognise(executor)
                 self._compute(executor, sets, self.members, targets, "targets")
@@ -318,6 +321,7 @@ class Driver:
         # The longest first, so that workers end together.
         jobs = dict(sorted(jobs.items(), key=lambda named: -named[1]["cost"]))
         self._look_ahead(executor, jobs, [member for member, _ in work])
+        self._look_first(jobs, [member for member, _ in work])
         for outcome in self._outcomes(executor, jobs):
             job, member = jobs[outcome["job"]], work[int(outcome["job"])][0]
             if outcome["kind"] == "model":
@@ -348,6 +352,27 @@ class Driver:
             waits = self._device() != "cpu" or is_remote(member.entry.path or "")
             if waits and member.pool.item.target.loads_ahead:
                 jobs[name]["next"] = {"pool": jobs[later]["pool"], "entry": jobs[later]["entry"]}
+
+    def _look_first(self, jobs: dict[str, dict[str, Any]], chosen: Sequence[Member]) -> None:
+        """Have two models of each architecture held to all points, before the first of their cells: see ``_misfit``."""
+        seen: Counter[str] = Counter()
+        for name, job in jobs.items():
+            architecture = chosen[int(name)].entry.architecture
+            if job["cells"] and seen[architecture] < 2:
+                job["look"] = self.look
+                seen[architecture] += 1
+
+    def _misfit(self, member: Member, message: str) -> None:
+        """Leave out a model that does not take the points; where none like it does either the study is wrong.
+
+        Raises:
+            UserError: for the second model of an architecture, or the last model that is left.
+        """
+        architecture = member.entry.architecture
+        self.misfits[architecture] += 1
+        if self.misfits[architecture] > 1 or all(other.broken for other in self.members if other is not member):
+            raise UserError(f"{member.label}: {message}")
+        member.broken, member.reason = True, message
 
     def _outcomes(self, executor: Executor[Any], jobs: dict[str, dict[str, Any]]) -> Iterable[dict[str, Any]]:
         """Yield outcomes; a job whose worker died goes to another one, a bounded number of times."""
@@ -448,7 +473,11 @@ class Driver:
     def _fail(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> None:
         """A whole job failed: its remaining cells are failures with a reason, if the model is known at all."""
         message = outcome["message"]
+        if outcome.get("misfit"):
+            self._misfit(member, message)
         self._tell(member, message)
+        if member.broken:
+            return
         if member.key is None:
             member.broken, member.reason, member.excluded = True, message, outcome.get("excluded", False)
             return

@@ -12,6 +12,7 @@ from acutance.batch import take_rows
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError
 from acutance.fingerprint import digest_points
+from acutance.forms import finite, refuse_nonfinite
 from acutance.lazy import Lazy, applied, realised
 from acutance.numerics.draws import Streams
 from acutance.points import concatenate, m_batches, read_indices, select
@@ -49,6 +50,8 @@ class PointSets:
             if len(split) == 0:
                 raise UserError(f"split '{name}' of dataset '{self.dataset.name}' is empty", "check its files")
             self._splits[name] = split
+            for note in split.notes if self.reporter is not None else ():
+                self.reporter.say(f"note: {self._called(name)}: {note}")
         return self._splits[name]
 
     @cached_property
@@ -60,6 +63,7 @@ class PointSets:
         else:
             chosen = select(split.targets, self.config.points, how)
         inputs, targets = realised(take_rows(split.inputs, chosen)), split.targets[chosen]
+        refuse_nonfinite(inputs, targets, self._called(self.config.split), chosen)
         return self._augmented(inputs, targets) if self.config.augment else inputs, targets
 
     def _augmented(self, inputs: Any, targets: Tensor) -> Any:
@@ -119,8 +123,14 @@ class PointSets:
         return self._digests[split, scope]
 
     def _digested(self, split: str, scope: Scope, preprocess: Callable[[Any], Any] | None = None) -> list[str]:
-        sets = ((self._watched(split, x), y) for x, y in self.sets(split, scope))
-        return [digest_points(applied(preprocess, x), y) for x, y in sets]
+        sets = ((applied(preprocess, self._watched(split, x)), y) for x, y in self.sets(split, scope))
+        if scope == "split" or preprocess is not None:
+            where = self._called(split) + (" as its models see it" if preprocess is not None else "")
+            sets = ((finite(x, y, where), y) for x, y in sets)
+        return [digest_points(x, y) for x, y in sets]
+
+    def _called(self, split: str) -> str:
+        return f"dataset '{self.dataset.name}', split '{split}'"
 
     def _watched(self, split: str, inputs: Any) -> Any:
         """Return the inputs; where reading them takes long, the reporter is told of every part."""

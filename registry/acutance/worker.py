@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from acutance.errors import Excluded, UserError, some
+from acutance.errors import Excluded, Misfit, UserError, some
 from acutance.hookspecs import Retry, Skip
 from acutance.measure import Cost, Estimate, Status
 from acutance.plugins import catalog
@@ -37,8 +37,8 @@ def execute(job: str) -> Iterator[str]:
     Args:
         job: JSON with ``kind`` build or evaluate, ``pool``, ``entry`` and, to evaluate, ``dataset``,
             ``surface``, ``seed``, ``device``, ``cells``, ``initial``: whether some measure needs initial weights,
-            ``announce``: whether to say what begins, ``next``: pool and entry of the model to load ahead, and
-            ``workers``: how many share the memory of a machine.
+            ``look``: splits whose points the model is first held to, ``announce``: whether to say what begins,
+            ``next``: pool and entry of the model to load ahead, ``workers``: how many share the memory of a machine.
     """
     from acutance.conditions import apart_from_caller
     from acutance.evaluation import preserved_rng
@@ -52,7 +52,7 @@ def execute(job: str) -> Iterator[str]:
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         outcome = {"kind": "failed", "job": data["id"], "message": message, "traceback": traceback.format_exc()}
-        yield json.dumps(outcome | {"excluded": isinstance(error, Excluded)})
+        yield json.dumps(outcome | {"excluded": isinstance(error, Excluded), "misfit": isinstance(error, Misfit)})
 
 
 def _pool(data: dict[str, Any]) -> tuple[Any, Any, ModelEntry]:
@@ -133,6 +133,7 @@ def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     cells = _cells(data)
     bench = _Bench(data, any("initial_weights" in cell.instance.needs(cell.spec) for cell in cells))
     yield from bench.open()
+    bench.look(data.get("look", ()))
     for unit in _units(cells):
         if data.get("announce"):
             yield {"kind": "begin", "cells": [cell.index for cell in unit.family]}
@@ -236,6 +237,21 @@ class _Bench:
             self.as_set_up = set_up(functional, self.sets, self.config, self.preprocess)
             yield from ({"kind": "note", "message": f"{self.entry.id}: {n}"} for n in functional.notes[told:])
         self.told = len(self.as_set_up.notes)
+
+    def look(self, splits: Iterable[str]) -> None:
+        """See whether the model takes the points of these splits before anything is measured on them.
+
+        Raises:
+            Misfit: naming the split.
+        """
+        from acutance.batch import take_rows
+        from acutance.fitness import FEW, require_fit
+        from acutance.lazy import applied
+
+        for name in splits:
+            split, where = self.sets.split(name), f"dataset '{self.sets.dataset.name}', split '{name}'"
+            few = applied(self.preprocess, take_rows(split.inputs, slice(0, FEW)))
+            require_fit(self.functional, few, split.targets, self.config.loss, where)
 
     @property
     def device(self) -> str:

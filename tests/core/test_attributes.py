@@ -191,3 +191,29 @@ def test_a_pool_may_bring_published_values(toy_config, tmp_path, monkeypatch):
     assert not done.models["target.test_error"].isna().any()
     rows = done.correlations.query("group == 'all'").set_index("target")
     assert set(rows.loc["given:test_error"]["n"]) == {5} and set(rows.loc["test_error"]["n"]) == {6}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("groups=[wid]", "groups: no model has 'wid'"),
+        ("within=[wid]", "within: no model has 'wid'"),
+        ("figures.colour=wid", r"figures\.colour: no model has 'wid'"),
+        ("figures.marker=[wid]", r"figures\.marker: no model has 'wid'"),
+        ("figures.size=target.nope", r"figures\.size: no model has 'target\.nope'"),
+    ],
+)
+def test_check_finds_an_attribute_that_no_model_has(change, message, tmp_path):
+    from acutance.cli.check_ import estimate
+    from acutance.config import load_config
+
+    study = load_config("mnist", [change])
+    with pytest.raises(acutance.UserError, match=message):
+        estimate(study)
+    table = tmp_path / "a.csv"
+    name = estimate(load_config("mnist"))["models"] and load_config("mnist").pools[0]
+    entry = name.item.target().entries(name.spec)[0]
+    table.write_text(f"model,wid\n{entry.id},1\n")
+    if "nope" not in change:
+        assert any("have no row" in note for note in estimate(study, attributes=table)["warnings"])
+    estimate(load_config("mnist", ["figures.colour=target.test_error"]))

@@ -311,3 +311,33 @@ def test_a_study_runs_on_class_folders(tmp_path, toy_config):
     with extended([Item("pools", "linear_pictures", "acme-toy", "1.2", Linear)]):
         run = run_study(load_config(config), tmp_path / "run", report=False)
     assert run.failed == 0 and len(run.results) == 3 * 3
+
+
+def test_grey_images_of_16_bits_keep_their_range(tmp_path):
+    ramp = np.linspace(0, 65535, 400).reshape(20, 20)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "16.png")
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "16.tif")
+    Image.fromarray((ramp / 257).round().astype(np.uint8)).save(tmp_path / "8.png")
+    plain = np.asarray(decoding.open_rgb(tmp_path / "8.png", "8"))
+    assert plain.min() == 0 and plain.max() == 255
+    for name in ("16.png", "16.tif"):
+        assert np.array_equal(np.asarray(decoding.open_rgb(tmp_path / name, name)), plain)
+
+
+@pytest.mark.parametrize(("kind", "said"), [(np.float32, "32-bit float"), (np.int32, "32-bit integer")])
+def test_numbers_of_an_unknown_range_are_refused(tmp_path, kind, said):
+    Image.fromarray(np.ones((4, 4), kind)).save(tmp_path / "x.tif")
+    with pytest.raises(UserError, match=rf"x\.tif: its values are {said} numbers of an unknown range .*8 or 16 bits"):
+        decoding.open_rgb(tmp_path / "x.tif", "x.tif")
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    folders(tmp_path / "train", ["a", "b"], per_class=2)
+    plain = imagefolder(root=str(tmp_path)).open("train")
+    assert plain.notes == ()
+    (tmp_path / "train" / ".DS_Store").write_bytes(b"x")
+    for name in ("._im_0.png", ".DS_Store", "Thumbs.db"):
+        (tmp_path / "train" / "a" / name).write_bytes(b"x")
+    found = imagefolder(root=str(tmp_path)).open("train")
+    assert red(found) == red(plain) and found.description == plain.description
+    assert found.notes == ("hidden files are skipped: a/._im_0.png",)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import click
 
+from acutance.attributes import Attributes, join, require
 from acutance.cli import as_json
 from acutance.config import Study, load_config
 from acutance.errors import UserError
@@ -20,15 +22,22 @@ from acutance.members import members
 @click.option("--limit", type=click.IntRange(1), help="At most this many models of each pool.")
 @click.option("--time", "timed", is_flag=True, help="Time a few passes of each pool's model and estimate the whole.")
 @click.option("--device", help="With --time: cpu, cuda, cuda:1 ...; the GPU when there is one.")
+@click.option("--attributes", type=click.Path(path_type=Path), help="CSV of more attributes, as run will be given.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def command(
-    config: str, overrides: tuple[str, ...], limit: int | None, timed: bool, device: str | None, json_: bool
+    config: str,
+    overrides: tuple[str, ...],
+    limit: int | None,
+    timed: bool,
+    device: str | None,
+    attributes: Path | None,
+    json_: bool,
 ) -> None:
     """Validate CONFIG (a preset or a file) and print what it would compute, without running it."""
     if device and not timed:
         raise UserError("--device: is for --time", "add --time")
     study = load_config(config, overrides)
-    about = estimate(study, limit)
+    about = estimate(study, limit, attributes)
     if timed:
         about["time"] = _time(study, about, limit, device)
     if json_:
@@ -46,7 +55,7 @@ def command(
     click.echo(f"  memory           weights + {about['vectors']} vectors of their size, besides activations")
     if timed:
         _print_time(about["time"], study.surface.m)
-    for warning in study.warnings:
+    for warning in about["warnings"]:
         click.echo(f"note: {warning}")
 
 
@@ -74,9 +83,20 @@ def _print_time(time: dict[str, Any], m: int) -> None:
     click.echo(f"    about {in_words(whole)}, one model after the other{shared}")
 
 
-def estimate(study: Study, limit: int | None = None) -> dict[str, Any]:
-    """Return the size of a study, as JSON values; opens neither data nor models."""
+def estimate(study: Study, limit: int | None = None, attributes: Attributes | None = None) -> dict[str, Any]:
+    """Return the size of a study, as JSON values; opens neither data nor models.
+
+    Args:
+        study: from ``load_config``.
+        limit: at most this many models of each pool.
+        attributes: more attributes of the models, which groups may name.
+
+    Raises:
+        UserError: for a pool without models, or an attribute that no model has.
+    """
     models = members(study, limit)
+    notes = join(models, attributes) if attributes is not None else []
+    require(study, models)
     batches = study.surface.batch_count
     measures: dict[str, Cost] = {}
     vectors = 0
@@ -102,5 +122,5 @@ def estimate(study: Study, limit: int | None = None) -> dict[str, Any]:
             name: {"forwards": c.forwards, "backwards": c.backwards, "hvps": c.hvps} for name, c in measures.items()
         },
         "vectors": vectors,
-        "warnings": list(study.warnings),
+        "warnings": [*study.warnings, *notes],
     }

@@ -14,6 +14,7 @@ from pydantic import PositiveInt
 from acutance.dataset import Dataset, Split, argmax_error
 from acutance.errors import UserError, did_you_mean, some
 from acutance.spec import Spec
+from acutance_text.tables import SUFFIXES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,6 +157,12 @@ class OwnText(Texts[OwnTextSpec]):
     """Texts, or pairs of texts, in tables: CSV, TSV, JSON lines or Parquet, by the names of their columns."""
 
     name = "text"
+    suffixes = SUFFIXES
+
+    @classmethod
+    def settings_for(cls, path: Path) -> dict[str, Any]:
+        """Return the settings of one table."""
+        return {"files": {"train": str(path)}}
 
     @property
     def splits(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -168,7 +175,7 @@ class OwnText(Texts[OwnTextSpec]):
         return Examples(texts, seconds, [self._number(value, split) for value in labels])
 
     def _read(self, split: str) -> tuple[list[str], list[str] | None, list[Any]]:
-        from acutance_text.tables import SUFFIXES, read_columns
+        from acutance_text.tables import read_columns
 
         if self.spec.files is None:
             raise UserError(

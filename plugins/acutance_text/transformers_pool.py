@@ -94,6 +94,20 @@ class Transformers(Folders[FolderSpec]):
     name = "transformers"
     auto = "AutoModelForSequenceClassification"
 
+    @classmethod
+    def settings_for(cls, path: Path) -> dict[str, Any] | None:
+        """Return the settings of a folder with a classifier."""
+        file = path / "config.json"
+        if not file.is_file():
+            return None
+        kinds = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
+        fits = not kinds or any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
+        return {"path": str(path)} if fits else None
+
+    def data_settings(self, entry: ModelEntry, spec: FolderSpec) -> dict[str, Any]:
+        """Return the folder's tokenizer."""
+        return {"tokenizer": str(dict(find_models(spec.path))[entry.id])}
+
 
 def find_models(path: str) -> list[tuple[str, Path]]:
     """Return names and folders of the models that a path names; what lies on disk comes before a model of the hub.

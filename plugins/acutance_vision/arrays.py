@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import PositiveFloat
 
 from acutance.dataset import Dataset, Split
-from acutance.errors import UserError, did_you_mean, some
+from acutance.errors import UserError, did_you_mean
 from acutance.spec import Spec
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _read(path: Path, changed: int) -> dict[str, Tensor]:
 
 def _chosen(text: str, split: str, where: str) -> tuple[Tensor, Tensor]:
     """Return the two arrays that a text names."""
-    from acutance.checkpoints import PAIRS
+    from acutance.data_files import chosen
 
     written = re.fullmatch(r"(.+\.(?:npz|safetensors))(?::([^:,]+),([^:,]+))?", text)
     if not written:
@@ -127,12 +127,5 @@ def _chosen(text: str, split: str, where: str) -> tuple[Tensor, Tensor]:
             if name not in arrays:
                 raise UserError(f"{where}: has no array '{name}'", did_you_mean(name, list(arrays)))
         return arrays[written[2]], arrays[written[3]]
-    known = [
-        *((f"{x}_{split}", f"{y}_{split}") for x, y in PAIRS),
-        *((f"{split}_{x}", f"{split}_{y}") for x, y in PAIRS),
-    ]
-    for x, y in [*known, *PAIRS]:
-        if x in arrays and y in arrays:
-            return arrays[x], arrays[y]
-    has = f"{where}: its arrays are {some(list(arrays))}"
-    raise UserError(has, 'write "FILE:INPUTS,TARGETS" with two of them, or name them inputs and targets')
+    usual = 'write "FILE:INPUTS,TARGETS" with two of them, or name them inputs and targets'
+    return chosen(arrays, split, where, usual)

@@ -267,9 +267,6 @@ def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     return model.eval()
 
 
-PAIRS = (("inputs", "targets"), ("x", "y"), ("images", "labels"))  # names that a pair of arrays may have
-
-
 def _torchvision(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
         from torchvision import models
@@ -282,21 +279,6 @@ def _torchvision(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     except (TypeError, ValueError) as error:
         raise UserError(f"model 'torchvision:{name}' cannot be made: {error}", "check its arguments") from None
     return model.eval()
-
-
-def read_arrays(path: Path) -> tuple[Tensor, Tensor]:
-    """Return (inputs, targets) of an .npz or .safetensors file with arrays inputs/targets, x/y or images/labels.
-
-    Raises:
-        UserError: for a file that is missing, unreadable or lacks these names.
-    """
-    arrays = all_arrays(path)
-    for x, y in PAIRS:
-        if x in arrays and y in arrays:
-            targets = arrays[y]
-            inputs = arrays[x] if not arrays[x].is_floating_point() else arrays[x].float()
-            return inputs, targets.float() if targets.is_floating_point() else targets.long()
-    raise UserError(f"{path}: has {sorted(arrays)}", "name the arrays inputs and targets")
 
 
 def all_arrays(path: Path) -> dict[str, Tensor]:

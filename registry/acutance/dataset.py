@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from acutance.errors import Unsupported, UserError
@@ -73,12 +74,19 @@ class Dataset(Specified[SpecT]):
             the spec names them; it must be cheap.
         labels: words for the classes in the order of their numbers, or none. Models that name their outputs are held
             to this order.
+        suffixes: of files that ``settings_for`` takes, for ``acutance measure``.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     splits: tuple[str, ...] = ("train", "test")
     labels: tuple[str, ...] = ()
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def settings_for(cls, path: Path) -> dict[str, Any]:
+        """Return the settings under which a file with one of ``suffixes`` is the split ``train``."""
+        raise UserError(f"dataset '{cls.name}' reads no single file", "write its settings")
 
     def __init__(self, spec: SpecT | None = None) -> None:
         self.spec: SpecT = spec if spec is not None else self.Spec()  # type: ignore[assignment]

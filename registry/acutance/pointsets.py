@@ -50,8 +50,9 @@ class PointSets:
             if len(split) == 0:
                 raise UserError(f"split '{name}' of dataset '{self.dataset.name}' is empty", "check its files")
             self._splits[name] = split
-            for note in split.notes if self.reporter is not None else ():
-                self.reporter.say(f"note: {self._called(name)}: {note}")
+            if self.reporter is not None:
+                for note in split.notes:
+                    self.reporter.say(f"note: {self._called(name)}: {note}")
         return self._splits[name]
 
     @cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -47,6 +48,15 @@ class ModelPool(Specified[SpecT]):
     version: ClassVar[int] = 1
     loads_ahead: ClassVar[bool] = False
     """Whether ``load`` only reads files, so that it may run in a thread beside the measuring of another model."""
+
+    @classmethod
+    def settings_for(cls, path: Path) -> dict[str, Any] | None:
+        """Return the settings under which the pool has the one model at a path; None where it reads no such thing."""
+        return None
+
+    def data_settings(self, entry: ModelEntry, spec: SpecT) -> dict[str, Any]:
+        """Return settings that this model asks of a dataset that has them, such as its ``tokenizer``."""
+        return {}
 
     @abstractmethod
     def entries(self, spec: SpecT) -> Sequence[ModelEntry]:

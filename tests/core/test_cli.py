@@ -234,11 +234,45 @@ def test_bad_checkpoints_are_one_sentence(checkpoint):
     assert "does not fit the architecture" in wrong and "0.weight is (6, 4), the model has (7, 4)" in wrong
 
 
+def test_measure_reads_splits_and_pairs_of_tensors(checkpoint):
+    folder, _, x, y = checkpoint
+    np.savez(folder / "data.npz", x_train=x.numpy(), y_train=y.numpy(), x_test=x[:20].numpy(), y_test=y[:20].numpy())
+    torch.save((x[:20], y[:20]), folder / "pair.pt")
+    torch.save({"x": x[:20], "y": y[:20]}, folder / "dict.pt")
+    weights = ("--weights", folder / "net.pt", "--json")
+    value = json.loads(measure(folder, *weights).stdout)["worst_case"]["per_batch"]
+    assert len(value) == 2
+    names = ("data.npz:test", "pair.pt", "dict.pt")
+    found = [json.loads(measure(folder, *weights, "--data", folder / name).stdout) for name in names]
+    assert [one["worst_case"]["per_batch"] for one in found] == [value[:1]] * 3
+
+
+def test_measure_says_that_weights_are_random(checkpoint):
+    folder, *_ = checkpoint
+    assert "note: no --weights: mynet:net is measured as it is made, with random weights" in measure(folder).stderr
+    assert "note:" not in measure(folder, "--weights", folder / "net.pt").stderr
+
+
+def test_measure_says_what_it_can_read(checkpoint):
+    folder, *_ = checkpoint
+    for name in ("data.xlsx", "data.npy"):
+        (folder / name).write_bytes(b"x")
+        said = measure(folder, "--data", folder / name, code=2).stderr
+        assert "is of no kind that can be read" in said and ".npz, .safetensors, .pt, .pth" in said and ".csv" in said
+    torch.save(torch.zeros(3), folder / "one.pt")
+    assert "holds Tensor" in measure(folder, "--data", folder / "one.pt", code=2).stderr
+    assert "no such file" in measure(folder, "--data", folder / "none.npz", code=2).stderr
+    assert "has no settings" in measure(folder, "--data-arg", "a=1", code=2).stderr
+
+
 def test_measure_refuses_bad_data(checkpoint):
     folder, *_ = checkpoint
     np.savez(folder / "data.npz", a=np.zeros(3))
     assert "name the arrays inputs and targets" in measure(folder, code=2).stderr
     np.savez(folder / "data.npz", inputs=np.zeros((30, 4), np.float32), targets=np.full(30, 7))
-    assert "labels run from 7 to 7 but the model has 3 classes" in measure(folder, code=2).stderr
+    said = measure(folder, code=2).stderr
+    assert f"--data {folder / 'data.npz'}: labels run from 7 to 7 but the model has 3 classes" in said
+    np.savez(folder / "data.npz", x=np.full((30, 4), np.nan, np.float32), y=np.full(30, 1))
+    assert "data.npz: the inputs have a non-finite value (row 0)" in measure(folder, code=2).stderr
     np.savez(folder / "data.npz", inputs=np.array([{"a": 1}], dtype=object), targets=np.zeros(1))
     assert "plain arrays" in measure(folder, code=2).stderr

@@ -239,3 +239,45 @@ def test_a_language_model_is_a_loss_surface(tmp_path, attention):
     raw = surface.raw_logits()
     share = (raw[:, :-1].argmax(-1) != ids[:, 1:]).double().mean(dim=1)
     assert torch.equal(surface.errors(), share)
+
+
+def test_a_folder_is_measured_on_a_table_of_texts(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    import acutance
+    from acutance.cli import cli
+
+    folder, table = tmp_path / "bert", tmp_path / "reviews.csv"
+    tiny_bert(0).save_pretrained(folder)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    tokens = {"a good film": [5, 7], "bad": [6], "a film": [7]}
+    table.write_text("review,stars\n" + "".join(f"{text},{i}\n" for i, text in enumerate(tokens)) * 2)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def measure(*others):
+        arguments = ["measure", str(folder), "--data", str(table), "--measure", "loss", "-m", "6", *others]
+        return CliRunner().invoke(cli, arguments)
+
+    given = ("--data-arg", "text=review", "--data-arg", "label=stars", "--data-arg", f"tokenizer={folder}/vocab.txt")
+    found = measure(*given, "--json")
+    assert found.exit_code == 0, found.output
+    target = acutance.plugins.catalog().get("datasets", "text")
+    spec = target.Spec(files={"train": str(table)}, text="review", label="stars", tokenizer=f"{folder}/vocab.txt")
+    split = target(spec).open("train")
+    direct = acutance.measure("loss", tiny_bert(0), (split.inputs, split.targets))
+    assert json.loads(found.stdout)["loss"]["value"] == pytest.approx(direct.value)
+    wrong = measure("--data-arg", "text=review", "--data-arg", "label=star", *given[-2:])
+    assert wrong.exit_code and "has no column star" in str(wrong.exception or wrong.output) + wrong.output
+
+
+def test_a_folder_brings_its_tokenizer_and_others_are_not_its_pool_s(tmp_path):
+    tiny_bert(0).save_pretrained(tmp_path / "bert")
+    tiny_gpt2().save_pretrained(tmp_path / "gpt")
+    settings = Transformers.settings_for(tmp_path / "bert")
+    spec = FolderSpec(**settings)
+    entry = Transformers().entries(spec)[0]
+    assert Transformers().data_settings(entry, spec) == {"tokenizer": str(tmp_path / "bert")}
+    assert Transformers.settings_for(tmp_path) is None
+    assert Transformers.settings_for(tmp_path / "gpt") is None
+    assert Causal.settings_for(tmp_path / "gpt") is None

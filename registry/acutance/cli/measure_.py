@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,13 @@ import click
 from acutance.cli import as_json
 from acutance.errors import UserError, did_you_mean
 from acutance.plugins import Item, catalog
+from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import validate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from acutance.dataset import Dataset
 
 
 @click.command("measure")
@@ -26,7 +31,10 @@ if TYPE_CHECKING:
 @click.option("--key", default="", metavar="KEY", help="Where in the checkpoint the state lies, e.g. ema.model.")
 @click.option("--prefix", default="", metavar="PREFIX", help="Taken off the names in the checkpoint.")
 @click.option("--arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Argument of the model's function.")
-@click.option("--data", required=True, help="File .npz/.safetensors with inputs and targets, or DATASET[:SPLIT].")
+@click.option(
+    "--data", required=True, help="File of arrays or texts, or DATASET[:SPLIT]; FILE:SPLIT for x_test, y_test."
+)
+@click.option("--data-arg", "data_arguments", multiple=True, metavar="KEY=VALUE", help="Setting of the dataset.")
 @click.option("--measure", "measures", required=True, multiple=True, help="Name of a measure; may be given again.")
 @click.option("--set", "fields", multiple=True, metavar="KEY=VALUE", help="Setting of the measures, e.g. rho=0.002.")
 @click.option("--points", type=click.IntRange(1), help="Use this many points, classes in turn.")
@@ -43,6 +51,7 @@ def command(
     prefix: str,
     arguments: tuple[str, ...],
     data: str,
+    data_arguments: tuple[str, ...],
     measures: tuple[str, ...],
     fields: tuple[str, ...],
     points: int | None,
@@ -55,29 +64,41 @@ def command(
 ) -> int:
     """Evaluate measures on one checkpoint.
 
-    MODEL is package.module:function, timm:NAME, or POOL/ENTRY of a pool, whose name may be its canonical id
-    (mnist_resnet/mnist_resnet_000, acutance/mnist_resnet/mnist_resnet_000).
+    MODEL is package.module:function, timm:NAME, the folder of a transformer, or POOL/ENTRY of a pool, whose name may be
+    its canonical id (mnist_resnet/mnist_resnet_000, acutance/mnist_resnet/mnist_resnet_000).
     """
     from acutance.checkpoints import load_file, make_model, parse_pairs
+    from acutance.class_order import require_order
     from acutance.lazy import applied
 
     settings = parse_pairs(fields, "--set")
     needs: set[str] = set()
+    levels: set[str] = set()
     for name in measures:
         # A mistake in a setting is told before anything is loaded.
         instance = catalog().measure(name)
-        needs |= instance.needs(validate(instance.Spec, settings, name))
-    inputs, targets = _data(data, points)
+        spec = validate(instance.Spec, settings, name)
+        needs |= instance.needs(spec)
+        levels.add(instance.level_of(spec))
+    member = _member(model)
+    asked = member.pool.data_settings(member.entry, member.spec) if member else {}
+    held, (inputs, targets) = _data(data, asked, parse_pairs(data_arguments, "--data-arg"), points)
     initial = None
-    if "/" in model and ":" not in model:
-        net, initial, preprocess = _pool_model(model, "initial_weights" in needs)
+    if member is not None:
+        net, initial, preprocess = member.opened("initial_weights" in needs)
         inputs = applied(preprocess, inputs)
+        if held is not None:
+            require_order(net, member.entry.id, held)
     else:
         net = make_model(model, parse_pairs(arguments, "--arg"))
+        if weights is None:
+            click.echo(f"note: {_unloaded(model)}", err=True)
     if weights is not None:
         load_file(net, weights, key, prefix)
     elif key or prefix:
         raise UserError("--key and --prefix say where in --weights the state lies", "give --weights FILE")
+    if levels - {"weights"}:
+        _fit(net, inputs, targets, device, dtype, f"--data {data}")
     found = _evaluate(net, (inputs, targets), measures, settings, m, seed, device, dtype, initial)
     if json_:
         as_json({name: _row(e) | ({"explanation": e.explain()} if explain else {}) for name, e in found.items()})
@@ -115,39 +136,109 @@ def _row(e: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _data(source: str, points: int | None) -> tuple[Any, Tensor]:
-    """Open a file or a registered dataset's split, and keep the asked number of points."""
+def _fit(net: nn.Module, inputs: Any, targets: Tensor, device: str | None, dtype: str | None, where: str) -> None:
+    """Refuse points that are not finite or that the network does not take, naming the file."""
+    from acutance.batch import dtype_of
+    from acutance.fitness import require_fit
+    from acutance.forms import refuse_nonfinite
+    from acutance.functional import FunctionalModel
+
+    refuse_nonfinite(inputs, targets, where)
+    functional = FunctionalModel(net, device, dtype_of(dtype) if dtype else None)
+    require_fit(functional, inputs, targets, "cross_entropy", where)
+
+
+def _unloaded(model: str) -> str:
+    """Return what is measured where no weights are given."""
+    if model.startswith(("timm:", "torchvision:")):
+        return f"no --weights: {model} is measured freshly initialised, with random weights"
+    return f"no --weights: {model} is measured as it is made, with random weights unless its function loads others"
+
+
+def _data(
+    source: str, asked: Mapping[str, Any], settings: Mapping[str, Any], points: int | None
+) -> tuple[Dataset[Any] | None, tuple[Any, Tensor]]:
+    """Open a file or a registered dataset's split, and keep the asked number of points.
+
+    Args:
+        source: of ``--data``.
+        asked: settings that the model asks for, where the dataset has them.
+        settings: of ``--data-arg``.
+        points: how many; all by default.
+    """
     from acutance.batch import take_rows
-    from acutance.checkpoints import read_arrays
+    from acutance.data_files import SUFFIXES, read_points
     from acutance.lazy import realised
     from acutance.points import select
 
-    path = Path(source)
-    if path.suffix in (".npz", ".safetensors"):
-        inputs, targets = read_arrays(path)
+    name, _, split = source.rpartition(":") if ":" in source else (source, "", "")
+    dataset = None
+    if Path(name).suffix in SUFFIXES:
+        if settings:
+            raise UserError(f"--data-arg: {name} holds arrays and has no settings", "leave it out")
+        inputs, targets = read_points(Path(name), split)
     else:
-        name, _, split = source.partition(":")
-        opened = catalog().get("datasets", name)().open(split or "train")
+        dataset = _dataset(name, asked, settings)
+        opened = dataset.open(split or "train")
         inputs, targets = opened.inputs, opened.targets
-    if points is None:
-        return inputs, targets
-    chosen = select(targets, points, "first" if targets.is_floating_point() else "balanced")
-    return realised(take_rows(inputs, chosen)), targets[chosen]
+    if points is not None:
+        chosen = select(targets, points, "first" if targets.is_floating_point() else "balanced")
+        inputs, targets = realised(take_rows(inputs, chosen)), targets[chosen]
+    return dataset, (inputs, targets)
 
 
-def _pool_model(name: str, with_initial: bool) -> tuple[nn.Module, nn.Module | None, Any]:
-    """Return a model of a pool, its initial weights when they are asked for, and what it needs done to the inputs."""
+def _dataset(name: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Dataset[Any]:
+    """Return a dataset by its name, or the one that reads a file."""
+    from acutance.data_files import SUFFIXES
+
+    path, known = Path(name), [item.target for item in catalog().items("datasets")]
+    reads = [target for target in known if path.suffix and path.suffixes[-1] in target.suffixes]
+    if path.suffix == ".gz":
+        reads = [target for target in known if Path(path.stem).suffix in target.suffixes]
+    if not reads and (path.suffix or path.exists()):
+        every = (*SUFFIXES, *(suffix for target in known for suffix in target.suffixes))
+        raise UserError(f"--data {name}: is of no kind that can be read", f"{', '.join(every)}, or DATASET[:SPLIT]")
+    target = reads[0] if reads else catalog().get("datasets", name)
+    fields = target.Spec.model_fields
+    chosen = {key: value for key, value in asked.items() if key in fields}
+    file = target.settings_for(path) if reads else {}
+    found: Dataset[Any] = target(validate(target.Spec, {**file, **chosen, **settings}, f"--data {name}"))
+    return found
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One model of a pool."""
+
+    pool: ModelPool[Any]
+    spec: Any
+    entry: ModelEntry
+
+    def opened(self, with_initial: bool) -> tuple[nn.Module, nn.Module | None, Any]:
+        """Return the model, its initial weights when they are asked for, and what it needs done to the inputs."""
+        if self.pool.missing([self.entry], self.spec):
+            self.pool.build(self.entry, self.spec)
+        initial = self.pool.initial(self.entry, self.spec) if with_initial else None
+        return self.pool.load(self.entry, self.spec), initial, self.pool.preprocess(self.entry, self.spec)
+
+
+def _member(name: str) -> _Member | None:
+    """Return the model of a pool that a name or a folder means; None for a model that a function makes."""
+    if Path(name).is_dir():
+        for item in catalog().items("pools"):
+            settings = item.target.settings_for(Path(name))
+            if settings is not None:
+                pool, spec = item.target(), validate(item.target.Spec, settings, item.name)
+                return _Member(pool, spec, pool.entries(spec)[0])
+    if "/" not in name or ":" in name:
+        return None
     item, entry_id = _pool_and_entry(name)
     pool, spec = item.target(), item.target.Spec()
     entries = {entry.id: entry for entry in pool.entries(spec)}
     if entry_id not in entries:
         problem = f"has no model '{entry_id}'" if entry_id else "is a pool: name one of its models"
         raise UserError(f"MODEL {name}: '{item.id}' {problem}", did_you_mean(entry_id, list(entries)))
-    entry = entries[entry_id]
-    if pool.missing([entry], spec):
-        pool.build(entry, spec)
-    initial = pool.initial(entry, spec) if with_initial else None
-    return pool.load(entry, spec), initial, pool.preprocess(entry, spec)
+    return _Member(pool, spec, entries[entry_id])
 
 
 def _pool_and_entry(name: str) -> tuple[Item, str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TABLES = ("models", "results", "correlations")
 EMPTY = ("model", "pool", "measure", "split", "replicate", "value", "stderr", "status", "message")
+LONG = 10.0  # seconds from which on it is said how long statistics will take
 FINDINGS = ("associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii", "verdicts")
 
 
@@ -169,7 +170,10 @@ def write_statistics(
     """
     from acutance.report.markup import save_tables
 
-    say("statistics ...")
+    from acutance.analysis.workload import expected_seconds
+
+    seconds = expected_seconds(models, measured(results), len(config["targets"]), config["groups"])
+    say("statistics ..." if seconds < LONG else f"statistics, about {seconds:.0f} s ...")
     correlations = correlate(models, results, config, points)
     write_csv(correlations, directory / "correlations.csv")
     save_tables(correlations, directory / "tables")

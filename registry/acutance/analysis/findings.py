@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from acutance.analysis.association import association
 from acutance.analysis.associations import associations, chosen_controls, held_out_radii
 from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.columns import MIN_MODELS, Array
@@ -18,9 +19,17 @@ from acutance.analysis.judging import RELATIONS, outcomes
 from acutance.analysis.labels import Namer, definition_label
 from acutance.analysis.matrix import matrix
 from acutance.analysis.partial import confounds
-from acutance.analysis.tables import definitions_and_values, group_labels, levels, replicates, target_values
+from acutance.analysis.tables import (
+    admitted_models,
+    definitions_and_values,
+    group_labels,
+    levels,
+    replicates,
+    target_values,
+)
 from acutance.analysis.verdicts import varying_attributes
 
+PAIRED = 400  # definitions that are compared with each other
 RESAMPLES = 1999  # enough for a verdict; a table of correlations has 9999
 
 
@@ -80,7 +89,9 @@ def findings(
         resamples: for intervals, and permutations.
         seed: names them.
     """
-    admitted = models[models["admitted"].astype(bool)].set_index("model")
+    admitted = admitted_models(models)
+    if not len(admitted):
+        return Findings(**{field.name: _empty() for field in dataclasses.fields(Findings)})
     fields = [c for c in results.columns if c.startswith("spec.")]
     definitions, values = definitions_and_values(results, fields, list(admitted.index))
     name = Namer(definitions)
@@ -108,7 +119,7 @@ def findings(
             "ceilings": pd.DataFrame(list(_ceilings(t, points or {}, seed))),
             "confounds": _confounds(s, varying_attributes(admitted[members]), settings),
             "hypotheses": pd.DataFrame(list(_hypotheses({k: t[k] for k in once}, s, labels, threshold, settings))),
-            "pairwise": _pairwise(s),
+            "pairwise": _pairwise(s, t),
         }
         for key, table in found.items():
             table.insert(0, "within", level)
@@ -142,7 +153,7 @@ def _hypotheses(
         yield _row(definition, "all targets", found)
         for target, values in t.items():
             permutations = {k: v for k, v in settings.items() if k != "resamples"}
-            found = weak(values, column, labels, comparisons=tried, **permutations)
+            found = weak(values, column, labels, comparisons=tried, slopes=False, **permutations)
             yield _row(definition, target, found)
 
 
@@ -153,12 +164,21 @@ def _row(definition: str, target: str, found: Hypothesis) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pairwise(s: pd.DataFrame) -> pd.DataFrame:
+def _pairwise(s: pd.DataFrame, t: Mapping[str, Array]) -> pd.DataFrame:
+    """Return a row for two definitions; of very many those that go most with a target, which ``note`` says."""
+    count, note = s.shape[1], ""
+    if count > PAIRED:
+        note = f"the {PAIRED} of {count} definitions with the largest |tau| to a target"
+        largest = [max((abs(_tau(values, s[name])) for values in t.values()), default=0.0) for name in s.columns]
+        s = s.iloc[:, np.sort(np.argsort(-np.array(largest), kind="stable")[:PAIRED])]
     found = matrix(s)
-    tau, n, cluster = found.tau, found.n, found.clusters
-    rows = [
-        {"definition": a, "other": b, "n": int(n.loc[a, b]), "tau": tau.loc[a, b], "cluster": cluster[a]}
-        for a in found.order
-        for b in found.order
-    ]
-    return pd.DataFrame(rows)
+    order = found.order
+    tau, n = (table.loc[order, order].to_numpy() for table in (found.tau, found.n))
+    pairs = pd.MultiIndex.from_product([order, order], names=["definition", "other"]).to_frame(index=False)
+    clusters = [found.clusters[a] for a in pairs["definition"]]
+    return pairs.assign(n=n.reshape(-1).astype(np.int64), tau=tau.reshape(-1), cluster=clusters, note=note)
+
+
+def _tau(t: Array, s: pd.Series) -> float:
+    value = association(t, s.to_numpy(np.float64), resamples=0, permutations=0).value
+    return value if np.isfinite(value) else 0.0

@@ -112,6 +112,7 @@ def weak(
     stderr: ArrayLike | None = None,
     confidence: float = 0.95,
     comparisons: int = 1,
+    slopes: bool = True,
     permutations: int = 9999,
     seed: int = 0,
 ) -> Hypothesis:
@@ -137,6 +138,7 @@ def weak(
         stderr: standard errors of s, (M,): models within two of the cut count as equally flat.
         confidence: of each one-sided bound.
         comparisons: definitions that were tried (Bonferroni).
+        slopes: whether to compute the slope too, on which no verdict rests and which takes most of the time.
         permutations: for the slope's p.
         seed: names them.
 
@@ -167,7 +169,9 @@ def weak(
     for scope, members in scopes.items():
         share = q if form == "strict" else _widened(q, least, int((~np.isnan(x[members] + y[members])).sum()))
         found = flattest(x[members], y[members], share, stderr=e[members], confidence=1 - alpha)
-        slope = quantile_slope(x[members], y[members], span=0.5, permutations=permutations, seed=seed)
+        slope = (
+            quantile_slope(x[members], y[members], span=0.5, permutations=permutations, seed=seed) if slopes else None
+        )
         refuted = False
         if found.chosen:
             strict, _ = clopper_pearson(found.violations, found.chosen, 1 - alpha / len(scopes))
@@ -179,7 +183,13 @@ def weak(
             short += 1
             note = joined(note, f"{found.chosen} models cannot show it: {least} without a violation are needed")
         rows.append(
-            {"scope": scope, **fields, "slope": slope.slope, "slope_p": slope.p, "verdict": verdict, "note": note}
+            {
+                "scope": scope,
+                **fields,
+                **({"slope": slope.slope, "slope_p": slope.p} if slope else {}),
+                "verdict": verdict,
+                "note": note,
+            }
         )
     judged = _hypothesis("weak", pd.DataFrame(rows), f"at most {tolerated:.0%} of the flattest above the median")
     if judged.verdict != "inconclusive" or not short:

@@ -19,6 +19,9 @@ from acutance.analysis.kendall import Nonfinite, Variant, kendall_tau
 from acutance.analysis.multiplicity import false_discovery
 from acutance.errors import UserError, did_you_mean
 
+COLUMNS = ["target", "within", "group", "n", "tau", "low", "high", "p", "p_adjusted", "note",
+           "p_fdr", "tau_within", "tau_between", "simpson", "ceiling"]  # fmt: skip
+
 
 def correlations(
     models: pd.DataFrame,
@@ -60,7 +63,9 @@ def correlations(
     Raises:
         UserError: for a column that is not there.
     """
-    admitted = models[models["admitted"].astype(bool)].set_index("model")
+    admitted = admitted_models(models)
+    if not len(admitted):
+        return pd.DataFrame(columns=["measure", *(c for c in results.columns if c.startswith("spec.")), *COLUMNS])
     if not admitted.index.is_unique:
         raise UserError("models: two models have the same name", "give every model its own")
     fields = [c for c in results.columns if c.startswith("spec.")]
@@ -108,9 +113,14 @@ def correlations(
                 of_family = [row for i, row in enumerate(rows[first:]) if i % len(targets) in family]
                 for row, p_fdr in zip(of_family, false_discovery([row["p"] for row in of_family]), strict=True):
                     row["p_fdr"] = p_fdr
-    order = ["measure", *fields, "target", "within", "group", "n", "tau", "low", "high", "p", "p_adjusted", "note",
-             "p_fdr", "tau_within", "tau_between", "simpson", "ceiling"]  # fmt: skip
-    return pd.DataFrame(rows, columns=order)
+    return pd.DataFrame(rows, columns=["measure", *fields, *COLUMNS])
+
+
+def admitted_models(models: pd.DataFrame) -> pd.DataFrame:
+    """Return the models that are compared, by name; none where none could be used."""
+    if "admitted" not in models:
+        return pd.DataFrame(index=pd.Index([], name="model"))
+    return models[models["admitted"].astype(bool)].set_index("model")
 
 
 def _ceilings(t: Array, points: Sequence[int | None], noise: Sequence[Array | None], seed: int) -> list[list[float]]:

@@ -168,9 +168,8 @@ def write_statistics(
         points: test points of the targets that are errors counted on a test set.
         say: told what is under way.
     """
-    from acutance.report.markup import save_tables
-
     from acutance.analysis.workload import expected_seconds
+    from acutance.report.markup import save_tables
 
     seconds = expected_seconds(models, measured(results), len(config["targets"]), config["groups"])
     say("statistics ..." if seconds < LONG else f"statistics, about {seconds:.0f} s ...")

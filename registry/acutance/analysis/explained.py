@@ -89,7 +89,7 @@ def attribute_checks(t: Array, s: Array, attributes: pd.DataFrame, *, resamples:
         size = _goes_with(s, column)
         if size is not None:
             suspects[str(name)] = size
-    settings: dict[str, Any] = {"permutations": min(resamples, PARTIAL), "seed": seed}
+    settings: dict[str, Any] = {"draws": min(resamples, PARTIAL), "seed": seed}
     checks = [_beyond(t, s, attributes[[name]], size, settings) for name, size in suspects.items()]
     if len(suspects) > 1 and all(check.result == "survives" for check in checks):
         checks = [_beyond(t, s, attributes[list(suspects)], 0.0, settings)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ def measure(
         Corrupted: when the measure changed the weights, buffers or points that it was given.
     """
     from acutance.batch import dtype_of
+    from acutance.calibration import chance_level
     from acutance.evaluation import evaluate_family
     from acutance.functional import FunctionalModel
     from acutance.initial import initial_vector
@@ -69,17 +71,24 @@ def measure(
     item = catalog().find("measures", name)
     spec = validate(item.target.Spec, fields, name)
     instance = item.target()
+    levels: list[float] = []
 
     def evaluated(surface: LossSurface, batch: int) -> list[Estimate]:
         with untouched(surface, item.id):
-            return evaluate_family(item.id, instance, surface, [spec], seed=seed, batch=batch, replicate=replicate)
+            found = evaluate_family(item.id, instance, surface, [spec], seed=seed, batch=batch, replicate=replicate)
+        if "perturbed_loss" in found[0].extras:
+            levels.append(chance_level(surface, spec))
+        return found
+
+    def mean(parts: list[Estimate]) -> Estimate:
+        return replace(Estimate.mean(parts), chance=sum(levels) / len(levels) if levels else None)
 
     if isinstance(model, LossSurface):
         if data is not None or m is not None:
             raise UserError("a surface has its data already", "give a model together with data")
         if initial is not None:
             raise UserError("a surface has its initial weights already", "give them to LossSurface")
-        return Estimate.mean(evaluated(model, 0))
+        return mean(evaluated(model, 0))
     level = instance.level_of(spec)
     if data is None and level != "weights":
         raise UserError("a model needs data", "give (inputs, targets), a Dataset or a DataLoader")
@@ -93,7 +102,7 @@ def measure(
     for batch, pair in enumerate(pairs):
         surface = LossSurface(functional, pair, loss=loss, microbatch=microbatch)
         parts += evaluated(surface, batch)
-    return Estimate.mean(parts)
+    return mean(parts)
 
 
 def _batches(data: Any, m: int | None, whole: bool) -> list[Given]:

@@ -213,9 +213,21 @@ def levels_of(surface: LossSurface) -> Levels:
     epsilon = torch.finfo(surface.w.dtype).eps
     spread = float((slope * raw).abs().sum(dtype=torch.float64))
     clean = float(loss.detach())
+    return Levels(clean, _chance(surface, raw), max(epsilon * (abs(clean) + spread), float(surface.rounding())))
+
+
+def chance_level(surface: LossSurface, spec: Spec) -> float:
+    """Return the loss of an answer that does not look at the input, as a measure with these settings sees the loss.
+
+    No pass where the measure has taken the clean outputs already.
+    """
+    view = view_of(surface, spec)
+    return _chance(view, view.clean().raw.detach())
+
+
+def _chance(surface: LossSurface, raw: Tensor) -> float:
     with torch.no_grad():
-        chance = float(surface.loss_of(_constant_answer(surface, raw)))
-    return Levels(clean, chance, max(epsilon * (abs(clean) + spread), float(surface.rounding())))
+        return float(surface.loss_of(_constant_answer(surface, raw)))
 
 
 def _constant_answer(surface: LossSurface, raw: Tensor) -> Tensor:

@@ -33,10 +33,10 @@ def estimate_line(e: Estimate) -> str:
 def explain(e: Estimate) -> str:
     """Return what an estimate says, how far to trust it, and what it cost, one sentence a line."""
     measure = _measure(e.measure)
-    lines = [estimate_line(e) + _settings(e, measure)]
+    lines = [estimate_line(e) + _settings(e)]
     if measure is not None:
         lines += _meaning(e, measure)
-    lines += [*_losses(e.extras), *_uncertainty(e), *_search(e)]
+    lines += [*_losses(e.extras), *_chance(e), *_uncertainty(e), *_search(e)]
     if e.status != "ok" and e.status.advice and e.status.advice not in e.message:
         lines.append(f"What to try: {e.status.advice}.")
     lines.append(_cost(e.cost))
@@ -58,19 +58,18 @@ def _measure(name: str) -> Any:
         return None
 
 
-def _settings(e: Estimate, measure: Any) -> str:
-    """Name the settings that are not the defaults."""
+def _settings(e: Estimate) -> str:
+    """Name every setting that has a value: another norm, scaling or loss is another number, defaults or not."""
     fields: Mapping[str, Any] = e.spec or {}
-    known: Mapping[str, Any] = measure.Spec.model_fields if measure is not None else {}
-    told = [f"{k} = {_plain(v)}" for k, v in fields.items() if k not in known or known[k].default != _same_type(v)]
+    told = [f"{k} = {_plain(v)}" for k, v in fields.items() if v is not None and v != [] and v != ()]
     return f"  [{', '.join(told)}]" if told else ""
 
 
-def _same_type(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return " ".join(map(_plain, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -86,6 +85,25 @@ def _losses(extras: Mapping[str, Any]) -> list[str]:
         if isinstance(clean, int | float) and isinstance(moved, int | float):
             lines.append(f"The {what} goes from {form.format(clean)} to {form.format(moved)} in the perturbed network.")
     return lines
+
+
+def _past_chance(e: Estimate) -> bool:
+    """Whether the perturbed network is worse than an answer that does not look at the input."""
+    moved = e.extras.get("perturbed_loss")
+    return e.chance is not None and isinstance(moved, int | float) and not moved < e.chance
+
+
+def _chance(e: Estimate) -> list[str]:
+    if e.chance is None or not _past_chance(e):
+        return []
+    clean = e.extras.get("clean_loss", math.nan)
+    same = f"the same answer for every input has a loss of {e.chance:.4g}"
+    if not clean < e.chance:
+        return [f"The network is at chance level before anything is moved: its loss is {clean:.4g}, {same}."]
+    return [
+        f"The radius is past chance level: {same}. The value says how fast outputs grow far from the minimum, not how "
+        "flat it is: take a smaller radius (acutance calibrate proposes some)."
+    ]
 
 
 def _uncertainty(e: Estimate) -> list[str]:
@@ -114,7 +132,8 @@ def _search(e: Estimate) -> list[str]:
     if isinstance(half, int | float) and math.isfinite(e.value) and e.value > 0:
         share = half / e.value
         verdict = (
-            "the search has converged" if share >= CONVERGED
+            "past chance level this does not say that the search has ended at the highest point" if _past_chance(e)
+            else "the search has converged" if share >= CONVERGED
             else "the search had nearly converged" if share >= NEARLY
             else "the search had not converged: raise its steps, or take the value as a lower bound"
         )  # fmt: skip

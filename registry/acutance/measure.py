@@ -101,6 +101,8 @@ class Estimate:
         cost: passes in examples.
         measure: id of the measure, where it is known; no part of what makes two estimates equal.
         spec: all settings of the measure, likewise.
+        chance: loss of an answer that does not look at the input, on the points and by the loss of the measure, where
+            it is known; likewise.
     """
 
     value: float
@@ -112,6 +114,7 @@ class Estimate:
     cost: Cost = field(default_factory=Cost)
     measure: str = field(default="", compare=False, repr=False)
     spec: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    chance: float | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.status is Status.OK and not math.isfinite(self.value):

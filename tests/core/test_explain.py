@@ -43,7 +43,12 @@ def test_an_estimate_knows_its_measure_and_settings_but_is_equal_without_them():
 def test_the_explanation_says_what_the_numbers_are():
     e = measured()
     text = e.explain()
-    assert text.startswith(f"worst_case = {e.value:.6g}  [rho = 0.1, steps = 4]\nWorst-case sharpness in a ball")
+    settings = text.splitlines()[0].split("  [")[1].rstrip("]")
+    told = dict(part.split(" = ") for part in settings.split(", "))
+    # Every setting, a default too: what is measured cannot be read off the radius alone.
+    assert told.keys() >= {"rho", "norm", "scaling", "logit_norm", "steps", "restarts", "start", "candidates", "mode"}
+    assert (told["rho"], told["steps"], told["norm"], told["logit_norm"]) == ("0.1", "4", "linf", "false")
+    assert text.startswith(f"worst_case = {e.value:.6g}  [{settings}]\nWorst-case sharpness in a ball")
     assert "A larger value means: sharper." in text
     assert f"from {e.extras['clean_loss']:.4g} to {e.extras['perturbed_loss']:.4g}" in text
     assert f"from {e.extras['clean_error']:.2%} to {e.extras['perturbed_error']:.2%}" in text
@@ -75,6 +80,37 @@ def test_convergence(half, verdict):
     assert f"Half of the steps reached {half:.1%} of the value" in text and f"the search {verdict}" in text
     assert "inside the ball, at 60.0% of its radius" in text
     assert "on the boundary" in Estimate(2.0, extras={"radius_reached": 1.0}).explain()
+
+
+def test_past_chance_level_nothing_has_converged():
+    """A radius far too large: the loss of 10^3 says how outputs grow, whatever half of the steps had reached."""
+    model, (x, _) = MLP(), mlp_data(24)
+    y = model(x).argmax(1)  # so that the network is better than chance
+    far, near = (
+        acutance.measure("worst_case", model, (x, y), m=12, rho=rho, norm="l2", steps=8) for rho in (100.0, 1e-4)
+    )
+    assert near.chance == far.chance == pytest.approx(math.log(4)) and far.extras["perturbed_loss"] > 10 * far.chance
+    assert "past chance level: the same answer for every input has a loss of 1.386" in far.explain()
+    assert "converged" not in far.explain() and "past chance level this does not say" in far.explain()
+    assert near.extras["clean_loss"] < near.chance and "chance level" not in near.explain()
+    extras = {"clean_loss": 1.38, "perturbed_loss": 3815.0, "value_half": 3813.6, "radius_reached": 1.0}
+    told = Estimate(3813.62, extras=extras, chance=1.386).explain()
+    assert "from 1.38 to 3815" in told and "past chance level" in told and "has converged" not in told
+    assert "has converged" in Estimate(3813.62, extras=extras).explain()  # chance is not known
+    assert "has converged" in Estimate(3813.62, extras=extras | {"perturbed_loss": 1.385}, chance=1.386).explain()
+    bad = Estimate(3813.62, extras=extras | {"clean_loss": 1.4}, chance=1.386).explain()
+    assert "at chance level before anything is moved: its loss is 1.4" in bad and "radius is past" not in bad
+
+
+def test_the_chance_level_costs_no_pass_and_is_that_of_the_loss():
+    surface = acutance.LossSurface(MLP(), mlp_data(24))
+    for fields in ({}, {"logit_norm": True}, {"parameters": "layers.0.*"}):
+        before = surface.cost
+        e = acutance.measure("worst_case", surface, rho=0.1, steps=4, **fields)
+        assert (surface.cost - before).forwards == pytest.approx(e.cost.forwards)
+        assert e.chance is not None and (e.chance == pytest.approx(math.log(4))) != ("logit_norm" in fields)
+    assert acutance.measure("hessian_trace", surface, probes=2).chance is None
+    assert dataclasses.replace(e, chance=None) == e and "chance" not in repr(e)
 
 
 @pytest.mark.parametrize("status", list(Status))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from acutance import __version__
+from acutance.cli.screen import echo, settle_streams
 from acutance.ending import STORED, in_order
 from acutance.errors import UserError
 
@@ -31,6 +33,10 @@ VERBS = {
     "conform": "Hold a plugin against what the harness expects of it.",
     "doctor": "Health of the installation and of its plugins.",
 }
+
+
+# What a file system or a device says no with: nobody's bug.
+DENIED = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "ENAMETOOLONG")}
 
 
 class Verbs(click.Group):
@@ -81,7 +87,7 @@ def report_problems(strict: bool) -> None:
 
     problems = catalog().problems
     for problem in problems:
-        click.echo(f"plugin problem: {problem}", err=True)
+        echo(f"plugin problem: {problem}", err=True)
     if problems and strict:
         click.echo("see: acutance doctor", err=True)
         raise SystemExit(3)
@@ -93,6 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     if os.getcwd() not in sys.path:
         # So that a config can name module:function of a file beside it; last, so that nothing is shadowed.
         sys.path.append(os.getcwd())
+    settle_streams()
     with in_order():
         _told(arguments)
 
@@ -101,13 +108,14 @@ def _told(arguments: list[str]) -> None:
     """Run a verb and end with its exit code; what goes wrong is told in a sentence."""
     try:
         code: Any = cli.main(arguments, prog_name="acutance", standalone_mode=False)
+        sys.stdout.flush()
         raise SystemExit(code if isinstance(code, int) else 0)
     except UserError as error:
         if "--traceback" in arguments:
             raise
-        click.echo(f"error: {error.message}", err=True)
+        echo(f"error: {error.message}", err=True)
         if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
+            echo(f"hint: {error.hint}", err=True)
         raise SystemExit(2) from None
     except click.ClickException as error:
         error.show()
@@ -115,10 +123,13 @@ def _told(arguments: list[str]) -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo(f"interrupted: {STORED}", err=True)
         raise SystemExit(130) from None
-    except BrokenPipeError:
-        # The reader of a pipe has gone (acutance list | head): not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+    except OSError as error:
+        if error.errno not in DENIED or "--traceback" in arguments:
+            raise
+        where = error.filename if isinstance(error.filename, str | os.PathLike) else "the output"
+        echo(f"error: {os.fspath(where)}: cannot be written: {error.strerror}", err=True)
+        echo("hint: what was computed is stored; free space, or choose a folder you may write to", err=True)
+        raise SystemExit(2) from None
 
 
 def as_json(value: Any) -> None:

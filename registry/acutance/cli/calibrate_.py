@@ -33,7 +33,7 @@ def command(
     """Propose radii for the measures of CONFIG: above what the loss resolves, below chance level."""
     study = load_config(config, overrides)
     from acutance.calibration import calibrate
-    from acutance.cli.results_ import console as wide_console
+    from acutance.cli.screen import console as wide_console
     from acutance.progress import Bars, Silent
 
     console = wide_console()
@@ -79,22 +79,23 @@ def _namer(found: Calibration) -> Callable[[Definition], str]:
 
 
 def _print(found: Calibration, name: Callable[[Definition], str], console: Console) -> None:
-    from rich.table import Table
+    from acutance.cli.screen import print_grid
 
-    table = Table(title="Useful radii: median model [smallest, largest]", title_justify="left", title_style="bold")
-    for column in ("definition", "resolved from", "chance level from", "clean loss", "chance", "radii outside"):
-        table.add_column(column, justify="left" if column == "definition" else "right", no_wrap=column == "definition")
+    rows = []
     for definition in found.definitions:
         window, levels = definition.window, list(definition.levels.values())
-        table.add_row(
-            name(definition),
-            _range(window.low, definition.ends("low")),
-            _range(window.high, definition.ends("high")),
-            _range(None, [level.clean for level in levels]),
-            _range(None, [level.chance for level in levels]),
-            ", ".join(f"{r:g}" for r in definition.outside) or "-",
+        rows.append(
+            [
+                name(definition),
+                _range(window.low, definition.ends("low")),
+                _range(window.high, definition.ends("high")),
+                _range(None, [level.clean for level in levels]),
+                _range(None, [level.chance for level in levels]),
+                ", ".join(f"{r:g}" for r in definition.outside) or "-",
+            ]
         )
-    console.print(table)
+    heads = ["resolved from", "chance level from", "clean loss", "chance", "radii outside"]
+    print_grid(console, "Useful radii: median model [smallest, largest]", ["definition"], heads, rows, left=heads[-1:])
     for definition in found.definitions:
         if definition.window.note:
             console.print(f"note: {name(definition)}: {definition.window.note}", highlight=False, markup=False)

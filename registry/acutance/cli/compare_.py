@@ -32,7 +32,7 @@ def command(
 ) -> None:  # fmt: skip
     """Set the correlations of A and B side by side: run directories, CSV files, or 'published' for the paper's."""
     from acutance.analysis.compare import compare
-    from acutance.cli.results_ import console
+    from acutance.cli.screen import console
     from acutance.errors import UserError
     from acutance.outputs import write_csv
 
@@ -125,10 +125,8 @@ def defaults(measure: str) -> Mapping[str, Any]:
 
 def print_comparison(table: pd.DataFrame, console: Console, names: tuple[str, str], everything: bool) -> None:
     """Print a table for each pair of levels, a row for each definition and target; then what only one side has."""
-    from rich.markup import escape
-    from rich.table import Table
-
     from acutance.analysis.labels import Namer, definition_label, target_label
+    from acutance.cli.screen import print_grid
 
     # Each side is named by itself: that the other one lacks a field tells nobody's definitions apart.
     alone = table["found"] == "b"
@@ -137,11 +135,7 @@ def print_comparison(table: pd.DataFrame, console: Console, names: tuple[str, st
     shown = table if everything else both
     for (within, group), part in shown.groupby(["within", "group"], sort=False):
         title = f"Kendall's tau, {within}{'' if group == 'all' else f', {group}'}"
-        grid = Table(title=escape(title), title_justify="left", title_style="bold", pad_edge=False)
-        for column in ("definition", "target"):
-            grid.add_column(column, no_wrap=True)
-        for column in (*names, "difference", "in interval"):
-            grid.add_column(escape(column), justify="right")
+        rows = []
         for row in part.to_dict("records"):
             target = target_label(str(row["target"]))
             if isinstance(row["target_b"], str) and row["target_b"] != row["target"]:
@@ -149,13 +143,9 @@ def print_comparison(table: pd.DataFrame, console: Console, names: tuple[str, st
             cells = [_tau(row, side, names[i]) for i, side in enumerate("ab")]
             difference = f"{row['difference']:+.2f}" if math.isfinite(row["difference"]) else ""
             inside = {True: "yes", False: "no"}.get(row["inside"], "")
-            grid.add_row(
-                *map(
-                    escape,
-                    (definition_label(row, theirs if row["found"] == "b" else own), target, *cells, difference, inside),
-                )
-            )
-        console.print(grid)
+            label = definition_label(row, theirs if row["found"] == "b" else own)
+            rows.append([label, target, *cells, difference, inside])
+        print_grid(console, title, ["definition", "target"], [*names, "difference", "in interval"], rows)
     judged = both[both["inside"].notna()]
     lines = [f"{len(both)} correlations are in both."]
     if len(judged):
@@ -166,7 +156,7 @@ def print_comparison(table: pd.DataFrame, console: Console, names: tuple[str, st
     lines += [f"{count} only in {who}." for who, count in counts if count]
     if any(count for _, count in counts) and not everything:
         lines.append("List them with --all.")
-    console.print(" ".join(lines), highlight=False, markup=False)
+    console.print(" ".join(lines))
 
 
 def _tau(row: Mapping[str, Any], side: str, name: str) -> str:

@@ -49,7 +49,8 @@ def command(
     title: str, out: Path | None, no_report: bool, json_: bool, **roles: str | None,
 ) -> None:  # fmt: skip
     """Correlate the columns of SOURCE: a table made elsewhere, or a run directory."""
-    from acutance.cli.results_ import console, print_summary
+    from acutance.cli.results_ import print_summary
+    from acutance.cli.screen import console, echo
     from acutance.cli.verdicts_ import print_verdicts
     from acutance.correlating import too_few, write
     from acutance.outputs import read_csv, write_csv
@@ -62,9 +63,9 @@ def command(
         else _of_table(source, chosen, points, settings, title)
     )
     for note in (*tables.notes, *filter(None, [too_few(tables)])):
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if out is not None and out.suffix.lower() != ".csv":
-        table = write(tables, out, report=not no_report, say=lambda text: click.echo(text, err=True))
+        table = write(tables, out, report=not no_report, say=lambda text: echo(text, err=True))
         judged = read_csv(out / "verdicts.csv")
     else:
         table = tables.correlations()
@@ -76,7 +77,7 @@ def command(
         return
     print_summary(table, console(), variant=variant)
     if out is not None and out.suffix.lower() != ".csv" and not no_report:
-        click.echo(f"report: {out / 'report.html'}")
+        echo(f"report: {out / 'report.html'}")
     print_verdicts(judged, console())
 
 

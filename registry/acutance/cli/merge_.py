@@ -13,15 +13,16 @@ import click
 @click.option("--no-report", is_flag=True, help="Write tables only.")
 def command(directories: tuple[Path, ...], out: Path, no_report: bool) -> int:
     """Merge the runs in DIRECTORIES, made of one study on several machines or for parts of its pools, into one."""
+    from acutance.cli.screen import echo
     from acutance.merge import merge
 
     merged = merge(directories, out, report=not no_report)
     for conflict in merged.conflicts:
-        click.echo(f"conflict: {conflict}", err=True)
+        echo(f"conflict: {conflict}", err=True)
     for note in merged.notes:
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
     run = merged.run
-    click.echo(
+    echo(
         f"{len(run.models)} models and {len(run.results)} cells of {len(directories)} runs in {out}, "
         f"{len(merged.conflicts)} conflicts, {run.failed} without a number"
     )

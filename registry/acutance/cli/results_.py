@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from acutance.cli import as_json
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
-    from rich.table import Table
 
     from acutance.analysis.labels import Namer
 
@@ -47,6 +46,7 @@ TABLES = (
 def command(directory: Path, table: str, group: str, format_: str, everything: bool, json_: bool) -> None:
     """Print the tables of the run in DIRECTORY."""
     from acutance.analysis.spreadsheet import csv_text
+    from acutance.cli.screen import console, echo_data
     from acutance.errors import UserError
     from acutance.outputs import read_csv
 
@@ -56,28 +56,21 @@ def command(directory: Path, table: str, group: str, format_: str, everything: b
     elif everything or table != "correlations":
         if format_ in ("markdown", "latex"):
             raise UserError(f"--format {format_}: is for the correlations in the paper's layout", "write --format csv")
-        click.echo(csv_text(data), nl=False)
+        echo_data(csv_text(data))
     elif format_ != "text":
         print_tables(data, group, format_)
     else:
         print_summary(data, console(), group)
 
 
-def console() -> Console:
-    """Return where to print: the terminal, or lines wide enough for a table where there is none."""
-    from rich.console import Console
-
-    screen = Console()
-    return screen if screen.is_terminal else Console(width=150)
-
-
 def print_tables(correlations: pd.DataFrame, group: str, format_: str) -> None:
     """Print the tables of all levels in the layout of the paper's Tables 1-4."""
+    from acutance.cli.screen import echo_data
     from acutance.report.markup import FORMATS
     from acutance.report.tables import tau_tables
 
     check_group(correlations, group)
-    click.echo(FORMATS[format_](tau_tables(correlations, group)), nl=False)
+    echo_data(FORMATS[format_](tau_tables(correlations, group)))
 
 
 def check_group(correlations: pd.DataFrame, group: str) -> None:
@@ -109,12 +102,9 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
         title = f"Kendall's tau-{variant}{' with 95% interval' * intervals}, {within}, n = {n}" + (
             "" if group == "all" else f", {group}"
         )
-        grid = tau_grid(part, title, "definition", "target", heads, name, intervals)
-        if ceilings:
-            grid.add_section()
-            grid.add_row("ceiling: a perfect measure", *(_ceiling(part, target) for target in heads))
-        console.print(grid)
-    console.print(f"tau > 0: flatter models generalize better. * holds: {HOLDS}.", highlight=False)
+        last = ["ceiling: a perfect measure", *(_ceiling(part, target) for target in heads)] if ceilings else []
+        print_taus(console, part, title, "definition", "target", heads, name, intervals, last)
+    console.print(f"tau > 0: flatter models generalize better. * holds: {HOLDS}.")
 
 
 def _ceiling(part: pd.DataFrame, target: Any) -> str:
@@ -128,15 +118,17 @@ def _ceiling(part: pd.DataFrame, target: Any) -> str:
 
 def shows_intervals(console: Console, columns: int) -> bool:
     """Return whether there is room for intervals beside so many taus."""
-    return console.width >= 52 + 24 * columns
+    return console.width >= 28 + 24 * min(columns, 3)
 
 
-def tau_grid(
-    part: pd.DataFrame, title: str, corner: str, by: str, heads: Mapping[Any, str], name: Namer, intervals: bool
-) -> Table:
-    """Return tau as a table to print: a row for each definition, a column for each value of ``by``.
+def print_taus(
+    console: Console, part: pd.DataFrame, title: str, corner: str, by: str, heads: Mapping[Any, str], name: Namer,
+    intervals: bool, last: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Print tau as a table that fits: a row for each definition, a column for each value of ``by``.
 
     Args:
+        console: where to.
         part: rows of a table of correlations, one for each definition and value.
         title: headline.
         corner: heading of the definitions.
@@ -144,23 +136,23 @@ def tau_grid(
         heads: their headings, in order.
         name: tells definitions apart.
         intervals: whether each tau has its interval beside it.
+        last: a row below the others.
     """
-    from rich.table import Table
+    from acutance.analysis.labels import definition_key, definition_label
+    from acutance.cli.screen import print_grid
 
-    from acutance.analysis.labels import definition_label
-
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
-    table.add_column(corner, no_wrap=True)
-    for head in heads.values():
-        table.add_column(head, justify="right", no_wrap=True)
-    labels = part.apply(definition_label, axis=1, name=name)
-    for label in dict.fromkeys(labels):
-        rows = part[labels == label].set_index(by)
-        table.add_row(label, *(_cell(rows.loc[value], intervals) if value in rows.index else "" for value in heads))
-    return table
+    cells: dict[Any, dict[Any, str]] = {}
+    labels: dict[Any, str] = {}
+    for row in part.to_dict("records"):
+        # Two definitions that are called the same stay two rows.
+        key = (definition_key(row), str(row.get("spec.rho")))
+        labels.setdefault(key, definition_label(row, name))
+        cells.setdefault(key, {})[row[by]] = _cell(row, intervals)
+    rows = [[labels[key], *(found.get(value, "") for value in heads)] for key, found in cells.items()]
+    print_grid(console, title, [corner], list(heads.values()), rows, last)
 
 
-def _cell(row: pd.Series, with_interval: bool) -> str:
+def _cell(row: Mapping[str, Any], with_interval: bool) -> str:
     import math
 
     from acutance.analysis.judging import holds

@@ -43,8 +43,8 @@ def command(
 ) -> int:
     """Run or resume CONFIG, a preset or a YAML file; what is stored is never computed again."""
     study = load_config(config, overrides)
-    from acutance.cli.results_ import console as wide_console
     from acutance.cli.results_ import print_summary
+    from acutance.cli.screen import console as wide_console
     from acutance.cli.verdicts_ import print_verdicts
     from acutance.downloads import allowing
     from acutance.harness import run_study
@@ -65,9 +65,9 @@ def command(
             f"{time.monotonic() - start:.1f} s, {run.failed} without a number",
             highlight=False,
         )
-        console.print(f"tables: {run.directory}/results.csv, correlations.csv, models.csv", highlight=False)
+        console.print(f"tables: {run.directory}/results.csv, correlations.csv, models.csv", soft_wrap=True)
         if not no_report:
-            console.print(f"report: {run.report}", highlight=False)
+            console.print(f"report: {run.report}", soft_wrap=True)
         print_verdicts(read_csv(run.directory / "verdicts.csv"), console)
     if run.failed:
         where = f"{run.directory}/results.csv and models.csv say why"

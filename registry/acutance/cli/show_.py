@@ -52,7 +52,7 @@ def command(name: str, bibtex: bool, json_: bool) -> None:
             # Not among the entries: the output may go straight into a .bib file.
             click.echo(nothing_to_cite(item), err=True)
     else:
-        from acutance.cli.results_ import console
+        from acutance.cli.screen import console
 
         _print(item, about, console())
 

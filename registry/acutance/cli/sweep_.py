@@ -35,7 +35,7 @@ def command(
     quiet: bool,
 ) -> int:
     """Run CONFIG at every value of a setting, and print and draw how tau depends on it."""
-    from acutance.cli.results_ import console as wide_console
+    from acutance.cli.screen import console as wide_console
     from acutance.progress import reporter
     from acutance.sweeps import Axis, sweep
 
@@ -57,7 +57,7 @@ def print_sweep(found: Sweep, console: Console) -> None:
     """Print tau with its interval: a table for each target and level, a column for each value."""
     from acutance.analysis.judging import HOLDS
     from acutance.analysis.labels import Namer, target_label
-    from acutance.cli.results_ import shows_intervals, tau_grid
+    from acutance.cli.results_ import print_taus, shows_intervals
 
     table, axis = found.correlations, found.axis
     name = Namer(table.to_dict("records"))
@@ -67,6 +67,6 @@ def print_sweep(found: Sweep, console: Console) -> None:
         where = "" if level == "all" else f", {level}"
         title = f"Kendall's tau-a{' with 95% interval' * intervals}, {target_label(target)}{where}"
         heads = {value: str(value) for value in part[axis.name]}
-        console.print(tau_grid(part, title, axis.name, axis.name, heads, name, intervals))
-    console.print(f"tau > 0: flatter models generalize better. * holds: {HOLDS}, within one value.", highlight=False)
-    console.print(f"table: {found.directory}/sweep.csv; figures: {found.directory}/figures", highlight=False)
+        print_taus(console, part, title, axis.name, axis.name, heads, name, intervals)
+    console.print(f"tau > 0: flatter models generalize better. * holds: {HOLDS}, within one value.")
+    console.print(f"table: {found.directory}/sweep.csv; figures: {found.directory}/figures", soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-import click
+from acutance.cli.screen import echo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,12 +25,12 @@ def print_verdicts(table: pd.DataFrame, console: Console) -> None:
 
     several = table["within"].nunique() > 1
     for level, part in table.groupby("within", sort=False):
-        click.echo(f"\n{level}" if several else "")
+        echo(f"\n{level}" if several else "")
         for row in in_order(part).head(LINES).to_dict("records"):
-            click.echo(_filled(f"{row['definition']}: {row['line']}", console.width))
+            echo(_filled(f"{row['definition']}: {row['line']}", console.width))
         if len(part) > LINES:
-            click.echo(f"... and {len(part) - LINES} measures more, in verdicts.csv")
-        click.echo(_filled(conclusion(part), console.width))
+            echo(f"... and {len(part) - LINES} measures more, in verdicts.csv")
+        echo(_filled(conclusion(part), console.width))
 
 
 def _filled(text: str, width: int) -> str:

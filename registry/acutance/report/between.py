@@ -14,6 +14,7 @@ from acutance.analysis.matrix import matrix
 from acutance.errors import UserError
 from acutance.report.data import ReportData, number
 from acutance.report.figures import FigureKey, save_drawn
+from acutance.report.lettering import mathematics
 from acutance.report.scatter import panel
 from acutance.report.style import style
 
@@ -39,7 +40,7 @@ def between_figure(runs: Mapping[str, ReportData], name: str, level: str, defini
             panel(axis, pair[["value", "stderr"]], pair["other"], look)
             tau = float(matrix(pair[["value", "other"]]).tau.iloc[0, 1])
             radius = "" if rho is None else rf"$\rho$ = {rho:g}, "
-            axis.set_title(rf"{radius}$\tau_b$ = {number(tau)}", fontsize=8)
+            mathematics(axis.set_title(rf"{radius}$\tau_b$ = {number(tau)}", fontsize=8))
             if axis.get_xscale() == "log" and (pair["other"] > 0).all():
                 axis.set_yscale("log")
             equal = np.sort(pair["value"].to_numpy(float))

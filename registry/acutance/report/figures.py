@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from acutance.report.data import ReportData
 from acutance.report.drawing import draw_apart
+from acutance.report.lettering import show_names
 
 LONGEST = 120  # characters of a file's name without its ending; some file systems take 255 bytes, paths less
 
@@ -116,10 +117,13 @@ def render(data: ReportData, key: FigureKey) -> tuple[bytes, bytes]:
 def picture(data: ReportData, key: FigureKey) -> bytes:
     """Return a figure as PNG: a PDF takes four times as long, most of it for its fonts."""
     with matplotlib.rc_context(SETTINGS):
-        return _png(draw(data, key))
+        figure = draw(data, key)
+        show_names(figure)
+        return _png(figure)
 
 
 def _saved(figure: Figure) -> tuple[bytes, bytes]:
+    show_names(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # it is laid out now, for both
     pdf = io.BytesIO()

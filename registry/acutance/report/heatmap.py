@@ -11,6 +11,7 @@ from acutance.analysis.judging import holds
 from acutance.analysis.labels import target_label
 from acutance.report.cells import shown_tau
 from acutance.report.data import ReportData, number, radius_key
+from acutance.report.lettering import as_text
 
 
 def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:
@@ -39,18 +40,18 @@ def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:
                 fontweight="bold" if strong else "normal", color="white" if abs(grid[i, j]) > 0.6 else "black",
             )  # fmt: skip
     image = axis.imshow(grid, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-    axis.set_xticks(range(len(targets)), [_ticks(name) for name in targets])
+    axis.set_xticks(range(len(targets)), [as_text(_ticks(name)) for name in targets])
     if data.outcomes and data.relations:
         axis.axvline(len(data.outcomes) - 0.5, color="white", lw=8)
     axis.xaxis.tick_top()
-    axis.set_yticks(range(len(rows)), [_name(rows, i) for i in range(len(rows))])
+    axis.set_yticks(range(len(rows)), [as_text(_name(rows, i)) for i in range(len(rows))])
     axis.tick_params(labelsize=7.5, length=0)
     start = 0
     for definition in data.definitions:
         start += len(data.radii(definition))
         axis.axhline(start - 0.5, color="white", lw=2)
     bar = figure.colorbar(image, ax=axis, shrink=0.4, aspect=25, pad=0.02)
-    bar.set_label(r"Kendall's $\tau$", fontsize=8)
+    bar.set_label("Kendall's τ", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(level.replace("architecture=", "") + ("" if group == "all" else f", {group}"), fontsize=10)
     return figure

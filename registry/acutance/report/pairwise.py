@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from acutance.analysis.matrix import matrix
 from acutance.report.data import ReportData, number
+from acutance.report.lettering import as_text, mathematics
 from acutance.report.scatter import panel
 from acutance.report.style import style
 
@@ -36,14 +37,16 @@ def tau_matrix(data: ReportData, level: str) -> Figure:
     figure = Figure(figsize=(3.6 + size * len(names), 2.9 + size * len(names)), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(taus, cmap="RdBu_r", vmin=-1, vmax=1)
-    axis.set_xticks(range(len(names)), names, rotation=90)
-    axis.set_yticks(range(len(names)), names)
+    shown = [as_text(name) for name in names]
+    axis.set_xticks(range(len(names)), shown, rotation=90)
+    axis.set_yticks(range(len(names)), shown)
     axis.tick_params(labelsize=7, length=0)
     for i, j in np.ndindex(taus.shape):
         if np.isfinite(taus[i, j]) and len(names) <= 24:
             colour = "white" if abs(taus[i, j]) > 0.6 else "black"
             axis.text(j, i, number(float(taus[i, j])), ha="center", va="center", fontsize=6, color=colour)
     bar = figure.colorbar(image, ax=axis, shrink=0.5, aspect=25, pad=0.02)
+    mathematics(bar.ax.yaxis.label)
     bar.set_label(r"Kendall's $\tau_b$", fontsize=8)
     figure.suptitle(f"Measures against each other\n{level.replace('architecture=', '')}", fontsize=10)
     return figure

@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, N
 
 from acutance.analysis.labels import target_label
 from acutance.report.data import ReportData, number, target_values
+from acutance.report.lettering import as_text, mathematics, show_legend
 from acutance.report.scales import is_logarithmic, target_scale
 from acutance.report.style import Style, style
 
@@ -54,11 +55,11 @@ def scatter_grid(
             if j == 0 or beside:
                 axis.set_ylabel(target_name(target))
             if i == 0 and radius and not beside:
-                axis.set_title(radius, fontsize=10, pad=27)
+                mathematics(axis.set_title(radius, fontsize=10, pad=27))
             if beside:
-                axis.set_xlabel(", ".join(filter(None, (symbol(data, definition), radius))))
+                mathematics(axis.set_xlabel(", ".join(filter(None, (symbol(data, definition), radius)))))
             elif i == len(targets) - 1:
-                axis.set_xlabel(symbol(data, definition))
+                mathematics(axis.set_xlabel(symbol(data, definition)))
     legends(figure, axes, look)
     figure.suptitle(f"{definition}\n{level.replace('architecture=', '')}", fontsize=11)
     return figure
@@ -128,7 +129,7 @@ def write_tau(axis: Axes, rows: pd.DataFrame, look: Style) -> None:
     text = rf"$\tau$ = {number(whole['tau'])}"
     if np.isfinite(whole["low"]):
         text += f"  [{number(whole['low'])}, {number(whole['high'])}]"
-    axis.text(0.0, 1.13, text, transform=axis.transAxes, fontsize=8, fontweight="bold")
+    mathematics(axis.text(0.0, 1.13, text, transform=axis.transAxes, fontsize=8, fontweight="bold"))
     groups = [g for g in look.markers if g in rows.index and np.isfinite(rows.loc[g]["tau"])]
     perfect = whole.get("ceiling", np.nan)
     parts = [f"ceiling {number(perfect)}"] if np.isfinite(perfect) else []
@@ -138,17 +139,18 @@ def write_tau(axis: Axes, rows: pd.DataFrame, look: Style) -> None:
 
 def legends(figure: Figure, axes: Any, look: Style) -> None:
     """Say what markers and colours are."""
+    markers = {group: marker for group, marker in look.markers.items() if group}
     handles = [
-        Line2D([], [], ls="", marker=m, color=look.categories.get(g, "0.4"), markeredgecolor="0.2", label=_plain(g))
-        for g, m in look.markers.items()
-        if g
+        Line2D([], [], ls="", marker=m, color=look.categories.get(g, "0.4"), markeredgecolor="0.2")
+        for g, m in markers.items()
     ]
     # Colours that are the groups of the markers too are told already.
     others = {v: c for v, c in look.categories.items() if v not in look.markers}
-    handles += [Line2D([], [], ls="", marker="o", color=c, label=_plain(v)) for v, c in others.items()]
+    handles += [Line2D([], [], ls="", marker="o", color=c) for c in others.values()]
+    names = [_plain(name) for name in (*markers, *others)]
     if handles:
         columns = max(1, min(len(handles), 4, int(figure.get_figwidth() / LEGEND_ENTRY)))
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+        show_legend(figure, handles, names, ncols=columns, fontsize=8, frameon=False)
     if look.bar is not None:
         bar = figure.colorbar(look.bar, ax=axes, shrink=0.7, aspect=35, pad=0.02)
         bar.set_label(look.label, fontsize=9)
@@ -160,11 +162,12 @@ def _plain(label: str) -> str:
 
 
 def symbol(data: ReportData, definition: str) -> str:
-    """Return the symbol of the measure, an index below the line."""
+    """Return the symbol of the measure, an index below the line; the name as it stands of one that has none."""
     plain = data.symbol(definition)
-    if found := re.fullmatch(r"([A-Za-z])_(\w+)", plain):
+    known = plain in {found.replace("lambda_", "λ") for found in data.symbols.values()}
+    if known and (found := re.fullmatch(r"([A-Za-z])_(\w+)", plain)):
         return f"${found[1]}_{{{found[2]}}}$"
-    return plain.replace("$", r"\$")
+    return as_text(plain)
 
 
 def target_name(target: str) -> str:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from acutance.report.data import ReportData, target_values
 from acutance.report.figures import FigureKey
+from acutance.report.lettering import mathematics
 from acutance.report.scatter import legends, panel, symbol, target_name, write_tau
 from acutance.report.style import style
 
@@ -38,9 +39,9 @@ def settings_figure(rows: Rows, name: str, title: str, level: str, target: str) 
             panel(axis, data.values(definition, rho), targets, look)
             write_tau(axis, data.tau(definition, rho, target, level), look)
             if i == 0 and rho is not None:
-                axis.set_title(rf"$\rho$ = {rho:g}", fontsize=10, pad=27)
+                mathematics(axis.set_title(rf"$\rho$ = {rho:g}", fontsize=10, pad=27))
             if i == len(rows) - 1:
-                axis.set_xlabel(symbol(data, definition))
+                mathematics(axis.set_xlabel(symbol(data, definition)))
         axes[i, 0].set_ylabel(f"{name} = {value}\n{target_name(target)}")
     legends(figure, axes, look)
     figure.suptitle(f"{title}\n{level.replace('architecture=', '')}", fontsize=11)

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from acutance.analysis.labels import Namer, definition_label, target_label
 from acutance.report.figures import FigureKey, save_drawn
+from acutance.report.lettering import as_text, show_legend
 from acutance.report.style import CATEGORIES, MARKERS
 
 LINES = 12  # definitions that one figure tells apart
@@ -37,8 +39,7 @@ def sweep_figure(
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     place = {v: float(v) if numeric else float(i) for i, v in enumerate(values)}
     definitions = list(dict.fromkeys(rows["definition"]))
-    for i, definition in enumerate(definitions):
-        _line(axis, rows[rows["definition"] == definition], name, place, i)
+    lines = [_line(axis, rows[rows["definition"] == d], name, place, i) for i, d in enumerate(definitions)]
     axis.axhline(0, color="0.6", lw=0.8)
     axis.set_ylim(-1.05, 1.05)
     axis.set_xlabel(label or name.replace("_", " "))
@@ -49,22 +50,24 @@ def sweep_figure(
             axis.minorticks_off()
     axis.set_ylabel("Kendall's τ, 95% interval")
     if not numeric:
-        axis.set_xticks(list(place.values()), list(map(str, values)))
+        axis.set_xticks(list(place.values()), [as_text(v) for v in values])
     axis.grid(True, color="0.92", lw=0.6)
     axis.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    show_legend(figure, lines, definitions, ncols=2, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
     return figure
 
 
-def _line(axis: Axes, rows: pd.DataFrame, name: str, place: dict[Any, float], i: int) -> None:
+def _line(axis: Axes, rows: pd.DataFrame, name: str, place: dict[Any, float], i: int) -> Line2D:
     x = np.array([place[v] for v in rows[name]])
     order = np.argsort(x, kind="stable")
     x, rows = x[order], rows.iloc[order]
     colour, marker = CATEGORIES[i % len(CATEGORIES)], MARKERS[i % len(MARKERS)]
     dashes = ("-", "--")[i // len(CATEGORIES) % 2]
-    axis.plot(x, rows["tau"], dashes, marker=marker, ms=4.5, lw=1.3, color=colour, label=rows["definition"].iloc[0])
+    name = str(rows["definition"].iloc[0])
+    (line,) = axis.plot(x, rows["tau"], dashes, marker=marker, ms=4.5, lw=1.3, color=colour, label=name)
     axis.fill_between(x, rows["low"], rows["high"], color=colour, alpha=0.12, lw=0)
+    return line
 
 
 def save_sweep_figures(table: pd.DataFrame, name: str, folder: Path) -> list[Path]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveFloat
 
+from acutance.analysis.delimited import parse_delimited
 from acutance.attributes import parse_field
 from acutance.checkpoint_files import SUFFIXES, known_suffix
 from acutance.errors import UserError, did_you_mean, some
@@ -176,7 +175,7 @@ def _listing(files: str) -> list[Row]:
     """Return the rows as they were when entries were made last: a place far away takes seconds to list."""
     if is_remote(files):
         if without_query(files).endswith(".csv"):
-            return _table(files, read_text(files), lambda path: beside(files, path))
+            return _table(files, read_text(files).encode(), lambda path: beside(files, path))
         urls = listed(files)
         if not urls:
             raise UserError(f"pools: files: {files}: no such file", "check the pattern, and that you may list it")
@@ -196,34 +195,23 @@ def _pattern(pattern: Path) -> list[Row]:
 def _local_table(path: Path) -> list[Row]:
     """Return the rows of a file on disk; paths are relative to it."""
     try:
-        lines = path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"pools: files: {path}: no such file", "relative paths begin where you are") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}", "give a CSV file in UTF-8") from None
-    return _table(str(path), lines, lambda name: os.path.abspath(path.parent / Path(name).expanduser()))
+    return _table(str(path), data, lambda name: os.path.abspath(path.parent / Path(name).expanduser()))
 
 
-def _table(path: str, lines: str, absolute: Callable[[str], str]) -> list[Row]:
+def _table(path: str, data: bytes, absolute: Callable[[str], str]) -> list[Row]:
     """Return the rows, each with its place for messages and an absolute path, or a URL."""
-    try:
-        header, *rows = list(csv.reader(io.StringIO(lines, newline=""))) or [[]]
-    except csv.Error as error:
-        raise UserError(f"{path}: cannot be read: {error}", "give a CSV file in UTF-8") from None
-    header = [name.strip() for name in header]
+    table = parse_delimited(data, path)
+    header = table.header
     if "path" not in header:
         raise UserError(f"{path}: has no column 'path'", f"its columns are: {some(header) or 'none'}")
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise UserError(f"{path}: column '{twice[0]}' is there twice", "give every column its own name")
     found: list[Row] = []
-    for number, row in enumerate(rows, 2):
-        if not any(field.strip() for field in row):
-            continue
-        place = f"{path}: line {number}"
-        if len(row) != len(header):
-            raise UserError(f"{place} has {len(row)} fields, the header {len(header)}", "quote fields with commas")
-        fields = {name: text.strip() for name, text in zip(header, row, strict=True)}
+    for number, row in table.rows:
+        place, fields = f"{path}: line {number}", dict(zip(header, row, strict=True))
         if not fields["path"]:
             raise UserError(f"{place} names no file", "fill its column 'path'")
         if not is_remote(fields["path"]):

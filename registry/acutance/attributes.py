@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from acutance.analysis.delimited import decimal_commas, is_name, is_number, read_delimited
 from acutance.errors import UserError, did_you_mean
 from acutance.pool import Attribute
 
@@ -23,7 +22,6 @@ Attributes: TypeAlias = "str | Path | Mapping[str, Mapping[str, Any]] | pd.DataF
 Table = dict[str, dict[str, Attribute]]
 
 NAMES = ("model", "id")  # columns that name the model, in order of preference
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf", re.IGNORECASE)
 
 
 def join(members: Sequence[Member], source: Attributes) -> list[str]:
@@ -40,7 +38,8 @@ def join(members: Sequence[Member], source: Attributes) -> list[str]:
     Raises:
         UserError: for a file that is not such a table, a model named twice, or no model in common.
     """
-    where, table = read(source)
+    notes: list[str] = []
+    where, table = read(source, notes)
     by_name = _by_name(members)
     unknown = [name for name in table if name not in by_name]
     matched = {name: by_name[name] for name in table if name in by_name}
@@ -56,7 +55,6 @@ def join(members: Sequence[Member], source: Attributes) -> list[str]:
         seen[member.label] = name
     for name, member in matched.items():
         member.joined = table[name]
-    notes = []
     if unknown:
         notes.append(f"{where}: {len(unknown)} rows name no model of the study: {_first(unknown)}")
     without = [member.label for member in members if member.label not in seen]
@@ -93,14 +91,18 @@ def require(study: Study, members: Sequence[Member]) -> None:
             raise UserError(f"{section}: no model has '{name}'", did_you_mean(name, [*known, *columns]))
 
 
-def read(source: Attributes) -> tuple[str, Table]:
+def read(source: Attributes, notes: list[str] | None = None) -> tuple[str, Table]:
     """Return (what to call the source, {model: {attribute: value}}), without missing values.
+
+    Args:
+        source: as ``join`` takes it.
+        notes: gets what a reader should know of how a file was read.
 
     Raises:
         UserError: as ``join``.
     """
     if isinstance(source, str | Path):
-        return str(source), _read_csv(Path(source))
+        return str(source), _read_csv(Path(source), [] if notes is None else notes)
     if isinstance(source, Mapping):
         rows: Iterable[tuple[Any, Mapping[Any, Any]]] = source.items()
     elif hasattr(source, "to_dict") and hasattr(source, "columns"):
@@ -119,32 +121,22 @@ def read(source: Attributes) -> tuple[str, Table]:
     return "attributes", table
 
 
-def _read_csv(path: Path) -> Table:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            header, *rows = list(csv.reader(lines)) or [[]]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file", "give a CSV file with a column 'model' or 'id'") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read: {error}", "give a CSV file in UTF-8") from None
-    header = [name.strip() for name in header]
+def _read_csv(path: Path, notes: list[str]) -> Table:
+    found = read_delimited(path, "give a CSV file with a column 'model' or 'id'")
+    header = found.header
+    notes += found.notes
     column = next((name for name in NAMES if name in header), None)
     if column is None:
         raise UserError(f"{path}: has no column 'model' or 'id'", f"its columns are: {_first(header) or 'none'}")
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise UserError(f"{path}: column '{twice[0]}' is there twice", "give every column its own name")
+    commas = decimal_commas([[row[i] for _, row in found.rows] for i in range(len(header))])
     table: Table = {}
-    for number, row in enumerate(rows, 2):
-        if not any(field.strip() for field in row):
-            continue
-        if len(row) != len(header):
-            raise UserError(f"{path}: line {number} has {len(row)} fields, the header {len(header)}")
-        fields = dict(zip(header, row, strict=True))
-        model = fields.pop(column).strip()
+    for number, row in found.rows:
+        texts = [text.replace(",", ".") if i in commas else text for i, text in enumerate(row)]
+        fields = dict(zip(header, texts, strict=True))
+        model = fields.pop(column)
         if not model:
             raise UserError(f"{path}: line {number} names no model", f"fill its column '{column}'")
-        _add(table, model, {name: parse_field(text.strip()) for name, text in fields.items()}, str(path))
+        _add(table, model, {name: parse_field(text) for name, text in fields.items()}, str(path))
     if not table:
         raise UserError(f"{path}: has no rows")
     return table
@@ -157,12 +149,16 @@ def _add(table: Table, model: str, fields: Mapping[str, Attribute], where: str) 
 
 
 def parse_field(text: str) -> Attribute:
-    """Return the value of a field: a truth value, a number or the text itself; None for an empty one."""
+    """Return the value of a field: a truth value, a number or the text itself; None for an empty one.
+
+    >>> parse_field("1e-3"), parse_field("TRUE"), parse_field("007"), parse_field("5e400")
+    (0.001, True, '007', '5e400')
+    """
     if text.lower() in ("", "nan"):
         return None
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if not _NUMBER.fullmatch(text):
+    if not is_number(text) or is_name(text):
         return text
     return int(text) if text.lstrip("+-").isdigit() else float(text)
 

@@ -15,7 +15,7 @@ import pandas as pd
 from acutance.analysis.columns import MIN_MODELS
 from acutance.analysis.external import Columns, as_run, read_table
 from acutance.errors import UserError, did_you_mean
-from acutance.outputs import correlate, judge, read_csv, write_csv, write_report, write_statistics
+from acutance.outputs import correlate, judge, read_csv, refuse_foreign, write_csv, write_report, write_statistics
 from acutance.store import FILE
 from acutance.yaml_io import dump_yaml, read_yaml
 
@@ -77,13 +77,13 @@ def of_table(
         UserError: for a table that cannot be read, and columns that are not there or not of numbers.
     """
     if isinstance(source, Path):
-        table, name = read_table(source), source.name
+        (table, notes), name = read_table(source), source.name
         told = {"table": str(source), "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
     else:
-        table, name, told = source, "table", {"table": "in memory"}
+        table, notes, name, told = source, [], "table", {"table": "in memory"}
     if strangers := [target for target in points or {} if target not in columns.targets]:
         raise UserError(f"--points: '{strangers[0]}' is no target", did_you_mean(strangers[0], list(columns.targets)))
-    models, results, notes = as_run(table, columns, Path(name).stem)
+    models, results, more = as_run(table, columns, Path(name).stem)
     for target in points or {}:
         errors = models[f"target.{target}"]
         if ((errors < 0) | (errors > 1)).any():
@@ -101,7 +101,7 @@ def of_table(
             "size": next(iter(figures.get("size", [])), None),
         },
     }  # fmt: skip
-    return Tables(models, results, config, dict(points or {}), notes)
+    return Tables(models, results, config, dict(points or {}), notes + more)
 
 
 def of_run(directory: Path, changed: Mapping[str, Any], title: str = "") -> Tables:
@@ -152,6 +152,7 @@ def write(tables: Tables, directory: Path, *, report: bool = True, say: Callable
         directory.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise UserError(f"--out {directory}: is a file", "give a directory, or FILE.csv for the table alone") from None
+    refuse_foreign(directory, is_of_table(directory), [Path(tables.config.get("source", {}).get("table", ""))])
     config = dict(tables.config)
     if tables.directory is not None:
         config["source"] = {"run": str(tables.directory)}
@@ -171,7 +172,13 @@ def write(tables: Tables, directory: Path, *, report: bool = True, say: Callable
 def is_of_table(directory: Path) -> bool:
     """Whether a directory was written by ``write``."""
     path = directory / "config.yaml"
-    return not (directory / FILE).exists() and path.exists() and "source" in (read_yaml(path) or {})
+    if (directory / FILE).exists() or not path.exists():
+        return False
+    try:
+        config = read_yaml(path)
+    except (UserError, UnicodeDecodeError):
+        return False  # somebody else's file
+    return isinstance(config, dict) and {"source", "targets", "seed"} <= set(config)
 
 
 def too_few(tables: Tables) -> str:

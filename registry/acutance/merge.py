@@ -84,10 +84,13 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
         UserError: for a folder that holds no run, runs of different studies or points, or an ``out`` that is one
             of the runs or holds a run already.
     """
+    from acutance.outputs import refuse_foreign
+
     if len(directories) < 2:
         raise UserError("merge: give at least two run directories")
     if (out / FILE).exists():
         raise UserError(f"--out {out}: holds a run already", "choose a new folder")
+    refuse_foreign(out, ours=False)
     sources = [read_source(directory) for directory in directories]
     for other in sources[1:]:
         _refuse_another_study(sources[0], other)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 TABLES = ("models", "results", "correlations")
 EMPTY = ("model", "pool", "measure", "split", "replicate", "value", "stderr", "status", "message")
 LONG = 10.0  # seconds from which on it is said how long statistics will take
+# Columns of names: a model may be called 007 or 12e45.
+TEXTS = ("model", "pool", "architecture", "train_set", "key", "measure", "target", "within", "group")
 FINDINGS = ("associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii", "verdicts")
 
 
@@ -250,6 +252,35 @@ def points_of(results: pd.DataFrame, targets: Sequence[Target]) -> dict[str, int
     return {name: int(by_split[split]) for name, split in splits.items() if split in by_split}
 
 
+def refuse_replacing(path: Path, inputs: Sequence[Path], what: str = "--out") -> None:
+    """Refuse to write over what was read.
+
+    Raises:
+        UserError: when a path is one of the inputs, also by another name.
+    """
+    for given in inputs:
+        if path.exists() and given.exists() and path.samefile(given):
+            raise UserError(f"{what} {path}: is a file that is read, and would be lost", "choose another name")
+
+
+def refuse_foreign(directory: Path, ours: bool, inputs: Sequence[Path] = ()) -> None:
+    """Refuse a folder in which files that no run wrote, or that are read, would be replaced.
+
+    Args:
+        directory: to be written to.
+        ours: whether an earlier run or ``correlate`` wrote it.
+        inputs: files that are read.
+
+    Raises:
+        UserError: naming the first such file.
+    """
+    names = [f"{name}.csv" for name in (*TABLES, *FINDINGS, "curves")]
+    for path in (directory / name for name in (*names, "config.yaml", "environment.json", "report.html")):
+        refuse_replacing(path, inputs)
+        if not ours and path.exists():
+            raise UserError(f"--out {directory}: {path.name} is there, and no run wrote it", "choose an empty folder")
+
+
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table in one piece: a reader never sees half of it. No text is a formula of a spreadsheet."""
     partial = path.with_suffix(".csv.partial")
@@ -265,7 +296,10 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     try:
         # "none" is the name of a scaling, so only what pandas itself writes for a missing value is one.
-        return unescape_table(pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False))
+        plain: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "low_memory": False}
+        header = pd.read_csv(path, nrows=0, **plain).columns
+        texts = {name: str for name in header if name in TEXTS or name.startswith("label.")}
+        return unescape_table(pd.read_csv(path, dtype=texts, **plain))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", "run the study first, or check the folder's name") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

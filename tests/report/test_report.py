@@ -16,6 +16,7 @@ from acutance.report.figures import FigureKey, figure_keys, file_stems, save_fig
 from acutance.report.html import render_page, write_report
 from acutance.report.scatter import scatter_grid
 from acutance.report.summary import answer
+from acutance.report.written import renew
 
 
 def test_files_of_figures_have_safe_names_of_their_own():
@@ -99,12 +100,18 @@ def test_the_answer_is_computed(data):
 
 def test_figures_are_files_with_plain_names(tmp_path):
     data = make(targets=("test_error",))
+    (tmp_path / "mine.png").write_bytes(b"x")
+    renew(tmp_path, ["old-figure.png"], "*")
     (tmp_path / "old-figure.png").write_bytes(b"x")
     pictures = save_figures(data, tmp_path)
     assert len(pictures) == len(figure_keys(data)) == 2 * (1 + 2)
     names = {p.name for p in tmp_path.iterdir()}
     assert "tau-resnet.png" in names and "target-vit-adaptive_worst_case_linf.pdf" in names
-    assert "old-figure.png" not in names and all(re.fullmatch(r"[A-Za-z0-9_.-]+", n) for n in names)
+    assert (
+        "old-figure.png" not in names
+        and "mine.png" in names
+        and all(re.fullmatch(r"[A-Za-z0-9_.-]+", n) for n in names)
+    )
     assert all(png.startswith(b"\x89PNG") for png in pictures.values())
     again = save_figures(data, tmp_path / "parallel", workers=2)
     assert again == pictures

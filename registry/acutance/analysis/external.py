@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from acutance.analysis.delimited import (
+    counts,
+    decimal_commas,
+    is_missing,
+    is_name,
+    is_number,
+    like_number,
+    named,
+    read_delimited,
+)
+from acutance.analysis.tables import label_text
 from acutance.errors import UserError, did_you_mean
 
 OWN = ("pool", "architecture", "train_set")  # columns of models that are no attributes, as in the tables of a run
+INDEX = ("index", "level_0", "row", "#")  # what row numbers are called when a table was written with them
 CARRIED = ("replicate", "stderr", "status", "message")  # of a long table, where it has them
 STATUSES = ("ok", "not_converged", "nonfinite", "unsupported", "budget", "failed")  # of measure.Status
 _SETTINGS = re.compile(r"^\s*([^()]+?)\s*\(([^()]*=[^()]*)\)\s*$")
@@ -45,32 +58,71 @@ class Columns:
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table: CSV, or TSV, Parquet, JSON (records) and JSON lines by their ending.
+def read_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read a table, and return it with what a reader should know: its separator, columns that were left out.
+
+    CSV and TSV by ``analysis.delimited``, every cell a text or None; Parquet, JSON (records) and JSON lines by their
+    ending, with the types that they have.
 
     Raises:
         UserError: when it is not there or not such a table.
     """
-    readers = {
-        ".tsv": lambda p: pd.read_csv(p, sep="\t"),
-        ".parquet": pd.read_parquet,
-        ".json": pd.read_json,
-        ".jsonl": lambda p: pd.read_json(p, lines=True),
-    }
+    ending = path.suffix.lower()
+    notes: list[str] = []
+    if ending == ".parquet":
+        table = _parquet(path)
+    elif ending in (".json", ".jsonl"):
+        table = _json(path, lines=ending == ".jsonl")
+    elif ending in (".xlsx", ".xls", ".ods"):
+        raise UserError(f"{path}: is a workbook of a spreadsheet", "save its table as CSV (UTF-8)")
+    else:
+        table, notes = _delimited(path)
+    if table.empty:
+        raise UserError(f"{path}: the table is empty", "it needs a row for each model")
+    table.columns = [str(name).strip() for name in table.columns]
+    if twice := table.columns[table.columns.duplicated()].tolist():
+        raise UserError(f"{path}: column '{twice[0]}' is there twice", "give every column its own name")
+    return table, notes
+
+
+def _parquet(path: Path) -> pd.DataFrame:
     try:
-        table: pd.DataFrame = readers.get(path.suffix.lower(), pd.read_csv)(path)
+        found: pd.DataFrame = pd.read_parquet(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except ImportError:
         raise UserError(f"{path}: pandas needs pyarrow to read Parquet", "pip install pyarrow") from None
     except (ValueError, OSError) as error:
-        raise UserError(
-            f"{path}: is not a table: {error}", "give a CSV, TSV, Parquet, JSON or JSON lines file"
-        ) from None
-    if table.empty:
-        raise UserError(f"{path}: the table is empty", "it needs a row for each model")
-    table.columns = [str(name).strip() for name in table.columns]
-    return table
+        raise UserError(f"{path}: is not a table: {error}", "get the file again") from None
+    return found
+
+
+def _json(path: Path, lines: bool) -> pd.DataFrame:
+    """Texts stay texts: pandas' own reader makes numbers and dates of what looks like some."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+        return pd.DataFrame(rows)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise UserError(f"{path}: is not a table: {error}", "give a list of records, {column: value} each") from None
+
+
+def _delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    found = read_delimited(path, "", "\t" if path.suffix.lower() == ".tsv" else None)
+    notes, columns = list(found.notes), [[row[i] for _, row in found.rows] for i in range(len(found.header))]
+    if commas := decimal_commas(columns):
+        names = named([found.header[i] for i in commas])
+        cell = next(cell for cell in columns[commas[0]] if "," in cell)
+        notes.append(f"{path}: the comma is a decimal comma in {names}, as in '{cell}'")
+        for i in commas:
+            columns[i] = [cell.replace(",", ".") for cell in columns[i]]
+    table = {
+        name: pd.Series([c or None for c in cells], dtype=object)
+        for name, cells in zip(found.header, columns, strict=True)
+    }
+    return pd.DataFrame(table), notes
 
 
 def as_run(table: pd.DataFrame, columns: Columns, pool: str = "table") -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
@@ -89,24 +141,28 @@ def as_run(table: pd.DataFrame, columns: Columns, pool: str = "table") -> tuple[
             in which a model has a measure twice, or several values of a target.
     """
     if not columns.targets:
-        raise UserError("give at least one target and one measure", "name their columns")
+        raise UserError("give at least one target and one measure", listed(table))
     if columns.long is not None and (columns.model is None or columns.measures):
         raise UserError("--long: give two columns, MEASURE,VALUE, and --model, without --measures")
     for given, what in _named(columns).items():
         require(table, given, what)
     notes: list[str] = []
+    named_rows(table, columns.model, "--model", "model")
     if columns.long is None:
         wide, measured = table, None
     else:
         wide, measured = _split_long(table, columns, notes)
     labels = _labels(wide, columns.model)
     if measured is None:
-        names: Sequence[str] = columns.measures or _numbers_left(wide, columns)
+        names: Sequence[str] = columns.measures or _numbers_left(wide, columns, notes)
         if not names:
-            raise UserError("give at least one target and one measure", "name their columns")
+            raise UserError("; ".join(["give at least one target and one measure", *notes]), listed(table))
         measured = pd.concat([_measured(wide, name, labels) for name in names], ignore_index=True)
     else:
         names = ()
+    notes += [
+        note for name in (*columns.targets, *names, *(columns.long or ())[1:]) if (note := _no_values(table, name))
+    ]
     models = _models(wide, columns, labels, pool, names)
     fields = [c for c in measured.columns if c.startswith("spec.")]
     order = ["model", "measure", *fields, "replicate", "value", "stderr", "status", "message"]
@@ -142,6 +198,25 @@ def require(table: pd.DataFrame, names: Sequence[str], what: str) -> None:
             raise UserError(f"{what}: the table has no column '{name}'", did_you_mean(name, list(table.columns)))
 
 
+def listed(table: pd.DataFrame) -> str:
+    """Return the columns of a table by what they hold, for a message."""
+    numeric = [name for name in table.columns if _is_numeric(table[name])]
+    texts = [name for name in table.columns if name not in numeric]
+    found = {"numbers": numeric, "other columns": texts}
+    return "name their columns; " + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items() if names)
+
+
+def named_rows(table: pd.DataFrame, column: str | None, what: str, thing: str) -> None:
+    """Refuse a row without a name.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    if column is not None and (without := table[column].isna() | (table[column].astype(str).str.strip() == "")).any():
+        row = without.to_numpy().argmax() + 1
+        raise UserError(f"{what}: row {row} names no {thing}", f"fill its column '{column}', or delete the row")
+
+
 def _labels(table: pd.DataFrame, model: str | None) -> pd.Series:
     labels = table[model].astype(str) if model else pd.Series([str(i) for i in range(len(table))], index=table.index)
     if labels.duplicated().any():
@@ -156,6 +231,7 @@ def _split_long(table: pd.DataFrame, columns: Columns, notes: list[str]) -> tupl
     """Return what a long table says of models, a row each, and of measures, a row for each model and measure."""
     model, (name, value) = str(columns.model), columns.long or ("", "")
     own = [c for c in table.columns if c in CARRIED or c.startswith("spec.")]
+    named_rows(table, name, "--long", "measure")
     rest = table.drop(columns=[name, value, *own])
     differ = rest.groupby(model, sort=False, dropna=False).nunique(dropna=False).gt(1).any()
     for column in differ.index[differ]:
@@ -173,8 +249,8 @@ def _split_long(table: pd.DataFrame, columns: Columns, notes: list[str]) -> tupl
     for setting in dict.fromkeys(key for _, settings in parsed for key in settings):
         measured[f"spec.{setting}"] = [settings.get(setting) for _, settings in parsed]
     for column in (c for c in own if c.startswith("spec.")):
-        measured[column] = table[column].to_numpy()
-    measured["replicate"] = table["replicate"].to_numpy() if "replicate" in own else 0
+        measured[column] = typed(table[column]).to_numpy()
+    measured["replicate"] = typed(table["replicate"]).to_numpy() if "replicate" in own else 0
     settings = [c for c in measured.columns if c.startswith("spec.")]
     twice = measured.duplicated(["model", "measure", "replicate", *settings])
     if twice.any():
@@ -184,7 +260,9 @@ def _split_long(table: pd.DataFrame, columns: Columns, notes: list[str]) -> tupl
             "number repetitions in a column 'replicate', or average them before",
         )
     measured["value"] = numbers(table, value, "--long").to_numpy()
-    for column in ("stderr", "status", "message"):
+    if "stderr" in own:
+        measured["stderr"] = numbers(table, "stderr", "--long").to_numpy()
+    for column in ("status", "message"):
         if column in own:
             measured[column] = table[column].to_numpy()
     return wide, _with_status(measured)
@@ -236,21 +314,89 @@ def _setting(text: str) -> Any:
         return text
 
 
-def _numbers_left(table: pd.DataFrame, columns: Columns) -> tuple[str, ...]:
-    """Return the columns of numbers that are nothing else."""
+def _numbers_left(table: pd.DataFrame, columns: Columns, notes: list[str]) -> tuple[str, ...]:
+    """Return the columns of numbers throughout that are nothing else; what only looks so is told with its cell."""
     taken = {*OWN, *columns.targets, *columns.groups, *columns.within, *(columns.attributes or ()), columns.model}
     taken |= {name for names in columns.figures.values() for name in names}
-    return tuple(
-        str(name)
-        for name in table.columns
-        if name not in taken and pd.api.types.is_numeric_dtype(table[name]) and table[name].dtype != bool
+    found = []
+    for name in (str(column) for column in table.columns if column not in taken):
+        if _is_numeric(table[name]):
+            if name.lower() in INDEX and counts([str(value) for value in table[name]]):
+                notes.append(f"column '{name}' counts the rows and is left out")
+            else:
+                found.append(name)
+        elif (wrong := _no_number(table[name])) is not None:
+            row, cell = wrong
+            notes.append(f"column '{name}' is no measure: row {row} says '{cell}', which is no number")
+    return tuple(found)
+
+
+def _is_numeric(column: pd.Series) -> bool:
+    """Whether a column is numbers throughout, empty cells aside; names like ``007`` are none."""
+    if pd.api.types.is_numeric_dtype(column):
+        return bool(column.dtype != bool)
+    cells = [cell for cell in column if not _is_empty(cell)]
+    return bool(cells) and all(is_number(c) and not is_name(c) if isinstance(c, str) else _is_plain(c) for c in cells)
+
+
+def _is_plain(cell: Any) -> bool:
+    return isinstance(cell, int | float | np.number) and not isinstance(cell, bool)
+
+
+def _is_empty(cell: Any) -> bool:
+    return (
+        cell is None or (isinstance(cell, float) and math.isnan(cell)) or (isinstance(cell, str) and is_missing(cell))
+    )
+
+
+def _no_number(column: pd.Series) -> tuple[int, str] | None:
+    """Return (row, cell) of the first cell that keeps a column from being numbers; None where none looks like one."""
+    if column.dtype == bool or not any(not isinstance(c, str) or like_number(c) for c in column if not _is_empty(c)):
+        return None
+    for row, cell in enumerate(column, 1):
+        if not _is_empty(cell) and not (
+            is_number(cell) and not is_name(cell) if isinstance(cell, str) else _is_plain(cell)
+        ):
+            return row, str(cell)
+    return None
+
+
+def _no_values(table: pd.DataFrame, name: str) -> str:
+    """Return a note on words that stand for missing numbers in a column."""
+    words = [cell for cell in table[name] if isinstance(cell, str) and cell and is_missing(cell)]
+    return f"column '{name}': {len(words)} cells say '{words[0]}' and count as missing" if words else ""
+
+
+def typed(column: pd.Series) -> pd.Series:
+    """Return a column of texts as numbers or truth values where it is so throughout; else the texts as they stand.
+
+    Columns that have a type are as they are. An empty cell is NaN.
+    """
+    if pd.api.types.is_numeric_dtype(column) or not all(isinstance(cell, str) or _is_empty(cell) for cell in column):
+        return column
+    cells = [cell if isinstance(cell, str) and cell else None for cell in column]
+    there = [cell for cell in cells if cell is not None]
+    values: list[Any]
+    if there and all(cell in ("True", "False") for cell in there):
+        values = [math.nan if cell is None else cell == "True" for cell in cells]
+        return pd.Series(values, column.index, dtype=object if len(there) < len(cells) else bool, name=column.name)
+    known = [cell for cell in there if not is_missing(cell)]
+    if known and all(is_number(cell) and not is_name(cell) for cell in known):
+        whole = len(known) == len(cells) and all(cell.lstrip("+-").isdigit() and len(cell) < 19 for cell in known)
+        values = [
+            math.nan if cell is None or is_missing(cell) else (int(cell) if whole else float(cell)) for cell in cells
+        ]
+        return pd.Series(values, column.index, dtype=np.int64 if whole else np.float64, name=column.name)
+    return pd.Series(
+        [math.nan if cell is None else cell for cell in cells], column.index, dtype=object, name=column.name
     )
 
 
 def _models(
     table: pd.DataFrame, columns: Columns, labels: pd.Series, pool: str, measures: Sequence[str]
 ) -> pd.DataFrame:
-    models = pd.DataFrame({"model": labels, "pool": table["pool"].astype(str) if "pool" in table else pool})
+    pools = table["pool"].where(table["pool"].notna(), pool).astype(str) if "pool" in table else pool
+    models = pd.DataFrame({"model": labels, "pool": pools})
     for name in OWN[1:]:
         if name in table:
             models[name] = table[name]
@@ -260,11 +406,30 @@ def _models(
     asked = [*columns.groups, *columns.within, *(name for names in columns.figures.values() for name in names)]
     attributes = left if columns.attributes is None else [*columns.attributes, *asked]
     for name in dict.fromkeys([*attributes, *asked]):
-        if name not in OWN:
-            models[f"attr.{name.removeprefix('attr.')}"] = table[name]
+        if name in OWN:
+            continue
+        short = name.removeprefix("attr.")
+        if f"attr.{short}" in models:
+            raise UserError(f"columns '{short}' and 'attr.{short}' are one attribute", "rename one of them")
+        models[f"attr.{short}"] = typed(table[name])
+        if name in asked and (spelt := _spelling(table[name], models[f"attr.{short}"])) is not None:
+            models[f"label.{short}"] = spelt
     for name in columns.targets:
         models[f"target.{name}"] = numbers(table, name, "--targets")
     return models
+
+
+def _spelling(texts: pd.Series, values: pd.Series) -> pd.Series | None:
+    """Return labels as they stand in the table where values would be spelt otherwise: ``1e-3``, ``01``, ``nan``."""
+    if values.dtype == bool or not any(isinstance(cell, str) for cell in texts):
+        return None
+    given = {cell for cell in texts if isinstance(cell, str)}
+    empty = "nan" if "nan" not in given else "(no value)"
+    labels = texts.map(lambda cell: str(cell) if isinstance(cell, str) and cell else empty)
+    # A file of texts that could be numbers is read back as numbers.
+    ambiguous = not pd.api.types.is_numeric_dtype(values) and any(is_number(cell) for cell in given)
+    same = values.map(label_text).tolist() == labels.tolist()
+    return None if same and not ambiguous else labels
 
 
 def numbers(table: pd.DataFrame, name: str, what: str) -> pd.Series:
@@ -273,9 +438,16 @@ def numbers(table: pd.DataFrame, name: str, what: str) -> pd.Series:
     Raises:
         UserError: naming the first cell that is none.
     """
-    found = pd.to_numeric(table[name], errors="coerce")
-    wrong = found.isna() & table[name].notna() & (table[name].astype(str).str.strip() != "")
-    if wrong.any():
-        where = next(iter(table.index[wrong]))
-        raise UserError(f"{what}: row {where + 1} of column '{name}' is not a number: {table[name][where]!r}")
-    return found
+    column = table[name]
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    values = []
+    for row, cell in enumerate(column, 1):
+        if _is_empty(cell) or (isinstance(cell, str) and not cell.strip()):
+            values.append(math.nan)
+        elif isinstance(cell, str) and not is_number(cell.strip()):
+            hint = "write it with a decimal point and without separators of thousands" if like_number(cell) else ""
+            raise UserError(f"{what}: row {row} of column '{name}' is not a number: {cell!r}", hint)
+        else:
+            values.append(float(cell))
+    return pd.Series(values, column.index, dtype=np.float64, name=name)

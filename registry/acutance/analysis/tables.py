@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -201,15 +202,27 @@ def _groups(models: pd.DataFrame, groups: Sequence[str]) -> Iterator[tuple[str, 
         yield from _combinations(models, groups, "groups")
 
 
-def group_labels(models: pd.DataFrame, names: Sequence[str], what: str = "groups") -> NDArray[np.str_]:
-    """Return ``augment=1;mixup=0`` for every model, (n,).
+def group_labels(
+    models: pd.DataFrame, names: Sequence[str], what: str = "groups", between: str = ";"
+) -> NDArray[np.str_]:
+    """Return ``augment=1;mixup=0`` for every model, (n,): what a group is called, never taken apart again.
+
+    A column ``label.augment`` says how the values of ``augment`` are spelt where that is not how they are printed.
+    Combinations that would be called the same, since values hold the signs between them, have their values in quotes.
 
     Raises:
         UserError: for a column that is not there.
     """
-    texts = [_column(models, name, what).map(_text) for name in names]
-    rows = zip(*texts, strict=True)
-    return np.array([";".join(f"{n}={v}" for n, v in zip(names, row, strict=True)) for row in rows], dtype=np.str_)
+    texts = [
+        models[f"label.{name}"].map(str) if f"label.{name}" in models else _column(models, name, what).map(label_text)
+        for name in names
+    ]
+    rows = list(zip(*texts, strict=True))
+    called = {row: between.join(f"{n}={v}" for n, v in zip(names, row, strict=True)) for row in dict.fromkeys(rows)}
+    if len(set(called.values())) < len(called):
+        quoted = {row: [json.dumps(value, ensure_ascii=False) for value in row] for row in called}
+        called = {row: between.join(f"{n}={v}" for n, v in zip(names, quoted[row], strict=True)) for row in called}
+    return np.array([called[row] for row in rows], dtype=np.str_)
 
 
 def _combinations(models: pd.DataFrame, names: Sequence[str], what: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -218,8 +231,8 @@ def _combinations(models: pd.DataFrame, names: Sequence[str], what: str) -> Iter
         yield label, labels == label
 
 
-def _text(value: Any) -> str:
-    """Booleans as 0/1, also after a CSV file; whole floats without their point."""
+def label_text(value: Any) -> str:
+    """Return a value as labels spell it: booleans as 0/1, also after a CSV file; whole floats without their point."""
     if value is True or value == "True":
         return "1"
     if value is False or value == "False":

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from acutance import __version__
-from acutance.cli.screen import echo, settle_streams
+from acutance.cli.screen import FAILURES, echo, settle_streams
 from acutance.ending import STORED, in_order
 from acutance.errors import UserError
 
@@ -109,6 +109,8 @@ def _told(arguments: list[str]) -> None:
     try:
         code: Any = cli.main(arguments, prog_name="acutance", standalone_mode=False)
         sys.stdout.flush()
+        if FAILURES:
+            raise FAILURES[0]
         raise SystemExit(code if isinstance(code, int) else 0)
     except UserError as error:
         if "--traceback" in arguments:

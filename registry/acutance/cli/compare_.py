@@ -34,7 +34,7 @@ def command(
     from acutance.analysis.compare import compare
     from acutance.cli.screen import console
     from acutance.errors import UserError
-    from acutance.outputs import write_csv
+    from acutance.outputs import refuse_replacing, write_csv
 
     if setting is not None and "published" not in (a, b):
         raise UserError("--setting: is for 'published'", "write 'published' for A or B")
@@ -42,6 +42,8 @@ def command(
     left, right = choose(left, "group", group, f"--group: {a}"), choose(right, "group", group, f"--group: {b}")
     if within is not None:
         left = choose(left, "within", within, f"--within: {a}")
+    if out is not None:
+        refuse_replacing(out, [path for side in (a, b) for path in (Path(side), Path(side) / "correlations.csv")])
     table = compare(left, right, defaults=defaults, targets=pairs(renamed), names=(a, b))
     if out is not None:
         write_csv(table, out)
@@ -57,8 +59,9 @@ def open_side(source: str, setting: str | None) -> pd.DataFrame:
     Raises:
         UserError: for what is none of these, and for ``published`` without a setting.
     """
-    from acutance.analysis.external import read_table, require
+    from acutance.analysis.external import numbers, read_table, require
     from acutance.analysis.published import published
+    from acutance.analysis.spreadsheet import unescape_table
     from acutance.errors import UserError
     from acutance.outputs import read_csv
 
@@ -71,8 +74,12 @@ def open_side(source: str, setting: str | None) -> pd.DataFrame:
     elif path.is_dir():
         table = read_csv(path / "correlations.csv")
     else:
-        table = read_csv(path) if path.suffix == ".csv" else read_table(path)
+        table, _ = read_table(path)
+        # Written by `--out`, it may hold texts that are kept from being formulas.
+        table = unescape_table(table)
         require(table, ["measure", "target", "tau"], source)
+        for name in {"tau", "low", "high", "n", "p", "p_adjusted", "p_fdr", "ceiling"} & set(table.columns):
+            table[name] = numbers(table, name, source)
         if "within" not in table and "setting" in table:
             table = table.assign(within=table["setting"])
     missing = {name: "all" for name in ("within", "group") if name not in table}

@@ -53,7 +53,7 @@ def command(
     from acutance.cli.screen import console, echo
     from acutance.cli.verdicts_ import print_verdicts
     from acutance.correlating import too_few, write
-    from acutance.outputs import read_csv, write_csv
+    from acutance.outputs import read_csv, refuse_replacing, write_csv
 
     chosen = {name: names for name, text in merged(roles, columns).items() if (names := split(text)) is not None}
     settings: dict[str, Any] = {"variant": variant, "nonfinite": nonfinite, "seed": seed}
@@ -68,6 +68,8 @@ def command(
         table = write(tables, out, report=not no_report, say=lambda text: echo(text, err=True))
         judged = read_csv(out / "verdicts.csv")
     else:
+        if out is not None:
+            refuse_replacing(out, [source])
         table = tables.correlations()
         judged = tables.verdicts(table) if not json_ else table[:0]
         if out is not None:

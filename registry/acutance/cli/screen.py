@@ -20,7 +20,7 @@ NARROWEST = 12  # characters in a line of a folded name
 
 
 class _Pipe(io.FileIO):
-    """A stream whose reader may have gone: what is written then is nobody's; any other failure is told once."""
+    """A stream whose reader may have gone, or whose device be full: what is written then is nobody's."""
 
     gone = False
 
@@ -30,10 +30,13 @@ class _Pipe(io.FileIO):
                 return super().write(data) or 0
             except BrokenPipeError:
                 self.gone = True
-            except OSError:
+            except OSError as error:
                 self.gone = True
-                raise
+                FAILURES.append(error)
         return len(memoryview(data))
+
+
+FAILURES: list[OSError] = []  # of the process's own streams; told when the verb has ended
 
 
 def settle_streams() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 
 from acutance.analysis.judging import outcomes
 from acutance.analysis.labels import Namer, definition_key
+from acutance.analysis.tables import group_labels
 
 TARGETS = ["error", "loss"]  # measures whose values are targets
 
@@ -104,12 +106,7 @@ class ReportData:
         models = self.models[self.models["admitted"].astype(bool)]
         if level == "all":
             return models
-        keep = pd.Series(True, index=models.index)
-        for part in level.split(";"):
-            name, _, value = part.partition("=")
-            column = name if name in models.columns else f"attr.{name}"
-            keep &= models[column].map(text) == value
-        return models[keep]
+        return models[group_labels(models, self.config["within"], "within") == level]
 
     def radii(self, definition: str) -> list[float | None]:
         """Return the radii of a definition; [None] for one that has none."""
@@ -152,13 +149,14 @@ class ReportData:
 
     def group_of(self, models: pd.DataFrame) -> pd.Series:
         """Return the group label of each model, as the correlations table spells it; empty without groups."""
-        parts = [f"{g}=" + models[column(models, g)].map(text) for g in self.groups if column(models, g)]
-        if not parts:
-            return pd.Series("", index=models.index)
-        label = parts[0]
-        for part in parts[1:]:
-            label = label + ";" + part
-        return label
+        return spelt(models, self.groups)
+
+
+def spelt(models: pd.DataFrame, names: Sequence[str], between: str = ";") -> pd.Series:
+    """Return for each model what it is called by some attributes, those that no model has aside; empty without any."""
+    known = [name for name in names if column(models, name)]
+    labels: Any = group_labels(models, known, between=between) if known else ""
+    return pd.Series(labels, index=models.index, dtype=object)
 
 
 def radius_key(rho: float | None) -> str:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from acutance.report.data import ReportData
 from acutance.report.drawing import draw_apart
 from acutance.report.lettering import show_names
+from acutance.report.written import renew
 
 LONGEST = 120  # characters of a file's name without its ending; some file systems take 255 bytes, paths less
 
@@ -93,12 +94,9 @@ def save_figures(
 
 
 def _write(pictures: Mapping[FigureKey, tuple[bytes, bytes]], folder: Path, old_ones: str) -> list[Path]:
-    """Write figures as PNG and PDF and return the PNGs; files of that pattern from before go."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write figures as PNG and PDF and return the PNGs; ours of that pattern from before go."""
     stems = file_stems(list(pictures))
-    for old in [*folder.glob(f"{old_ones}.png"), *folder.glob(f"{old_ones}.pdf")]:
-        if old.stem not in stems.values():
-            old.unlink()
+    renew(folder, [f"{stem}{ending}" for stem in stems.values() for ending in (".png", ".pdf")], old_ones)
     for key, (png, pdf) in pictures.items():
         (folder / f"{stems[key]}.png").write_bytes(png)
         (folder / f"{stems[key]}.pdf").write_bytes(pdf)

@@ -11,6 +11,7 @@ import pandas as pd
 from acutance.analysis.labels import target_label
 from acutance.analysis.spreadsheet import csv_text
 from acutance.report.tables import Entry, TauTable, tau_tables
+from acutance.report.written import renew
 
 NOTE = (
     "Bold: |τ| > 0.5. *: p < 0.05, adjusted for all comparisons with errors, losses and gaps (other columns: among "
@@ -55,10 +56,7 @@ def save_tables(correlations: pd.DataFrame, folder: Path) -> list[Path]:
     written = {
         folder / f"{stems[key]}{ENDINGS[f]}": FORMATS[f]([table]) for key, table in tables.items() for f in FORMATS
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("tau-*"):
-        if old not in written and old.suffix in ENDINGS.values():
-            old.unlink()
+    renew(folder, [path.name for path in written], "tau-*")
     for path, text in written.items():
         path.write_text(text, encoding="utf-8", newline="")
     return list(written)

@@ -147,7 +147,7 @@ def legends(figure: Figure, axes: Any, look: Style) -> None:
     # Colours that are the groups of the markers too are told already.
     others = {v: c for v, c in look.categories.items() if v not in look.markers}
     handles += [Line2D([], [], ls="", marker="o", color=c) for c in others.values()]
-    names = [_plain(name) for name in (*markers, *others)]
+    names = [*(look.shown[group] for group in markers), *map(_plain, others)]
     if handles:
         columns = max(1, min(len(handles), 4, int(figure.get_figwidth() / LEGEND_ENTRY)))
         show_legend(figure, handles, names, ncols=columns, fontsize=8, frameon=False)

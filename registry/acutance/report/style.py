@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, to_rgba
 
-from acutance.report.data import ReportData, column
+from acutance.report.data import ReportData, column, spelt
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "★", "◀", "▶")
@@ -30,6 +30,7 @@ class Style:
         group: group by model.
         sizes: marker areas by model, in points squared.
         label: name of the colouring attribute.
+        shown: what legends call each group.
     """
 
     colours: dict[str, Any]
@@ -39,6 +40,7 @@ class Style:
     group: dict[str, str]
     sizes: dict[str, float]
     label: str
+    shown: dict[str, str]
 
     def glyph(self, group: str) -> str:
         """Return the character that looks like a group's marker."""
@@ -54,7 +56,8 @@ def style(data: ReportData, models: pd.DataFrame) -> Style:
     markers = {group: MARKERS[i % len(MARKERS)] for i, group in enumerate(known)}
     sizes = _sizes(models, names, data.figures.get("size"))
     label = ", ".join(colour_attributes(data)).replace("_", " ")
-    return Style(colours, bar, categories, markers, dict(zip(names, labels, strict=True)), sizes, label)
+    shown = dict(zip(labels, spelt(models, marker_attributes(data), ", "), strict=True))
+    return Style(colours, bar, categories, markers, dict(zip(names, labels, strict=True)), sizes, label, shown)
 
 
 def marker_attributes(data: ReportData) -> list[str]:
@@ -72,20 +75,13 @@ def colour_attributes(data: ReportData) -> list[str]:
 def marker_labels(data: ReportData, models: pd.DataFrame) -> pd.Series:
     """Return what chooses the marker of each model, spelt like a group."""
     wanted = marker_attributes(data)
-    return data.group_of(models) if wanted == data.groups else _labels(models, wanted)
+    return spelt(models, wanted)
 
 
 def is_category(values: pd.Series) -> bool:
     """Return whether an attribute is told apart by name: truth values, and what is no number for any model."""
     boolean = values.map(lambda v: isinstance(v, bool | np.bool_)).any()
     return bool(boolean or pd.to_numeric(values, errors="coerce").isna().all())
-
-
-def _labels(models: pd.DataFrame, names: list[str]) -> pd.Series:
-    from acutance.report.data import text
-
-    found = [f"{n}=" + models[c].map(text) for n in names if (c := column(models, n))]
-    return pd.Series([";".join(row) for row in zip(*found, strict=True)] if found else [""] * len(models), models.index)
 
 
 def _colours(

@@ -1,0 +1,194 @@
+"""Tables that come as text: names stay texts, columns are measures only when they are numbers throughout."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from acutance import UserError
+from acutance.analysis.delimited import decimal_commas, parse_delimited
+from acutance.analysis.external import Columns, as_run, read_table
+from acutance.analysis.tables import group_labels
+from acutance.attributes import parse_field
+from acutance.cli import cli
+from acutance.correlating import of_table, write
+from acutance.outputs import read_csv, report_data
+
+N = 8
+ODD = [
+    [f"{i:03}" for i in range(N)], ["1", "01", "001", *map(str, range(2, N - 1))], [f"{i}e400" for i in range(N)],
+    ["NA", "None", "null", "nan", "true", "12e45", "-", "1.0"],
+]  # fmt: skip
+
+
+def frame(**more):
+    g = np.random.default_rng(0)
+    return pd.DataFrame(
+        {"name": [f"m{i}" for i in range(N)], "sharp": g.normal(size=N), "err": g.uniform(size=N)} | more
+    )
+
+
+def judged(path, text, *columns, **given):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return of_table(path, Columns(["err"], model="name", **given))
+
+
+@pytest.mark.parametrize("names", ODD)
+def test_names_are_texts_as_they_stand(tmp_path, names):
+    tables = judged(tmp_path / "t.csv", frame(name=names).to_csv(index=False))
+    assert tables.models["model"].tolist() == names
+    write(tables, tmp_path / "out", report=False, say=lambda text: None)
+    assert read_csv(tmp_path / "out" / "models.csv")["model"].tolist() == names
+    assert report_data(tmp_path / "out", {}).members("all")["model"].tolist() == names
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["None", "basic"], ["01", "1"], ["1.0", "1.50"], ["1e-3", "0.1"], ["nan", ""], ["a;b", "k=3"], ["a;attr.b=1", "x"],
+     ["True", "1"], ["0.1", "0.5"]],
+)  # fmt: skip
+def test_labels_are_texts_and_levels_are_never_taken_apart(tmp_path, values):
+    text = frame(net=values * (N // 2), aug=["p", "p", "q", "q"] * 2).to_csv(index=False)
+    tables = judged(tmp_path / "t.csv", text, within=["net"], groups=["aug"])
+    found = write(tables, tmp_path / "out", report=False, say=lambda text: None)
+    empty = "(no value)" if "nan" in values else ""
+    assert set(found["within"]) == {f"net={value or empty}" for value in values}
+    data = report_data(tmp_path / "out", {})
+    for i, value in enumerate(values):
+        members = data.members(f"net={value or empty}")
+        assert members["model"].tolist() == [f"m{k}" for k in range(i, N, 2)]
+        assert set(data.group_of(members)) == {"aug=p", "aug=q"}
+
+
+def test_two_combinations_never_share_a_label():
+    models = pd.DataFrame({"attr.x": ["1;y=2", "1"], "attr.y": ["3", "2;y=3"]})
+    labels = group_labels(models, ["x", "y"])
+    assert labels.tolist() == ['x="1;y=2";y="3"', 'x="1";y="2;y=3"']
+
+
+def measures(tables):
+    return list(dict.fromkeys(tables.results["measure"]))
+
+
+@pytest.mark.parametrize("cell", ["diverged", "1,234.5", "0,5", "12%", "007"])
+def test_a_column_with_another_cell_is_no_measure_and_says_so(tmp_path, cell):
+    trace = ["0.25"] * 3 + [cell] + ["0.5"] * (N - 4)
+    tables = judged(tmp_path / "t.csv", frame(trace=trace).to_csv(index=False))
+    assert measures(tables) == ["sharp"]
+    assert f"column 'trace' is no measure: row 4 says '{cell}', which is no number" in tables.notes
+    if cell != "007":
+        with pytest.raises(UserError, match="--measures: row 4 of column 'trace' is not a number"):
+            judged(tmp_path / "t.csv", frame(trace=trace).to_csv(index=False), measures=["trace"])
+
+
+def test_words_for_missing_values_are_counted(tmp_path):
+    text = frame(trace=["NA", "nan", *map(str, range(N - 2))]).to_csv(index=False)
+    tables = judged(tmp_path / "t.csv", text)
+    assert measures(tables) == ["sharp", "trace"] and tables.results["status"].eq("unsupported").sum() == 2
+    assert "column 'trace': 2 cells say 'NA' and count as missing" in tables.notes
+
+
+def test_index_columns_are_left_out_and_said(tmp_path):
+    plain = frame()
+    texts = [
+        plain.to_csv(), plain.reset_index().to_csv(index=False), plain.rename_axis("Unnamed: 0").to_csv(),
+        "\n".join(f"{line}," for line in plain.to_csv(index=False).splitlines()),
+        "\n".join(f"{line}{',' * (i > 0)}" for i, line in enumerate(plain.to_csv(index=False).splitlines())),
+    ]  # fmt: skip
+    for text in texts:
+        tables = judged(tmp_path / "t.csv", text)
+        assert measures(tables) == ["sharp"] and len(tables.notes) == 1 and "left out" in tables.notes[0], text[:40]
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|", ","])
+@pytest.mark.parametrize("decimal", [".", ","])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_way_a_table_is_written_is_found_and_said(tmp_path, separator, decimal, encoding):
+    plain = frame()
+    text = plain.to_csv(index=False, sep=separator, decimal=decimal).replace("\n", "\r\n")
+    tables = judged(tmp_path / "t.csv", text.encode(encoding))
+    assert tables.results["value"].tolist() == plain["sharp"].tolist()
+    said = " ".join(tables.notes)
+    assert ("decimal comma in 'sharp', 'err'" in said) == (decimal == ",") and ("UTF-16" in said) == (
+        encoding == "utf-16"
+    )
+    assert ("separated by" in said) == (separator != ",")
+
+
+def test_a_comma_of_thousands_is_no_decimal_comma():
+    assert decimal_commas([["1,234", "2,345"]]) == [] and decimal_commas([["1,234", "2,5"]]) == [0]
+    assert decimal_commas([["1,5", "2.5"]]) == [] and decimal_commas([["0,125", "NA"]]) == [0]
+
+
+@pytest.mark.parametrize(
+    "data,message",
+    [
+        (b"PK\x03\x04rest", "is an Excel workbook"), (b"a,b\nx,1\ny,\xe9\n", "line 3 is not UTF-8 .byte 0xe9"),
+        (b"a,b\nx,1,2\n", "line 2 has 3 fields, the header 2"), (b"a,a\nx,1\n", "column 'a' is there twice"),
+        (b"a,\nx,k\n", "column 2 has no name"), (b"<html><body>", "is a page of the web"), (b"a\x00b", "no table of texts"),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_is_one_sentence(data, message):
+    with pytest.raises(UserError, match=message):
+        parse_delimited(data, "t.csv")
+
+
+def test_a_row_without_a_name_and_a_call_without_columns(tmp_path):
+    with pytest.raises(UserError, match="--model: row 3 names no model"):
+        judged(tmp_path / "t.csv", frame(name=["a", "b", "", *"defgh"]).to_csv(index=False))
+    done = CliRunner().invoke(cli, ["correlate", str(tmp_path / "t.csv")])
+    assert "numbers: sharp, err; other columns: name" in str(done.exception)
+
+
+def test_json_keeps_texts(tmp_path):
+    records = json.loads(frame().to_json(orient="records"))
+    for i, record in enumerate(records):
+        record["name"] = f"{i:03}"
+    (tmp_path / "t.json").write_text(json.dumps(records))
+    assert read_table(tmp_path / "t.json")[0]["name"].tolist() == [f"{i:03}" for i in range(N)]
+
+
+def test_texts_of_a_frame_are_never_silently_missing():
+    with pytest.raises(UserError, match="row 1 of column 'sharp' is not a number: 'high'"):
+        as_run(frame().assign(sharp="high"), Columns(["err"], ["sharp"], "name"))
+
+
+def test_fields_that_are_names():
+    assert [parse_field(text) for text in ("007", "0", "5e400", "0.50", "inf")] == [
+        "007",
+        0,
+        "5e400",
+        0.5,
+        float("inf"),
+    ]
+
+
+def test_output_never_replaces_an_input_or_a_strangers_file(tmp_path):
+    def refused(*arguments):
+        done = CliRunner().invoke(cli, ["correlate", *map(str, arguments), "--targets", "err", "--no-report"])
+        assert isinstance(done.exception, UserError), done.output
+        return str(done.exception)
+
+    for name in ("made.csv", "results.csv"):
+        path = tmp_path / name
+        text = frame().to_csv(index=False)
+        path.write_text(text)
+        for out in (path, tmp_path) if name == "results.csv" else (path,):
+            assert "is a file that is read" in refused(path, "--out", out)
+        assert path.read_text() == text
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("mine: 1")
+    assert "config.yaml is there, and no run wrote it" in refused(tmp_path / "made.csv", "--out", tmp_path / "other")
+    for _ in range(2):
+        again = [
+            "correlate",
+            str(tmp_path / "made.csv"),
+            "--targets",
+            "err",
+            "--out",
+            str(tmp_path / "out"),
+            "--no-report",
+        ]
+        assert CliRunner().invoke(cli, again).exit_code == 0

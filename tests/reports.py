@@ -46,7 +46,8 @@ def make(n=10, seed=0, targets=("test_error", "attr:learning_rate"), change=None
         [{"pool": "p", "model": "m1", "measure": "x", "spec": HOSTILE, "state": "failed", "message": HOSTILE}]
     )
     return ReportData(
-        title=f"A study {HOSTILE}", config={"surface": {"points": 8, "m": 4}, "note": HOSTILE}, environment={"gpus": []},
+        title=f"A study {HOSTILE}", environment={"gpus": []},
+        config={"within": ["architecture"], "surface": {"points": 8, "m": 4}, "note": HOSTILE},
         models=models, results=results, correlations=table, problems=problems,
         cost={"seconds": 10, "forwards": 1e6}, targets=list(targets), groups=["augment"],
         figures={"colour": "learning_rate", "marker": ["augment"], "size": None},

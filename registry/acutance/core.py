@@ -87,7 +87,8 @@ class Core:
     def errors(self, raw: Tensor, targets: Tensor) -> Tensor:
         """Return (n,) scores of raw logits, (n, K): 1 where wrong, 0 where right, NaN where a NaN predicts nothing."""
         top = raw.flatten(1).amax(1) if raw.dim() > 1 else raw
-        return torch.where(top < torch.inf, self.score(raw, targets).to(raw.dtype), torch.nan)
+        # A scalar of torch.where would be copied to the device on every draw; one of masked_fill is not.
+        return self.score(raw, targets).to(raw.dtype).masked_fill(~(top < torch.inf), torch.nan)
 
     def targets_of(self, k: int) -> Tensor:
         """Return the targets of k passes, one after the other, (k n, ...)."""

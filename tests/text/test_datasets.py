@@ -22,6 +22,7 @@ from acutance.surface_config import SurfaceConfig
 from acutance.testing.core import examine
 from acutance_text import mnli, sentiment, tokens
 from acutance_text.tables import find_table, read_columns
+from acutance_text.text_sets import Examples
 
 PAIRS = [
     ("The cat sat.", "A cat sat.", "entailment"),
@@ -162,13 +163,23 @@ def test_three_classes_are_scored_as_two(tmp_path):
     score = found.open("lexical_overlap").score
     assert score(logits, torch.zeros(3, dtype=torch.long)).tolist() == [0, 1, 0]
     assert score(logits, torch.ones(3, dtype=torch.long)).tolist() == [1, 0, 1]
-    assert found.open("test").score(logits, torch.zeros(3, dtype=torch.long)).tolist() == [0, 1, 1]
+    for split in ("train", "test", "mismatched"):
+        assert found.open(split).score(logits, torch.zeros(3, dtype=torch.long)).tolist() == [0, 1, 1]
     other = dataset(
         "hans", root=str(tmp_path), hans_root=str(tmp_path), labels=("entailment", "neutral", "contradiction")
     )
     assert other.open("lexical_overlap").score(logits, other.open("lexical_overlap").targets[:3]).tolist() == [1, 0, 0]
     with pytest.raises(UserError, match="the model has 1 outputs, entailment is number 1"):
         score(torch.eye(1), torch.zeros(1, dtype=torch.long))
+
+
+def test_hans_as_hugging_face_has_it_counts_entailment_as_zero(tmp_path):
+    header = ["premise", "hypothesis", "label", "heuristic", "subcase"]
+    rows = [("a", "b", 0, "subsequence", "se_adjective"), ("c", "d", 1, "subsequence", "sn_NP/S")]
+    written(tmp_path / "validation.jsonl", header, rows)
+    found = dataset("hans", hans_root=str(tmp_path))
+    assert found.examples("subsequence_entailed") == Examples(["a"], ["b"], [1])
+    assert found.examples("subsequence") == found.examples("sn_NP-S") == Examples(["c"], ["d"], [0])
 
 
 def test_strange_rows_of_hans_are_refused(tmp_path):
@@ -234,6 +245,18 @@ def test_rated_sentences_of_four_domains(layout, tmp_path):
             assert (number < (50 if split in ("train", "test") else 20)) == bool(label)
 
 
+def test_what_counts_as_an_opinion_and_which_films_train(tmp_path):
+    lines = [f"{i}\t{0.5 if i % 2 else -0.5}\tsentence {i // 2}, {i % 2}\n" for i in range(40)]
+    text = "".join([*lines, "x\t0.49\tweak, 1\n", "x\t-0.49\tweak, 0\n", "x\t3.9\tone too many, 1\n"])
+    for name in sentiment.FILES.values():
+        (tmp_path / name).write_text(text)
+    found = dataset("sentiment4", root=str(tmp_path))
+    train = [i for i in range(20) if i % 10 < 7]  # the first seven of ten pairs
+    for split, pairs in (("train", train), ("test", [7, 8, 9, 17, 18, 19]), ("nyt", range(20))):
+        expected = [f"sentence {i}, {label}" for i in pairs for label in (0, 1)]
+        assert found.examples(split) == Examples(expected, None, [0, 1] * len(pairs))
+
+
 def test_archives_that_are_damaged_or_absent(tmp_path):
     with pytest.raises(UserError, match=r"has no vaderSentiment-0.5.zip"):
         dataset("sentiment4", root=str(tmp_path)).open("train")
@@ -295,6 +318,14 @@ def test_pairs_numbers_and_parts(tmp_path):
         dataset("text", files={"train": path}, text="x", train_points=13).open("train")
 
 
+def test_a_part_has_its_classes_in_turn_in_file_order(tmp_path):
+    rows = [(f"text {i}", int(i > 5)) for i in range(9)]
+    path = written(tmp_path / "t.csv", ["text", "label"], rows)
+    found = dataset("text", files={"train": path, "test": path}, train_points=4, limit=3)
+    assert found._chosen("train") == Examples(["text 0", "text 6", "text 1", "text 7"], None, [0, 1, 0, 1])
+    assert found._chosen("test") == Examples(["text 0", "text 6", "text 1"], None, [0, 1, 0])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -328,6 +359,10 @@ def test_lines_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(UserError, match=r"v.csv: cannot be read.*UTF-8"):
         read_columns([tmp_path / "v.csv"], [["a"]])
     assert find_table(tmp_path, ["none", "u"]) == [tmp_path / "u.jsonl"] and find_table(tmp_path, ["w"]) == []
+    shards = [tmp_path / f"w-{i:05d}-of-00003.parquet" for i in (2, 0, 1)]
+    for shard in shards:
+        shard.touch()
+    assert find_table(tmp_path, ["w"]) == sorted(shards)
 
 
 # -- tokens -------------------------------------------------------------------------------------------------
@@ -340,6 +375,8 @@ def test_words_of_the_training_set():
     assert ids == [tokens.BEGIN, 4, tokens.UNKNOWN, tokens.UNKNOWN, 6, tokens.END] and kinds == [0] * 6
     ((ids, kinds),) = words(["the the the the"], ["here here"], 7)
     assert ids == [2, 4, 4, 3, 6, 6, 3] and kinds == [0, 0, 0, 0, 1, 1, 1]
+    ((ids, kinds),) = words(["the the"], ["here here"], 6)  # of two that are as long the second
+    assert ids == [2, 4, 4, 3, 6, 3] and kinds == [0, 0, 0, 0, 1, 1]
     assert words.identity != tokens.Words(["the dog"], size=7).identity
 
 
@@ -368,6 +405,10 @@ def test_texts_become_tokens_once(tmp_path, monkeypatch):
     for other in ((["a", "bc"], None, 8), (["a b", "c"], ["", ""], 8), (["a b", "c"], None, 3)):
         tokens.encode(words, *other)
     assert len(made) == 4
+    other = tokens.encode(tokens.Words(["c b a"], size=10), ["a b", "c"], None, 8)
+    assert other["input_ids"].tolist() == [[2, 6, 5, 3], [2, 4, 3, 0]]
+    pairs = tokens.encode(words, ["a b", "c"], ["c", "a"], 8)
+    assert pairs["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0]]  # 0 where the mask is
 
 
 # -- m-batches ----------------------------------------------------------------------------------------------

@@ -38,8 +38,16 @@ def test_a_subset_is_drawn_by_its_seed(tmp_path):
     ids = lambda **k: [e.id for e in BertFeather().entries(FeatherSpec(path=str(tmp_path), **k))]  # noqa: E731
     assert len(ids()) == 10 and len(ids(subset=5)) == 5
     assert ids(subset=5) == ids(subset=5) != ids(subset=5, seed=1)
+    assert all(ids(subset=5, seed=i) == sorted(ids(subset=5, seed=i)) for i in range(3))  # in the order of the runs
     with pytest.raises(UserError, match="subset"):
         ids(subset=11)
+
+
+def test_published_accuracies_are_errors_of_their_splits(tmp_path):
+    names = ["MNLI dev acc.", "Lexical (nonent)", "Subseq (nonent)", "Constituent (nonent)"]
+    (tmp_path / "t.csv").write_text(f"Run,{','.join(names)}\nRun 3,0.75,0.5,0.25,0\nAverage,1,1,1,1\n")
+    targets = ["published_mnli", *(f"published_hans_{name}" for name in ("lexical", "subsequence", "constituent"))]
+    assert published(tmp_path / "t.csv") == {3: dict(zip(targets, (0.25, 0.5, 0.75, 1.0), strict=True))}
 
 
 @pytest.mark.skipif(not TABLE.is_file(), reason="the published table is absent")

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -15,7 +16,7 @@ from acutance import LossSurface, UserError
 from acutance.config import load_config
 from acutance.harness import run_study
 from acutance_text.causal import Causal, next_token, wrong_next_token
-from acutance_text.transformers_pool import FolderSpec, Transformers, settings_of
+from acutance_text.transformers_pool import FolderSpec, Transformers, class_names, settings_of
 
 
 def batch(length=9, padded=9):
@@ -82,6 +83,7 @@ def test_loading_leaves_the_global_generator_as_it_was(folder):
 def test_settings_of_names():
     assert settings_of("learning_rate=2e-5_seed=3") == {"learning_rate": 2e-5, "seed": 3}
     assert settings_of("plain-name") == {}
+    assert settings_of("m,a=1;b=x-y-c=false") == {"a": 1, "b": "x-y", "c": False}
 
 
 def test_attributes_come_from_a_csv(folder):
@@ -90,6 +92,9 @@ def test_attributes_come_from_a_csv(folder):
     table.write_text("model,epochs\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)))
     entries = Transformers().entries(FolderSpec(path=str(folder), attributes=str(table)))
     assert [e.attributes["epochs"] for e in entries] == [0, 1]
+    table.write_text("model,seed\n" + "".join(f"{name},{7 + i}\n" for i, name in enumerate(names)))
+    entries = Transformers().entries(FolderSpec(path=str(folder), attributes=str(table)))
+    assert [e.attributes["seed"] for e in entries] == [7, 8]  # the table says more than a name
     table.write_text(f"model,epochs\n{names[0]},1\n")
     with pytest.raises(UserError, match="no row"):
         Transformers().entries(FolderSpec(path=str(folder), attributes=str(table)))
@@ -161,6 +166,7 @@ def test_words_for_outputs_are_those_of_the_config(tmp_path):
     spec = FolderSpec(path=str(tmp_path / "[abc]"))
     models = [Transformers().load(entry, spec) for entry in Transformers().entries(spec)]
     assert [getattr(model, "class_names", ()) for model in models] == [(), ("x", "y", "z"), ()]
+    assert class_names(SimpleNamespace(id2label={2: "z", 0: "x", 1: "y"})) == ("x", "y", "z")
 
 
 def test_a_run_leaves_out_models_whose_classes_are_in_another_order(tmp_path, monkeypatch):

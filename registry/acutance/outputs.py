@@ -316,9 +316,11 @@ def write_report(directory: Path, cost: Mapping[str, Any]) -> Path:
     from acutance.report.figures import save_figures
     from acutance.report.html import write_report as write_page
     from acutance.report.markup import save_tables
+    from acutance.report.shown import shown
 
     data = report_data(directory, cost)
     save_tables(data.correlations, directory / "tables")
+    data = shown(data)
     pictures = save_figures(data, directory / "figures", cores())
     write_page(data, directory / "report.html", pictures)
     stamp(directory, "page")
@@ -338,6 +340,7 @@ def write_figures(directory: Path, names: Sequence[str]) -> list[Path]:
     from acutance.report.between import save_between
     from acutance.report.figures import file_stems, save_figures
     from acutance.report.recipes import recipe, save_sweep
+    from acutance.report.shown import shown
 
     recipes, folder, paths = [recipe(name) for name in dict.fromkeys(names)], directory / "figures", list[Path]()
     if (directory / "sweep.csv").exists():
@@ -351,7 +354,7 @@ def write_figures(directory: Path, names: Sequence[str]) -> list[Path]:
         return paths
     data = report_data(directory, {})
     for chosen in recipes:
-        prepared = chosen.prepare(data)
+        prepared = shown(chosen.prepare(data))
         keys = chosen.keys(prepared)
         save_figures(prepared, folder, cores(), only=keys)
         paths += [folder / f"{stem}.png" for stem in file_stems(keys).values()]

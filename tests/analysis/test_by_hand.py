@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 
 from acutance import kendall_tau
+from acutance.analysis import findings as found_in
 from acutance.analysis import hypotheses
 from acutance.analysis.adjust import family_p, max_tau_p
 from acutance.analysis.association import association
@@ -22,7 +23,7 @@ from acutance.analysis.multiplicity import held_out_radius
 from acutance.analysis.ranked import within
 from acutance.analysis.reliability import reliability
 from acutance.analysis.resampling import permuted_orders
-from acutance.analysis.selection import clopper_pearson, quantile_slope
+from acutance.analysis.selection import clopper_pearson, flattest, quantile_slope
 from acutance.analysis.tables import correlations, definitions_and_values
 
 NOT_ASKED = {"resamples": 9, "permutations": 9}
@@ -226,3 +227,30 @@ def test_models_of_one_definition_missing_leave_the_other_pairs_whole():
     assert small.tau.loc["b", "c"] == pytest.approx(
         scipy.stats.kendalltau(*table[["b", "c"]][:900].dropna().to_numpy().T).statistic
     )
+
+
+def test_the_model_at_the_median_is_no_violation():
+    t = np.array([5.0, 0, 1, 2, 3, 4, 6, 7, 8, 9, 10])  # the flattest model is the median one
+    s = np.arange(11.0)
+    assert flattest(t, s, q=0.3).violations == 0
+    assert flattest(np.where(t == 5, 5.5, t), s, q=0.3).violations == 0  # of an odd number it is the median still
+    assert flattest(np.where(t == 5, 6.5, t), s, q=0.3).violations == 1
+
+
+def test_pairs_of_very_many_definitions_are_those_that_go_with_a_target(monkeypatch):
+    monkeypatch.setattr(found_in, "PAIRED", 2)
+    g, t = np.random.default_rng(0), np.arange(12.0)
+    s = pd.DataFrame({"noise": g.normal(size=12), "same": t, "other": g.normal(size=12), "near": t + g.normal(size=12)})
+    table = found_in._pairwise(s, {"t": t})
+    assert set(table["definition"]) == {"same", "near"} and "2 of 4 definitions" in table["note"].iloc[0]
+
+
+def test_p_of_dropped_models_is_from_those_that_stay():
+    names, t = [f"{i}" for i in range(7)], np.array([0.0, 1, 2, 3, 4, 5, 6])
+    models = pd.DataFrame({"model": names, "admitted": True, "target.t": t})
+    value = np.array([0.0, 1, 2, 3, 4, 5, np.inf])  # infinite last: ranked, all seven agree
+    results = pd.DataFrame({"model": names, "measure": "m", "value": value, "status": "ok"})
+    p = {
+        k: correlations(models, results, targets=["t"], nonfinite=k, **NOT_ASKED)["p"][0] for k in ("drop", "rank_max")
+    }
+    assert p == pytest.approx({"drop": 2 / math.factorial(6), "rank_max": 2 / math.factorial(7)})

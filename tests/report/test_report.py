@@ -345,7 +345,8 @@ def test_a_target_from_two_sources_is_said_and_counted_once():
 
 def test_the_page_of_a_table_made_elsewhere_says_only_what_is_known():
     made = make(n=60)
-    elsewhere = dataclasses.replace(made, config={"source": {"table": "x.csv"}, "variant": "b"}, cost={})
+    config = {"source": {"table": "x.csv"}, "variant": "b", "within": made.config["within"]}
+    elsewhere = dataclasses.replace(made, config=config, cost={})
     page, own = render_page(elsewhere, {}), render_page(made, {})
     for words in ("training points", "train points", "same noise", "same loss surface", "without augmentation"):
         assert words not in page

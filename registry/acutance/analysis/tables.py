@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -143,34 +143,45 @@ def definitions_and_values(
 
     Values of replicates are averaged. A definition without a single value is listed too: its rows say so.
     """
-    definitions, rows = [], []
-    for definition, part in _by_definition(results, fields):
-        means = part.groupby("model", sort=False)["value"].mean()
-        definitions.append(definition)
-        rows.append(means.reindex(index).to_numpy(np.float64))
-    return definitions, np.stack(rows) if rows else np.empty((0, len(index)))
+    codes, first = _definition_codes(results, fields)
+    plain = results.iloc[first][["measure", *fields]].astype(object) if len(first) else pd.DataFrame()
+    values = np.full((len(first), len(index)), np.nan)
+    if len(first):
+        place = pd.Index(index).get_indexer(pd.Index(results["model"]))
+        kept = _usable(results) & (place >= 0)
+        cells = pd.DataFrame({"code": codes[kept], "place": place[kept], "value": results["value"].to_numpy()[kept]})
+        means = cells.groupby(["code", "place"], sort=False)["value"].mean()
+        values[means.index.get_level_values(0), means.index.get_level_values(1)] = means.to_numpy(np.float64)
+    return plain.to_dict("records"), values
 
 
 def replicates(results: pd.DataFrame, fields: list[str], index: list[str]) -> list[Array | None]:
     """Return the values of each definition's replicates over the models, (n, R); None where it has one at most."""
-    found: list[Array | None] = []
-    for _, part in _by_definition(results, fields):
-        if "replicate" not in part or part["replicate"].nunique() < 2:
-            found.append(None)
-        else:
-            table = part.pivot_table(index="model", columns="replicate", values="value", aggfunc="mean")
-            found.append(table.reindex(index).to_numpy(np.float64))
+    codes, first = _definition_codes(results, fields)
+    found: list[Array | None] = [None] * len(first)
+    if "replicate" not in results or not len(first):
+        return found
+    usable = results.assign(code=codes)[_usable(results)]
+    several = usable.groupby("code")["replicate"].nunique() > 1
+    for code, part in usable[usable["code"].isin(several.index[several])].groupby("code"):
+        table = part.pivot_table(index="model", columns="replicate", values="value", aggfunc="mean")
+        found[int(cast(int, code))] = table.reindex(index).to_numpy(np.float64)
     return found
 
 
-def _by_definition(results: pd.DataFrame, fields: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Yield each definition with its rows that have a value, in order of appearance."""
+def _definition_codes(results: pd.DataFrame, fields: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the number of each row's definition, in order of appearance, and the first row of each definition."""
     if not len(results):
-        return
-    for _, part in results.groupby(["measure", *fields], dropna=False, sort=False):
-        definition = part[["measure", *fields]].astype(object).iloc[0].to_dict()
-        usable = part["status"].isin(["ok", "not_converged", "nonfinite"]) & part["value"].notna()
-        yield definition, part[usable]
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    codes = results.groupby(["measure", *fields], dropna=False, sort=False).ngroup().to_numpy(np.int64)
+    return codes, np.unique(codes, return_index=True)[1].astype(np.int64)
+
+
+def _usable(results: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which rows have a value."""
+    known = results["status"].isin(["ok", "not_converged", "nonfinite"]) & results["value"].notna()
+    usable: NDArray[np.bool_] = known.to_numpy(bool)
+    return usable
 
 
 def _column(models: pd.DataFrame, name: str, what: str) -> pd.Series:

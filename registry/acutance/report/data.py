@@ -37,6 +37,9 @@ class ReportData:
         curves: one row a point of a curve that a cell has beside its value; None for a run without.
         symbols: how measures abbreviate themselves, by name.
         findings: the tables of ``acutance.analysis.findings``, by name.
+        names: names definitions, where that of these tables alone would not do.
+        everything: the whole run of which this is the part that is drawn; None where this is all of it.
+        left_out: what is not drawn, in one sentence.
     """
 
     title: str
@@ -53,6 +56,14 @@ class ReportData:
     curves: pd.DataFrame | None = None
     symbols: dict[str, str] = field(default_factory=dict)
     findings: dict[str, pd.DataFrame] = field(default_factory=dict)
+    names: Namer | None = None
+    everything: ReportData | None = None
+    left_out: str = ""
+
+    @property
+    def whole(self) -> ReportData:
+        """All of the run, from which what is counted is counted."""
+        return self.everything or self
 
     @cached_property
     def outcomes(self) -> list[str]:
@@ -70,8 +81,10 @@ class ReportData:
         return list(dict.fromkeys(map(str, self.correlations["within"])))
 
     @cached_property
-    def _name(self) -> Namer:
+    def name(self) -> Namer:
         """Names of definitions, without radius, that agree in all tables."""
+        if self.names is not None:
+            return self.names
         measured = self.results[~self.results["measure"].isin(TARGETS)] if len(self.results) else self.results
         return Namer([*measured.to_dict("records"), *self.correlations.to_dict("records")])
 
@@ -79,7 +92,7 @@ class ReportData:
     def named(self) -> pd.DataFrame:
         """Correlations with the definition's name, without radius, as a column."""
         table = self.correlations.copy()
-        names = [self._name(row) for row in table.to_dict("records")]
+        names = [self.name(row) for row in table.to_dict("records")]
         return table.assign(definition=pd.Series(names, index=table.index, dtype=object))
 
     @cached_property
@@ -88,7 +101,7 @@ class ReportData:
         table = self.results
         if len(table):
             table = table[~table["measure"].isin(TARGETS)].copy()
-        names = [self._name(row) for row in table.to_dict("records")]
+        names = [self.name(row) for row in table.to_dict("records")]
         return table.assign(definition=pd.Series(names, index=table.index, dtype=object))
 
     @cached_property
@@ -96,9 +109,17 @@ class ReportData:
         """Names of definitions, in the order of the study."""
         return list(dict.fromkeys(self.named["definition"]))
 
+    @cached_property
+    def _named_by(self) -> dict[str, pd.DataFrame]:
+        return {str(name): rows for name, rows in self.named.groupby("definition", sort=False)}
+
+    @cached_property
+    def _measured_by(self) -> dict[str, pd.DataFrame]:
+        return {str(name): rows for name, rows in self.measured.groupby("definition", sort=False)}
+
     def symbol(self, definition: str) -> str:
         """Return how the measure of a definition abbreviates itself; its name where it does not."""
-        measure = str(self.named.loc[self.named["definition"] == definition, "measure"].iloc[0])
+        measure = str(self._named_by[definition]["measure"].iloc[0])
         return self.symbols.get(measure, "").replace("lambda_", "λ") or measure
 
     def members(self, level: str) -> pd.DataFrame:
@@ -110,14 +131,14 @@ class ReportData:
 
     def radii(self, definition: str) -> list[float | None]:
         """Return the radii of a definition; [None] for one that has none."""
-        rows = self.named[self.named["definition"] == definition]
+        rows = self._named_by.get(definition, self.named[:0])
         if "spec.rho" not in rows or rows["spec.rho"].isna().all():
             return [None]
         return [float(rho) for rho in sorted(rows["spec.rho"].dropna().unique())]
 
     def values(self, definition: str, rho: float | None) -> pd.DataFrame:
         """Return value and standard error by model, averaged over replicates."""
-        rows = self.measured[self.measured["definition"] == definition]
+        rows = self._measured_by.get(definition, self.measured[:0])
         if rho is not None:
             rows = rows[np.isclose(rows["spec.rho"].astype(float), rho, rtol=1e-12, atol=0)]
         return rows.groupby("model", sort=False)[["value", "stderr"]].mean()
@@ -141,8 +162,8 @@ class ReportData:
 
     def tau(self, definition: str, rho: float | None, target: str, level: str) -> pd.DataFrame:
         """Return the rows of the correlations table for one panel, indexed by group."""
-        t = self.named
-        keep = (t["definition"] == definition) & (t["target"] == target) & (t["within"] == level)
+        t = self._named_by.get(definition, self.named[:0])
+        keep = (t["target"] == target) & (t["within"] == level)
         if rho is not None:
             keep &= np.isclose(t["spec.rho"].astype(float), rho, rtol=1e-12, atol=0)
         return t[keep].set_index("group")

@@ -7,6 +7,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,7 +87,7 @@ def save_figures(
     keys = figure_keys(data) if only is None else list(only)
     old_ones = "*" if only is None else f"{keys[0].recipe}-*"
     if workers > 1 and len(keys) > 4:
-        drawn = draw_apart(data, keys, workers)
+        drawn = draw_apart(replace(data, everything=None), keys, workers)
     else:
         drawn = {key: render(data, key) for key in keys}
     _write(drawn, folder, old_ones)

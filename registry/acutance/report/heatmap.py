@@ -53,7 +53,9 @@ def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:
     bar = figure.colorbar(image, ax=axis, shrink=0.4, aspect=25, pad=0.02)
     bar.set_label("Kendall's τ", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    figure.suptitle(level.replace("architecture=", "") + ("" if group == "all" else f", {group}"), fontsize=10)
+    title = level.replace("architecture=", "") + ("" if group == "all" else f", {group}")
+    lines = [title, *textwrap.wrap(data.left_out, 40 + 12 * len(data.targets))]
+    figure.suptitle("\n".join(lines), fontsize=10)
     return figure
 
 

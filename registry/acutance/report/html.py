@@ -52,9 +52,10 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
     template = environment.from_string((folder / "page.html").read_text("utf-8"))
     own = {name: (folder / "web" / name).read_text("utf-8") for name in ("page.css", *SCRIPTS)}
     embedded = _embedded(pictures)
-    plain = methods(data)
+    plain = methods(data.whole)
     return template.render(
         title=data.title,
+        left_out=data.left_out,
         # These three alone are not escaped by the template: the package's own files, and JSON that is escaped already.
         style=own["page.css"] + shades(),
         script="(() => {\n" + "\n".join(own[name] for name in SCRIPTS) + "})();",
@@ -115,7 +116,7 @@ def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict
         "radii": any(data.radii(name) != [None] for name in data.definitions),
         "curved": any(len(data.radii(name)) > 1 for name in data.definitions),
         "groups": group_table(data, level),
-        "hypothesis": hypothesis_sentence(data, level),
+        "hypothesis": hypothesis_sentence(data.whole, level),
         "hypotheses": hypothesis_rows(data, level),
         "ceilings": ceiling_sentences(data, level),
         "confounds": confound_rows(data, level),
@@ -192,7 +193,11 @@ def _models(data: ReportData) -> dict[str, Any]:
         for row in data.models.to_dict("records")
     ]
     names = [target_label(c.removeprefix("target.")) for c in [*targets, *extra]]
-    return {"attributes": [c.removeprefix("attr.") for c in attributes], "targets": names, "rows": rows}
+    every = data.whole.models
+    return {
+        "attributes": [c.removeprefix("attr.") for c in attributes], "targets": names, "rows": rows,
+        "compared": int((every["admitted"].map(text) == "1").sum()), "total": len(every),
+    }  # fmt: skip
 
 
 def _cell(value: Any) -> str:

@@ -61,7 +61,8 @@ def scatter_grid(
             elif i == len(targets) - 1:
                 mathematics(axis.set_xlabel(symbol(data, definition)))
     legends(figure, axes, look)
-    figure.suptitle(f"{definition}\n{level.replace('architecture=', '')}", fontsize=11)
+    lines = [definition, level.replace("architecture=", ""), *textwrap.wrap(data.left_out, 26 * width + 14)]
+    figure.suptitle("\n".join(lines), fontsize=11)
     return figure
 
 

@@ -18,10 +18,11 @@ def answer(data: ReportData, level: str) -> dict[str, Any]:
 
     Errors, losses and gaps are counted, each once; what holds and its sign are those of the stars of the table.
     """
-    t = counted(data.named[data.named["within"] == level], data.targets)
+    everything = data.whole.named
+    t = counted(everything[everything["within"] == level], data.targets)
     held = t[holding(t)]
     positive, negative = int((held["tau"] > 0).sum()), int((held["tau"] < 0).sum())
-    judged = _judged(data, level)
+    judged, listed = _judged(data.whole, level), _judged(data, level)
     explained = len(judged) > 0 and not (set(judged.loc[judged["holding"] > 0, "verdict"]) - set(EXPLAINED))
     return {
         "level": level,
@@ -29,7 +30,7 @@ def answer(data: ReportData, level: str) -> dict[str, Any]:
         "verdict": _verdict(positive, negative, len(t)) + (BUT if explained and len(held) else ""),
         "lines": [
             {"definition": row["definition"], **dict(zip(("head", "rest"), row["line"].split(":", 1), strict=True))}
-            for row in in_order(judged.assign(line=judged["line"].map(typographic))).to_dict("records")
+            for row in in_order(listed.assign(line=listed["line"].map(typographic))).to_dict("records")
         ],
         "conclusion": conclusion(judged) if len(judged) else "",
         "sentences": [*_counts(t, positive, negative), *_largest(t), *_versions(data)],

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ import acutance
 from acutance.cli import cli
 from acutance.config import load_config
 from acutance.harness import run_study
-from acutance.merge import differences, merge
+from acutance.merge import Source, _facts, _never_loaded, _points, _pools, combine, differences, merge
 from acutance.store import Store
 
 
@@ -119,6 +120,7 @@ def test_a_failure_gives_way_to_a_value(toy_config, tmp_path):
     for order in ("ab", "ba"):
         merged = merge([tmp_path / name for name in order], tmp_path / order, report=False)
         assert merged.run.failed == 2 and not merged.conflicts
+        assert rows(tmp_path / order, "run", "state")[-1] == ("failed",)
         assert (merged.run.results.query("model == 'toy1'")["status"] == "ok").all()
 
 
@@ -161,6 +163,105 @@ def test_what_may_differ():
     ]  # fmt: skip
 
 
+# -- what each row of the sources becomes ---------------------------------------------------------------------
+
+
+def source(name, pools=(), points=None, facts=None, **tables):
+    """A source made by hand; its tables have rows where they are given."""
+    empty = {table: [] for table in ("run", "attempt", "model", "cell", "part")}
+    return Source(Path(name), {"pools": list(pools)}, {}, points or {}, facts or {}, empty | tables)
+
+
+def model(entry, pool="p", **attributes):
+    return {
+        "pool": pool,
+        "entry": entry,
+        "key": f"key of {entry}",
+        "description": json.dumps({"attributes": attributes}),
+    }
+
+
+def cell(key, value, state="done"):
+    return {
+        "key": key,
+        "measure": "x",
+        "model": "key of n",
+        "split": "train",
+        "spec": "{}",
+        "state": state,
+        "value": value,
+    }
+
+
+def part(key, of, value, batch=0, status="ok"):
+    return {"key": key, "cell": of, "batch": batch, "status": status, "value": value}
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "same"),
+    [(1.0, 1 + 0.9e-6, True), (1.0, 1 + 2e-6, False), (-1.0, 1.0, False), (0.0, 1e-9, False), (float("inf"),) * 2 + (True,),
+     (None, None, True), (None, 1.0, False), (1.0, None, False)],
+)  # fmt: skip
+def test_values_are_the_same_to_a_millionth_and_the_first_is_kept(first, other, same):
+    a, b = (source(name, model=[model("n")], cell=[cell("k", value)]) for name, value in (("a", first), ("b", other)))
+    tables, conflicts = combine([a, b])
+    assert [row["value"] for row in tables["cell"]] == [first]
+    assert conflicts == ([] if same else [f"x of n, train, {{}}: {first!r} in a, {other!r} in b"])
+
+
+def test_a_batch_is_told_where_its_cell_is_not():
+    parts = [
+        part("1", "k", 1.0),
+        part("2", "l", 1.0, batch=3),
+        part("3", "open", 1.0),
+        part("4", "l", None, status="failed"),
+    ]
+    others = [part("1", "k", 2.0), part("2", "l", 2.0, batch=3), part("3", "open", 2.0), part("4", "l", 5.0)]
+    cells = [cell("k", 1.0), cell("l", 1.0)], [cell("k", 2.0), cell("l", 1.0)]
+    tables, conflicts = combine(
+        [source(name, cell=c, part=p) for name, c, p in zip("ab", cells, (parts, others), strict=True)]
+    )
+    what = "x of key of n, train, {}: 1.0 in a, 2.0 in b"
+    assert conflicts == [what, f"batch 3 of {what}", "batch 0 of an unfinished cell: 1.0 in a, 2.0 in b"]
+    assert [row["value"] for row in tables["part"]] == [1.0, 1.0, 1.0, 5.0]
+
+
+def test_what_only_one_source_knows_is_kept_and_the_first_goes_before():
+    a = source("a", points={"train/batch": ["1"]}, facts={"p/n": {"points": "x"}}, model=[model("n", lr=1)])
+    b = source("b", points={"train/batch": ["1"], "test/split": ["2"]}, facts={"p/n": {"points": "y", "initial": "i"}},
+               model=[model("n", lr=2, seed=3), model("o", lr=4)])  # fmt: skip
+    tables, conflicts = combine([a, b])
+    assert [json.loads(row["description"])["attributes"] for row in tables["model"]] == [
+        {"lr": 1, "seed": 3},
+        {"lr": 4},
+    ]
+    assert not conflicts and _points([a, b]) == b.points == _points([source("without"), a, b])
+    assert _facts([a, b]) == (
+        {"p/n": {"points": "x", "initial": "i"}}, ["model p/n: b has other preprocessed points"]
+    )  # fmt: skip
+
+
+def test_of_the_settings_of_a_pool_those_stay_that_include_the_others():
+    def of(name, size, *entries):
+        return source(name, [{"name": "p", "size": size}], model=[model(entry) for entry in entries])
+
+    def sizes(*sources):
+        return [section["size"] for section in _pools(sources)]
+
+    assert sizes(of("a", 1, "n"), of("b", 2, "n", "o"), of("c", 1, "n")) == [2]
+    assert sizes(of("a", 1, "n"), of("b", 2, "n")) == [1]  # of two that are equal the first
+    assert sizes(of("a", 1, "n", "o"), of("b", 2, "o", "q")) == [1, 2]
+    assert sizes(of("a", 1, "n"), of("b", 2, "n", "o"), of("c", 1, "q")) == [1, 2]
+
+
+def test_a_model_that_another_source_could_load_is_not_missed(tmp_path):
+    (tmp_path / "models.csv").write_text("model,key\nn,\no,\nq,known\n")
+    told = f"{tmp_path}: n, o could not be loaded and is left out"
+    assert _never_loaded([source(tmp_path), source(tmp_path / "none")], {"q"}) == [told]
+    assert _never_loaded([source(tmp_path)], {"n", "q"}) == [told.replace("n, o", "o")]
+    assert _never_loaded([source(tmp_path)], {"n", "o"}) == []
+
+
 def test_folders_that_cannot_be_merged(toy_config, tmp_path):
     run(toy_config, tmp_path / "a", limit=2)
     with pytest.raises(acutance.UserError, match="holds no run"):
@@ -185,7 +286,8 @@ def test_admission_attributes_and_broken_models(toy_config, tmp_path):
     assert list(merged.run.models["model"]) == ["toy0", "toy2", "toy3", "toy4", "toy5"]
     assert list(merged.run.models["attr.depth"]) == [0, 2, 3, 4, 5]
     assert merged.run.models["reason"].iloc[0] == "attr:depth 0 < 1"
-    assert sum("toy1 could not be loaded" in note for note in merged.notes) == 2
+    # Nothing is told of toy0, of which no measure was asked.
+    assert sum("toy1 could not be loaded" in note for note in merged.notes) == 2 == len(merged.notes)
 
 
 def test_studies_of_models_in_memory_merge_too(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from acutance.measure import Estimate, Status
 from acutance.numerics.draws import Streams
-from acutance.numerics.lanczos import Ritz, largest_eigenvalues
+from acutance.numerics.lanczos import Lanczos, Ritz, largest_eigenvalues
 from acutance.numerics.traces import (
     TraceEstimate,
     adaptive_mean,
@@ -152,17 +153,25 @@ def effective_dimension(surface: LossSurface, spec: EffectiveDimensionSpec, rng:
 
     def evaluate() -> Estimate:
         found = quadratures(curvature, spec.probes, spec.iterations)
-        norm = max(ritz.norm for ritz in found)
-        if norm == 0:
+        if found.norm == 0:
             return nothing()
 
         def dimension(ritz: Ritz) -> float:
             positive = ritz.values.clamp_min(0)
             return curvature.p * float((ritz.weights * positive / (positive + spec.z)).sum())
 
-        value, stderr = mean_and_error([dimension(ritz) for ritz in found])
-        extras = {"negative_mass": math.fsum(negative_mass(ritz, norm) for ritz in found) / len(found)}
-        return Estimate(value, stderr, extras=extras)
+        value, stderr = mean_and_error([dimension(ritz) for ritz in found.ritz])
+        halved, _ = mean_and_error([dimension(ritz) for ritz in found.halved])
+        low, high = found.negative_bounds()
+        mass = math.fsum(negative_mass(ritz, found.norm) for ritz in found.ritz) / len(found.ritz)
+        extras = {"value_half": halved, "negative_mass": mass, "negative_low": low, "negative_high": high}
+        if abs(value - halved) <= spec.rtol * value:
+            return Estimate(value, stderr, extras=extras)
+        message = (
+            f"with half of the iterations the value is {halved:.3g}, not within {spec.rtol:g} of {value:.3g}: "
+            "raise iterations or rtol"
+        )
+        return Estimate(value, stderr, Status.NOT_CONVERGED, message, extras=extras)
 
     return curvature.told(guarded(evaluate))
 
@@ -174,34 +183,80 @@ def negative_mass(ritz: Ritz, norm: float) -> float:
 
 @torch.no_grad()
 def density(surface: LossSurface, spec: DensitySpec, rng: Streams) -> Estimate:
-    """Return the share of negative eigenvalues of H_c, with the density."""
+    """Return the share of negative eigenvalues of H_c, with its bounds and the density."""
     curvature = Curvature(surface, spec, rng)
 
     def evaluate() -> Estimate:
         found = quadratures(curvature, spec.probes, spec.iterations)
-        norm = max(ritz.norm for ritz in found)
+        norm = found.norm
         if norm == 0:
             return nothing()
-        value, stderr = mean_and_error([negative_mass(ritz, norm) for ritz in found])
+        value, stderr = mean_and_error([negative_mass(ritz, norm) for ritz in found.ritz])
+        halved, _ = mean_and_error([negative_mass(ritz, norm) for ritz in found.halved])
+        low, high = found.negative_bounds()
         extras = {
-            "largest_seen": max(float(ritz.values[0]) for ritz in found),
-            "smallest_seen": min(float(ritz.values[-1]) for ritz in found),
-            "density": curve(found),
+            "low": low,
+            "high": high,
+            "value_half": halved,
+            "resolution": math.fsum(gap(ritz, -NEGATIVE * norm) for ritz in found.ritz) / len(found.ritz) / norm,
+            "largest_seen": max(float(ritz.values[0]) for ritz in found.ritz),
+            "smallest_seen": min(float(ritz.values[-1]) for ritz in found.ritz),
+            "density": curve(found.ritz),
         }
-        return Estimate(value, stderr, extras=extras)
+        if high - low <= 2 * spec.tol:
+            return Estimate(value, stderr, extras=extras)
+        message = (
+            f"{spec.iterations} iterations tell that the share is between {low:.3g} and {high:.3g}, no more (with half "
+            f"of them the value is {halved:.3g}, not {value:.3g}): raise iterations or tol"
+        )
+        return Estimate(value, stderr, Status.NOT_CONVERGED, message, extras=extras)
 
     return curvature.told(guarded(evaluate))
 
 
-def quadratures(curvature: Curvature, probes: int, iterations: int) -> list[Ritz]:
+def gap(ritz: Ritz, x: float) -> float:
+    """Return how far apart the nodes on the two sides of x are; with none on one side, from x to the nearest."""
+    above, below = ritz.values[ritz.values >= x], ritz.values[ritz.values < x]
+    return (float(above.min()) if len(above) else x) - (float(below.max()) if len(below) else x)
+
+
+@dataclass(frozen=True)
+class Quadratures:
+    """What the runs from all probes say.
+
+    Attributes:
+        runs: the runs, with how many of their products count.
+        ritz: nodes and weights of each.
+        halved: the same after half of the products.
+    """
+
+    runs: list[tuple[Lanczos, int]]
+    ritz: list[Ritz]
+    halved: list[Ritz]
+
+    @property
+    def norm(self) -> float:
+        """The largest magnitude that any run saw."""
+        return max(ritz.norm for ritz in self.ritz)
+
+    def negative_bounds(self) -> tuple[float, float]:
+        """Return the least and the greatest share of negative eigenvalues that the runs allow, as means over them."""
+        bounds = [run.mass_below(-NEGATIVE * self.norm, made) for run, made in self.runs]
+        low, high = (math.fsum(column) / len(bounds) for column in zip(*bounds, strict=True))
+        return low, high
+
+
+def quadratures(curvature: Curvature, probes: int, iterations: int) -> Quadratures:
     """Return the nodes and weights of each probe's run."""
-    found = []
+    runs = []
     for k in reversed(range(probes)):  # the first run comes last: its vectors may stay for other measures
         run = curvature.run(k, iterations)
         made = run.extend(curvature.hessian, iterations)
         curvature.settle(k)
-        found.append(run.ritz(made))
-    return found[::-1]
+        runs.append((run, made))
+    runs.reverse()
+    ritz = [run.ritz(made) for run, made in runs]
+    return Quadratures(runs, ritz, [run.ritz((made + 1) // 2) for run, made in runs])
 
 
 def edges() -> Tensor:

@@ -68,6 +68,8 @@ class EffectiveDimensionSpec(ProductSpec):
     """Random start vectors."""
     iterations: PositiveInt = 80
     """Lanczos iterations, one product with the Hessian and one kept vector each, from each start."""
+    rtol: NonNegativeFloat = 0.05
+    """Relative difference to the value with half of the iterations at which it counts as converged."""
 
 
 class HessianEffectiveDimension(CurvatureMeasure[EffectiveDimensionSpec]):
@@ -77,7 +79,9 @@ class HessianEffectiveDimension(CurvatureMeasure[EffectiveDimensionSpec]):
 
     (MacKay 1992; Maddox, Benton & Wilson 2020), by the Lanczos quadrature of ``hessian_density``, whose runs it shares:
     :math:`\frac{p}{q} \sum_k \sum_j s_{kj}^2\, f(\theta_{kj})`. Negative eigenvalues are left out: the formula has a
-    pole there; their share is ``extras["negative_mass"]``. ``stderr`` is that over the probes.
+    pole there; their share is ``extras["negative_mass"]``, which lies between ``["negative_low"]`` and
+    ``["negative_high"]`` (see ``hessian_density``). ``stderr`` is that over the probes; ``extras["value_half"]`` is the
+    value with half of the iterations, and the value is ``not_converged`` where they differ by more than ``rtol``.
     """
 
     name = "hessian_effective_dimension"

@@ -51,6 +51,8 @@ class WorstCaseSpec(SharpnessSpec):
             raise ValueError("ladder: radii must increase")
         if self.mode == "released" and (self.start != "zero" or self.restarts > 1 or self.ladder):
             raise ValueError("mode released has one start, zero, and no ladder: the published code cannot run others")
+        if self.mode == "released" and self.candidates != type(self).model_fields["candidates"].default:
+            raise ValueError("candidates: mode released screens no points: leave it out")
         # The identity of a cell is the climb that is made for it; the model is frozen for everybody else.
         object.__setattr__(self, "ladder", tuple(rung for rung in self.ladder if rung < self.rho))
         return self
@@ -66,6 +68,12 @@ class WorstCase(Measure[WorstCaseSpec]):
     zero; ``extras["value_half"]`` is the value after half of the steps. Coordinates with c = 0 never move.
     Where the one-step point is the best of those screened, the search starts three quarters of the way there:
     inside the ball the gradient still says something about every coordinate. The point itself counts.
+
+    A screened search in the l2 ball that is stuck half-way (its second quarter of steps brought less than 1% of its
+    rise) makes the steps that are left from another start, the best of the random points, and the higher of the two
+    counts: the passes are the same. ``extras["starts"]`` is the number of starts whose searches, or looks of a ladder,
+    were compared, and ``extras["starts_differ"]`` by which share of the highest rise among them the lowest is below it;
+    0 for one start. Where it is large, ``restarts`` may find more.
 
     With a ``ladder`` the search climbs through smaller balls first. In each larger ball two steps from the last best
     point, scaled to it, and two from a start of that ball tell from where the other steps are made. Cells that differ
@@ -121,10 +129,15 @@ class WorstCase(Measure[WorstCaseSpec]):
     def vectors(self, spec: WorstCaseSpec) -> int:
         """Two iterates, the best one and its gradient, the perturbed weights, and what autograd hands out.
 
-        More are c, the gradient at w* that all specs share, the best point of earlier rungs, and, in the published
-        search, the gradient that waits for the projection and the projection's temporaries.
+        More are c, the gradient at w* that all specs share, the best point of earlier rungs or of a search that was
+        stuck, and, in the published search, the gradient that waits for the projection and what that makes.
         """
-        count = 6 + (spec.scaling != "none") + (spec.start != "random") + bool(spec.ladder)
+        from acutance.numerics.auto_pgd import half
+
+        second = (
+            spec.norm == "l2" and spec.start == "screened" and spec.candidates > 0 and spec.steps > half(spec.steps) + 1
+        )
+        count = 6 + (spec.scaling != "none") + (spec.start != "random") + (bool(spec.ladder) or second)
         if spec.mode == "released":
             count += 3 if spec.scaling == "none" else 6 if spec.norm == "l2" else 5
         return count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from acutance import scaling
 from acutance.measure import Estimate
-from acutance.numerics.auto_pgd import Maximum, auto_pgd
+from acutance.numerics.auto_pgd import Maximum, auto_pgd, half
 from acutance.numerics.balls import L2, Linf, ball
 from acutance.numerics.draws import Streams
 from acutance.numerics.scalars import Scalar
@@ -32,6 +32,9 @@ LOOK = 2
 # Where on the way to the one-step point a search starts: alpha of Auto-PGD. On the boundary of a box the gradient pins
 # coordinates before it has said anything about them, and such searches end in poor vertices more often.
 INSIDE = 0.75
+# A search in the Euclidean ball whose second quarter of steps brought less than this share of its rise is stuck: the
+# steps that are left find more from another start. In a box a search rises again when its steps get shorter.
+GAIN = 0.01
 
 
 class FromOrigin:
@@ -88,20 +91,50 @@ def _climbs(specs: Sequence[WorstCaseSpec]) -> list[list[int]]:
     return climbs
 
 
+class Stuck:
+    """Whether a search of F has stopped rising, and that it was asked.
+
+    Args:
+        clean: F at the origin.
+    """
+
+    def __init__(self, clean: float) -> None:
+        self._clean, self.found = clean, False
+
+    def __call__(self, quarter: Scalar, half_way: Scalar) -> bool:
+        """Return whether the rise after half of the steps is hardly above that after a quarter."""
+        before, now = float(quarter) - self._clean, float(half_way) - self._clean
+        self.found = not now * (1 - GAIN) > before
+        return self.found
+
+
 def _reached(surface: LossSurface, spec: WorstCaseSpec, wanted: set[Radii], rng: Streams) -> dict[Radii, Estimate]:
     """Climb as the spec says, and return what was reached at those rungs that are wanted."""
     view = surface.restricted(spec.parameters).transformed(spec.logit_norm, spec.norm_scale)
     c = scaling.vector(view, spec.scaling)
     objective = Perturbed(view, None if spec.mode == "released" else c)
     best: dict[Radii, Estimate] = {}
+    starts: dict[Radii, list[float]] = {radii: [] for radii in wanted}
     with objective.held():
         for restart in range(spec.restarts):
             for radii, found in _climb(objective, c, spec, rng, restart):
                 if radii in wanted:
                     mine = _estimate(view, c, spec, radii[-1], found)
                     best[radii] = _higher(best[radii], mine) if radii in best else mine
+                    starts[radii] += map(float, found.starts or (found.value,))
                 del found  # its memory serves the next search
-    return best
+    clean = float(view.clean().loss)
+    return {
+        radii: replace(found, extras={**found.extras, **_spread([value - clean for value in starts[radii]])})
+        for radii, found in best.items()
+    }
+
+
+def _spread(rises: Sequence[float]) -> dict[str, float]:
+    """Return how many starts were searched, and by how much of the highest rise the lowest is below it."""
+    highest = max(rises)
+    differ = (highest - min(rises)) / highest if highest > 0 else 0.0
+    return {"starts": float(len(rises)), "starts_differ": differ}
 
 
 def _higher(a: Estimate, b: Estimate) -> Estimate:
@@ -147,10 +180,17 @@ def _climb(
     # Names hold no more than the best point: each search needs the memory of the one before.
     for i, (smaller, larger) in enumerate(itertools.pairwise(radii), start=2):
         region = ball(spec.norm, larger)
-        best = _better(best, auto_pgd(objective, best.x * (larger / smaller), region, LOOK if left else spec.steps))
+        warm = auto_pgd(objective, best.x * (larger / smaller), region, LOOK if left else spec.steps)
+        looks: tuple[Scalar, ...] = (warm.value,)
+        best = _better(best, warm)
+        del warm
         if left:
-            best = _better(best, auto_pgd(*_cold(objective, region, spec, rng, restart), region, LOOK))
+            cold = auto_pgd(*_cold(objective, region, spec, rng, restart), region, LOOK)
+            looks = (*looks, cold.value)
+            best = _better(best, cold)
+            del cold
             best = _better(best, auto_pgd(objective, best.x.clone(), region, left))
+        best = replace(best, starts=looks)
         yield radii[:i], best
 
 
@@ -183,24 +223,58 @@ def _ascend(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: S
     if screened is None:
         start = torch.zeros_like(objective.surface.w)
         return auto_pgd(FromOrigin(objective) if restart == 0 else objective, start, region, spec.steps)
-    if not screened.one_step:
-        return auto_pgd(objective, screened.x, region, spec.steps)
-    found = auto_pgd(objective, screened.x.mul_(INSIDE), region, spec.steps)
-    if screened.value > float(found.value):
+    start, value, note = screened.x, screened.value, screened.note
+    one_step, other = screened.where == ONE_STEP, screened.other
+    del screened  # its memory serves the search
+    if not one_step:
+        return _from_two(objective, start, other, region, spec.steps)
+    found = _from_two(objective, start.mul_(INSIDE), other, region, spec.steps)
+    if value > float(found.value):
         # Made again: it would have been one more vector to hold.
-        one_step = region.steepest(objective.origin()[2])
-        return Maximum(one_step, screened.value, screened.note, screened.value)
-    found.value_half = max(float(found.value_half), screened.value)
+        return Maximum(region.steepest(objective.origin()[2]), value, note, value, starts=found.starts)
+    found.value_half = max(float(found.value_half), value)
     return found
 
 
-class Screened(NamedTuple):
-    """The best of the points looked at for a start: where, F there, logits, and whether it is the one-step point."""
+def _from_two(
+    objective: Perturbed, start: Tensor, other: Callable[[], Tensor] | None, region: L2 | Linf, steps: int
+) -> Maximum:
+    """Run Auto-PGD; where it is stuck half-way, make the steps that are left from another start: the higher counts.
 
+    Both together make as many passes as the one search would have made.
+    """
+    left = steps - half(steps) - 1
+    if left < 1 or other is None or not region.gaussian:
+        return auto_pgd(objective, start, region, steps)
+    stuck = Stuck(float(objective.surface.clean().loss))
+    found = auto_pgd(objective, start, region, steps, stuck)
+    del start
+    if not stuck.found:
+        return found
+    again = auto_pgd(objective, other(), region, left)
+    best = found if float(found.value) >= float(again.value) else again
+    return replace(best, value_half=found.value_half, starts=(found.value, again.value))
+
+
+ONE_STEP = -1  # which start it is; others are random points, by number
+
+
+class Screened(NamedTuple):
+    """The best of the points looked at for a start.
+
+    Attributes:
+        where: ``ONE_STEP``, or the number of a random point.
+        x: the point.
+        value: F there.
+        note: the logits there.
+        other: makes the start of the other kind that looked best; None where only one kind was looked at.
+    """
+
+    where: int
     x: Tensor
     value: float
     note: Tensor
-    one_step: bool
+    other: Callable[[], Tensor] | None
 
 
 def _screened(
@@ -211,24 +285,30 @@ def _screened(
     Later restarts look at random points alone, while there are some.
     """
     clean = objective.surface.clean_gradient()
-    best = None
-    for i, x in enumerate(_candidates(objective, region, spec, rng, restart)):
+    best, values = None, dict[int, float]()
+    for where, x in _candidates(objective, region, spec, rng, restart):
         value, note = objective.value(x)
-        if best is None or _rank(float(value)) > _rank(best.value):
-            best = Screened(x, float(value), note, one_step=restart == 0 and i == 0)
+        values[where] = _rank(float(value))
+        if best is None or values[where] > _rank(best.value):
+            best = Screened(where, x, float(value), note, None)
     if best is None or (restart == 0 and _rank(float(clean.loss)) > _rank(best.value)):
         return None
-    return best
+    if restart > 0 or spec.candidates == 0:
+        return best
+    if best.where != ONE_STEP:
+        return best._replace(other=lambda: region.steepest(objective.origin()[2]).mul_(INSIDE))
+    second = max((where for where in values if where != ONE_STEP), key=values.__getitem__)
+    return best._replace(other=lambda: _random(objective, region, rng, restart, second))
 
 
 def _candidates(
     objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int
-) -> Iterator[Tensor]:
-    """Yield the points to screen, one at a time, to hold no more than two."""
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the points to screen with where they are, one at a time, to hold no more than two."""
     if restart == 0:
-        yield region.steepest(objective.origin()[2])
+        yield ONE_STEP, region.steepest(objective.origin()[2])
     for i in range(spec.candidates):
-        yield _random(objective, region, rng, restart, i)
+        yield i, _random(objective, region, rng, restart, i)
 
 
 def _random(objective: Perturbed, region: L2 | Linf, rng: Streams, restart: int, i: int) -> Tensor:

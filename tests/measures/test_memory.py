@@ -85,9 +85,13 @@ WORST = [
 @pytest.mark.parametrize("fields,expected", WORST, ids=str)
 def test_worst_case(fields, expected, norm):
     measured, stated = peak("worst_case", steps=12, **(norm | fields))
-    assert stated == expected
-    # In the published search the gradient that waits may be the best point's, which costs one less.
-    assert measured == stated or (fields.get("mode") == "released" and measured == stated - 1)
+    screened = norm["norm"] == "l2" and fields.get("start", "screened") == "screened" and "mode" not in fields
+    # A search that is stuck keeps its best point while another is made.
+    assert stated == expected + (screened and "ladder" not in fields)
+    # In the published search the gradient that waits may be the best point's, and a screened search need not be stuck:
+    # each costs one less.
+    waits = fields.get("mode") == "released" or screened
+    assert measured == stated or (waits and measured == stated - 1)
 
 
 AVERAGE = [

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import acutance
 from acutance import LossSurface, probe
 from acutance.evaluation import evaluate_family
-from acutance.losses import normalize_logits
+from acutance.losses import normalize_logits, transform_of
 from acutance.measure import Cost
 from acutance.numerics import balls
 from acutance.numerics.auto_pgd import Maximum
@@ -114,6 +114,11 @@ def test_released_mode_refuses_what_the_published_code_cannot_do(wrong):
         acutance.measure("worst_case", LossSurface(MLP(), mlp_data()), rho=1.0, mode="released", **wrong)
 
 
+def test_released_mode_refuses_candidates_which_it_would_not_look_at():
+    with pytest.raises(acutance.UserError, match="candidates: mode released screens no points"):
+        acutance.measure("worst_case", LossSurface(MLP(), mlp_data()), rho=1.0, mode="released", candidates=5)
+
+
 def test_released_spec_round_trips():
     spec = WorstCaseSpec(rho=1.0, mode="released")
     assert spec.start == "zero" and WorstCaseSpec.model_validate(spec.full()) == spec
@@ -134,6 +139,16 @@ def test_normalizations_differ_by_the_root_of_the_number_of_classes_and_a_shift(
     difference = paper / math.sqrt(7) - code
     assert torch.allclose(difference, difference[:, :1].expand_as(difference))
     assert torch.allclose(code.norm(dim=1), torch.ones(5, dtype=torch.float64))
+
+
+def test_logits_are_normalized_in_double_precision():
+    """In single precision the spread of logits far from zero is lost: the loss would be wrong in the third digit."""
+    logits = (1e4 + torch.randn(16, 10, generator=torch.Generator().manual_seed(0))).float().requires_grad_()
+    for scale in ("paper", "released"):
+        seen = transform_of(True, scale)(logits)
+        exact = normalize_logits(logits.detach().double(), scale)
+        assert seen.dtype == torch.float64 and torch.equal(seen.detach(), exact)
+        assert float((normalize_logits(logits.detach(), scale) - exact).abs().max()) > 1e-6
 
 
 def test_released_normalization_of_constant_logits_has_a_finite_gradient():

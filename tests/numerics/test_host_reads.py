@@ -72,8 +72,9 @@ def test_more_steps_and_draws_bring_no_more_waiting(name, fields, effort, monkey
             acutance.measure(name, surface(), **fields, **{effort: n})
         return found.found
 
-    # At the start and the end there are some: the checks of data and scaling, the best start, the value.
-    assert waits(50) == waits(6)
+    # At the start and the end there are some: the checks of data and scaling, the best start, the value; and half-way,
+    # where a search of this many steps is stuck.
+    assert waits(80) == waits(40)
 
 
 @pytest.mark.parametrize("name, fields, effort", SPECS[::2], ids=lambda v: "-".join(map(str, v.values())) if isinstance(v, dict) else v)  # fmt: skip

@@ -43,6 +43,16 @@ def test_the_three_largest():
     assert len(found.bounds) == 3
 
 
+def test_as_many_eigenvalues_as_were_asked_for_though_fewer_converge_at_once():
+    """A start near an eigenvector has one within its bound after one product: the run goes on for the others."""
+    eigenvalues = torch.arange(40, 0, -1, dtype=torch.float64)
+    near = 1e-7 * start(40)
+    near[0] = 1.0
+    found = largest_eigenvalues(lambda x: eigenvalues * x, Lanczos(near), 1e-4, k=3)
+    assert found.converged and len(found.values) == len(found.bounds) == 3 and found.products > 3
+    assert found.values == pytest.approx([40.0, 39.0, 38.0], rel=1e-3)
+
+
 def test_a_limit_of_products_is_kept_and_told():
     a = matrix("flat")
     found = largest_eigenvalues(lambda x: a @ x, Lanczos(start(80)), 1e-8, 4)

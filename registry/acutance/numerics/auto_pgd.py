@@ -7,6 +7,7 @@ goes back to the best point, position *and* gradient, when progress was poor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +44,7 @@ class Maximum:
         note: what the objective noted there.
         value_half: the best value after half of the steps: how much the second half brought.
         slope: the gradient there; that of an earlier best point where none was made.
+        starts: what each start reached, where more than one was searched.
     """
 
     x: Tensor
@@ -50,6 +52,7 @@ class Maximum:
     note: Tensor
     value_half: Scalar
     slope: Slope | None = None
+    starts: tuple[Scalar, ...] = ()
 
     def meet(self, x: Tensor, value: Scalar, note: Tensor, slope: Slope | None = None) -> Flag:
         """Take a point that beats the best one, and its gradient.
@@ -103,22 +106,35 @@ def checkpoints(steps: int) -> list[int]:
     return found
 
 
-def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Maximum:
+# (best value after a quarter of the steps, after half of them) -> whether to end there.
+Stuck = Callable[[Scalar, Scalar], bool]
+
+
+def half(steps: int) -> int:
+    """Return the step after which ``value_half`` is taken, and a search may end."""
+    return (steps + 1) // 2
+
+
+def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int, stuck: Stuck | None = None) -> Maximum:
     """Maximise from one start point: ``steps`` gradients and ``steps`` + 1 values, no host synchronisation.
+
+    A search that is stuck ends after half of the steps, with one gradient and one value for each point that it met.
 
     Args:
         objective: what to maximise.
         start: (p,) point of the ball; overwritten.
         ball: feasible set.
         steps: N >= 1.
+        stuck: asked once, after half of the steps, whether to end there.
 
     Returns:
-        The best of the N + 1 points met.
+        The best of the points met.
     """
     f, note, g = objective.gradient(start)
     places = Rotation(start, f)
     x = previous = start
     best = Maximum(places.best, f, note.clone(), f, g.kept())
+    quarter: Scalar = f
     eta: Scalar = 2 * ball.rho
     judged = set(checkpoints(steps))
     window_start, best_before = 0, f
@@ -136,8 +152,12 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int) -> Max
         else:
             f_next, note = objective.value(x)
             best.meet(x, f_next, note)
-        if k + 1 == (steps + 1) // 2:
+        if k + 1 == half(steps) // 2:
+            quarter = best.value
+        if k + 1 == half(steps):
             best.value_half = best.value
+            if stuck is not None and stuck(quarter, best.value):
+                break
         risen = f_next > f
         if k in judged and k + 1 < steps:
             stalled = increases < THRESHOLD * (k - window_start)  # Condition 1

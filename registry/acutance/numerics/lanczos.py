@@ -8,6 +8,7 @@ From a start v, k products with a symmetric A give an orthonormal V, (p, k), and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -146,6 +147,41 @@ class Lanczos:
         values, vectors = torch.linalg.eigh(t + torch.diag(off, 1) + torch.diag(off, -1))
         beta = 0.0 if self.exhausted and k == self.products else self._betas[k - 1]
         return Ritz(values.flip(0), (beta * vectors[-1].abs()).flip(0), vectors[0].square().flip(0))
+
+    def mass_below(self, x: float, k: int | None = None) -> tuple[float, float]:
+        r"""Return the least and the greatest share of the spectrum, seen from the start, that can lie below x.
+
+        Of all measures that agree with what k products tell, the quadrature with a node at x and the others from it
+        is the extreme one (Chebyshev, Markov and Stieltjes; Golub & Meurant 2010): what lies on its nodes below x is
+        the least, and the weight at x what k products cannot place. No other rule on k products says more.
+
+        Args:
+            x: where to cut.
+            k: at least 1, at most ``products``; all by default.
+        """
+        k = self.products if k is None else k
+        if self.exhausted and k == self.products:
+            found = self.ritz(k)
+            return (float(found.weights[found.values < x].sum()),) * 2
+        if k == 1:
+            return 0.0, 1.0
+        alphas = torch.tensor(self._alphas[:k], dtype=torch.float64)
+        off = torch.tensor(self._betas[: k - 1], dtype=torch.float64)
+        smallest = 1e-8 * float(torch.maximum(alphas.abs().max(), off.max()))
+        pivot = self._alphas[0] - x
+        for alpha, beta in zip(self._alphas[1 : k - 1], self._betas, strict=False):
+            pivot = alpha - x - beta * beta / _away(pivot, smallest)
+        # The last entry that makes x an eigenvalue (Golub 1973, Gauss-Radau).
+        alphas[-1] = x + self._betas[k - 2] ** 2 / _away(pivot, smallest)
+        values, vectors = torch.linalg.eigh(torch.diag(alphas) + torch.diag(off, 1) + torch.diag(off, -1))
+        weights, at = vectors[0].square(), int((values - x).abs().argmin())
+        least = float(weights[:at].sum())
+        return least, least + float(weights[at])
+
+
+def _away(pivot: float, smallest: float) -> float:
+    """Return a pivot no nearer to zero than is safe to divide by."""
+    return pivot if abs(pivot) >= smallest else math.copysign(smallest, pivot)
 
 
 @dataclass(frozen=True)

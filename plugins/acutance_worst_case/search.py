@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,8 +32,8 @@ LOOK = 2
 # Where on the way to the one-step point a search starts: alpha of Auto-PGD. On the boundary of a box the gradient pins
 # coordinates before it has said anything about them, and such searches end in poor vertices more often.
 INSIDE = 0.75
-# A search in the Euclidean ball whose second quarter of steps brought less than this share of its rise is stuck: the
-# steps that are left find more from another start. In a box a search rises again when its steps get shorter.
+# A search in the Euclidean ball that stays where it is for a quarter of its steps, up to this share of its rise, is
+# stuck: what is left finds more from another start. In a box it rises again when its steps get shorter.
 GAIN = 0.01
 
 
@@ -101,10 +101,14 @@ class Stuck:
     def __init__(self, clean: float) -> None:
         self._clean, self.found = clean, False
 
-    def __call__(self, quarter: Scalar, half_way: Scalar) -> bool:
-        """Return whether the rise after half of the steps is hardly above that after a quarter."""
-        before, now = float(quarter) - self._clean, float(half_way) - self._clean
-        self.found = not now * (1 - GAIN) > before
+    def __call__(self, quarter: Scalar, half_way: Scalar, last: Scalar) -> bool:
+        """Return whether the search stays where it is: hardly higher than after a quarter of its steps.
+
+        Where the last point is far below the best one its steps are too long: it rises again when they get shorter.
+        """
+        before, now, here = (float(value) - self._clean for value in (quarter, half_way, last))
+        lowest = now * (1 - GAIN)
+        self.found = not lowest > before and not here < lowest
         return self.found
 
 
@@ -223,35 +227,38 @@ def _ascend(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: S
     if screened is None:
         start = torch.zeros_like(objective.surface.w)
         return auto_pgd(FromOrigin(objective) if restart == 0 else objective, start, region, spec.steps)
-    start, value, note = screened.x, screened.value, screened.note
-    one_step, other = screened.where == ONE_STEP, screened.other
-    del screened  # its memory serves the search
-    if not one_step:
-        return _from_two(objective, start, other, region, spec.steps)
-    found = _from_two(objective, start.mul_(INSIDE), other, region, spec.steps)
-    if value > float(found.value):
+    found = _from_two(objective, region, spec, rng, restart, screened)
+    if screened.where != ONE_STEP:
+        return found
+    if screened.value > float(found.value):
         # Made again: it would have been one more vector to hold.
-        return Maximum(region.steepest(objective.origin()[2]), value, note, value, starts=found.starts)
-    found.value_half = max(float(found.value_half), value)
+        one_step = region.steepest(objective.origin()[2])
+        return Maximum(one_step, screened.value, screened.note, screened.value, starts=found.starts)
+    found.value_half = max(float(found.value_half), screened.value)
     return found
 
 
 def _from_two(
-    objective: Perturbed, start: Tensor, other: Callable[[], Tensor] | None, region: L2 | Linf, steps: int
+    objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int, screened: Screened
 ) -> Maximum:
     """Run Auto-PGD; where it is stuck half-way, make the steps that are left from another start: the higher counts.
 
     Both together make as many passes as the one search would have made.
     """
-    left = steps - half(steps) - 1
-    if left < 1 or other is None or not region.gaussian:
-        return auto_pgd(objective, start, region, steps)
+
+    def start(where: int) -> Tensor:
+        if where == ONE_STEP:
+            return region.steepest(objective.origin()[2]).mul_(INSIDE)
+        return _random(objective, region, rng, restart, where)
+
+    left = spec.steps - half(spec.steps) - 1
+    if left < 1 or screened.second is None or not region.gaussian:
+        return auto_pgd(objective, start(screened.where), region, spec.steps)
     stuck = Stuck(float(objective.surface.clean().loss))
-    found = auto_pgd(objective, start, region, steps, stuck)
-    del start
+    found = auto_pgd(objective, start(screened.where), region, spec.steps, stuck)
     if not stuck.found:
         return found
-    again = auto_pgd(objective, other(), region, left)
+    again = auto_pgd(objective, start(screened.second), region, left)
     best = found if float(found.value) >= float(again.value) else again
     return replace(best, value_half=found.value_half, starts=(found.value, again.value))
 
@@ -264,17 +271,15 @@ class Screened(NamedTuple):
 
     Attributes:
         where: ``ONE_STEP``, or the number of a random point.
-        x: the point.
         value: F there.
         note: the logits there.
-        other: makes the start of the other kind that looked best; None where only one kind was looked at.
+        second: the best point of the other kind, where there is one: a random point, or ``ONE_STEP``.
     """
 
     where: int
-    x: Tensor
     value: float
     note: Tensor
-    other: Callable[[], Tensor] | None
+    second: int | None
 
 
 def _screened(
@@ -290,15 +295,13 @@ def _screened(
         value, note = objective.value(x)
         values[where] = _rank(float(value))
         if best is None or values[where] > _rank(best.value):
-            best = Screened(where, x, float(value), note, None)
+            best = Screened(where, float(value), note, None)
     if best is None or (restart == 0 and _rank(float(clean.loss)) > _rank(best.value)):
         return None
     if restart > 0 or spec.candidates == 0:
         return best
-    if best.where != ONE_STEP:
-        return best._replace(other=lambda: region.steepest(objective.origin()[2]).mul_(INSIDE))
-    second = max((where for where in values if where != ONE_STEP), key=values.__getitem__)
-    return best._replace(other=lambda: _random(objective, region, rng, restart, second))
+    drawn = [where for where in values if where != ONE_STEP]
+    return best._replace(second=max(drawn, key=values.__getitem__) if best.where == ONE_STEP else ONE_STEP)
 
 
 def _candidates(

@@ -65,9 +65,10 @@ def test_two_starts_make_the_passes_of_one(norm, rho, steps):
 def test_a_search_ends_half_way_only_when_it_is_stuck():
     asked = []
     stuck = search.Stuck(1.0)
-    assert stuck(2.0, 2.0) and stuck.found
-    assert stuck(2.0, 2.009) and not stuck(2.0, 2.02) and not stuck.found
-    assert search.Stuck(1.0)(1.0, 1.0)  # nothing rose at all
+    assert stuck(2.0, 2.0, 2.0) and stuck.found
+    assert stuck(2.0, 2.009, 2.0) and not stuck(2.0, 2.02, 2.02) and not stuck.found
+    assert not stuck(2.0, 2.0, 1.98)  # it moves to and fro: its steps are too long
+    assert search.Stuck(1.0)(1.0, 1.0, 1.0)  # nothing rose at all
 
     class Slope1:
         def __init__(self):
@@ -84,13 +85,13 @@ def test_a_search_ends_half_way_only_when_it_is_stuck():
     for answer, gradients in ((True, 11), (False, 20)):
         objective = Slope1()
 
-        def ask(quarter, half, answer=answer):
-            asked.append((quarter, half))
+        def ask(quarter, half, last, answer=answer):
+            asked.append((quarter, half, last))
             return answer
 
         auto_pgd(objective, torch.zeros(1, dtype=torch.float64), ball("linf", 1.0), 20, ask)
         assert objective.gradients == gradients and objective.values == (0 if answer else 1)
-    assert asked == [(1.0, 1.0)] * 2
+    assert asked == [(1.0, 1.0, 1.0)] * 2
 
 
 def test_zero_and_random_starts_are_searched_from_one_point():
@@ -177,7 +178,7 @@ def test_random_starts_leave_out_coordinates_that_cannot_move(norm):
 
 
 class Script:
-    """A function of one coordinate whose values come from a list, and whose gradient points back at the first point."""
+    """A function of one coordinate whose values come from a list; its gradient points down at the first point, else up."""
 
     def __init__(self, values):
         self.values, self.met = iter(values), []
@@ -196,15 +197,11 @@ def test_auto_pgd_goes_back_when_the_best_value_has_not_moved_although_steps_ris
     """Condition 2 of Croce & Hein: rising steps are no progress while the best point is an old one."""
     objective = Script([10.0, *map(float, range(20))])
     auto_pgd(objective, torch.zeros(1, dtype=torch.float64), ball("linf", 4.0), 20)
-    # At the checkpoint after 5 steps: back to the first point and its gradient, with half of the step, 4.
-    assert objective.met[5] == pytest.approx(4.0) and objective.met[6] == pytest.approx(-3.0)
-    assert checkpoint_of(10.0) == 10.0
-
-
-def checkpoint_of(value):
-    best = Maximum(torch.zeros(1), value, torch.zeros(()), value)
-    best.meet(torch.ones(1), value - 1, torch.zeros(()))
-    return best.value
+    # Met are the first point, four steps up, and, from the checkpoint after five steps on, what lies below the first point:
+    # there the search went back to that point and its gradient.
+    assert objective.met[:2] == [0.0, -4.0] and objective.met[5] == 4.0
+    back = next(i for i, x in enumerate(objective.met) if i > 5 and x < 0)
+    assert back == 7
 
 
 def test_standard_errors_divide_by_one_less_than_the_number():

@@ -106,8 +106,8 @@ def checkpoints(steps: int) -> list[int]:
     return found
 
 
-# (best value after a quarter of the steps, after half of them) -> whether to end there.
-Stuck = Callable[[Scalar, Scalar], bool]
+# (best value after a quarter of the steps, after half of them, value at the last point) -> whether to end there.
+Stuck = Callable[[Scalar, Scalar, Scalar], bool]
 
 
 def half(steps: int) -> int:
@@ -156,7 +156,7 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int, stuck:
             quarter = best.value
         if k + 1 == half(steps):
             best.value_half = best.value
-            if stuck is not None and stuck(quarter, best.value):
+            if stuck is not None and stuck(quarter, best.value, f_next):
                 break
         risen = f_next > f
         if k in judged and k + 1 < steps:

@@ -69,11 +69,12 @@ class WorstCase(Measure[WorstCaseSpec]):
     Where the one-step point is the best of those screened, the search starts three quarters of the way there:
     inside the ball the gradient still says something about every coordinate. The point itself counts.
 
-    A screened search in the l2 ball that is stuck half-way (for a quarter of its steps it stayed where it was, up to 1%
-    of its rise) makes the steps that are left from another start, the best of the random points, and the higher of the
-    two counts: the passes are the same. ``extras["starts"]`` is the number of starts whose searches, or looks of a
-    ladder, were compared, and ``extras["starts_differ"]`` by which share of the highest rise among them the lowest is
-    below it; 0 for one start. Where it is large, ``restarts`` may find more.
+    A screened search in the adaptive l2 ball that is stuck half-way (for a quarter of its steps it stayed where it was,
+    up to 1% of its rise) makes the steps that are left from another start, the best of the random points,
+    and the higher of the two counts: the passes are the same.
+    ``extras["starts"]`` is the number of starts whose searches, or looks of a ladder, were compared, and
+    ``extras["starts_differ"]`` by which share of the highest rise the lowest is below it; 0 for one start.
+    Where it is large, ``restarts`` may find more.
 
     With a ``ladder`` the search climbs through smaller balls first. In each larger ball two steps from the last best
     point, scaled to it, and two from a start of that ball tell from where the other steps are made. Cells that differ
@@ -135,7 +136,11 @@ class WorstCase(Measure[WorstCaseSpec]):
         from acutance.numerics.auto_pgd import half
 
         second = (
-            spec.norm == "l2" and spec.start == "screened" and spec.candidates > 0 and spec.steps > half(spec.steps) + 1
+            spec.norm == "l2"
+            and spec.scaling != "none"
+            and spec.start == "screened"
+            and spec.candidates > 0
+            and spec.steps > half(spec.steps) + 1
         )
         count = 6 + (spec.scaling != "none") + (spec.start != "random") + (bool(spec.ladder) or second)
         if spec.mode == "released":

@@ -56,19 +56,19 @@ CASES = [(name, steps) for name in NETWORKS for steps in (40, 200)]
 
 @pytest.mark.slow
 def test_the_share_of_negative_eigenvalues_of_trained_networks_is_ranked_as_it_is():
-    """With 80 iterations the values of such networks ranked by chance; those that say so now are not resolved."""
-    values, exact = [], []
+    """With 80 iterations the values of such networks ranked by chance; what is not resolved says so."""
+    values, exact, resolved = [], [], 0
     for case in CASES:
         surface, share = surface_and_share(*case)
         found = acutance.measure("hessian_density", surface, scaling="none")
-        assert found.status is Status.OK, case
-        assert (
-            found.extras["low"] - 1e-9 <= found.value <= found.extras["high"] + 1e-9 <= found.extras["low"] + 0.1 + 2e-9
-        )
+        low, high = found.extras["low"], found.extras["high"]
+        assert low - 1e-9 <= found.value <= high + 1e-9
+        assert found.status is (Status.OK if high - low <= 0.1 else Status.NOT_CONVERGED), case
         assert abs(found.value - share) < 4 * found.stderr + 0.02
+        resolved += found.status is Status.OK
         values.append(found.value)
         exact.append(share)
-    assert kendalltau(values, exact).statistic >= 0.8
+    assert kendalltau(values, exact).statistic >= 0.8 and resolved >= 6
 
 
 def test_a_share_that_is_not_resolved_says_so():

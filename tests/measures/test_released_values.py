@@ -84,7 +84,7 @@ def test_the_value_is_never_below_the_one_step_point(norm, largest):
 def test_a_one_step_point_that_the_search_does_not_reach_is_returned(norm, monkeypatch):
     surface, starts = LossSurface(MLP(), mlp_data()), []
 
-    def standing_still(objective, start, ball, steps):
+    def standing_still(objective, start, ball, steps, stuck=None):
         starts.append(float(ball.norm(start)) / ball.rho)
         value, note = objective.value(start)
         return Maximum(start, value, note, value)

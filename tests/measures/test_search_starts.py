@@ -49,6 +49,11 @@ def test_a_search_in_a_box_is_left_to_its_end():
     assert found.extras["starts"] == 1
 
 
+def test_where_c_is_one_a_search_is_left_to_its_end():
+    found = acutance.measure("worst_case", two_hills(), norm="l2", rho=0.5, scaling="none")
+    assert found.extras["starts"] == 1
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 6, 20, 21])
 @pytest.mark.parametrize(("norm", "rho"), [("l2", 0.01), ("l2", 3.0), ("linf", 0.2)])
 def test_two_starts_make_the_passes_of_one(norm, rho, steps):

@@ -265,6 +265,12 @@ class _Reader:
         points, m = file.surface.points, file.surface.m
         dropped = f"surface: {points % m} of {points} points do not fill a batch of {m} and are dropped"
         warnings = [dropped] if points % m and file.surface.batches == "partition" else []
+        normalized = sum(bool(getattr(planned.spec, "logit_norm", False)) for planned in measures)
+        if normalized and len(dataset.item.target(dataset.spec).labels) == 2:
+            warnings.append(
+                f"measures: {normalized} definitions with logit_norm will be unsupported: '{dataset.item.name}' has two "
+                "classes, and every pair of normalized logits is +-1"
+            )
         return Study(
             name, file, resolved, tuple(p for p in pools if p), dataset, executor, tuple(measures), tuple(targets),
             tuple(zip(admit, file.admit.values(), strict=True)), warnings,

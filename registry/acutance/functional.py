@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,25 +19,8 @@ from acutance.errors import UserError, did_you_mean
 from acutance.initial import initial_vector
 from acutance.lazy import Lazy, realised
 from acutance.model_state import Attributes, Moving, looked_at, put_back
+from acutance.parameters import notes_on, slots_of
 from acutance.wrappers import calls_compiled_code, unwrapped
-
-Places = list[tuple[dict[str, Any], str]]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One parameter in the flat vector; a tied one has several names and places in the model."""
-
-    names: tuple[str, ...]
-    kind: str
-    shape: torch.Size
-    numel: int
-    places: Places
-
-    @property
-    def name(self) -> str:
-        """The first of its names, in the model's order."""
-        return self.names[0]
 
 
 class FunctionalModel:
@@ -70,22 +52,22 @@ class FunctionalModel:
         self.model = model = unwrapped(model)
         self.compiled = calls_compiled_code(model)
         self.notes: list[str] = list(vars(model).get("load_notes", ()))
-        named = _unique_parameters(model)
-        if not named:
+        self.slots, self._own = slots_of(model)
+        if not self.slots:
             raise UserError("the model has no floating-point parameters")
-        self.device = torch.device(device) if device is not None else named[0][1].device
+        self.notes += notes_on(model, self.slots)
+        self._tied = [
+            (i, table, name, seen)
+            for i, slot in enumerate(self.slots)
+            for table, name, seen in slot.places
+            if seen is not None
+        ]
+        self.device = torch.device(device) if device is not None else self._own[0].device
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise UserError(f"device '{self.device}' is not available", "use device 'cpu'")
-        self.dtype = dtype or self._own_dtype(named)
+        self.dtype = dtype or self._own_dtype()
         if self.dtype not in (torch.float32, torch.float64):
             raise UserError(f"dtype {self.dtype} is not supported", "choose float32 or float64")
-        places = _places(model, [parameter for _, parameter in named])
-        names = _all_names(model)
-        self.slots = [
-            Slot(tuple(names[_storage(p)]), _kind(model, name), p.shape, p.numel(), places[i])
-            for i, (name, p) in enumerate(named)
-        ]
-        self._own = [parameter for _, parameter in named]
         self.w = self._read()
         self._refuse_nonfinite()
         self.initial: Callable[[], nn.Module | Mapping[str, Tensor] | None] = lambda: None
@@ -129,8 +111,8 @@ class FunctionalModel:
         """Return a context in which tensors are made that outlive the caller's inference mode."""
         return Conditions(self.device, self.dtype, grad=False)
 
-    def _own_dtype(self, named: Sequence[tuple[str, Tensor]]) -> torch.dtype:
-        dtypes = {p.dtype for _, p in named}
+    def _own_dtype(self) -> torch.dtype:
+        dtypes = {p.dtype for p in self._own}
         low = dtypes - {torch.float32, torch.float64}
         if low:
             names = ", ".join(sorted(str(d).removeprefix("torch.") for d in low))
@@ -193,8 +175,11 @@ class FunctionalModel:
 
     def _logits_of(self, inputs: Any) -> Tensor:
         inputs = realised(inputs)
+        assert self._held is not None
+        for i, table, name, seen in self._tied:
+            # Made anew for every pass, in its grad mode: a view does not follow a point that moves.
+            table[name] = seen(self._held[i])
         if self.moving is None:
-            assert self._held is not None
             return looked_at(self, self._held, inputs)
         if self.moving:
             put_back(self.moving)
@@ -269,8 +254,8 @@ class Exchange:
                 vars(module)["training"] = False
             for slot, piece in zip(f.slots, self._pieces, strict=True):
                 tensor = piece if piece.shape == slot.shape else piece.view(slot.shape)
-                for table, name in slot.places:
-                    self._put(table, name, tensor)
+                for table, name, seen in slot.places:
+                    self._put(table, name, tensor if seen is None else seen(tensor))
             for table, name, buffer in f._buffers:
                 self._put(table, name, buffer)
             for module in f._recurrent:
@@ -310,51 +295,6 @@ class Exchange:
 def default_device() -> str:
     """Return where models are evaluated when nobody says: the GPU when there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _unique_parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Floating-point parameters by name; those that share storage and layout are tied and come once."""
-    found: dict[Any, tuple[str, Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        kind = type(parameter).__name__
-        if kind in ("DTensor", "FlatParameter", "ShardedTensor") or type(parameter.data).__name__ == "DTensor":
-            raise UserError(f"parameter '{name}' is sharded ({kind})", "gather the model on one device first")
-        if parameter.is_meta or isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise UserError(f"parameter '{name}' has no values", "load the weights before measuring")
-        if parameter.is_complex():
-            raise UserError(f"parameter '{name}' is complex", "only real weights are supported")
-        if parameter.is_floating_point() and parameter.numel():
-            found.setdefault(_storage(parameter), (name, parameter))
-    return list(found.values())
-
-
-def _storage(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
-    return tensor.data_ptr(), tensor.shape, tensor.stride()
-
-
-def _all_names(model: nn.Module) -> dict[Any, list[str]]:
-    """Every name a parameter goes by, in the model's order, for each storage and layout."""
-    names: dict[Any, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if parameter.is_floating_point() and parameter.numel():
-            names.setdefault(_storage(parameter), []).append(name)
-    return names
-
-
-def _kind(model: nn.Module, name: str) -> str:
-    """Return the class of the module that holds the parameter of this name."""
-    return type(model.get_submodule(name.rpartition(".")[0])).__name__
-
-
-def _places(model: nn.Module, parameters: Sequence[Tensor]) -> list[Places]:
-    """For every parameter, each (table, name) under which some module holds it."""
-    index = {_storage(p): i for i, p in enumerate(parameters)}
-    places: list[Places] = [[] for _ in parameters]
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.is_floating_point() and parameter.numel():
-                places[index[_storage(parameter)]].append((module._parameters, name))
-    return places
 
 
 def _logits(output: Any) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,18 @@ class Attributes:
         """Return what is there now: no tensor is copied."""
         return [table.copy() for table in self._tables], [value.copy() for value in self._containers]
 
+    def spoil(self, taken: Taken) -> list[str]:
+        """Replace the numbers that have come since by NaN, and return the names under which they lie."""
+        names = []
+        for table, before in zip(self._tables, taken[0], strict=True):
+            for name in [n for n, value in table.items() if n not in _OWN and value is not before.get(n)]:
+                names += [name] if _spoilt(table, name) else []
+        for value, old in zip(self._containers, taken[1], strict=True):
+            if not _holds_the_same(value, old) and isinstance(value, list | dict):
+                keys = list(value) if isinstance(value, dict) else range(len(value))
+                names += ["an entry of a list"] * any([_spoilt(value, key) for key in keys])
+        return names
+
     def put_back(self, taken: Taken) -> None:
         """Put back what was there; may be called again after an interrupt."""
         tables, containers = taken
@@ -56,6 +68,18 @@ class Attributes:
 def _may_leave(module: nn.Module) -> bool:
     hooked = module._forward_pre_hooks or module._forward_hooks
     return bool(hooked) or not type(module).__module__.startswith("torch.nn.modules.")
+
+
+def _spoilt(table: Any, name: Any) -> bool:
+    """Replace a floating-point tensor or number by NaN; return whether it was one."""
+    value = table[name]
+    if isinstance(value, Tensor) and value.is_floating_point():
+        table[name] = torch.full_like(value, torch.nan)
+    elif isinstance(value, float):
+        table[name] = float("nan")
+    else:
+        return False
+    return True
 
 
 def _holds_the_same(a: Any, b: Any) -> bool:
@@ -132,6 +156,45 @@ def refuse_drift(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: 
             f"the model changes its buffer {some(read)} in every forward pass, and its outputs with it",
             "in evaluation mode a pass must leave what it reads as it is: update it only while self.training",
         )
+
+
+def refuse_reading(
+    functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any, loss: Callable[[Tensor], Tensor]
+) -> None:
+    """Refuse a user's loss that reads what a forward pass leaves on the model: it is taken when that is gone.
+
+    What the pass left is replaced by NaN; a loss of the same logits that changes, or fails, has read it.
+
+    Args:
+        functional: the model.
+        pieces: one tensor for every slot.
+        inputs: some examples.
+        loss: of logits, 0-d.
+
+    Raises:
+        UserError: naming what it reads.
+    """
+    attributes = functional._attributes
+    before = attributes.taken()
+    with functional.holding(pieces):
+        logits = functional._forward(inputs).detach()
+        names = attributes.spoil(before)
+        if not names:
+            return
+        told = _outcome(loss, logits)
+    if told is None or not torch.equal(told, loss(logits)):
+        raise functional.refuse(
+            f"the loss reads what a forward pass leaves on the model ({some(names)})",
+            "let the model return it with its outputs, or make it from the logits",
+        )
+
+
+def _outcome(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor | None:
+    try:
+        return loss(logits)
+    except Exception:
+        # A user's loss raises what it likes where what it reads has changed; that it reads is all that is asked.
+        return None
 
 
 def put_back(moving: Moving) -> None:

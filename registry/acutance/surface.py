@@ -17,10 +17,11 @@ from acutance.dataset import argmax_error
 from acutance.errors import AcutanceWarning, Unsupported, UserError
 from acutance.fingerprint import digest_points
 from acutance.forms import understand
-from acutance.functional import FunctionalModel, Slot
+from acutance.functional import FunctionalModel
 from acutance.initial import initial_vector
 from acutance.losses import LossFunction, LossHead, NormScale, transform_of
 from acutance.measure import Cost
+from acutance.parameters import Slot
 from acutance.parts import refuse_mixing, refuse_parts, refuse_single
 from acutance.per_example import ExampleGradients
 from acutance.probe import Probe

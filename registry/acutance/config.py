@@ -268,8 +268,8 @@ class _Reader:
         normalized = sum(bool(getattr(planned.spec, "logit_norm", False)) for planned in measures)
         if normalized and len(dataset.item.target(dataset.spec).labels) == 2:
             warnings.append(
-                f"measures: {normalized} definitions with logit_norm will be unsupported: '{dataset.item.name}' has two "
-                "classes, and every pair of normalized logits is +-1"
+                f"measures: {normalized} definitions with logit_norm will be unsupported: '{dataset.item.name}' has "
+                "two classes, and every pair of normalized logits is +-1"
             )
         return Study(
             name, file, resolved, tuple(p for p in pools if p), dataset, executor, tuple(measures), tuple(targets),

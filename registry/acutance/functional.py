@@ -19,7 +19,7 @@ from acutance.errors import UserError, did_you_mean
 from acutance.initial import initial_vector
 from acutance.lazy import Lazy, realised
 from acutance.model_state import Attributes, Moving, looked_at, put_back
-from acutance.parameters import notes_on, slots_of
+from acutance.parameters import notes_on, remarks_on, slots_of
 from acutance.wrappers import calls_compiled_code, unwrapped
 
 
@@ -34,7 +34,8 @@ class FunctionalModel:
     Attributes:
         slots: the floating-point parameters, tied ones once, in the model's order.
         w: (p,) flat copy of the weights.
-        notes: sentences a reader of the results should see.
+        notes: sentences a reader of the results should see; a surface warns of them.
+        remarks: more of them, of what is as documented.
         convolves: whether it convolves images.
         compiled: whether some part of it was given to ``torch.compile``.
         recurrent: whether it has recurrent layers of torch.
@@ -55,7 +56,8 @@ class FunctionalModel:
         self.slots, self._own = slots_of(model)
         if not self.slots:
             raise UserError("the model has no floating-point parameters")
-        self.notes += notes_on(model, self.slots)
+        self.notes += notes_on(model)
+        self.remarks = remarks_on(model, self.slots)
         self._tied = [
             (i, table, name, seen)
             for i, slot in enumerate(self.slots)

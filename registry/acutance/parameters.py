@@ -89,8 +89,8 @@ def slots_of(model: nn.Module) -> tuple[list[Slot], list[Tensor]]:
     return slots, [found.tensor for found in owners]
 
 
-def notes_on(model: nn.Module, slots: Sequence[Slot]) -> list[str]:
-    """Return what a reader should know of weights that are left out, and of frozen ones that are not."""
+def notes_on(model: nn.Module) -> list[str]:
+    """Return what a reader should know of weights that stay as they are."""
     notes = []
     named = list(model.named_parameters())
     whole = [f"{name} ({p.numel()} of {_dtype(p)})" for name, p in named if not p.is_floating_point() and p.numel()]
@@ -99,15 +99,21 @@ def notes_on(model: nn.Module, slots: Sequence[Slot]) -> list[str]:
     quantized = [name for name, module in model.named_modules() if _is_quantized(module)]
     if quantized:
         notes.append(f"the weights of quantized layers stay as they are: {some(quantized)}")
+    return notes
+
+
+def remarks_on(model: nn.Module, slots: Sequence[Slot]) -> list[str]:
+    """Return what is as documented and worth saying all the same: that frozen parameters move like the others."""
+    named = list(model.named_parameters())
     free = {name for slot in slots for name in slot.names}
     frozen = [name for name, p in named if name in free and not p.requires_grad]
     if frozen and len(frozen) < sum(name in free for name, _ in named):
         count = sum(p.numel() for name, p in named if name in frozen)
-        notes.append(
+        return [
             f"{count} parameters have requires_grad=False and move like the others: {some(frozen)}; 'parameters' can "
             "leave them out"
-        )
-    return notes
+        ]
+    return []
 
 
 def _usable(name: str, parameter: Tensor) -> bool:

@@ -86,8 +86,7 @@ class LossSurface:
             core = Core(functional, (), torch.empty(0), LossHead(loss), None, argmax_error)
             self._setup(core, functional.select(parameters), False, "paper", num_train or 0)
             return
-        points = understand(data)
-        inputs, targets = points.inputs, points.targets
+        inputs, targets = (points := understand(data)).inputs, points.targets
         if len(targets) == 0:
             raise UserError("the batch is empty", "give at least one example")
         if microbatch is not None and microbatch < 1:

@@ -19,7 +19,7 @@ from acutance.layouts import Convolutions
 from acutance.lazy import Lazy, ahead, realised
 from acutance.linearization import Linearization
 from acutance.losses import LossHead
-from acutance.model_state import refuse_drift
+from acutance.model_state import refuse_drift, refuse_reading
 from acutance.parts import refuse_mixing
 
 PROBE = 8  # examples that the first check of a surface looks at
@@ -149,6 +149,8 @@ class Core:
                     "make its forward pass deterministic: sharpness differences would be noise",
                 )
             refuse_drift(self.functional, pieces, probe, first)
+            if callable(self.head.loss):
+                refuse_reading(self.functional, pieces, probe, lambda f: self.head.value(f, self.targets[:size]))
             self.mixes_examples = self._mixes(pieces, probe, first)
             by_pixel = self._tried_by_pixel(pieces, probe)
         self.head.weigh(first, self.targets)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from acutance import scaling
-from acutance.errors import Unsupported
+from acutance.errors import Unsupported, Untracked
 from acutance.measure import Estimate, Status
 from acutance.numerics.basis import NonFiniteProduct
 from acutance.numerics.draws import Streams
@@ -196,6 +196,8 @@ def choices() -> Iterator[None]:
     """Say what can be done where an operation has no second derivative."""
     try:
         yield
+    except Untracked:
+        raise  # differences of gradients would be as wrong
     except Unsupported as error:
         raise Unsupported(f"{error}; {CHOICES}") from error
 

@@ -21,6 +21,7 @@ from acutance.linearization import Linearization
 from acutance.losses import LossHead
 from acutance.model_state import refuse_drift, refuse_reading
 from acutance.parts import refuse_mixing
+from acutance.tracking import Tracking, examine, refuse_elsewhere
 
 PROBE = 8  # examples that the first check of a surface looks at
 
@@ -58,7 +59,8 @@ class Core:
         self.score = score
         self.n = len(self.targets)
         self.microbatch = microbatch
-        self.forwards = self.backwards = self.hvps = 0.0
+        self.forwards = self.backwards = self.hvps = self.checks = 0.0
+        self.tracking: Tracking | None = None
         self.checked = False
         self._by_pixel = False  # whether images are given to the model in the layout of channels_last
         self._laid_out: Any = None  # the inputs in it, where all go through the model together
@@ -73,11 +75,12 @@ class Core:
         # (whose, point, its parts, place of the gradient): one for all views, a graph is as large as all activations.
         self.gradient_graph: tuple[object, Tensor, Sequence[Tensor], GradientEdge | None] | None = None
 
-    def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0) -> None:
+    def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0, checks: float = 0) -> None:
         """Enter passes into the ledger, in examples."""
         self.forwards += forwards
         self.backwards += backwards
         self.hvps += hvps
+        self.checks += checks
 
     @property
     def in_one_pass(self) -> bool:
@@ -151,6 +154,7 @@ class Core:
             refuse_drift(self.functional, pieces, probe, first)
             if callable(self.head.loss):
                 refuse_reading(self.functional, pieces, probe, lambda f: self.head.value(f, self.targets[:size]))
+            refuse_elsewhere(self.functional, pieces, probe, first)
             self.mixes_examples = self._mixes(pieces, probe, first)
             by_pixel = self._tried_by_pixel(pieces, probe)
         self.head.weigh(first, self.targets)
@@ -174,6 +178,15 @@ class Core:
                 return False
             found = [self.functional(pieces, take_rows(probe, rows)) for rows in parts]
         return not _close(first[: sum(map(len, found))], torch.cat(found), tolerance)
+
+    def examined(self) -> Tracking:
+        """Return what automatic differentiation does not see, asked once a model and size of batch."""
+        if self.tracking is None:
+            known = self.functional.tracking
+            if self.n not in known:
+                known[self.n] = examine(self)
+            self.tracking = known[self.n]
+        return self.tracking
 
     def _tried_by_pixel(self, pieces: Sequence[Tensor], probe: Any) -> Tensor | None:
         """Return the logits of images laid out pixel by pixel; None where that must not be, or brings nothing."""

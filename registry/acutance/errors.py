@@ -72,3 +72,7 @@ def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
         return "none is installed"
     more = f" and {len(known) - 50} more" if len(known) > 50 else ""
     return "known: " + ", ".join(sorted(known)[:50]) + more
+
+
+class Untracked(Unsupported):
+    """Derivatives would be wrong in some parameters: automatic differentiation does not see what they do."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from acutance.lazy import Lazy, realised
 from acutance.model_state import Attributes, Moving, looked_at, put_back
 from acutance.parameters import notes_on, remarks_on, slots_of
 from acutance.wrappers import calls_compiled_code, unwrapped
+
+if TYPE_CHECKING:
+    from acutance.tracking import Tracking
 
 
 class FunctionalModel:
@@ -34,6 +37,7 @@ class FunctionalModel:
     Attributes:
         slots: the floating-point parameters, tied ones once, in the model's order.
         w: (p,) flat copy of the weights.
+        originals: the model's own tensors, those of each slot.
         notes: sentences a reader of the results should see; a surface warns of them.
         remarks: more of them, of what is as documented.
         convolves: whether it convolves images.
@@ -58,6 +62,7 @@ class FunctionalModel:
             raise UserError("the model has no floating-point parameters")
         self.notes += notes_on(model)
         self.remarks = remarks_on(model, self.slots)
+        self.originals = [list({id(t[n]): t[n] for t, n, _ in slot.places}.values()) for slot in self.slots]
         self._tied = [
             (i, table, name, seen)
             for i, slot in enumerate(self.slots)
@@ -88,6 +93,8 @@ class FunctionalModel:
         self.refused: UserError | None = None
         self.convolves = any(isinstance(module, nn.Conv2d) for module in self._modules)
         self._held: Sequence[Tensor] | None = None
+        self.elsewhere: list[str] | None = None  # parameters that a forward pass does not take from modules
+        self.tracking: dict[int, Tracking] = {}  # what automatic differentiation misses, by size of batch
 
     def _read(self) -> Tensor:
         """Return the model's own weights, (P,)."""

@@ -55,12 +55,14 @@ class Cost:
     """Work done, counted in examples (a pass over a batch of 128 is 128), and the peak of extra memory.
 
     A product with the Jacobian or its transpose counts as a backward, a Gauss-Newton product as two.
+    ``checks`` is what a surface spent on examining the model, in forwards: once a model, no part of a measure's work.
     """
 
     forwards: float = 0
     backwards: float = 0
     hvps: float = 0
     peak_bytes: int = 0
+    checks: float = field(default=0, compare=False)
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -68,6 +70,7 @@ class Cost:
             self.backwards + other.backwards,
             self.hvps + other.hvps,
             max(self.peak_bytes, other.peak_bytes),
+            self.checks + other.checks,
         )
 
     def __sub__(self, other: Cost) -> Cost:
@@ -76,10 +79,12 @@ class Cost:
             self.backwards - other.backwards,
             self.hvps - other.hvps,
             self.peak_bytes,
+            self.checks - other.checks,
         )
 
     def __mul__(self, factor: float) -> Cost:
-        return Cost(self.forwards * factor, self.backwards * factor, self.hvps * factor, self.peak_bytes)
+        work = self.forwards * factor, self.backwards * factor, self.hvps * factor
+        return Cost(*work, self.peak_bytes, self.checks * factor)
 
     @property
     def units(self) -> float:

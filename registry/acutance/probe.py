@@ -121,6 +121,7 @@ class Probe:
         gave, uncopied; the point may move meanwhile. The parts of a replayed pass last until the next one.
         """
         self._surface._check()
+        self._core.examined().refuse(self._core.functional, self._surface._free)
         if self._slope_replay is None:
             loss, raw, *parts = self._slope()
         else:

@@ -54,6 +54,7 @@ class SecondOrder:
     def _differentiable(self, pieces: Sequence[Tensor]) -> Iterator[None]:
         """Conditions of derivatives at the weights that the model holds meanwhile."""
         functional = self._core.functional
+        self._core.examined().refuse(functional, self._free)
         with conditions(functional, order=2), second_derivatives(), functional.holding(pieces):
             yield
 

@@ -147,7 +147,7 @@ class LossSurface:
     @property
     def cost(self) -> Cost:
         """Passes so far, in examples, of this surface and all its views."""
-        return Cost(self._core.forwards, self._core.backwards, self._core.hvps)
+        return Cost(self._core.forwards, self._core.backwards, self._core.hvps, checks=self._core.checks)
 
     @property
     def microbatch(self) -> int | None:

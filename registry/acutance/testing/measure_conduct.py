@@ -165,7 +165,7 @@ def all_passes_are_booked(subject: MeasureSubject) -> None:
             _evaluate(subject, surface, spec)
         spent = surface.cost - before
         require(
-            seen["examples"] <= spent.forwards + 1e-6,
+            seen["examples"] <= spent.forwards + spent.checks + 1e-6,
             f"{seen['examples']} examples went through the model of '{problem.name}' but {spent.forwards:g} were "
             "booked: evaluate through the surface (loss, logits, gradient), which counts, not by calling surface.model",
         )

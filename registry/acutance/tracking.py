@@ -3,8 +3,8 @@
 What a forward pass does with a parameter under ``no_grad`` or ``detach``, through ``.data`` or numpy, moves with the
 weights and has no gradient. The graph of a few examples' logits says which parameters differentiation reaches, whatever
 their values. The others are moved, near the weights rather than at them: there a last layer of zeros would hide all
-before it. Those with which the logits do not move have no effect, and are none of these. A parameter of which only a part
-goes past differentiation is in the graph, and is not found here.
+before it. Those with which the logits do not move have no effect, and are none of these. A parameter of which only a
+part goes past differentiation is in the graph, and is not found here.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _pattern(functional: FunctionalModel, blind: frozenset[int]) -> str:
 def examine(core: Core) -> Tracking:
     """Return what automatic differentiation does not see of the model of a surface; its passes are booked as checks.
 
-    One forward over 8 examples, or over a quarter of fewer than 32. Where the graph lacks parameters, two forwards more;
+    One forward over 8 examples, or over a quarter of fewer than 32. Where the graph lacks parameters, two more;
     where the logits move with these, one for each, or for groups of them, as many as make no more than a pass with its
     gradient over the batch.
     """

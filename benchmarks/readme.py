@@ -5,10 +5,12 @@ Each stands between ``<!-- made by benchmarks/readme.py: NAME -->`` and ``<!-- e
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +57,21 @@ def released(found: Cases) -> list[str]:
     return _table({"ℓ∞": row("linf"), "ℓ2": row("l2")})
 
 
+def values() -> list[str]:
+    """Return the rise of the default search over the published one's, of each case of the table of search quality."""
+    with (RESULTS / "search_quality" / "rows.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    found: dict[str, dict[tuple[str, str], dict[str, float]]] = {"l2": {}, "linf": {}}
+    for row in rows:
+        found[row["norm"]].setdefault((row["surface"], row["rho"]), {})[row["search"]] = float(row["rise"])
+    table = ["| | cases | smallest | median | below 0.98 |", "|---|---|---|---|---|"]
+    for norm, name in (("l2", "ℓ2, adaptive"), ("linf", "ℓ∞, adaptive")):
+        ratios = [case["screened, 20 steps"] / case["published code, 20 steps"] for case in found[norm].values()]
+        below = sum(ratio < 0.98 for ratio in ratios)
+        table.append(f"| {name} | {len(ratios)} | {min(ratios):.3f} | {median(ratios):.3f} | {below} |")
+    return table
+
+
 def _table(rows: Mapping[str, Callable[[str], str]]) -> list[str]:
     head = ["| | " + " | ".join(NETWORKS.values()) + " |", "|---" * (len(NETWORKS) + 1) + "|"]
     return head + [
@@ -65,6 +82,7 @@ def _table(rows: Mapping[str, Callable[[str], str]]) -> list[str]:
 SECTIONS: Mapping[str, Callable[[], Sequence[str]]] = {
     "speed": lambda: speed(cases()),
     "released": lambda: released(cases()),
+    "values": values,
 }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -17,51 +18,15 @@ from acutance.errors import Excluded, UserError
 from acutance.evaluation import evaluate_family
 from acutance.measure import Cost, Estimate, Status
 from acutance.members import Member, members
+from acutance.plan import PlannedMeasure
 from acutance.plugins import Item
+from acutance.radii import SHARES, Levels, Looked, Reached, Window, at_share, median_radius, window
 from acutance.spec import Spec, validate
 from acutance.surface import LossSurface
 
 if TYPE_CHECKING:
     from acutance.progress import Reporter
     from acutance.surface_config import Scope
-
-PER_DECADE = 10  # points of the grid on which radii are sought
-LOWEST, HIGHEST = -12 * PER_DECADE, 8 * PER_DECADE  # 1e-12 ... 1e8
-DIGITS = 100.0  # a rise is resolved when it is this many times the error of the loss
-SIGMAS = 2.0  # ... and this many Monte-Carlo standard errors
-RADII = 4
-
-Rise = Callable[[float], tuple[float, float]]  # rho -> (S(rho), its standard error)
-
-
-@dataclass(frozen=True)
-class Levels:
-    """What bounds the rise of one loss.
-
-    Attributes:
-        clean: the loss at w*.
-        chance: the loss of an answer that does not look at the input.
-        resolution: what rounding of the outputs does to the loss.
-    """
-
-    clean: float
-    chance: float
-    resolution: float
-
-
-@dataclass(frozen=True)
-class Window:
-    """The useful radii of one definition on one model.
-
-    Attributes:
-        low: smallest radius whose rise is resolved; None when there is none.
-        high: largest radius whose perturbed loss is below chance; None when there is none.
-        note: why an end is missing.
-    """
-
-    low: float | None
-    high: float | None
-    note: str = ""
 
 
 @dataclass
@@ -75,6 +40,8 @@ class Definition:
         replicates: repetitions the study asks for.
         windows: by model.
         levels: by model.
+        looks: radii that were looked at, all models together.
+        identity: what its planned measures share.
     """
 
     item: Item
@@ -83,6 +50,8 @@ class Definition:
     replicates: int = 1
     windows: dict[str, Window] = field(default_factory=dict)
     levels: dict[str, Levels] = field(default_factory=dict)
+    looks: int = 0
+    identity: str = ""
 
     def ends(self, name: str) -> list[float]:
         """Return the low or high ends that were found, by model."""
@@ -96,13 +65,42 @@ class Definition:
         return Window(_middle(low), _middle(high), "; ".join(notes))
 
     @property
+    def proposals(self) -> dict[float, float | None]:
+        """The radius of the median model by share of the rise to chance level; None where it has none.
+
+        A model on which a share is not resolved counts below every radius, one that does not reach it above.
+        """
+        low, found = self.window.low, dict[float, float | None]()
+        for share, reached in self._by_share().items():
+            rho = median_radius([r.radius for r in reached])
+            known = 0 < rho < math.inf and (low is None or rho >= low)
+            found[share] = float(f"{rho:.3g}") if known else None
+        return found
+
+    @property
     def proposal(self) -> list[float]:
-        """Four radii in geometric progression over the window of the median model; empty when there is none."""
-        window = self.window
-        if window.low is None or window.high is None or window.low >= window.high:
-            return []
-        ratio = (window.high / window.low) ** (1 / (RADII - 1))
-        return [float(f"{window.low * ratio**k:.3g}") for k in range(RADII)]
+        """The radii of all shares that have one, from small to large."""
+        return sorted({rho for rho in self.proposals.values() if rho is not None})
+
+    @property
+    def notes(self) -> list[str]:
+        """What is missing or odd: notes of the windows, shares that models do not have, shares without a radius."""
+        lines = [self.window.note] if self.window.note else []
+        proposals = self.proposals
+        for share, reached in self._by_share().items():
+            told = Counter(r.note for r in reached if r.note)
+            name = f"{100 * share:.4g}% of the way to chance level"
+            lines += [f"{name} {note} ({n} of {len(reached)} models)" for note, n in told.items()]
+            if proposals[share] is None:
+                lines.append(f"{name}: no radius, as the median model has none above what the loss resolves")
+        return lines
+
+    def _by_share(self) -> dict[float, list[Reached]]:
+        found: dict[float, list[Reached]] = {}
+        for here in self.windows.values():
+            for reached in here.radii:
+                found.setdefault(reached.share, []).append(reached)
+        return found
 
     @property
     def outside(self) -> list[float]:
@@ -120,78 +118,6 @@ class Definition:
 
 def _middle(ends: Sequence[float]) -> float | None:
     return 10 ** median(math.log10(end) for end in ends) if ends else None
-
-
-def radius(i: int) -> float:
-    """Return point i of the logarithmic grid."""
-    return float(f"{10 ** (i / PER_DECADE):.6g}")
-
-
-def window(rise: Rise, levels: Levels, start: float) -> Window:
-    r"""Return the useful radii of one definition on one model.
-
-    .. math:: S(\rho) \ge \max(100\, \epsilon_L, 2\, se(\rho)), \qquad L(w^*) + S(\rho) < L_{chance}
-
-    with :math:`\epsilon_L` the resolution of the loss: brackets grow by decades from ``start``, then bisection on a
-    grid of ten points a decade. S is taken to grow with the radius.
-
-    Args:
-        rise: S and its standard error; a value that is not finite counts as destroyed.
-        levels: clean loss, chance level and resolution.
-        start: a radius to begin at.
-    """
-    known: dict[int, tuple[float, float]] = {}
-
-    def at(i: int) -> tuple[float, float]:
-        if i not in known:
-            known[i] = rise(radius(i))
-        return known[i]
-
-    def destroyed(i: int) -> bool:
-        value, _ = at(i)
-        return not (levels.clean + value < levels.chance)
-
-    def resolved(i: int) -> bool:
-        value, stderr = at(i)
-        return not value < max(DIGITS * levels.resolution, SIGMAS * stderr)
-
-    if not levels.clean < levels.chance:
-        return Window(None, None, "the clean loss is at chance level already")
-    first = round(PER_DECADE * math.log10(start))
-    above = _first_where(destroyed, min(max(first, LOWEST), HIGHEST))
-    if above is None:
-        return Window(None, None, f"chance level is not reached below {radius(HIGHEST):g}")
-    high = above - 1
-    if high < LOWEST:
-        return Window(None, None, f"chance level is reached below {radius(LOWEST):g}")
-    if not resolved(high):
-        return Window(None, radius(high), "the rise is not resolved at any radius below chance level")
-    low = _first_where(resolved, high)
-    return Window(radius(low if low is not None else high), radius(high))
-
-
-def _first_where(condition: Callable[[int], bool], start: int) -> int | None:
-    """Return the smallest point where a condition holds that stays true once it does; None where it never does."""
-    if condition(start):
-        true, false = start, start - PER_DECADE
-        while condition(false):
-            true, false = false, false - PER_DECADE
-            if false < LOWEST:
-                return LOWEST if condition(LOWEST) else _between(condition, LOWEST, true)
-    else:
-        true, false = start + PER_DECADE, start
-        while not condition(true):
-            true, false = true + PER_DECADE, true
-            if true > HIGHEST:
-                return None
-    return _between(condition, false, true)
-
-
-def _between(condition: Callable[[int], bool], false: int, true: int) -> int:
-    while true - false > 1:
-        middle = (true + false) // 2
-        true, false = (middle, false) if condition(middle) else (true, middle)
-    return true
 
 
 # -- one surface ----------------------------------------------------------------------------------------------
@@ -248,8 +174,9 @@ def view_of(surface: LossSurface, spec: Spec) -> LossSurface:
 
 
 def calibrate_on(
-    surfaces: Sequence[LossSurface], item: Item, spec: Spec, start: float, seed: int
-) -> tuple[Window, Levels]:
+    surfaces: Sequence[LossSurface], item: Item, spec: Spec, start: float, seed: int,
+    shares: Sequence[float] = (), looked: list[float] | None = None,
+) -> tuple[Window, Levels]:  # fmt: skip
     """Return the useful radii of one definition on one model, from the mean over its m-batches.
 
     Args:
@@ -258,6 +185,8 @@ def calibrate_on(
         spec: its settings; its field ``rho`` is what varies.
         start: a radius to begin at.
         seed: study seed.
+        shares: of the rise to chance level, whose radii are looked for too.
+        looked: filled with the radii that were looked at.
     """
     found = [levels_of(view_of(surface, spec)) for surface in surfaces]
     n = len(found)
@@ -275,7 +204,15 @@ def calibrate_on(
             raise UserError(f"at rho = {rho:g}: {estimate.message}")
         return estimate.value, estimate.stderr or 0.0
 
-    return window(rise, levels, start), levels
+    remembered = Looked(rise)
+    try:
+        ends = window(remembered, levels, start)
+        if levels.clean < levels.chance:
+            ends = replace(ends, radii=tuple(at_share(remembered, levels, share) for share in shares))
+    finally:
+        if looked is not None:
+            looked += remembered.known
+    return ends, levels
 
 
 # -- a study --------------------------------------------------------------------------------------------------
@@ -291,6 +228,7 @@ class Calibration:
         models: labels of the models that were looked at.
         examples: points of one surface.
         cost: passes, in examples.
+        shares: of the rise to chance level, whose radii were looked for.
     """
 
     definitions: list[Definition]
@@ -298,11 +236,12 @@ class Calibration:
     models: list[str]
     examples: int
     cost: Cost
+    shares: Sequence[float] = SHARES
 
 
 def calibrate(
     study: Study, models: int = 3, points: int | None = None, device: str | None = None,
-    reporter: Reporter | None = None,
+    reporter: Reporter | None = None, shares: Sequence[float] = SHARES,
 ) -> Calibration:  # fmt: skip
     """Look for the useful radii of every definition of a study that has one, on a few models of its pools.
 
@@ -312,14 +251,18 @@ def calibrate(
         points: points to use, in whole m-batches; one m-batch by default.
         device: where models are evaluated; the GPU when there is one.
         reporter: told of progress.
+        shares: shares of the rise to chance level whose radii are proposed, each above 0 and at most 1.
 
     Raises:
-        UserError: for a study without a radius, or a model that cannot be loaded.
+        UserError: for shares out of range, a study without a radius, or a model that cannot be loaded.
     """
     from acutance.functional import default_device
     from acutance.pointsets import PointSets
     from acutance.progress import Silent
 
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise UserError("shares of the rise to chance level must lie above 0 and at most at 1", "1 is chance level")
+    shares = sorted(set(shares))
     reporter = reporter or Silent()
     definitions, others = definitions_of(study)
     if not definitions:
@@ -343,27 +286,35 @@ def calibrate(
         for definition in definitions:
             start = math.exp(sum(map(math.log, definition.radii)) / len(definition.radii))
             here = surfaces[definition.item.target.level_of(definition.spec)]
+            looked: list[float] = []
             try:
-                found, bounds = calibrate_on(here, definition.item, definition.spec, start, study.seed)
+                found, bounds = calibrate_on(here, definition.item, definition.spec, start, study.seed, shares, looked)
                 definition.levels[member.label] = bounds
             except UserError as error:
                 found = Window(None, None, str(error))
             definition.windows[member.label] = found
+            definition.looks += len(looked)
             reporter.advance(1, 1)
         cost = sum((surface.cost for group in surfaces.values() for surface in group), cost)
     if not measured:
         raise UserError("the pools leave out every model that was looked at", "raise --models, or mend the pools")
-    return Calibration(definitions, others, measured, batches * study.surface.m, cost)
+    return Calibration(definitions, others, measured, batches * study.surface.m, cost, shares)
+
+
+def identity(planned: PlannedMeasure) -> str:
+    """Return what two planned measures share when they differ in their radius alone."""
+    fields = planned.spec.full()
+    rho = fields.pop("rho", None) if planned.level != "weights" else None
+    return f"{planned.item.id} {sorted(fields.items())} {rho is None}"
 
 
 def definitions_of(study: Study) -> tuple[list[Definition], list[dict[str, Any]]]:
     """Return the definitions that have a radius on data, and the other measures as entries of ``measures``."""
     found: dict[str, Definition] = {}
     for planned in study.measures:
-        fields = planned.spec.full()
-        rho = fields.pop("rho", None) if planned.level != "weights" else None
-        name = f"{planned.item.id} {sorted(fields.items())} {rho is None}"
-        known = found.setdefault(name, Definition(planned.item, planned.spec, []))
+        rho = planned.spec.full().get("rho") if planned.level != "weights" else None
+        name = identity(planned)
+        known = found.setdefault(name, Definition(planned.item, planned.spec, [], identity=name))
         known.replicates = max(known.replicates, planned.replicate + 1)
         if rho is not None and rho not in known.radii:
             known.radii.append(float(rho))

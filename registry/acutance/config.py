@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -122,6 +122,8 @@ class Study:
     targets: tuple[Target, ...]
     admit: tuple[tuple[Target, Bound], ...] = ()
     warnings: list[str] = field(default_factory=list)
+    written: Mapping[str, Any] = field(default_factory=dict)
+    """The data as its author wrote it, with what was overridden."""
 
     @property
     def surface(self) -> SurfaceConfig:
@@ -166,7 +168,7 @@ def load_config(
     if not isinstance(data, dict):
         raise UserError(f"{where}: a study is a mapping of sections, got {type(data).__name__}")
     data = _override(data, overrides, where)
-    return _Reader(where, folder, plugins or catalog()).read(name, data)
+    return replace(_Reader(where, folder, plugins or catalog()).read(name, data), written=data)
 
 
 def _locate(source: str | Path) -> Path:

@@ -11,22 +11,26 @@ from click.testing import CliRunner
 from models import MLP, Weights, mlp_data
 
 import acutance
-from acutance.calibration import (
-    DIGITS,
-    PER_DECADE,
-    Levels,
-    Window,
-    calibrate,
-    calibrate_on,
-    definitions_of,
-    levels_of,
-    radius,
-    window,
-)
+from acutance.calibrated import require_ours, write_study
+from acutance.calibration import calibrate, calibrate_on, definitions_of, levels_of
 from acutance.cli import cli
 from acutance.config import load_config
 from acutance.measure import Estimate, Measure, Traits
 from acutance.plugins import Item, catalog, extended
+from acutance.radii import (
+    DIGITS,
+    PER_DECADE,
+    SHARES,
+    Levels,
+    Looked,
+    Reached,
+    Window,
+    at_share,
+    median_radius,
+    most_looks,
+    radius,
+    window,
+)
 from acutance.spec import Spec
 
 EPS = torch.finfo(torch.float64).eps
@@ -148,7 +152,7 @@ def test_the_search_is_logarithmic():
         calls.append(rho)
         return rho, 0.0
 
-    found = window(rise, Levels(0.0, 10.0, 3e-10), 1e-4)
+    found = window(Looked(rise), Levels(0.0, 10.0, 3e-10), 1e-4)
     assert found == Window(above(3e-8), below(10 * (1 - 1e-12)))
     # From 1e-4: 6 decades up and 10 down at most, and 4 halvings of a decade for each end.
     assert len(calls) == len(set(calls)) <= 24
@@ -158,11 +162,27 @@ def test_the_proposal_is_that_of_the_median_model(toy_config):
     study = load_config(toy_config)
     (definition, *_), _ = definitions_of(study)
     for i, (low, high) in enumerate([(1e-3, 1.0), (1e-2, 10.0), (1e-1, 100.0)]):
-        definition.windows[str(i)] = Window(low, high)
-    assert definition.proposal == [0.01, 0.1, 1.0, 10.0]
+        radii = (Reached(0.1, 3 * low), Reached(0.3, math.inf if i else 0.5, "is not reached" if i else ""))
+        definition.windows[str(i)] = Window(low, high, radii=radii)
+    assert definition.proposals == {0.1: 0.03, 0.3: None} and definition.proposal == [0.03]
+    assert definition.notes == [
+        "30% of the way to chance level is not reached (2 of 3 models)",
+        "30% of the way to chance level: no radius, as the median model has none above what the loss resolves",
+    ]
     assert definition.ends("low") == [1e-3, 1e-2, 1e-1] and definition.outside == []
     definition.windows["3"] = Window(None, None, "why not")
-    assert definition.window.note == "why not" and len(definition.proposal) == 4
+    assert definition.window.note == "why not" and len(definition.proposal) == 1
+
+
+def test_no_radius_is_proposed_below_the_median_floor(toy_config):
+    (definition, *_), _ = definitions_of(load_config(toy_config))
+    definition.windows["a"] = Window(0.01, 1.0, radii=(Reached(0.1, 0.009),))
+    assert definition.proposals == {0.1: None}
+
+
+def test_the_median_radius_counts_what_is_missing_at_its_side():
+    assert median_radius([1e-2, 1.0]) == pytest.approx(0.1) and median_radius([0.0, 3.0, math.inf]) == 3.0
+    assert median_radius([3.0, math.inf]) == math.inf and median_radius([0.0, 3.0]) == 0.0
 
 
 def test_definitions_are_measures_without_their_radius(toy_config):
@@ -230,7 +250,7 @@ def test_the_command_proposes_a_study_that_runs(toy_config, tmp_path):
     pasted = yaml.safe_load(text[text.index("measures:") : text.index("study:")])["measures"]
     proposed = pasted[0]["rho"]
     assert len(proposed) == 4 and proposed == sorted(proposed)
-    assert proposed[1] / proposed[0] == pytest.approx(proposed[3] / proposed[2], rel=0.02)
+    assert "Proposed radii, by share" in text and f"at most {most_looks(4)} for" in " ".join(text.split())
     calibrated = yaml.safe_load(out.read_text())
     assert calibrated["measures"] == pasted and pasted[2] == {"name": "weight_norm"}
     run = acutance.run(out, out=tmp_path / "run", report=False)
@@ -272,3 +292,128 @@ def test_a_definition_that_cannot_be_evaluated_keeps_its_radii(toy_config, monke
     found = calibrate(load_config(toy_config), models=1, device="cpu")
     (definition,) = found.definitions
     assert "no search at" in definition.window.note and not definition.proposal
+
+
+# -- shares of the rise to chance level -----------------------------------------------------------------------
+
+
+FINE = Levels(0.0, 10.0, 1e-16)
+
+
+def shares_of(rise, levels=FINE, start=1e-3, shares=SHARES):
+    looked = Looked(rise)
+    window(looked, levels, start)
+    return [at_share(looked, levels, share) for share in shares], looked
+
+
+def test_the_rise_of_a_quadratic_at_the_radii_is_the_share():
+    surface = quadratic([1.0, 3.0, 8.0])
+    looked = []
+    item = catalog().find("measures", "worst_case")
+    spec = item.target.Spec(rho=0.1, scaling="none", norm="l2", steps=40)
+    found, _ = calibrate_on([surface], item, spec, 0.1, 0, SHARES, looked)
+    assert found == Window(above(math.sqrt(2 * DIGITS * EPS / 8)), below(math.sqrt(2 * 24 / 8)))
+    assert [r.share for r in found.radii] == list(SHARES) and not any(r.note for r in found.radii)
+    for reached in found.radii:
+        assert 4 * reached.radius**2 == pytest.approx(reached.share * 24, rel=0.055)
+    assert len(looked) == len(set(looked)) <= 24 + 3 * len(SHARES) < most_looks(len(SHARES))
+
+
+@pytest.mark.parametrize("rise", [
+    lambda rho: rho**0.5, lambda rho: rho**4, lambda rho: 1e-9 * math.expm1(rho), lambda rho: 9 * math.tanh(rho) + rho
+])  # fmt: skip
+def test_shares_of_curves_that_are_no_power(rise):
+    found, looked = shares_of(lambda rho: (rise(min(rho, 500.0)), 0.0), start=1.0)
+    for reached in found:
+        assert rise(reached.radius) == pytest.approx(10 * reached.share, rel=0.05) and not reached.note
+    assert len(looked.known) <= most_looks(len(SHARES))
+
+
+def test_shares_that_are_not_there_are_said():
+    saturates, _ = shares_of(lambda rho: (4 * -math.expm1(-rho), 0.0))
+    assert [r.radius == math.inf for r in saturates] == [False, False, False, True]
+    assert saturates[3].note == "is not reached at any radius looked at"
+    jumps, looked = shares_of(lambda rho: (0.5 * rho if rho < 2 else 20.0, 0.0))
+    assert [r.note for r in jumps] == ["", "", "is jumped over", "is jumped over"]
+    assert len(looked.known) <= most_looks(4)
+    noisy, _ = shares_of(lambda rho: (rho, 0.3))
+    assert [r.note for r in noisy] == ["is less than the loss resolves", "", "", ""] and noisy[0].radius == 0
+    coarse, _ = shares_of(lambda rho: (rho, 0.0), Levels(0.0, 10.0, 0.015))
+    assert [r.radius > 0 for r in coarse] == [False, False, True, True]
+    flat = at_share(Looked(lambda rho: (5.0, 0.0)), FINE, 0.1)
+    assert flat.note.startswith("is not reached")  # nothing was looked at yet
+    constant, looked = shares_of(lambda rho: (5.0, 0.0))
+    assert [r.radius for r in constant] == [0, 0, 0, math.inf]
+    assert constant[0].note == "is passed already at the smallest radius looked at"
+    assert len(looked.known) <= most_looks(4)
+
+
+def test_a_rise_that_falls_again_is_said():
+    # Up to 3 at rho = 3, then down to 1 between 4 and 40, then up.
+    found, _ = shares_of(lambda rho: (rho if rho < 4 else 1.0 if rho < 40 else rho, 0.0))
+    assert found[0].note == found[1].note == ""
+    assert found[2].radius == pytest.approx(3, rel=0.05)
+    assert found[2].note == "is lost again at a larger radius: the rise does not grow throughout"
+
+
+def test_a_value_that_is_not_finite_is_past_every_share():
+    found, _ = shares_of(lambda rho: (math.nan if rho > 3.5 else rho, 0.0))
+    assert [r.radius for r in found[:3]] == pytest.approx([0.2, 1.0, 3.0], rel=0.05)
+    assert found[3].note == "is jumped over"
+
+
+def test_written_studies_are_the_users_own_with_radii_in_place(toy_config, tmp_path):
+    toy_config["measures"] = [
+        {"name": "weight_norm"},
+        {"name": "worst_case", "steps": 3, "rho": [1e-9, 0.1]},
+        {"name": "average_case", "rho": 0.1, "draws": 64, "logit_norm": [False, True]},
+        {"name": "worst_case", "rho": 0.2, "steps": 3},
+    ]
+    path, out = tmp_path / "study.yaml", tmp_path / "new.yaml"
+    path.write_text("# mine\n" + yaml.safe_dump(toy_config, sort_keys=False))
+    arguments = ["calibrate", str(path), "--models", "2", "--device", "cpu", "--shares", "10, 50%"]
+    arguments += ["--set", "seed=3", "--json", "--write"]
+
+    def run(to):
+        return CliRunner().invoke(cli, [*arguments, str(to)], standalone_mode=False)
+
+    done = run(out)
+    assert done.exception is None and done.return_value == 0, done.output
+    written = yaml.safe_load(out.read_text())
+    assert list(written) == [*toy_config, "seed"] and written["seed"] == 3
+    assert {k: v for k, v in written.items() if k not in ("measures", "seed")} == {
+        k: v for k, v in toy_config.items() if k != "measures"
+    }
+    plain, worst, *average = written["measures"]
+    assert plain == {"name": "weight_norm"} and list(worst) == ["name", "steps", "rho"]
+    assert [len(m["rho"]) for m in (worst, *average)] == [2, 2, 2]
+    assert [m.get("logit_norm", False) for m in average] == [False, True]
+    definitions = json.loads(done.stdout)["definitions"]
+    assert [m["rho"] for m in (worst, *average)] == [d["rho"] for d in definitions]
+    assert [[s["share"] for s in d["shares"]] for d in definitions] == [[0.1, 0.5]] * 3
+    assert [p.spec.rho for p in load_config(out).measures if p.item.name == "worst_case"] == worst["rho"]
+    # Its own file is replaced, one that was changed since and the user's study are not.
+    before = out.read_text()
+    assert run(out).exception is None and out.read_text() == before
+    out.write_text(before + "# a remark\n")
+    for taken in (out, path):
+        kept = taken.read_text()
+        assert "was not written by calibrate" in str(run(taken).exception) and taken.read_text() == kept
+
+
+def test_a_study_that_would_not_load_is_not_written(toy_config, tmp_path):
+    with pytest.raises(acutance.UserError, match="measures"):
+        write_study(tmp_path / "new.yaml", toy_config | {"measures": []})
+    with pytest.raises(acutance.UserError, match="cannot be replaced"):
+        require_ours(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shares", ["0,10", "101", "nan", "-1"])
+def test_shares_out_of_range_are_refused(shares, toy_config, tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(toy_config))
+    done = CliRunner().invoke(cli, ["calibrate", str(path), "--shares", shares], standalone_mode=False)
+    assert "shares of the rise" in str(done.exception)
+    done = CliRunner().invoke(cli, ["calibrate", str(path), "--shares", "a few"], standalone_mode=False)
+    assert "no list of percentages" in str(done.exception)

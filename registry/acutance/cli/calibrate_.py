@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from acutance.calibrated import require_ours, sections, with_radii, write_study
 from acutance.cli import as_json
-from acutance.config import Study, load_config
+from acutance.config import load_config
+from acutance.errors import UserError
 from acutance.yaml_io import dump_yaml
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from acutance.calibration import Calibration, Definition
+    from acutance.radii import Window
 
 
 @click.command("calibrate")
 @click.argument("config")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the study with the proposed radii to this file.")
+@click.option("--shares", default="2,10,30,100", show_default=True, help="Percent of the rise to chance level.")
+@click.option("--write", type=click.Path(path_type=Path), help="Write your study with the proposed radii to this file.")
+@click.option("--out", type=click.Path(path_type=Path), help="The same, with every setting and default written out.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, e.g. surface.m=64.")
 @click.option("--models", type=click.IntRange(1), default=3, show_default=True, help="How many models to look at.")
 @click.option("--points", type=click.IntRange(1), help="Points, in whole m-batches; one m-batch by default.")
 @click.option("--device", help="cpu, cuda, cuda:1 ...; the GPU when there is one.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def command(
-    config: str, out: Path | None, overrides: tuple[str, ...], models: int, points: int | None, device: str | None,
-    json_: bool,
+    config: str, shares: str, write: Path | None, out: Path | None, overrides: tuple[str, ...], models: int,
+    points: int | None, device: str | None, json_: bool,
 ) -> int:  # fmt: skip
-    """Propose radii for the measures of CONFIG: above what the loss resolves, below chance level."""
-    study = load_config(config, overrides)
+    """Propose radii for the measures of CONFIG, at shares of the rise of the loss to chance level."""
+    study, wanted = load_config(config, overrides), _shares(shares)
+    for path in (write, out):
+        require_ours(path)
     from acutance.calibration import calibrate
     from acutance.cli.screen import console as wide_console
     from acutance.progress import Bars, Silent
@@ -39,28 +47,28 @@ def command(
     console = wide_console()
     if console.is_terminal and not json_:
         with Bars(console) as bars:
-            found = calibrate(study, models, points, device, bars)
+            found = calibrate(study, models, points, device, bars, wanted)
     else:
-        found = calibrate(study, models, points, device, Silent())
+        found = calibrate(study, models, points, device, Silent(), wanted)
     name = _namer(found)
     if json_:
         as_json(_rows(found, name))
     else:
         _print(found, name, console)
         click.echo("\nmeasures:\n" + "".join(f"  - {_flow(s)}\n" for s in sections(found)), nl=False)
-    if out is not None:
-        out.write_text(dump_yaml(_resolved(study, found)))
-        click.echo(f"study: {out}", err=json_)
+    for path, data in ((write, with_radii(study, found)), (out, study.resolved | {"measures": sections(found)})):
+        if path is not None:
+            write_study(path, data)
+            click.echo(f"study: {path}", err=json_)
     return 0 if all(definition.proposal for definition in found.definitions) else 1
 
 
-def sections(found: Calibration) -> list[dict[str, Any]]:
-    """Return the entries of ``measures``: proposed radii, or the study's own where none could be proposed."""
-    return [d.section(d.proposal or d.radii) for d in found.definitions] + found.others
-
-
-def _resolved(study: Study, found: Calibration) -> dict[str, Any]:
-    return study.resolved | {"measures": sections(found)}
+def _shares(text: str) -> list[float]:
+    """Return ``2,10,30,100`` as shares; what they may be is told by ``calibrate``."""
+    try:
+        return [float(part.strip().removesuffix("%")) / 100 for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--shares: '{text}' is no list of percentages", "for example --shares 2,10,30,100") from None
 
 
 def _flow(section: Mapping[str, Any]) -> str:
@@ -80,6 +88,7 @@ def _namer(found: Calibration) -> Callable[[Definition], str]:
 
 def _print(found: Calibration, name: Callable[[Definition], str], console: Console) -> None:
     from acutance.cli.screen import print_grid
+    from acutance.radii import most_looks
 
     rows = []
     for definition in found.definitions:
@@ -96,13 +105,21 @@ def _print(found: Calibration, name: Callable[[Definition], str], console: Conso
         )
     heads = ["resolved from", "chance level from", "clean loss", "chance", "radii outside"]
     print_grid(console, "Useful radii: median model [smallest, largest]", ["definition"], heads, rows, left=heads[-1:])
+    shares = [f"{100 * share:.4g}%" for share in found.shares]
+    radii = [
+        [name(d), *(f"{rho:g}" if (rho := d.proposals.get(share)) is not None else "-" for share in found.shares)]
+        for d in found.definitions
+    ]
+    print_grid(console, "Proposed radii, by share of the rise to chance level", ["definition"], shares, radii)
     for definition in found.definitions:
-        if definition.window.note:
-            console.print(f"note: {name(definition)}: {definition.window.note}", highlight=False, markup=False)
+        for note in definition.notes:
+            console.print(f"note: {name(definition)}: {note}", highlight=False, markup=False)
     cost = found.cost
     console.print(
         f"{len(found.models)} models ({', '.join(found.models)}), {found.examples} points; passes in examples: "
-        f"{cost.forwards:,.0f} forwards, {cost.backwards:,.0f} backwards, {cost.hvps:,.0f} Hessian-vector products",
+        f"{cost.forwards:,.0f} forwards, {cost.backwards:,.0f} backwards, {cost.hvps:,.0f} Hessian-vector products; "
+        f"{sum(d.looks for d in found.definitions)} radii looked at, at most {most_looks(len(found.shares))} for a "
+        "definition and model",
         highlight=False, markup=False,
     )  # fmt: skip
 
@@ -118,10 +135,21 @@ def _rows(found: Calibration, name: Callable[[Definition], str]) -> dict[str, An
     definitions = [
         {
             "definition": name(d), "measure": d.item.id, "spec": d.section([]), "rho": d.proposal,
-            "low": d.window.low, "high": d.window.high, "note": d.window.note, "outside": d.outside,
-            "models": {model: vars(w) | vars(d.levels.get(model, w)) for model, w in d.windows.items()},
+            "low": d.window.low, "high": d.window.high, "note": "; ".join(d.notes), "outside": d.outside,
+            "shares": [{"share": share, "rho": d.proposals.get(share)} for share in found.shares], "looks": d.looks,
+            "models": {model: _model(w) | _levels(d, model) for model, w in d.windows.items()},
         }
         for d in found.definitions
     ]  # fmt: skip
     cost = {"forwards": found.cost.forwards, "backwards": found.cost.backwards, "hvps": found.cost.hvps}
     return {"definitions": definitions, "points": found.examples, "cost": cost}
+
+
+def _model(window: Window) -> dict[str, Any]:
+    """Return one model's window as JSON values: a share without a radius has null."""
+    radii = [r.radius if 0 < r.radius < math.inf else None for r in window.radii]
+    return {"low": window.low, "high": window.high, "note": window.note, "radii": radii}
+
+
+def _levels(definition: Definition, model: str) -> dict[str, Any]:
+    return vars(definition.levels[model]) if model in definition.levels else {}

@@ -329,6 +329,15 @@ def test_shares_of_curves_that_are_no_power(rise):
     assert len(looked.known) <= most_looks(len(SHARES))
 
 
+@pytest.mark.parametrize("power", [0.5, 1, 2, 4])
+def test_one_secant_finds_each_share_of_a_power(power):
+    ends = Looked(lambda rho: (rho**power, 0.0))
+    window(ends, FINE, 1e-3)
+    found, looked = shares_of(lambda rho: (rho**power, 0.0))
+    assert len(looked.known) <= len(ends.known) + len(SHARES) <= 34
+    assert [r.radius**power for r in found] == pytest.approx([10 * share for share in SHARES], rel=0.05)
+
+
 def test_shares_that_are_not_there_are_said():
     saturates, _ = shares_of(lambda rho: (4 * -math.expm1(-rho), 0.0))
     assert [r.radius == math.inf for r in saturates] == [False, False, False, True]
@@ -417,3 +426,6 @@ def test_shares_out_of_range_are_refused(shares, toy_config, tmp_path):
     assert "shares of the rise" in str(done.exception)
     done = CliRunner().invoke(cli, ["calibrate", str(path), "--shares", "a few"], standalone_mode=False)
     assert "no list of percentages" in str(done.exception)
+    same = ["--write", str(tmp_path / "new.yaml"), "--out", str(tmp_path / "new.yaml")]
+    done = CliRunner().invoke(cli, ["calibrate", str(path), *same], standalone_mode=False)
+    assert "are the same file" in str(done.exception)

@@ -38,6 +38,8 @@ def command(
 ) -> int:  # fmt: skip
     """Propose radii for the measures of CONFIG, at shares of the rise of the loss to chance level."""
     study, wanted = load_config(config, overrides), _shares(shares)
+    if write is not None and out is not None and write.resolve() == out.resolve():
+        raise UserError(f"{write}: --write and --out are the same file", "name two files, or give one of the options")
     for path in (write, out):
         require_ours(path)
     from acutance.calibration import calibrate

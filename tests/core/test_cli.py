@@ -265,6 +265,15 @@ def test_measure_says_what_it_can_read(checkpoint):
     assert "has no settings" in measure(folder, "--data-arg", "a=1", code=2).stderr
 
 
+def test_an_average_of_the_weights_that_is_passed_over_is_told(checkpoint):
+    folder, net, *_ = checkpoint
+    averaged = {name: tensor + 1 for name, tensor in net.state_dict().items()}
+    torch.save({"state_dict": net.state_dict(), "state_dict_ema": averaged}, folder / "both.pt")
+    told = measure(folder, "--weights", folder / "both.pt").stderr
+    assert "note: the weights are those under 'state_dict'; it also holds state_dict_ema" in told
+    assert "note" not in measure(folder, "--weights", folder / "both.pt", "--key", "state_dict_ema").stderr
+
+
 def test_measure_refuses_bad_data(checkpoint):
     folder, *_ = checkpoint
     np.savez(folder / "data.npz", a=np.zeros(3))

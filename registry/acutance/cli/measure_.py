@@ -95,6 +95,8 @@ def command(
             click.echo(f"note: {_unloaded(model)}", err=True)
     if weights is not None:
         load_file(net, weights, key, prefix)
+        for told in vars(net).get("load_notes", ()):
+            click.echo(f"note: {told}", err=True)
     elif key or prefix:
         raise UserError("--key and --prefix say where in --weights the state lies", "give --weights FILE")
     if levels - {"weights"}:

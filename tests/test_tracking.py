@@ -245,7 +245,8 @@ def test_one_backward_does_not_hide_the_vectors_of_many_forwards():
         lambda: acutance.measure("average_case", surface, rho=0.1, draws=3, variance_reduction="linear"), "cpu",
         surface._core,
     )  # fmt: skip
-    assert [stretch.kind for stretch in found] == ["backward", *["forward"] * 3, "forward"]
+    # The first derivative of a model looks at a few rows beforehand: does differentiation see all parameters?
+    assert [stretch.kind for stretch in found] == ["forward", "backward", *["forward"] * 3, "forward"]
     peaks = {kind: peak_bytes(one, "cpu") for kind, one in bare.kinds(Cost(4, 1)).items()}
     hidden = max(stretch.peak for stretch in found) - peaks["backward"]
     assert hidden < 2 * 4 * bare.p

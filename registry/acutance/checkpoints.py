@@ -281,6 +281,23 @@ def _torchvision(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     return model.eval()
 
 
+def read_arrays(path: Path) -> tuple[Tensor, Tensor]:
+    """Return (inputs, targets) of an .npz or .safetensors file with arrays inputs/targets, x/y or images/labels.
+
+    Raises:
+        UserError: for a file that is missing, unreadable or lacks these names.
+    """
+    from acutance.data_files import PAIRS
+
+    arrays = all_arrays(path)
+    for x, y in PAIRS:
+        if x in arrays and y in arrays:
+            inputs, targets = arrays[x], arrays[y]
+            inputs = inputs.float() if inputs.is_floating_point() else inputs
+            return inputs, targets.float() if targets.is_floating_point() else targets.long()
+    raise UserError(f"{path}: has {sorted(arrays)}", "name the arrays inputs and targets")
+
+
 def all_arrays(path: Path) -> dict[str, Tensor]:
     """Return every array of an .npz or .safetensors file, by name.
 

@@ -163,6 +163,6 @@ def test_training_lays_out_what_augmentations_leave(width, strides, layouts):
     torch.manual_seed(0)
     model, (x, y) = Shortcut(width), data()
     seen = layouts(model)
-    recipe = Recipe(learning_rate=0.1, epochs=10, batch_size=10, sam_rho=0.1, augment=True, mixup=True, seed=0)
+    recipe = Recipe(learning_rate=0.1, epochs=10, batch_size=10, sam_rho=0.1, augment=True, mixup=1.0, seed=0)
     train(model, x, y, recipe, lambda batch, generator: channels_last(batch))
     assert set(seen) == {strides}

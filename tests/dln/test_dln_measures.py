@@ -230,9 +230,8 @@ def test_surfaces_without_a_closed_form_are_unsupported(name):
     assert "a function, <lambda>: choose half_squared_sum, squared_sum, mse" in message
     classes = LossSurface(net, (x, torch.zeros(9).long()))
     assert "the loss is cross_entropy" in unsupported(name, classes)
-    assert "one target for each example" in unsupported(
-        name, LossSurface(net, (x, y[:, None].expand(9, 2)), loss="mse")
-    )
+    with pytest.raises(acutance.UserError, match="an example has 1 outputs, but targets of shape"):
+        acutance.measure(name, LossSurface(net, (x, y[:, None].expand(9, 2)), loss="mse"))
     assert "inputs that are one tensor of shape (n, 6)" in unsupported(name, LossSurface(net, ((x,), y), loss="mse"))
     assert "(Shifted) are others" in unsupported(name, LossSurface(Shifted(*weights(net)), (x, y), loss="mse"))
     biased = LossSurface(Biased(*weights(net)), (x, y), loss="mse")

@@ -287,15 +287,9 @@ def read_arrays(path: Path) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: for a file that is missing, unreadable or lacks these names.
     """
-    from acutance.data_files import PAIRS
+    from acutance.data_files import read_points
 
-    arrays = all_arrays(path)
-    for x, y in PAIRS:
-        if x in arrays and y in arrays:
-            inputs, targets = arrays[x], arrays[y]
-            inputs = inputs.float() if inputs.is_floating_point() else inputs
-            return inputs, targets.float() if targets.is_floating_point() else targets.long()
-    raise UserError(f"{path}: has {sorted(arrays)}", "name the arrays inputs and targets")
+    return read_points(path)
 
 
 def all_arrays(path: Path) -> dict[str, Tensor]:

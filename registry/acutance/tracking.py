@@ -175,8 +175,8 @@ def _those_that_move(
 
     def moves(some: Sequence[int], least: Tensor | float) -> bool:
         moved = answer(some)
-        # What is no number at the weights says nothing.
-        return moved.shape != raw.shape or bool(((moved - raw).abs()[raw.isfinite()] > least).any())
+        # What is no number at the weights says nothing; what is none any more has moved.
+        return moved.shape != raw.shape or not bool(((moved - raw).abs()[raw.isfinite()] <= least).all())
 
     if not slots or not moves(slots, least):
         return []

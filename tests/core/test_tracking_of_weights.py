@@ -191,3 +191,11 @@ def test_it_is_looked_at_once_a_model_and_costs_no_more_than_a_pass_with_its_gra
     again.gradient()
     assert (surface.cost.checks, again.cost.checks) == (spent, 0)
     assert (surface.cost - surface.cost).checks == 0 and (surface.cost + again.cost).checks == spent
+
+
+def test_an_answer_that_is_no_number_any_more_has_moved():
+    from acutance.tracking import _those_that_move
+
+    raw = torch.tensor([[1.0, float("nan")]])
+    assert _those_that_move([0], lambda slots: torch.tensor([[float("nan"), 2.0]]), raw) == [0]
+    assert _those_that_move([0], lambda slots: torch.tensor([[1.0, 2.0]]), raw) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,8 @@ def measure(
         fields: the measure's own settings, e.g. ``rho=0.002``.
 
     Returns:
-        The estimate; the mean over the m-batches when there are several.
+        The estimate; the mean over the m-batches when there are several. Its ``notes`` say what there is to know of the
+        model; those of weights that are not as they were stored are warned of too, as by LossSurface.
 
     Raises:
         UserError: for an unknown measure, a wrong field, or data that does not fit.
@@ -80,19 +81,21 @@ def measure(
             levels.append(chance_level(surface, spec))
         return found
 
-    def mean(parts: list[Estimate]) -> Estimate:
-        return replace(Estimate.mean(parts), chance=sum(levels) / len(levels) if levels else None)
+    def mean(parts: list[Estimate], notes: Sequence[str]) -> Estimate:
+        chance = sum(levels) / len(levels) if levels else None
+        return replace(Estimate.mean(parts), chance=chance, notes=tuple(notes))
 
     if isinstance(model, LossSurface):
         if data is not None or m is not None:
             raise UserError("a surface has its data already", "give a model together with data")
         if initial is not None:
             raise UserError("a surface has its initial weights already", "give them to LossSurface")
-        return mean(evaluated(model, 0))
+        return mean(evaluated(model, 0), model.notes)
     level = instance.level_of(spec)
     if data is None and level != "weights":
         raise UserError("a model needs data", "give (inputs, targets), a Dataset or a DataLoader")
     functional = FunctionalModel(model, device, dtype_of(dtype) if isinstance(dtype, str) else dtype)
+    functional.warn(stacklevel=4)
     if initial is not None:
         functional.w0 = initial_vector(functional, initial)
     parts = []
@@ -102,7 +105,8 @@ def measure(
     for batch, pair in enumerate(pairs):
         surface = LossSurface(functional, pair, loss=loss, microbatch=microbatch)
         parts += evaluated(surface, batch)
-    return mean(parts)
+    functional.warn(stacklevel=4)
+    return mean(parts, [*functional.notes, *functional.remarks])
 
 
 def _batches(data: Any, m: int | None, whole: bool) -> list[Given]:

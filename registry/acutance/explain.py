@@ -39,7 +39,7 @@ def explain(e: Estimate) -> str:
     lines += [*_losses(e.extras), *_chance(e), *_uncertainty(e), *_search(e)]
     if e.status != "ok" and e.status.advice and e.status.advice not in e.message:
         lines.append(f"What to try: {e.status.advice}.")
-    lines.append(_cost(e.cost))
+    lines += [_cost(e.cost), *(f"Note: {note}." for note in e.notes)]
     return "\n".join(line for line in lines if line)
 
 

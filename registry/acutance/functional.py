@@ -7,6 +7,7 @@ happens in between. So the model's own tensors, flags and gradients are bitwise 
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from acutance.conditions import Conditions, own
-from acutance.errors import UserError, did_you_mean
+from acutance.errors import AcutanceWarning, UserError, did_you_mean
 from acutance.initial import initial_vector
 from acutance.lazy import Lazy, realised
 from acutance.model_state import Attributes, Moving, looked_at, put_back
@@ -57,6 +58,7 @@ class FunctionalModel:
         self.model = model = unwrapped(model)
         self.compiled = calls_compiled_code(model)
         self.notes: list[str] = list(vars(model).get("load_notes", ()))
+        self._warned = 0
         self.slots, self._own = slots_of(model)
         if not self.slots:
             raise UserError("the model has no floating-point parameters")
@@ -138,6 +140,16 @@ class FunctionalModel:
         """Add a sentence to the notes, once."""
         if sentence not in self.notes:
             self.notes.append(sentence)
+
+    def warn(self, stacklevel: int) -> None:
+        """Warn of the notes that nobody was warned of yet.
+
+        Args:
+            stacklevel: of the caller's caller, as ``warnings.warn`` counts from the caller.
+        """
+        for sentence in self.notes[self._warned :]:
+            warnings.warn(sentence, AcutanceWarning, stacklevel=stacklevel)
+        self._warned = len(self.notes)
 
     def _refuse_nonfinite(self) -> None:
         if bool(torch.isfinite(self.w).all()):

@@ -108,6 +108,7 @@ class Estimate:
         spec: all settings of the measure, likewise.
         chance: loss of an answer that does not look at the input, on the points and by the loss of the measure, where
             it is known; likewise.
+        notes: sentences that a reader should know of the model (weights upcast, frozen ones that move); likewise.
     """
 
     value: float
@@ -120,6 +121,7 @@ class Estimate:
     measure: str = field(default="", compare=False, repr=False)
     spec: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     chance: float | None = field(default=None, compare=False, repr=False)
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.status is Status.OK and not math.isfinite(self.value):

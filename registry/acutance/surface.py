@@ -2,7 +2,6 @@ r"""The loss surface :math:`w \mapsto L_S(w)` of one model on one fixed batch: t
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ from acutance.batch import dtype_of
 from acutance.conditions import Arithmetic, conditions, in_own_conditions, own
 from acutance.core import Core, Evaluation
 from acutance.dataset import argmax_error
-from acutance.errors import AcutanceWarning, Unsupported, UserError
+from acutance.errors import Unsupported, UserError
 from acutance.fingerprint import digest_points
 from acutance.forms import understand
 from acutance.functional import FunctionalModel
@@ -78,8 +77,7 @@ class LossSurface:
             dtype = dtype_of(dtype)
         functional = model if isinstance(model, FunctionalModel) else FunctionalModel(model, device, dtype)
         if not isinstance(model, FunctionalModel):
-            for note in functional.notes:
-                warnings.warn(note, AcutanceWarning, stacklevel=2)
+            functional.warn(stacklevel=3)
         if initial is not None:
             functional.w0 = initial_vector(functional, initial)
         if data is None:

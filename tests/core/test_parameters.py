@@ -7,6 +7,7 @@ from torch import nn
 
 import acutance
 from acutance import LossSurface, UserError
+from acutance.checkpoints import load_file
 from acutance.errors import AcutanceWarning
 
 X = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
@@ -114,6 +115,29 @@ def test_what_is_left_out_and_what_is_frozen_is_said():
     assert surface.notes[0].startswith(f"{first.numel()} parameters have requires_grad=False and move like the others")
     assert surface.w.numel() == sum(p.numel() for p in model.parameters())
     assert not LossSurface(MLP().requires_grad_(False), mlp_data()).notes  # all of them: nothing tells some from others
+
+
+def test_measure_says_what_a_surface_says(tmp_path):
+    # Of a checkpoint: a prefix that was taken off, an average that was passed over.
+    state = {f"module.{name}": tensor for name, tensor in MLP().state_dict().items()}
+    torch.save({"state_dict": state, "state_dict_ema": {name: t + 1 for name, t in state.items()}}, tmp_path / "f.pt")
+    loaded = load_file(MLP(), tmp_path / "f.pt")
+    with pytest.warns(AcutanceWarning, match="it also holds state_dict_ema") as told:
+        e = acutance.measure("average_case", loaded, mlp_data(24), m=12, rho=0.1, draws=2)
+    assert e.notes == tuple(vars(loaded)["load_notes"]) and len(told) == len(e.notes)  # once, not once an m-batch
+    assert told[0].filename == __file__ and f"Note: {e.notes[0]}." in e.explain().splitlines()
+    # Weights that stay as they are, and weights that are rounded.
+    with pytest.warns(AcutanceWarning, match=r"whole numbers stay as they are: q"):
+        assert "q (9 of int8)" in acutance.measure("average_case", Whole(), (X, Y), rho=0.1, draws=2).notes[0]
+    with pytest.warns(AcutanceWarning, match="bfloat16 are evaluated in float32"):
+        acutance.measure("average_case", MLP().bfloat16(), mlp_data(24), rho=0.1, draws=2)
+    # What is as documented is a note without a warning; of a surface and of a model alike.
+    model = MLP()
+    next(iter(model.parameters())).requires_grad_(False)
+    surface = LossSurface(model, mlp_data(24))
+    for given in ((surface,), (model, mlp_data(24))):
+        e = acutance.measure("average_case", *given, rho=0.1, draws=2)
+        assert e.notes == tuple(surface.notes) and "requires_grad=False and move like the others" in e.notes[0]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")

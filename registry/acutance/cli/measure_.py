@@ -95,13 +95,17 @@ def command(
             click.echo(f"note: {_unloaded(model)}", err=True)
     if weights is not None:
         load_file(net, weights, key, prefix)
-        for told in vars(net).get("load_notes", ()):
-            click.echo(f"note: {told}", err=True)
     elif key or prefix:
         raise UserError("--key and --prefix say where in --weights the state lies", "give --weights FILE")
+    told = tuple(vars(net).get("load_notes", ()))
+    for sentence in told:
+        click.echo(f"note: {sentence}", err=True)
     if levels - {"weights"}:
         _fit(net, inputs, targets, device, dtype, f"--data {data}")
     found = _evaluate(net, (inputs, targets), measures, settings, m, seed, device, dtype, initial)
+    for sentence in dict.fromkeys(sentence for e in found.values() for sentence in e.notes):
+        if sentence not in told:
+            click.echo(f"note: {sentence}", err=True)
     if json_:
         as_json({name: _row(e) | ({"explanation": e.explain()} if explain else {}) for name, e in found.items()})
     elif explain:
@@ -120,20 +124,26 @@ def _evaluate(
     net: nn.Module, data: tuple[Any, Tensor], measures: tuple[str, ...], settings: dict[str, Any], m: int,
     seed: int, device: str | None, dtype: str | None, initial: nn.Module | None,
 ) -> dict[str, Any]:  # fmt: skip
-    from acutance.api import measure
+    import warnings
 
-    return {
-        name: measure(
-            name, net, data, m=min(m, len(data[1])), seed=seed, device=device, dtype=dtype, initial=initial, **settings
-        )
-        for name in measures
-    }
+    from acutance.api import measure
+    from acutance.errors import AcutanceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AcutanceWarning)  # the estimates have them as notes, which are printed
+        return {
+            name: measure(
+                name, net, data, m=min(m, len(data[1])), seed=seed, device=device, dtype=dtype, initial=initial,
+                **settings,
+            )
+            for name in measures
+        }  # fmt: skip
 
 
 def _row(e: Any) -> dict[str, Any]:
     return {
         "value": e.value, "stderr": e.stderr, "status": e.status.value, "message": e.message,
-        "per_batch": list(e.per_batch), "extras": dict(e.extras),
+        "per_batch": list(e.per_batch), "extras": dict(e.extras), "notes": list(e.notes),
         "cost": {"forwards": e.cost.forwards, "backwards": e.cost.backwards, "hvps": e.cost.hvps},
     }  # fmt: skip
 

@@ -200,7 +200,7 @@ def test_a_directory_gets_all_that_a_run_writes(everything):
     assert (row["tau"], row["low"], row["high"]) == (exact.tau, exact.low, exact.high)
     ceiling = tables["ceilings"].iloc[0]
     assert ceiling["points"] == 1000 and ceiling["tau"] == noise_ceiling(frame["err"], 1000).tau
-    assert set(tables["hypotheses"]["hypothesis"]) == {"strong", "weak"}
+    assert set(tables["hypotheses"]["hypothesis"]) == {"strong", "weak", "weak_wide"}
     assert set(tables["confounds"]["attribute"]) == {"aug", "lr"}
     page = (out / "report.html").read_text()
     assert "<h1>Mine</h1>" in page and "τ_b" in page and "&lt;b&gt;0" in page and "<b>0" not in page

@@ -8,7 +8,7 @@ from acutance.analysis.association import association
 from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.decompose import decompose
 from acutance.analysis.findings import findings
-from acutance.analysis.hypotheses import strong
+from acutance.analysis.hypotheses import strong, weak
 from acutance.analysis.multiplicity import false_discovery
 from acutance.analysis.tables import correlations
 
@@ -62,7 +62,7 @@ def test_confounds_are_tau_b_with_every_attribute_that_differs(tables, found):
 def test_hypotheses_are_about_generalization(tables, found):
     models, _, values = tables
     table = found.hypotheses.set_index(["definition", "hypothesis"])
-    assert set(table["target"]) == {"all targets", "test_error"} and len(table) == 6
+    assert set(table["target"]) == {"all targets", "test_error"} and len(table) == 9
     assert table.loc[("follows", "strong"), "verdict"] == "supported"
     assert table.loc[("noise", "strong"), "verdict"] != "supported"
     alone = strong(
@@ -70,6 +70,13 @@ def test_hypotheses_are_about_generalization(tables, found):
         comparisons=3, resamples=199, permutations=199,
     )  # fmt: skip
     assert table.loc[("noise", "strong"), "reason"] == alone.reason
+    assert set(table.loc[("noise", "strong"), ["short", "needed"]]) == {0}
+    labels = models["attr.aug"].map({True: "1", False: "0"})
+    for hypothesis, form in (("weak", "strict"), ("weak_wide", "wide")):
+        alone = weak(models["target.test_error"], values["noise"], labels, form=form, comparisons=3, slopes=False)
+        row = table.loc[("noise", hypothesis)]
+        assert alone.name == hypothesis and list(row[["verdict", "reason"]]) == [alone.verdict, alone.reason]
+        assert list(row[["short", "needed"]]) == [alone.short, alone.needed]
 
 
 def test_measures_that_say_the_same_are_one_cluster(tables):

@@ -201,10 +201,12 @@ def test_numbers_of_models():
 def test_weak_says_when_the_number_of_models_cannot_decide():
     t, s = pool(200, 0.95)
     strict = weak(t, s, permutations=9)
+    assert (strict.name, strict.short, strict.needed) == ("weak", 1, 290)
     assert strict.verdict == "inconclusive" and "no outcome could show it in 1 of them" in strict.reason
     assert "that takes 290 models" in strict.reason
     assert strict.table.loc[0, "note"] == "20 models cannot show it: 29 without a violation are needed"
     enough = weak(*pool(290, 0.3), permutations=9)
+    assert (enough.short, enough.needed) == (0, 290)
     assert "no outcome" not in enough.reason and enough.table.loc[0, "note"] == ""
     assert fewest(0.1, 0.95) == 29 and fewest(0.2, 0.95) == 14 and fewest(0.1, 0.995) == 51
     many = weak(t, s, comparisons=10, permutations=9)
@@ -220,6 +222,9 @@ def test_the_wide_form_of_weak_decides_with_fifty_models():
         assert weak(-t, s, form="wide", permutations=9).verdict == "refuted"
     few = weak(*pool(40, 0.95), form="wide", permutations=9)  # a third of them are 13
     assert few.verdict == "inconclusive" and "that takes 42 models" in few.reason
+    assert (few.name, few.short, few.needed) == ("weak_wide", 1, 42)
+    groups = weak(*pool(60, 0.95), np.arange(60) % 3, form="wide", permutations=9)
+    assert groups.short == 3 and groups.table.loc[0, "note"] == ""  # 20 models each, but pooled there are enough
     with pytest.raises(UserError, match="choose strict or wide"):
         weak(t, s, form="broad")
 

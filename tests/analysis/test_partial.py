@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from acutance import UserError, kendall_tau
-from acutance.analysis.partial import confounds, numeric_columns, partial
+from acutance.analysis.partial import _effects, confounds, numeric_columns, partial
 
 
 def columns(n=30, seed=0, levels=None):
@@ -110,6 +110,26 @@ def test_p_is_that_of_simulated_ranks_and_the_same_for_both_methods():
     assert partial(t[order], s[order], {"z": z[order]}, draws=999).p == pytest.approx(kendall.p, abs=0.12)
     many = partial(t[:8], s[:8], {str(k): g.normal(size=8) for k in range(7)}, draws=9)
     assert math.isnan(many.p)
+
+
+def test_the_size_of_the_errors_is_known_from_few_models_by_hand():
+    """Six models and the control in their order: the slope is that of a line through 0, for scores have the mean 0."""
+    z = scipy.stats.norm.ppf((np.arange(6) + 0.5) / 6)
+    x, y = z[[1, 0, 2, 4, 3, 5]], z[[0, 2, 1, 3, 5, 4]]
+    effects, spread = _effects(np.stack([x, y]), np.stack([np.ones(6), z], axis=1))
+    for column, effect, size in zip((x, y), effects.T, spread, strict=True):
+        slope = (z * column).sum() / (z**2).sum()
+        assert effect == pytest.approx([0, slope], abs=1e-12)
+        left = (column**2).sum() - slope**2 * (z**2).sum()
+        assert size == pytest.approx(math.sqrt(left / 3))  # six less one, less the rank of two
+    # Three controls, one of them twice, leave one; four leave none, of which one is made.
+    g = np.random.default_rng(4)
+    w = g.normal(size=(4, 6))
+    for controls, freedom in ((w[[0, 1, 2, 2]], 1), (w, 1)):
+        design = np.stack([np.ones(6), *controls], axis=1)
+        residuals = x - design @ np.linalg.lstsq(design, x, rcond=None)[0]
+        _, (size, _) = _effects(np.stack([x, y]), design)
+        assert size == pytest.approx(math.sqrt((residuals**2).sum() / freedom))
 
 
 @pytest.mark.slow

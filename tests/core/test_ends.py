@@ -19,13 +19,8 @@ from acutance.store import Store
 
 
 @pytest.fixture
-def config(toy_config):
-    return toy_config | {
-        "pools": [{"name": "toy", "size": 3}],
-        "targets": ["test_error"],
-        "groups": [],
-        "measures": [{"name": "average_case", "rho": [0.01, 0.02], "draws": 2}],
-    }
+def config(three_models):
+    return three_models | {"measures": [{"name": "average_case", "rho": [0.01, 0.02], "draws": 2}]}
 
 
 class Lines(Silent):

@@ -28,14 +28,9 @@ KEY = ["model", "measure", "split"]
 
 
 @pytest.fixture
-def config(toy_config):
-    """A study that is computed in a moment: 3 models, 2 families, 4 batches."""
-    return toy_config | {
-        "pools": [{"name": "toy", "size": 3}],
-        "targets": ["test_error"],
-        "groups": [],
-        "measures": [{"name": "worst_case", "rho": [0.01, 0.02], "steps": 2}, {"name": "moody"}],
-    }
+def config(three_models):
+    """Two families of cells."""
+    return three_models | {"measures": [{"name": "worst_case", "rho": [0.01, 0.02], "steps": 2}, {"name": "moody"}]}
 
 
 def run(config, out, **options):

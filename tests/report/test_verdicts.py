@@ -15,7 +15,7 @@ from acutance.report.verdicts import (
     confound_rows,
     held_out_rows,
     hypothesis_rows,
-    hypothesis_sentence,
+    hypothesis_sentences,
 )  # fmt: skip
 
 
@@ -23,12 +23,17 @@ from acutance.report.verdicts import (
 def data():
     plain = make(targets=("test_error",))
     level = plain.levels[0]
-    verdicts = {"a": ("supported", "inconclusive"), HOSTILE: ("refuted", "supported")}
+    verdicts = {
+        "a": [("supported", 0), ("inconclusive", 2), ("inconclusive", 0)],
+        HOSTILE: [("refuted", 0), ("refuted", 1), ("supported", 0)],
+    }
+    about = [("strong", "all targets", 0), ("weak", "test_error", 290), ("weak_wide", "test_error", 42)]
     hypotheses = [
-        {"within": level, "definition": d, "hypothesis": h, "target": t, "verdict": v, "reason": f"because {HOSTILE}"}
-        for d, (strong, weak) in verdicts.items()
-        for h, t, v in (("strong", "all targets", strong), ("weak", "test_error", weak))
-    ]
+        {"within": level, "definition": d, "hypothesis": h, "target": t, "verdict": v, "reason": f"because {HOSTILE}",
+         "short": short, "needed": needed}
+        for d, found in verdicts.items()
+        for (h, t, needed), (v, short) in zip(about, found, strict=True)
+    ]  # fmt: skip
     confounds = [
         {"within": level, "definition": d, "attribute": "lr", "n": 9, "tau": t, "low": t - 0.1, "high": t + 0.1}
         for d, t in (("a", 0.5), (HOSTILE, np.nan))
@@ -56,16 +61,34 @@ def data():
 
 def test_the_rows_are_those_of_the_tables(data):
     level = data.levels[0]
-    assert hypothesis_sentence(data, level).endswith("every target: 1 supported, 1 refuted, of 2 definitions.")
     found = hypothesis_rows(data, level)
-    assert found["targets"] == ["test error"]
-    assert [(r["definition"], r["strong"][0], r["weak"][0][0]) for r in found["rows"]] == [
-        ("a", "supported", "inconclusive"), (HOSTILE, "refuted", "supported"),
+    assert found["heads"] == ["strong", "weak, test error", "weak, wide, test error"]
+    assert [(row["definition"], *(v for v, _ in row["verdicts"])) for row in found["rows"]] == [
+        ("a", "supported", "inconclusive, too few models", "inconclusive"), (HOSTILE, "refuted", "refuted", "supported"),
     ]  # fmt: skip
+    assert {why for row in found["rows"] for _, why in row["verdicts"]} == {f"because {HOSTILE}"}
     (sentence,) = ceiling_sentences(data, level)
     assert "τ = +0.81 [+0.70, +0.90] with test error, counted on 3000 points" in sentence
     cells = [row["cells"][0] for row in confound_rows(data, level)["rows"]]
     assert cells == [{"tau": "+0.50", "interval": "[+0.40, +0.60]"}, {"tau": "–", "interval": ""}]
+
+
+def test_each_hypothesis_is_a_sentence_that_says_where_no_outcome_could_have_supported_it(data):
+    strong, weak, wide = hypothesis_sentences(data, data.levels[0])
+    assert strong == "Flatter models generalize better, for every target: 1 supported, 1 refuted, of 2 definitions."
+    assert weak.endswith(
+        "worse than the median: 1 refuted, 1 inconclusive, of 2 definitions; no outcome could show it in 1, that takes "
+        "290 models in each group judged."
+    )
+    assert "at most a third, at most 20% are" in wide and wide.endswith(
+        "1 supported, 1 inconclusive, of 2 definitions."
+    )
+    # A run of before has neither the wide form nor the number of models.
+    table = data.findings["hypotheses"].drop(columns=["short", "needed"])
+    old = dataclasses.replace(data, findings={"hypotheses": table[table["hypothesis"] != "weak_wide"]})
+    found = hypothesis_sentences(old, data.levels[0])
+    assert found[0] == strong and len(found) == 2 and found[1].endswith("1 inconclusive, of 2 definitions.")
+    assert hypothesis_rows(old, data.levels[0])["rows"][0]["verdicts"][1][0] == "inconclusive"
 
 
 def test_what_is_left_beyond_the_controls_and_what_a_held_out_radius_is_worth(data):
@@ -89,7 +112,7 @@ def test_another_level_and_a_run_without_findings_have_none(data):
     plain = make(targets=("test_error",))
     for where, level in ((data, data.levels[1]), (plain, plain.levels[0])):
         assert not hypothesis_rows(where, level)["rows"] and not confound_rows(where, level)["rows"]
-        assert hypothesis_sentence(where, level) == "" and ceiling_sentences(where, level) == []
+        assert hypothesis_sentences(where, level) == [] and ceiling_sentences(where, level) == []
 
 
 def test_the_page_shows_them_escaped(data):
@@ -97,3 +120,7 @@ def test_the_page_shows_them_escaped(data):
     assert "1 supported, 1 refuted, of 2 definitions" in page and "counted on 3000 points" in page
     assert page.count("The paper's hypotheses</h3>") == page.count("What the measures go with</h3>") == 1
     assert HOSTILE not in page and "because &lt;script&gt;" in page
+    assert (
+        page.count('scope="col">weak, wide, test error</th>') == 1 and page.count(">inconclusive, too few models<") == 1
+    )
+    assert "290 models in each group judged.</li>" in page

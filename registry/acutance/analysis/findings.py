@@ -14,7 +14,7 @@ from acutance.analysis.association import association
 from acutance.analysis.associations import associations, chosen_controls, held_out_radii
 from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.columns import MIN_MODELS, Array
-from acutance.analysis.hypotheses import Hypothesis, strong, weak
+from acutance.analysis.hypotheses import FORMS, Hypothesis, strong, weak
 from acutance.analysis.judging import RELATIONS, outcomes
 from acutance.analysis.labels import Namer, definition_label
 from acutance.analysis.matrix import matrix
@@ -41,7 +41,7 @@ class Findings:
         associations: a definition and a target: other coefficients, tau inside groups and beyond the controls.
         ceilings: a target: the tau that a perfect measure is expected to show.
         confounds: a definition and an attribute: tau-b, interval, p.
-        hypotheses: a definition and a hypothesis: verdict and reason; for the weak one a target too.
+        hypotheses: a definition and a hypothesis: verdict and reason; for the weak one, strict and wide, a target too.
         pairwise: two definitions: tau-b between them, and the cluster of the first.
         radii: a definition and a target: the radius chosen on one half of the models, judged on the other.
     """
@@ -152,15 +152,14 @@ def _hypotheses(
         found = strong(t, column, labels, threshold=threshold, comparisons=tried, **{**settings, "permutations": 0})
         yield _row(definition, "all targets", found)
         for target, values in t.items():
-            permutations = {k: v for k, v in settings.items() if k != "resamples"}
-            found = weak(values, column, labels, comparisons=tried, slopes=False, **permutations)
-            yield _row(definition, target, found)
+            for form in FORMS:
+                yield _row(definition, target, weak(values, column, labels, form=form, comparisons=tried, slopes=False))
 
 
 def _row(definition: str, target: str, found: Hypothesis) -> dict[str, Any]:
     return {
         "definition": definition, "hypothesis": found.name, "target": target, "verdict": found.verdict,
-        "reason": found.reason,
+        "reason": found.reason, "short": found.short, "needed": found.needed,
     }  # fmt: skip
 
 

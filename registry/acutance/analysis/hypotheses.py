@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,9 @@ __all__ = ["Hypothesis", "Verdict", "models_needed", "strong", "weak"]
 
 WIDEST = 1 / 3  # share of the models that are still called the flattest
 Verdict = Literal["supported", "refuted", "inconclusive"]
+Name = Literal["strong", "weak", "weak_wide"]
+Form = Literal["strict", "wide"]
+FORMS: tuple[Form, ...] = ("strict", "wide")
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,21 @@ class Hypothesis:
     """A verdict with the rows it rests on.
 
     Attributes:
-        name: strong or weak.
+        name: strong, weak, or weak_wide for the wide form.
         verdict: supported when every row is, refuted when one is refuted at a level corrected for the
             number of rows, else inconclusive.
         reason: the verdict in one sentence.
         table: one row a target and scope, with its numbers and its own verdict.
+        short: rows of the weak one with so few models that no outcome could have supported it.
+        needed: models that each row of the weak one needs for that; 0 for the strong one, which has no such number.
     """
 
-    name: Literal["strong", "weak"]
+    name: Name
     verdict: Verdict
     reason: str
     table: pd.DataFrame
+    short: int = 0
+    needed: int = 0
 
 
 def strong(
@@ -106,7 +114,7 @@ def weak(
     s: ArrayLike,
     groups: ArrayLike | None = None,
     *,
-    form: Literal["strict", "wide"] = "strict",
+    form: Form = "strict",
     q: float = 0.1,
     tolerated: float | None = None,
     stderr: ArrayLike | None = None,
@@ -149,7 +157,7 @@ def weak(
     Raises:
         UserError: for shares outside (0, 1), or columns of different lengths.
     """
-    if form not in ("strict", "wide"):
+    if form not in FORMS:
         raise UserError(f"form: '{form}' is not known", "choose strict or wide")
     tolerated = {"strict": 0.1, "wide": 0.2}[form] if tolerated is None else tolerated
     if not 0 < tolerated < 1 or comparisons < 1 or not 0 < confidence < 1:
@@ -191,14 +199,17 @@ def weak(
                 "note": note,
             }
         )
-    judged = _hypothesis("weak", pd.DataFrame(rows), f"at most {tolerated:.0%} of the flattest above the median")
+    name: Name = "weak" if form == "strict" else "weak_wide"
+    judged = _hypothesis(name, pd.DataFrame(rows), f"at most {tolerated:.0%} of the flattest above the median")
+    models = math.ceil(least / (q if form == "strict" else max(q, WIDEST)) - 1e-9)
+    judged = replace(judged, short=short, needed=models)
     if judged.verdict != "inconclusive" or not short:
         return judged
-    models = math.ceil(least / (q if form == "strict" else max(q, WIDEST)) - 1e-9)
     why = f"; no outcome could show it in {short} of them: that takes {models} models, or {least} as flat as the chosen"
     return replace(judged, reason=judged.reason + why)
 
 
+@lru_cache(maxsize=256)
 def fewest(tolerated: float, confidence: float) -> int:
     """Return how many of the flattest, none of them a violation, exclude a violation rate of what is tolerated."""
     k = max(1, math.floor(math.log(1 - confidence) / math.log(1 - tolerated)))
@@ -234,7 +245,7 @@ def _judged(supported: bool, refuted: bool) -> Verdict:
     return "supported" if supported else "refuted" if refuted else "inconclusive"
 
 
-def _hypothesis(name: Literal["strong", "weak"], table: pd.DataFrame, claim: str) -> Hypothesis:
+def _hypothesis(name: Name, table: pd.DataFrame, claim: str) -> Hypothesis:
     verdicts = list(table["verdict"])
     against = [i for i, v in enumerate(verdicts) if v == "refuted"]
     if against:

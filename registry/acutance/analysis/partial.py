@@ -176,10 +176,8 @@ def _p_value(x: Array, y: Array, controls: Sequence[Array], draws: int, seed: in
     n, z = len(x), np.array([ranks(c) for c in controls]).reshape(len(controls), len(x))
     controlled = [_normal_scores(r) for r in z]
     design, basis = np.stack([np.ones(n), *controlled], axis=1), _basis(n, controlled)
-    freedom = n - 1 - np.linalg.matrix_rank(design, tol=1e-6)
     scores = np.stack([_normal_scores(x), _normal_scores(y)])
-    effects = np.linalg.lstsq(design, scores.T, rcond=1e-6)[0]
-    spread = np.sqrt(((scores - (design @ effects).T) ** 2).sum(1) / max(freedom, 1))
+    effects, spread = _effects(scores, design)
     left = _left(scores, basis)
     if n - 1 - basis.shape[1] < 1 or ((left**2).sum(1) < 1e-9 * n).any():
         return math.nan
@@ -197,6 +195,17 @@ def _p_value(x: Array, y: Array, controls: Sequence[Array], draws: int, seed: in
         above += int((found >= observed - 1e-12).sum())
         below += int((found <= observed + 1e-12).sum())
     return min(1.0, 2 * float(p_of_hits(min(above, below), draws, exact=False)))
+
+
+def _effects(scores: Array, design: Array) -> tuple[Array, Array]:
+    """Return effects of a design on both columns, and the spread of what it leaves of each: (n, k) -> (k, 2), (2,).
+
+    The squares of what is left are divided by n - 1 - rank, one less than usual, and by 1 at least.
+    """
+    effects = np.linalg.lstsq(design, scores.T, rcond=1e-6)[0]
+    freedom = len(design) - 1 - np.linalg.matrix_rank(design, tol=1e-6)
+    left = ((scores - (design @ effects).T) ** 2).sum(1)
+    return np.asarray(effects, np.float64), np.asarray(np.sqrt(left / max(freedom, 1)), np.float64)
 
 
 def _basis(n: int, controls: Sequence[Array]) -> Array:

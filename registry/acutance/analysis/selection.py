@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,7 @@ def wanted(q: float, n: int) -> int:
     return min(n, max(1, math.ceil(q * n - 1e-9)))
 
 
+@lru_cache(maxsize=4096)
 def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return exact one-sided lower and upper bounds of a proportion (Clopper and Pearson 1934).
 

@@ -29,7 +29,7 @@ from acutance.report.verdicts import (
     confound_rows,
     held_out_rows,
     hypothesis_rows,
-    hypothesis_sentence,
+    hypothesis_sentences,
 )
 
 SCRIPTS = ("plot.js", "scatter.js", "radii.js", "tables.js")
@@ -116,7 +116,7 @@ def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict
         "radii": any(data.radii(name) != [None] for name in data.definitions),
         "curved": any(len(data.radii(name)) > 1 for name in data.definitions),
         "groups": group_table(data, level),
-        "hypothesis": hypothesis_sentence(data.whole, level),
+        "hypothesis": hypothesis_sentences(data.whole, level),
         "hypotheses": hypothesis_rows(data, level),
         "ceilings": ceiling_sentences(data, level),
         "confounds": confound_rows(data, level),

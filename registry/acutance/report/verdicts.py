@@ -24,35 +24,61 @@ def ceiling_sentences(data: ReportData, level: str) -> list[str]:
 
 
 def hypothesis_rows(data: ReportData, level: str) -> dict[str, Any]:
-    """Return the verdicts: ``targets`` of the weak hypothesis, and a row for each definition.
+    """Return the verdicts: ``heads`` of the columns, and a row for each definition.
 
-    Each row has ``definition``, ``strong`` and ``weak``, a list; a verdict is a pair of it and its reason.
+    Each row has ``definition`` and ``verdicts``, a list of pairs of a verdict and its reason; the strong one, then the
+    weak one and its wide form for each target.
     """
-    rows = _of(data, "hypotheses", level)
-    targets = list(dict.fromkeys(str(row["target"]) for row in rows if row["hypothesis"] == "weak"))
-    found: dict[str, dict[str, tuple[str, str]]] = {}
-    for row in rows:
-        place = "strong" if row["hypothesis"] == "strong" else str(row["target"])
-        found.setdefault(str(row["definition"]), {})[place] = (str(row["verdict"]), str(row["reason"]))
-    missing = ("", "")
+    found: dict[str, dict[tuple[str, str], tuple[str, str]]] = {}
+    columns: dict[tuple[str, str], None] = {}
+    for row in _of(data, "hypotheses", level):
+        column = (str(row["hypothesis"]), str(row["target"]))
+        columns[column] = None
+        text = f"{row['verdict']}, too few models" if _undecidable(row) else str(row["verdict"])
+        found.setdefault(str(row["definition"]), {})[column] = (text, str(row["reason"]))
     table = [
-        {
-            "definition": name,
-            "strong": verdicts.get("strong", missing),
-            "weak": [verdicts.get(target, missing) for target in targets],
-        }
+        {"definition": name, "verdicts": [verdicts.get(column, ("", "")) for column in columns]}
         for name, verdicts in found.items()
     ]
-    return {"targets": [target_label(t).replace("_", " ") for t in targets], "rows": table}
+    return {"heads": [_head(*column) for column in columns], "rows": table}
 
 
-def hypothesis_sentence(data: ReportData, level: str) -> str:
-    """Return how many definitions the strong hypothesis holds for; empty where it was not judged."""
-    verdicts = Counter(row["verdict"] for row in _of(data, "hypotheses", level) if row["hypothesis"] == "strong")
-    if not verdicts:
-        return ""
-    parts = [f"{verdicts[v]} {v}" for v in ("supported", "refuted", "inconclusive") if verdicts[v]]
-    return f"Flatter models generalize better, for every target: {', '.join(parts)}, of {verdicts.total()} definitions."
+CLAIMS = {
+    "strong": "Flatter models generalize better, for every target",
+    "weak": "Of the flattest tenth at most 10% are worse than the median",
+    "weak_wide": "Of the flattest, as many as it takes but at most a third, at most 20% are worse than the median",
+}
+
+
+def hypothesis_sentences(data: ReportData, level: str) -> list[str]:
+    """Return a sentence for each hypothesis that was judged: how many verdicts of each kind, and how many cannot be."""
+    rows = _of(data, "hypotheses", level)
+    sentences = []
+    for hypothesis, claim in CLAIMS.items():
+        judged = [row for row in rows if row["hypothesis"] == hypothesis]
+        if not judged:
+            continue
+        verdicts = Counter(row["verdict"] for row in judged)
+        parts = [f"{verdicts[v]} {v}" for v in ("supported", "refuted", "inconclusive") if verdicts[v]]
+        targets = " and targets" if len({row["target"] for row in judged}) > 1 else ""
+        undecidable = [row for row in judged if _undecidable(row)]
+        models = max((int(row["needed"]) for row in undecidable), default=0)
+        few = f"; no outcome could show it in {len(undecidable)}, that takes {models} models in each group judged"
+        sentences.append(
+            f"{claim}: {', '.join(parts)}, of {len(judged)} definitions{targets}{few if undecidable else ''}."
+        )
+    return sentences
+
+
+def _undecidable(row: dict[str, Any]) -> bool:
+    """Return whether the models are too few for any other verdict; runs of before did not say so."""
+    return str(row["verdict"]) == "inconclusive" and bool(row.get("short", 0) > 0)
+
+
+def _head(hypothesis: str, target: str) -> str:
+    if hypothesis == "strong":
+        return hypothesis
+    return f"{hypothesis.replace('_', ', ')}, {target_label(target).replace('_', ' ')}"
 
 
 def confound_rows(data: ReportData, level: str) -> dict[str, Any]:

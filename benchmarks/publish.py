@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from acutance.analysis.compare import compare
+from acutance.analysis.judging import HOLDS, counted, holding
 from acutance.analysis.labels import target_label
 from acutance.cli.compare_ import choose, defaults, open_side
 from acutance.errors import UserError
@@ -114,14 +115,13 @@ def _errors(models: pd.DataFrame) -> list[str]:
 
 
 def _holds(correlations: pd.DataFrame) -> list[str]:
-    """Return how many correlations hold after adjustment, and the smallest adjusted p."""
-    whole = correlations[(correlations["group"] == "all") & correlations["p_adjusted"].notna()]
-    held = whole[whole["p_adjusted"] < 0.05]
+    """Return how many correlations that count hold, and the smallest adjusted p."""
+    whole = counted(correlations)
+    held = whole[holding(whole)]
     by_target = [f"{count} with {target_label(target)}" for target, count in held["target"].value_counts().items()]
     said = f": {', '.join(by_target)}" if by_target else ""
     return [
-        f"Of {len(whole)} correlations {len(held)} hold after adjustment for all of them (p < 0.05){said}; the smallest adjusted p is "
-        f"{whole['p_adjusted'].min():.3g}."
+        f"Of {len(whole)} correlations {len(held)} hold ({HOLDS}){said}; the smallest adjusted p is {whole['p_adjusted'].min():.3g}."
     ]
 
 

@@ -162,6 +162,7 @@ def textbook(t: Array, s: Array, controls: dict[str, Any], g: np.random.Generato
 def partial_rates(case: dict[str, Any], pools: int) -> dict[str, Any]:
     """Return the shares of p <= 5%: of ``partial``, of Student's t, of permuted residuals."""
     g = _generator(case)
+    pools = pools // 4 if case["shared"] else pools  # power needs no such precision
     hits = np.zeros(3)
     for seed in range(pools):
         t, s, controls = confounded(case, g)
@@ -204,7 +205,7 @@ def page(about: dict[str, Any]) -> str:
     return "\n".join([
         "# How often a verdict is wrong", "",
         f"`python benchmarks/error_rates.py`, one thread ({about['processor']}), numpy {libraries['numpy']}, scipy {libraries['scipy']}, acutance",
-        f"{about['acutance']}, commit `{about['commit'][:12]}`. {POOLS} simulated pools a case; a rate of 5% has a standard error of "
+        f"{about['acutance']}, commit `{about['commit'][:12]}`. {POOLS} simulated pools a case, {POOLS // 4} for power; a rate of 5% has a standard error of "
         f"{100 * _error(ALPHA, POOLS):.1f} points.", "",
         "* [weak.csv](weak.csv): verdicts of both forms of the weak hypothesis (`holds`, `fails`: shares of supported and refuted;",
         "  `claim`: whether what is claimed is true; `false_holds`, `false_fails` where such a verdict is false; `_se`: standard errors).",

@@ -70,6 +70,8 @@ def test_associations_are_those_of_the_functions(study, found):
     assert (row["partial_kendall"], row["partial_kendall_p"]) == (beyond.value, beyond.p)
     assert row["partial_n"] == N - 1 and row["n"] == N and row["controls"] == "aug, lr, train_loss"
     assert "partial: 1 models have no value" in row["note"]
+    # Hyperparameters are what they are; a train loss is measured.
+    assert row["note"].endswith("what the noise of train_loss hides is not held fixed")
     noise = reliability(t, np.stack([values[0.1, 0], values[0.1, 1]], axis=1))
     assert (row["icc"], row["replicate_lowest"], row["replicates"]) == (noise.icc, noise.lowest, 2)
     assert np.isnan(table.loc[("plain", "gap"), "icc"])

@@ -154,6 +154,8 @@ def test_a_model_without_a_control_is_left_out_and_degenerate_columns_are_noted(
     same = partial(t, s, {"z": np.ones(30)}, draws=99)
     assert same.value == pytest.approx(same.raw) and "same for all models: z" in same.note
     assert same.raw == pytest.approx(kendall_tau(t, s, "b", resamples=9, permutations=9).tau)
+    noisy = partial(t, s, {"z": z, "one": np.ones(30)}, measured=("z", "one", "other"), draws=0)
+    assert "what the noise of z hides is not held fixed" in noisy.note and "noise" not in found.note
     itself = partial(t, s, {"s": s}, draws=99)
     assert math.isnan(itself.value) and "leave nothing" in itself.note
     assert "same value" in partial(np.ones(30), s, {"s": t}).note

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ def associations(
     controls: pd.DataFrame | None = None,
     replicates: Mapping[str, Array | None] | None = None,
     *,
+    measured: Collection[str] = (),
     resamples: int = 1999,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -50,11 +51,12 @@ def associations(
         groups: labels of the strata, (M,).
         controls: one column a control, the same models.
         replicates: definition -> values, (M, R), of those that have some.
+        measured: controls that are measured themselves (see ``partial``).
         resamples: for intervals, and permutations.
         seed: names them.
     """
     rows = [
-        _row(name, target, t, s, groups, controls, (replicates or {}).get(name), resamples, seed)
+        _row(name, target, t, s, groups, controls, measured, (replicates or {}).get(name), resamples, seed)
         for name, s in values.items()
         for target, t in targets.items()
     ]
@@ -63,7 +65,7 @@ def associations(
 
 def _row(
     name: str, target: str, t: Array, s: Array, groups: NDArray[np.str_] | None, controls: pd.DataFrame | None,
-    noise: Array | None, resamples: int, seed: int,
+    measured: Collection[str], noise: Array | None, resamples: int, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     first = association(t, s, "tau_a", interval="jackknife", resamples=resamples, permutations=0, seed=seed)
     plain = {m: first if m == "tau_a" else association(t, s, m, resamples=0, permutations=0) for m in METHODS}
@@ -82,7 +84,7 @@ def _row(
         controls = controls.drop(columns=[target, target.removeprefix("attr:")], errors="ignore")
     if controls is not None and controls.shape[1]:
         # The p is that of both.
-        kendall = partial(t, s, controls, "kendall", draws=min(resamples, PARTIAL), seed=seed)
+        kendall = partial(t, s, controls, "kendall", measured=measured, draws=min(resamples, PARTIAL), seed=seed)
         spearman = partial(t, s, controls, "spearman", draws=0)
         row |= {
             "partial_kendall": kendall.value, "partial_kendall_p": kendall.p, "partial_spearman": spearman.value,
@@ -108,10 +110,20 @@ def chosen_controls(models: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """
     found = {}
     for name in dict.fromkeys(names):
-        column = next((c for c in (name, f"attr.{name}", f"target.{name}") if c in models), None)
+        column = _column(models, name)
         if column is not None and models[column].nunique(dropna=True) > 1:
             found[name] = models[column].reset_index(drop=True)
     return pd.DataFrame(found)
+
+
+def measured_controls(models: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    """Return the controls that are targets: these are measured, as a train loss, where attributes are given."""
+    return [name for name in names if str(_column(models, name)).startswith("target.")]
+
+
+def _column(models: pd.DataFrame, name: str) -> str | None:
+    """Return the column of an attribute or target; None where no model has it."""
+    return next((c for c in (name, f"attr.{name}", f"target.{name}") if c in models), None)
 
 
 def held_out_radii(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from acutance.analysis.association import association
-from acutance.analysis.associations import associations, chosen_controls, held_out_radii
+from acutance.analysis.associations import associations, chosen_controls, held_out_radii, measured_controls
 from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.columns import MIN_MODELS, Array
 from acutance.analysis.hypotheses import FORMS, Hypothesis, strong, weak
@@ -113,14 +113,15 @@ def findings(
         own = {n: None if r is None else r[members] for n, r in zip(names, noise, strict=True)}
         found = {
             "associations": associations(
-                t, {n: s[n].to_numpy(np.float64) for n in names}, labels, held, own, resamples=resamples, seed=seed
+                t, {n: s[n].to_numpy(np.float64) for n in names}, labels, held, own,
+                measured=measured_controls(admitted, held), resamples=resamples, seed=seed,
             ),
             "radii": held_out_radii(definitions, values[:, members], t, name, seed=seed),
             "ceilings": pd.DataFrame(list(_ceilings(t, points or {}, seed))),
             "confounds": _confounds(s, varying_attributes(admitted[members]), settings),
             "hypotheses": pd.DataFrame(list(_hypotheses({k: t[k] for k in once}, s, labels, threshold, settings))),
             "pairwise": _pairwise(s, t),
-        }
+        }  # fmt: skip
         for key, table in found.items():
             table.insert(0, "within", level)
             parts[key].append(table)

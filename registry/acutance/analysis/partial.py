@@ -3,7 +3,7 @@ r"""Rank correlation of measure and target with hyperparameters held fixed, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,6 +54,7 @@ def partial(
     controls: Controls | pd.DataFrame,
     method: PartialMethod = "kendall",
     *,
+    measured: Collection[str] = (),
     draws: int = 9999,
     seed: int = 0,
 ) -> Partial:
@@ -78,7 +79,8 @@ def partial(
     mid-ranks), adds independent normal errors of the sizes found, and ranks again. A t distribution or permuted
     residuals would know the distances: ranks bend the line on which a strong control lies, both columns in the same
     way, and that looks like an association (9 to 12% instead of 5 with 25 models).
-    A control that is measured with noise cannot be controlled for: what the noise hides stays in both columns.
+    A control that is measured with noise cannot be controlled for: what the noise hides stays in both columns. Numbers
+    do not tell a train loss from a learning rate, so only a caller can say which controls are ``measured``.
     Where every control is a label with several models each, ``stratified_tau`` is exact instead.
 
     Args:
@@ -86,6 +88,7 @@ def partial(
         s: values of a measure, (M,).
         controls: name -> values, (M,) each; a DataFrame does too. Any increasing scale of a control is the same.
         method: kendall or spearman.
+        measured: names of controls that are measured themselves, as a train loss; ``note`` says what that leaves.
         draws: simulated pools for p; 0 for none, p is NaN.
         seed: names them.
 
@@ -108,6 +111,8 @@ def partial(
     fixed = [name for name in names if all(constant(c) for c, o in zip(z, of, strict=True) if o == name)]
     if fixed and n:
         note = joined(note, f"the same for all models: {', '.join(fixed)}")
+    if noisy := [name for name in names if name in measured and name not in fixed]:
+        note = joined(note, f"what the noise of {', '.join(noisy)} hides is not held fixed")
     reason = f"fewer than {MIN_MODELS} models" if n < MIN_MODELS else ""
     if not reason and (constant(x) or constant(y)):
         reason = "all models have the same value"

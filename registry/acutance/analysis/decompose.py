@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from acutance.analysis.columns import MIN_MODELS, Array, codes, complete, joined
 from acutance.analysis.intervals import bca
 from acutance.analysis.kendall import tied_pairs
-from acutance.analysis.kernels import pair_sums, permuted_sums, plain_sums, sums_without_each
+from acutance.analysis.kernels import pair_sums, plain_sums, sums_without_each
 from acutance.analysis.perfect import perfect_bound
+from acutance.analysis.permuting import permuted_sums
 from acutance.analysis.ranked import Family, Ranked, within
 from acutance.analysis.resampling import Counts, Orders, p_of_hits, pieces, tally
 from acutance.errors import UserError
@@ -180,7 +181,7 @@ def _ends(
     """Return the BCa interval at each level, models resampled inside their groups."""
     n = len(x.codes)
     counts = _resamples(members, n, resamples, seed)
-    resampled = _taus(pair_sums(counts, x, y), _drawn_pairs(counts, members))
+    resampled = _taus(pair_sums(counts, x, y, ties=False), _drawn_pairs(counts, members))
     resampled = resampled[np.isfinite(resampled)]
     if len(resampled) < 0.9 * resamples:
         return [(math.nan, math.nan)] * len(levels), "too many resamples leave no pair to compare"

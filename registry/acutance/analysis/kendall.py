@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from acutance.analysis.intervals import bca
-from acutance.analysis.kernels import pair_sums, permuted_sums, plain_sums, sums_without_each
+from acutance.analysis.kernels import pair_sums, plain_sums, sums_without_each
 from acutance.analysis.perfect import perfect_bound
+from acutance.analysis.permuting import permuted_sums
 from acutance.analysis.ranked import Family, Ranked
 from acutance.analysis.resampling import bootstrap_counts, goes_through_all, order_blocks, orders_of, p_of_hits
 from acutance.errors import UserError
@@ -190,7 +191,8 @@ def _intervals(
 ) -> tuple[list[tuple[float, float]], str]:
     """Bias-corrected and accelerated bootstrap (Efron 1987) over models, at each level."""
     n = len(x.codes)
-    resampled = _tau(pair_sums(bootstrap_counts(n, resamples, seed), x, y), variant, n, classes)
+    sums = pair_sums(bootstrap_counts(n, resamples, seed), x, y, ties=variant == "b")
+    resampled = _tau(sums, variant, n, classes)
     resampled = resampled[np.isfinite(resampled)]
     if len(resampled) < 0.9 * resamples:
         return [(math.nan, math.nan)] * len(levels), "too many resamples have only ties"

@@ -2,7 +2,7 @@
 
 A sum of sign products over pairs is counted by walking through the models in the order of one column and asking how
 many of those already met are lower, and higher, in the other (Knight 1966). A resample is a vector of multiplicities,
-so neither column is sorted again; sixteen resamples are counted side by side. All randomness comes in as arrays made
+so neither column is sorted again; 64 resamples are counted side by side. All randomness comes in as arrays made
 beforehand, so results do not depend on the number of threads. Small tables are worked through by one thread: waiting
 for the others costs more than they save.
 """
@@ -19,17 +19,15 @@ import numpy as np
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from acutance.analysis.ranked import Family, Ranked
+from acutance.analysis.ranked import Ranked
 from acutance.analysis.resampling import Counts, Orders
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Steps (a model of a pair of columns in a resample) from which on threads pay: 15 ms of work for one.
-SMALL = 1_500_000
-PACKED = 256  # models up to which all pairs as bits, 64 a word, are quicker than n log n
-LANES = 16  # resamples side by side
+# Steps (a model of a pair of columns in a resample) from which on threads pay: 5 ms of work for one at least.
+SMALL = 5_000_000
+LANES = 64  # resamples side by side: compilers make vectors of loops that long, and unroll shorter ones
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -55,14 +53,14 @@ class Kernel:
         wanted = threads or (THREADS if steps > SMALL else 1)
         if min(wanted, len(rows)) < 2:
             return self.serial(rows, *others)
-        # A few more pieces than threads, so that none waits long for the last; whole lanes each.
-        size = LANES * max(1, -(-len(rows) // (4 * wanted * LANES)))
+        # A few more pieces than threads, so that none waits long for the last.
+        size = max(1, -(-len(rows) // (4 * wanted)))
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         with ThreadPoolExecutor(wanted) as pool:
             return np.concatenate(list(pool.map(lambda part: self.serial(part, *others), parts)))
 
 
-def _helper(function: F) -> F:
+def helper(function: F) -> F:
     """Compile a part of the loops below, which keeps its types."""
     return cast(F, numba.njit(function))
 
@@ -76,18 +74,18 @@ def _count_ones(_: Any, word: Any) -> Any:
     return numba.types.uint64(numba.types.uint64), generate
 
 
-_bits: Any = intrinsic(_count_ones)
+bits: Any = intrinsic(_count_ones)
 
 
 # -- resamples: multiplicities against two columns ----------------------------------------------------------------
 
 
-@_helper
+@helper
 def _lanes(
-    m: Floats, ends: Orders, codes: Orders, levels: int, tied: bool, sums: Floats, tree: Floats, total: Floats,
-    near: Floats,
+    m: Counts, ends: Orders, codes: Orders, levels: int, tied: bool, sums: Ints, tree: NDArray[Any],
+    total: NDArray[Any], near: NDArray[Any],
 ) -> None:  # fmt: skip
-    """Write the sums of m_i m_j sign products of sixteen resamples side by side.
+    """Write the sums of m_i m_j sign products of some resamples side by side.
 
     Args:
         m: multiplicities in the order of x, (n, LANES).
@@ -96,7 +94,8 @@ def _lanes(
         levels: how many there are.
         tied: whether models are tied in y.
         sums: written, (LANES,).
-        tree: of prefix sums (Fenwick 1994), (levels + 1, LANES); overwritten.
+        tree: of prefix sums (Fenwick 1994), (levels + 1, LANES); overwritten. It may overflow: what is taken from it
+            is lower models less higher ones, which its type holds, and sums and differences are right modulo its range.
         total: overwritten, (LANES,).
         near: overwritten, (LANES,).
     """
@@ -119,10 +118,12 @@ def _lanes(
                     j &= j - 1
             else:
                 for lane in range(LANES):
-                    near[lane] *= 2.0
+                    near[lane] += near[lane]
             # Lower ones less higher ones: (lower) - (all - (lower or equal)).
             for lane in range(LANES):
-                sums[lane] += m[i, lane] * (near[lane] - total[lane])
+                near[lane] -= total[lane]
+            for lane in range(LANES):
+                sums[lane] += np.int64(np.int32(m[i, lane]) * np.int32(near[lane]))
         for i in range(start, end):
             for lane in range(LANES):
                 total[lane] += m[i, lane]
@@ -135,22 +136,25 @@ def _lanes(
 
 
 @Kernel
-def _weighted(counts: Counts, order: Orders, ends: Orders, codes: Orders, levels: int, tied: bool) -> Ints:
-    """Return the sum of m_i m_j sign products of each resample, (B,)."""
+def _arranged(counts: Counts, order: Orders) -> Counts:
+    """Return multiplicities in an order of the models, LANES resamples side by side, (B / LANES, n, LANES)."""
     resamples, n = counts.shape
-    found = np.zeros(resamples, np.int64)
-    for chunk in range((resamples + LANES - 1) // LANES):
-        # Whole numbers far below 2^53: exact.
-        m, sums = np.zeros((n, LANES)), np.zeros(LANES)
-        tree, total, near = np.zeros((levels + 1, LANES)), np.zeros(LANES), np.zeros(LANES)
-        first = chunk * LANES
-        there = min(LANES, resamples - first)
-        for lane in range(there):
-            for i in range(n):
-                m[i, lane] = counts[first + lane, order[i]]
-        _lanes(m, ends, codes, levels, tied, sums, tree, total, near)
-        for lane in range(there):
-            found[first + lane] = np.int64(sums[lane])
+    found = np.zeros(((resamples + LANES - 1) // LANES, n, LANES), np.uint8)
+    for b in range(resamples):
+        for i in range(n):
+            found[b // LANES, i, b % LANES] = counts[b, order[i]]
+    return found
+
+
+@Kernel
+def _weighted(
+    arranged: Counts, ends: Orders, codes: Orders, levels: int, tied: bool, kind: NDArray[Any]
+) -> Ints:  # fmt: skip
+    """Return the sum of m_i m_j sign products of each resample, (B / LANES, LANES); ``kind`` is of the tree's type."""
+    found = np.zeros((len(arranged), LANES), np.int64)
+    tree, total, near = np.zeros((levels + 1, LANES), kind.dtype), np.zeros_like(kind), np.zeros_like(kind)
+    for chunk in range(len(arranged)):
+        _lanes(arranged[chunk], ends, codes, levels, tied, found[chunk], tree, total, near)
     return found
 
 
@@ -173,7 +177,41 @@ def _tied(counts: Counts, order: Orders, ends: Orders) -> Ints:
     return found
 
 
-def pair_sums(counts: Counts, x: Ranked, y: Ranked) -> Ints:
+class _Resamples:
+    """Multiplicities against one column: what does not depend on the other is worked out once for many of them."""
+
+    def __init__(self, counts: Counts, x: Ranked) -> None:
+        self.counts, self.x = counts, x
+        m = counts.sum(1, dtype=np.int64)
+        self.pairs = (m**2 - np.einsum("bi,bi->b", counts, counts, dtype=np.int64)) // 2
+        size = counts.size
+        self.arranged: Counts = _arranged.serial(counts, x.order)
+        self.tied = _tied(size, counts, x.order, x.ends) if x.tied else np.zeros_like(m)
+        # Lower models less higher ones are at most all that were drawn.
+        self.kind = np.zeros(LANES, np.int16 if int(m.max(initial=0)) < 2**15 else np.int32)
+
+    def fit(self, counts: Counts, x: Ranked) -> bool:
+        """Whether they are these: the same memory, which nobody can write to, and the same order."""
+        if counts.flags.writeable or counts.shape != self.counts.shape or counts.strides != self.counts.strides:
+            return False
+        same = counts.__array_interface__["data"] == self.counts.__array_interface__["data"]
+        return same and np.array_equal(x.order, self.x.order) and np.array_equal(x.ends, self.x.ends)
+
+
+_last: list[_Resamples] = []  # one at most, which thousands of measures of one target share
+
+
+def _resamples(counts: Counts, x: Ranked) -> _Resamples:
+    for found in _last:
+        if found.fit(counts, x):
+            return found
+    found = _Resamples(counts, x)
+    if not counts.flags.writeable:
+        _last[:] = [found]
+    return found
+
+
+def pair_sums(counts: Counts, x: Ranked, y: Ranked, ties: bool = True) -> Ints:
     """Return, for each resample, sums over pairs of different models i < j with weight m_i m_j, (B, 4).
 
     The columns are sign products, pairs, pairs tied in x, pairs tied in y. A model drawn twice is not
@@ -183,18 +221,19 @@ def pair_sums(counts: Counts, x: Ranked, y: Ranked) -> Ints:
         counts: how often each model occurs, (B, n).
         x: a column without missing values, (n,).
         y: another one.
+        ties: whether the last column is wanted; it is 0 without.
     """
-    steps = counts.size
-    m = counts.sum(1, dtype=np.int64)
-    squares = np.einsum("bi,bi->b", counts, counts, dtype=np.int64)
-    sums = [_weighted(steps, counts, x.order, x.ends, y.codes[x.order], y.levels, y.tied), (m**2 - squares) // 2]
-    sums += [_tied(steps, counts, c.order, c.ends) if c.tied else np.zeros_like(m) for c in (x, y)]
-    return np.stack(sums, axis=1)
+    steps, drawn = counts.size, _resamples(counts, x)
+    sums = _weighted(steps, drawn.arranged, x.ends, y.codes[x.order], y.levels, y.tied, drawn.kind)
+    tied = _tied(steps, counts, y.order, y.ends) if y.tied and ties else np.zeros_like(drawn.pairs)
+    return np.stack([sums.reshape(-1)[: len(counts)], drawn.pairs, drawn.tied, tied], axis=1)
 
 
 def plain_sums(x: Ranked, y: Ranked) -> Ints:
     """Return ``pair_sums`` of the models as they are, (4,)."""
-    return cast(Ints, pair_sums(np.ones((1, len(x.codes)), np.uint8), x, y)[0])
+    n = len(x.codes)
+    signs = int(agreements(np.ones((1, n), np.uint8), x, y).sum()) // 2
+    return np.array([signs, n * (n - 1) // 2, x.tied_with.sum() // 2, y.tied_with.sum() // 2], np.int64)
 
 
 @Kernel
@@ -228,7 +267,7 @@ def _agreements(counts: Counts, order: Orders, ends: Orders, codes: Orders, leve
     return found
 
 
-@_helper
+@helper
 def _near(tree: Ints, code: int) -> np.int64:
     """Return those lower plus those lower or equal."""
     found = np.int64(0)
@@ -243,7 +282,7 @@ def _near(tree: Ints, code: int) -> np.int64:
     return found
 
 
-@_helper
+@helper
 def _add(tree: Ints, code: int, m: np.int64) -> None:
     j = code
     while j < len(tree):
@@ -264,156 +303,3 @@ def sums_without_each(x: Ranked, y: Ranked) -> Ints:
     )
     left: Ints = plain_sums(x, y) - alone
     return left
-
-
-# -- permutations: one column in other orders against others --------------------------------------------------------
-
-
-@_helper
-def _pack(values: NDArray[np.float32], greater: NDArray[np.uint64], untied: NDArray[np.uint64]) -> None:
-    """Write which pairs i < j have values[i] > values[j], and which are not tied, as bits; NaN is tied with all."""
-    n, bit, at = len(values), np.uint64(0), 0
-    above, differs = np.uint64(0), np.uint64(0)
-    for i in range(n):
-        for j in range(i + 1, n):
-            more, less = np.uint64(values[i] > values[j]), np.uint64(values[i] < values[j])
-            above |= more << bit
-            differs |= (more | less) << bit
-            bit += np.uint64(1)
-            if bit == 64:
-                greater[at], untied[at] = above, differs
-                bit, above, differs = np.uint64(0), np.uint64(0), np.uint64(0)
-                at += 1
-    if bit > 0:
-        greater[at], untied[at] = above, differs
-
-
-@_helper
-def _packed_sum(
-    greater: NDArray[np.uint64], untied: NDArray[np.uint64], other: NDArray[np.uint64], others: NDArray[np.uint64]
-) -> np.int64:
-    """Return the sum of sign products of two packed columns: pairs that count, less twice those that disagree."""
-    count, against = np.uint64(0), np.uint64(0)
-    for w in range(len(greater)):
-        both = untied[w] & others[w]
-        count += _bits(both)
-        against += _bits((greater[w] ^ other[w]) & both)
-    return np.int64(count) - 2 * np.int64(against)
-
-
-@Kernel
-def _packed_family(orders: Orders, x: NDArray[np.float32], y: NDArray[np.float32]) -> Ints:
-    """Return the sums of sign products of all targets x, (T, n), in each order with all measures y, (D, n)."""
-    n = x.shape[1]
-    words = (n * (n - 1) // 2 + 63) // 64
-    greater, untied = np.zeros((len(y), words), np.uint64), np.zeros((len(y), words), np.uint64)
-    for d in range(len(y)):
-        _pack(y[d], greater[d], untied[d])
-    sums = np.zeros((len(orders), len(x), len(y)), np.int64)
-    for b in range(len(orders)):
-        moved, differs = np.empty(words, np.uint64), np.empty(words, np.uint64)
-        for t in range(len(x)):
-            _pack(x[t][orders[b]], moved, differs)
-            for d in range(len(y)):
-                sums[b, t, d] = _packed_sum(moved, differs, greater[d], untied[d])
-    return sums
-
-
-@_helper
-def _below(
-    place: int, words: NDArray[np.uint64], inner: NDArray[np.int16], outer: NDArray[np.int32], top: NDArray[np.int32]
-) -> np.int64:
-    """Return how many places below this one are taken."""
-    w = place >> 6
-    below = (np.uint64(1) << np.uint64(place & 63)) - np.uint64(1)
-    b = w >> 4
-    return np.int64(top[b >> 4] + outer[b >> 4, b & 15] + inner[b, w & 15]) + np.int64(_bits(words[w] & below))
-
-
-@_helper
-def _take(
-    place: int, words: NDArray[np.uint64], inner: NDArray[np.int16], outer: NDArray[np.int32], top: NDArray[np.int32]
-) -> None:
-    """Take a place: a bit, and the counts before each word, each sixteen and each 256 of them."""
-    w = place >> 6
-    words[w] |= np.uint64(1) << np.uint64(place & 63)
-    b = w >> 4
-    at, row = w & 15, inner[b]
-    for k in range(16):
-        row[k] += np.int16(k > at)
-    up = b >> 4
-    at, line = b & 15, outer[up]
-    for k in range(16):
-        line[k] += np.int32(k > at)
-    for k in range(up + 1, len(top)):
-        top[k] += 1
-
-
-@_helper
-def _walk(
-    low: Orders, high: Orders, place: Orders, walk: Orders, ends: Orders, tied: bool, words: NDArray[np.uint64],
-    inner: NDArray[np.int16], outer: NDArray[np.int32], top: NDArray[np.int32],
-) -> np.int64:  # fmt: skip
-    """Return the sum of sign products of a column, given by places, with one given by the order of its models."""
-    words[:], inner[:], outer[:], top[:] = np.uint64(0), np.int16(0), np.int32(0), np.int32(0)
-    found, count, start = np.int64(0), 0, 0
-    while start < len(walk):
-        end = ends[start]
-        for k in range(start, end):
-            i = walk[k]
-            if place[i] >= 0:
-                less = _below(low[i], words, inner, outer, top)
-                upto = _below(high[i], words, inner, outer, top) if tied else less
-                found += less + upto - count
-        for k in range(start, end):
-            i = walk[k]
-            if place[i] >= 0:
-                _take(place[i], words, inner, outer, top)
-                count += 1
-        start = end
-    return found
-
-
-@Kernel
-def _walked_family(
-    orders: Orders, low: Orders, high: Orders, place: Orders, tied: NDArray[np.bool_], walks: Orders, ends: Orders,
-    lengths: Ints,
-) -> Ints:  # fmt: skip
-    """Return what ``_packed_family`` does, in n log n: x by places, (T, n), y by the order of its models, (D, n)."""
-    n = orders.shape[1]
-    size = n // 64 + 1
-    blocks = (size + 15) // 16
-    sums = np.zeros((len(orders), len(low), len(walks)), np.int64)
-    for b in range(len(orders)):
-        words, inner = np.zeros(size, np.uint64), np.zeros((blocks, 16), np.int16)
-        outer, top = np.zeros(((blocks + 15) // 16, 16), np.int32), np.zeros((blocks + 15) // 16, np.int32)
-        for t in range(len(low)):
-            moved, upper, lower = place[t][orders[b]], high[t][orders[b]], low[t][orders[b]]
-            for d in range(len(walks)):
-                m = lengths[d]
-                sums[b, t, d] = _walk(lower, upper, moved, walks[d, :m], ends[d, :m], tied[t], words, inner, outer, top)
-    return sums
-
-
-def family_sums(orders: Orders, x: Family, y: Family) -> Ints:
-    """Return the sum of sign products of each target x in each order with each measure y as it is, (B, T, D).
-
-    A model without a value of either is in no pair.
-
-    Args:
-        orders: permutations of the models, (B, n), applied to all targets together.
-        x: T columns over n models, NaN where missing.
-        y: D columns.
-    """
-    steps = orders.size * len(x) * len(y)
-    if not len(x) or not len(y):
-        return np.zeros((len(orders), len(x), len(y)), np.int64)
-    if orders.shape[1] <= PACKED:
-        return cast(Ints, _packed_family(steps, orders, x.scores, y.scores))
-    return cast(Ints, _walked_family(steps, orders, x.low, x.high, x.places, x.tied, y.walks, y.ends, y.lengths))
-
-
-def permuted_sums(orders: Orders, x: Family, y: Family) -> Ints:
-    """Return ``family_sums`` of one column with one, (B,)."""
-    found: Ints = family_sums(orders, x, y)[:, 0, 0]
-    return found

@@ -113,8 +113,11 @@ def held_out_radius(
         nan = math.nan
         return HeldOut(nan, nan, nan, nan, nan, {}, n, repeats, joined(note, f"halves need {MIN_HALVES} models"))
     half = _halves(n, repeats, seed)
+    rest = 1 - half
+    for counts in (half, rest):
+        counts.setflags(write=False)  # one target against all radii
     a, others = Ranked.of(x), [Ranked.of(row) for row in rows]
-    choosing, judging = (np.stack([_tau(counts, a, b) for b in others]) for counts in (half, 1 - half))  # (R, B)
+    choosing, judging = (np.stack([_tau(counts, a, b) for b in others]) for counts in (half, rest))  # (R, B)
     whole = np.array([_tau(np.ones((1, n), np.uint8), a, b)[0] for b in others])
     score = np.abs if select == "strongest" else np.asarray
     # Of equally good radii the smallest index wins.
@@ -136,5 +139,5 @@ def _halves(n: int, repeats: int, seed: int) -> Counts:
 
 
 def _tau(counts: Counts, x: Ranked, y: Ranked) -> Array:
-    sums = pair_sums(counts, x, y)
+    sums = pair_sums(counts, x, y, ties=False)
     return np.asarray(sums[:, 0] / sums[:, 1])

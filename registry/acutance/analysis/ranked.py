@@ -48,6 +48,11 @@ class Ranked:
         """Whether two models have one value."""
         return self.levels < len(self.codes)
 
+    @property
+    def begins(self) -> Whole:
+        """For each place in the order the first of those tied with it, (n,)."""
+        return (self.ends - self.tied_with[self.order] - 1).astype(np.int32)
+
     @cached_property
     def tied_with(self) -> NDArray[np.int64]:
         """Other models of the same value, (n,)."""
@@ -82,28 +87,27 @@ class Family:
         return np.full((len(self._ranked), self._n), value, np.int32)
 
     @cached_property
-    def places(self) -> Whole:
-        """A place of its own for each model, in the order of the values; -1 without a value."""
+    def ranks(self) -> Whole:
+        """How many models with a value lie below each; -1 without a value."""
         found = self._filled(-1)
         for row, (there, ranked) in zip(found, self._ranked, strict=True):
-            row[there[ranked.order]] = np.arange(len(there))
+            row[there[ranked.order]] = ranked.begins
         return found
 
     @cached_property
-    def high(self) -> Whole:
-        """The place after the last of those tied with each model."""
-        found = self._filled(0)
+    def begins(self) -> Whole:
+        """Where in the order of values those begin that have each rank or more, (k, n + 1)."""
+        found = np.empty((len(self._ranked), self._n + 1), np.int32)
         for row, (there, ranked) in zip(found, self._ranked, strict=True):
-            row[there[ranked.order]] = ranked.ends
+            place = np.arange(len(there))
+            row[:] = len(there)
+            row[: len(there)] = np.where(ranked.begins == place, place, ranked.ends)
         return found
 
     @cached_property
-    def low(self) -> Whole:
-        """The first place of those tied with each model."""
-        found = self.high.copy()
-        for row, (there, ranked) in zip(found, self._ranked, strict=True):
-            row[there] -= (ranked.tied_with + 1).astype(np.int32)
-        return found
+    def tied_pairs(self) -> NDArray[np.int64]:
+        """Pairs of models that each column ties."""
+        return np.array([ranked.tied_with.sum() // 2 for _, ranked in self._ranked], np.int64)
 
     @cached_property
     def tied(self) -> NDArray[np.bool_]:

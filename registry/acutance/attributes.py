@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from acutance.analysis.delimited import decimal_commas, is_name, is_number, read_delimited
+from acutance.analysis.spreadsheet import unescaped
 from acutance.errors import UserError, did_you_mean
 from acutance.pool import Attribute
 
@@ -41,8 +42,10 @@ def join(members: Sequence[Member], source: Attributes) -> list[str]:
     notes: list[str] = []
     where, table = read(source, notes)
     by_name = _by_name(members)
-    unknown = [name for name in table if name not in by_name]
-    matched = {name: by_name[name] for name in table if name in by_name}
+    # A name copied from a table of ours may have an apostrophe in front that keeps it from being a formula.
+    named = {name: name if name in by_name else unescaped(name) for name in table}
+    unknown = [name for name in table if named[name] not in by_name]
+    matched = {name: by_name[named[name]] for name in table if named[name] in by_name}
     if not matched:
         raise UserError(
             f"{where}: none of its models is in the study, e.g. {_first(unknown, 2)}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +14,19 @@ import pandas as pd
 from acutance.analysis.columns import MIN_MODELS
 from acutance.analysis.external import Columns, as_run, read_table
 from acutance.errors import UserError, did_you_mean
-from acutance.outputs import correlate, judge, read_csv, refuse_foreign, write_csv, write_report, write_statistics
+from acutance.outputs import (
+    correlate,
+    judge,
+    read_csv,
+    take_folder,
+    write_report,
+    write_statistics,
+    write_study,
+    write_tables,
+)  # fmt: skip
+from acutance.report.written import renew
 from acutance.store import FILE
-from acutance.yaml_io import dump_yaml, read_yaml
+from acutance.yaml_io import read_yaml
 
 Variant = Literal["a", "b", "c"]
 Nonfinite = Literal["refuse", "drop", "rank_max"]
@@ -148,20 +157,17 @@ def write(tables: Tables, directory: Path, *, report: bool = True, say: Callable
 
     if (directory / FILE).exists():
         raise UserError(f"--out {directory}: is the directory of a run", "give another one")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UserError(f"--out {directory}: is a file", "give a directory, or FILE.csv for the table alone") from None
-    refuse_foreign(directory, is_of_table(directory), [Path(tables.config.get("source", {}).get("table", ""))])
+    if directory.is_file():
+        raise UserError(f"--out {directory}: is a file", "give a directory, or FILE.csv for the table alone")
+    take_folder(directory, is_of_table(directory), [Path(tables.config.get("source", {}).get("table", ""))])
     config = dict(tables.config)
     if tables.directory is not None:
         config["source"] = {"run": str(tables.directory)}
         if (curves := tables.directory / "curves.csv").exists():
+            renew(directory, ["curves.csv"])
             shutil.copyfile(curves, directory / "curves.csv")
-    write_csv(tables.models, directory / "models.csv")
-    write_csv(tables.results, directory / "results.csv")
-    (directory / "config.yaml").write_text(dump_yaml(config))
-    (directory / "environment.json").write_text(json.dumps(environment(catalog()), indent=2) + "\n")
+    write_tables(directory, {"models": tables.models, "results": tables.results})
+    write_study(directory, config, environment(catalog()))
     found = write_statistics(directory, tables.models, tables.results, config, tables.points, say)
     if report:
         say("figures and report ...")

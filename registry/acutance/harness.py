@@ -25,7 +25,6 @@ from acutance.progress import Reporter, Silent
 from acutance.remote import is_remote
 from acutance.store import FILE, Store
 from acutance.values import Rerun, Values
-from acutance.yaml_io import dump_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,9 +102,12 @@ def run_study(
         attributes: more attributes of the models, as ``acutance.attributes.join`` takes them.
 
     Raises:
-        UserError: for what a user can mend.
+        UserError: for what a user can mend; before anything is written for a file in ``out`` that bears the name of a
+            run's, and that no run wrote.
         KeyboardInterrupt, Terminated: by Ctrl-C, SIGTERM and SIGHUP, after everything computed so far has been stored.
     """
+    from acutance.outputs import take_folder
+
     directory = Path(out) if out is not None else Path("runs") / study.name
     if executor is not None:
         item = catalog().find("executors", executor)
@@ -113,10 +115,7 @@ def run_study(
     else:
         chosen = study.executor
     chosen.item.target(chosen.spec).check(device)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {directory}: cannot be made: {error}", "choose a folder you may write to") from None
+    take_folder(directory, ours=(directory / FILE).exists())
     store = Store(directory / FILE)
     with closing(store), in_order():
         driver = Driver(study, store, chosen, device, rerun, limit, reporter or Silent(), attributes)
@@ -157,13 +156,12 @@ class Driver:
 
     def run(self, directory: Path, report: bool) -> Run:
         """Run all stages and write the folder; everything computed is in the store before an exception leaves."""
-        from acutance.outputs import write_outputs
+        from acutance.outputs import write_outputs, write_study
 
         study = self.study
         env = environment(self.plugins)
         self.run_id = self.store.start_run(study.resolved, env)
-        (directory / "config.yaml").write_text(dump_yaml(study.resolved))
-        (directory / "environment.json").write_text(json.dumps(env, indent=2) + "\n")
+        write_study(directory, study.resolved, env)
         for note in (*study.warnings, *self.store.notes, *self.notes):
             self.reporter.say(f"note: {note}")
         hooks = self.plugins.manager.hook

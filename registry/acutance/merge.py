@@ -20,7 +20,6 @@ from acutance.recorded import RecordedPoints, dataset_item, pool_items
 from acutance.spec import canonical_json
 from acutance.store import FILE, Store
 from acutance.values import Values
-from acutance.yaml_io import dump_yaml
 
 if TYPE_CHECKING:
     from acutance.harness import Run
@@ -84,7 +83,7 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
         UserError: for a folder that holds no run, runs of different studies or points, or an ``out`` that is one
             of the runs or holds a run already.
     """
-    from acutance.outputs import refuse_foreign
+    from acutance.outputs import refuse_foreign, take_folder, write_study
 
     if len(directories) < 2:
         raise UserError("merge: give at least two run directories")
@@ -99,7 +98,7 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
     facts, disagreements = _facts(sources)
     conflicts += disagreements
     config = sources[0].config | {"pools": _pools(sources)}
-    out.mkdir(parents=True, exist_ok=True)
+    take_folder(out, ours=False)
     store = Store(out / FILE)
     try:
         store.put_tables(tables)
@@ -107,8 +106,7 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
         store.put_facts(facts)
         environment = sources[0].environment | {"merged": [str(source.directory) for source in sources]}
         run_id = store.start_run(config, environment)
-        (out / "config.yaml").write_text(dump_yaml(config))
-        (out / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+        write_study(out, config, environment)
         run, notes = _write(config, store, tables["model"], RecordedPoints(points), out, report)
         store.end_run(run_id, "failed" if run.failed else "done")
     except BaseException:

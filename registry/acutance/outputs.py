@@ -16,10 +16,11 @@ from acutance.executors import cores
 from acutance.measure import Status, is_curve
 from acutance.members import Member, PlannedCell
 from acutance.plugins import Catalog, catalog
+from acutance.report.written import begin, foreign, renew
 from acutance.stamps import is_current, mark_old, stamp
 from acutance.targets import Target
 from acutance.values import Values
-from acutance.yaml_io import read_yaml
+from acutance.yaml_io import dump_yaml, read_yaml
 
 if TYPE_CHECKING:
     from acutance.harness import Run
@@ -32,6 +33,10 @@ LONG = 10.0  # seconds from which on it is said how long statistics will take
 # Columns of names: a model may be called 007 or 12e45.
 TEXTS = ("model", "pool", "architecture", "train_set", "key", "measure", "target", "within", "group")
 FINDINGS = ("associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii", "verdicts")
+NAMES = (  # what is written to a run's folder, beside its store and the folders in it
+    *(f"{name}.csv" for name in (*TABLES, *FINDINGS, "curves")),
+    *("config.yaml", "environment.json", "report.html"),
+)
 
 
 def models_table(values: Values, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
@@ -105,14 +110,6 @@ def curves_table(values: Values, members: Sequence[Member], cells: Sequence[Plan
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _write_curves(table: pd.DataFrame, path: Path) -> None:
-    """Write the curves of a run that has some; remove those of an earlier run."""
-    if len(table):
-        write_csv(table, path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def short_name(plugins: Catalog, measure: str) -> str:
     """Return ``worst_case`` for ``acutance/worst_case``, as long as that says which one is meant."""
     dist, _, name = measure.partition("/")
@@ -128,9 +125,10 @@ def write_outputs(
     from acutance.harness import Run
 
     models, results = models_table(values, members, [*targets, *cells]), results_table(values, members, targets, cells)
-    write_csv(models, directory / "models.csv")
-    write_csv(results, directory / "results.csv")
-    _write_curves(curves_table(values, members, cells), directory / "curves.csv")
+    tables = {"models": models, "results": results}
+    if len(curves := curves_table(values, members, cells)):
+        tables["curves"] = curves
+    write_tables(directory, tables, gone="curves.csv")
     made = all((directory / f"{name}.csv").exists() for name in ("correlations", *FINDINGS))
     if not made or not is_current(directory, "statistics"):
         points = points_of(results, values.study.targets)
@@ -147,8 +145,8 @@ def write_outputs(
         reporter.say(f"{page}: is older than the tables now, and says so")
     bad = (Status.FAILED.value, Status.NONFINITE.value, Status.BUDGET.value)
     failed = int(results["status"].isin(bad).sum()) + sum(m.broken and not m.excluded for m in members)
-    tables = {name: read_csv(directory / f"{name}.csv") for name in TABLES}
-    return Run(directory, tables["models"], tables["results"], tables["correlations"], failed, len(values.fresh))
+    read = {name: read_csv(directory / f"{name}.csv") for name in TABLES}
+    return Run(directory, read["models"], read["results"], read["correlations"], failed, len(values.fresh))
 
 
 def measured(results: pd.DataFrame) -> pd.DataFrame:
@@ -176,11 +174,10 @@ def write_statistics(
     seconds = expected_seconds(models, measured(results), len(config["targets"]), config["groups"])
     say("statistics ..." if seconds < LONG else f"statistics, about {seconds:.0f} s ...")
     correlations = correlate(models, results, config, points)
-    write_csv(correlations, directory / "correlations.csv")
+    write_tables(directory, {"correlations": correlations})
     save_tables(correlations, directory / "tables")
-    for name, table in find(models, results, config, points).items():
-        write_csv(table, directory / f"{name}.csv")
-    write_csv(judge(models, results, correlations, config), directory / "verdicts.csv")
+    found = find(models, results, config, points)
+    write_tables(directory, {**found, "verdicts": judge(models, results, correlations, config)})
     return correlations
 
 
@@ -263,22 +260,60 @@ def refuse_replacing(path: Path, inputs: Sequence[Path], what: str = "--out") ->
             raise UserError(f"{what} {path}: is a file that is read, and would be lost", "choose another name")
 
 
-def refuse_foreign(directory: Path, ours: bool, inputs: Sequence[Path] = ()) -> None:
+def refuse_foreign(directory: Path, ours: bool, inputs: Sequence[Path] = (), names: Sequence[str] = NAMES) -> None:
     """Refuse a folder in which files that no run wrote, or that are read, would be replaced.
 
     Args:
         directory: to be written to.
-        ours: whether an earlier run or ``correlate`` wrote it.
+        ours: whether an earlier run or ``correlate`` wrote it: which of its files are ours is what its manifest says,
+            and all of them where an older version kept none.
         inputs: files that are read.
+        names: of the files to be written.
 
     Raises:
         UserError: naming the first such file.
     """
-    names = [f"{name}.csv" for name in (*TABLES, *FINDINGS, "curves")]
-    for path in (directory / name for name in (*names, "config.yaml", "environment.json", "report.html")):
-        refuse_replacing(path, inputs)
-        if not ours and path.exists():
-            raise UserError(f"--out {directory}: {path.name} is there, and no run wrote it", "choose an empty folder")
+    for name in names:
+        refuse_replacing(directory / name, inputs)
+    if name := foreign(directory, names, ours):
+        raise UserError(
+            f"--out {directory}: {name} is there, and no run wrote it",
+            "choose another folder, or move the file away",
+        )
+
+
+def take_folder(directory: Path, ours: bool, inputs: Sequence[Path] = (), names: Sequence[str] = NAMES) -> None:
+    """Make a folder, unless it is there, and keep a manifest of what is written to it; see ``refuse_foreign``.
+
+    Raises:
+        UserError: for files of somebody else, and a folder that cannot be made.
+    """
+    refuse_foreign(directory, ours, inputs, names)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        begin(directory, names, ours)
+    except OSError as error:
+        raise UserError(f"--out {directory}: cannot be made: {error}", "choose a folder you may write to") from None
+
+
+def write_study(directory: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    """Write what a run was asked for, and where it ran."""
+    renew(directory, ["config.yaml", "environment.json"])
+    (directory / "config.yaml").write_text(dump_yaml(config))
+    (directory / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+
+
+def write_tables(directory: Path, tables: Mapping[str, pd.DataFrame], gone: str = "") -> None:
+    """Write tables to a run's folder, ``NAME.csv`` each.
+
+    Args:
+        directory: of the run.
+        tables: by name.
+        gone: a file of ours that is removed unless it is one of them.
+    """
+    renew(directory, [f"{name}.csv" for name in tables], gone)
+    for name, table in tables.items():
+        write_csv(table, directory / f"{name}.csv")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -322,6 +357,7 @@ def write_report(directory: Path, cost: Mapping[str, Any]) -> Path:
     save_tables(data.correlations, directory / "tables")
     data = shown(data)
     pictures = save_figures(data, directory / "figures", cores())
+    renew(directory, ["report.html"])
     write_page(data, directory / "report.html", pictures)
     stamp(directory, "page")
     return directory / "report.html"

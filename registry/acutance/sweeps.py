@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from acutance.config import Study, load_config, parse_overrides
 from acutance.errors import UserError
+from acutance.store import FILE
 from acutance.yaml_io import parse_yaml
 
 if TYPE_CHECKING:
@@ -93,24 +94,27 @@ def sweep(
         The table, which is also in ``sweep.csv``, drawn in ``figures/sweep-*``.
 
     Raises:
-        UserError: for a mistake in any of the studies, before the first is run.
+        UserError: for a mistake in any of the studies, and for a table in ``out`` that no sweep wrote, before the first
+            is run.
         KeyboardInterrupt: after everything computed so far has been stored.
     """
     from acutance.harness import run_study
-    from acutance.outputs import write_csv
+    from acutance.outputs import take_folder, write_tables
     from acutance.progress import Silent
     from acutance.report.sweeps import save_sweep_figures
 
     axis = Axis.parse(over) if isinstance(over, str) else over
     studies = _studies(config, axis, options.pop("overrides", {}))
     directory = Path(out) if out is not None else Path("runs") / f"{studies[0].name}-{axis.name}"
+    # Of a version that kept no manifest: the folders of its runs tell that the table beside them is ours.
+    take_folder(directory, ours=any(directory.glob(f"{axis.name}=*/{FILE}")), names=["sweep.csv"])
     reporter = options.pop("reporter", None) or Silent()
     runs: list[Run] = []
     for value, study in zip(axis.values, studies, strict=True):
         reporter.say(f"{axis.name} = {value}")
         runs.append(run_study(study, directory / folder(axis.name, value), reporter=reporter, **options))
     table = together(axis, [run.correlations for run in runs])
-    write_csv(table, directory / "sweep.csv")
+    write_tables(directory, {"sweep": table})
     save_sweep_figures(table, axis.name, directory / "figures")
     return Sweep(directory, axis, table, sum(run.failed for run in runs))
 

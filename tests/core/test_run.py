@@ -13,11 +13,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 
 import acutance
 from acutance.analysis.labels import definition_name
+from acutance.cli import cli
 from acutance.config import load_config
 from acutance.harness import run_study
+from acutance.report.written import MANIFEST, written
 from acutance.store import Store
 
 
@@ -386,3 +389,71 @@ def test_a_store_of_another_version_is_refused(toy_config, tmp_path):
         db.execute("UPDATE meta SET value = '99'")
     with pytest.raises(acutance.UserError, match="another version"):
         run(toy_config, tmp_path)
+
+
+@pytest.fixture
+def one(toy_config):
+    """A study of one definition."""
+    return toy_config | {"measures": [{"name": "weight_norm"}], "targets": ["attr:learning_rate"], "within": []}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "results.csv", "verdicts.csv", "curves.csv", "report.html"])
+def test_a_file_that_no_run_wrote_is_named_before_anything_is_computed(one, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(acutance.UserError, match=rf"{name} is there, and no run wrote it"):
+        run(one, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
+def test_what_a_run_wrote_is_written_again_and_what_it_did_not_stays(one, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert run(one, tmp_path).computed > 0
+    assert run(one, tmp_path).computed == 0  # its own files do not stand in its way
+    page = tmp_path / "report.html"
+    page.write_text("mine")  # a run without a report has none
+    with pytest.raises(acutance.UserError, match=r"report.html is there, and no run wrote it"):
+        run(one, tmp_path)
+    done = CliRunner().invoke(cli, ["report", str(tmp_path)])
+    assert "report.html: is there, and no run wrote it" in str(done.exception) and page.read_text() == "mine"
+    page.unlink()
+    assert CliRunner().invoke(cli, ["report", str(tmp_path)]).exit_code == 0 and "<html" in page.read_text()
+    assert run(one, tmp_path).computed == 0
+    assert "report.html" in written(tmp_path) and (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_that_kept_no_manifest_goes_on(one, tmp_path):
+    run(one, tmp_path)
+    for path in tmp_path.rglob(MANIFEST):
+        path.unlink()
+    (tmp_path / "curves.csv").write_text("model\n")  # of an earlier measure
+    assert run(one, tmp_path).computed == 0
+    assert not (tmp_path / "curves.csv").exists()
+
+
+def test_tables_of_ones_own_in_a_new_folder_are_not_replaced(one, tmp_path):
+    name = next(path.name for path in run(one, tmp_path / "first").directory.glob("tables/tau*.md"))
+    mine = tmp_path / "second" / "tables" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(acutance.UserError, match=rf"{name}: is there, and no run wrote it .*computed is stored"):
+        run(one, tmp_path / "second")
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    assert run(one, tmp_path / "second").computed == 0 and mine.read_text() != "mine"
+
+
+def test_a_model_whose_name_is_a_formula_keeps_it(tmp_path):
+    torch.manual_seed(0)
+    nets = {name: torch.nn.Linear(4, 3) for name in ("=1+1", "@x", "-0.5", "plain")}
+    data = torch.randn(16, 4), torch.arange(16) % 3
+    measures = [{"name": "average_case", "rho": 0.1, "draws": 2}]
+    given = {"gap": dict(zip(nets, (0.1, 0.2, 0.3, 0.4), strict=True))}
+    options = {"measures": measures, "out": tmp_path, "surface": {"m": 8, "points": 16}, "report": False}
+    done = acutance.study(nets, data, given, **options)
+    raw = pd.read_csv(tmp_path / "models.csv", dtype=str)["model"].tolist()
+    assert raw == ["'=1+1", "'@x", "-0.5", "plain"] and done.models["model"].tolist() == list(nets)
+    assert pd.read_csv(tmp_path / "results.csv", dtype=str)["model"].drop_duplicates().tolist() == raw
+    # A table of attributes whose names were copied from there is understood, too.
+    (tmp_path / "more.csv").write_text("model,depth\n'=1+1,1\n@x,2\n-0.5,3\nplain,4\n")
+    again = acutance.study(nets, data, given, attributes=tmp_path / "more.csv", **options)
+    assert again.computed == 0 and again.models["attr.depth"].tolist() == [1, 2, 3, 4]

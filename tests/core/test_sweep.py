@@ -89,3 +89,17 @@ def test_the_verb(small, tmp_path):
     assert result.exit_code == 0, result.output
     assert "Kendall's tau-a with 95% interval, test_error" in result.output and "weight_norm" in result.output
     assert (out / "sweep.csv").exists() and not (out / "m=4" / "report.html").exists()
+
+
+def test_a_table_that_no_sweep_wrote_is_named_before_anything_is_computed(small, tmp_path):
+    (tmp_path / "sweep.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"sweep.csv is there, and no run wrote it"):
+        acutance.sweep(small, "surface.m=4,8", tmp_path, report=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.csv"]
+    (tmp_path / "sweep.csv").unlink()
+    acutance.sweep(small, "surface.m=4,8", tmp_path, report=False)
+    acutance.sweep(small, "surface.m=4,8", tmp_path, report=False)
+    for path in tmp_path.rglob(".written.json"):
+        path.unlink()
+    # A sweep of before there were manifests.
+    acutance.sweep(small, "surface.m=4,8", tmp_path, report=False)

@@ -1,4 +1,4 @@
-"""Text that a spreadsheet would run as a formula, kept from it: models' attributes come from anywhere."""
+"""Text that a spreadsheet would run as a formula, kept from it: names and attributes of models come from anywhere."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
-
-# Other programs join tables by these, so they are written as they are; numbers are, too.
-IDS = frozenset({"model", "key"})
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -29,7 +26,7 @@ def unescaped(text: str) -> str:
 
 
 def escape_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose texts and column names are escaped, but for ids and numbers."""
+    """Return a table whose texts and column names are escaped, names of models among them; numbers stay."""
     return _mapped(table, escaped)
 
 
@@ -47,7 +44,7 @@ def _mapped(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     changed: dict[str, pd.Series] = {}
     for name in table.columns:
         # Numbers never start a formula: only columns that may hold texts are looked at.
-        if name in IDS or pd.api.types.is_numeric_dtype(table[name]):
+        if pd.api.types.is_numeric_dtype(table[name]):
             continue
         changed[name] = table[name].map(lambda value: change(value) if isinstance(value, str) else value)
     found = table.assign(**changed) if changed else table

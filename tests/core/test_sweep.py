@@ -51,7 +51,7 @@ def test_a_sweep_is_the_runs_side_by_side(small, tmp_path):
         pd.read_csv(tmp_path / "s" / "sweep.csv", keep_default_na=False, na_values=[""]), found.correlations,
         check_dtype=False,
     )  # fmt: skip
-    assert {p.name for p in (tmp_path / "s").iterdir()} == {"m=4", "m=8", "sweep.csv", "figures"}
+    assert {p.name for p in (tmp_path / "s").iterdir()} == {".written.json", "m=4", "m=8", "sweep.csv", "figures"}
     pictures = sorted(p.name for p in (tmp_path / "s" / "figures").iterdir() if p.name != ".written.json")
     assert pictures == [
         f"sweep-{t}.{e}" for t in ("attr_learning_rate", "test_error") for e in ("pdf", "png")

@@ -68,8 +68,8 @@ def test_attributes_recompute_nothing_and_serve_everywhere(toy_config, table, tm
 
 
 def test_the_store_remembers_the_joined_description(toy_config, table, tmp_path):
-    run(toy_config, tmp_path, attributes=table)
-    store = Store(tmp_path / "acutance.db", write=False)
+    run(toy_config, tmp_path / "run", attributes=table)
+    store = Store(tmp_path / "run" / "acutance.db", write=False)
     (row,) = store._connection.execute("SELECT description FROM model WHERE entry = 'toy4'").fetchall()
     store.close()
     assert '"depth": 6' in row[0] and '"learning_rate": 0.5' in row[0]

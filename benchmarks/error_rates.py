@@ -37,6 +37,7 @@ DRAWS = 199  # simulated pools, and permutations: 5% is one of the p-values that
 ALPHA = 0.05
 LOADING = 0.9  # of a confounder on target and measure
 SHARED = 0.5  # correlation of what the confounder leaves, where there is an association
+NOISE = 0.3  # of a control that is measured, in units of its spread
 LEVELS = 4
 TOLERATED = {"strict": 0.1, "wide": 0.2}
 
@@ -122,9 +123,12 @@ EFFECTS = {"linear": linear, "bent": bent}
 
 def partial_cases() -> Iterator[dict[str, Any]]:
     """Yield the cases of ``partial.csv``: only confounders act where ``shared`` is 0."""
-    kinds = [(controls, effect) for controls in ("one", "two") for effect in EFFECTS] + [("label", "levels")]
-    for controls, effect in kinds:
-        for shared in (0.0, SHARED):
+    kinds = [(controls, effect) for controls in ("one", "two") for effect in EFFECTS] + [
+        ("label", "levels"),
+        ("noisy", "linear"),
+    ]
+    for shared in (0.0, SHARED):
+        for controls, effect in kinds:
             yield from ({"controls": controls, "effect": effect, "shared": shared, "n": n} for n in (25, 50, 100))
 
 
@@ -136,9 +140,10 @@ def confounded(case: dict[str, Any], g: np.random.Generator) -> tuple[Array, Arr
         common = np.linspace(-1.0, 1.0, LEVELS)[label] / math.sqrt(5 / 9)
         controls: dict[str, Any] = {"label": np.array([f"level {k}" for k in label], dtype=object)}
     else:
-        z = g.normal(size=({"one": 1, "two": 2}[case["controls"]], n))
+        z = g.normal(size=(2 if case["controls"] == "two" else 1, n))
         common = EFFECTS[case["effect"]](z).sum(0) / math.sqrt(len(z))
-        controls = {f"z{k}": column for k, column in enumerate(z)}
+        seen = z + NOISE * g.normal(size=z.shape) if case["controls"] == "noisy" else z
+        controls = {f"z{k}": column for k, column in enumerate(seen)}
     e = g.normal(size=(2, n))
     own = shared * e[0] + math.sqrt(1 - shared**2) * e[1]
     rest = math.sqrt(1 - LOADING**2)
@@ -211,7 +216,7 @@ def page(about: dict[str, Any]) -> str:
         "  `claim`: whether what is claimed is true; `false_holds`, `false_fails` where such a verdict is false; `_se`: standard errors).",
         "* [partial.csv](partial.csv): shares of p <= 5% of `partial` (`simulated`), of Student's t of the partial Spearman correlation",
         "  (`student`) and of permuted rank residuals (`permuted`); `shared` is the correlation of what the confounders leave: at 0 the",
-        "  share is the size, otherwise the power.", "",
+        "  share is the size, otherwise the power. A `noisy` control is seen with noise of 0.3 of its spread.", "",
         "Both are tables of [docs/statistics.md](../../../docs/statistics.md).", "",
     ])  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Tables of the README that are made from committed figures: ``python benchmarks/readme.py`` writes them anew.
+"""Tables of README and docs that are made from committed figures: ``python benchmarks/readme.py`` writes them anew.
 
 Each stands between ``<!-- made by benchmarks/readme.py: NAME -->`` and ``<!-- end -->``; a test holds them to the figures.
 """
@@ -59,8 +59,7 @@ def released(found: Cases) -> list[str]:
 
 def values() -> list[str]:
     """Return rises of the default search over the published one's and of a random start over it, on held-out networks."""
-    with (RESULTS / "search_quality" / "held_out.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    rows = _rows("search_quality/held_out.csv")
     found: dict[str, dict[tuple[str, ...], dict[str, float]]] = {"l2": {}, "linf": {}}
     for row in rows:
         found[row["norm"]].setdefault((row["network"], row["loss"]), {})[row["search"]] = float(row["rise"])
@@ -75,6 +74,63 @@ def values() -> list[str]:
     return table
 
 
+TRUTHS = {
+    "independent": "measure and error have nothing in common",
+    "boundary": "exactly as many of the flattest are above the median as is tolerated",
+    "corner": "flat models have small errors, sharp ones any",
+    "monotone": "normal scores with tau = 0.8",
+}
+
+
+def weak_errors() -> list[str]:
+    """Return how often either form of the weak hypothesis is supported and refuted, of each truth and number of models."""
+    rows = {(row["form"], row["truth"], row["n"]): row for row in _rows("error_rates/weak.csv")}
+    table = [
+        "| models | truth | the claim is | strict: supported | refuted | wide: supported | refuted |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for truth, words in TRUTHS.items():
+        for n in ("50", "100", "200"):
+            found = [rows[form, truth, n] for form in ("strict", "wide")]
+            cells = [_share(row, name) for row in found for name in ("holds", "fails")]
+            table.append(f"| {n} | {words} | {found[0]['claim']} | {' | '.join(cells)} |")
+    return table
+
+
+def partial_errors() -> list[str]:
+    """Return how often p is at most 5% where only confounders act, by three ways to find it, and the power of ours."""
+    rows = {
+        (row["controls"], row["effect"], float(row["shared"]), row["n"]): row
+        for row in _rows("error_rates/partial.csv")
+    }
+    named = {
+        ("one", "linear"): "one confounder, linear", ("one", "bent"): "one, bent", ("two", "linear"): "two, linear",
+        ("two", "bent"): "two, bent", ("label", "levels"): "a label of four levels", ("noisy", "linear"): "one, linear, seen with noise",
+    }  # fmt: skip
+    table = [
+        "| models | what acts | `partial` | Student's t | permuted residuals | power of `partial` |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (controls, effect), words in named.items():
+        for n in ("25", "50", "100"):
+            null, power = (rows[controls, effect, shared, n] for shared in (0.0, 0.5))
+            cells = [_share(null, name) for name in ("simulated", "student", "permuted")]
+            table.append(f"| {n} | {words} | {' | '.join(cells)} | {_share(power, 'simulated')} |")
+    return table
+
+
+def _share(row: Mapping[str, str], name: str) -> str:
+    """Return a rate in percent with the standard error of its simulation; none and all have no such error."""
+    if float(row[name]) in (0, 1):
+        return f"{100 * float(row[name]):.0f}%"
+    return f"{100 * float(row[name]):.1f} ± {100 * float(row[f'{name}_se']):.1f}%"
+
+
+def _rows(file: str) -> list[dict[str, str]]:
+    with (RESULTS / file).open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
 def _table(rows: Mapping[str, Callable[[str], str]]) -> list[str]:
     head = ["| | " + " | ".join(NETWORKS.values()) + " |", "|---" * (len(NETWORKS) + 1) + "|"]
     return head + [
@@ -82,20 +138,19 @@ def _table(rows: Mapping[str, Callable[[str], str]]) -> list[str]:
     ]
 
 
-SECTIONS: Mapping[str, Callable[[], Sequence[str]]] = {
-    "speed": lambda: speed(cases()),
-    "released": lambda: released(cases()),
-    "values": values,
+PAGES: Mapping[str, Mapping[str, Callable[[], Sequence[str]]]] = {
+    "README.md": {"speed": lambda: speed(cases()), "released": lambda: released(cases()), "values": values},
+    "docs/statistics.md": {"weak_errors": weak_errors, "partial_errors": partial_errors},
 }
 
 
-def made(text: str) -> str:
-    """Return a page with every table made anew.
+def made(text: str, page: str = "README.md") -> str:
+    """Return a page's text with every table of it made anew.
 
     Raises:
-        ValueError: for a page without a place for each table.
+        ValueError: for a text without a place for each table.
     """
-    for name, lines in SECTIONS.items():
+    for name, lines in PAGES[page].items():
         place = re.compile(rf"(<!-- made by benchmarks/readme\.py: {name} -->\n).*?(<!-- end -->)", re.S)
         if not place.search(text):
             raise ValueError(f"there is no place for the table '{name}'")
@@ -105,5 +160,6 @@ def made(text: str) -> str:
 
 
 if __name__ == "__main__":
-    page = ROOT / "README.md"
-    page.write_text(made(page.read_text()))
+    for name in PAGES:
+        page = ROOT / name
+        page.write_text(made(page.read_text(), name))

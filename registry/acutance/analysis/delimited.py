@@ -8,6 +8,7 @@ import io
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from acutance.errors import UserError, some
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 MISSING = ("nan", "na", "n/a", "#n/a", "null", "none", "<na>")  # in a column of numbers, beside an empty cell
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
+# One that is no name (007) and finite, unless it is too large.
+_PLAIN = re.compile(r"[+-]?(?!0\d+\Z)(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _LIKE = re.compile(r"[+-]?[$€£]?\s?[\d.,' \u00a0_]*\d[\d.,' \u00a0_]*([eE][+-]?\d+)?\s?%?")
 # What begins like this is no table of texts.
@@ -173,7 +176,7 @@ def _without_index(table: Delimited, where: str) -> Delimited:
         else:
             kept.append(i)
     names = [header[i] for i in kept]
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise UserError(f"{where}: column '{twice[0]}' is there twice", "give every column its own name")
     return Delimited(names, [(line, [row[i] for i in kept]) for line, row in table.rows], notes)
 
@@ -186,6 +189,15 @@ def counts(cells: Sequence[str]) -> bool:
 def is_number(text: str) -> bool:
     """Whether a cell is one number with a decimal point, or without."""
     return _NUMBER.fullmatch(text) is not None
+
+
+def plain_numbers(cells: Sequence[object]) -> list[float] | None:
+    """Return what a column of numbers says, where every cell is a text of one, and none may be a name; else None."""
+    match = _PLAIN.fullmatch
+    if not cells or not all(isinstance(cell, str) and match(cell) for cell in cells):
+        return None
+    values = [float(str(cell)) for cell in cells]
+    return None if any(map(math.isinf, values)) else values
 
 
 def is_missing(text: str) -> bool:

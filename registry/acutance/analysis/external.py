@@ -21,6 +21,7 @@ from acutance.analysis.delimited import (
     is_number,
     like_number,
     named,
+    plain_numbers,
     read_delimited,
 )
 from acutance.analysis.tables import label_text
@@ -157,7 +158,7 @@ def as_run(table: pd.DataFrame, columns: Columns, pool: str = "table") -> tuple[
         names: Sequence[str] = columns.measures or _numbers_left(wide, columns, notes)
         if not names:
             raise UserError("; ".join(["give at least one target and one measure", *notes]), listed(table))
-        measured = pd.concat([_measured(wide, name, labels) for name in names], ignore_index=True)
+        measured = _measured(wide, names, labels)
     else:
         names = ()
     notes += [
@@ -268,11 +269,18 @@ def _split_long(table: pd.DataFrame, columns: Columns, notes: list[str]) -> tupl
     return wide, _with_status(measured)
 
 
-def _measured(table: pd.DataFrame, name: str, labels: pd.Series) -> pd.DataFrame:
-    """Return the rows of one column of a wide table."""
-    measure, settings = definition(name)
-    spec = {f"spec.{key}": value for key, value in settings.items()}
-    rows = {"model": labels, "measure": measure, **spec, "replicate": 0, "value": numbers(table, name, "--measures")}
+def _measured(table: pd.DataFrame, names: Sequence[str], labels: pd.Series) -> pd.DataFrame:
+    """Return the rows of the measures of a wide table, those of one column after those of the one before."""
+    n, parsed = len(table), [definition(name) for name in names]
+    rows: dict[str, Any] = {
+        "model": np.tile(labels.to_numpy(dtype=object), len(names)),
+        "measure": np.repeat(np.array([measure for measure, _ in parsed], dtype=object), n),
+    }
+    for key in dict.fromkeys(key for _, settings in parsed for key in settings):
+        values = pd.Series([settings.get(key, math.nan) for _, settings in parsed])
+        rows[f"spec.{key}"] = values.repeat(n).reset_index(drop=True)
+    rows["replicate"] = 0
+    rows["value"] = np.concatenate([numbers(table, name, "--measures").to_numpy(np.float64) for name in names])
     return _with_status(pd.DataFrame(rows))
 
 
@@ -280,7 +288,7 @@ def _with_status(measured: pd.DataFrame) -> pd.DataFrame:
     """Return rows with the columns that a run's have: what is missing or infinite says so."""
     value = measured["value"].astype(float)
     if "status" not in measured:
-        infinite = value.map(math.isinf)
+        infinite = np.isinf(value)
         measured["status"] = np.where(value.isna(), "unsupported", np.where(infinite, "nonfinite", "ok"))
     elif strange := sorted(set(measured["status"].astype(str)) - set(STATUSES)):
         raise UserError(
@@ -335,6 +343,8 @@ def _is_numeric(column: pd.Series) -> bool:
     """Whether a column is numbers throughout, empty cells aside; names like ``007`` are none."""
     if pd.api.types.is_numeric_dtype(column):
         return bool(column.dtype != bool)
+    if plain_numbers(list(column)) is not None:
+        return True
     cells = [cell for cell in column if not _is_empty(cell)]
     return bool(cells) and all(is_number(c) and not is_name(c) if isinstance(c, str) else _is_plain(c) for c in cells)
 
@@ -441,6 +451,8 @@ def numbers(table: pd.DataFrame, name: str, what: str) -> pd.Series:
     column = table[name]
     if pd.api.types.is_numeric_dtype(column):
         return column
+    if (plain := plain_numbers(list(column))) is not None:
+        return pd.Series(plain, column.index, name=name)
     values = []
     for row, cell in enumerate(column, 1):
         if _is_empty(cell) or (isinstance(cell, str) and not cell.strip()):

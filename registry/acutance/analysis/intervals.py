@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 Array = NDArray[np.float64]
 
@@ -29,15 +29,15 @@ def bca(value: float, resampled: Array, leave_one_out: Array, confidence: float,
     alpha = (1 - confidence) / 2
     below = (resampled < value - 1e-12).mean() + 0.5 * (np.abs(resampled - value) <= 1e-12).mean()
     # One resample at most separates a share of 0 or 1 from what can be estimated.
-    z0 = norm.ppf(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
+    z0 = ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
     d = np.nanmean(leave_one_out) - leave_one_out[np.isfinite(leave_one_out)]
     squares = float((d**2).sum())
     a = float((d**3).sum()) / (6 * squares**1.5) if squares > 1e-24 else 0.0
     ends = []
-    for z in (norm.ppf(alpha), norm.ppf(1 - alpha)):
+    for z in (ndtri(alpha), ndtri(1 - alpha)):
         denominator = 1 - a * (z0 + z)
         shifted = z0 + (z0 + z) / denominator if denominator > 0 else math.copysign(math.inf, z)
-        ends.append(float(np.quantile(resampled, norm.cdf(shifted))))
+        ends.append(float(np.quantile(resampled, ndtr(shifted))))
     return max(ends[0], -1.0), min(ends[1], 1.0)
 
 
@@ -52,5 +52,5 @@ def jackknife(value: float, leave_one_out: Array, confidence: float) -> tuple[fl
     found = leave_one_out[np.isfinite(leave_one_out)]
     n = len(found)
     se = math.sqrt((n - 1) / n * float(((found - found.mean()) ** 2).sum())) if n else math.nan
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = float(ndtri((1 + confidence) / 2))
     return max(value - z * se, -1.0), min(value + z * se, 1.0)

@@ -172,6 +172,8 @@ def _tau(sums: NDArray[np.int64], variant: Variant, n: int, classes: int) -> Arr
 
 def tied_pairs(x: Ranked, y: Ranked) -> int:
     """Return how many pairs are tied in x or in y: tied in one, tied in the other, less those in both."""
+    if not (x.tied and y.tied):
+        return int(x.tied_with.sum() + y.tied_with.sum()) // 2
     both = Ranked.of(x.codes.astype(np.float64) * (y.levels + 1) + y.codes)
     return sum(int(column.tied_with.sum()) * sign for column, sign in ((x, 1), (y, 1), (both, -1))) // 2
 

@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from acutance.analysis.ranked import Ranked
-from acutance.analysis.resampling import Counts, Orders
+from acutance.analysis.resampling import KEPT, Counts, Orders
 
 Ints = NDArray[np.int64]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -198,16 +198,15 @@ class _Resamples:
         return same and np.array_equal(x.order, self.x.order) and np.array_equal(x.ends, self.x.ends)
 
 
-_last: list[_Resamples] = []  # one at most, which thousands of measures of one target share
+_last: list[_Resamples] = []  # those of the targets that were used last, which thousands of measures share
 
 
 def _resamples(counts: Counts, x: Ranked) -> _Resamples:
-    for found in _last:
-        if found.fit(counts, x):
-            return found
-    found = _Resamples(counts, x)
+    found = next((kept for kept in _last if kept.fit(counts, x)), None) or _Resamples(counts, x)
     if not counts.flags.writeable:
-        _last[:] = [found]
+        _last[:] = [found, *(kept for kept in _last if kept is not found)]
+        while len(_last) > 1 and sum(kept.arranged.nbytes for kept in _last) > KEPT:
+            _last.pop()
     return found
 
 
@@ -301,5 +300,5 @@ def sums_without_each(x: Ranked, y: Ranked) -> Ints:
     alone = np.stack(
         [agreements(np.ones((1, n), np.uint8), x, y)[0], np.full(n, n - 1), x.tied_with, y.tied_with], axis=1
     )
-    left: Ints = plain_sums(x, y) - alone
+    left: Ints = alone.sum(0) // 2 - alone  # each pair is that of two models
     return left

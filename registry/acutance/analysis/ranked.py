@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,8 @@ class Ranked:
 
     @classmethod
     def of(cls, x: Array) -> Ranked:
-        """Sort a column, (n,)."""
-        different, codes, counts = np.unique(x, return_inverse=True, return_counts=True)
-        codes = codes.reshape(-1)
-        order = np.argsort(codes, kind="stable")
-        ends = np.repeat(np.cumsum(counts), counts)
-        return cls((codes + 1).astype(np.int32), order.astype(np.int32), ends.astype(np.int32), len(different))
+        """Sort a column, (n,); those sorted last are kept, since one target meets thousands of measures."""
+        return _sorted(np.asarray(x, np.float64).tobytes())
 
     def in_order(self, order: Whole) -> Ranked:
         """Return the column with its values in another order, (n,) indices."""
@@ -57,6 +53,19 @@ class Ranked:
     def tied_with(self) -> NDArray[np.int64]:
         """Other models of the same value, (n,)."""
         return (np.bincount(self.codes)[self.codes] - 1).astype(np.int64)
+
+
+@lru_cache(maxsize=32)
+def _sorted(column: bytes) -> Ranked:
+    x = np.frombuffer(column, np.float64)
+    order = np.argsort(x, kind="stable")
+    values = x[order]
+    low = np.append(True, values[1:] != values[:-1])[: len(x)]  # whether each is the first of those tied with it
+    codes = np.empty(len(x), np.int32)
+    codes[order] = np.cumsum(low)
+    starts = np.append(np.flatnonzero(low), len(x))
+    ends = np.repeat(starts[1:], np.diff(starts))
+    return Ranked(codes, order.astype(np.int32), ends.astype(np.int32), len(starts) - 1)
 
 
 def within(groups: NDArray[np.int64], x: Array) -> Ranked:

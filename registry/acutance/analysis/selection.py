@@ -95,11 +95,21 @@ def flattest(
     low, high = clopper_pearson(violations, chosen, confidence)
     return Selection(
         q=q, n=n, chosen=chosen, regret=float(regret), worst_regret=float(worst_regret),
-        hit_rate=hits / chosen, hit_p=float(hypergeom.sf(hits - 1, n, int(best.sum()), chosen)),
+        hit_rate=hits / chosen, hit_p=_at_least(hits, n, int(best.sum()), chosen),
         miss_rate=int((flat & worst).sum()) / chosen,
         violations=violations, violation_rate=violations / chosen, violation_low=low, violation_high=high,
-        violation_p=float(hypergeom.cdf(violations, n, int(above.sum()), chosen)), note=note,
+        violation_p=_at_most(violations, n, int(above.sum()), chosen), note=note,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _at_least(hits: int, n: int, marked: int, chosen: int) -> float:
+    return float(hypergeom.sf(hits - 1, n, marked, chosen))
+
+
+@lru_cache(maxsize=4096)
+def _at_most(hits: int, n: int, marked: int, chosen: int) -> float:
+    return float(hypergeom.cdf(hits, n, marked, chosen))
 
 
 def wanted(q: float, n: int) -> int:
@@ -107,6 +117,7 @@ def wanted(q: float, n: int) -> int:
     return min(n, max(1, math.ceil(q * n - 1e-9)))
 
 
+@lru_cache(maxsize=4096)
 @lru_cache(maxsize=4096)
 def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return exact one-sided lower and upper bounds of a proportion (Clopper and Pearson 1934).

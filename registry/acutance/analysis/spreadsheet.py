@@ -46,7 +46,11 @@ def _mapped(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
         # Numbers never start a formula: only columns that may hold texts are looked at.
         if pd.api.types.is_numeric_dtype(table[name]):
             continue
-        changed[name] = table[name].map(lambda value: change(value) if isinstance(value, str) else value)
+        # A text that occurs in a million rows is looked at once, and most tables have none to change.
+        column = table[name]
+        texts = {value: change(value) for value in pd.unique(column) if isinstance(value, str)}
+        if any(new != old for old, new in texts.items()):
+            changed[name] = column.map(lambda value, texts=texts: texts[value] if isinstance(value, str) else value)
     found = table.assign(**changed) if changed else table
     return found.rename(columns={name: change(str(name)) for name in found.columns})
 

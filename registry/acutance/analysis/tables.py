@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -37,6 +37,7 @@ def correlations(
     resamples: int = 9999,
     permutations: int = 9999,
     seed: int = 0,
+    done: Callable[[int], None] = lambda count: None,
 ) -> pd.DataFrame:
     """Return one row for each definition, target, level of ``within`` and group.
 
@@ -60,6 +61,7 @@ def correlations(
         resamples: for the interval.
         permutations: for the p-values.
         seed: names resamples and permutations.
+        done: told of each row.
 
     Raises:
         UserError: for a column that is not there.
@@ -97,6 +99,7 @@ def correlations(
                         if itself[k, d]
                         else _one(t[k], s[d], variant, nonfinite, resamples, permutations, seed, plain[k, d])
                     )
+                    done(1)
                     p_adjusted = adjusted[k, d] if np.isfinite(found["tau"]) else np.nan
                     rows.append(
                         {
@@ -143,7 +146,7 @@ def definitions_and_values(
 
     Values of replicates are averaged. A definition without a single value is listed too: its rows say so.
     """
-    codes, first = _definition_codes(results, fields)
+    codes, first = definition_codes(results, fields)
     plain = results.iloc[first][["measure", *fields]].astype(object) if len(first) else pd.DataFrame()
     values = np.full((len(first), len(index)), np.nan)
     if len(first):
@@ -157,7 +160,7 @@ def definitions_and_values(
 
 def replicates(results: pd.DataFrame, fields: list[str], index: list[str]) -> list[Array | None]:
     """Return the values of each definition's replicates over the models, (n, R); None where it has one at most."""
-    codes, first = _definition_codes(results, fields)
+    codes, first = definition_codes(results, fields)
     found: list[Array | None] = [None] * len(first)
     if "replicate" not in results or not len(first):
         return found
@@ -169,7 +172,7 @@ def replicates(results: pd.DataFrame, fields: list[str], index: list[str]) -> li
     return found
 
 
-def _definition_codes(results: pd.DataFrame, fields: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def definition_codes(results: pd.DataFrame, fields: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the number of each row's definition, in order of appearance, and the first row of each definition."""
     if not len(results):
         return np.empty(0, np.int64), np.empty(0, np.int64)

@@ -8,7 +8,7 @@ apart: shown, excluded, and cannot tell.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,7 @@ def verdicts(
     within: Sequence[str] = (),
     resamples: int = 1999,
     seed: int = 0,
+    done: Callable[[int], None] = lambda count: None,
 ) -> pd.DataFrame:
     """Return one row for each level and definition (all radii together) with its verdict in one line.
 
@@ -77,6 +78,7 @@ def verdicts(
         within: columns whose levels are kept apart.
         resamples: for intervals, and permutations.
         seed: names them.
+        done: told of each verdict.
 
     Returns:
         Columns ``COLUMNS``. ``verdict`` is one of ``ORDER``; ``line`` begins with it; ``target`` to
@@ -106,9 +108,14 @@ def verdicts(
             definition=[name(row) for row in of_level.to_dict("records")],
             label=[definition_label(row, name) for row in of_level.to_dict("records")],
         )
+        by_name, judged_by = (
+            {str(key): rows for key, rows in table.groupby("definition", sort=False)}
+            for table in (records, counted(records, targets))
+        )
         for definition in dict.fromkeys(name(d) for d in definitions):
-            of_definition = records[records["definition"] == definition]
-            found = _verdict(counted(of_definition, targets), of_definition, here, resamples, seed)
+            of_definition = by_name.get(definition, records[:0])
+            found = _verdict(judged_by.get(definition, records[:0]), of_definition, here, resamples, seed)
+            done(1)
             rows.append({"within": level, "definition": definition, **found})
     return pd.DataFrame(rows, columns=COLUMNS)
 

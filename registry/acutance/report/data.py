@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from acutance.analysis.judging import outcomes
 from acutance.analysis.labels import Namer, definition_key
-from acutance.analysis.tables import group_labels
+from acutance.analysis.tables import definition_codes, group_labels
 
 TARGETS = ["error", "loss"]  # measures whose values are targets
 
@@ -86,14 +87,13 @@ class ReportData:
         if self.names is not None:
             return self.names
         measured = self.results[~self.results["measure"].isin(TARGETS)] if len(self.results) else self.results
-        return Namer([*measured.to_dict("records"), *self.correlations.to_dict("records")])
+        return Namer([*_different(measured)[1], *_different(self.correlations)[1]])
 
     @cached_property
     def named(self) -> pd.DataFrame:
         """Correlations with the definition's name, without radius, as a column."""
         table = self.correlations.copy()
-        names = [self.name(row) for row in table.to_dict("records")]
-        return table.assign(definition=pd.Series(names, index=table.index, dtype=object))
+        return table.assign(definition=self._names(table))
 
     @cached_property
     def measured(self) -> pd.DataFrame:
@@ -101,8 +101,13 @@ class ReportData:
         table = self.results
         if len(table):
             table = table[~table["measure"].isin(TARGETS)].copy()
-        names = [self.name(row) for row in table.to_dict("records")]
-        return table.assign(definition=pd.Series(names, index=table.index, dtype=object))
+        return table.assign(definition=self._names(table))
+
+    def _names(self, table: pd.DataFrame) -> pd.Series:
+        """Return the name of each row's definition: each is named once, in whatever many rows it stands."""
+        codes, rows = _different(table)
+        names = np.array([self.name(row) for row in rows], dtype=object)
+        return pd.Series(names[codes] if len(rows) else [], index=table.index, dtype=object)
 
     @cached_property
     def definitions(self) -> list[str]:
@@ -225,3 +230,10 @@ def p_value(value: float, name: str = "") -> str:
 def typographic(text: str) -> str:
     """Return a text with minus signs before its numbers."""
     return re.sub(r"(?<![\w.])-(?=\d)", "\u2212", text)
+
+
+def _different(table: pd.DataFrame) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
+    """Return the number of each row's definition, with its radius, and a row of each definition."""
+    fields = [c for c in table.columns if str(c).startswith("spec.")]
+    codes, first = definition_codes(table, fields)
+    return codes, table.iloc[first][["measure", *fields]].to_dict("records") if len(first) else []

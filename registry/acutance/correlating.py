@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -27,6 +27,9 @@ from acutance.outputs import (
 from acutance.report.written import renew
 from acutance.store import FILE
 from acutance.yaml_io import read_yaml
+
+if TYPE_CHECKING:
+    from acutance.progress import Reporter
 
 Variant = Literal["a", "b", "c"]
 Nonfinite = Literal["refuse", "drop", "rank_max"]
@@ -70,6 +73,7 @@ def of_table(
     variant: Variant = "a",
     nonfinite: Nonfinite = "rank_max",
     seed: int = 0,
+    resamples: int | None = None,
 ) -> Tables:
     """Return a table made elsewhere as the tables of a run.
 
@@ -81,6 +85,7 @@ def of_table(
         variant: of Kendall's tau.
         nonfinite: policy for infinite values.
         seed: names resamples and permutations.
+        resamples: of an interval, and permutations; as many as usual by default.
 
     Raises:
         UserError: for a table that cannot be read, and columns that are not there or not of numbers.
@@ -110,6 +115,8 @@ def of_table(
             "size": next(iter(figures.get("size", [])), None),
         },
     }  # fmt: skip
+    if resamples is not None:
+        config["resamples"] = resamples
     return Tables(models, results, config, dict(points or {}), notes + more)
 
 
@@ -138,7 +145,10 @@ def of_run(directory: Path, changed: Mapping[str, Any], title: str = "") -> Tabl
     return Tables(models, results, config, points, directory=directory)
 
 
-def write(tables: Tables, directory: Path, *, report: bool = True, say: Callable[[str], None] = print) -> pd.DataFrame:
+def write(
+    tables: Tables, directory: Path, *, report: bool = True, say: Callable[[str], None] = print,
+    stages: Reporter | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Write a directory as a run leaves it, as far as the tables allow, and return the correlations.
 
     ``acutance report``, ``results`` and ``compare`` take it like that of a run.
@@ -148,6 +158,7 @@ def write(tables: Tables, directory: Path, *, report: bool = True, say: Callable
         directory: made when it is not there; files of an earlier call are replaced.
         report: whether to draw figures and write the page.
         say: told what is under way.
+        stages: told of progress.
 
     Raises:
         UserError: when the directory is that of a run, whose tables would be lost, or is a file.
@@ -168,7 +179,7 @@ def write(tables: Tables, directory: Path, *, report: bool = True, say: Callable
             shutil.copyfile(curves, directory / "curves.csv")
     write_tables(directory, {"models": tables.models, "results": tables.results})
     write_study(directory, config, environment(catalog()))
-    found = write_statistics(directory, tables.models, tables.results, config, tables.points, say)
+    found = write_statistics(directory, tables.models, tables.results, config, tables.points, say, stages)
     if report:
         say("figures and report ...")
         write_report(directory, {})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from acutance.analysis.columns import joined
 from acutance.analysis.spreadsheet import csv_text, unescape_table
 from acutance.errors import UserError
 from acutance.executors import cores
@@ -23,6 +24,7 @@ from acutance.values import Values
 from acutance.yaml_io import dump_yaml, read_yaml
 
 if TYPE_CHECKING:
+    from acutance.analysis.workload import Workload
     from acutance.harness import Run
     from acutance.progress import Reporter
     from acutance.report.data import ReportData
@@ -156,7 +158,7 @@ def measured(results: pd.DataFrame) -> pd.DataFrame:
 
 def write_statistics(
     directory: Path, models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int],
-    say: Callable[[str], None],
+    say: Callable[[str], None], stages: Reporter | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Write what the tables of a run say: correlations, in the paper's layout too, and findings; return the former.
 
@@ -167,27 +169,44 @@ def write_statistics(
         config: the resolved study.
         points: test points of the targets that are errors counted on a test set.
         say: told what is under way.
+        stages: told of progress.
     """
-    from acutance.analysis.workload import expected_seconds
     from acutance.report.markup import save_tables
 
-    seconds = expected_seconds(models, measured(results), len(config["targets"]), config["groups"])
-    say("statistics ..." if seconds < LONG else f"statistics, about {seconds:.0f} s ...")
-    correlations = correlate(models, results, config, points)
+    work = workload(models, results, config)
+    say(f"statistics, {work.text} ..." if work.seconds >= LONG else "statistics ...")
+    if work.reduced:
+        say(f"note: {work.reduced}")
+    if stages is not None:
+        stages.stage("correlations", work.pairs, work.pairs)
+    advance = (lambda count: None) if stages is None else (lambda count: stages.advance(count, count))
+    correlations = correlate(models, results, config, points, advance)
     write_tables(directory, {"correlations": correlations})
     save_tables(correlations, directory / "tables")
     found = find(models, results, config, points)
-    write_tables(directory, {**found, "verdicts": judge(models, results, correlations, config)})
+    if stages is not None:
+        stages.stage("verdicts", work.definitions, work.definitions)
+    write_tables(directory, {**found, "verdicts": judge(models, results, correlations, config, advance)})
     return correlations
 
 
+def workload(models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any]) -> Workload:
+    """Return how long the statistics of a run take, and from how many resamples."""
+    from acutance.analysis.workload import workload as found
+
+    given = config.get("resamples")
+    return found(models, measured(results), len(config["targets"]), config["groups"], given)
+
+
 def correlate(
-    models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int] | None = None
-) -> pd.DataFrame:
-    """Return the correlations table of a run."""
+    models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int] | None = None,
+    done: Callable[[int], None] = lambda count: None,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the correlations table of a run, from as many resamples as is affordable, which ``note`` says if fewer."""
     from acutance.analysis.tables import correlations
 
-    return correlations(
+    work = workload(models, results, config)
+    table = correlations(
         models,
         measured(results),
         targets=config["targets"],
@@ -196,32 +215,42 @@ def correlate(
         variant=config.get("variant", "a"),
         nonfinite=config.get("nonfinite", "rank_max"),
         points=points,
+        resamples=work.resamples,
+        permutations=work.resamples,
         seed=config["seed"],
+        done=done,
     )
+    if work.reduced:
+        table["note"] = [joined(str(note), work.reduced) if note else work.reduced for note in table["note"]]
+    return table
 
 
 def find(
     models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int] | None = None
 ) -> dict[str, pd.DataFrame]:
     """Return what the tables of a run say beyond single correlations, by name."""
-    from acutance.analysis.findings import findings
+    from acutance.analysis.findings import RESAMPLES, findings
 
     found = findings(
         models, measured(results), targets=config["targets"], groups=config["groups"], within=config["within"],
         points=points, controls=controls_of(models, config), seed=config["seed"],
+        resamples=min(RESAMPLES, config.get("resamples") or RESAMPLES),
     )  # fmt: skip
     return found.tables
 
 
 def judge(
-    models: pd.DataFrame, results: pd.DataFrame, correlations: pd.DataFrame, config: Mapping[str, Any]
-) -> pd.DataFrame:
+    models: pd.DataFrame, results: pd.DataFrame, correlations: pd.DataFrame, config: Mapping[str, Any],
+    done: Callable[[int], None] = lambda count: None,
+) -> pd.DataFrame:  # fmt: skip
     """Return the verdict on each measure of a run, one line each."""
+    from acutance.analysis.findings import RESAMPLES
     from acutance.analysis.verdicts import verdicts
 
     return verdicts(
         models, measured(results), correlations, targets=config["targets"], groups=config["groups"],
-        within=config["within"], seed=config["seed"],
+        within=config["within"], seed=config["seed"], done=done,
+        resamples=min(RESAMPLES, config.get("resamples") or RESAMPLES),
     )  # fmt: skip
 
 

@@ -1,36 +1,77 @@
-"""How long the statistics of a table take, told before they begin."""
+"""How long the statistics of a table take, told before they begin; and fewer resamples where that is too long."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
 from acutance.analysis.findings import RESAMPLES
 from acutance.analysis.kernels import THREADS
+from acutance.analysis.permuting import PACKED
 from acutance.analysis.tables import admitted_models
 
 # Of one core, a resample and a permutation of one model in one pair of columns; measured, with 200 to 20 000 models.
-STEP = 35e-9
+FEW_STEP, MANY_STEP = 2.2e-9, 25e-9
+PAIR = 8e-3  # what a pair of columns costs beside them
 OTHERS = 3  # tables whose intervals and p-values come from fewer resamples
+FULL = 9999
+LEAST = 999  # resamples of an interval that is still worth its name
+AFFORDABLE = 900.0  # seconds
 
 
-def expected_seconds(
-    models: pd.DataFrame, results: pd.DataFrame, targets: int, groups: Sequence[str], resamples: int = 9999
-) -> float:
-    """Return about how many seconds correlations and findings take, within a factor of two or so.
+@dataclass(frozen=True)
+class Workload:
+    """What the statistics of a table cost.
+
+    Attributes:
+        models: that are compared.
+        definitions: of measures.
+        pairs: correlations of all models.
+        resamples: of each, and permutations.
+        seconds: about how many, within a factor of two or so.
+        reduced: a sentence where there are fewer resamples than usual, since these would take too long; else empty.
+    """
+
+    models: int
+    definitions: int
+    pairs: int
+    resamples: int
+    seconds: float
+    reduced: str = ""
+
+    @property
+    def text(self) -> str:
+        """Return the estimate as it is told."""
+        size = f"{self.definitions} definitions x {self.models} models, {self.resamples} resamples"
+        return f"about {self.seconds:.0f} s: {size}"
+
+
+def workload(
+    models: pd.DataFrame, results: pd.DataFrame, targets: int, groups: Sequence[str], resamples: int | None = None
+) -> Workload:
+    """Return what correlations and findings cost, from as many resamples as are affordable.
 
     Args:
         models: as for ``correlations``.
         results: as for ``correlations``.
         targets: how many there are.
         groups: attributes whose combinations are judged again, each with its part of the models.
-        resamples: of a correlation.
+        resamples: of a correlation, whatever they cost; by default as many as usual, or as can be afforded.
     """
-    if not len(results):
-        return 0.0
+    n = len(admitted_models(models))
     fields = ["measure", *(c for c in results.columns if c.startswith("spec."))]
-    definitions = len(results[fields].drop_duplicates())
-    rounds = 2 if groups else 1
-    steps = len(admitted_models(models)) * definitions * targets * (rounds * resamples + OTHERS * RESAMPLES)
-    return STEP * steps / THREADS
+    definitions = len(results[fields].drop_duplicates()) if len(results) else 0
+    pairs, rounds = definitions * targets, 2 if groups else 1
+
+    def seconds(count: int) -> float:
+        step = FEW_STEP if n <= PACKED else MANY_STEP
+        return pairs * (PAIR + step * n * (rounds * count + OTHERS * min(count, RESAMPLES))) / THREADS
+
+    if resamples is not None or seconds(FULL) <= AFFORDABLE:
+        chosen = FULL if resamples is None else resamples
+        return Workload(n, definitions, pairs, chosen, seconds(chosen))
+    chosen = next((count for count in (4999, 1999) if seconds(count) <= AFFORDABLE), LEAST)
+    why = f"{chosen} resamples and permutations, not {FULL}, which take about {seconds(FULL) / 60:.0f} minutes"
+    return Workload(n, definitions, pairs, chosen, seconds(chosen), f"{why} (--resamples {FULL} takes them)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,25 +39,30 @@ ROLES = ("targets", "measures", "model", "long", "groups", "within", "attributes
     help="What becomes of infinite values.",
 )
 @click.option("--seed", type=click.IntRange(0), help="Names resamples and permutations; 0, or that of the study.")
+@click.option(
+    "--resamples", type=click.IntRange(99), metavar="N", help="Of an interval, and permutations; by default 9999."
+)
 @click.option("--title", default="", help="Headline of the page.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="FILE.csv for the correlations; a directory for everything."
 )
 @click.option("--no-report", is_flag=True, help="Into a directory: tables only.")
+@click.option("--quiet", is_flag=True, help="Into a directory: tell nothing of progress.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def command(
     source: Path, columns: tuple[str, ...], points: tuple[str, ...], variant: str, nonfinite: str, seed: int | None,
-    title: str, out: Path | None, no_report: bool, json_: bool, **roles: str | None,
+    resamples: int | None, title: str, out: Path | None, no_report: bool, quiet: bool, json_: bool, **roles: str | None,
 ) -> None:  # fmt: skip
     """Correlate the columns of SOURCE: a table made elsewhere, or a run directory."""
     from acutance.cli.results_ import print_summary
     from acutance.cli.screen import console, echo
     from acutance.cli.verdicts_ import print_verdicts
     from acutance.correlating import too_few, write
-    from acutance.outputs import read_csv, refuse_replacing, write_csv
+    from acutance.outputs import LONG, read_csv, refuse_replacing, workload, write_csv
+    from acutance.progress import reporter
 
     chosen = {name: names for name, text in merged(roles, columns).items() if (names := split(text)) is not None}
-    settings: dict[str, Any] = {"variant": variant, "nonfinite": nonfinite, "seed": seed}
+    settings: dict[str, Any] = {"variant": variant, "nonfinite": nonfinite, "seed": seed, "resamples": resamples}
     tables = (
         _of_run(source, chosen, settings, title)
         if source.is_dir()
@@ -65,11 +71,23 @@ def command(
     for note in (*tables.notes, *filter(None, [too_few(tables)])):
         echo(f"note: {note}", err=True)
     if out is not None and out.suffix.lower() != ".csv":
-        table = write(tables, out, report=not no_report, say=lambda text: echo(text, err=True))
+        screen = console(sys.stderr)
+        with reporter(screen, quiet or not screen.is_terminal) as shown:
+
+            def say(text: str) -> None:
+                if not quiet and screen.is_terminal:
+                    shown.say(text)
+                elif not quiet or text.startswith("note: "):
+                    echo(text, err=True)
+
+            table = write(tables, out, report=not no_report, say=say, stages=shown)
         judged = read_csv(out / "verdicts.csv")
     else:
         if out is not None:
             refuse_replacing(out, [source])
+        work = workload(tables.models, tables.results, tables.config)
+        for text in filter(None, [f"statistics, {work.text} ..." if work.seconds >= LONG else "", work.reduced]):
+            echo(text if text != work.reduced else f"note: {text}", err=True)
         table = tables.correlations()
         judged = tables.verdicts(table) if not json_ else table[:0]
         if out is not None:

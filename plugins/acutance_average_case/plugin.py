@@ -96,9 +96,13 @@ class AverageCase(Measure[AverageCaseSpec]):
                 point = (spec.parameters, spec.norm, spec.scaling, spec.rho, sign)
                 visits[point] = max(visits.get(point, 0), spec.draws // len(signs))
             if spec.variance_reduction == "linear":
-                gradients.add((spec.parameters, spec.logit_norm, spec.norm_scale))
+                gradients.add(spec.view)
         clean = max(len(gradients), 1)
         return Cost(forwards=sum(visits.values()) + clean, backwards=len(gradients))
+
+    def shares(self, spec: AverageCaseSpec) -> Literal["", "logits", "gradient"]:
+        """The clean logits, or the gradient there for the control variate."""
+        return "gradient" if spec.variance_reduction == "linear" else "logits"
 
     def vectors(self, spec: AverageCaseSpec) -> int:
         """The noise and the perturbed weights; c; the gradient of the control variate, and c times it.

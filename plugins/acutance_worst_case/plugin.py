@@ -127,6 +127,25 @@ class WorstCase(Measure[WorstCaseSpec]):
             forwards += 1
         return Cost(forwards, backwards)
 
+    def passes_together(self, specs: Sequence[WorstCaseSpec]) -> Cost:
+        """Rungs of one ladder are one climb; the gradient at the origin is one a view, the clean logits are one."""
+        from acutance_worst_case.search import climbs
+
+        total, views, clean = Cost(), set(), False
+        for climb in climbs(specs):
+            spec = specs[climb[-1]]
+            origin = Cost(forwards=1, backwards=int(self.shares(spec) == "gradient"))
+            known = spec.view in views if origin.backwards else clean
+            total += self.passes(spec) - (origin if known else Cost())
+            clean = True  # of every pass at w*
+            if origin.backwards:
+                views.add(spec.view)
+        return total
+
+    def shares(self, spec: WorstCaseSpec) -> Literal["", "logits", "gradient"]:
+        """The gradient at the origin, where a search begins there or screens the one-step point; else its loss."""
+        return "logits" if spec.start == "random" else "gradient"
+
     def vectors(self, spec: WorstCaseSpec) -> int:
         """Two iterates, the best one and its gradient, the perturbed weights, and what autograd hands out.
 

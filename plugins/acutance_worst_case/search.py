@@ -59,7 +59,7 @@ class FromOrigin:
 def largest_rises(surface: LossSurface, specs: Sequence[WorstCaseSpec], rng: Streams) -> list[Estimate]:
     """Return the best rise of every spec, with how it was reached; rungs of one ladder share its climb."""
     found: dict[int, Estimate] = {}
-    for climb in _climbs(specs):
+    for climb in climbs(specs):
         before = surface.cost
         reached = _reached(surface, specs[climb[-1]], {_radii(specs[i]) for i in climb}, rng)
         share = (surface.cost - before) * (1 / len(climb))
@@ -76,7 +76,7 @@ def _radii(spec: WorstCaseSpec) -> Radii:
     return (*spec.ladder, spec.rho)
 
 
-def _climbs(specs: Sequence[WorstCaseSpec]) -> list[list[int]]:
+def climbs(specs: Sequence[WorstCaseSpec]) -> list[list[int]]:
     """Return the specs in groups, by index: in each, the radii of one are the first ones of the next."""
     climbs: list[list[int]] = []
     settings = [spec.model_copy(update={"rho": 1.0, "ladder": ()}) for spec in specs]

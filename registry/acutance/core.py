@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from acutance.functional import FunctionalModel
 from acutance.layouts import Convolutions
 from acutance.lazy import Lazy, ahead, realised
 from acutance.linearization import Linearization
+from acutance.loss_gradient import objection
 from acutance.losses import LossHead
 from acutance.model_state import refuse_drift, refuse_reading
 from acutance.parts import refuse_mixing
@@ -61,6 +62,7 @@ class Core:
         self.microbatch = microbatch
         self.forwards = self.backwards = self.hvps = self.checks = 0.0
         self.tracking: Tracking | None = None
+        self._few: Tensor | None = None  # logits of a few examples at w*, from the first check
         self.checked = False
         self._by_pixel = False  # whether images are given to the model in the layout of channels_last
         self._laid_out: Any = None  # the inputs in it, where all go through the model together
@@ -157,6 +159,7 @@ class Core:
             refuse_elsewhere(self.functional, pieces, probe, first)
             self.mixes_examples = self._mixes(pieces, probe, first)
             by_pixel = self._tried_by_pixel(pieces, probe)
+        self._few = first
         self.head.weigh(first, self.targets)
         refuse_mixing(self)
         self._by_pixel = by_pixel is not None and _close(first, by_pixel, 1e-3 * scale)
@@ -180,12 +183,16 @@ class Core:
         return not _close(first[: sum(map(len, found))], torch.cat(found), tolerance)
 
     def examined(self) -> Tracking:
-        """Return what automatic differentiation does not see, asked once a model and size of batch."""
+        """Return what automatic differentiation does not see, asked once a model and size of batch, and once a loss."""
         if self.tracking is None:
             known = self.functional.tracking
             if self.n not in known:
                 known[self.n] = examine(self)
             self.tracking = known[self.n]
+            if callable(self.head.loss) and self._few is not None:
+                with conditions(self.functional, order=1):
+                    told = objection(self.head, self._few, self.targets[: len(self._few)])
+                self.tracking = replace(self.tracking, loss=told)
         return self.tracking
 
     def _tried_by_pixel(self, pieces: Sequence[Tensor], probe: Any) -> Tensor | None:

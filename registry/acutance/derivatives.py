@@ -77,6 +77,14 @@ def graph_nodes(*roots: Any) -> Iterator[Any]:
         waiting.extend(parent for parent, _ in node.next_functions)
 
 
+def coarsest(value: Tensor) -> float:
+    """Return the rounding of the coarsest floating-point numbers that a value's graph goes through."""
+    kinds = {value.dtype}
+    for node in graph_nodes(value.grad_fn):
+        kinds |= {meta.dtype for meta in getattr(node, "_input_metadata", ())}
+    return max(torch.finfo(kind).eps for kind in kinds if kind.is_floating_point)
+
+
 def _marked(node: Any) -> str:
     """Return the name of the autograd.Function of a node, if its backward is marked once_differentiable."""
     function = getattr(node, "_forward_cls", None)

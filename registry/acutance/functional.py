@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,14 @@ class FunctionalModel:
         """Return the model's own weights, (P,)."""
         with self._apart_from_caller():
             return torch.cat([p.detach().to(self.device, self.dtype).reshape(-1) for p in self._own]).contiguous()
+
+    def in_double(self) -> FunctionalModel:
+        """Return the same model for passes in float64: its buffers are cast, its weights are those of each call."""
+        other = copy(self)
+        other.dtype, other.moving, other._held = torch.float64, None, None
+        with other._apart_from_caller():
+            other._buffers = [(table, name, other._cast(buffer)) for table, name, buffer in self._buffers]
+        return other
 
     def reread(self) -> None:
         """Put the model's own weights back into ``w``, which a pass has written to; the model itself never holds it."""

@@ -290,6 +290,11 @@ class SharpnessSpec(Spec):
     parameters: str = "all"
     """Which parameters move: "all", or comma-separated patterns of names; a leading "!" takes some out."""
 
+    @property
+    def view(self) -> tuple[str, bool, str]:
+        """Which function of which parameters it is about: specs that agree share the gradient at w*."""
+        return self.parameters, self.logit_norm, self.norm_scale if self.logit_norm else "paper"
+
     def canonical(self) -> dict[str, Any]:
         """Return what enters a key; an own function enters with the digest of its file."""
         own = {"scaling_source": source_digest(self.scaling)} if is_own(self.scaling) else {}
@@ -353,6 +358,13 @@ class Measure(Specified[SpecT]):
         By default the sum of each; a measure whose specs share passes says how many are left.
         """
         return sum((self.passes(spec) for spec in specs), Cost())
+
+    def shares(self, spec: SpecT) -> Literal["", "logits", "gradient"]:
+        """Return what this spec asks for at w* that a surface computes once for all measures; ``passes`` counts it.
+
+        The logits are those of the model, the gradient is that of the spec's view (``SharpnessSpec.view``).
+        """
+        return ""
 
     def vectors(self, spec: SpecT) -> int:
         """Return how many parameter-sized vectors are alive at the peak besides the weights."""

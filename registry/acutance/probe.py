@@ -193,6 +193,8 @@ class Perturbed:
 
     def __init__(self, surface: LossSurface, c: Tensor | None) -> None:
         self.surface, self.c = surface, c
+        surface._check()
+        surface._core.examined()  # before a search holds its vectors
         self._probe = walker(surface, c)
 
     def held(self) -> Exchange:

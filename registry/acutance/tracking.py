@@ -1,10 +1,10 @@
-"""Whether automatic differentiation sees all parameters that a model depends on: found once a model.
+"""Whether automatic differentiation sees all that a model depends on: found once a model.
 
 What a forward pass does with a parameter under ``no_grad`` or ``detach``, through ``.data`` or numpy, moves with the
 weights and has no gradient. The graph of a few examples' logits says which parameters differentiation reaches, whatever
 their values. The others are moved, near the weights rather than at them: there a last layer of zeros would hide all
-before it. Those with which the logits do not move have no effect, and are none of these. A parameter of which only a
-part goes past differentiation is in the graph, and is not found here.
+before it, and zero biases put every kink under dead inputs. Those with which the logits do not move have no effect, and
+are none of these. In the parameters that are reached the gradient is compared with differences (``secants``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,21 +22,30 @@ from acutance.batch import take_rows
 from acutance.conditions import conditions
 from acutance.errors import Unsupported, Untracked, some
 from acutance.lazy import realised
+from acutance.secants import Secants, wrong
 
 if TYPE_CHECKING:
     from acutance.core import Core
     from acutance.functional import FunctionalModel
 
-ROWS = 8  # examples that are looked at, and no more than a quarter of the batch
+ROWS = 8  # examples that are looked at, and no more than a sixteenth of the batch
 NEAR = 0.03  # how far from the weights, in units of theirs
 MOVED = 0.1  # how far parameters without a gradient are moved from there
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """What automatic differentiation does not see of a model: parameters by their place among the slots."""
+    """What automatic differentiation does not see of a model: parameters by their place among the slots.
+
+    Attributes:
+        blind: those that the outputs move with, and that have no gradient.
+        wrong: those whose gradient is not the derivative.
+        loss: why the gradient of the user's own loss in the outputs is not its derivative; empty where it is.
+    """
 
     blind: frozenset[int] = frozenset()
+    wrong: frozenset[int] = frozenset()
+    loss: str = ""
 
     def refuse(self, functional: FunctionalModel, free: Iterable[int]) -> None:
         """Refuse derivatives in parameters of which they would be wrong.
@@ -43,79 +53,93 @@ class Tracking:
         Raises:
             Untracked: naming them.
         """
-        if not self.blind or not (bad := self.blind.intersection(free)):
-            return
-        names = [functional.slots[i].name for i in sorted(bad)]
-        cure = "let automatic differentiation record that part of the forward pass"
-        if len(bad) < len(functional.slots):
-            cure += f', or leave it out: parameters: "{_pattern(functional, self.blind)}"'
-        raise Untracked(
-            f"the loss depends on {some(names)} past automatic differentiation (no_grad, detach, .data, "
-            f"numpy): derivatives would be wrong; {cure}"
-        )
+        if self.loss:
+            raise Untracked(self.loss)
+        for slots, told in ((self.blind, BLIND), (self.wrong, WRONG)):
+            if not (bad := slots.intersection(free)):
+                continue
+            names = [functional.slots[i].name for i in sorted(bad)]
+            cure = "let automatic differentiation record all of the forward pass"
+            if len(self.blind | self.wrong) < len(functional.slots):
+                cure += f', or leave it out: parameters: "{_pattern(functional, self.blind | self.wrong)}"'
+            raise Untracked(f"{told.format(some(names))}: derivatives would be wrong; {cure}")
 
 
-def _pattern(functional: FunctionalModel, blind: frozenset[int]) -> str:
+BLIND = "the loss depends on {} past automatic differentiation (no_grad, detach, .data, numpy)"
+WRONG = (
+    "the gradient in {} is not the derivative of the loss (a part of it is detached, a straight-through estimator, as "
+    "of quantization-aware training, or a backward pass of your own), while values of the loss are right"
+)
+
+
+def _pattern(functional: FunctionalModel, left_out: frozenset[int]) -> str:
     """Return the pattern of names that leaves these parameters out, modules of the top whole."""
     parts: dict[str, None] = {}
-    for i in sorted(blind):
+    for i in sorted(left_out):
         name = functional.slots[i].name
         top = name.partition(".")[0]
         siblings = {j for j, slot in enumerate(functional.slots) if slot.name.startswith(f"{top}.")}
-        parts[f"!{top}.*" if siblings and siblings <= blind else f"!{name}"] = None
+        parts[f"!{top}.*" if siblings and siblings <= left_out else f"!{name}"] = None
     return ",".join(parts)
 
 
 def examine(core: Core) -> Tracking:
     """Return what automatic differentiation does not see of the model of a surface; its passes are booked as checks.
 
-    One forward over 8 examples, or over a quarter of fewer than 32. Where the graph lacks parameters, two more;
-    where the logits move with these, one for each, or for groups of them, as many as make no more than a pass with its
-    gradient over the batch.
+    One pass with its gradient and two forwards over 8 examples, or over a sixteenth of fewer than 128; more only where
+    these leave a doubt, and no more than a pass with its gradient over a batch of 8 or more.
     """
     functional = core.functional
-    rows = max(min(core.n, 2), min(ROWS, core.n // 4))
+    rows = max(min(core.n, 2 if core.single else 1), min(ROWS, core.n // 16))
     inputs = realised(take_rows(core.inputs, slice(0, rows)))
-    forwards, blind = 1, []
-    lost = _out_of_reach(functional, inputs)
-    if lost:
+    ledger = Ledger(core, rows)
+    with conditions(functional):
+        slots = enumerate(zip(functional.split(functional.w), functional.slots, strict=True))
+        near = [_away(piece, i, NEAR).view(slot.shape) for i, (piece, slot) in slots]
+    secants = Secants(functional, near, inputs, ledger.book)
+    kept = 3 if secants.lost else 0  # forwards to ask for these
+    found = wrong(secants, partial(_in_double, secants, ledger), lambda: ledger.left() - kept) if core.n > 1 else []
+    blind = _blind(secants, ledger) if secants.lost else []
+    return Tracking(frozenset(blind), frozenset(found))
+
+
+class Ledger:
+    """Passes over a few examples of a surface: booked as checks, and no more than a pass over all with its gradient."""
+
+    def __init__(self, core: Core, rows: int) -> None:
+        self._core, self._rows, self._made = core, rows, 0
+
+    def book(self, passes: int) -> None:
+        """Enter passes, in forwards."""
+        self._made += passes
+        self._core.book(checks=passes * self._rows)
+
+    def left(self) -> int:
+        """Return how many forwards may still be made."""
+        return 3 * self._core.n // self._rows - self._made
+
+
+def _blind(secants: Secants, ledger: Ledger) -> list[int]:
+    """Return the parameters that the outputs move with though their graph does not lead to them."""
+    functional, near = secants.functional, secants.point
+
+    def answer(slots: Sequence[int]) -> Tensor:
+        ledger.book(1)
         with conditions(functional):
-            near = [_away(piece, i, NEAR) for i, piece in enumerate(functional.split(functional.w))]
+            return functional([_away(p, i, MOVED) if i in slots else p for i, p in enumerate(near)], secants.inputs)
 
-        def answer(slots: Sequence[int]) -> Tensor:
-            nonlocal forwards
-            forwards += 1
-            moved = [_away(piece, i, MOVED) if i in slots else piece for i, piece in enumerate(near)]
-            with conditions(functional):
-                return functional(moved, inputs)
-
-        blind = _those_that_move(lost, answer, answer(()), max(1, 3 * core.n // rows - 3))
-    core.book(checks=forwards * rows)
-    return Tracking(frozenset(blind))
+    raw = answer(())
+    return _those_that_move(secants.lost, answer, raw, max(1, ledger.left() - 1))
 
 
-def _out_of_reach(functional: FunctionalModel, inputs: Any) -> list[int]:
-    """Return the parameters that the graph of the logits does not lead to. No gradient is taken, nothing copied."""
-    with conditions(functional, order=1):
-        leaves = [piece.detach().requires_grad_() for piece in functional.split(functional.w)]
-        with functional.holding(leaves):
-            reached = _leaves_of(functional(leaves, inputs))
-    return [i for i, leaf in enumerate(leaves) if id(leaf) not in reached]
-
-
-def _leaves_of(raw: Tensor) -> set[int]:
-    """Return the identities of the tensors at which a graph ends."""
-    found: set[int] = set()
-    waiting, seen = [raw.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.add(id(node.variable))
-        waiting.extend(after for after, _ in node.next_functions)
-    return found
+def _in_double(secants: Secants, ledger: Ledger) -> Secants | None:
+    """Return the same point in float64; None where the model cannot be evaluated in it, as its code or device says."""
+    try:
+        double = secants.functional.in_double()
+        point = [piece.double() for piece in secants.point]
+        return Secants(double, point, double.cast_inputs(secants.inputs), ledger.book)
+    except (RuntimeError, TypeError):
+        return None
 
 
 def _away(piece: Tensor, seed: int, far: float) -> Tensor:

@@ -7,9 +7,11 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+import acutance
 from acutance.cli import cli
 from acutance.cli.check_ import estimate
 from acutance.config import load_config
+from acutance.evaluation import evaluate_family
 from acutance.measure import Cost
 from acutance.timing import in_words, time_study
 
@@ -74,3 +76,84 @@ def test_networks_that_are_not_trained_yet_are_timed_untrained(toy_config, tmp_p
 )
 def test_durations_in_words(seconds, words):
     assert in_words(seconds) == words
+
+
+def sets_of_measures():
+    climb = {"norm": "l2", "steps": 9, "ladder": [0.05, 0.1]}
+    yield (
+        "both",
+        [
+            {"name": "worst_case", "rho": [0.1, 0.2], "steps": 3, "logit_norm": [False, True]},
+            {"name": "average_case", "rho": 0.1, "draws": 4, "logit_norm": [False, True]},
+        ],
+    )
+    yield (
+        "the other way round",
+        [
+            {"name": "average_case", "rho": [0.1, 0.2], "draws": 4},
+            {"name": "worst_case", "rho": [0.1, 0.2], "steps": 3, "norm": ["l2", "linf"]},
+        ],
+    )
+    yield (
+        "gradients of both",
+        [
+            {
+                "name": "average_case",
+                "rho": 0.1,
+                "draws": 4,
+                "variance_reduction": "linear",
+                "logit_norm": [False, True],
+            },
+            {"name": "worst_case", "rho": [0.1, 0.2], "steps": 3},
+        ],
+    )
+    yield (
+        "one after the other",
+        [
+            {"name": "worst_case", "rho": 0.1, "steps": 3},
+            {"name": "average_case", "rho": 0.1, "draws": 4, "variance_reduction": ["none", "linear"]},
+        ],
+    )
+    yield (
+        "starts",
+        [
+            {"name": "worst_case", "rho": [0.1, 0.2], "steps": 3, "start": ["random", "zero", "screened"]},
+            {"name": "average_case", "rho": 0.1, "draws": 4},
+        ],
+    )
+    yield (
+        "random alone",
+        [
+            {"name": "worst_case", "rho": [0.1, 0.2], "steps": 3, "start": "random", "logit_norm": [False, True]},
+            {"name": "average_case", "rho": 0.1, "draws": 4, "replicates": 2},
+        ],
+    )
+    yield (
+        "published",
+        [
+            {"name": "worst_case", "rho": [0.1, 0.2], "steps": 5, "mode": "released"},
+            {"name": "average_case", "rho": 0.1, "draws": 4, "parameters": ["all", "2.*"]},
+            {"name": "worst_case", "rho": 0.1, "steps": 3, "parameters": "2.*", "restarts": 2},
+        ],
+    )
+    yield "a climb", [{"name": "worst_case", "rho": [0.05, 0.1, 0.2], "start": ["screened", "zero", "random"], **climb}]
+
+
+@pytest.mark.parametrize("measures", [pytest.param(found, id=name) for name, found in sets_of_measures()])
+def test_the_passes_of_a_check_are_those_of_the_ledger(toy_config, measures):
+    """All families of a model and m-batch are measured on one surface, in the order of the study."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    study = load_config(toy_config | {"measures": measures})
+    surface = acutance.LossSurface(model, (torch.randn(8, 4), torch.arange(8) % 3))
+    families = {}
+    for planned in study.measures:
+        families.setdefault((planned.item.id, planned.replicate), []).append(planned)
+    found = {}
+    for (name, replicate), family in families.items():
+        before, specs = surface.cost, [planned.spec for planned in family]
+        evaluate_family(name, family[0].item.target(), surface, specs, seed=0, batch=0, replicate=replicate)
+        found[family[0].item.name] = found.get(family[0].item.name, Cost()) + (surface.cost - before)
+    told = {name: Cost(**row) * surface.n for name, row in estimate(study)["measures"].items()}
+    batches = study.surface.batch_count
+    assert {name: cost * batches for name, cost in found.items()} == told

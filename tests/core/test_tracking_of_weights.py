@@ -193,6 +193,211 @@ def test_it_is_looked_at_once_a_model_and_costs_no_more_than_a_pass_with_its_gra
     assert (surface.cost - surface.cost).checks == 0 and (surface.cost + again.cost).checks == spent
 
 
+def bent(q, r):
+    """A value of r with the gradient of q: a straight-through estimator."""
+    return q + (r - q).detach()
+
+
+class Doubled(torch.autograd.Function):
+    """The identity, with a backward pass that is not its derivative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g
+
+
+LAYERS = {
+    "plain": nn.functional.linear,
+    "rows": lambda h, w, b: nn.functional.linear(h, torch.cat([w[:2].detach(), w[2:]]), b),
+    "half": lambda h, w, b: h @ w.T / 2 + h @ w.detach().T / 2 + b,
+    "bias": lambda h, w, b: nn.functional.linear(h, w, torch.cat([b[:2].detach(), b[2:]])),
+    "8 bits": lambda h, w, b: nn.functional.linear(h, bent(w, (w * 256).round() / 256), b),
+    "signs": lambda h, w, b: nn.functional.linear(h, bent(w, w.sign() * w.abs().mean()), b),
+    "rounded input": lambda h, w, b: nn.functional.linear(bent(h, (4 * h).round() / 4), w, b),
+    "doubled": lambda h, w, b: nn.functional.linear(h, Doubled.apply(w), b),
+}
+WRONG = {"bias": ["b.bias"], "rounded input": ["a.weight", "a.bias"]}  # the others: b.weight
+
+
+class Stack(nn.Module):
+    """Three layers, the second used in the way that is named."""
+
+    def __init__(self, how, act=torch.relu):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c, self.how, self.act = nn.Linear(4, 16), nn.Linear(16, 16), nn.Linear(16, 3), how, act
+
+    def forward(self, x):
+        return self.c(self.act(LAYERS[self.how](self.act(self.a(x)), self.b.weight, self.b.bias)))
+
+
+def points(n):
+    return torch.randn(n, 4, generator=torch.Generator().manual_seed(2)), torch.arange(n) % 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("how", [how for how in LAYERS if how != "plain"])
+def test_a_gradient_that_is_not_the_derivative_is_named_and_refused(how, dtype):
+    model, names = Stack(how).to(getattr(torch, dtype)), WRONG.get(how, ["b.weight"])
+    before = snapshot(model)
+    surface = LossSurface(model, points(64), dtype=dtype)
+    for call in DERIVATIVES.values():
+        with pytest.raises(Unsupported) as caught:
+            call(surface)
+        assert f"the gradient in {', '.join(names)} is not the derivative of the loss (" in str(caught.value)
+        assert "straight-through" in str(caught.value) and "values of the loss are right" in str(caught.value)
+    assert surface.cost.checks <= 3 * 64
+    after = snapshot(model)
+    assert after["identities"] == before["identities"] and after["pointers"] == before["pointers"]
+    torch.testing.assert_close(model.state_dict(), before["state"], rtol=0, atol=0)
+    pattern = {"rounded input": "!a.*"}.get(how, f"!{names[0]}")
+    assert f'parameters: "{pattern}"' in str(caught.value)
+    surface.restricted(pattern).gradient()
+    value = acutance.measure("average_case", model, points(64), rho=0.1, draws=3)
+    assert value.status == "ok"  # it needs values alone
+    assert acutance.measure("worst_case", model, points(64), rho=0.1, steps=2).status == "unsupported"
+
+
+@pytest.mark.parametrize("n", [4, 8, 16, 40])
+def test_naming_costs_no_more_than_a_pass_with_its_gradient(n):
+    surface = LossSurface(Stack("signs"), points(n))
+    with pytest.raises(Unsupported, match=r"b\.weight"):
+        surface.gradient()
+    assert 0 < surface.cost.checks <= 3 * n
+
+
+@pytest.mark.parametrize("n,rows,passes", [(4, 1, 5), (32, 2, 5), (128, 8, 5), (500, 8, 5)])
+def test_a_sound_model_costs_a_gradient_and_two_forwards_over_a_few_examples(n, rows, passes):
+    surface = LossSurface(Stack("plain", torch.tanh), points(n))
+    surface.gradient()
+    assert surface.cost.checks == rows * passes
+    kinks = LossSurface(Stack("plain"), points(n))
+    kinks.gradient()
+    assert kinks.cost.checks in (rows * passes, rows * 2 * passes, rows * (2 * passes + 2))  # float64 may be asked
+
+
+def saturated(act, size):
+    net = nn.Sequential(*[layer for _ in range(4) for layer in (nn.Linear(6, 6), act())], nn.Linear(6, 3))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(size)
+    return net
+
+
+class Inside(nn.Module):
+    """A model that computes in bfloat16 by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = saturated(nn.Tanh, 1)
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.net(x).float()
+
+
+class Single(nn.Module):
+    """A model that takes float32 alone."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.net, self.kept = Stack(how), [torch.eye(4)]
+
+    def forward(self, x):
+        return self.net(x @ self.kept[0])
+
+
+SOUND = {
+    **{f"{act.__name__} {size}": lambda a=act, s=size: saturated(a, s)
+       for act in (nn.ReLU, nn.Tanh, nn.Sigmoid) for size in (1e-2, 1, 30, 1e3)},
+    "softmax": lambda: nn.Sequential(saturated(nn.ReLU, 30), nn.Softmax(1)),
+    "pool": lambda: nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 8, 3), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(16, 3)),
+    "bf16": lambda: saturated(nn.ReLU, 1).bfloat16(),
+    "bf16 inside": Inside,
+    "dropout": lambda: nn.Sequential(nn.Linear(6, 6), nn.Dropout(), nn.Linear(6, 3)),
+    "constant": lambda: nn.Sequential(nn.Linear(6, 3), nn.Threshold(1e9, 0.5)),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::acutance.AcutanceWarning")
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("which", SOUND)
+def test_kinks_saturation_and_coarse_numbers_are_no_doubt(which, seed):
+    torch.manual_seed(seed)
+    surface = LossSurface(SOUND[which](), (torch.randn(32, 6), torch.arange(32) % 3))
+    surface.gradient()
+    found = surface._core.examined()
+    assert not found.blind and not found.wrong and not found.loss
+
+
+def test_a_model_that_takes_float32_alone_is_examined_in_it():
+    x, y = points(64)
+    LossSurface(Single("plain"), (x, y)).gradient()
+    with pytest.raises(Unsupported, match=r"the gradient in net\.b\.weight is not the derivative"):
+        LossSurface(Single("half"), (x, y)).gradient()
+
+
+def focal(f, t, how):
+    share = (1 - f.softmax(1).gather(1, t[:, None])[:, 0]) ** 2
+    return (how(share) * nn.functional.cross_entropy(f, t, reduction="none")).mean()
+
+
+WEIGHTS = torch.tensor([1.0, 2.0, 0.5])
+ENTROPY = nn.functional.cross_entropy
+LOSSES = {
+    "focal": (lambda f, t: focal(f, t, torch.clone), True),
+    "focal, detached": (lambda f, t: focal(f, t, torch.detach), False),
+    "partly": (lambda f, t: ENTROPY(f, t) + 0.3 * f.detach().square().mean(), False),
+    "scaled": (lambda f, t: ENTROPY(f / (1 + f.detach().std()), t), False),
+    "numpy": (lambda f, t: torch.tensor(float((f.detach().numpy() ** 2).mean())), False),
+    "float32, detached": (lambda f, t: focal(f.float(), t, torch.detach), False),
+    "hinge": (nn.functional.multi_margin_loss, True),
+    "weights of classes": (lambda f, t: ENTROPY(f, t, weight=WEIGHTS), True),
+    "float32": (lambda f, t: ENTROPY(f.float(), t), True),
+    "large": (lambda f, t: 1e6 + ENTROPY(f, t), True),
+    "worst half": (lambda f, t: ENTROPY(f, t, reduction="none").topk(max(1, len(t) // 2))[0].mean(), True),
+    "entropy": (lambda f, t: -(f.softmax(1) * f.log_softmax(1)).sum(1).mean(), True),
+    "constant": (lambda f, t: 0 * f.sum() + 1, True),
+    "error": (lambda f, t: (f.argmax(1) != t).double().mean(), True),
+}
+
+
+@pytest.mark.parametrize("scale", [0, 1e-3, 1, 1e3])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_that_is_detached_is_refused_where_it_is_differentiated(name, scale):
+    loss, sound = LOSSES[name]
+    net = Stack("plain")
+    with torch.no_grad():
+        for p in net.c.parameters():
+            p.mul_(scale)
+    surface = LossSurface(net, points(12), loss=loss)
+    surface.loss()
+    if sound:
+        surface.gradient()
+        return
+    with pytest.raises(Unsupported, match=r"the gradient of your loss in the model's outputs is not its derivative"):
+        surface.gradient()
+    assert acutance.measure("average_case", net, points(12), loss=loss, rho=0.1, draws=2).status == "ok"
+
+
+def test_a_loss_of_probabilities_is_looked_at_near_those_of_the_model():
+    net = nn.Sequential(Stack("plain"), nn.Softmax(1))
+
+    def loss(f, t, how):
+        each = nn.functional.binary_cross_entropy(
+            f, nn.functional.one_hot(t, 3).to(f), reduction="none"
+        )  # 0 to 1 alone
+        return (how(f) * each).mean()
+
+    LossSurface(net, points(12), loss=lambda f, t: loss(f, t, torch.clone)).gradient()
+    with pytest.raises(Unsupported, match="the gradient of your loss"):
+        LossSurface(net, points(12), loss=lambda f, t: loss(f, t, torch.detach)).gradient()
+
+
 def test_an_answer_that_is_no_number_any_more_has_moved():
     from acutance.tracking import _those_that_move
 

@@ -42,6 +42,8 @@ def peak(name, **fields):
     model = nn.Sequential(nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 3))
     data = torch.randn(4, 300), torch.randint(0, 3, (4,))
     surface = LossSurface(model, data, microbatch=fields.pop("microbatch", None))
+    surface._check()
+    surface._core.examined()  # once a model, before a measure holds anything: what it takes is asserted below
     # The weights do not count, neither the surface's nor the model's own, which the first check moves and puts back.
     existing = [StorageWeakRef(t.untyped_storage()) for t in (surface.w, model[0].weight)]
     with Vectors(0.9 * 4 * surface.w.numel()) as vectors:
@@ -49,6 +51,18 @@ def peak(name, **fields):
         acutance.measure(name, surface, **fields)
     measure = catalog().measure(name)
     return vectors.peak - len(existing), measure.vectors(measure.Spec(**fields))
+
+
+def test_the_first_derivative_of_a_model_takes_no_more_than_a_search():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 3))
+    surface = LossSurface(model, (torch.randn(4, 300), torch.randint(0, 3, (4,))))
+    surface._check()
+    with Vectors(0.9 * 4 * surface.w.numel()) as vectors:
+        surface._core.examined()
+        surface._core.gradient_graph = None
+        left = len([storage for storage in vectors.live.values() if not storage.expired()])
+    assert vectors.peak - 1 <= 6 and left <= 1, (vectors.peak, left)
 
 
 def test_the_counter_counts():

@@ -12,7 +12,7 @@ from acutance.attributes import Attributes, join, require
 from acutance.cli import as_json
 from acutance.config import Study, load_config
 from acutance.errors import UserError
-from acutance.measure import Cost
+from acutance.measure import Cost, Measure
 from acutance.members import members
 
 
@@ -106,8 +106,11 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
         items[planned.item.id] = planned.item
         vectors = max(vectors, planned.item.target().vectors(planned.spec))
         together.setdefault((planned.item.id, planned.level, planned.replicate), []).append(planned.spec)
+    known: dict[str, set[Any]] = {}
     for (of, level, _), specs in together.items():
-        cost = items[of].target().passes_together(specs) * (batches if level == "batch" else 1)
+        measure = items[of].target()
+        cost = measure.passes_together(specs) - _made_before(measure, specs, known.setdefault(level, set()))
+        cost *= batches if level == "batch" else 1
         measures[items[of].name] = measures.get(items[of].name, Cost()) + cost
     terms = {term[1:] for target in study.targets for term in target.terms}
     terms |= {term[1:] for target, _ in study.admit for term in target.terms}
@@ -124,3 +127,19 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
         "vectors": vectors,
         "warnings": [*study.warnings, *notes],
     }
+
+
+def _made_before(measure: Measure[Any], specs: list[Any], known: set[Any]) -> Cost:
+    """Return the passes at w* that earlier families of the same surfaces have made, and add those of this one.
+
+    Args:
+        measure: of the family.
+        specs: of the family.
+        known: views whose gradient at w* is known, and None when the logits there are.
+    """
+    asked = [(measure.shares(spec), spec) for spec in specs]
+    gradients = {spec.view for what, spec in asked if what == "gradient"}
+    again = len(gradients & known)
+    logits = not gradients and bool(known) and any(what for what, _ in asked)
+    known |= gradients | ({None} if any(what for what, _ in asked) else set())
+    return Cost(forwards=again + logits, backwards=again)

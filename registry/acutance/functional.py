@@ -176,6 +176,16 @@ class FunctionalModel:
         """Whether something listens to the model's forward passes, and so expects one for each point."""
         return any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
 
+    def padding_rows(self) -> list[tuple[int, int]]:
+        """Return (slot, row) of each embedding's padding, which has no gradient by torch's definition."""
+        rows = {id(module._parameters): getattr(module, "padding_idx", None) for module in self._modules}
+        return [
+            (i, row)
+            for i, slot in enumerate(self.slots)
+            for table, name, seen in slot.places
+            if name == "weight" and seen is None and isinstance(row := rows.get(id(table)), int)
+        ]
+
     def split(self, v: Tensor) -> Sequence[Tensor]:
         """Return a vector over all parameters, (P,), as one flat piece for every slot: views of it."""
         return v.split_with_sizes([slot.numel for slot in self.slots])

@@ -116,6 +116,8 @@ class Secants:
             size = torch.linalg.vector_norm(piece) / max(piece.numel(), 1) ** 0.5
             size = size.masked_fill(size == 0, 0.1) * float(i not in self.lost) * 3**0.5
             self._direction.append(torch.empty_like(piece).uniform_(-1, 1, generator=generator).mul_(size))
+        for i, row in self.functional.padding_rows():
+            self._direction[i][row] = 0.0
         parts = [torch.linalg.vector_norm(g * d) for g, d in zip(self._gradient, self._direction, strict=True)]
         shares = torch.stack(parts).double()
         boosts = (shares.square().mean().sqrt() / shares).nan_to_num(1.0, BOOST).clamp(max=BOOST)

@@ -341,6 +341,25 @@ def test_a_model_that_takes_float32_alone_is_examined_in_it():
         LossSurface(Single("half"), (x, y)).gradient()
 
 
+@pytest.mark.parametrize("row", [0, -1, None])
+def test_padding_that_is_summed_up_has_no_gradient_and_is_no_doubt(row):
+    class Text(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.words, self.head = nn.Embedding(9, 6, padding_idx=row), nn.Linear(6, 3)
+            nn.init.normal_(self.words.weight)
+
+        def forward(self, ids):
+            return self.head(self.words(ids).tanh().mean(1))
+
+    ids = torch.randint(1, 8, (32, 7), generator=torch.Generator().manual_seed(0))
+    ids[:, 4:] = 8 if row == -1 else 0
+    surface = LossSurface(Text(), (ids, torch.arange(32) % 3))
+    surface.gradient()
+    assert not surface._core.examined().wrong
+
+
 def focal(f, t, how):
     share = (1 - f.softmax(1).gather(1, t[:, None])[:, 0]) ** 2
     return (how(share) * nn.functional.cross_entropy(f, t, reduction="none")).mean()
@@ -404,3 +423,41 @@ def test_an_answer_that_is_no_number_any_more_has_moved():
     raw = torch.tensor([[1.0, float("nan")]])
     assert _those_that_move([0], lambda slots: torch.tensor([[float("nan"), 2.0]]), raw) == [0]
     assert _those_that_move([0], lambda slots: torch.tensor([[1.0, 2.0]]), raw) == []
+
+
+VISION = ["resnet18", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto", "densenet121", "dla34"]
+SMALL = {
+    "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "max_position_embeddings": 40, "num_labels": 3, "pad_token_id": 0,
+}  # fmt: skip
+TEXT = {
+    "Bert": {}, "Roberta": {}, "Albert": {"embedding_size": 16}, "Electra": {"embedding_size": 16},
+    "DebertaV2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": 20},
+    "DistilBert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+    "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40, "bos_token_id": 1, "eos_token_id": 2},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VISION)
+def test_real_vision_networks_are_never_refused(name):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=10)
+    surface = LossSurface(model, (torch.randn(32, 3, 64, 64), torch.arange(32) % 10))
+    found = surface._core.examined()
+    assert not found.blind and not found.wrong and surface.cost.checks <= 3 * 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TEXT)
+def test_real_transformers_are_never_refused(name):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**SMALL, **TEXT[name])
+    model = getattr(transformers, f"{name}ForSequenceClassification")(config)
+    ids, mask = torch.randint(5, 90, (32, 12)), torch.ones(32, 12, dtype=torch.long)
+    mask[::2, 8:] = ids[::2, 8:] = 0
+    surface = LossSurface(model, ({"input_ids": ids, "attention_mask": mask}, torch.arange(32) % 3))
+    found = surface._core.examined()
+    assert not found.blind and not found.wrong and surface.cost.checks <= 3 * 32

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from acutance.analysis.delimited import decimal_commas, is_name, is_number, read_delimited
-from acutance.analysis.spreadsheet import unescaped
 from acutance.errors import UserError, did_you_mean
 from acutance.pool import Attribute
 
@@ -39,6 +38,8 @@ def join(members: Sequence[Member], source: Attributes) -> list[str]:
     Raises:
         UserError: for a file that is not such a table, a model named twice, or no model in common.
     """
+    from acutance.analysis.spreadsheet import unescaped
+
     notes: list[str] = []
     where, table = read(source, notes)
     by_name = _by_name(members)

@@ -78,8 +78,8 @@ def page(folder: Path) -> str:
         "", *_pool(models), "",
         f"Files: `results.csv` ({len(results)} cells: {_states(results)}), `models.csv`, `correlations.csv` (every tau with interval, p, "
         "adjusted p and ceiling), `hypotheses.csv`, `radii.csv`, `ceilings.csv`, `config.yaml` (resolved), `environment.json`, `tables/` "
-        "(the layout of the paper's Tables 3 and 4), `figures/`. The statistics can be made anew from them: `acutance correlate "
-        "results.csv` takes the values.",
+        "(the layout of the paper's Tables 3 and 4), `figures/`. `acutance correlate "
+        f"benchmarks/results/studies/{folder.name} --out DIR` makes all tables anew from these values.",
         "", *_errors(models), "", *_holds(correlations),
     ]  # fmt: skip
     for level, setting in about["published"].items():

@@ -1,10 +1,77 @@
-"""What is committed of searches and studies says what its rows say."""
+"""Committed studies hold their values, what computed them, and a page that is made from them alone."""
 
+import json
+import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
+import pytest
+import yaml
+
+from acutance.config import load_config
+from acutance.correlating import of_run
+from acutance.outputs import read_csv, write_csv
 
 ROOT = Path(__file__).parents[1]
+STUDIES = ROOT / "benchmarks" / "results" / "studies"
+NAMES = sorted(folder.name for folder in STUDIES.iterdir())
+
+
+@pytest.fixture
+def publish(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import publish
+
+    return publish
+
+
+def test_the_studies_are_those_of_the_index():
+    index = (STUDIES.parent / "README.md").read_text()
+    assert NAMES and re.findall(r"\(studies/(\w+)/README\.md\)", index) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestStudy:
+    def test_it_is_whole(self, name):
+        folder = STUDIES / name
+        results, models = read_csv(folder / "results.csv"), read_csv(folder / "models.csv")
+        assert set(results["model"]) <= set(models["model"]) and not (results["status"] == "failed").any()
+        assert results.loc[results["status"] == "ok", "value"].notna().all()
+        environment = json.loads((folder / "environment.json").read_text())
+        assert re.fullmatch(r"[0-9a-f]{40}", environment["commit"])
+        assert environment["cores"] and environment["libraries"]["torch"]
+
+    def test_its_command_is_one_of_this_project_and_gives_its_config(self, name):
+        folder = STUDIES / name
+        program, verb, study, *options = shlex.split(json.loads((folder / "study.json").read_text())["command"])
+        assert (program, verb) == ("acutance", "run") and set(options) <= {"--allow-download"}
+        given = str(ROOT / study) if study.endswith(".yaml") else study
+        fresh, committed = load_config(given), load_config(yaml.safe_load((folder / "config.yaml").read_text()))
+        assert [m.spec for m in fresh.measures] == [m.spec for m in committed.measures]
+        assert [p.spec for p in fresh.pools] == [p.spec for p in committed.pools]
+        assert (fresh.dataset.spec, fresh.surface, fresh.seed) == (
+            committed.dataset.spec,
+            committed.surface,
+            committed.seed,
+        )
+
+    def test_its_page_is_made_from_its_files(self, name, publish):
+        folder = STUDIES / name
+        assert publish.page(folder) == (folder / "README.md").read_text(), "python benchmarks/publish.py --pages"
+
+    @pytest.mark.slow
+    def test_its_correlations_are_those_of_its_values(self, name, tmp_path):
+        write_csv(of_run(STUDIES / name, {}).correlations(), tmp_path / "made.csv")
+        assert (tmp_path / "made.csv").read_text() == (STUDIES / name / "correlations.csv").read_text()
+
+
+def test_correlations_of_the_smallest_study_are_those_of_its_values():
+    folder = STUDIES / "mnli_small"
+    made = of_run(folder, {"resamples": 99}).correlations()
+    written = read_csv(folder / "correlations.csv")
+    keys = ["within", "group", "measure", "spec.rho", "spec.logit_norm", "target", "n", "tau"]
+    pd.testing.assert_frame_equal(made[keys], written[keys], check_dtype=False)
 
 
 def test_held_out_searches_are_as_their_page_says_and_never_far_below_the_published_one(monkeypatch):

@@ -346,12 +346,13 @@ class TestNoPlausibleNumber:
         class Once(torch.autograd.Function):
             @staticmethod
             def forward(ctx, x):
+                ctx.save_for_backward(x)
                 return x * x
 
             @staticmethod
             @torch.autograd.function.once_differentiable
             def backward(ctx, g):
-                return g
+                return 2 * ctx.saved_tensors[0] * g
 
         class Model(nn.Module):
             def __init__(self):

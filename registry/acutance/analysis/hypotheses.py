@@ -210,7 +210,6 @@ def weak(
 
 
 @lru_cache(maxsize=256)
-@lru_cache(maxsize=256)
 def fewest(tolerated: float, confidence: float) -> int:
     """Return how many of the flattest, none of them a violation, exclude a violation rate of what is tolerated."""
     k = max(1, math.floor(math.log(1 - confidence) / math.log(1 - tolerated)))

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import scipy.stats
 
 from acutance import UserError, kendall_tau
-from acutance.analysis import kernels, permuting, resampling
+from acutance.analysis import kernels, perfect, permuting, resampling
 from acutance.analysis.adjust import family_p, max_tau_p
 from acutance.analysis.kernels import agreements, pair_sums, plain_sums, sums_without_each
 from acutance.analysis.perfect import perfect_bound
@@ -95,6 +96,25 @@ def test_normal_scores_are_ranked_perfectly_as_often_at_the_bound_as_it_says(n):
 def test_the_bound_of_two_models_is_known():
     """Two models agree with probability (1 + tau) / 2."""
     assert perfect_bound(2, 0.3, 200_000) == pytest.approx(-0.4, abs=0.01)
+
+
+def test_the_bound_is_the_same_in_pieces_and_of_many_models_in_little_memory(monkeypatch):
+    def at_once(n, alpha, draws, seed):
+        g = np.random.default_rng([seed, n, 3])
+        x, z = np.sort(g.normal(size=(draws, n)), axis=1), g.normal(size=(draws, n))
+        return 2 / math.pi * math.atan(np.quantile((-np.diff(z) / np.diff(x)).max(1), alpha))
+
+    plain = perfect_bound.__wrapped__
+    cases = [(2, 0.3, 50, 0), (11, 0.025, 999, 3), (40, 0.1, 100, 1)]
+    for piece in (perfect.PIECE, 100, 1):
+        monkeypatch.setattr(perfect, "PIECE", piece)
+        assert [plain(*case) for case in cases] == [at_once(*case) for case in cases]
+    monkeypatch.undo()
+    tracemalloc.start()
+    plain(5000, 0.025, 999)  # 40 MB an array at once
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6
 
 
 @pytest.mark.parametrize(("n", "bound"), [(20, 0.32), (50, 0.19), (72, 0.16)])

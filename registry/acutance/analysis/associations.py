@@ -55,8 +55,14 @@ def associations(
         resamples: for intervals, and permutations.
         seed: names them.
     """
+    # What is to be predicted is not held fixed.
+    held = {
+        target: controls.drop(columns=[target, target.removeprefix("attr:")], errors="ignore")
+        for target in targets
+        if controls is not None
+    }
     rows = [
-        _row(name, target, t, s, groups, controls, measured, (replicates or {}).get(name), resamples, seed)
+        _row(name, target, t, s, groups, held.get(target), measured, (replicates or {}).get(name), resamples, seed)
         for name, s in values.items()
         for target, t in targets.items()
     ]
@@ -79,9 +85,6 @@ def _row(
             "stratified": within.tau, "stratified_low": within.low, "stratified_high": within.high,
             "stratified_p": within.p,
         }  # fmt: skip
-    if controls is not None:
-        # What is to be predicted is not held fixed.
-        controls = controls.drop(columns=[target, target.removeprefix("attr:")], errors="ignore")
     if controls is not None and controls.shape[1]:
         # The p is that of both.
         kendall = partial(t, s, controls, "kendall", measured=measured, draws=min(resamples, PARTIAL), seed=seed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -42,7 +42,7 @@ class Hypothesis:
         verdict: supported when every row is, refuted when one is refuted at a level corrected for the
             number of rows, else inconclusive.
         reason: the verdict in one sentence.
-        table: one row a target and scope, with its numbers and its own verdict.
+        rows: one a target and scope, with its numbers and its own verdict.
         short: rows of the weak one with so few models that no outcome could have supported it.
         needed: models that each row of the weak one needs for that; 0 for the strong one, which has no such number.
     """
@@ -50,9 +50,14 @@ class Hypothesis:
     name: Name
     verdict: Verdict
     reason: str
-    table: pd.DataFrame
+    rows: Sequence[Mapping[str, Any]]
     short: int = 0
     needed: int = 0
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The rows as a table: made when it is asked for, since a study judges thousands of measures without one."""
+        return pd.DataFrame(self.rows)
 
 
 def strong(
@@ -104,9 +109,9 @@ def strong(
             levels = [1 - alpha, 1 - alpha / (len(names) * len(scopes))]
             found, strict = _tau(targets[name], s, groups, scope, levels, settings)
             verdict = _judged(found["low"] > threshold, strict["high"] < threshold)
-            rows.append({"target": name, "scope": scope, **found, "verdict": verdict})
-    order = ["target", "scope", "n", "tau", "low", "high", "p", "verdict", "note"]
-    return _hypothesis("strong", pd.DataFrame(rows, columns=order), f"tau above {threshold:g}")
+            note = found.pop("note")
+            rows.append({"target": name, "scope": scope, **found, "verdict": verdict, "note": note})
+    return _hypothesis("strong", rows, f"tau above {threshold:g}")
 
 
 def weak(
@@ -200,7 +205,7 @@ def weak(
             }
         )
     name: Name = "weak" if form == "strict" else "weak_wide"
-    judged = _hypothesis(name, pd.DataFrame(rows), f"at most {tolerated:.0%} of the flattest above the median")
+    judged = _hypothesis(name, rows, f"at most {tolerated:.0%} of the flattest above the median")
     models = math.ceil(least / (q if form == "strict" else max(q, WIDEST)) - 1e-9)
     judged = replace(judged, short=short, needed=models)
     if judged.verdict != "inconclusive" or not short:
@@ -209,7 +214,6 @@ def weak(
     return replace(judged, reason=judged.reason + why)
 
 
-@lru_cache(maxsize=256)
 @lru_cache(maxsize=256)
 def fewest(tolerated: float, confidence: float) -> int:
     """Return how many of the flattest, none of them a violation, exclude a violation rate of what is tolerated."""
@@ -246,16 +250,13 @@ def _judged(supported: bool, refuted: bool) -> Verdict:
     return "supported" if supported else "refuted" if refuted else "inconclusive"
 
 
-def _hypothesis(name: Name, table: pd.DataFrame, claim: str) -> Hypothesis:
-    verdicts = list(table["verdict"])
-    against = [i for i, v in enumerate(verdicts) if v == "refuted"]
+def _hypothesis(name: Name, rows: Sequence[Mapping[str, Any]], claim: str) -> Hypothesis:
+    against = [row for row in rows if row["verdict"] == "refuted"]
     if against:
-        where = " ".join(str(table.iloc[against[0]][c]) for c in ("target", "scope") if c in table)
-        return Hypothesis(
-            name, "refuted", f"{claim} is excluded in {len(against)} of {len(table)} rows ({where})", table
-        )
-    open_rows = len([v for v in verdicts if v == "inconclusive"])
+        where = " ".join(str(against[0][c]) for c in ("target", "scope") if c in against[0])
+        return Hypothesis(name, "refuted", f"{claim} is excluded in {len(against)} of {len(rows)} rows ({where})", rows)
+    open_rows = len([row for row in rows if row["verdict"] == "inconclusive"])
     if open_rows:
-        reason = f"{claim} is neither shown nor excluded in {open_rows} of {len(table)} rows"
-        return Hypothesis(name, "inconclusive", reason, table)
-    return Hypothesis(name, "supported", f"{claim} in all {len(table)} rows", table)
+        reason = f"{claim} is neither shown nor excluded in {open_rows} of {len(rows)} rows"
+        return Hypothesis(name, "inconclusive", reason, rows)
+    return Hypothesis(name, "supported", f"{claim} in all {len(rows)} rows", rows)

@@ -33,12 +33,13 @@ def bca(value: float, resampled: Array, leave_one_out: Array, confidence: float,
     d = np.nanmean(leave_one_out) - leave_one_out[np.isfinite(leave_one_out)]
     squares = float((d**2).sum())
     a = float((d**3).sum()) / (6 * squares**1.5) if squares > 1e-24 else 0.0
-    ends = []
+    shares = []
     for z in (ndtri(alpha), ndtri(1 - alpha)):
         denominator = 1 - a * (z0 + z)
         shifted = z0 + (z0 + z) / denominator if denominator > 0 else math.copysign(math.inf, z)
-        ends.append(float(np.quantile(resampled, ndtr(shifted))))
-    return max(ends[0], -1.0), min(ends[1], 1.0)
+        shares.append(ndtr(shifted))
+    low, high = np.quantile(resampled, shares)
+    return max(float(low), -1.0), min(float(high), 1.0)
 
 
 def jackknife(value: float, leave_one_out: Array, confidence: float) -> tuple[float, float]:

@@ -203,7 +203,8 @@ def _intervals(
         note = "all pairs agree: the interval is exact for normal scores, the bootstrap knows none"
         return [(bound, 1.0) if tau > 0 else (-1.0, -bound) for bound in bounds], note
     without = _tau(sums_without_each(x, y), variant, n - 1, classes)
-    return [bca(tau, resampled, without, level, resamples) for level in levels], ""
+    found = {level: bca(tau, resampled, without, level, resamples) for level in dict.fromkeys(levels)}
+    return [found[level] for level in levels], ""
 
 
 def tau_without_each(x: Array, y: Array, variant: Variant = "a") -> Array:

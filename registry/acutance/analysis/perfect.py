@@ -6,6 +6,9 @@ import math
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
+
+PIECE = 2**18  # numbers that are drawn at once
 
 
 @lru_cache(maxsize=256)
@@ -34,8 +37,18 @@ def perfect_bound(n: int, alpha: float, draws: int = 9999, seed: int = 0) -> flo
         draws: simulated rankings.
         seed: names them.
     """
-    g = np.random.default_rng([seed, n, 3])
-    x, z = np.sort(g.normal(size=(draws, n)), axis=1), g.normal(size=(draws, n))
-    with np.errstate(divide="ignore"):
-        k = (-np.diff(z) / np.diff(x)).max(1)
+    first, second = (np.random.default_rng([seed, n, 3]) for _ in range(2))
+    rows = max(1, PIECE // n)
+    pieces = [min(rows, draws - start) for start in range(0, draws, rows)]
+    # All x come before the first z in the stream of numbers.
+    for count in pieces:
+        second.normal(size=(count, n))
+    k = np.concatenate([_steepest(first.normal(size=(count, n)), second.normal(size=(count, n))) for count in pieces])
     return 2 / math.pi * math.atan(float(np.quantile(k, alpha)))
+
+
+def _steepest(x: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return k of each row, (B, n) -> (B,)."""
+    with np.errstate(divide="ignore"):
+        found: NDArray[np.float64] = (-np.diff(z) / np.diff(np.sort(x, axis=1))).max(1)
+    return found

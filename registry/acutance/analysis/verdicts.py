@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+Record = dict[str, Any]  # a row of the table of correlations
+
+
 @dataclass(frozen=True)
 class Models:
     """What is known of the models of one level.
@@ -51,6 +55,11 @@ class Models:
     attributes: pd.DataFrame
     groups: Any
     grouping: Sequence[str]
+
+    @cached_property
+    def others(self) -> pd.DataFrame:
+        """The attributes that form no groups."""
+        return self.attributes.drop(columns=list(self.grouping), errors="ignore")
 
 
 def verdicts(
@@ -104,20 +113,27 @@ def verdicts(
             None if labels is None else labels[members],
             groups,
         )
-        records = of_level.assign(
-            definition=[name(row) for row in of_level.to_dict("records")],
-            label=[definition_label(row, name) for row in of_level.to_dict("records")],
-        )
-        by_name, judged_by = (
-            {str(key): rows for key, rows in table.groupby("definition", sort=False)}
-            for table in (records, counted(records, targets))
-        )
+        by_name = _by_definition(of_level.reset_index(drop=True), targets, name)
         for definition in dict.fromkeys(name(d) for d in definitions):
-            of_definition = by_name.get(definition, records[:0])
-            found = _verdict(judged_by.get(definition, records[:0]), of_definition, here, resamples, seed)
+            found = _verdict(by_name.get(definition, []), here, resamples, seed)
             done(1)
             rows.append({"within": level, "definition": definition, **found})
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _by_definition(table: pd.DataFrame, targets: Sequence[str], name: Namer) -> dict[str, list[Record]]:
+    """Return the rows by definition as records, each with its label, whether it counts, and whether it holds.
+
+    Thousands of definitions are judged: selections of a table of all of them take longer than the verdicts.
+    """
+    counts, hold = table.index.isin(counted(table, targets).index), holding(table)
+    found: dict[str, list[Record]] = {}
+    for row, counting, held in zip(table.to_dict("records"), counts, hold, strict=True):
+        definition = name(row)
+        label = definition_label(row, lambda _, known=definition: known)  # type: ignore[misc]
+        told = {str(key): value for key, value in row.items()} | {"label": label, "counts": counting, "holds": held}
+        found.setdefault(definition, []).append(told)
+    return found
 
 
 def varying_attributes(models: pd.DataFrame) -> pd.DataFrame:
@@ -160,18 +176,19 @@ def _listed(names: Sequence[str]) -> str:
 # -- one measure ----------------------------------------------------------------------------------------------
 
 
-def _verdict(rows: pd.DataFrame, everything: pd.DataFrame, models: Models, resamples: int, seed: int) -> dict[str, Any]:
+def _verdict(everything: Sequence[Record], models: Models, resamples: int, seed: int) -> dict[str, Any]:
     """Return the verdict on one definition from its correlations that count, and from those of groups."""
-    if not len(rows):
-        note = next((str(text) for text in everything["note"] if isinstance(text, str) and text), "nothing to compare")
+    rows = [row for row in everything if row["counts"]]
+    if not rows:
+        texts = (row["note"] for row in everything)
+        note = next((text for text in texts if isinstance(text, str) and text), "nothing to compare")
         return {"verdict": "no value", "line": f"no value: {note}", "holding": 0, "comparisons": 0}
-    held = rows[holding(rows)]
-    pool = held if len(held) else rows
-    first = pool.loc[pool["tau"].abs().idxmax()].to_dict()
+    held = [row for row in rows if row["holds"]]
+    first = max(held or rows, key=lambda row: abs(row["tau"]))
     head = _head(first, rows)
-    if not len(held):
+    if not held:
         verdict, text = _not_shown(rows, first, head)
-    elif len(set(np.sign(held["tau"]))) > 1:
+    elif len({np.sign(row["tau"]) for row in held}) > 1:
         verdict, text = "mixed", _both_signs(held, rows)
     else:
         verdict, text = _held(first, head, everything, models, resamples, seed)
@@ -187,11 +204,11 @@ def _verdict(rows: pd.DataFrame, everything: pd.DataFrame, models: Models, resam
 SPOKEN = {"none": "no relation", "unclear": "cannot tell"}
 
 
-def _head(row: Mapping[str, Any], rows: pd.DataFrame) -> str:
+def _head(row: Record, rows: Sequence[Record]) -> str:
     """Name a correlation as far as the measure has several: ``+0.83 with test error at ρ = 0.01``."""
-    target = f" with {said(target_label(str(row['target'])))}" if rows["target"].nunique() > 1 else ""
+    target = f" with {said(target_label(str(row['target'])))}" if len({other["target"] for other in rows}) > 1 else ""
     rho = spec_fields(row).get("rho")
-    several = "spec.rho" in rows and rows["spec.rho"].nunique() > 1
+    several = len({spec_fields(other).get("rho") for other in rows} - {None}) > 1
     return f"{row['tau']:+.2f}{target}" + (f" at ρ = {float(rho):g}" if several and rho is not None else "")
 
 
@@ -200,29 +217,29 @@ def said(name: str) -> str:
     return name.removeprefix("attr:").replace("_", " ")
 
 
-def _interval(row: Mapping[str, Any]) -> str:
+def _interval(row: Record) -> str:
     return f" [{row['low']:+.2f}, {row['high']:+.2f}]" if np.isfinite(row["low"]) else ""
 
 
-def _not_shown(rows: pd.DataFrame, first: Mapping[str, Any], head: str) -> tuple[str, str]:
+def _not_shown(rows: Sequence[Record], first: Record, head: str) -> tuple[str, str]:
     """Say of what does not hold whether it is excluded, or the models cannot tell."""
     n = int(first["n"])
     if n < FEW:
         return "unclear", f"{n} models ({head})"
-    if ((rows["low"] > -SMALL) & (rows["high"] < SMALL)).all():
+    if all(row["low"] > -SMALL and row["high"] < SMALL for row in rows):
         return "none", f"{head}{_interval(first)}"
     p = first["p_adjusted"]
     adjusted = f", adjusted p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}" if np.isfinite(p) else ""
     return "unclear", f"{head}{_interval(first)} of {n} models{adjusted}"
 
 
-def _both_signs(held: pd.DataFrame, rows: pd.DataFrame) -> str:
-    ends = [held.loc[held["tau"].idxmax()], held.loc[held["tau"].idxmin()]]
-    return f"{' but '.join(_head(row.to_dict(), rows) for row in ends)}; the sign depends on what is asked"
+def _both_signs(held: Sequence[Record], rows: Sequence[Record]) -> str:
+    ends = [chosen(held, key=lambda row: row["tau"]) for chosen in (max, min)]
+    return f"{' but '.join(_head(row, rows) for row in ends)}; the sign depends on what is asked"
 
 
 def _held(
-    row: Mapping[str, Any], head: str, everything: pd.DataFrame, models: Models, resamples: int, seed: int
+    row: Record, head: str, everything: Sequence[Record], models: Models, resamples: int, seed: int
 ) -> tuple[str, str]:
     """Return the verdict on a correlation that holds: what is left of it within groups and beyond attributes."""
     if row["n"] < FEW:
@@ -232,11 +249,10 @@ def _held(
     if models.groups is not None:
         found = stratified_tau(t, s, models.groups, resamples=resamples, permutations=resamples, seed=seed)
         checks.append(group_check(float(row["tau"]), found, models.grouping, _of_groups(row, everything)))
-    others = models.attributes.drop(columns=list(models.grouping), errors="ignore")
-    checks += attribute_checks(t, s, others, resamples=resamples, seed=seed)
-    if not checks and models.groups is None and not others.shape[1]:
+    checks += attribute_checks(t, s, models.others, resamples=resamples, seed=seed)
+    if not checks and models.groups is None and not models.others.shape[1]:
         return "holds", f"{head}; no groups and no attributes are known, so no confounds"
-    return _weighed(float(row["tau"]), head, checks, list(others.columns))
+    return _weighed(float(row["tau"]), head, checks, list(models.others.columns))
 
 
 def _weighed(tau: float, head: str, checks: Sequence[Check], attributes: Sequence[str]) -> tuple[str, str]:
@@ -255,8 +271,8 @@ def _weighed(tau: float, head: str, checks: Sequence[Check], attributes: Sequenc
     return ("good" if tau > 0 else "inverse"), f"{head}, {', '.join(kept)}"
 
 
-def _of_groups(row: Mapping[str, Any], everything: pd.DataFrame) -> str:
+def _of_groups(row: Record, everything: Sequence[Record]) -> str:
     """Return the tau of each group, ``+0.72/+0.59``, for the same radius and target; empty for very many."""
-    same = everything[(everything["label"] == row["label"]) & (everything["target"] == row["target"])]
-    found = same.loc[(same["group"] != "all") & same["tau"].notna(), "tau"]
+    same = [other for other in everything if (other["label"], other["target"]) == (row["label"], row["target"])]
+    found = [other["tau"] for other in same if other["group"] != "all" and not math.isnan(other["tau"])]
     return "/".join(f"{tau:+.2f}" for tau in found) if 0 < len(found) <= GROUPS_SHOWN else ""

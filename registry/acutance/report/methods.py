@@ -79,17 +79,17 @@ def _measures(data: ReportData) -> Iterable[str]:
     table = data.measured
     if not len(table):
         return
-    by = ["measure", *(["spec.norm"] if "spec.norm" in table else [])]
+    different = table[["measure", *(c for c in table.columns if c.startswith("spec."))]].drop_duplicates()
+    found: dict[tuple[str, str | None], dict[str, list[str]]] = {}
+    for row in different.to_dict("records"):
+        fields = spec_fields({str(key): value for key, value in row.items()})
+        settings = found.setdefault((str(row["measure"]), fields.get("norm")), {})
+        for name, value in fields.items():
+            settings.setdefault(name, []).append(_shown(value))
     clauses = []
-    for _, rows in table.groupby(by, sort=False, dropna=False):
-        settings: dict[str, list[str]] = {}
-        fields = [c for c in rows.columns if c.startswith("spec.")]
-        for row in rows[fields].drop_duplicates().to_dict("records"):
-            for name, value in spec_fields(row).items():
-                settings.setdefault(name, []).append(_shown(value))
+    for (measure, _), settings in found.items():
         listed = [f"{'ρ' if name == 'rho' else name} = {_listed(values)}" for name, values in settings.items()]
-        name = str(rows["measure"].iloc[0])
-        clauses.append(f"{name} ({'; '.join(listed)})" if listed else name)
+        clauses.append(f"{measure} ({'; '.join(listed)})" if listed else measure)
     replicates = int(table["replicate"].nunique()) if "replicate" in table else 1
     yield f"We computed {len(data.definitions)} definitions: {'; '.join(clauses)}."
     if replicates > 1:

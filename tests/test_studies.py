@@ -15,7 +15,10 @@ from acutance.outputs import read_csv, write_csv
 
 ROOT = Path(__file__).parents[1]
 STUDIES = ROOT / "benchmarks" / "results" / "studies"
-NAMES = sorted(folder.name for folder in STUDIES.iterdir())
+ALL = sorted(folder.name for folder in STUDIES.iterdir())
+# Of an earlier state of the code: their pages say that they are to be made anew.
+EARLIER = [name for name in ALL if "is to be made anew" in (STUDIES / name / "README.md").read_text()]
+NAMES = [name for name in ALL if name not in EARLIER]
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def publish(monkeypatch):
 
 def test_the_studies_are_those_of_the_index():
     index = (STUDIES.parent / "README.md").read_text()
-    assert NAMES and re.findall(r"\(studies/(\w+)/README\.md\)", index) == NAMES
+    assert NAMES and re.findall(r"\(studies/(\w+)/README\.md\)", index) == ALL
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -322,7 +322,9 @@ def take_folder(directory: Path, ours: bool, inputs: Sequence[Path] = (), names:
         directory.mkdir(parents=True, exist_ok=True)
         begin(directory, names, ours)
     except OSError as error:
-        raise UserError(f"--out {directory}: cannot be made: {error}", "choose a folder you may write to") from None
+        raise UserError(
+            f"--out {directory}: cannot be written: {error.strerror}", "choose a folder you may write to"
+        ) from None
 
 
 def write_study(directory: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:

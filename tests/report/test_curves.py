@@ -50,8 +50,6 @@ def test_what_a_measure_tells_beside_its_value_is_in_the_table_of_results(finish
 
 def test_a_run_without_curves_has_no_table(tmp_path, toy_config):
     toy_config["measures"] = [{"name": "weight_norm"}]
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "curves.csv").write_text("model\n")
     run_study(load_config(toy_config), tmp_path / "run", limit=3)
     assert not (tmp_path / "run" / "curves.csv").exists()
     assert not list((tmp_path / "run" / "figures").glob("curve-*"))

@@ -246,7 +246,7 @@ def test_one_backward_does_not_hide_the_vectors_of_many_forwards():
         surface._core,
     )  # fmt: skip
     # The first derivative of a model looks at a few rows beforehand: does differentiation see all parameters?
-    assert sorted(stretch.kind for stretch in found) == ["backward", *["forward"] * 6]
+    assert [stretch.kind for stretch in found] == ["forward", "forward", "backward", *["forward"] * 3, "forward"]
     peaks = {kind: peak_bytes(one, "cpu") for kind, one in bare.kinds(Cost(4, 1)).items()}
     hidden = max(stretch.peak for stretch in found) - peaks["backward"]
     assert hidden < 2 * 4 * bare.p

@@ -1,4 +1,4 @@
-"""Small networks for ``search_quality.py``: trained in seconds to 0% train error on images that are always there.
+"""Small networks for ``search_held_out.py``: trained in seconds to 0% train error on images that are always there.
 
 A network is named ``kind/seed``. Seeds below ``HELD_OUT`` served to choose how the search spends its passes; the others, whose
 widths are other ones too, did not.

@@ -106,7 +106,7 @@ def measure(
         surface = LossSurface(functional, pair, loss=loss, microbatch=microbatch)
         parts += evaluated(surface, batch)
     functional.warn(stacklevel=4)
-    return mean(parts, [*functional.notes, *functional.remarks])
+    return mean(parts, functional.told)
 
 
 def _batches(data: Any, m: int | None, whole: bool) -> list[Given]:

@@ -150,6 +150,11 @@ class FunctionalModel:
         if sentence not in self.notes:
             self.notes.append(sentence)
 
+    @property
+    def told(self) -> list[str]:
+        """What a reader of the results should know: notes, which are warned of, and remarks, which are not."""
+        return [*self.notes, *self.remarks]
+
     def warn(self, stacklevel: int) -> None:
         """Warn of the notes that nobody was warned of yet.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from acutance.derivatives import coarsest, gradients
 from acutance.losses import LossHead
+from acutance.secants import steady
 
 DIRECTIONS = 4
 NEAR = 0.1  # how far from the outputs is looked, in units of theirs: away from kinks that lie just there
@@ -96,6 +97,5 @@ class _Excess:
         return abs(self._at(step)) > least
 
     def stays(self, least: float) -> bool:
-        """Whether it is the same at two lengths: a kink's grows with the length, that of rounding falls."""
         long, short = self._at(LONG), self._at(SHORT)
-        return abs(long) > least and abs(short - long) <= 0.25 * abs(long)
+        return abs(long) > least and steady(long, short)

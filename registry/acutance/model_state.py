@@ -192,6 +192,8 @@ def refuse_reading(
 def _outcome(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor | None:
     try:
         return loss(logits)
+    except torch.OutOfMemoryError:
+        raise
     except Exception:
         # A user's loss raises what it likes where what it reads has changed; that it reads is all that is asked.
         return None

@@ -180,7 +180,7 @@ def write_statistics(
     if stages is not None:
         stages.stage("correlations", work.pairs, work.pairs)
     advance = (lambda count: None) if stages is None else (lambda count: stages.advance(count, count))
-    correlations = correlate(models, results, config, points, advance)
+    correlations = correlate(models, results, config, points, advance, work)
     write_tables(directory, {"correlations": correlations})
     save_tables(correlations, directory / "tables")
     found = find(models, results, config, points)
@@ -200,12 +200,12 @@ def workload(models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, A
 
 def correlate(
     models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int] | None = None,
-    done: Callable[[int], None] = lambda count: None,
+    done: Callable[[int], None] = lambda count: None, work: Workload | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Return the correlations table of a run, from as many resamples as is affordable, which ``note`` says if fewer."""
     from acutance.analysis.tables import correlations
 
-    work = workload(models, results, config)
+    work = work or workload(models, results, config)
     table = correlations(
         models,
         measured(results),
@@ -221,7 +221,7 @@ def correlate(
         done=done,
     )
     if work.reduced:
-        table["note"] = [joined(str(note), work.reduced) if note else work.reduced for note in table["note"]]
+        table["note"] = [joined(note, work.reduced) for note in table["note"]]
     return table
 
 
@@ -229,14 +229,21 @@ def find(
     models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int] | None = None
 ) -> dict[str, pd.DataFrame]:
     """Return what the tables of a run say beyond single correlations, by name."""
-    from acutance.analysis.findings import RESAMPLES, findings
+    from acutance.analysis.findings import findings
 
     found = findings(
         models, measured(results), targets=config["targets"], groups=config["groups"], within=config["within"],
         points=points, controls=controls_of(models, config), seed=config["seed"],
-        resamples=min(RESAMPLES, config.get("resamples") or RESAMPLES),
+        resamples=_of_findings(config),
     )  # fmt: skip
     return found.tables
+
+
+def _of_findings(config: Mapping[str, Any]) -> int:
+    """Return how many resamples the tables beside the correlations take: no more than those."""
+    from acutance.analysis.findings import RESAMPLES
+
+    return min(RESAMPLES, config.get("resamples") or RESAMPLES)
 
 
 def judge(
@@ -244,13 +251,12 @@ def judge(
     done: Callable[[int], None] = lambda count: None,
 ) -> pd.DataFrame:  # fmt: skip
     """Return the verdict on each measure of a run, one line each."""
-    from acutance.analysis.findings import RESAMPLES
     from acutance.analysis.verdicts import verdicts
 
     return verdicts(
         models, measured(results), correlations, targets=config["targets"], groups=config["groups"],
         within=config["within"], seed=config["seed"], done=done,
-        resamples=min(RESAMPLES, config.get("resamples") or RESAMPLES),
+        resamples=_of_findings(config),
     )  # fmt: skip
 
 

@@ -150,6 +150,11 @@ class Secants:
         return excess if isfinite(excess) and seen and abs(excess) > least else 0.0
 
 
+def steady(long: float, short: float) -> bool:
+    """Whether an excess is the same at two lengths: a kink's grows with the length, that of rounding falls."""
+    return abs(short - long) <= 0.25 * abs(long)
+
+
 def wrong(secants: Secants, in_double: Callable[[], Secants | None], left: Callable[[], int]) -> list[int]:
     """Return the parameters in which the gradient is not the derivative.
 
@@ -173,4 +178,4 @@ def wrong(secants: Secants, in_double: Callable[[], Secants | None], left: Calla
 def _lost_in_single(secants: Secants, left: Callable[[], int]) -> list[int]:
     """Return what float32 tells: with the step a kink's excess grows, that of rounding falls, a lost part's stays."""
     short, long = map(secants.exceeds, secants.steps)
-    return secants.named(secants.steps[1], KINKS, left) if long and abs(short - long) <= 0.25 * abs(long) else []
+    return secants.named(secants.steps[1], KINKS, left) if long and steady(long, short) else []

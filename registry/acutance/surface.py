@@ -177,7 +177,7 @@ class LossSurface:
     @property
     def notes(self) -> list[str]:
         """What a reader of the results should know (weights upcast, say)."""
-        return [*self._core.functional.notes, *self._core.functional.remarks]
+        return self._core.functional.told
 
     @property
     def layers(self) -> list[tuple[str, str, torch.Size, slice]]:

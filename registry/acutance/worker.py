@@ -224,7 +224,7 @@ class _Bench:
             "key": key,
             "initial": _initial(functional) if with_initial else None,
             "parameters": functional.w.numel(),
-            "notes": [*functional.notes, *functional.remarks],
+            "notes": functional.told,
             "seconds": time.perf_counter() - start,
         }
         self.preprocess = self.pool.preprocess(self.entry, self.spec)

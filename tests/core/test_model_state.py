@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 import acutance
 from acutance import LossSurface, UserError
 from acutance.errors import NotInParts, Unsupported
+from acutance.model_state import _outcome
 
 
 class Leaving(MLP):
@@ -196,3 +197,12 @@ def test_a_model_that_takes_no_single_example_is_cut_where_none_is_left_over():
         LossSurface(Squeezing(), mlp_data(), microbatch=23).loss()
     with pytest.raises(Unsupported, match="one example"):
         parts.example_gradients()
+
+
+def test_a_loss_that_runs_out_of_memory_is_not_said_to_read_the_model():
+    def loss(logits):
+        raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        _outcome(loss, torch.zeros(2, 3))
+    assert _outcome(lambda logits: logits.nothing, torch.zeros(2, 3)) is None

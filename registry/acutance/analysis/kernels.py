@@ -147,9 +147,7 @@ def _arranged(counts: Counts, order: Orders) -> Counts:
 
 
 @Kernel
-def _weighted(
-    arranged: Counts, ends: Orders, codes: Orders, levels: int, tied: bool, kind: NDArray[Any]
-) -> Ints:  # fmt: skip
+def _weighted(arranged: Counts, ends: Orders, codes: Orders, levels: int, tied: bool, kind: NDArray[Any]) -> Ints:
     """Return the sum of m_i m_j sign products of each resample, (B / LANES, LANES); ``kind`` is of the tree's type."""
     found = np.zeros((len(arranged), LANES), np.int64)
     tree, total, near = np.zeros((levels + 1, LANES), kind.dtype), np.zeros_like(kind), np.zeros_like(kind)

@@ -70,8 +70,13 @@ def definition_name(row: Mapping[str, Any]) -> str:
 
 def definition_label(row: Mapping[str, Any], name: Callable[[Mapping[str, Any]], str] = definition_name) -> str:
     """Return the name of a definition with its radius; a ``Namer`` tells those of one table apart."""
+    return with_radius(name(row), row)
+
+
+def with_radius(name: str, row: Mapping[str, Any]) -> str:
+    """Return the name of a row's definition with the radius of the row."""
     rho = spec_fields(row).get("rho")
-    return name(row) + (f", ρ = {float(rho):g}" if rho is not None else "")
+    return name + (f", ρ = {float(rho):g}" if rho is not None else "")
 
 
 def target_label(target: str) -> str:

@@ -118,7 +118,6 @@ def wanted(q: float, n: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-@lru_cache(maxsize=4096)
 def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return exact one-sided lower and upper bounds of a proportion (Clopper and Pearson 1934).
 

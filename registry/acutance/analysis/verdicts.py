@@ -20,7 +20,7 @@ from acutance.analysis.columns import Array
 from acutance.analysis.decompose import stratified_tau
 from acutance.analysis.explained import Check, attribute_checks, group_check
 from acutance.analysis.judging import counted, holding, outcomes
-from acutance.analysis.labels import Namer, definition_label, spec_fields, target_label
+from acutance.analysis.labels import Namer, definition_label, spec_fields, target_label, with_radius
 from acutance.analysis.tables import definitions_and_values, group_labels, levels, target_values
 
 FEW = 8  # models below which confounds cannot be looked for; halves of them say nothing either
@@ -129,10 +129,10 @@ def _by_definition(table: pd.DataFrame, targets: Sequence[str], name: Namer) -> 
     counts, hold = table.index.isin(counted(table, targets).index), holding(table)
     found: dict[str, list[Record]] = {}
     for row, counting, held in zip(table.to_dict("records"), counts, hold, strict=True):
-        definition = name(row)
-        label = definition_label(row, lambda _, known=definition: known)  # type: ignore[misc]
-        told = {str(key): value for key, value in row.items()} | {"label": label, "counts": counting, "holds": held}
-        found.setdefault(definition, []).append(told)
+        record: Record = {str(key): value for key, value in row.items()}
+        definition = name(record)
+        told = {"label": with_radius(definition, record), "counts": counting, "holds": held}
+        found.setdefault(definition, []).append(record | told)
     return found
 
 

@@ -86,8 +86,10 @@ def command(
         if out is not None:
             refuse_replacing(out, [source])
         work = workload(tables.models, tables.results, tables.config)
-        for text in filter(None, [f"statistics, {work.text} ..." if work.seconds >= LONG else "", work.reduced]):
-            echo(text if text != work.reduced else f"note: {text}", err=True)
+        if work.seconds >= LONG:
+            echo(f"statistics, {work.text} ...", err=True)
+        if work.reduced:
+            echo(f"note: {work.reduced}", err=True)
         table = tables.correlations()
         judged = tables.verdicts(table) if not json_ else table[:0]
         if out is not None:

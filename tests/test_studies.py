@@ -86,3 +86,14 @@ def test_held_out_searches_are_as_their_page_says_and_never_far_below_the_publis
     rises = searches.wide(rows)
     l2 = rises[rises["norm"] == "l2"]
     assert l2["network"].nunique() >= 20 and (l2[searches.SCREENED] >= 0.98 * l2[searches.EQUAL]).all()
+
+
+def test_large_tables_stay_within_their_bounds_as_their_page_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import statistics_at_scale as scale
+
+    rows = pd.read_csv(scale.FOLDER / "scale.csv")
+    about = json.loads((scale.FOLDER / "environment.json").read_text())
+    assert scale.page(rows, about) == (scale.FOLDER / "README.md").read_text()
+    assert list(zip(rows["models"], rows["measures"], strict=True)) == list(scale.SIZES)
+    assert (rows["wall_s"] < scale.SECONDS).all() and (rows["peak_gib"] < scale.GIB).all()

@@ -112,6 +112,8 @@ def index(folder: Path) -> str:
                   "* [on networks that did not tune it](search_quality/held_out.md)"]  # fmt: skip
     if (folder / "error_rates" / "README.md").is_file():
         lines += ["", "# How often a verdict is wrong", "", "* [error_rates](error_rates/README.md)"]
+    if (folder / "scale" / "README.md").is_file():
+        lines += ["", "# How long large tables take", "", "* [scale](scale/README.md)"]
     studies = sorted(path.parent.name for path in folder.glob("studies/*/README.md"))
     if studies:
         lines += ["", "# Studies that were run", "", *(f"* [{name}](studies/{name}/README.md)" for name in studies)]

@@ -19,9 +19,10 @@ import pandas as pd
 from acutance.analysis.compare import compare
 from acutance.analysis.judging import HOLDS, counted, holding
 from acutance.analysis.labels import target_label
+from acutance.analysis.spreadsheet import csv_text
 from acutance.cli.compare_ import choose, defaults, open_side
 from acutance.errors import UserError
-from acutance.outputs import read_csv, write_csv
+from acutance.outputs import read_csv
 
 STUDIES = Path(__file__).parent / "results" / "studies"
 FILES = ("models.csv", "results.csv", "correlations.csv", "hypotheses.csv", "ceilings.csv", "radii.csv", "config.yaml", "environment.json")  # fmt: skip
@@ -52,7 +53,8 @@ def publish(run: Path, name: str, about: dict[str, Any]) -> Path:
             shutil.copy(figure, folder / "figures" / figure.name)
     (folder / "study.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     for level, setting in about["published"].items():
-        write_csv(beside(folder, level, setting, about["targets"]), folder / f"beside_{setting}.csv")
+        table = beside(folder, level, setting, about["targets"])
+        (folder / f"beside_{setting}.csv").write_text(csv_text(table), encoding="utf-8", newline="")
     (folder / "README.md").write_text(page(folder))
     return folder
 

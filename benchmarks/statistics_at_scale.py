@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from acutance.analysis.spreadsheet import csv_text
 from acutance.environment import environment
-from acutance.outputs import write_csv
 from acutance.plugins import catalog
 
 FOLDER = Path(__file__).parent / "results" / "scale"
@@ -45,7 +45,7 @@ def measured(models: int, measures: int) -> dict[str, float]:
     """Return what the command takes for a table of a size."""
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "table.csv"
-        write_csv(table(models, measures), source)
+        source.write_text(csv_text(table(models, measures)), encoding="utf-8", newline="")
         program = "import sys; from acutance.cli import main; sys.exit(main())"
         command = [
             "correlate",
@@ -98,7 +98,7 @@ def main() -> None:
     about = environment(catalog())
     (FOLDER / "environment.json").write_text(json.dumps(about, indent=1) + "\n")
     found = pd.DataFrame(rows)
-    write_csv(found, FOLDER / "scale.csv")
+    (FOLDER / "scale.csv").write_text(csv_text(found), encoding="utf-8", newline="")
     (FOLDER / "README.md").write_text(page(found, about))
 
 

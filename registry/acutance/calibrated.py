@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acutance.config import Study, load_config
-from acutance.errors import UserError
 from acutance.plan import expand_measures
 from acutance.plugins import catalog
+from acutance.report.written import put_file
 from acutance.surface_config import Indices
 from acutance.yaml_io import dump_yaml
 
 if TYPE_CHECKING:
     from acutance.calibration import Calibration, Definition
-
-MARK = "# Written by acutance calibrate; while it is unchanged it may be replaced. sha256 of the rest: "
 
 
 def sections(found: Calibration) -> list[dict[str, Any]]:
@@ -62,38 +59,11 @@ def _placed(entry: Mapping[str, Any], definition: Definition) -> dict[str, Any]:
     return {**entry, "rho": definition.proposal or definition.radii, **repeats}
 
 
-def require_ours(path: Path | None) -> None:
-    """Refuse a file that ``write_study`` did not write, or that was changed since.
-
-    Raises:
-        UserError: for such a file, or a folder.
-    """
-    if path is None or not path.exists():
-        return
-    try:
-        head, _, body = path.read_bytes().partition(b"\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be replaced: {error}", "name another file") from None
-    if head != _head(body):
-        raise UserError(
-            f"{path}: is there already, and was not written by calibrate or was changed since", "name another file"
-        )
-
-
 def write_study(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a study, after a first line by which ``require_ours`` knows the file again.
+    """Write a study.
 
     Raises:
         UserError: for data that is no valid study, or a file that is not ours or cannot be written; nothing is written.
     """
     load_config(data)
-    require_ours(path)
-    body = dump_yaml(dict(data)).encode()
-    try:
-        path.write_bytes(_head(body) + b"\n" + body)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error}", "name another file") from None
-
-
-def _head(body: bytes) -> bytes:
-    return (MARK + hashlib.sha256(body).hexdigest()).encode()
+    put_file(path, dump_yaml(dict(data)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from acutance.outputs import (
     write_study,
     write_tables,
 )  # fmt: skip
-from acutance.report.written import renew
+from acutance.report.written import put
 from acutance.store import FILE
 from acutance.yaml_io import read_yaml
 
@@ -175,8 +174,7 @@ def write(
     if tables.directory is not None:
         config["source"] = {"run": str(tables.directory)}
         if (curves := tables.directory / "curves.csv").exists():
-            renew(directory, ["curves.csv"])
-            shutil.copyfile(curves, directory / "curves.csv")
+            put(directory, {"curves.csv": curves.read_bytes()})
     write_tables(directory, {"models": tables.models, "results": tables.results})
     write_study(directory, config, environment(catalog()))
     found = write_statistics(directory, tables.models, tables.results, config, tables.points, say, stages)

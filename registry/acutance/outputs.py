@@ -17,7 +17,7 @@ from acutance.executors import cores
 from acutance.measure import Status, is_curve
 from acutance.members import Member, PlannedCell
 from acutance.plugins import Catalog, catalog
-from acutance.report.written import begin, foreign, renew
+from acutance.report.written import begin, foreign, put
 from acutance.stamps import is_current, mark_old, stamp
 from acutance.targets import Target
 from acutance.values import Values
@@ -310,11 +310,8 @@ def refuse_foreign(directory: Path, ours: bool, inputs: Sequence[Path] = (), nam
     """
     for name in names:
         refuse_replacing(directory / name, inputs)
-    if name := foreign(directory, names, ours):
-        raise UserError(
-            f"--out {directory}: {name} is there, and no run wrote it",
-            "choose another folder, or move the file away",
-        )
+    if theirs := foreign(directory, names, ours):
+        raise UserError(f"--out {directory}: {theirs}", "choose another folder, or move the file away")
 
 
 def take_folder(directory: Path, ours: bool, inputs: Sequence[Path] = (), names: Sequence[str] = NAMES) -> None:
@@ -335,9 +332,7 @@ def take_folder(directory: Path, ours: bool, inputs: Sequence[Path] = (), names:
 
 def write_study(directory: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
     """Write what a run was asked for, and where it ran."""
-    renew(directory, ["config.yaml", "environment.json"])
-    (directory / "config.yaml").write_text(dump_yaml(config))
-    (directory / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+    put(directory, {"config.yaml": dump_yaml(config), "environment.json": json.dumps(environment, indent=2) + "\n"})
 
 
 def write_tables(directory: Path, tables: Mapping[str, pd.DataFrame], gone: str = "") -> None:
@@ -348,16 +343,9 @@ def write_tables(directory: Path, tables: Mapping[str, pd.DataFrame], gone: str 
         tables: by name.
         gone: a file of ours that is removed unless it is one of them.
     """
-    renew(directory, [f"{name}.csv" for name in tables], gone)
-    for name, table in tables.items():
-        write_csv(table, directory / f"{name}.csv")
-
-
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table in one piece: a reader never sees half of it. No text is a formula of a spreadsheet."""
-    partial = path.with_suffix(".csv.partial")
-    partial.write_text(csv_text(table), encoding="utf-8", newline="")
-    partial.replace(path)
+    old = "" if Path(gone).stem in tables else gone
+    for name, table in tables.items():  # one by one: the text of a large one is large
+        put(directory, {f"{name}.csv": csv_text(table)}, old)
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -386,7 +374,7 @@ def write_report(directory: Path, cost: Mapping[str, Any]) -> Path:
         cost: seconds and passes, as the store sums them up; empty for a table made elsewhere.
     """
     from acutance.report.figures import save_figures
-    from acutance.report.html import write_report as write_page
+    from acutance.report.html import render_page
     from acutance.report.markup import save_tables
     from acutance.report.shown import shown
 
@@ -394,8 +382,7 @@ def write_report(directory: Path, cost: Mapping[str, Any]) -> Path:
     save_tables(data.correlations, directory / "tables")
     data = shown(data)
     pictures = save_figures(data, directory / "figures", cores())
-    renew(directory, ["report.html"])
-    write_page(data, directory / "report.html", pictures)
+    put(directory, {"report.html": render_page(data, pictures)})
     stamp(directory, "page")
     return directory / "report.html"
 

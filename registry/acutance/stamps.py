@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from acutance import __version__
+from acutance.report.written import put
 
 FILE = ".outputs"
 SOURCES = ("models.csv", "results.csv", "config.yaml")
@@ -35,7 +36,7 @@ def mark_old(page: Path) -> None:
     text = page.read_text("utf-8")
     if OLD not in text:
         marked = re.sub(r"<body[^>]*>", lambda found: found[0] + OLD, text, count=1)
-        page.write_text(marked if marked != text else OLD + text, "utf-8")
+        put(page.parent, {page.name: marked if marked != text else OLD + text})
     _write(page.parent, {name: state for name, state in _read(page.parent).items() if name != "page"})
 
 

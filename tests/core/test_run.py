@@ -400,7 +400,7 @@ def one(toy_config):
 @pytest.mark.parametrize("name", ["config.yaml", "results.csv", "verdicts.csv", "curves.csv", "report.html"])
 def test_a_file_that_no_run_wrote_is_named_before_anything_is_computed(one, tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(acutance.UserError, match=rf"{name} is there, and no run wrote it"):
+    with pytest.raises(acutance.UserError, match=rf"{name} is there, and acutance did not write it"):
         run(one, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
 
@@ -411,10 +411,10 @@ def test_what_a_run_wrote_is_written_again_and_what_it_did_not_stays(one, tmp_pa
     assert run(one, tmp_path).computed == 0  # its own files do not stand in its way
     page = tmp_path / "report.html"
     page.write_text("mine")  # a run without a report has none
-    with pytest.raises(acutance.UserError, match=r"report.html is there, and no run wrote it"):
+    with pytest.raises(acutance.UserError, match=r"report.html is there, and acutance did not write it"):
         run(one, tmp_path)
     done = CliRunner().invoke(cli, ["report", str(tmp_path)])
-    assert "report.html: is there, and no run wrote it" in str(done.exception) and page.read_text() == "mine"
+    assert "report.html is there, and acutance did not write it" in str(done.exception) and page.read_text() == "mine"
     page.unlink()
     assert CliRunner().invoke(cli, ["report", str(tmp_path)]).exit_code == 0 and "<html" in page.read_text()
     assert run(one, tmp_path).computed == 0
@@ -435,7 +435,9 @@ def test_tables_of_ones_own_in_a_new_folder_are_not_replaced(one, tmp_path):
     mine = tmp_path / "second" / "tables" / name
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    with pytest.raises(acutance.UserError, match=rf"{name}: is there, and no run wrote it .*computed is stored"):
+    with pytest.raises(
+        acutance.UserError, match=rf"{name} is there, and acutance did not write it .*computed is stored"
+    ):
         run(one, tmp_path / "second")
     assert mine.read_text() == "mine"
     mine.unlink()

@@ -93,7 +93,7 @@ def test_the_verb(small, tmp_path):
 
 def test_a_table_that_no_sweep_wrote_is_named_before_anything_is_computed(small, tmp_path):
     (tmp_path / "sweep.csv").write_text("mine")
-    with pytest.raises(UserError, match=r"sweep.csv is there, and no run wrote it"):
+    with pytest.raises(UserError, match=r"sweep.csv is there, and acutance did not write it"):
         acutance.sweep(small, "surface.m=4,8", tmp_path, report=False)
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.csv"]
     (tmp_path / "sweep.csv").unlink()

@@ -9,7 +9,7 @@ from acutance.config import load_config
 from acutance.harness import run_study
 from acutance.report.curves import curve_figure
 from acutance.report.data import ReportData
-from acutance.report.written import renew
+from acutance.report.written import put
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,7 @@ def test_what_a_measure_tells_beside_its_value_is_in_the_table_of_results(finish
 
 def test_a_run_without_curves_has_no_table(tmp_path, toy_config):
     toy_config["measures"] = [{"name": "weight_norm"}]
-    (tmp_path / "run").mkdir()
-    renew(tmp_path / "run", ["curves.csv"])
-    (tmp_path / "run" / "curves.csv").write_text("model\n")  # of an earlier run
+    put(tmp_path / "run", {"curves.csv": "model\n"})  # of an earlier run
     run_study(load_config(toy_config), tmp_path / "run", limit=3)
     assert not (tmp_path / "run" / "curves.csv").exists()
     assert not list((tmp_path / "run" / "figures").glob("curve-*"))

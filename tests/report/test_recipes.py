@@ -21,7 +21,7 @@ from acutance.report.data import number
 from acutance.report.pairwise import pair_values
 from acutance.report.recipes import RECIPES, recipe
 from acutance.report.settings import of_run, of_sweep, settings_figure
-from acutance.report.written import renew
+from acutance.report.written import put
 from acutance.targets import parse_target
 
 ROOT = Path(__file__).parents[2]
@@ -85,8 +85,7 @@ def test_a_recipe_writes_its_figures_and_leaves_others(run, name):
     figures = run.directory / "figures"
     figures.mkdir(exist_ok=True)
     (figures / "other-x.png").write_bytes(b"x")
-    renew(figures, [f"{name}-old.png"], "")
-    (figures / f"{name}-old.png").write_bytes(b"x")
+    put(figures, {f"{name}-old.png": b"x"})
     result = CliRunner().invoke(cli, ["report", str(run.directory), "--figure", name])
     assert result.exit_code == 0, result.output
     paths = [Path(line) for line in result.output.split()]

@@ -13,7 +13,7 @@ from acutance.analysis.published import published
 from acutance.cli import cli
 from acutance.report.markup import save_tables, to_csv, to_latex, to_markdown
 from acutance.report.tables import tau_tables
-from acutance.report.written import MANIFEST, renew
+from acutance.report.written import MANIFEST, put
 
 
 def correlations(**change):
@@ -116,8 +116,7 @@ def test_definitions_that_differ_in_effort_are_told_apart():
 
 
 def test_the_files_of_a_run_and_those_of_an_earlier_one(tmp_path):
-    renew(tmp_path, ["tau-old.md"], "")
-    (tmp_path / "tau-old.md").write_text("x")
+    put(tmp_path, {"tau-old.md": "x"})
     (tmp_path / "tau-mine.md").write_text("x")
     (tmp_path / "mine.md").write_text("x")
     two = pd.concat([correlations(), correlations(within="architecture=resnet")])

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from acutance.calibrated import require_ours, sections, with_radii, write_study
+from acutance.calibrated import sections, with_radii, write_study
 from acutance.cli import as_json
 from acutance.config import load_config
 from acutance.errors import UserError
+from acutance.report.written import require_ours
 from acutance.yaml_io import dump_yaml
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def command(
     study, wanted = load_config(config, overrides), _shares(shares)
     if write is not None and out is not None and write.resolve() == out.resolve():
         raise UserError(f"{write}: --write and --out are the same file", "name two files, or give one of the options")
-    for path in (write, out):
-        require_ours(path)
+    for asked in filter(None, (write, out)):
+        require_ours(asked)
     from acutance.calibration import calibrate
     from acutance.cli.screen import console as wide_console
     from acutance.progress import Bars, Silent

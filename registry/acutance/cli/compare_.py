@@ -32,9 +32,11 @@ def command(
 ) -> None:  # fmt: skip
     """Set the correlations of A and B side by side: run directories, CSV files, or 'published' for the paper's."""
     from acutance.analysis.compare import compare
+    from acutance.analysis.spreadsheet import csv_text
     from acutance.cli.screen import console
     from acutance.errors import UserError
-    from acutance.outputs import refuse_replacing, write_csv
+    from acutance.outputs import refuse_replacing
+    from acutance.report.written import put_file, require_ours
 
     if setting is not None and "published" not in (a, b):
         raise UserError("--setting: is for 'published'", "write 'published' for A or B")
@@ -44,9 +46,10 @@ def command(
         left = choose(left, "within", within, f"--within: {a}")
     if out is not None:
         refuse_replacing(out, [path for side in (a, b) for path in (Path(side), Path(side) / "correlations.csv")])
+        require_ours(out)
     table = compare(left, right, defaults=defaults, targets=pairs(renamed), names=(a, b))
     if out is not None:
-        write_csv(table, out)
+        put_file(out, csv_text(table))
     if json_:
         as_json(table.astype(object).where(table.notna(), None).to_dict(orient="records"))
     else:

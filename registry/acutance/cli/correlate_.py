@@ -54,12 +54,14 @@ def command(
     resamples: int | None, title: str, out: Path | None, no_report: bool, quiet: bool, json_: bool, **roles: str | None,
 ) -> None:  # fmt: skip
     """Correlate the columns of SOURCE: a table made elsewhere, or a run directory."""
+    from acutance.analysis.spreadsheet import csv_text
     from acutance.cli.results_ import print_summary
     from acutance.cli.screen import console, echo
     from acutance.cli.verdicts_ import print_verdicts
     from acutance.correlating import too_few, write
-    from acutance.outputs import LONG, read_csv, refuse_replacing, workload, write_csv
+    from acutance.outputs import LONG, read_csv, refuse_replacing, workload
     from acutance.progress import reporter
+    from acutance.report.written import put_file, require_ours
 
     chosen = {name: names for name, text in merged(roles, columns).items() if (names := split(text)) is not None}
     settings: dict[str, Any] = {"variant": variant, "nonfinite": nonfinite, "seed": seed, "resamples": resamples}
@@ -85,6 +87,7 @@ def command(
     else:
         if out is not None:
             refuse_replacing(out, [source])
+            require_ours(out)
         work = workload(tables.models, tables.results, tables.config)
         if work.seconds >= LONG:
             echo(f"statistics, {work.text} ...", err=True)
@@ -93,7 +96,7 @@ def command(
         table = tables.correlations()
         judged = tables.verdicts(table) if not json_ else table[:0]
         if out is not None:
-            write_csv(table, out)
+            put_file(out, csv_text(table))
     if json_:
         as_json(table.to_dict(orient="records"))
         return

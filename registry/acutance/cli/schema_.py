@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from acutance.errors import UserError
 from acutance.plugins import catalog
+from acutance.report.written import put_file
 from acutance.schema import study_schema
 
 FILE = "acutance.schema.json"
@@ -32,10 +32,7 @@ def command(path: Path | None) -> None:
         return
     if path.is_dir():
         path /= FILE
-    try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}", "give another path to --write") from None
+    put_file(path, text + "\n")
     here = path.resolve().parent == Path.cwd()
     click.echo(f"wrote {path}: write it again when a plugin is installed or updated")
     click.echo(

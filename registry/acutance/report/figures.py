@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from acutance.report.data import ReportData
 from acutance.report.drawing import draw_apart
 from acutance.report.lettering import show_names
-from acutance.report.written import renew
+from acutance.report.written import put
 
 LONGEST = 120  # characters of a file's name without its ending; some file systems take 255 bytes, paths less
 
@@ -97,10 +97,13 @@ def save_figures(
 def _write(pictures: Mapping[FigureKey, tuple[bytes, bytes]], folder: Path, old_ones: str) -> list[Path]:
     """Write figures as PNG and PDF and return the PNGs; ours of that pattern from before go."""
     stems = file_stems(list(pictures))
-    renew(folder, [f"{stem}{ending}" for stem in stems.values() for ending in (".png", ".pdf")], old_ones)
-    for key, (png, pdf) in pictures.items():
-        (folder / f"{stems[key]}.png").write_bytes(png)
-        (folder / f"{stems[key]}.pdf").write_bytes(pdf)
+    endings = (".png", ".pdf")
+    files = {
+        f"{stems[key]}{ending}": content
+        for key, pair in pictures.items()
+        for ending, content in zip(endings, pair, strict=True)
+    }
+    put(folder, files, old_ones)
     return [folder / f"{stem}.png" for stem in stems.values()]
 
 

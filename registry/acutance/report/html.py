@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,14 +86,6 @@ def _embedded(pictures: dict[FigureKey, bytes]) -> dict[FigureKey, str]:
             found[key], room = _picture(png), room - size
     grids = {key: _picture(png) for key, png in pictures.items() if key.recipe == "target"}
     return found | (grids if sum(map(len, grids.values())) <= room else {})
-
-
-def write_report(data: ReportData, path: Path, pictures: dict[FigureKey, bytes] | None = None) -> Path:
-    """Write the page in one piece and return its path."""
-    partial = path.with_suffix(".html.partial")
-    partial.write_text(render_page(data, pictures), encoding="utf-8")
-    partial.replace(path)
-    return path
 
 
 def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict[str, Any]:

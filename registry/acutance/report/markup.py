@@ -11,7 +11,7 @@ import pandas as pd
 from acutance.analysis.labels import target_label
 from acutance.analysis.spreadsheet import csv_text
 from acutance.report.tables import Entry, TauTable, tau_tables
-from acutance.report.written import renew
+from acutance.report.written import put
 
 NOTE = (
     "Bold: |τ| > 0.5. *: p < 0.05, adjusted for all comparisons with errors, losses and gaps (other columns: among "
@@ -53,13 +53,9 @@ def save_tables(correlations: pd.DataFrame, folder: Path) -> list[Path]:
         FigureKey("tau", "" if table.level == "all" else table.level): table for table in tau_tables(correlations)
     }
     stems = file_stems(list(tables))
-    written = {
-        folder / f"{stems[key]}{ENDINGS[f]}": FORMATS[f]([table]) for key, table in tables.items() for f in FORMATS
-    }
-    renew(folder, [path.name for path in written], "tau-*")
-    for path, text in written.items():
-        path.write_text(text, encoding="utf-8", newline="")
-    return list(written)
+    files = {f"{stems[key]}{ENDINGS[f]}": FORMATS[f]([table]) for key, table in tables.items() for f in FORMATS}
+    put(folder, files, "tau-*")
+    return [folder / name for name in files]
 
 
 def _markdown(table: TauTable) -> str:

@@ -25,8 +25,9 @@ setup: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/acutance run mnist --out runs/mnist
 
+# A worker that dies fails its test and ends the tests: the plugin would wait for ever for the tests that it held.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow

@@ -1,8 +1,11 @@
 """What children of the tests run; used by core/test_processes.py."""
 
+import ctypes
+import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 
 def echo(receive, send):
@@ -25,9 +28,9 @@ def fail(receive, send):
 
 
 def toil(receive, send):
-    """Never return to the interpreter: one product of long numbers, which holds its lock."""
+    """Stay inside of compiled code, which holds the interpreter's lock, for a minute."""
     send(str(os.getpid()).encode())
-    10 ** (10**9)
+    ctypes.PyDLL(None).sleep(60)
 
 
 def with_toilers():
@@ -41,5 +44,27 @@ def with_toilers():
         child.process.wait()
 
 
+def told_to_end(name, at, config, out):
+    """Run a study that gets this signal at such a stage, in a process where nobody handles it otherwise."""
+    from acutance.config import load_config
+    from acutance.harness import run_study
+    from acutance.progress import Silent
+
+    class Ending(Silent):
+        def stage(self, name, total, items):
+            self.say(name)
+
+        def say(self, text):
+            if text.startswith(at):
+                signal.raise_signal(number)
+
+    number = getattr(signal, name)
+    signal.signal(number, signal.SIG_DFL)
+    try:
+        run_study(load_config(json.loads(config)), Path(out), reporter=Ending())
+    finally:
+        assert signal.getsignal(number) is signal.SIG_DFL
+
+
 if __name__ == "__main__":
-    with_toilers()
+    {"toilers": with_toilers, "ends": told_to_end}[sys.argv[1]](*sys.argv[2:])

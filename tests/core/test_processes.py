@@ -1,5 +1,6 @@
 """Processes that work for a run: no script is run twice, none outlives its driver, and how one ended is told."""
 
+import json
 import os
 import pickle
 import queue
@@ -15,10 +16,9 @@ import pytest
 from acutance import UserError
 from acutance.child import Child
 from acutance.config import load_config
-from acutance.ending import Terminated, in_order
+from acutance.ending import in_order
 from acutance.executors import Processes, ProcessesSpec
 from acutance.harness import run_study
-from acutance.progress import Silent
 from acutance.report.drawing import _told, draw_apart
 from acutance.report.figures import FigureKey
 
@@ -60,6 +60,15 @@ def _runs(pid):
 
 def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def working(*arguments):
+    """Start the script beside the tests in a process of its own: signals are no danger to this one."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ["PYTHONPATH"]])}
+    return subprocess.Popen(
+        [sys.executable, TESTS / "working.py", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+    )  # fmt: skip
 
 
 def wait_for(condition, patience=60.0):
@@ -113,8 +122,7 @@ def test_workers_that_cannot_start_are_told_once(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
 def test_children_end_with_a_driver_that_is_killed_though_they_toil_in_compiled_code():
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ["PYTHONPATH"]])}
-    with subprocess.Popen([sys.executable, TESTS / "working.py"], stdout=subprocess.PIPE, env=env) as driver:
+    with working("toilers") as driver:
         pids = [int(driver.stdout.readline()) for _ in range(2)]
         time.sleep(0.2)
         assert all(map(_runs, pids))
@@ -125,31 +133,15 @@ def test_children_end_with_a_driver_that_is_killed_though_they_toil_in_compiled_
 # -- SIGTERM and SIGHUP -------------------------------------------------------------------------------------
 
 
-class Ending(Silent):
-    def __init__(self, number, at):
-        self.number, self.at = number, at
-
-    def stage(self, name, total, items):
-        self.say(name)
-
-    def say(self, text):
-        if text.startswith(self.at):
-            signal.raise_signal(self.number)
-
-
 @pytest.mark.parametrize(("name", "at"), [("SIGTERM", "measures"), ("SIGHUP", "figures and report")])
-def test_a_run_that_is_told_to_end_stores_and_says_so(toy_config, tmp_path, capsys, name, at):
-    number = getattr(signal, name)
-    with pytest.raises(Terminated) as ended:
-        run_study(load_config(toy_config), tmp_path, reporter=Ending(number, at))
-    assert ended.value.code == 128 + number
-    assert capsys.readouterr().err == (
-        f"ended by {name}: what was computed is stored; the same command goes on from there\n"
-    )
+def test_a_run_that_is_told_to_end_stores_and_says_so(toy_config, tmp_path, name, at):
+    ended = working("ends", name, at, json.dumps(toy_config), tmp_path)
+    _, said = ended.communicate(timeout=120)
+    assert ended.returncode == 128 + getattr(signal, name)
+    assert said == f"ended by {name}: what was computed is stored; the same command goes on from there\n"
     with sqlite3.connect(tmp_path / "acutance.db") as db:
         assert db.execute("SELECT state FROM run").fetchall() == [("interrupted",)]
         assert db.execute("SELECT count(*) FROM driver").fetchone() == (0,)
-    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_signals_that_somebody_else_handles_or_ignores_stay_so():

@@ -98,6 +98,7 @@ class FunctionalModel:
         self._held: Sequence[Tensor] | None = None
         self.elsewhere: list[str] | None = None  # parameters that a forward pass does not take from modules
         self.tracking: dict[int, Tracking] = {}  # what automatic differentiation misses, by size of batch
+        self.wrong_products: frozenset[int] | None = None  # parameters in which double backward is no derivative
 
     def _read(self) -> Tensor:
         """Return the model's own weights, (P,)."""

@@ -20,6 +20,7 @@ from acutance.derivatives import (
     refuse_missing_derivatives,
     second_derivatives,
 )
+from acutance.double_backward import refuse_products, wrong_products
 from acutance.errors import Unsupported, UserError
 from acutance.linearization import Linearization
 
@@ -138,6 +139,7 @@ class SecondOrder:
     def _gradient_graphs(self, w: Tensor | None) -> Iterator[Differentiated]:
         """Yield (leaf, its parts, the gradient's place in its graph) of every microbatch; None where it is constant."""
         core = self._core
+        self._refuse_wrong_products()
         for inputs, targets in core.chunks(as_given=True):
             leaf = self._point(w).detach().requires_grad_()
             with conditions(core.functional, order=1):
@@ -152,6 +154,14 @@ class SecondOrder:
             edge = get_gradient_edge(g) if g.requires_grad else None
             del raw, loss, g
             yield leaf, pieces, edge
+
+    def _refuse_wrong_products(self) -> None:
+        """Look, once a model, whether double backward is the derivative of a gradient that is one itself."""
+        functional = self._core.functional
+        self._core.examined().refuse(functional, self._free)
+        if functional.wrong_products is None:
+            functional.wrong_products = wrong_products(self._core)
+        refuse_products(functional, functional.wrong_products, self._free)
 
     # -- Jacobian and Gauss-Newton ------------------------------------------------------------------
 

@@ -90,17 +90,26 @@ def examine(core: Core) -> Tracking:
     these leave a doubt, and no more than a pass with its gradient over a batch of 8 or more.
     """
     functional = core.functional
-    rows = max(min(core.n, 2 if core.single else 1), min(ROWS, core.n // 16))
-    inputs = realised(take_rows(core.inputs, slice(0, rows)))
+    rows, inputs = few_examples(core)
     ledger = Ledger(core, rows)
-    with conditions(functional):
-        slots = enumerate(zip(functional.split(functional.w), functional.slots, strict=True))
-        near = [_away(piece, i, NEAR).view(slot.shape) for i, (piece, slot) in slots]
-    secants = Secants(functional, near, inputs, ledger.book)
+    secants = Secants(functional, near(functional), inputs, ledger.book)
     kept = 3 if secants.lost else 0  # forwards to ask for these
     found = wrong(secants, partial(_in_double, secants, ledger), lambda: ledger.left() - kept) if core.n > 1 else []
     blind = _blind(secants, ledger) if secants.lost else []
     return Tracking(frozenset(blind), frozenset(found))
+
+
+def few_examples(core: Core) -> tuple[int, Any]:
+    """Return how many examples are looked at, and their inputs."""
+    rows = max(min(core.n, 2 if core.single else 1), min(ROWS, core.n // 16))
+    return rows, realised(take_rows(core.inputs, slice(0, rows)))
+
+
+def near(functional: FunctionalModel) -> list[Tensor]:
+    """Return a point near the weights, one tensor for each parameter."""
+    with conditions(functional):
+        slots = enumerate(zip(functional.split(functional.w), functional.slots, strict=True))
+        return [_away(piece, i, NEAR).view(slot.shape) for i, (piece, slot) in slots]
 
 
 class Ledger:
@@ -121,12 +130,12 @@ class Ledger:
 
 def _blind(secants: Secants, ledger: Ledger) -> list[int]:
     """Return the parameters that the outputs move with though their graph does not lead to them."""
-    functional, near = secants.functional, secants.point
+    functional, point = secants.functional, secants.point
 
     def answer(slots: Sequence[int]) -> Tensor:
         ledger.book(1)
         with conditions(functional):
-            return functional([_away(p, i, MOVED) if i in slots else p for i, p in enumerate(near)], secants.inputs)
+            return functional([_away(p, i, MOVED) if i in slots else p for i, p in enumerate(point)], secants.inputs)
 
     raw = answer(())
     return _those_that_move(secants.lost, answer, raw, max(1, ledger.left() - 1))

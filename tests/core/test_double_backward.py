@@ -1,0 +1,182 @@
+"""Double backward that is not the derivative of the gradient is found, named and refused; sound networks never are."""
+
+import pytest
+import torch
+from models import MLP, Attention, ConvBN, conv_data, mlp_data, snapshot, token_data
+from torch import nn
+
+import acutance
+from acutance import LossSurface, Unsupported
+from acutance.double_backward import wrong_products
+
+
+def points(n=24, d=5):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, d, generator=generator), torch.arange(n) % 3
+
+
+class Cubed(torch.autograd.Function):
+    """The cube, with a right gradient; how it is made is named."""
+
+    @staticmethod
+    def forward(ctx, x, how):
+        ctx.save_for_backward(x)
+        ctx.how = how
+        return x**3
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        if ctx.how == "numpy":
+            return g * torch.from_numpy(3 * x.detach().numpy() ** 2), None
+        if ctx.how == "detached":
+            return g * 3 * x.detach() ** 2, None
+        if ctx.how == "detached output":
+            return g.detach() * 3 * x**2, None
+        if ctx.how == "recomputed":
+            with torch.enable_grad():
+                leaf = x.detach().requires_grad_()
+                (found,) = torch.autograd.grad(leaf**3, leaf, g)
+            return found, None
+        return g * 3 * x**2, None
+
+
+class Cube(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.how = nn.Linear(5, 6), nn.Linear(6, 3), how
+
+    def forward(self, x):
+        return self.b(Cubed.apply(self.a(x), self.how))
+
+
+def normed(dim):
+    torch.manual_seed(0)
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(5, 6), dim=dim)
+    return nn.Sequential(layer, nn.Tanh(), nn.Linear(6, 3))
+
+
+WRONG = {
+    "weight norm 0": lambda: normed(0), "weight norm 1": lambda: normed(1),
+    **{how: lambda how=how: Cube(how) for how in ("numpy", "detached", "detached output", "recomputed")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("how", WRONG)
+def test_a_product_that_is_not_the_derivative_of_the_gradient_is_named_and_refused(how, dtype):
+    model = WRONG[how]()
+    before = snapshot(model)
+    surface = LossSurface(model, points(), dtype=dtype)
+    surface.gradient()
+    spent = surface.cost.checks
+    for call in (
+        lambda: surface.hvp(surface.w),
+        lambda: surface.hvps(surface.w[None]),
+        lambda: surface.hvp(surface.w, 2 * surface.w),
+    ):
+        with pytest.raises(Unsupported, match=r"in (0|a)\..* is not the derivative of the gradient"):
+            call()
+    assert surface.cost.checks - spent == 3 + 4 + 12
+    after = snapshot(model)
+    assert after["identities"] == before["identities"] and after["pointers"] == before["pointers"]
+    if how not in ("detached output", "recomputed"):  # products with the Jacobian see these themselves
+        surface.ggnvp(surface.w)
+
+
+def test_a_measure_says_that_finite_differences_are_right():
+    found = acutance.measure("hessian_trace", normed(0), points(), dtype="float64", probes=20)
+    assert found.status == "unsupported" and "finite_difference" in found.message
+    kwargs = {"dtype": "float64", "probes": 20, "product": "finite_difference"}
+    value = acutance.measure("hessian_trace", normed(0), points(), **kwargs).value
+    right = Cube("right")
+    torch.testing.assert_close(
+        acutance.measure("hessian_trace", right, points(), dtype="float64", probes=20).value,
+        acutance.measure("hessian_trace", Cube("numpy"), points(), **kwargs).value, rtol=1e-5, atol=0,
+    )  # fmt: skip
+    assert value > 0
+
+
+def test_parameters_behind_it_alone_are_right():
+    surface = LossSurface(normed(0), points()).restricted("2.*")
+    assert surface.hvp(surface.w).isfinite().all()
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.cell(x)[0][:, -1])
+
+
+def scaled(factor):
+    torch.manual_seed(0)
+    net = nn.Sequential(*[layer for _ in range(3) for layer in (nn.Linear(5, 5), nn.Softmax(1))], nn.Linear(5, 3))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(factor)
+    return net
+
+
+def pooled():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8),
+        nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+    )  # fmt: skip
+
+
+def wide():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 3))
+
+
+def zero():
+    net = wide()
+    for layer in net[::2]:
+        nn.init.zeros_(layer.bias)
+    nn.init.zeros_(net[-1].weight)
+    return net
+
+
+def images():
+    return torch.randn(128, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(128) % 3
+
+
+SOUND = {
+    "mlp": (MLP, mlp_data), "conv": (ConvBN, conv_data), "attention": (Attention, token_data), "pool": (pooled, images),
+    "lstm": (Recurrent, lambda: (torch.randn(24, 3, 4), torch.arange(24) % 3)), "wide": (wide, lambda: points(128)),
+    "saturated": (lambda: scaled(1e3), points), "flat": (lambda: scaled(0.0), points), "zero": (zero, points),
+    "tiny": (lambda: scaled(1e-6), points), "right": (lambda: Cube("right"), points),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("how", SOUND)
+def test_sound_networks_are_never_refused(how, dtype):
+    model, data = SOUND[how]
+    surface = LossSurface(model(), data(), dtype=dtype)
+    surface.hvp(surface.w)
+    assert surface._core.functional.wrong_products == frozenset()
+
+
+def test_it_costs_a_product_and_two_gradients_over_a_few_examples_once_a_model():
+    surface = LossSurface(Cube("right"), points(128))
+    surface.gradient()
+    spent = surface.cost.checks
+    surface.hvp(surface.w), surface.hvp(surface.w, 2 * surface.w), surface.hvps(surface.w[None])
+    assert surface.cost.checks - spent == 8 * (3 + 4 + 6) and surface.cost.checks <= 3 * 128
+    again = LossSurface(surface._core.functional, points(64))
+    again.gradient()
+    spent = again.cost.checks
+    again.hvp(again.w)
+    assert again.cost.checks == spent
+
+
+def test_a_gradient_alone_and_gauss_newton_do_not_ask():
+    surface = LossSurface(normed(0), points())
+    surface.gradient(), surface.ggnvp(surface.w), surface.jvp(surface.w)
+    assert surface._core.functional.wrong_products is None
+    assert wrong_products(surface._core)

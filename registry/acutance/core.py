@@ -173,6 +173,8 @@ class Core:
         parts = [slice(i, i + 1) for i in range(2)]
         try:
             found = [self.functional(pieces, take_rows(probe, rows)) for rows in parts]
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, ValueError, IndexError) as error:
             # What cannot pass a single example, as batch normalization by the batch's own statistics, may pass two.
             self.single = str(error).splitlines()[0]
@@ -202,6 +204,8 @@ class Core:
         with Convolutions() as seen:
             try:
                 logits = self.functional(pieces, channels_last(probe))
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError:
                 # A model that calls ``view`` on feature maps relies on their layout.
                 return None

@@ -7,10 +7,11 @@ pass without a graph, or has a second derivative that forgets a term. For
 
 with random u and :math:`\sigma` the size of the outputs, near w*, and a random direction v, the rest
 
-.. math:: E(t) = \frac{\nabla \varphi(w + tv) - \nabla \varphi(w - tv)}{2t} - H v
+.. math:: E(t) = \frac{\nabla \varphi(w + tv) - \nabla \varphi(w)}{t} - H v
 
 is the same vector at every small t where H v lacks something. That of a kink grows as t falls, and so does rounding;
-that of steep slopes falls. All of it happens in float64, where t is so small that hardly a kink lies within.
+that of curvature falls. All of it happens in float64, where t is so small that hardly a kink lies within, and that a
+difference to one side will do.
 """
 
 from __future__ import annotations
@@ -57,9 +58,13 @@ def refuse_products(functional: FunctionalModel, wrong: Iterable[int], free: Ite
 def wrong_products(core: Core) -> frozenset[int]:
     """Return the parameters in which double backward is not the derivative of the gradient; booked as checks.
 
-    One product and two gradients over the few examples that the gradient was looked at with, two more where these leave
-    a doubt. Models that float64 does not take, that compute in a coarser dtype by themselves, or that refuse to be
-    differentiated twice (the product says so itself) are not looked at.
+    One product and two gradients over the few examples that the gradient was looked at with, one more where these leave
+    a doubt: from 4 examples on no more than a pass with its gradient over all. Models that float64 does not take, that
+    compute in a coarser dtype by themselves, or that refuse to be differentiated twice (the product says so itself) are
+    not looked at.
+
+    Raises:
+        torch.OutOfMemoryError: where the memory does not suffice, which says nothing about the model.
     """
     rows, inputs = few_examples(core)
     functional, ledger = core.functional, Ledger(core, rows)
@@ -70,6 +75,8 @@ def wrong_products(core: Core) -> frozenset[int]:
             sizes = [torch.linalg.vector_norm(p) / max(p.numel(), 1) ** 0.5 for p in point]
         found = _Products(double, point, sizes, double.cast_inputs(inputs), ledger)
         return found.wrong() if found.known else frozenset()
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, TypeError, NotImplementedError):
         return frozenset()
 
@@ -109,6 +116,7 @@ class _Products:
             raised = raw.detach()
             self._u, self._sigma = self._drawn(-1, raised), raised.square().mean().sqrt().clamp(min=1e-30)
             if coarsest(raw) > torch.finfo(torch.float64).eps or not bool(raised.isfinite().all()):
+                self._ledger.book(1)
                 return []
         found = torch.autograd.grad(self._value(raw), pieces, create_graph=products, allow_unused=True)
         self._ledger.book(3)
@@ -119,9 +127,9 @@ class _Products:
             leaves = [piece.detach().requires_grad_() for piece in self._point]
             with self._functional.holding(leaves):
                 found = self._gradients(leaves, products=True)
-                recorded = (
-                    [(g, v) for g, v in zip(found, self._direction, strict=True) if g.requires_grad] if found else []
-                )
+                if not found:
+                    return
+                recorded = [(g, v) for g, v in zip(found, self._direction, strict=True) if g.requires_grad]
                 names = {node.name() for g, _ in recorded for node in graph_nodes(g.grad_fn)}
                 if not recorded or "torch::autograd::Error" in names:
                     return
@@ -133,27 +141,27 @@ class _Products:
 
     def _rest(self, t: float) -> list[Tensor]:
         """Return E(t), each parameter's part in units of it."""
-        ends = []
-        for sign in (t, -t):
-            with conditions(self._functional, order=2):
-                pairs = zip(self._point, self._direction, strict=True)
-                moved = [torch.add(p, v, alpha=sign).requires_grad_() for p, v in pairs]
-                with self._functional.holding(moved):
-                    ends.append(self._gradients(moved))
-        parts = zip(*ends, self._product, self._sizes, strict=True)
-        return [((a - b) / (2 * t) - h) * s for a, b, h, s in parts]
+        with conditions(self._functional, order=2):
+            pairs = zip(self._point, self._direction, strict=True)
+            moved = [torch.add(p, v, alpha=t).requires_grad_() for p, v in pairs]
+            with self._functional.holding(moved):
+                away = self._gradients(moved)
+                del moved
+            # In place: these vectors are as long as the weights.
+            parts = zip(away, self._gradient, self._product, self._sizes, strict=True)
+            return [a.sub_(g).div_(t).sub_(h).mul_(s) for a, g, h, s in parts]
 
     def wrong(self) -> frozenset[int]:
         """Return the parameters in which the rest is large, and the same at two lengths."""
         sized = [torch.stack([torch.linalg.vector_norm(x) * s for x, s in zip(found, self._sizes, strict=True)])
                  for found in (self._product, self._gradient)]  # fmt: skip
         products, gradients = sized
-        rounded = ROUNDED * torch.finfo(torch.float64).eps * gradients.norm() / (2 * SHORT)
+        rounded = ROUNDED * torch.finfo(torch.float64).eps * gradients.norm() / SHORT
         least = (SHARE * products).clamp(min=float(torch.maximum(SHARE / 10 * products.norm(), rounded)))
         short = self._rest(SHORT)
         large = torch.stack([torch.linalg.vector_norm(e) for e in short])
         if not bool((large > least).any()):
             return frozenset()
-        apart = [torch.linalg.vector_norm(a - b) for a, b in zip(self._rest(LONG), short, strict=True)]
+        apart = [torch.linalg.vector_norm(a.sub_(b)) for a, b in zip(self._rest(LONG), short, strict=True)]
         same = torch.stack(apart) <= CONSTANT * large
         return frozenset(torch.nonzero((large > least) & same).flatten().tolist())

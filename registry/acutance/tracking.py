@@ -147,6 +147,8 @@ def _in_double(secants: Secants, ledger: Ledger) -> Secants | None:
         double = secants.functional.in_double()
         point = [piece.double() for piece in secants.point]
         return Secants(double, point, double.cast_inputs(secants.inputs), ledger.book)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, TypeError):
         return None
 

@@ -61,7 +61,7 @@ def measure(
         UserError: for an unknown measure, a wrong field, or data that does not fit.
         Corrupted: when the measure changed the weights, buffers or points that it was given.
     """
-    from acutance.batch import dtype_of
+    from acutance.batch import dtype_of, whole
     from acutance.calibration import chance_level
     from acutance.evaluation import evaluate_family
     from acutance.functional import FunctionalModel
@@ -69,6 +69,7 @@ def measure(
     from acutance.integrity import untouched
     from acutance.surface import LossSurface
 
+    m = None if m is None else whole(m, "m")
     item = catalog().find("measures", name)
     spec = validate(item.target.Spec, fields, name)
     instance = item.target()
@@ -115,7 +116,7 @@ def _batches(data: Any, m: int | None, whole: bool) -> list[Given]:
     from acutance.points import m_batches
 
     points = understand(data, stacklevel=5)
-    size = len(points.targets) if whole else m or points.size
+    size = len(points.targets) if whole else points.size if m is None else m
     return [Given(*pair) for pair in m_batches(points.inputs, points.targets, size)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import index
 from typing import Any
 
 import torch
@@ -22,6 +23,32 @@ def take_rows(inputs: Any, rows: slice | Tensor) -> Any:
     if isinstance(inputs, tuple | list):
         return tuple(take_rows(value, rows) for value in inputs)
     return inputs
+
+
+def tensor(value: object, name: str) -> Tensor:
+    """Return a tensor as it is.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if not isinstance(value, Tensor):
+        raise UserError(f"{name} must be a tensor, got {type(value).__name__}", f"give torch.as_tensor({name})")
+    return value
+
+
+def whole(value: object, name: str) -> int:
+    """Return a number of things as it is.
+
+    Raises:
+        UserError: for anything but a whole number of at least 1.
+    """
+    try:
+        number = 0 if isinstance(value, bool | Tensor) else index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise UserError(f"{name}: must be a whole number of at least 1, got {value!r}")
+    return number
 
 
 def channels_last(inputs: Any) -> Any:

@@ -18,6 +18,7 @@ from acutance.functional import FunctionalModel
 from acutance.layouts import Convolutions
 from acutance.lazy import Lazy, ahead, realised
 from acutance.linearization import Linearization
+from acutance.loss_checks import refuse_unfit
 from acutance.loss_gradient import objection
 from acutance.losses import LossHead
 from acutance.model_state import refuse_drift, refuse_reading
@@ -155,6 +156,7 @@ class Core:
                 )
             refuse_drift(self.functional, pieces, probe, first)
             if callable(self.head.loss):
+                refuse_unfit(self.head, first, self.targets)
                 refuse_reading(self.functional, pieces, probe, lambda f: self.head.value(f, self.targets[:size]))
             refuse_elsewhere(self.functional, pieces, probe, first)
             self.mixes_examples = self._mixes(pieces, probe, first)

@@ -18,7 +18,10 @@ def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     found: Sequence[Tensor | None] = [None] * len(leaves)
     if loss.requires_grad:
         found = torch.autograd.grad(loss, leaves, allow_unused=True)
-    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
+    return [
+        torch.zeros_like(leaf) if g is None else g.to_dense() if g.is_sparse else g
+        for g, leaf in zip(found, leaves, strict=True)
+    ]
 
 
 def flat_gradient(loss: Tensor, leaves: list[Tensor]) -> Tensor:

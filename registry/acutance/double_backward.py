@@ -93,7 +93,7 @@ class _Products:
         self._direction = [self._drawn(i, p) * s for i, (p, s) in enumerate(zip(point, self._sizes, strict=True))]
         for i, row in functional.padding_rows():
             self._direction[i][row] = 0.0
-        self._gradient, self._product = list[Tensor](), list[Tensor]()
+        self._gradient, self._product, self._moved = list[Tensor](), list[Tensor](), 0.0
         self._differentiate()
 
     @property
@@ -140,14 +140,15 @@ class _Products:
         self._product = [torch.zeros_like(p) if h is None else h.to_dense() for h, p in zip(made, leaves, strict=True)]
 
     def _rest(self, t: float) -> list[Tensor]:
-        """Return E(t), each parameter's part in units of it."""
+        """Return E(t), each parameter's part in units of it; the point moves there, in its own memory."""
         with conditions(self._functional, order=2):
-            pairs = zip(self._point, self._direction, strict=True)
-            moved = [torch.add(p, v, alpha=t).requires_grad_() for p, v in pairs]
-            with self._functional.holding(moved):
-                away = self._gradients(moved)
-                del moved
-            # In place: these vectors are as long as the weights.
+            for piece, direction in zip(self._point, self._direction, strict=True):
+                piece.add_(direction, alpha=t - self._moved)
+            self._moved = t
+            leaves = [piece.detach().requires_grad_() for piece in self._point]
+            with self._functional.holding(leaves):
+                away = self._gradients(leaves)
+            # In place as well: these vectors are as long as the weights.
             parts = zip(away, self._gradient, self._product, self._sizes, strict=True)
             return [a.sub_(g).div_(t).sub_(h).mul_(s) for a, g, h, s in parts]
 

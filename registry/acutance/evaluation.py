@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -84,7 +85,7 @@ def evaluate_family(
 
     def told(estimates: Sequence[Estimate]) -> list[Estimate]:
         pairs = zip(estimates, specs, strict=True)
-        return [replace(e, measure=measure_id, spec=spec.full()) for e, spec in pairs]
+        return [replace(_blamed(e, surface), measure=measure_id, spec=spec.full()) for e, spec in pairs]
 
     try:
         return told(attempt(specs))
@@ -104,6 +105,18 @@ def evaluate_family(
         ]
         for spec in specs
     ]
+
+
+def _blamed(estimate: Estimate, surface: LossSurface) -> Estimate:
+    """Return an estimate that blames no radius where the loss is no number at the model's own weights already."""
+    raw = surface._core.clean_logits
+    if estimate.status is not Status.NONFINITE or estimate.message != Status.NONFINITE.advice or raw is None:
+        return estimate
+    loss = float(surface.loss_of(raw))
+    if math.isfinite(loss):
+        return estimate
+    why = "your loss gives no number for them" if bool(raw.isfinite().all()) else "the model's outputs are not finite"
+    return replace(estimate, message=f"the loss is {loss} at the model's own weights, before any perturbation: {why}")
 
 
 def reason(error: BaseException) -> str:

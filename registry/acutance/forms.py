@@ -306,6 +306,10 @@ class _Reading:
     def array(self, value: Any, what: str) -> Tensor | None:
         """Return a tensor of an array, a table or (nested) lists of numbers; None for anything else."""
         if isinstance(value, Tensor):
+            if value.is_nested or value.layout is not torch.strided:
+                layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+                made = "to_padded_tensor(0)" if value.is_nested else "to_dense()"
+                raise self.wrong(f"the {what} are stored as {layout}", f"make them dense: {what}.{made}")
             return value
         if hasattr(value, "to_numpy"):
             value = value.to_numpy()

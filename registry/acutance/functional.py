@@ -20,8 +20,8 @@ from acutance.conditions import Conditions, own
 from acutance.errors import AcutanceWarning, UserError, did_you_mean
 from acutance.initial import initial_vector
 from acutance.lazy import Lazy, realised
-from acutance.model_state import Attributes, Moving, looked_at, put_back
-from acutance.parameters import notes_on, remarks_on, slots_of
+from acutance.model_state import Attributes, Moving, Taken, looked_at, put_back
+from acutance.parameters import no_weights, notes_on, remarks_on, slots_of
 from acutance.wrappers import calls_compiled_code, unwrapped
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class FunctionalModel:
         self._warned = 0
         self.slots, self._own = slots_of(model)
         if not self.slots:
-            raise UserError("the model has no floating-point parameters")
+            raise UserError("the model has no floating-point parameters", no_weights(model))
         self.notes += notes_on(model)
         self.remarks = remarks_on(model, self.slots)
         self.originals = [list({id(t[n]): t[n] for t, n, _ in slot.places}.values()) for slot in self.slots]
@@ -92,6 +92,14 @@ class FunctionalModel:
         self.recurrent = bool(self._recurrent)
         self._modules = list(model.modules())
         self._attributes = Attributes(self._modules)
+        self._taken: Taken | None = None  # what was there before the model held what it holds
+        # Their gradients are divided by how often a row occurs in a batch, or sparse: settings of training.
+        self._switches = [
+            (vars(module), name)
+            for module in self._modules
+            for name in ("scale_grad_by_freq", "sparse")
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag) and getattr(module, name)
+        ]
         self.moving: Moving | None = None
         self.refused: UserError | None = None
         self.convolves = any(isinstance(module, nn.Conv2d) for module in self._modules)
@@ -215,6 +223,9 @@ class FunctionalModel:
     def __call__(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
         """Return the model's logits with one piece for every slot in order, flat or in its shape."""
         if pieces is self._held:
+            # What an earlier pass left on the modules (a counter, a cache of weights) is not for this one to see.
+            assert self._taken is not None
+            self._attributes.put_back(self._taken)
             return self._logits_of(inputs)
         with self.holding(pieces):
             return self._logits_of(inputs)
@@ -234,8 +245,19 @@ class FunctionalModel:
     def _forward(self, inputs: Any) -> Tensor:
         """Call the model as it stands."""
         if isinstance(inputs, Tensor):
-            return _logits(self.model(inputs))
-        return _logits(self.model(**inputs) if isinstance(inputs, Mapping) else self.model(*inputs))
+            output = self.model(inputs)
+        else:
+            output = self.model(**inputs) if isinstance(inputs, Mapping) else self.model(*inputs)
+        return output if isinstance(output, Tensor) else self._chosen(output)
+
+    def _chosen(self, output: Any) -> Tensor:
+        """Return the logits among several things that a model returned, and note what is left out."""
+        found = _logits(output)
+        others = [] if hasattr(output, "logits") or isinstance(output, Mapping) else output[1:]
+        if any(isinstance(value, Tensor) for value in others):
+            shape = tuple(found.shape[1:])
+            self.note(f"the model returns {len(output)} outputs: the first, of shape {shape} an example, is measured")
+        return found
 
     def holding(self, pieces: Sequence[Tensor]) -> Exchange:
         """Return a context in which the model holds these pieces, so that calls with them need not exchange them.
@@ -284,11 +306,11 @@ class Exchange:
 
     def __enter__(self) -> None:
         f = self._functional
-        self._held = f._held
+        self._held, self._outer = f._held, f._taken
         if self._held is self._pieces:
             return
         self._saved: list[tuple[dict[str, Any], str, Any]] = []
-        self._attributes = f._attributes.taken()
+        self._attributes: Taken | None = None
         self._training = [module for module in f._modules if module.training]
         self._flat_weights = [(module, module._flat_weights) for module in f._recurrent]
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -298,6 +320,8 @@ class Exchange:
             for module in self._training:
                 # Past nn.Module's own __setattr__, which costs as much as a small layer.
                 vars(module)["training"] = False
+            for table, name in f._switches:
+                self._put(table, name, False)
             for slot, piece in zip(f.slots, self._pieces, strict=True):
                 tensor = piece if piece.shape == slot.shape else piece.view(slot.shape)
                 for table, name, seen in slot.places:
@@ -306,14 +330,15 @@ class Exchange:
                 self._put(table, name, buffer)
             for module in f._recurrent:
                 module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+            self._attributes = f._taken = f._attributes.taken()
             f._held = self._pieces
         except BaseException:
             self.__exit__()
             raise
 
-    def _put(self, table: dict[str, Any], name: str, tensor: Tensor) -> None:
+    def _put(self, table: dict[str, Any], name: str, value: Tensor | bool) -> None:
         self._saved.append((table, name, table[name]))
-        table[name] = tensor
+        table[name] = value
 
     def __exit__(self, *error: object) -> None:
         """Put everything back; a Ctrl-C that arrives meanwhile is raised only when all of it is back."""
@@ -322,8 +347,9 @@ class Exchange:
         interrupt: KeyboardInterrupt | None = None
         while True:
             try:
-                self._functional._held = self._held
-                self._functional._attributes.put_back(self._attributes)
+                self._functional._held, self._functional._taken = self._held, self._outer
+                if self._attributes is not None:
+                    self._functional._attributes.put_back(self._attributes)
                 for table, name, tensor in reversed(self._saved):
                     table[name] = tensor
                 for module in self._training:
@@ -344,9 +370,7 @@ def default_device() -> str:
 
 
 def _logits(output: Any) -> Tensor:
-    """Return the logits of what a model returned: a tensor, ``.logits``, ``["logits"]`` or the first of a tuple."""
-    if isinstance(output, Tensor):
-        return output
+    """Return the logits of what a model returned: ``.logits``, ``["logits"]`` or the first of a tuple."""
     if hasattr(output, "logits"):
         output = output.logits
     elif isinstance(output, Mapping) and "logits" in output:

@@ -116,7 +116,9 @@ class LossHead:
     def __init__(self, loss: str | LossFunction) -> None:
         if isinstance(loss, str) and is_own(loss):
             loss = load_function(loss)
-        if not callable(loss) and loss not in PER_EXAMPLE:
+        if isinstance(loss, type):
+            raise UserError(f"loss: {loss.__name__} is a class, not a loss", f"make one: {loss.__name__}()")
+        if not callable(loss) and (not isinstance(loss, str) or loss not in PER_EXAMPLE):
             raise UserError(f"loss: unknown loss '{loss}'", did_you_mean(str(loss), list(PER_EXAMPLE)))
         self.loss = loss
         self.classifies = loss == "cross_entropy"

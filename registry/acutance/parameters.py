@@ -102,6 +102,13 @@ def notes_on(model: nn.Module) -> list[str]:
     return notes
 
 
+def no_weights(model: nn.Module) -> str:
+    """Return what to do about a model without floating-point parameters."""
+    if any(_is_quantized(module) for module in model.modules()) or any(True for _ in model.parameters()):
+        return "its weights are quantized, so none can move: measure the model in floating point that it was made from"
+    return "give a model with weights"
+
+
 def remarks_on(model: nn.Module, slots: Sequence[Slot]) -> list[str]:
     """Return what is as documented and worth saying all the same: that frozen parameters move like the others."""
     named = list(model.named_parameters())

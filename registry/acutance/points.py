@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acutance.batch import take_rows
+from acutance.batch import take_rows, whole
 from acutance.errors import UserError
 
 
@@ -36,10 +36,10 @@ def m_batches(inputs: Any, targets: Tensor, m: int) -> list[tuple[Any, Tensor]]:
     """Cut points into batches of exactly m, in their order; a remainder is dropped, since E_S needs equal m.
 
     Raises:
-        UserError: when there are fewer than m points.
+        UserError: when there are fewer than m points, or m is no number of examples.
     """
-    n = len(targets)
-    if m < 1 or m > n:
+    n, m = len(targets), whole(m, "m")
+    if m > n:
         raise UserError(f"m: {m} examples in a batch, but there are {n} points", "lower m or give more points")
     starts = range(0, n - m + 1, m)
     return [(take_rows(inputs, slice(i, i + m)), targets[i : i + m]) for i in starts]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from acutance.batch import tensor
 from acutance.conditions import conditions, own
 from acutance.core import Evaluation
 from acutance.derivatives import gradients
@@ -41,7 +42,7 @@ class Probe:
     ) -> None:
         self._surface, self._core, self._c = surface, surface._core, c
         with conditions(self._core.functional):
-            self.w = torch.empty_like(surface.w) if w is None else own(w.detach())
+            self.w = torch.empty_like(surface.w) if w is None else own(tensor(w, "w").detach().to(surface.w))
             self._lay_out(surface)
         self._forward_replay = self._replay_of(self._forward) if replayed else None
         self._slope_replay = self._replay_of(self._slope) if replayed else None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from acutance.batch import tensor
 from acutance.conditions import conditions, in_own_conditions, own
 from acutance.core import Core
 from acutance.derivatives import (
@@ -60,7 +61,7 @@ class SecondOrder:
             yield
 
     def _fitting(self, name: str, v: Tensor) -> Tensor:
-        if v.shape != self._w.shape:
+        if tensor(v, name).shape != self._w.shape:
             raise UserError(f"{name} has shape {tuple(v.shape)}, this surface has {self._w.numel()} free parameters")
         return own(v.detach().to(self._w))
 
@@ -99,7 +100,7 @@ class SecondOrder:
     @in_own_conditions
     def hvps(self, vs: Tensor) -> Tensor:
         """Return H v for every row v of vs, (k, p)."""
-        if vs.dim() != 2 or vs.shape[1:] != self._w.shape:
+        if tensor(vs, "vs").dim() != 2 or vs.shape[1:] != self._w.shape:
             raise UserError(f"vs has shape {tuple(vs.shape)}, this surface has {self._w.numel()} free parameters")
         vs = own(vs.detach().to(self._w))
         if len(vs) > 1 and self.together > 1:
@@ -183,7 +184,7 @@ class SecondOrder:
             with self._differentiable(raw.held):
                 seen = self._seen(raw)
                 shape = (self._core.n, *seen.outputs.shape[1:])
-                if u.shape != shape:
+                if tensor(u, "u").shape != shape:
                     raise UserError(f"u has shape {tuple(u.shape)}, the logits have {shape}")
                 rows = u[start : start + len(targets)].detach().to(seen.outputs)
                 rows = own(rows)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from acutance.activations import activations
-from acutance.batch import dtype_of
+from acutance.batch import dtype_of, tensor, whole
 from acutance.conditions import Arithmetic, conditions, in_own_conditions, own
 from acutance.core import Core, Evaluation
 from acutance.dataset import argmax_error
@@ -87,8 +87,7 @@ class LossSurface:
         inputs, targets = (points := understand(data)).inputs, points.targets
         if len(targets) == 0:
             raise UserError("the batch is empty", "give at least one example")
-        if microbatch is not None and microbatch < 1:
-            raise UserError(f"microbatch: must be at least 1, got {microbatch}")
+        microbatch = None if microbatch is None else whole(microbatch, "microbatch")
         core = Core(
             functional, inputs, targets, LossHead(loss), microbatch, score or argmax_error, arithmetic, cuda_graphs
         )
@@ -154,7 +153,7 @@ class LossSurface:
 
     @microbatch.setter
     def microbatch(self, value: int | None) -> None:
-        self._core.microbatch = value
+        self._core.microbatch = None if value is None else whole(value, "microbatch")
         self.release()
 
     @property
@@ -478,7 +477,7 @@ class LossSurface:
         """
         self._check()
         refuse_single(self)
-        pieces = self._all_pieces(own((self.w if w is None else w).detach()))
+        pieces = self._all_pieces(own((self.w if w is None else tensor(w, "w")).detach().to(self.w)))
         return ExampleGradients(self._core, pieces, self._free, self._transform).chunks(chunk)
 
     def activations(self, names: str | Sequence[str]) -> dict[str, Tensor]:

@@ -328,3 +328,18 @@ def test_what_was_understood_is_not_looked_at_again():
     assert LossSurface(net(), Given(NAN, Y)).n == 8
     with pytest.raises(acutance.UserError, match="there are 8 inputs but 7 targets"):
         LossSurface(net(), Given(X, Y[:7]))
+
+
+@pytest.mark.parametrize("how", ["to_sparse", "to_sparse_csr"])
+def test_sparse_tensors_are_one_sentence(how):
+    x, y = torch.eye(6), torch.arange(6) % 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that such tensors are new
+        sparse = getattr(x, how)()
+    for data in ((sparse, y), {"x": sparse, "labels": y}, [(sparse, y)]):
+        with pytest.raises(
+            acutance.UserError, match=r"inputs are stored as sparse_\w+ \(make them dense: inputs.to_dense"
+        ):
+            understand(data)
+    with pytest.raises(acutance.UserError, match="targets are stored as sparse_coo"):
+        understand((x, y.to_sparse()))

@@ -1,5 +1,6 @@
 """What a model does to itself in a forward pass: put back, refused by name, or of no consequence."""
 
+import contextlib
 import copy
 import warnings
 
@@ -48,7 +49,9 @@ def test_a_weight_that_a_hook_makes_is_that_of_the_model_afterwards(make):
     before, held = model[0].weight.detach().clone(), vars(model[0]).get("weight")
     surface = LossSurface(model, (x, y))
     acutance.measure("worst_case", surface, rho=0.5, steps=2)
-    surface.hvp(surface.w)
+    with contextlib.suppress(Unsupported):  # the double backward of weight_norm is wrong
+        surface.hvp(surface.w)
+    surface.ggnvp(surface.w)
     list(surface.example_gradients())
     assert torch.equal(before, model[0].weight) and vars(model[0]).get("weight") is held
 
@@ -206,3 +209,111 @@ def test_a_loss_that_runs_out_of_memory_is_not_said_to_read_the_model():
     with pytest.raises(torch.OutOfMemoryError):
         _outcome(loss, torch.zeros(2, 3))
     assert _outcome(lambda logits: logits.nothing, torch.zeros(2, 3)) is None
+
+
+class Following(MLP):
+    """Follows a counter, or a cache of its weights, that its own passes change."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.calls, self.cache, self.kept = how, 0, None, []
+
+    def forward(self, x):
+        out = super().forward(x)
+        if self.how == "counter":
+            self.calls += 1
+            return out * (1 + 1e-3 * self.calls)
+        if self.how == "list":
+            self.kept.append(1)
+            return out * (1 + 1e-3 * len(self.kept))
+        if self.how == "cache":
+            self.cache = next(self.parameters()).sum() if self.cache is None else self.cache
+            return out * (1 + 1e-3 * self.cache)
+        return out * (1 + 1e-3 * (next(self.parameters()).sum() if self.how == "no cache" else 1))
+
+
+MOVING = {"counter": "frozen", "list": "frozen", "cache": "no cache"}
+
+
+@pytest.mark.parametrize("how", MOVING)
+@pytest.mark.parametrize("name,fields", [
+    ("worst_case", {"rho": 0.1, "steps": 4}), ("average_case", {"rho": 0.1, "draws": 6}),
+    ("gradient_norm", {"rho": 0.1}), ("hessian_trace", {"probes": 3}),
+])  # fmt: skip
+def test_every_pass_of_a_search_sees_the_modules_as_the_first_one_did(how, name, fields):
+    model, same = Following(how), Following(MOVING[how])
+    same.load_state_dict(model.state_dict())
+    for microbatch in (None, 8):
+        values = [acutance.measure(name, m, mlp_data(), microbatch=microbatch, **fields).value for m in (model, same)]
+        assert values[0] == values[1]
+    assert (model.calls, model.cache, model.kept) == (0, None, [])
+
+
+class Embedded(nn.Module):
+    def __init__(self, kind, **fields):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head = kind(9, 6, **fields), nn.Linear(6, 3)
+
+    def forward(self, ids):
+        found = self.table(ids)
+        return self.head((found if found.dim() == 2 else found.mean(1)).tanh())
+
+
+@pytest.mark.parametrize("fields", [{"sparse": True}, {"scale_grad_by_freq": True}], ids=str)
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_embeddings_have_the_gradient_of_the_loss_whatever_they_are_trained_with(kind, fields):
+    ids = torch.randint(0, 4, (24, 5), generator=torch.Generator().manual_seed(0))
+    points, model = (ids, torch.arange(24) % 3), Embedded(kind, **fields)
+    surface, plain = LossSurface(model, points, dtype="float64"), LossSurface(Embedded(kind), points, dtype="float64")
+    torch.testing.assert_close(surface.gradient()[1], plain.gradient()[1], rtol=0, atol=0)
+    if kind is nn.Embedding:  # the other has no second derivative
+        torch.testing.assert_close(surface.hvp(surface.w), plain.hvp(plain.w), rtol=0, atol=0)
+        torch.testing.assert_close(surface.ggnvp(surface.w), plain.ggnvp(plain.w), rtol=0, atol=0)
+    name = next(iter(fields))
+    assert getattr(model.table, name) is True
+    model.table(ids).sum().backward()
+    assert model.table.weight.grad.is_sparse == (name == "sparse")
+
+
+class SparseTable(Embedded):
+    def forward(self, ids):
+        return self.head(nn.functional.embedding(ids, self.table.weight, sparse=True).mean(1).tanh())
+
+
+def test_a_sparse_gradient_that_a_model_makes_itself_is_taken_for_what_it_is():
+    ids = torch.randint(0, 4, (24, 5), generator=torch.Generator().manual_seed(0))
+    points = (ids, torch.arange(24) % 3)
+    found, plain = LossSurface(SparseTable(nn.Embedding), points), LossSurface(Embedded(nn.Embedding), points)
+    torch.testing.assert_close(found.gradient()[1], plain.gradient()[1])
+    found.microbatch = 6
+    torch.testing.assert_close(found.gradient(found.w + 0)[1], plain.gradient()[1])
+
+
+class Heads(MLP):
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):
+        out = super().forward(x)
+        return {"two": (out, out[:, :2]), "list": [out, out], "one": (out,), "none": (out, None)}[self.how]
+
+
+@pytest.mark.parametrize("how,said", [("two", True), ("list", True), ("one", False), ("none", False)])
+def test_which_of_several_outputs_is_measured_is_said_once(how, said):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = acutance.measure("average_case", Heads(how), mlp_data(), rho=0.1, draws=3)
+    sentence = "the model returns 2 outputs: the first, of shape (4,) an example, is measured"
+    assert list(found.notes) == [str(w.message) for w in caught] == [sentence] * said
+
+
+def test_a_model_whose_weights_are_all_quantized_is_one_sentence():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(6, 4)), {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(UserError, match="its weights are quantized, so none can move"):
+        LossSurface(model, mlp_data())
+    with pytest.raises(UserError, match="give a model with weights"):
+        LossSurface(nn.Identity(), mlp_data())

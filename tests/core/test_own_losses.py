@@ -176,3 +176,138 @@ def test_two_classes_are_not_normalized(measure, scale):
     found = acutance.measure(measure, surface, logit_norm=True, norm_scale=scale, **fields)
     assert found.status.value == "unsupported" and "two classes makes every pair of logits +-1" in found.message
     assert acutance.measure(measure, surface, **fields).status.value == "ok"
+
+
+class Dropped(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop = torch.nn.Dropout(0.5)
+
+    def forward(self, f, y):
+        return F.cross_entropy(self.drop(f), y)
+
+
+class Annealed:
+    """Keeps a running mean, as self-paced losses do."""
+
+    def __init__(self):
+        self.mean = 0.0
+
+    def __call__(self, f, y):
+        loss = F.cross_entropy(f, y)
+        self.mean = 0.99 * self.mean + 0.01 * float(loss)
+        return loss - self.mean
+
+
+CHANGING = {
+    "dropout": Dropped,
+    "state": Annealed,
+    "noise": lambda: lambda f, y: F.cross_entropy(f + torch.rand(()), y) * torch.rand(()),
+}
+
+
+@pytest.mark.parametrize("name,fields", [("average_case", {"rho": 0.1, "draws": 3}), ("gradient_norm", {"rho": 0.1})])
+@pytest.mark.parametrize("how", CHANGING)
+def test_a_loss_that_is_another_every_time_is_refused_by_every_measure(how, name, fields):
+    with pytest.raises(UserError, match="different values for the same outputs and targets") as caught:
+        acutance.measure(name, MLP(), mlp_data(), loss=CHANGING[how](), **fields)
+    assert ("has Dropout: call its eval() first" in str(caught.value)) == (how == "dropout")
+
+
+def test_a_loss_in_evaluation_mode_is_what_it_says():
+    found = acutance.measure("loss", MLP(), mlp_data(), loss=Dropped().eval())
+    assert found.value == pytest.approx(acutance.measure("loss", MLP(), mlp_data()).value, rel=1e-6)
+
+
+def one_output(n=24):
+    x = torch.randn(n, 6, generator=torch.Generator().manual_seed(0))
+    return x, x[:, 0]
+
+
+def by_hand(f, y):
+    return ((f - y) ** 2).mean()
+
+
+STRETCHING = {
+    "mse": F.mse_loss,
+    "huber": torch.nn.HuberLoss(),
+    "by hand": by_hand,
+    "absolute": lambda f, y: (f - y).abs().mean(),
+}
+
+
+@pytest.mark.parametrize("how", STRETCHING)
+@pytest.mark.parametrize("flat", [False, True])
+def test_outputs_and_targets_that_stretch_each_other_are_refused(how, flat):
+    x, y = one_output()
+    model = torch.nn.Sequential(torch.nn.Linear(6, 1), *[torch.nn.Flatten(0)] * flat)
+    y = y[:, None] if flat else y
+    with pytest.raises(UserError, match=r"stretches outputs of shape \(24,"):
+        acutance.measure("average_case", model, (x, y), loss=STRETCHING[how], rho=0.1)
+    fitting = y[:, 0] if flat else y[:, None]
+    assert acutance.measure("average_case", model, (x, fitting), loss=STRETCHING[how], rho=0.1, draws=3).status == "ok"
+
+
+@pytest.mark.parametrize("loss", [
+    lambda f, y: ((f[:, 0] - y) ** 2).mean(),
+    lambda f, y: F.mse_loss(f.squeeze(1), y),
+    lambda f, y: (f**2).mean(),  # of no targets at all
+    lambda f, y: F.binary_cross_entropy_with_logits(f[:, 0], (y > 0).to(f)),
+])  # fmt: skip
+def test_a_loss_that_brings_the_shapes_together_itself_is_taken(loss):
+    model = torch.nn.Linear(6, 1)
+    assert acutance.measure("average_case", model, one_output(), loss=loss, rho=0.1, draws=3).status == "ok"
+
+
+def test_an_output_that_meets_several_targets_is_refused_as_torch_warns():
+    x, y = one_output()
+    with pytest.raises(UserError, match="stretches outputs"):
+        LossSurface(torch.nn.Linear(6, 3), (x, y[:, None]), loss=F.mse_loss).loss()
+
+
+@pytest.mark.parametrize("loss,fields,told", [
+    (lambda f, y: 1 / 0, {}, r"your function raised ZeroDivisionError: division by zero \(it is called as loss\(outputs"),
+    (lambda f: f.mean(), {}, "raised TypeError: .*with outputs of shape .24, 4., float64, and targets of shape .24,., int64"),
+    (torch.nn.CrossEntropyLoss(torch.ones(4)), {"dtype": "float64"}, r"'CrossEntropyLoss' raised .* loss.to\(torch.float64"),
+    (torch.nn.CrossEntropyLoss, {}, r"CrossEntropyLoss is a class, not a loss \(make one: CrossEntropyLoss\(\)"),
+    (["mse"], {}, "unknown loss"),
+])  # fmt: skip
+def test_a_loss_that_fails_is_one_sentence_with_its_cause(loss, fields, told):
+    with pytest.raises(UserError, match=told) as caught:
+        acutance.measure("average_case", MLP(), mlp_data(), loss=loss, rho=0.1, **fields)
+    assert (caught.value.__cause__ is not None) == ("raised" in told)
+
+
+def test_a_loss_that_is_no_number_at_the_weights_is_not_blamed_on_the_radius():
+    for loss in (lambda f, y: F.cross_entropy(f, y) * float("nan"), lambda f, y: F.cross_entropy(f, y) + float("inf")):
+        for name in ("average_case", "worst_case"):
+            found = acutance.measure(name, MLP(), mlp_data(), loss=loss, rho=0.1)
+            assert found.status == "nonfinite" and "your loss gives no number" in found.message
+            assert "radius" not in found.message
+    x, y = mlp_data()
+    model = torch.nn.Linear(6, 4)
+    torch.nn.init.constant_(model.bias, 1e38)
+    torch.nn.init.constant_(model.weight, 1e3)
+    found = acutance.measure("average_case", model, (x.float().abs() * 1e37, y), rho=0.1)
+    assert found.status == "nonfinite" and "the model's outputs are not finite" in found.message
+
+
+def test_what_is_no_vector_and_no_count_is_one_sentence():
+    surface = LossSurface(MLP(), mlp_data())
+    for call in (surface.loss, surface.gradient, surface.hvp, surface.hvps, surface.jvp, surface.vjp, surface.ggnvp):
+        with pytest.raises(UserError, match="must be a tensor, got str"):
+            call("a")
+    with pytest.raises(UserError, match="w must be a tensor, got list"):
+        surface.example_gradients([1.0])
+    for wrong in (2.5, "8", True, 0, -1):
+        with pytest.raises(UserError, match="m: must be a whole number of at least 1"):
+            acutance.measure("loss", MLP(), mlp_data(), m=wrong)
+        with pytest.raises(UserError, match="microbatch: must be a whole number of at least 1"):
+            LossSurface(MLP(), mlp_data(), microbatch=wrong)
+        with pytest.raises(UserError, match="microbatch: must be a whole number of at least 1"):
+            surface.microbatch = wrong
+
+
+def test_points_of_another_dtype_than_the_surface_are_taken():
+    surface = LossSurface(MLP(), mlp_data(), dtype="float64")
+    assert surface.loss(surface.w.float()).dtype == torch.float64

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import acutance
 from acutance import LossSurface
+from acutance.double_backward import wrong_products
 from acutance.numerics import slopes
 from acutance.plugins import catalog
 
@@ -43,7 +44,8 @@ def peak(name, **fields):
     data = torch.randn(4, 300), torch.randint(0, 3, (4,))
     surface = LossSurface(model, data, microbatch=fields.pop("microbatch", None))
     surface._check()
-    surface._core.examined()  # once a model, before a measure holds anything: what it takes is asserted below
+    surface._core.examined()  # once a model: what it takes is asserted below
+    surface._core.functional.wrong_products = wrong_products(surface._core)
     # The weights do not count, neither the surface's nor the model's own, which the first check moves and puts back.
     existing = [StorageWeakRef(t.untyped_storage()) for t in (surface.w, model[0].weight)]
     with Vectors(0.9 * 4 * surface.w.numel()) as vectors:
@@ -63,6 +65,17 @@ def test_the_first_derivative_of_a_model_takes_no_more_than_a_search():
         surface._core.gradient_graph = None
         left = len([storage for storage in vectors.live.values() if not storage.expired()])
     assert vectors.peak - 1 <= 6 and left <= 1, (vectors.peak, left)
+
+
+def test_the_look_at_products_takes_six_vectors_in_double():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 3))
+    surface = LossSurface(model, (torch.randn(4, 300), torch.randint(0, 3, (4,))))
+    surface._core.examined()
+    with Vectors(0.9 * 8 * surface.w.numel()) as vectors:
+        assert not wrong_products(surface._core)
+        left = len([storage for storage in vectors.live.values() if not storage.expired()])
+    assert vectors.peak <= 6 and left == 0, (vectors.peak, left)
 
 
 def test_the_counter_counts():

@@ -1,0 +1,126 @@
+"""What a loss of one's own must be: a function of pairs of outputs and targets; the model makes no pass for it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from acutance.errors import UserError, some
+
+if TYPE_CHECKING:
+    from acutance.losses import LossHead
+
+SAME = 16  # units of rounding by which a sum may differ from itself: kernels may add in another order
+SPREAD = 1e-2  # of the largest output, that outputs must differ by for their order to matter
+RANDOM = ("Dropout", "BatchNorm", "InstanceNorm")
+STRETCHED = re.compile(r"Using a target size \((torch\S+\[.*?\]\))\) that is different to the input size \((.*?\]\))\)")
+
+
+def refuse_unfit(head: LossHead, logits: Tensor, targets: Tensor) -> None:
+    """Refuse a user's function that fails, is random or keeps state, or compares each output with each target.
+
+    Args:
+        head: of a function of the user's.
+        logits: (k, ...) outputs of some examples, which stand for all.
+        targets: all targets, (n, ...).
+
+    Raises:
+        UserError: in one sentence, with the function's own error as its cause where it fails.
+    """
+    rows = torch.arange(len(targets), device=logits.device) % len(logits)
+    outputs = logits[rows]
+    with torch.no_grad():
+        first, stretched = _first(head, outputs, targets)
+        if stretched or _compares_each_with_each(head, outputs, targets, first):
+            raise UserError(
+                f"loss: {name_of(head.loss)} stretches outputs of shape {tuple(outputs.shape)} and targets of shape "
+                f"{tuple(targets.shape)} to each other, so that outputs meet targets of other examples or outputs",
+                "give targets of the shape of the outputs, or let the loss reshape one of them",
+            )
+        second = head.value(outputs, targets)
+    if not _same(first, second, torch.finfo(logits.dtype).eps):
+        raise UserError(
+            f"loss: {name_of(head.loss)} gives different values for the same outputs and targets ({float(first):.6g}, "
+            f"then {float(second):.6g}): it is random, or keeps something from call to call",
+            _hint_at_state(head.loss),
+        )
+
+
+def name_of(loss: object) -> str:
+    """Return what a message calls a loss of the user's."""
+    name = getattr(loss, "__name__", type(loss).__name__)
+    return "your function" if name == "<lambda>" else f"your function '{name}'"
+
+
+def _first(head: LossHead, outputs: Tensor, targets: Tensor) -> tuple[Tensor, bool]:
+    """Return the first value, and whether torch warns that it stretches outputs and targets to each other."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            value = head.value(outputs, targets)
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        # Anything can go wrong in a user's function; what did is told, and is the cause.
+        text = str(error).strip().splitlines()
+        said = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        raise UserError(
+            f"loss: {name_of(head.loss)} raised {said}", _hint_at_call(head.loss, outputs, targets)
+        ) from error
+    sizes = {str(outputs.shape), str(targets.shape)}
+    stretched = False
+    for one in caught:
+        found = STRETCHED.match(str(one.message))
+        if found and set(found.groups()) == sizes:
+            stretched = len(targets) > 1
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return value, stretched
+
+
+def _compares_each_with_each(head: LossHead, outputs: Tensor, targets: Tensor, value: Tensor) -> bool:
+    """Whether the loss of one number an example depends on the targets, and not on which output each belongs to."""
+    n = len(targets)
+    if n < 3 or outputs.dim() == targets.dim() or not outputs.numel() == targets.numel() == n:
+        return False
+    few = outputs[: min(n, len(outputs))].double()
+    if float(few.amax() - few.amin()) <= SPREAD * float(few.abs().amax()) or bool((targets == targets[0]).all()):
+        return False
+    eps = 1e3 * torch.finfo(outputs.dtype).eps
+    try:
+        moved = [head.value(outputs.roll(k, 0), targets) for k in (1, 2)]
+        flat = head.value(outputs, targets[:1].expand(targets.shape))
+    except (RuntimeError, ValueError, LookupError):
+        # A loss that takes these targets in this order alone, as one of sequences.
+        return False
+    return all(_same(value, other, eps) for other in moved) and not _same(value, flat, eps)
+
+
+def _same(a: Tensor, b: Tensor, eps: float) -> bool:
+    return torch.allclose(a, b, rtol=SAME * eps, atol=0.0, equal_nan=True)
+
+
+def _hint_at_call(loss: object, outputs: Tensor, targets: Tensor) -> str:
+    """Return how the function was called, or what is wrong with tensors of its own."""
+    own = [*loss.parameters(), *loss.buffers()] if isinstance(loss, nn.Module) else []
+    if any(t.device != outputs.device for t in own):
+        return f"move its own tensors to where the model is: loss.to('{outputs.device}')"
+    if any(t.is_floating_point() and t.dtype != outputs.dtype for t in own):
+        kind = str(outputs.dtype).removeprefix("torch.")
+        return f"the outputs are {kind} and its own tensors are not: give loss.to(torch.{kind}), or another dtype"
+    return (
+        f"it is called as loss(outputs, targets), with outputs of shape {tuple(outputs.shape)}, {outputs.dtype}, and "
+        f"targets of shape {tuple(targets.shape)}, {targets.dtype}"
+    ).replace("torch.", "")
+
+
+def _hint_at_state(loss: object) -> str:
+    modules = loss.modules() if isinstance(loss, nn.Module) else ()
+    names = dict.fromkeys(type(m).__name__ for m in modules if m.training and type(m).__name__.startswith(RANDOM))
+    if names:
+        return f"it is in training mode and has {some(list(names))}: call its eval() first"
+    return "let it follow from outputs and targets alone: differences of its values would be noise"

@@ -43,7 +43,7 @@ def measure(
         model: a surface; or a module, with ``data``.
         data: (inputs, targets), a Dataset or DataLoader of torch, dicts with labels, or batches of these, as
             ``acutance.forms.understand`` takes them.
-        m: examples in one m-batch; by default those of one pair of ``data``. A remainder is dropped.
+        m: examples in one m-batch; by default those of one pair of ``data``. A remainder is dropped, as ``notes`` say.
         seed: study seed; the same seed gives the same value.
         replicate: index of an independent repetition.
         loss: for a module: ``cross_entropy``, ``mse`` or a function, as in LossSurface.
@@ -99,25 +99,28 @@ def measure(
     functional.warn(stacklevel=4)
     if initial is not None:
         functional.w0 = initial_vector(functional, initial)
-    parts = []
+    parts, left = [], ""
     pairs: list[Given | None] = [None]
     if data is not None and level != "weights":
-        pairs = [*_batches(data, m, level == "dataset")]
+        found, left = _batches(data, m, level == "dataset")
+        pairs = [*found]
     for batch, pair in enumerate(pairs):
         surface = LossSurface(functional, pair, loss=loss, microbatch=microbatch)
         parts += evaluated(surface, batch)
     functional.warn(stacklevel=4)
-    return mean(parts, functional.told)
+    return mean(parts, [*functional.told, *filter(None, [left])])
 
 
-def _batches(data: Any, m: int | None, whole: bool) -> list[Given]:
-    """Return m-batches of equal size, cut from the points in their order."""
+def _batches(data: Any, m: int | None, whole: bool) -> tuple[list[Given], str]:
+    """Return m-batches of equal size, cut from the points in their order, and what to say of points left over."""
     from acutance.forms import Given, understand
     from acutance.points import m_batches
+    from acutance.surface_config import dropped
 
     points = understand(data, stacklevel=5)
     size = len(points.targets) if whole else points.size if m is None else m
-    return [Given(*pair) for pair in m_batches(points.inputs, points.targets, size)]
+    batches = [Given(*pair) for pair in m_batches(points.inputs, points.targets, size)]
+    return batches, dropped(len(points.targets), size)
 
 
 def run(
@@ -130,8 +133,9 @@ def run(
     Args:
         config: name of a preset, path of a YAML file, or a mapping.
         out: run directory; ``runs/<name>`` by default.
-        options: ``overrides`` (``{"surface.m": 64}``), ``device``, ``executor``, ``rerun``, ``limit``, ``attributes``,
-            ``report`` and ``reporter``, as of ``acutance.harness.run_study``.
+        options: ``overrides`` (``{"surface.m": 64}``); ``executor``, the name of one that replaces the study's before
+            they are made; ``device``, ``rerun``, ``limit``, ``attributes``, ``report`` and ``reporter``, as of
+            ``acutance.harness.run_study``.
 
     Returns:
         The run, with its tables as DataFrames.
@@ -142,5 +146,5 @@ def run(
     from acutance.config import load_config
     from acutance.harness import run_study
 
-    overrides = options.pop("overrides", {})
-    return run_study(load_config(config, overrides), out, **options)
+    overrides, executor = options.pop("overrides", {}), options.pop("executor", None)
+    return run_study(load_config(config, overrides, executor=executor), out, **options)

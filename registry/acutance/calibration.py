@@ -256,6 +256,7 @@ def calibrate(
     Raises:
         UserError: for shares out of range, a study without a radius, or a model that cannot be loaded.
     """
+    from acutance.devices import require_device
     from acutance.functional import default_device
     from acutance.pointsets import PointSets
     from acutance.progress import Silent
@@ -264,6 +265,7 @@ def calibrate(
         raise UserError("shares of the rise to chance level must lie above 0 and at most at 1", "1 is chance level")
     shares = sorted(set(shares))
     reporter = reporter or Silent()
+    device = str(require_device(device or default_device()))
     definitions, others = definitions_of(study)
     if not definitions:
         raise UserError("none of the study's measures has a radius", "calibrate is for measures with a field 'rho'")
@@ -271,7 +273,6 @@ def calibrate(
     sets = PointSets(dataset.item.target(dataset.spec), study.surface, study.seed)
     chosen = _spread(members(study), models)
     batches = min(max((points or study.surface.m) // study.surface.m, 1), study.surface.batch_count)
-    device = device or default_device()
     reporter.stage("calibrating", len(chosen) * len(definitions), len(chosen) * len(definitions))
     cost, levels = Cost(), dict.fromkeys(str(d.item.target.level_of(d.spec)) for d in definitions)
     measured = []

@@ -16,7 +16,7 @@ from acutance.errors import UserError, did_you_mean
 from acutance.plan import PlannedMeasure, expand_measures
 from acutance.plugins import Catalog, Item, Kind, catalog
 from acutance.spec import Spec, describe
-from acutance.surface_config import Indices, Section, SurfaceConfig
+from acutance.surface_config import Indices, Section, SurfaceConfig, dropped
 from acutance.targets import Target, parse_target
 from acutance.yaml_io import parse_yaml, read_yaml
 
@@ -147,6 +147,7 @@ def load_config(
     source: str | Path | Mapping[str, Any],
     overrides: Mapping[str, Any] | Sequence[str] = (),
     plugins: Catalog | None = None,
+    executor: str | None = None,
 ) -> Study:
     """Read and validate a study.
 
@@ -154,6 +155,7 @@ def load_config(
         source: name of a preset, path of a YAML file, or the data itself.
         overrides: ``{"surface.points": 256}`` or ``["surface.points=256"]``.
         plugins: what is installed; this process's catalog by default.
+        executor: name of one that replaces the study's and its settings; ``overrides`` are made after that.
 
     Raises:
         UserError: ``file: path: what is wrong``, for every mistake at once.
@@ -167,6 +169,8 @@ def load_config(
         folder = path.resolve().parent
     if not isinstance(data, dict):
         raise UserError(f"{where}: a study is a mapping of sections, got {type(data).__name__}")
+    if executor is not None:
+        data["executor"] = {"name": executor}
     data = _override(data, overrides, where)
     return replace(_Reader(where, folder, plugins or catalog()).read(name, data), written=data)
 
@@ -264,9 +268,8 @@ class _Reader:
             "dataset": {"name": dataset.item.id, **dataset.spec.full()},
             "executor": {"name": executor.item.id, **executor.spec.full()},
         }
-        points, m = file.surface.points, file.surface.m
-        dropped = f"surface: {points % m} of {points} points do not fill a batch of {m} and are dropped"
-        warnings = [dropped] if points % m and file.surface.batches == "partition" else []
+        left = dropped(file.surface.points, file.surface.m) if file.surface.batches == "partition" else ""
+        warnings = [f"surface: {left}"] if left else []
         normalized = sum(bool(getattr(planned.spec, "logit_norm", False)) for planned in measures)
         if normalized and len(dataset.item.target(dataset.spec).labels) == 2:
             warnings.append(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from acutance.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 HINT = "use device 'cpu'"
 
 
-def require_device(name: str) -> None:
-    """Refuse a device that this machine does not have.
+def require_device(name: str | torch.device) -> torch.device:
+    """Return a device, and refuse one that this machine does not have.
 
     Args:
         name: ``cpu``, ``cuda``, ``cuda:1`` ..., as torch writes them.
@@ -20,7 +25,7 @@ def require_device(name: str) -> None:
 
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise UserError(f"device '{name}': there is no such kind", "write cpu, cuda, cuda:1 ...") from None
     if device.type == "meta":
         raise UserError(f"device '{name}': nothing is computed there", HINT)
@@ -30,8 +35,9 @@ def require_device(name: str) -> None:
             raise UserError(f"device '{name}' is not available: torch finds no GPU", HINT)
         if (device.index or 0) >= (count := torch.cuda.device_count()):
             raise UserError(f"device '{name}' is not available: the GPUs are cuda:0 to cuda:{count - 1}", HINT)
-        return
+        return device
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise UserError(f"device '{name}' is not available: {str(error).splitlines()[0]}", HINT) from None
+    return device

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from acutance.conditions import Conditions, own
+from acutance.devices import require_device
 from acutance.errors import AcutanceWarning, UserError, did_you_mean
 from acutance.initial import initial_vector
 from acutance.lazy import Lazy, realised
@@ -72,9 +73,7 @@ class FunctionalModel:
             for table, name, seen in slot.places
             if seen is not None
         ]
-        self.device = torch.device(device) if device is not None else self._own[0].device
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"device '{self.device}' is not available", "use device 'cpu'")
+        self.device = require_device(device) if device is not None else self._own[0].device
         self.dtype = dtype or self._own_dtype()
         if self.dtype not in (torch.float32, torch.float64):
             raise UserError(f"dtype {self.dtype} is not supported", "choose float32 or float64")

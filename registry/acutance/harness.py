@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from acutance.admission import admit, admitted, and_others
 from acutance.attributes import Attributes, join, require
-from acutance.config import Chosen, Study
+from acutance.config import Study
 from acutance.ending import Terminated, in_order
 from acutance.environment import environment
 from acutance.errors import UserError, some
@@ -81,7 +81,6 @@ def run_study(
     out: str | Path | None = None,
     *,
     device: str | None = None,
-    executor: str | None = None,
     rerun: Rerun = "missing",
     limit: int | None = None,
     reporter: Reporter | None = None,
@@ -94,7 +93,6 @@ def run_study(
         study: from ``load_config``.
         out: run directory, ``runs/<name>`` by default.
         device: where models are evaluated; the GPU when there is one.
-        executor: name of an executor that replaces the study's.
         rerun: ``missing`` computes what has no row, ``failed`` also what failed, ``all`` everything.
         limit: at most this many models of each pool.
         reporter: told of progress.
@@ -109,16 +107,11 @@ def run_study(
     from acutance.outputs import take_folder
 
     directory = Path(out) if out is not None else Path("runs") / study.name
-    if executor is not None:
-        item = catalog().find("executors", executor)
-        chosen = Chosen(item, item.target.Spec())
-    else:
-        chosen = study.executor
-    chosen.item.target(chosen.spec).check(device)
+    study.executor.item.target(study.executor.spec).check(device)
     take_folder(directory, ours=(directory / FILE).exists())
     store = Store(directory / FILE)
     with closing(store), in_order():
-        driver = Driver(study, store, chosen, device, rerun, limit, reporter or Silent(), attributes)
+        driver = Driver(study, store, device, rerun, limit, reporter or Silent(), attributes)
         return driver.run(directory, report)
 
 
@@ -129,7 +122,6 @@ class Driver:
         self,
         study: Study,
         store: Store,
-        executor: Chosen,
         device: str | None,
         rerun: Rerun,
         limit: int | None,
@@ -138,7 +130,7 @@ class Driver:
     ) -> None:
         self.study, self.store, self.reporter = study, store, reporter
         self.plugins = catalog()
-        self.executor_choice = executor
+        self.executor_choice = study.executor
         self.members = members(study, limit)
         self.notes = join(self.members, attributes) if attributes is not None else []
         require(study, self.members)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Hashable
 from functools import cache
 from types import UnionType
@@ -156,10 +157,30 @@ def describe(error: ValidationError, spec_type: type[BaseModel], where: str = ""
             absent = getattr(spec_type, "ABSENT", {}) if len(item["loc"]) == 1 else {}
             why = absent.get(item["loc"][-1]) or (did_you_mean(str(item["loc"][-1]), known) if known else "")
             message = "unknown field" + (f"; {why}" if why else "")
+        elif item["loc"] and item["loc"][-1] == "[key]":
+            path = path.removesuffix(".[key]").rpartition(".")[0]
+            message = (
+                f"{shown(item['input'])} stands where a name is wanted: in braces a decimal comma parts a number in two"
+            )
         elif item["type"] != "missing" and "input" in item and not isinstance(item["input"], dict):
-            message += f", got {shown(item['input'])}"
+            message += f", got {shown(item['input'])}{_instead(item['input'], item['type'])}"
         lines.append(f"{path}: {message}" if path else message)
     return lines
+
+
+def _instead(value: Any, kind: str) -> str:
+    """Return what to write in place of a word that was meant as a number, or as a section; empty where that is open."""
+    if not isinstance(value, str):
+        return ""
+    if kind == "dict_type":
+        return f": write {{name: {value}}}"
+    if kind in ("float_parsing", "int_parsing"):
+        if re.fullmatch(r"[-+]?\d*,\d+([eE][-+]?\d+)?", value):
+            return f": write {value.replace(',', '.')}, with a decimal point"
+        top, over, below = value.partition("/")
+        if over and top.strip().isdigit() and below.strip().isdigit() and int(below):
+            return f": write {int(top) / int(below):.6g}"
+    return ""
 
 
 def shown(value: Any) -> str:
@@ -185,6 +206,8 @@ def spec_faults(spec_type: type[Spec]) -> list[str]:
             faults.append(f"field '{name}' has a default_factory: give a plain default")
         elif not field.is_required() and not _hashable(field.default):
             faults.append(f"field '{name}' has a mutable default, {field.default!r}: use a tuple")
+        if name == "rho" and str in _kinds(field.annotation):  # type: ignore[arg-type]
+            faults.append("field 'rho' may be a text: a radius is a number, call another setting something else")
         if not field.description:
             faults.append(f"field '{name}' has no docstring under it")
     return faults

@@ -51,6 +51,11 @@ Select = Annotated[
 ]
 
 
+def dropped(points: int, m: int) -> str:
+    """Return the sentence that says how many points are left out of batches of m; empty where none are."""
+    return f"{points % m} of {points} points do not fill a batch of {m} and are dropped" if points % m else ""
+
+
 class SurfaceConfig(Section):
     """Which points the loss surface is built on, and how it is evaluated."""
 

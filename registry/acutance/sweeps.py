@@ -104,7 +104,7 @@ def sweep(
     from acutance.report.sweeps import save_sweep_figures
 
     axis = Axis.parse(over) if isinstance(over, str) else over
-    studies = _studies(config, axis, options.pop("overrides", {}))
+    studies = _studies(config, axis, options.pop("overrides", {}), options.pop("executor", None))
     directory = Path(out) if out is not None else Path("runs") / f"{studies[0].name}-{axis.name}"
     # Of a version that kept no manifest: the folders of its runs tell that the table beside them is ours.
     take_folder(directory, ours=any(directory.glob(f"{axis.name}=*/{FILE}")), names=["sweep.csv"])
@@ -119,11 +119,11 @@ def sweep(
     return Sweep(directory, axis, table, sum(run.failed for run in runs))
 
 
-def _studies(config: Any, axis: Axis, overrides: Any) -> list[Study]:
+def _studies(config: Any, axis: Axis, overrides: Any, executor: str | None) -> list[Study]:
     found, common = [], parse_overrides(overrides)
     for value in axis.values:
         try:
-            found.append(load_config(config, {**common, **axis.overrides(value)}))
+            found.append(load_config(config, {**common, **axis.overrides(value)}, executor=executor))
         except UserError as error:
             raise UserError(f"{axis.name} = {value}: {error.message}", error.hint) from None
     return found

@@ -62,10 +62,12 @@ def time_study(
     """
     import torch
 
+    from acutance.devices import require_device
     from acutance.executors import cores
     from acutance.functional import default_device
     from acutance.pointsets import PointSets
 
+    device = str(require_device(device or default_device()))
     dataset = study.dataset
     sets = PointSets(dataset.item.target(dataset.spec), study.surface, study.seed)
     # Targets: one forward over each split that is not known beforehand.
@@ -77,7 +79,7 @@ def time_study(
     threads = torch.get_num_threads()
     torch.set_num_threads(max(min(cores() // workers, threads), 1))
     try:
-        return [_time_pool(study, sets, some, passes, device or default_device()) for some in pools.values()]
+        return [_time_pool(study, sets, some, passes, device) for some in pools.values()]
     finally:
         torch.set_num_threads(threads)
 

@@ -120,12 +120,26 @@ def read_yaml(path: Path) -> Any:
         UserError: for a file that cannot be read, is not valid YAML, or asks for more than plain data.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}", "give a file that you may read") from None
+    try:
+        text = data.decode(_encoding(data))
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}: line {line} is no text in UTF-8 or UTF-16", "save the file as UTF-8") from None
     return parse_yaml(text, str(path))
+
+
+def _encoding(data: bytes) -> str:
+    """Return what a text is written in, by its mark or its first character, an ASCII one (YAML 1.2.2, section 5.2)."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    if data[:1] == b"\0" or data[1:2] == b"\0":
+        return "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
+    return "utf-8-sig"
 
 
 def parse_yaml(text: str, where: str) -> Any:

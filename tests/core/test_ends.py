@@ -95,9 +95,9 @@ def test_a_device_that_is_not_there_is_refused_before_anything_changes(config, t
     cases = {"cuda:99": "serial", "meta": "serial", "gpu": "serial", "cuda:1": "processes", "cpu": "ray"}
     for device, executor in cases.items():
         with pytest.raises(UserError, match=f"device '{device}'"):
-            run(config, tmp_path, device=device, executor=executor)
+            run(config | {"executor": {"name": executor}}, tmp_path, device=device)
         with pytest.raises(UserError, match=f"device '{device}'"):
-            run(config, tmp_path / "new", device=device, executor=executor)
+            run(config | {"executor": {"name": executor}}, tmp_path / "new", device=device)
     assert not (tmp_path / "new").exists()
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
     require_device("cpu")

@@ -44,7 +44,7 @@ def test_halves_make_the_whole(toy_config, tmp_path):
     whole = run(toy_config, tmp_path / "whole")
     run(toy_config, tmp_path / "a", limit=4)
     toy_config["pools"][0]["size"] = 3
-    run(toy_config, tmp_path / "b", executor="backwards")
+    run(toy_config | {"executor": {"name": "backwards"}}, tmp_path / "b")
     toy_config["pools"][0]["size"] = 6
     run(toy_config, tmp_path / "c")
     before = {name: files(tmp_path / name) for name in "abc"}

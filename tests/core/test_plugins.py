@@ -234,7 +234,7 @@ def test_a_third_partys_executor_and_scaling_work_like_built_in_ones(tmp_path, t
         {"name": "worst_case", "rho": 0.02, "scaling": "half"},
         {"name": "worst_case", "rho": 0.01, "scaling": "elementwise"},
     ]
-    done = run_study(load_config(toy_config), tmp_path, executor="backwards", report=False)
+    done = run_study(load_config(toy_config, executor="backwards"), tmp_path, report=False)
     worst = done.results[done.results["measure"] == "worst_case"]
     half, full = (worst[worst["spec.scaling"] == s].set_index("model")["value"] for s in ("half", "elementwise"))
     # Twice the radius in half the units is the same ball.

@@ -71,8 +71,10 @@ def test_tasks_that_cannot_be(fields, message):
 
 
 def test_the_preset_at_small_effort(tmp_path):
-    study = load_config("linear_scale", {"surface.points": 128, "pools.0.size": 5, "measures.0.draws": 10})
-    run = run_study(study, tmp_path / "run", report=False, executor="serial")
+    study = load_config(
+        "linear_scale", {"surface.points": 128, "pools.0.size": 5, "measures.0.draws": 10}, executor="serial"
+    )
+    run = run_study(study, tmp_path / "run", report=False)
     assert run.failed == 0 and run.models["admitted"].all()
     scale = run.correlations[run.correlations["target"] == "attr:scale"]
     assert (scale.loc[scale["spec.logit_norm"].astype(bool), "tau"] == 0).all()

@@ -147,6 +147,7 @@ def as_run(table: pd.DataFrame, columns: Columns, pool: str = "table") -> tuple[
         raise UserError("--long: give two columns, MEASURE,VALUE, and --model, without --measures")
     for given, what in _named(columns).items():
         require(table, given, what)
+    _refuse_two_roles(columns)
     notes: list[str] = []
     named_rows(table, columns.model, "--model", "model")
     if columns.long is None:
@@ -158,7 +159,7 @@ def as_run(table: pd.DataFrame, columns: Columns, pool: str = "table") -> tuple[
         names: Sequence[str] = columns.measures or _numbers_left(wide, columns, notes)
         if not names:
             raise UserError("; ".join(["give at least one target and one measure", *notes]), listed(table))
-        measured = _measured(wide, names, labels)
+        measured = with_radii(_measured(wide, names, labels), "--measures")
     else:
         names = ()
     notes += [
@@ -171,6 +172,23 @@ def as_run(table: pd.DataFrame, columns: Columns, pool: str = "table") -> tuple[
     results = measured[order]
     results.insert(1, "pool", pools)
     return models, results, notes
+
+
+def _refuse_two_roles(columns: Columns) -> None:
+    """Refuse a column that would be held against itself: its tau of 1 says nothing.
+
+    Raises:
+        UserError: naming it, and both options.
+    """
+    others = {
+        "--measures": columns.measures, "--groups": columns.groups, "--within": columns.within,
+        "--attributes": columns.attributes or (), "--long": columns.long or (),
+    }  # fmt: skip
+    for option, names in others.items():
+        if both := [name for name in names if name in columns.targets]:
+            raise UserError(f"{option}: column '{both[0]}' is a target too", "a column is one or the other")
+    if both := [name for name in columns.attributes or () if name in columns.measures]:
+        raise UserError(f"--attributes: column '{both[0]}' is a measure too", "a column is one or the other")
 
 
 def _named(columns: Columns) -> dict[tuple[str, ...], str]:
@@ -251,6 +269,7 @@ def _split_long(table: pd.DataFrame, columns: Columns, notes: list[str]) -> tupl
         measured[f"spec.{setting}"] = [settings.get(setting) for _, settings in parsed]
     for column in (c for c in own if c.startswith("spec.")):
         measured[column] = typed(table[column]).to_numpy()
+    measured = with_radii(measured, "--long")
     measured["replicate"] = typed(table["replicate"]).to_numpy() if "replicate" in own else 0
     settings = [c for c in measured.columns if c.startswith("spec.")]
     twice = measured.duplicated(["model", "measure", "replicate", *settings])
@@ -313,6 +332,27 @@ def definition(name: str) -> tuple[str, dict[str, Any]]:
     if not found or not all(key.strip() and value.strip() for key, _, value in pairs):
         return name, {}
     return found[1], {key.strip(): _setting(value.strip()) for key, _, value in pairs}
+
+
+def with_radii(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return a table whose column ``spec.rho`` holds numbers: ``1/255`` is one; the table itself where it has none.
+
+    Raises:
+        UserError: naming the first radius that is no number: radii are put in order.
+    """
+    if "spec.rho" not in table or pd.api.types.is_numeric_dtype(table["spec.rho"]):
+        return table
+    cells = table[["measure", "spec.rho"]].drop_duplicates("spec.rho").itertuples(index=False, name=None)
+    found = {cell: _radius(cell, f"{where}: measure '{name}'") for name, cell in cells if not _is_empty(cell)}
+    return table.assign(**{"spec.rho": pd.to_numeric(table["spec.rho"].map(found))})
+
+
+def _radius(cell: Any, where: str) -> float:
+    top, over, below = (part.strip() for part in str(cell).partition("/"))
+    if is_number(top) and (not over or (is_number(below) and float(below))):
+        return float(top) / float(below or 1)
+    hint = "write a decimal point" if like_number(str(cell)) else "call a setting that is no radius something else"
+    raise UserError(f"{where} has rho = '{cell}', and a radius is a number such as 0.05 or 1/255", hint)
 
 
 def _setting(text: str) -> Any:

@@ -74,9 +74,13 @@ def definition_label(row: Mapping[str, Any], name: Callable[[Mapping[str, Any]],
 
 
 def with_radius(name: str, row: Mapping[str, Any]) -> str:
-    """Return the name of a row's definition with the radius of the row."""
+    """Return the name of a row's definition with the radius of the row; what is no number is shown as it stands."""
     rho = spec_fields(row).get("rho")
-    return name + (f", ρ = {float(rho):g}" if rho is not None else "")
+    if rho is None:
+        return name
+    with suppress(ValueError):
+        rho = f"{float(rho):g}"
+    return f"{name}, ρ = {rho}"
 
 
 def target_label(target: str) -> str:

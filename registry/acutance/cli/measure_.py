@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--measure", "measures", required=True, multiple=True, help="Name of a measure; may be given again.")
 @click.option("--set", "fields", multiple=True, metavar="KEY=VALUE", help="Setting of the measures, e.g. rho=0.002.")
 @click.option("--points", type=click.IntRange(1), help="Use this many points, classes in turn.")
-@click.option("-m", "m", type=click.IntRange(1), default=128, show_default=True, help="Examples in one m-batch.")
+@click.option("-m", "m", type=click.IntRange(1), help="Examples in one m-batch; 128, or all points if fewer.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Names the noise.")
 @click.option("--device", help="cpu, cuda ...")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="The model's own by default.")
@@ -55,7 +55,7 @@ def command(
     measures: tuple[str, ...],
     fields: tuple[str, ...],
     points: int | None,
-    m: int,
+    m: int | None,
     seed: int,
     device: str | None,
     dtype: str | None,
@@ -69,8 +69,11 @@ def command(
     """
     from acutance.checkpoints import load_file, make_model, parse_pairs
     from acutance.class_order import require_order
+    from acutance.devices import require_device
     from acutance.lazy import applied
 
+    if device is not None:
+        require_device(device)
     settings = parse_pairs(fields, "--set")
     needs: set[str] = set()
     levels: set[str] = set()
@@ -121,19 +124,20 @@ def command(
 
 
 def _evaluate(
-    net: nn.Module, data: tuple[Any, Tensor], measures: tuple[str, ...], settings: dict[str, Any], m: int,
+    net: nn.Module, data: tuple[Any, Tensor], measures: tuple[str, ...], settings: dict[str, Any], m: int | None,
     seed: int, device: str | None, dtype: str | None, initial: nn.Module | None,
 ) -> dict[str, Any]:  # fmt: skip
     import warnings
 
     from acutance.api import measure
     from acutance.errors import AcutanceWarning
+    from acutance.notebook import M
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AcutanceWarning)  # the estimates have them as notes, which are printed
         return {
             name: measure(
-                name, net, data, m=min(m, len(data[1])), seed=seed, device=device, dtype=dtype, initial=initial,
+                name, net, data, m=m or min(M, len(data[1])), seed=seed, device=device, dtype=dtype, initial=initial,
                 **settings,
             )
             for name in measures

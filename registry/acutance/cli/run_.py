@@ -42,7 +42,7 @@ def command(
     quiet: bool,
 ) -> int:
     """Run or resume CONFIG, a preset or a YAML file; what is stored is never computed again."""
-    study = load_config(config, overrides)
+    study = load_config(config, overrides, executor=executor)
     from acutance.cli.results_ import print_summary
     from acutance.cli.screen import console as wide_console
     from acutance.cli.verdicts_ import print_verdicts
@@ -52,9 +52,7 @@ def command(
     from acutance.progress import reporter
 
     console, start = wide_console(), time.monotonic()
-    options = dict(
-        device=device, executor=executor, rerun=rerun, limit=limit, report=not no_report, attributes=attributes
-    )
+    options = dict(device=device, rerun=rerun, limit=limit, report=not no_report, attributes=attributes)
     with allowing(allow_download), reporter(console, quiet) as shown:
         run = run_study(study, out, reporter=shown, **options)  # type: ignore[arg-type]
     if not quiet:

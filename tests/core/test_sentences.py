@@ -1,0 +1,185 @@
+"""What is easily written wrong is understood, or told in one sentence: devices, batches, executors, numbers, texts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from models import MLP, mlp_data
+
+import acutance
+from acutance import UserError
+from acutance.cli import cli
+from acutance.config import load_config
+from acutance.yaml_io import read_yaml
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(cli, [str(a) for a in arguments], standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def study(toy_config, tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(toy_config))
+    return path
+
+
+# -- devices --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["gpu", "GPU", "cuda:99", "xpu", "meta", "cpu,cuda"])
+def test_a_device_that_is_not_there_is_one_sentence_wherever_it_is_given(device, study, tmp_path):
+    torch.save(dict(zip("xy", mlp_data(8), strict=True)), tmp_path / "points.pt")
+    data = ("--data", tmp_path / "points.pt", "--measure", "gradient_norm")
+    for command in (
+        ("measure", "models:MLP", *data), ("check", study, "--time"), ("calibrate", study),
+        ("run", study, "--out", tmp_path / "run"), ("sweep", study, "--over", "surface.m=4,8", "--out", tmp_path / "s"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=f"device '{device}'"):
+            invoke(*command, "--device", device)
+    with pytest.raises(UserError, match=f"device '{device}'"):
+        acutance.measure("gradient_norm", MLP(), mlp_data(8), device=device)
+    with pytest.raises(UserError, match=f"device '{device}'"):
+        acutance.LossSurface(MLP(), mlp_data(8), device=device)
+
+
+# -- batches --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_says_of_m_what_python_says(tmp_path):
+    points = mlp_data(10)
+    torch.save(points, tmp_path / "points.pt")
+    command = ("measure", "models:MLP", "--data", tmp_path / "points.pt", "--measure", "gradient_norm")
+    dropped = "2 of 10 points do not fill a batch of 4 and are dropped"
+    told = invoke(*command, "-m", 4)
+    assert f"note: {dropped}" in told.output + told.stderr and "(2 batches)" in told.output
+    assert acutance.measure("gradient_norm", MLP(), points, m=4).notes == (dropped,)
+    for m in (5, 10, None):
+        assert not acutance.measure("gradient_norm", MLP(), points, m=m).notes
+    assert "(1 batches)" in invoke(*command).output  # all points, where they are fewer than 128
+    for way in (lambda: invoke(*command, "-m", 11), lambda: acutance.measure("gradient_norm", MLP(), points, m=11)):
+        with pytest.raises(UserError, match="m: 11 examples in a batch, but there are 10 points"):
+            way()
+
+
+# -- executors ------------------------------------------------------------------------------------------------
+
+
+def test_an_executor_replaces_the_studys_before_its_settings_are_judged(toy_config, study, tmp_path):
+    found = load_config(toy_config, ["executor.workers=2", "executor.time_limit=9"], executor="processes")
+    assert found.executor.item.name == "processes" and found.executor.spec.workers == 2
+    assert found.resolved["executor"]["time_limit"] == 9.0
+    other = toy_config | {"executor": {"name": "processes", "workers": 2}}
+    assert load_config(other, executor="serial").executor.item.name == "serial"
+    with pytest.raises(UserError, match=r"executor.workers: unknown field"):
+        load_config(other, ["executor.workers=2"], executor="serial")
+    with pytest.raises(UserError, match=r"executor.name: unknown executor 'proceses'.*processes"):
+        load_config(other, executor="proceses")
+    for command in (("run",), ("sweep", "--over", "surface.m=4,8")):
+        with pytest.raises(UserError, match=r"executor\.workers"):
+            invoke(*command, study, "--set", "executor.workers=0", "--executor", "processes", "--out", tmp_path / "o")
+
+
+# -- numbers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "written,told",
+    [
+        ("0,05", r"rho: .*write 0\.05, with a decimal point"),
+        ("-1,5e-3", r"write -1\.5e-3, with"),
+        ("1/255", r"write 0\.00392157"),
+        ("auto", r"rho: .*unable to parse string as a number, got 'auto'$"),
+        ("1/0", r"got '1/0'$"),
+    ],
+)
+def test_a_number_written_otherwise_says_how_to_write_it(written, told, toy_config):
+    toy_config["measures"] = [{"name": "average_case", "rho": written}]
+    with pytest.raises(UserError, match=told):
+        load_config(toy_config)
+    with pytest.raises(UserError, match=told):
+        acutance.measure("average_case", MLP(), mlp_data(8), rho=written)
+
+
+def test_a_decimal_comma_in_braces_is_told_at_its_place(tmp_path, toy_config):
+    toy_config["measures"] = "HERE"
+    text = yaml.safe_dump(toy_config).replace("HERE", "[{name: average_case, rho: 0,05}]")
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"measures.0: 5 stands where a name is wanted: .*decimal comma"):
+        load_config(tmp_path / "s.yaml")
+    with pytest.raises(UserError, match=r"dataset: .*got 'toy': write \{name: toy\}"):
+        load_config(toy_config | {"dataset": "toy"})
+
+
+# -- texts ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_yaml_is_read_in_the_encodings_of_its_standard(encoding, tmp_path):
+    (tmp_path / "s.yaml").write_bytes("title: caf\u00e9\n".encode(encoding))
+    assert read_yaml(tmp_path / "s.yaml") == {"title": "caf\u00e9"}
+
+
+def test_yaml_in_another_encoding_is_one_sentence(tmp_path):
+    (tmp_path / "s.yaml").write_bytes("format: 1\ntitle: caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"s.yaml: line 2 is no text in UTF-8 or UTF-16 \(save the file as UTF-8"):
+        read_yaml(tmp_path / "s.yaml")
+
+
+# -- tables ---------------------------------------------------------------------------------------------------
+
+
+def table_of_radii(path, *radii):
+    rng = np.random.default_rng(0)
+    wide = {"name": list("abcde"), "err": np.arange(5) / 10}
+    pd.DataFrame(wide | {f"worst_case(rho={r})": rng.random(5) for r in radii}).to_csv(path, index=False)
+    return path
+
+
+def long_of_radii(path, *radii):
+    rng = np.random.default_rng(0)
+    rows = [(m, "worst_case", r, rng.random(), i / 10) for r in radii for i, m in enumerate("abcde")]
+    pd.DataFrame(rows, columns=["name", "measure", "spec.rho", "value", "err"]).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("form", [table_of_radii, long_of_radii])
+def test_a_radius_in_a_table_is_a_number_or_a_fraction(form, tmp_path):
+    more = ["--long", "measure,value"] if form is long_of_radii else []
+    common = ["--model", "name", "--targets", "err", "--resamples", "99", *more]
+    out = tmp_path / "out"
+    invoke("correlate", form(tmp_path / "t.csv", "1/255", "0.1"), *common, "--out", out, "--no-report")
+    found = pd.read_csv(out / "correlations.csv")
+    assert sorted(found["spec.rho"]) == [1 / 255, 0.1]
+    assert "\u03c1 = 0.00392157" in invoke("results", out).output
+    for radius in ("auto", "1/0", "1/2/3"):
+        with pytest.raises(UserError, match=f"measure 'worst_case' has rho = '{radius}', and a radius is a number"):
+            invoke("correlate", form(tmp_path / "t.csv", "0.1", radius), *common)
+
+
+def test_a_radius_in_a_table_of_correlations_is_one_too(tmp_path):
+    rows = pd.DataFrame({"measure": "worst_case", "target": "e", "tau": [0.1, 0.2], "spec.rho": ["1/255", "0.1"]})
+    rows.to_csv(tmp_path / "a.csv", index=False)
+    rows.assign(**{"spec.rho": [repr(1 / 255), "0.10"]}).to_csv(tmp_path / "b.csv", index=False)
+    assert "2 correlations are in both" in invoke("compare", tmp_path / "a.csv", tmp_path / "b.csv").output
+    rows.replace("1/255", "auto").to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(UserError, match=r"a.csv: measure 'worst_case' has rho = 'auto'"):
+        invoke("compare", tmp_path / "a.csv", tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("role", ["measures", "groups", "within", "attributes"])
+def test_a_column_is_not_held_against_itself(role, tmp_path):
+    table = pd.DataFrame({"name": list("abcd"), "trace": [1, 2, 3, 5], "err": [1, 3, 2, 4]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(UserError, match=f"--{role}: column 'err' is a target too"):
+        invoke("correlate", tmp_path / "t.csv", "--model", "name", "--targets", "err", f"--{role}", "trace,err")
+    with pytest.raises(UserError, match="--attributes: column 'trace' is a measure too"):
+        invoke(
+            "correlate", tmp_path / "t.csv", "--model", "name", "--targets", "err", "--measures", "trace",
+            "--attributes", "trace",
+        )  # fmt: skip

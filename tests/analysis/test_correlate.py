@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from acutance import UserError, kendall_tau
 from acutance.analysis.ceiling import noise_ceiling
-from acutance.analysis.external import Columns, as_run, definition, read_table
+from acutance.analysis.definitions import definition
+from acutance.analysis.external import Columns, as_run, read_table
 from acutance.cli import cli
 from acutance.config import load_config
 from acutance.correlating import of_table

@@ -180,7 +180,9 @@ def test_output_never_replaces_an_input_or_a_strangers_file(tmp_path):
         assert path.read_text() == text
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.yaml").write_text("mine: 1")
-    assert "config.yaml is there, and acutance did not write it" in refused(tmp_path / "made.csv", "--out", tmp_path / "other")
+    assert "config.yaml is there, and acutance did not write it" in refused(
+        tmp_path / "made.csv", "--out", tmp_path / "other"
+    )
     for _ in range(2):
         again = [
             "correlate",

@@ -205,6 +205,13 @@ def is_missing(text: str) -> bool:
     return not text or text.lower() in MISSING
 
 
+def is_empty(cell: object) -> bool:
+    """Whether a cell of a table, a text or not, stands for no value."""
+    return (
+        cell is None or (isinstance(cell, float) and math.isnan(cell)) or (isinstance(cell, str) and is_missing(cell))
+    )
+
+
 def like_number(text: str) -> bool:
     """Whether a cell may have been meant as a number: with separators of thousands, a decimal comma, a percent sign."""
     return is_number(text) or _LIKE.fullmatch(text) is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from acutance.analysis.definitions import definition, numeric_radii
 from acutance.analysis.delimited import (
     counts,
     decimal_commas,
+    is_empty,
     is_missing,
     is_name,
     is_number,
@@ -31,7 +32,6 @@ OWN = ("pool", "architecture", "train_set")  # columns of models that are no att
 INDEX = ("index", "level_0", "row", "#")  # what row numbers are called when a table was written with them
 CARRIED = ("replicate", "stderr", "status", "message")  # of a long table, where it has them
 STATUSES = ("ok", "not_converged", "nonfinite", "unsupported", "budget", "failed")  # of measure.Status
-_SETTINGS = re.compile(r"^\s*([^()]+?)\s*\(([^()]*=[^()]*)\)\s*$")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def as_run(table: pd.DataFrame, columns: Columns, pool: str = "table") -> tuple[
         names: Sequence[str] = columns.measures or _numbers_left(wide, columns, notes)
         if not names:
             raise UserError("; ".join(["give at least one target and one measure", *notes]), listed(table))
-        measured = with_radii(_measured(wide, names, labels), "--measures")
+        measured = numeric_radii(_measured(wide, names, labels), "--measures")
     else:
         names = ()
     notes += [
@@ -269,7 +269,7 @@ def _split_long(table: pd.DataFrame, columns: Columns, notes: list[str]) -> tupl
         measured[f"spec.{setting}"] = [settings.get(setting) for _, settings in parsed]
     for column in (c for c in own if c.startswith("spec.")):
         measured[column] = typed(table[column]).to_numpy()
-    measured = with_radii(measured, "--long")
+    measured = numeric_radii(measured, "--long")
     measured["replicate"] = typed(table["replicate"]).to_numpy() if "replicate" in own else 0
     settings = [c for c in measured.columns if c.startswith("spec.")]
     twice = measured.duplicated(["model", "measure", "replicate", *settings])
@@ -321,47 +321,6 @@ def _with_status(measured: pd.DataFrame) -> pd.DataFrame:
     return measured
 
 
-def definition(name: str) -> tuple[str, dict[str, Any]]:
-    """Return a measure and its settings.
-
-    >>> definition("worst_case(rho=0.1, norm=linf)"), definition("tr(H)")
-    (('worst_case', {'rho': 0.1, 'norm': 'linf'}), ('tr(H)', {}))
-    """
-    found = _SETTINGS.match(name)
-    pairs = [pair.partition("=") for pair in found[2].split(",")] if found else []
-    if not found or not all(key.strip() and value.strip() for key, _, value in pairs):
-        return name, {}
-    return found[1], {key.strip(): _setting(value.strip()) for key, _, value in pairs}
-
-
-def with_radii(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Return a table whose column ``spec.rho`` holds numbers: ``1/255`` is one; the table itself where it has none.
-
-    Raises:
-        UserError: naming the first radius that is no number: radii are put in order.
-    """
-    if "spec.rho" not in table or pd.api.types.is_numeric_dtype(table["spec.rho"]):
-        return table
-    cells = table[["measure", "spec.rho"]].drop_duplicates("spec.rho").itertuples(index=False, name=None)
-    found = {cell: _radius(cell, f"{where}: measure '{name}'") for name, cell in cells if not _is_empty(cell)}
-    return table.assign(**{"spec.rho": pd.to_numeric(table["spec.rho"].map(found))})
-
-
-def _radius(cell: Any, where: str) -> float:
-    top, over, below = (part.strip() for part in str(cell).partition("/"))
-    if is_number(top) and (not over or (is_number(below) and float(below))):
-        return float(top) / float(below or 1)
-    hint = "write a decimal point" if like_number(str(cell)) else "call a setting that is no radius something else"
-    raise UserError(f"{where} has rho = '{cell}', and a radius is a number such as 0.05 or 1/255", hint)
-
-
-def _setting(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 def _numbers_left(table: pd.DataFrame, columns: Columns, notes: list[str]) -> tuple[str, ...]:
     """Return the columns of numbers throughout that are nothing else; what only looks so is told with its cell."""
     taken = {*OWN, *columns.targets, *columns.groups, *columns.within, *(columns.attributes or ()), columns.model}
@@ -385,7 +344,7 @@ def _is_numeric(column: pd.Series) -> bool:
         return bool(column.dtype != bool)
     if plain_numbers(list(column)) is not None:
         return True
-    cells = [cell for cell in column if not _is_empty(cell)]
+    cells = [cell for cell in column if not is_empty(cell)]
     return bool(cells) and all(is_number(c) and not is_name(c) if isinstance(c, str) else _is_plain(c) for c in cells)
 
 
@@ -393,18 +352,12 @@ def _is_plain(cell: Any) -> bool:
     return isinstance(cell, int | float | np.number) and not isinstance(cell, bool)
 
 
-def _is_empty(cell: Any) -> bool:
-    return (
-        cell is None or (isinstance(cell, float) and math.isnan(cell)) or (isinstance(cell, str) and is_missing(cell))
-    )
-
-
 def _no_number(column: pd.Series) -> tuple[int, str] | None:
     """Return (row, cell) of the first cell that keeps a column from being numbers; None where none looks like one."""
-    if column.dtype == bool or not any(not isinstance(c, str) or like_number(c) for c in column if not _is_empty(c)):
+    if column.dtype == bool or not any(not isinstance(c, str) or like_number(c) for c in column if not is_empty(c)):
         return None
     for row, cell in enumerate(column, 1):
-        if not _is_empty(cell) and not (
+        if not is_empty(cell) and not (
             is_number(cell) and not is_name(cell) if isinstance(cell, str) else _is_plain(cell)
         ):
             return row, str(cell)
@@ -422,7 +375,7 @@ def typed(column: pd.Series) -> pd.Series:
 
     Columns that have a type are as they are. An empty cell is NaN.
     """
-    if pd.api.types.is_numeric_dtype(column) or not all(isinstance(cell, str) or _is_empty(cell) for cell in column):
+    if pd.api.types.is_numeric_dtype(column) or not all(isinstance(cell, str) or is_empty(cell) for cell in column):
         return column
     cells = [cell if isinstance(cell, str) and cell else None for cell in column]
     there = [cell for cell in cells if cell is not None]
@@ -495,7 +448,7 @@ def numbers(table: pd.DataFrame, name: str, what: str) -> pd.Series:
         return pd.Series(plain, column.index, name=name)
     values = []
     for row, cell in enumerate(column, 1):
-        if _is_empty(cell) or (isinstance(cell, str) and not cell.strip()):
+        if is_empty(cell) or (isinstance(cell, str) and not cell.strip()):
             values.append(math.nan)
         elif isinstance(cell, str) and not is_number(cell.strip()):
             hint = "write it with a decimal point and without separators of thousands" if like_number(cell) else ""

@@ -62,7 +62,8 @@ def open_side(source: str, setting: str | None) -> pd.DataFrame:
     Raises:
         UserError: for what is none of these, and for ``published`` without a setting.
     """
-    from acutance.analysis.external import numbers, read_table, require, with_radii
+    from acutance.analysis.definitions import numeric_radii
+    from acutance.analysis.external import numbers, read_table, require
     from acutance.analysis.published import published
     from acutance.analysis.spreadsheet import unescape_table
     from acutance.errors import UserError
@@ -83,7 +84,7 @@ def open_side(source: str, setting: str | None) -> pd.DataFrame:
         require(table, ["measure", "target", "tau"], source)
         for name in {"tau", "low", "high", "n", "p", "p_adjusted", "p_fdr", "ceiling"} & set(table.columns):
             table[name] = numbers(table, name, source)
-        table = with_radii(table, source)
+        table = numeric_radii(table, source)
         if "within" not in table and "setting" in table:
             table = table.assign(within=table["setting"])
     missing = {name: "all" for name in ("within", "group") if name not in table}

@@ -222,7 +222,8 @@ def _estimate(sample: Sample) -> Estimate:
         if sample.spec.variance_reduction == "antithetic":
             rise = rise.view(-1, 2).mean(dim=1)
         value, stderr = float(rise.mean()), _standard_error(rise, 1)
-    return Estimate(value, stderr, extras=extras, cost=sample.cost)
+    found = Estimate(value, stderr, extras=extras, cost=sample.cost)
+    return scaling.resolved(found, sample.view, sample.spec.scaling, sample.spec.rho)
 
 
 def _controlled(rise: Tensor, control: Tensor) -> tuple[float, float | None, float, float]:

@@ -164,7 +164,8 @@ def _estimate(view: LossSurface, c: Tensor | None, spec: WorstCaseSpec, rho: flo
         extras["clean_error"] = float(view.mean_error_of(clean.raw))
         extras["perturbed_error"] = float(view.mean_error_of(best.note))
     # The origin is feasible, so the maximum is never below the clean loss.
-    return Estimate(max(float(best.value) - clean_loss, 0.0), extras=extras)
+    found = Estimate(max(float(best.value) - clean_loss, 0.0), extras=extras)
+    return scaling.resolved(found, view, spec.scaling, rho)
 
 
 def _climb(

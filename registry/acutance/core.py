@@ -12,6 +12,7 @@ from torch.autograd.graph import GradientEdge
 
 from acutance.batch import channels_first, channels_last, take_rows
 from acutance.conditions import ARITHMETICS, Arithmetic, conditions
+from acutance.derivatives import coarsest
 from acutance.errors import Unsupported, UserError, did_you_mean
 from acutance.fitness import answering
 from acutance.functional import FunctionalModel
@@ -23,9 +24,18 @@ from acutance.loss_gradient import objection
 from acutance.losses import LossHead
 from acutance.model_state import refuse_drift, refuse_reading
 from acutance.parts import refuse_mixing
+from acutance.smoothness import refuse_jumps
 from acutance.tracking import Tracking, examine, refuse_elsewhere
 
 PROBE = 8  # examples that the first check of a surface looks at
+KINDS = {
+    torch.finfo(kind).eps: str(kind).removeprefix("torch.") for kind in (torch.float32, torch.float16, torch.bfloat16)
+}
+COARSE = (
+    "the model computes in {} inside its forward pass, whatever its weights are (autocast, casts of its own): "
+    "perturbations below about {:.1g} of what they change are rounded away, and second derivatives are rough; let it "
+    "compute in {}"
+)
 
 
 @dataclass(slots=True)
@@ -174,7 +184,10 @@ class Core:
             return False
         parts = [slice(i, i + 1) for i in range(2)]
         try:
-            found = [self.functional(pieces, take_rows(probe, rows)) for rows in parts]
+            found = [
+                self._closely(pieces, take_rows(probe, parts[0])),
+                self.functional(pieces, take_rows(probe, parts[1])),
+            ]
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, IndexError) as error:
@@ -185,6 +198,25 @@ class Core:
                 return False
             found = [self.functional(pieces, take_rows(probe, rows)) for rows in parts]
         return not _close(first[: sum(map(len, found))], torch.cat(found), tolerance)
+
+    def _closely(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
+        """Return logits, and note it where they went through coarser numbers than the weights are."""
+        functional = self.functional
+        with conditions(functional, order=1):
+            raw = functional([piece.detach().requires_grad_() for piece in pieces], inputs)
+        eps = coarsest(raw)
+        if eps > torch.finfo(functional.dtype).eps:
+            functional.note(COARSE.format(KINDS.get(eps, "coarser numbers"), eps, str(functional.dtype)[6:]))
+        return raw.detach()
+
+    def refuse_derivatives(self, free: Sequence[int]) -> None:
+        """Refuse derivatives in some parameters where they would be wrong, or do not exist.
+
+        Raises:
+            Unsupported: naming the parameters.
+        """
+        refuse_jumps(self.functional, free)
+        self.examined().refuse(self.functional, free)
 
     def examined(self) -> Tracking:
         """Return what automatic differentiation does not see, asked once a model and size of batch, and once a loss."""

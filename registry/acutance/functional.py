@@ -104,6 +104,7 @@ class FunctionalModel:
         self.convolves = any(isinstance(module, nn.Conv2d) for module in self._modules)
         self._held: Sequence[Tensor] | None = None
         self.elsewhere: list[str] | None = None  # parameters that a forward pass does not take from modules
+        self.jumps: frozenset[int] | None = None  # parameters whose parametrization jumps
         self.tracking: dict[int, Tracking] = {}  # what automatic differentiation misses, by size of batch
         self.wrong_products: frozenset[int] | None = None  # parameters in which double backward is no derivative
 

@@ -45,7 +45,7 @@ class ExampleGradients:
                 gradient is its own.
         """
         core = self._core
-        core.examined().refuse(core.functional, self._free)
+        core.refuse_derivatives(self._free)
         if chunk is not None and chunk < 1:
             raise UserError(f"chunk: must be at least 1, got {chunk}")
         if core.mixes_examples or core.single:

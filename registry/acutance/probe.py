@@ -16,6 +16,7 @@ from acutance.numerics.scalars import Scalar, scalar
 from acutance.numerics.slopes import Slope
 from acutance.parts import refuse_parts
 from acutance.replay import Replay, Work
+from acutance.smoothness import refuse_jumps
 
 if TYPE_CHECKING:
     from acutance.functional import Exchange
@@ -41,6 +42,8 @@ class Probe:
         self, surface: LossSurface, c: Tensor | None = None, w: Tensor | None = None, replayed: bool = False
     ) -> None:
         self._surface, self._core, self._c = surface, surface._core, c
+        if w is not surface.w:
+            refuse_jumps(self._core.functional, surface._free)
         with conditions(self._core.functional):
             self.w = torch.empty_like(surface.w) if w is None else own(tensor(w, "w").detach().to(surface.w))
             self._lay_out(surface)
@@ -122,7 +125,7 @@ class Probe:
         gave, uncopied; the point may move meanwhile. The parts of a replayed pass last until the next one.
         """
         self._surface._check()
-        self._core.examined().refuse(self._core.functional, self._surface._free)
+        self._core.refuse_derivatives(self._surface._free)
         if self._slope_replay is None:
             loss, raw, *parts = self._slope()
         else:

@@ -7,9 +7,11 @@ add strategies through the hook ``register_scalings``; a config may also name it
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from acutance.errors import UserError
+from acutance.measure import Estimate, Status
 from acutance.own_code import is_own, load_function
 from acutance.plugins import catalog
 
@@ -77,6 +79,40 @@ def vector(surface: LossSurface, name: str) -> Tensor | None:
     """
     path = name if is_own(name) else str(catalog().get("scalings", name))
     return surface.memo(("scaling", path), lambda: _checked(load_function(path)(surface), surface, name))
+
+
+def resolution(surface: LossSurface, name: str) -> float:
+    r"""Return the radius in units of c below which moves are less than the smallest unit in the weights' last place.
+
+    .. math:: \tfrac{\epsilon}{2}\, \|w\| / \|c\|
+
+    Args:
+        surface: the loss surface.
+        name: of the scaling.
+    """
+    import torch
+
+    def compute() -> float:
+        c = vector(surface, name)
+        size = float(torch.linalg.vector_norm(c)) if c is not None else surface.w.numel() ** 0.5
+        return torch.finfo(surface.w.dtype).eps / 2 * float(torch.linalg.vector_norm(surface.w)) / size if size else 0.0
+
+    return surface.memo(("scaling.resolution", name), compute)
+
+
+def resolved(estimate: Estimate, surface: LossSurface, name: str, rho: float) -> Estimate:
+    """Return an estimate of a perturbation of radius rho, which says so where the weights do not resolve it."""
+    least = resolution(surface, name)
+    if estimate.status is not Status.OK or rho >= least:
+        return estimate
+    kind = str(surface.w.dtype).removeprefix("torch.")
+    cure = "take a larger radius" + ("" if kind == "float64" else ", or dtype float64")
+    return replace(
+        estimate,
+        status=Status.NOT_CONVERGED,
+        message=f"rho {rho:g} is below {least:.2g}, what weights in {kind} resolve: the perturbation is lost in their "
+        f"rounding; {cure}",
+    )
 
 
 def _checked(c: Tensor | None, surface: LossSurface, name: str) -> Tensor | None:

@@ -56,7 +56,7 @@ class SecondOrder:
     def _differentiable(self, pieces: Sequence[Tensor]) -> Iterator[None]:
         """Conditions of derivatives at the weights that the model holds meanwhile."""
         functional = self._core.functional
-        self._core.examined().refuse(functional, self._free)
+        self._core.refuse_derivatives(self._free)
         with conditions(functional, order=2), second_derivatives(), functional.holding(pieces):
             yield
 
@@ -159,7 +159,7 @@ class SecondOrder:
     def _refuse_wrong_products(self) -> None:
         """Look, once a model, whether double backward is the derivative of a gradient that is one itself."""
         functional = self._core.functional
-        self._core.examined().refuse(functional, self._free)
+        self._core.refuse_derivatives(self._free)
         if functional.wrong_products is None:
             functional.wrong_products = wrong_products(self._core)
         refuse_products(functional, functional.wrong_products, self._free)

@@ -61,7 +61,7 @@ class Tracking:
             names = [functional.slots[i].name for i in sorted(bad)]
             cure = "let automatic differentiation record all of the forward pass"
             if len(self.blind | self.wrong) < len(functional.slots):
-                cure += f', or leave it out: parameters: "{_pattern(functional, self.blind | self.wrong)}"'
+                cure += f', or leave it out: parameters: "{pattern_without(functional, self.blind | self.wrong)}"'
             raise Untracked(f"{told.format(some(names))}: derivatives would be wrong; {cure}")
 
 
@@ -72,7 +72,7 @@ WRONG = (
 )
 
 
-def _pattern(functional: FunctionalModel, left_out: frozenset[int]) -> str:
+def pattern_without(functional: FunctionalModel, left_out: frozenset[int]) -> str:
     """Return the pattern of names that leaves these parameters out, modules of the top whole."""
     parts: dict[str, None] = {}
     for i in sorted(left_out):
@@ -109,7 +109,7 @@ def near(functional: FunctionalModel) -> list[Tensor]:
     """Return a point near the weights, one tensor for each parameter."""
     with conditions(functional):
         slots = enumerate(zip(functional.split(functional.w), functional.slots, strict=True))
-        return [_away(piece, i, NEAR).view(slot.shape) for i, (piece, slot) in slots]
+        return [away(piece, i, NEAR).view(slot.shape) for i, (piece, slot) in slots]
 
 
 class Ledger:
@@ -135,7 +135,7 @@ def _blind(secants: Secants, ledger: Ledger) -> list[int]:
     def answer(slots: Sequence[int]) -> Tensor:
         ledger.book(1)
         with conditions(functional):
-            return functional([_away(p, i, MOVED) if i in slots else p for i, p in enumerate(point)], secants.inputs)
+            return functional([away(p, i, MOVED) if i in slots else p for i, p in enumerate(point)], secants.inputs)
 
     raw = answer(())
     return _those_that_move(secants.lost, answer, raw, max(1, ledger.left() - 1))
@@ -153,7 +153,7 @@ def _in_double(secants: Secants, ledger: Ledger) -> Secants | None:
         return None
 
 
-def _away(piece: Tensor, seed: int, far: float) -> Tensor:
+def away(piece: Tensor, seed: int, far: float) -> Tensor:
     """Return a parameter moved at random, drawn without the global generators; zeros as if they were 0.1."""
     generator = torch.Generator(piece.device).manual_seed(seed)
     size = torch.linalg.vector_norm(piece.detach()) / max(piece.numel(), 1) ** 0.5

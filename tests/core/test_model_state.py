@@ -317,3 +317,35 @@ def test_a_model_whose_weights_are_all_quantized_is_one_sentence():
         LossSurface(model, mlp_data())
     with pytest.raises(UserError, match="give a model with weights"):
         LossSurface(nn.Identity(), mlp_data())
+
+
+class Rounding(MLP):
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):
+        if self.how == "autocast":
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return super().forward(x).to(x.dtype)
+        if self.how == "half":
+            return super().forward(x).half().to(x.dtype)
+        if self.how == "single":
+            return super().forward(x).float().to(x.dtype)
+        if self.how == "inputs":
+            return super().forward(x.half().to(x.dtype))
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("how,dtype,kind", [
+    ("autocast", "float32", "bfloat16"), ("half", "float32", "float16"), ("half", "float64", "float16"),
+    ("single", "float64", "float32"), ("single", "float32", ""), ("inputs", "float32", ""), ("", "float64", ""),
+])  # fmt: skip
+@pytest.mark.parametrize("name,fields", [("average_case", {"rho": 0.1, "draws": 3}), ("gradient_norm", {"rho": 0.1})])
+def test_a_pass_that_is_coarser_than_the_weights_is_noted_once(how, dtype, kind, name, fields):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = acutance.measure(name, Rounding(how), mlp_data(), m=12, dtype=dtype, **fields)
+    assert len(found.notes) == bool(kind)
+    assert all(f"computes in {kind} inside" in note and note.endswith(f"compute in {dtype}") for note in found.notes)
+    assert found.cost.checks == 0 or name == "gradient_norm"

@@ -131,3 +131,34 @@ def test_a_config_names_its_own_function(own, toy_config):
     toy_config["measures"] = [{"name": "average_case", "rho": 0.1, "scaling": "no_such_module:f"}]
     with pytest.raises(UserError, match=r"measures.0.scaling: 'no_such_module:f': there is no module"):
         load_config(toy_config)
+
+
+@pytest.mark.parametrize("name,fields", [("average_case", {"draws": 3}), ("worst_case", {"steps": 3})])
+@pytest.mark.parametrize("kind", ["elementwise", "none", "layer"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_radius_that_the_weights_do_not_resolve_is_said_to_be_one(name, fields, kind, dtype):
+    surface = LossSurface(MLP(), mlp_data(), dtype=dtype)
+    c = scaling.vector(surface, kind)
+    least = torch.finfo(surface.w.dtype).eps / 2 * float(surface.w.norm())
+    least /= float((torch.ones_like(surface.w) if c is None else c).norm())
+    assert scaling.resolution(surface, kind) == pytest.approx(least, rel=1e-5)
+    found = [acutance.measure(name, surface, rho=f * least, scaling=kind, **fields) for f in (0.1, 0.9, 1.1, 1e3)]
+    assert [str(e.status) for e in found] == ["not_converged"] * 2 + ["ok"] * 2
+    assert "lost in their rounding" in found[0].message and ("or dtype float64" in found[0].message) == (
+        dtype == "float32"
+    )
+
+
+def test_half_way_to_the_resolution_nothing_moves_and_above_it_all_does():
+    surface = LossSurface(MLP(), mlp_data(), dtype="float32")
+    for factor, low, high in ((0.49, 0, 0), (0.75, 0.2, 0.8), (1.01, 1, 1)):
+        moved = surface.w + factor * scaling.resolution(surface, "elementwise") * surface.w.abs()
+        assert low <= float((moved != surface.w).float().mean()) <= high
+
+
+def test_weights_of_zero_are_resolved_whatever_the_radius():
+    model = torch.nn.Linear(6, 4)
+    for p in model.parameters():
+        torch.nn.init.zeros_(p)
+    surface = LossSurface(model, mlp_data(), dtype="float64")
+    assert scaling.resolution(surface, "elementwise") == scaling.resolution(surface, "none") == 0

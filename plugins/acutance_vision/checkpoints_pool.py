@@ -13,7 +13,7 @@ from pydantic import PositiveFloat
 
 from acutance.analysis.delimited import parse_delimited
 from acutance.attributes import parse_field
-from acutance.checkpoint_files import SUFFIXES, known_suffix
+from acutance.checkpoint_files import INDEX, SUFFIXES, known_suffix
 from acutance.errors import UserError, did_you_mean, some
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.remote import beside, fetched, is_remote, listed, read_text, without_query
@@ -118,8 +118,8 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
             train_set=row.get("train_set") or spec.train_set,
             run=str(attributes.get("run", "")),
             step=step if type(step) is int else None,
-            # A file may hold several states: its key is remembered only where the file alone tells which one is meant.
-            path=None if any(self._state(row, spec)) else row["path"],
+            # Its key is remembered only where the file alone tells the weights: not of several states, or of parts.
+            path=None if any(self._state(row, spec)) or row["path"].endswith(INDEX) else row["path"],
         )
 
     def load(self, entry: ModelEntry, spec: CheckpointsSpec) -> nn.Module:

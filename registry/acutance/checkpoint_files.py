@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acutance.errors import UserError, did_you_mean, some
+from acutance.spec import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,9 +28,16 @@ ELSEWHERE = re.compile(
     re.IGNORECASE,
 )
 AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged?|avg)($|[._\d])", re.IGNORECASE)
+INDEX = ".index.json"  # of a checkpoint in parts: which of them holds which tensor, as Hugging Face writes it
+_PART = re.compile(r"^(.+)-(\d+)-of-(\d+)(\.[a-z]+)$", re.IGNORECASE)  # model-00001-of-00002.safetensors
 _DEPTH = 4  # wrappers inside wrappers
 
 States = dict[str, dict[str, "Tensor"]]
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether a name is a checkpoint's."""
+    return os.path.splitext(path)[1].lower() in SUFFIXES or path.lower().endswith(INDEX)
 
 
 def known_suffix(path: str) -> None:
@@ -38,8 +46,8 @@ def known_suffix(path: str) -> None:
     Raises:
         UserError: naming the formats.
     """
-    suffix = os.path.splitext(path)[1]
-    if suffix.lower() not in SUFFIXES:
+    if not is_checkpoint(path):
+        suffix = os.path.splitext(path)[1]
         raise UserError(f"{path}: is of no known format", did_you_mean(suffix or "?", SUFFIXES))
 
 
@@ -50,13 +58,13 @@ def states_in(path: Path, key: str = "") -> States:
     averages of the weights (``ema``). What an optimizer or a callback keeps is no state of a model.
 
     Args:
-        path: .safetensors, .npz, or anything that ``torch.save`` wrote.
+        path: .safetensors, .npz, or anything that ``torch.save`` wrote; of a checkpoint in parts the ``.index.json``.
         key: the one that is meant, as ``ema.model``; nothing else is then returned.
 
     Raises:
         UserError: for a missing, damaged or hostile file, one that is no checkpoint, or one without tensors.
     """
-    content = read_content(path)
+    content = _joined(path) if path.name.lower().endswith(INDEX) else _whole(path)
     if key:
         inside = _followed(content, key, path)
         named = {key: inside} if _holds_tensors(inside) else {}
@@ -68,6 +76,55 @@ def states_in(path: Path, key: str = "") -> States:
         kind = "" if isinstance(content, Mapping) else f": it is a {type(content).__name__}"
         raise UserError(f"{path}: holds no tensors{kind}", "give a state dict: names, each with its tensor")
     return {name: _tensors(state, path, name) for name, state in named.items()}
+
+
+def _whole(path: Path) -> Any:
+    """Return the content of a file that is no part of a larger checkpoint.
+
+    Raises:
+        UserError: for a part, or a folder, with what to give in its place; else as ``read_content``.
+    """
+    if path.is_dir():
+        names = sorted(p.name for p in path.iterdir() if is_checkpoint(p.name))
+        indices = [name for name in names if name.lower().endswith(INDEX)]
+        told = f"give the file in it: {some(indices or names)}" if names else "there is no checkpoint in it"
+        raise UserError(f"{path}: is a folder", told)
+    part = _PART.match(path.name)
+    if part and int(part[3]) > 1 and path.suffix.lower() in SUFFIXES and path.exists():
+        index = path.with_name(f"{part[1]}{part[4]}{INDEX}")
+        raise UserError(
+            f"{path}: is part {int(part[2])} of the {int(part[3])} of a checkpoint",
+            f"give {index}, which names them all" if index.exists() else f"get {index.name} too and give that",
+        )
+    return read_content(path)
+
+
+def _joined(path: Path) -> dict[str, Any]:
+    """Return the tensors of all parts that an index names.
+
+    Raises:
+        UserError: for an index that is none, and parts that are missing, elsewhere, or lack a tensor.
+    """
+    import json
+
+    try:
+        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        parts = dict.fromkeys(places.values())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: is no index of a checkpoint", "it has a 'weight_map' from names to files") from None
+    if strange := [part for part in parts if not isinstance(part, str) or Path(part).name != part]:
+        raise UserError(f"{path}: names a part that is no file beside it: {shown(strange[0])}", "get the index again")
+    if missing := [part for part in parts if not path.with_name(part).is_file()]:
+        raise UserError(f"{path}: parts are missing beside it: {some(missing)}", "get them too")
+    found: dict[str, Any] = {}
+    for part in parts:
+        content = read_content(path.with_name(part))
+        found |= {name: content.get(name) for name, place in places.items() if place == part}
+    if lacking := [name for name, tensor in found.items() if tensor is None]:
+        raise UserError(f"{path}: its parts lack {some(lacking)}", "get the files again")
+    return found
 
 
 def read_content(path: Path) -> Any:

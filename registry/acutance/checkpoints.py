@@ -240,6 +240,8 @@ def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """
     from torch import nn
 
+    from acutance.checkpoint_files import is_checkpoint
+
     module, _, attribute = name.partition(":")
     if module == "timm":
         import timm
@@ -253,6 +255,11 @@ def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         return model.eval()  # type: ignore[no-any-return]
     if module == "torchvision":
         return _torchvision(attribute, arguments)
+    if not attribute and is_checkpoint(name):
+        raise UserError(
+            f"model '{name}' is a file of weights, which does not say of which network",
+            f"give the network as package.module:function, timm:NAME or torchvision:NAME, and --weights {name}",
+        )
     if not attribute:
         raise UserError(
             f"model '{name}' is not understood",

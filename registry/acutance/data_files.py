@@ -72,6 +72,34 @@ def _arrays(path: Path) -> Mapping[str, Tensor]:
         raise UserError(f"{path}: cannot be read: {said}", "save a dict of plain tensors") from None
     if isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(x, torch.Tensor) for x in found):
         return dict(zip(PAIRS[0], found, strict=True))
-    if not isinstance(found, Mapping) or not all(isinstance(x, torch.Tensor) for x in found.values()):
-        raise UserError(f"{path}: holds {type(found).__name__}", "save a dict of tensors, or (inputs, targets)")
-    return {str(name): tensor for name, tensor in found.items()}
+    if isinstance(found, Mapping) and found and all(isinstance(x, torch.Tensor) for x in found.values()):
+        return {str(name): tensor for name, tensor in found.items()}
+    raise UserError(f"{path}: {_instead_of_tensors(found)}", _advice(found))
+
+
+def _instead_of_tensors(found: object) -> str:
+    """Return what a file of torch holds where tensors are wanted."""
+    import torch
+
+    if isinstance(found, torch.Tensor):
+        return f"holds one tensor, of shape {tuple(found.shape)}, and no targets"
+    parts = found if isinstance(found, Mapping) else dict(enumerate(found)) if isinstance(found, tuple | list) else {}
+    others = [f"'{name}' is {_kind(x)}" for name, x in parts.items() if not isinstance(x, torch.Tensor)]
+    what = f"holds {_kind(found)}" if found != {} else "is empty"
+    return f"{what}, no tensors: {some(others)}" if others else what
+
+
+def _kind(x: object) -> str:
+    many = isinstance(x, list | tuple) and len(x) > 0
+    if isinstance(x, str) or (many and all(isinstance(y, str) for y in x)):  # type: ignore[attr-defined]
+        return "texts" if many else "a text"
+    name = type(x).__name__
+    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
+
+
+def _advice(found: object) -> str:
+    within = list(found.values()) if isinstance(found, Mapping) else found
+    parts = within if isinstance(within, tuple | list) else [within]
+    if any(_kind(x) in ("texts", "a text") for x in parts):
+        return "give texts as a table (.csv, .tsv, .jsonl, .parquet) with a column of labels, or tensors of tokens"
+    return "save a dict of tensors, x and y, or the pair (inputs, targets)"

@@ -1,6 +1,7 @@
 """Checkpoints as people have them: what is no checkpoint, damaged ones, names with prefixes, averages, odd tensors."""
 
 import argparse
+import json
 import warnings
 import zipfile
 from pathlib import Path
@@ -8,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from acutance import LossSurface, UserError
 from acutance.checkpoint_files import known_suffix, read_content, states_in
-from acutance.checkpoints import load_file, load_state, read_state
+from acutance.checkpoints import load_file, load_state, make_model, read_state
 from acutance.errors import AcutanceWarning
 
 
@@ -281,3 +283,76 @@ def test_files_are_told_by_what_is_in_them(tmp_path):
         known_suffix(name)
     with pytest.raises(UserError, match=r"a.txt: is of no known format"):
         known_suffix("a.txt")
+
+
+# -- checkpoints in parts -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["safetensors", "bin"])
+def parts(request, tmp_path):
+    """A checkpoint in two parts, as Hugging Face writes one, and its index."""
+    stem, ending = ("model", "safetensors") if request.param == "safetensors" else ("pytorch_model", "bin")
+    names, files = list(STATE), [f"{stem}-0000{i}-of-00002.{ending}" for i in (1, 2)]
+    for file, mine in zip(files, (names[:2], names[2:]), strict=True):
+        state = {name: STATE[name].clone() for name in mine}
+        save_file(state, tmp_path / file) if ending == "safetensors" else torch.save(state, tmp_path / file)
+    places = {name: files[i >= 2] for i, name in enumerate(names)}
+    index = tmp_path / f"{stem}.{ending}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    return index, [tmp_path / file for file in files]
+
+
+def test_all_parts_of_a_checkpoint_are_read_by_their_index(parts):
+    index, _ = parts
+    known_suffix(str(index))
+    model = load_file(other(net()), index)
+    assert same(model, STATE)
+
+
+def test_one_part_says_to_give_the_index(parts):
+    index, (first, second) = parts
+    for path, number in ((first, 1), (second, 2)):
+        with pytest.raises(UserError, match=f"is part {number} of the 2 of a checkpoint .give {index}, which names"):
+            load_file(net(), path)
+    index.unlink()
+    with pytest.raises(UserError, match=f"is part 1 of the 2 of a checkpoint .get {index.name} too and give that"):
+        load_file(net(), first)
+    with pytest.raises(UserError, match="no such file"):
+        load_file(net(), index)
+
+
+def test_parts_that_are_missing_or_lack_a_tensor_are_named(parts):
+    index, (first, second) = parts
+    second.rename(second.with_name("away"))
+    with pytest.raises(UserError, match=f"parts are missing beside it: {second.name}"):
+        load_file(net(), index)
+    first.with_name("away").rename(second)
+    text = json.loads(index.read_text())
+    for places, told in (
+        (text["weight_map"] | {"more": first.name}, "its parts lack more"),
+        (text["weight_map"] | {"more": "../x.bin"}, "names a part that is no file beside it: '../x.bin'"),
+        (["a"], "is no index of a checkpoint"),
+    ):
+        index.write_text(json.dumps({"weight_map": places}))
+        with pytest.raises(UserError, match=told):
+            load_file(net(), index)
+    index.write_text("{")
+    with pytest.raises(UserError, match="is no index of a checkpoint"):
+        load_file(net(), index)
+
+
+def test_a_folder_in_place_of_a_file_names_the_file(parts):
+    index, (first, second) = parts
+    with pytest.raises(UserError, match=f"is a folder .give the file in it: {index.name}"):
+        load_file(net(), index.parent)
+    index.unlink()
+    with pytest.raises(UserError, match=f"give the file in it: {first.name}, {second.name}"):
+        load_file(net(), index.parent)
+    torch.save(STATE, index.with_name("whole-00001-of-00001.bin"))  # the only part is the whole
+    assert same(load_file(other(net()), index.with_name("whole-00001-of-00001.bin")), STATE)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "runs/model.safetensors", "model.safetensors.index.json"])
+def test_a_file_of_weights_in_place_of_a_network_says_what_is_missing(name):
+    with pytest.raises(UserError, match=f"'{name}' is a file of weights.*and --weights {name}"):
+        make_model(name, {})

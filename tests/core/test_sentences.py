@@ -12,6 +12,7 @@ import acutance
 from acutance import UserError
 from acutance.cli import cli
 from acutance.config import load_config
+from acutance.data_files import read_points
 from acutance.yaml_io import read_yaml
 
 
@@ -129,6 +130,24 @@ def test_yaml_in_another_encoding_is_one_sentence(tmp_path):
     (tmp_path / "s.yaml").write_bytes("format: 1\ntitle: caf\u00e9\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"s.yaml: line 2 is no text in UTF-8 or UTF-16 \(save the file as UTF-8"):
         read_yaml(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize(
+    "held,told",
+    [
+        ({"texts": ["a", "b"], "labels": [0, 1]}, r"'texts' is texts, 'labels' is a list \(give texts as a table"),
+        (["a", "b"], r"holds texts, no tensors: '0' is a text, '1' is a text \(give texts as a table"),
+        ({"inputs": ["a"], "targets": torch.ones(1)}, r"holds a dict, no tensors: 'inputs' is texts \(give texts"),
+        ({"x": 1.0, "y": torch.ones(1)}, r"holds a dict, no tensors: 'x' is a float \(save a dict of tensors, x and y"),
+        (torch.ones(3, 2), r"holds one tensor, of shape \(3, 2\), and no targets \(save"),
+        ({}, r"is empty \(save"),
+        (3, r"holds an int \(save"),
+    ],
+)
+def test_a_file_of_data_without_tensors_says_what_it_holds(held, told, tmp_path):
+    torch.save(held, tmp_path / "text.pt")
+    with pytest.raises(UserError, match=told):
+        read_points(tmp_path / "text.pt")
 
 
 # -- tables ---------------------------------------------------------------------------------------------------

@@ -70,6 +70,10 @@ def test_a_pattern_a_key_and_a_prefix(folder):
     assert two.id == "two"
     # The same file may hold other states: nothing is remembered by its path.
     assert two.path is None
+    # Nor by that of an index, which stays the same when its parts do not.
+    (path / "parts.csv").write_text("path\nmodel.safetensors.index.json\n")
+    _, listed = pool("checkpoints", files=str(path / "parts.csv"), architecture=ARCHITECTURE)
+    assert [entry.path for entry in made.entries(listed)] == [None]
     assert torch.equal(made.load(two, spec).state_dict()["1.weight"], states[1]["1.weight"])
     for wrong, message in ((spec.model_copy(update={"key": "ema.modle"}), "has no 'modle' of key.*'model'"),
                            (spec.model_copy(update={"prefix": "nat."}), "no name begins with 'nat.'.*net.1.weight")):  # fmt: skip

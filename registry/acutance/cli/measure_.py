@@ -240,13 +240,15 @@ class _Member:
 
 def _member(name: str) -> _Member | None:
     """Return the model of a pool that a name or a folder means; None for a model that a function makes."""
+    from acutance.checkpoint_files import is_checkpoint
+
     if Path(name).is_dir():
         for item in catalog().items("pools"):
             settings = item.target.settings_for(Path(name))
             if settings is not None:
                 pool, spec = item.target(), validate(item.target.Spec, settings, item.name)
                 return _Member(pool, spec, pool.entries(spec)[0])
-    if "/" not in name or ":" in name:
+    if "/" not in name or ":" in name or (is_checkpoint(name) and Path(name).is_file()):
         return None
     item, entry_id = _pool_and_entry(name)
     pool, spec = item.target(), item.target.Spec()

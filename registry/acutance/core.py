@@ -13,14 +13,14 @@ from torch.autograd.graph import GradientEdge
 from acutance.batch import channels_first, channels_last, take_rows
 from acutance.conditions import ARITHMETICS, Arithmetic, conditions
 from acutance.derivatives import coarsest
-from acutance.errors import Unsupported, UserError, did_you_mean
+from acutance.errors import Unsupported, UserError, did_you_mean, lacks_memory
 from acutance.fitness import answering
 from acutance.functional import FunctionalModel
 from acutance.layouts import Convolutions
 from acutance.lazy import Lazy, ahead, realised
 from acutance.linearization import Linearization
 from acutance.loss_checks import refuse_unfit
-from acutance.loss_gradient import objection
+from acutance.loss_gradient import objection, product_objection
 from acutance.losses import LossHead
 from acutance.model_state import refuse_drift, refuse_reading
 from acutance.parts import refuse_mixing
@@ -73,6 +73,7 @@ class Core:
         self.microbatch = microbatch
         self.forwards = self.backwards = self.hvps = self.checks = 0.0
         self.tracking: Tracking | None = None
+        self.loss_products: str | None = None  # why products with the Hessian of the user's own loss would be wrong
         self._few: Tensor | None = None  # logits of a few examples at w*, from the first check
         self.checked = False
         self._by_pixel = False  # whether images are given to the model in the layout of channels_last
@@ -188,9 +189,9 @@ class Core:
                 self._closely(pieces, take_rows(probe, parts[0])),
                 self.functional(pieces, take_rows(probe, parts[1])),
             ]
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, ValueError, IndexError) as error:
+            if lacks_memory(error):
+                raise
             # What cannot pass a single example, as batch normalization by the batch's own statistics, may pass two.
             self.single = str(error).splitlines()[0]
             parts = [slice(i, i + 2) for i in range(0, len(first) - 1, 2)]
@@ -218,6 +219,20 @@ class Core:
         refuse_jumps(self.functional, free)
         self.examined().refuse(self.functional, free)
 
+    def refuse_products(self) -> None:
+        """Refuse products with the Hessian of the user's own loss in the outputs, where they would be wrong.
+
+        Raises:
+            Unsupported: saying so.
+        """
+        if self.loss_products is None:
+            self.loss_products = ""
+            if callable(self.head.loss) and self._few is not None:
+                with conditions(self.functional, order=2):
+                    self.loss_products = product_objection(self.head, self._few, self.targets[: len(self._few)])
+        if self.loss_products:
+            raise Unsupported(self.loss_products)
+
     def examined(self) -> Tracking:
         """Return what automatic differentiation does not see, asked once a model and size of batch, and once a loss."""
         if self.tracking is None:
@@ -238,9 +253,9 @@ class Core:
         with Convolutions() as seen:
             try:
                 logits = self.functional(pieces, channels_last(probe))
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:
+            except RuntimeError as error:
+                if lacks_memory(error):
+                    raise
                 # A model that calls ``view`` on feature maps relies on their layout.
                 return None
         if seen.needs_channels_first:

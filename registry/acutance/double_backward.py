@@ -24,7 +24,7 @@ from torch import Tensor
 
 from acutance.conditions import conditions
 from acutance.derivatives import coarsest, graph_nodes
-from acutance.errors import Unsupported, some
+from acutance.errors import Unsupported, lacks_memory, some
 from acutance.tracking import Ledger, few_examples, near
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def wrong_products(core: Core) -> frozenset[int]:
     not looked at.
 
     Raises:
-        torch.OutOfMemoryError: where the memory does not suffice, which says nothing about the model.
+        RuntimeError: where the memory does not suffice, which says nothing about the model.
     """
     rows, inputs = few_examples(core)
     functional, ledger = core.functional, Ledger(core, rows)
@@ -75,9 +75,9 @@ def wrong_products(core: Core) -> frozenset[int]:
             sizes = [torch.linalg.vector_norm(p) / max(p.numel(), 1) ** 0.5 for p in point]
         found = _Products(double, point, sizes, double.cast_inputs(inputs), ledger)
         return found.wrong() if found.known else frozenset()
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, TypeError, NotImplementedError):
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        if lacks_memory(error):
+            raise
         return frozenset()
 
 

@@ -51,6 +51,14 @@ class Unsupported(Exception):
     """Raised by a measure that is not defined on the given surface; recorded as a row, not as a failure."""
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory does not suffice, which says nothing about a model."""
+    said = str(error).lower()
+    return type(error).__name__ == "OutOfMemoryError" or any(
+        words in said for words in ("out of memory", "not enough memory", "allocate memory")
+    )
+
+
 def some(names: Sequence[str]) -> str:
     """Return the first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from acutance.batch import take_rows
-from acutance.errors import Misfit, UserError
+from acutance.errors import Misfit, UserError, lacks_memory
 from acutance.lazy import realised
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def answering(inputs: Any) -> Iterator[None]:
     except REFUSALS as error:
         text = str(error).strip().splitlines()
         said = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-        if any(words in said.lower() for words in ("out of memory", "not enough memory", "allocate memory")):
+        if lacks_memory(error):
             raise
         raise Misfit(f"the model does not take {described(inputs)}: {said}", _hint(inputs, error)) from error
 

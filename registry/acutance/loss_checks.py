@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from acutance.errors import UserError, some
+from acutance.errors import UserError, lacks_memory, some
 
 if TYPE_CHECKING:
     from acutance.losses import LossHead
@@ -62,9 +62,11 @@ def _first(head: LossHead, outputs: Tensor, targets: Tensor) -> tuple[Tensor, bo
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             value = head.value(outputs, targets)
-    except (UserError, torch.OutOfMemoryError):
+    except UserError:
         raise
     except Exception as error:
+        if lacks_memory(error):
+            raise
         # Anything can go wrong in a user's function; what did is told, and is the cause.
         text = str(error).strip().splitlines()
         said = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,14 +1,17 @@
-"""Whether the gradient of a loss of one's own in the outputs is its derivative; the model makes no pass for it."""
+"""Whether the gradient of a loss of one's own in the outputs is its derivative; the model makes no pass for it.
+
+And whether products with its Hessian are those of the gradient, which measures of curvature use.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 
 import torch
 from torch import Tensor
 
-from acutance.derivatives import coarsest, gradients
+from acutance.derivatives import coarsest, gradient_graph, gradients, graph_nodes
 from acutance.losses import LossHead
 from acutance.secants import steady
 
@@ -24,6 +27,13 @@ WRONG = (
     "outside automatic differentiation), while its values are right: derivatives would be wrong; let the loss be "
     "differentiated as it is"
 )
+WRONG_TWICE = (
+    "the second derivative of your loss in the model's outputs is not that of its gradient (a backward pass of its own "
+    "that uses constants, or a detached part), while the gradient is right: make that pass of torch's operations"
+)
+ROUNDED = 2e-8  # of the gradient, that differences of it by rounding may be, over the closer length
+
+Ask = Callable[[LossHead, Tensor, Tensor, Sequence[Tensor]], bool | None]
 
 
 def objection(head: LossHead, logits: Tensor, targets: Tensor) -> str:
@@ -39,6 +49,19 @@ def objection(head: LossHead, logits: Tensor, targets: Tensor) -> str:
         logits: (k, ...) of a few examples.
         targets: theirs.
     """
+    return WRONG if _asked(_is_wrong, head, logits, targets) else ""
+
+
+def product_objection(head: LossHead, logits: Tensor, targets: Tensor) -> str:
+    """Return why products with the Hessian of a function of the user's would be wrong; empty where they are right.
+
+    As ``objection``, in float64 alone: a function that does not take it is not looked at.
+    """
+    return WRONG_TWICE if _asked(_product_is_wrong, head, logits, targets) else ""
+
+
+def _asked(ask: Ask, head: LossHead, logits: Tensor, targets: Tensor) -> bool:
+    """Return the answer at the first point and in the first dtype that the function takes."""
     found, targets = logits.detach().cpu().double(), targets.cpu()
     generator = torch.Generator().manual_seed(0)
     size = float(found.square().mean().sqrt())
@@ -47,13 +70,13 @@ def objection(head: LossHead, logits: Tensor, targets: Tensor) -> str:
         point = centre + near * noise.pop()
         for kind in (torch.float64, logits.dtype):
             try:
-                wrong = _is_wrong(head, point.to(kind), targets, [direction.to(kind) for direction in noise])
+                wrong = ask(head, point.to(kind), targets, [direction.to(kind) for direction in noise])
             except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, AssertionError):
                 # Tensors of another dtype or device, outputs out of range.
                 continue
             if wrong is not None:
-                return WRONG if wrong else ""
-    return ""
+                return wrong
+    return False
 
 
 def _is_wrong(head: LossHead, point: Tensor, targets: Tensor, directions: Sequence[Tensor]) -> bool | None:
@@ -75,6 +98,39 @@ def _is_wrong(head: LossHead, point: Tensor, targets: Tensor, directions: Sequen
         else:
             differ += excess.stays(max(LARGE * spread, SEEN * level / LONG))
     return differ >= (2 if fine else DIRECTIONS)
+
+
+def _product_is_wrong(head: LossHead, point: Tensor, targets: Tensor, directions: Sequence[Tensor]) -> bool | None:
+    """Return whether differences of the gradient are something else than products with the Hessian, at two lengths."""
+    gradient, leaf, value = _gradient_at(head, point, targets)
+    if not bool(value.isfinite()):
+        return None
+    names = {node.name() for node in graph_nodes(gradient.grad_fn)}
+    fine = value.requires_grad and coarsest(value) <= torch.finfo(torch.float64).eps
+    if not fine or "torch::autograd::Error" in names:  # the product itself says that it does not exist
+        return False
+    differ = 0
+    for direction in directions:
+        product = torch.zeros_like(leaf)
+        if gradient.requires_grad:
+            (product,) = torch.autograd.grad(
+                gradient, leaf, direction, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+        short, long = (
+            (_gradient_at(head, point + t * direction, targets)[0] - gradient).detach() / t - product
+            for t in (CLOSE, 10 * CLOSE)
+        )
+        least = max(SHARE * float(product.norm()), ROUNDED * float(gradient.detach().norm()))
+        differ += float(short.norm()) > least and float((long - short).norm()) <= SHARE * 10 * float(short.norm())
+    return differ >= 2
+
+
+def _gradient_at(head: LossHead, point: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradient with its graph, the outputs that it is taken in, and the loss."""
+    leaf = point.detach().requires_grad_()
+    with torch.enable_grad():
+        value = head.value(leaf, targets)
+        return gradient_graph(value, leaf), leaf, value
 
 
 class _Excess:

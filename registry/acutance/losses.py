@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acutance.errors import NotInParts, Unsupported, UserError, did_you_mean
+from acutance.errors import NotInParts, Unsupported, UserError, did_you_mean, lacks_memory
 from acutance.own_code import is_own, load_function
 
 # (logits, targets) -> the 0-d mean loss over the examples, or (losses, weights), each (n,), for sum(w l) / sum(w).
@@ -144,9 +144,9 @@ class LossHead:
             return self.value(logits, targets)
         try:
             value = self.value(logits, targets)
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, IndexError, ValueError) as error:
+            if lacks_memory(error):
+                raise
             why = f"your loss cannot be computed of {len(targets)} of {n} examples ({str(error).splitlines()[0]})"
             raise NotInParts(why, ALL_AT_ONCE) from error
         return value if self.sums else value * (len(targets) / n)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from acutance.errors import some
+from acutance.errors import lacks_memory, some
 from acutance.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -192,9 +192,9 @@ def refuse_reading(
 def _outcome(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor | None:
     try:
         return loss(logits)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:
+    except Exception as error:
+        if lacks_memory(error):
+            raise
         # A user's loss raises what it likes where what it reads has changed; that it reads is all that is asked.
         return None
 

@@ -160,6 +160,7 @@ class SecondOrder:
         """Look, once a model, whether double backward is the derivative of a gradient that is one itself."""
         functional = self._core.functional
         self._core.refuse_derivatives(self._free)
+        self._core.refuse_products()
         if functional.wrong_products is None:
             functional.wrong_products = wrong_products(self._core)
         refuse_products(functional, functional.wrong_products, self._free)
@@ -196,6 +197,7 @@ class SecondOrder:
     def ggnvp(self, v: Tensor, w: Tensor | None) -> Tensor:
         """Return the product with the generalized Gauss-Newton matrix, (p,)."""
         v = self._fitting("v", v)
+        self._core.refuse_products()
         total = torch.zeros_like(self._w)
         for raw, targets in self._linearized(w):
             with self._differentiable(raw.held):

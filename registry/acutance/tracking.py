@@ -20,7 +20,7 @@ from torch import Tensor
 
 from acutance.batch import take_rows
 from acutance.conditions import conditions
-from acutance.errors import Unsupported, Untracked, some
+from acutance.errors import Unsupported, Untracked, lacks_memory, some
 from acutance.lazy import realised
 from acutance.secants import Secants, wrong
 
@@ -147,9 +147,9 @@ def _in_double(secants: Secants, ledger: Ledger) -> Secants | None:
         double = secants.functional.in_double()
         point = [piece.double() for piece in secants.point]
         return Secants(double, point, double.cast_inputs(secants.inputs), ledger.book)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError) as error:
+        if lacks_memory(error):
+            raise
         return None
 
 

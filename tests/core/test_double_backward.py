@@ -194,14 +194,20 @@ class Hungry(Cube):
 
     def forward(self, x):
         if x.dtype == torch.float64:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         return super().forward(x)
 
 
-def test_a_lack_of_memory_says_nothing_about_the_model():
-    surface = LossSurface(Hungry("right"), points())
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("no memory is left"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"),
+])  # fmt: skip
+def test_a_lack_of_memory_says_nothing_about_the_model(error):
+    model = Hungry("right")
+    model.error = error
+    surface = LossSurface(model, points())
     surface.gradient()
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(type(error), match="memory"):
         surface.hvp(surface.w)
     assert surface._core.functional.wrong_products is None
 
@@ -211,3 +217,71 @@ def test_a_gradient_alone_and_gauss_newton_do_not_ask():
     surface.gradient(), surface.ggnvp(surface.w), surface.jvp(surface.w)
     assert surface._core.functional.wrong_products is None
     assert wrong_products(surface._core)
+
+
+class CubeLoss(torch.autograd.Function):
+    """A loss with a right gradient, whose second derivative is that of how it is made."""
+
+    @staticmethod
+    def forward(ctx, f, right):
+        ctx.save_for_backward(f)
+        ctx.right = right
+        return (f**3).mean()
+
+    @staticmethod
+    def backward(ctx, g):
+        (f,) = ctx.saved_tensors
+        return g * 3 * (f if ctx.right else f.detach()) ** 2 / f.numel(), None
+
+
+def partly(f, y):
+    logits = torch.nn.functional.cross_entropy(f, y)
+    return logits + CubeLoss.apply(f, False)
+
+
+BAD_LOSSES = {"all": lambda f, y: CubeLoss.apply(f, False), "a part": partly}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("how", BAD_LOSSES)
+def test_a_loss_whose_second_derivative_is_wrong_has_no_exact_products(how, dtype):
+    surface = LossSurface(MLP(), mlp_data(), loss=BAD_LOSSES[how], dtype=dtype)
+    surface.gradient()
+    for call in (surface.hvp, surface.ggnvp):
+        with pytest.raises(Unsupported, match=r"second derivative of your loss .* is not that of its gradient"):
+            call(surface.w)
+    surface.jvp(surface.w)
+    fields = {"probes": 20, "dtype": dtype}
+    other = acutance.measure("hessian_trace", MLP(), mlp_data(), loss=lambda f, y: (f**3).mean(), **fields)
+    found = acutance.measure(
+        "hessian_trace", MLP(), mlp_data(), loss=BAD_LOSSES["all"], product="finite_difference", **fields
+    )
+    assert found.value == pytest.approx(other.value, rel=1e-2)
+
+
+F = torch.nn.functional
+SOUND_LOSSES = {
+    "cube": lambda f, y: CubeLoss.apply(f, True),
+    "cross entropy": F.cross_entropy,
+    "smoothing": lambda f, y: F.cross_entropy(f, y, label_smoothing=0.2),
+    "focal": lambda f, y: (lambda p: -((1 - p.exp()) ** 2 * p).mean())(F.log_softmax(f, 1).gather(1, y[:, None])[:, 0]),
+    "huber": lambda f, y: F.huber_loss(f, F.one_hot(y, 4).to(f)),
+    "absolute": lambda f, y: F.l1_loss(f, F.one_hot(y, 4).to(f)),
+    "margin": F.multi_margin_loss,
+    "triplet": lambda f, y: F.triplet_margin_loss(f, f.roll(1, 0), f.roll(2, 0)),
+    "gaussian": lambda f, y: F.gaussian_nll_loss(f[:, 0], y.to(f), f[:, 1].exp()),
+    "binary": lambda f, y: F.binary_cross_entropy(f.sigmoid(), F.one_hot(y, 4).to(f)),
+    "probabilities": lambda f, y: F.nll_loss(f.softmax(1).log(), y),
+    "contrastive": lambda f, y: -((F.normalize(f) @ F.normalize(f).T).log_softmax(1) * (y[:, None] == y)).mean(),
+    "weights": lambda f, y: (F.cross_entropy(f, y, reduction="none"), 1.0 + y.to(f)),
+    "errors": lambda f, y: (f.argmax(1) != y).to(f).mean(),
+    "root": lambda f, y: f.abs().sqrt().mean(),
+}
+
+
+@pytest.mark.parametrize("how", SOUND_LOSSES)
+def test_losses_whose_second_derivative_is_right_are_never_refused(how):
+    surface = LossSurface(MLP(), mlp_data(), loss=SOUND_LOSSES[how])
+    surface._check()
+    surface._core.refuse_products()
+    assert surface._core.loss_products == "" and surface.cost.checks == 0

@@ -90,3 +90,14 @@ def test_missing_models_and_mistakes():
             noise_ceiling(*arguments)
     with pytest.raises(UserError):
         ceiling_of_spread(0.1, -1, 100)
+
+
+@pytest.mark.parametrize("replicates", [None, 4])
+def test_few_models_are_compared_pair_by_pair_and_many_are_sorted_to_the_same_end(monkeypatch, replicates):
+    g = np.random.default_rng(3)
+    e = g.integers(2, 9, 30) / 20  # with ties
+    measure = replicates and np.round(e[:, None] + 0.1 * g.normal(size=(30, replicates)), 1)
+    right = g.random((30, 41)) > e[:, None]
+    by_pairs = noise_ceiling(e, 20, measure), split_half(right)
+    monkeypatch.setattr("acutance.analysis.ceiling.FEW", 29)
+    assert by_pairs == (noise_ceiling(e, 20, measure), split_half(right))

@@ -3,17 +3,20 @@ r"""The noise ceiling: which tau a perfect measure would show on targets that ar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from acutance.analysis.columns import MIN_MODELS, Array, joined
 from acutance.analysis.kernels import plain_sums
 from acutance.analysis.ranked import Ranked
 from acutance.analysis.resampling import pieces
 from acutance.errors import UserError
+
+FEW = 200  # models up to which comparing all pairs, many draws at once, takes less time than sorting draw by draw
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,8 @@ def noise_ceiling(
     share = np.clip(true, 0, 1)
     # Counts take a quarter of the memory of errors; all of them are drawn before the noise of the replicates is.
     seen = np.concatenate([g.binomial(sizes, share, size=(rows, n)).astype(np.int32) for rows in pieces(draws, n)])
-    if measured is None:
-        perfect = Ranked.of(true)
-        taus = np.array([_tau(Ranked.of(counted / sizes), perfect) for counted in seen])
-    else:
-        rankings = _perfect_but_noisy(true, measured[keep], draws, g)
-        taus = np.array(
-            [_tau(Ranked.of(counted / sizes), Ranked.of(b)) for counted, b in zip(seen, rankings, strict=True)]
-        )
+    perfect = repeat(true, draws) if measured is None else _perfect_but_noisy(true, measured[keep], draws, g)
+    taus = _taus((counted / sizes for counted in seen), perfect, n)
     low, high = np.quantile(taus, [0.025, 0.975])
     return Ceiling(float(taus.mean()), float(low), float(high), n, spread, math.sqrt(float(noise.mean())), note)
 
@@ -157,11 +154,12 @@ def split_half(correct: ArrayLike, *, repeats: int = 200, seed: int = 0) -> Ceil
         return Ceiling(nan, nan, nan, n, nan, nan, f"fewer than {MIN_MODELS} models")
     g = np.random.default_rng([seed, n, 8])
     half = points // 2
-    taus = []
-    for _ in range(repeats):
-        order = g.permutation(points)
-        halves = (right[:, order[:half]].sum(1), right[:, order[half : 2 * half]].sum(1))
-        taus.append(_tau(*map(Ranked.of, halves)))
+    orders = [g.permutation(points) for _ in range(repeats)]
+    taus = _taus(
+        (right[:, order[:half]].sum(1) for order in orders),
+        (right[:, order[half : 2 * half]].sum(1) for order in orders),
+        n,
+    )
     e = 1 - right.mean(1)
     noise = e * (1 - e) / points
     low, high = np.quantile(taus, [0.025, 0.975])
@@ -189,6 +187,20 @@ def _perfect_but_noisy(true: Array, measured: Array, draws: int, g: np.random.Ge
         yield value + deviation * g.normal(size=len(true))
 
 
-def _tau(a: Ranked, b: Ranked) -> float:
-    sums = plain_sums(a, b)
-    return float(sums[0] / sums[1])
+def _taus(left: Iterable[Array], right: Iterable[Array], n: int) -> Array:
+    """Return tau-a of each column of one series with that of the other, (B,); each column is (n,)."""
+    if n > FEW:
+        sums = [plain_sums(Ranked.of(a), Ranked.of(b))[0] for a, b in zip(left, right, strict=True)]
+    else:
+        a, b = (
+            np.stack(list(columns), axis=1) for columns in (left, right)
+        )  # (n, B): pairs of models are pairs of rows
+        sums = np.zeros(a.shape[1], np.int64)
+        for k in range(1, n):
+            # The pairs of all models with those k places further.
+            sums += (_signs(a[k:], a[:-k]) * _signs(b[k:], b[:-k])).sum(0, dtype=np.int64)
+    return np.asarray(sums, np.int64) / (n * (n - 1) // 2)
+
+
+def _signs(a: Array, b: Array) -> NDArray[np.int8]:
+    return (a > b).view(np.int8) - (a < b).view(np.int8)

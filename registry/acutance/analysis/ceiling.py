@@ -189,17 +189,15 @@ def _perfect_but_noisy(true: Array, measured: Array, draws: int, g: np.random.Ge
 
 def _taus(left: Iterable[Array], right: Iterable[Array], n: int) -> Array:
     """Return tau-a of each column of one series with that of the other, (B,); each column is (n,)."""
+    pairs = n * (n - 1) // 2
     if n > FEW:
-        sums = [plain_sums(Ranked.of(a), Ranked.of(b))[0] for a, b in zip(left, right, strict=True)]
-    else:
-        a, b = (
-            np.stack(list(columns), axis=1) for columns in (left, right)
-        )  # (n, B): pairs of models are pairs of rows
-        sums = np.zeros(a.shape[1], np.int64)
-        for k in range(1, n):
-            # The pairs of all models with those k places further.
-            sums += (_signs(a[k:], a[:-k]) * _signs(b[k:], b[:-k])).sum(0, dtype=np.int64)
-    return np.asarray(sums, np.int64) / (n * (n - 1) // 2)
+        return np.array([plain_sums(Ranked.of(a), Ranked.of(b))[0] for a, b in zip(left, right, strict=True)]) / pairs
+    a, b = (np.stack(list(columns), axis=1) for columns in (left, right))  # (n, B): pairs of models are pairs of rows
+    sums = np.zeros(a.shape[1], np.int64)
+    for k in range(1, n):
+        # The pairs of all models with those k places further.
+        sums += (_signs(a[k:], a[:-k]) * _signs(b[k:], b[:-k])).sum(0, dtype=np.int64)
+    return sums / pairs
 
 
 def _signs(a: Array, b: Array) -> NDArray[np.int8]:

@@ -15,7 +15,8 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatc
     scope = {}
     for block in blocks:
         exec(block, scope)
-    assert blocks and capsys.readouterr().out
+    printed, told = capsys.readouterr().out, re.findall(r"^print\(.*\)  # (runs/.*?):", "\n".join(blocks), re.M)
+    assert told and all(line in printed.splitlines() for line in told)
     first, last = scope["run"].directory, scope["run"]
     assert str(first) == "runs/My-networks" and (first / "report.html").exists()
     # The second call shares folder and models with the first: only its targets are new.

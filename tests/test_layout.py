@@ -1,7 +1,9 @@
 """Rules of the house, checked: who may import whom, what is light, what is documented."""
 
 import ast
+import doctest
 import inspect
+import pydoc
 import re
 from pathlib import Path
 
@@ -147,6 +149,22 @@ def test_the_public_names_exist():
 
     for name in acutance.__all__:
         assert getattr(acutance, name) is not None
-    assert callable(acutance.measure)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = acutance.nothing
+
+
+def test_measure_is_the_function_and_its_help_has_an_example_that_runs(monkeypatch):
+    import acutance
+    import acutance.api
+    import acutance.measure  # the module of that name takes no part
+
+    assert acutance.measure is acutance.api.measure
+    text = pydoc.plain(pydoc.render_doc(acutance.measure))
+    assert all(part in text for part in ("m: examples in one m-batch", "Returns:", "Raises:", "UserError: for an"))
+    finder = doctest.DocTestFinder(recurse=False).find(acutance.measure, "measure", globs={})
+    results = [doctest.DocTestRunner(verbose=False).run(test) for test in finder]
+    assert sum(r.attempted for r in results) == 5 and not sum(r.failed for r in results)
+    monkeypatch.setattr(acutance, "measure", print)
+    assert acutance.measure is print
+    monkeypatch.undo()
+    assert acutance.measure is acutance.api.measure

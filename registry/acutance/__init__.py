@@ -7,7 +7,9 @@ The public names are loaded on first use, so that ``import acutance`` costs noth
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -83,9 +85,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "measure":
-        # The submodule of that name is callable, so acutance.measure(...) works whoever imported it first.
-        return import_module("acutance.measure")
     if name not in _HOME:
         raise AttributeError(f"module 'acutance' has no attribute '{name}'")
     return getattr(import_module(f"acutance.{_HOME[name]}"), name)
@@ -93,3 +92,25 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Makes ``acutance.measure`` the function whoever imported the module of that name, and so does ``help``."""
+
+    @property
+    def measure(self) -> Any:
+        """The function ``acutance.api.measure``, unless somebody has set something else."""
+        return vars(self).get("measure") or import_module("acutance.api").measure
+
+    @measure.setter
+    def measure(self, value: Any) -> None:
+        # The import system sets every submodule; ``from acutance.measure import Measure`` finds it without.
+        if not isinstance(value, ModuleType):
+            vars(self)["measure"] = value
+
+    @measure.deleter
+    def measure(self) -> None:
+        vars(self).pop("measure", None)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -38,6 +38,9 @@ def measure(
 ) -> Estimate:
     """Evaluate one measure on one surface, or on a model and its batches.
 
+    The model is bitwise what it was afterwards. ``acutance list`` names the measures, ``acutance show NAME`` the
+    settings of one; ``print(estimate.explain())`` says in words what a value means.
+
     Args:
         name: a measure's name, e.g. ``worst_case``.
         model: a surface; or a module, with ``data``.
@@ -60,6 +63,14 @@ def measure(
     Raises:
         UserError: for an unknown measure, a wrong field, or data that does not fit.
         Corrupted: when the measure changed the weights, buffers or points that it was given.
+
+    Example:
+        >>> import acutance, torch
+        >>> model = torch.nn.Linear(4, 3)
+        >>> points = torch.randn(64, 4), torch.arange(64) % 3
+        >>> estimate = acutance.measure("average_case", model, points, m=32, rho=0.1)
+        >>> estimate.status.value, len(estimate.per_batch), estimate.value > 0
+        ('ok', 2, True)
     """
     from acutance.batch import dtype_of, whole
     from acutance.calibration import chance_level

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from acutance.errors import Unsupported
@@ -369,15 +367,3 @@ class Measure(Specified[SpecT]):
     def vectors(self, spec: SpecT) -> int:
         """Return how many parameter-sized vectors are alive at the peak besides the weights."""
         return 2
-
-
-class _CallableModule(ModuleType):
-    """Lets ``acutance.measure("worst_case", ...)`` be the function although this file has its name."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Estimate:
-        from acutance.api import measure
-
-        return measure(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableModule

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from acutance.config import Chosen, Study
 from acutance.errors import UserError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from acutance.pointsets import PointSets
     from acutance.recorded import RecordedPoints
 
-    Points = PointSets | RecordedPoints
+    Points: TypeAlias = PointSets | RecordedPoints
 
 
 @dataclass

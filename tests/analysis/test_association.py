@@ -118,7 +118,11 @@ def test_degenerate_columns_have_a_note_and_no_exception():
     assert association([], [], "spearman", **QUICK).n == 0
     flat = association([1, 1, 1, 1, 1], [1, 2, 3, 4, 5], "spearman", **QUICK)
     assert math.isnan(flat.value) and "same value" in flat.note
-    assert association([1, 1, 1, 1], [1, 2, 3, 4], **QUICK).value == 0
+    for method in ("tau_b", "tau_c", "spearman", "weighted"):
+        flat = association([1, 2, 3, 4, 5], [1, 1, 1, 1, 1], method, **QUICK)
+        assert math.isnan(flat.value) and math.isnan(flat.p) and "same value" in flat.note
+    tied, alone = association([1, 1, 1, 1], [1, 2, 3, 4], **QUICK), kendall_tau([1, 1, 1, 1], [1, 2, 3, 4])
+    assert (tied.value, tied.p) == (alone.tau, alone.p) == (0, 1) and math.isnan(tied.low) and "same" in tied.note
     holes = association([1, 2, np.nan, 3, 4, 6], [1, 3, 3, 2, np.inf, 5], "spearman", **QUICK)
     assert holes.n == 5 and holes.note == "1 models have no value; 1 infinite values ranked as extreme"
     assert association([1, 2, 3, 4, 5], [1, 3, 2, np.inf, 0], infinite="drop", **QUICK).n == 4

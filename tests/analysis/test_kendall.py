@@ -235,6 +235,11 @@ def test_nonfinite_values_need_a_policy():
 def test_degenerate_columns_give_no_interval_but_a_reason():
     tied = kendall_tau([1, 1, 1, 1], [1, 2, 3, 4])
     assert tied.tau == 0 and math.isnan(tied.low) and tied.note == "all pairs are tied" and tied.p == 1
+    for variant in ("b", "c"):  # divided by nothing: not defined, and so neither is its p
+        tied = kendall_tau([1, 1, 1, 1], [1, 2, 3, 4], variant)
+        assert math.isnan(tied.tau) and math.isnan(tied.p) and math.isnan(tied.low)
+        assert tied.note == "all pairs are tied" and "not defined" in tied.line
+    assert kendall_tau([1, 2], [1, 2]).tau == 1
     short = kendall_tau([1, 2, 3], [1, 3, 2])
     assert math.isnan(short.low) and "at least 4" in short.note
 

@@ -112,9 +112,10 @@ def association(
     ties = tied_pairs(Ranked.of(x), Ranked.of(y))
     reason = _undefined(x, y)
     if reason:
-        # A constant column agrees with nothing: tau-a counts its ties as 0, the others divide by nothing.
-        value = 0.0 if method == "tau_a" and n >= MIN_MODELS else math.nan
-        return Association(method, value, math.nan, math.nan, math.nan, n, ties, joined(note, reason))
+        # A constant column agrees with nothing: tau-a counts ties as 0 in every order, the others divide by nothing.
+        defined = method == "tau_a" and n >= MIN_MODELS
+        value, p = 0.0 if defined else math.nan, 1.0 if defined and permutations else math.nan
+        return Association(method, value, math.nan, math.nan, p, n, ties, joined(note, reason))
     if method.startswith("tau_"):
         variant, at_once = cast(Variant, method[-1]), interval == "jackknife" and n >= 4
         settings: dict[str, Any] = {"nonfinite": "rank_max", "confidence": confidence, "seed": seed}

@@ -29,10 +29,10 @@ class KendallResult:
     """Kendall's tau with its uncertainty.
 
     Attributes:
-        tau: the coefficient; NaN when it is not defined.
+        tau: the coefficient; NaN when it is not defined: b and c of a column of one value. ``a`` is 0 there.
         low: lower end of the interval; NaN when there is none, ``note`` says why.
         high: upper end.
-        p: two-sided permutation p-value of "no association".
+        p: two-sided permutation p-value of "no association"; NaN where tau is.
         n: models compared.
         ties: pairs tied in t or in s.
         variant: a (the paper's Eq. 4), b or c.
@@ -80,7 +80,8 @@ def kendall_tau(
 
     .. math:: \tau_a = \frac{2}{M(M-1)} \sum_{i<j} sign(t_i - t_j)\, sign(s_i - s_j)
 
-    (the paper's Eq. 4: a tie counts 0); :math:`\tau_b = S / \sqrt{(n_0 - n_1)(n_0 - n_2)}`;
+    (the paper's Eq. 4: a tie counts 0, and so does a column of one value, of which b and c are not defined);
+    :math:`\tau_b = S / \sqrt{(n_0 - n_1)(n_0 - n_2)}`;
     :math:`\tau_c = 2 S / (M^2 (k-1)/k)`, k the smaller number of distinct values.
 
     The interval resamples models; a model drawn twice is not compared with itself, since that tie would
@@ -121,7 +122,8 @@ def tau_at_levels(
     observed, classes = plain_sums(a, b), min(a.levels, b.levels)
     tau = float(_tau(observed[None], variant, n, classes)[0])
     ties = tied_pairs(a, b)
-    p = permutation_p(x, y, int(observed[0]), permutations, seed) if permutations else math.nan
+    defined = permutations and not math.isnan(tau)
+    p = permutation_p(x, y, int(observed[0]), permutations, seed) if defined else math.nan
     ends, reason = [(math.nan, math.nan)] * len(levels), ""
     if ties == n * (n - 1) // 2:
         reason = "all pairs are tied"

@@ -15,7 +15,7 @@ from acutance.dataset import Dataset
 from acutance.errors import UserError, did_you_mean
 from acutance.plan import PlannedMeasure, expand_measures
 from acutance.plugins import Catalog, Item, Kind, catalog
-from acutance.spec import Spec, describe
+from acutance.spec import Spec, describe, plain
 from acutance.surface_config import Indices, Section, SurfaceConfig, dropped
 from acutance.targets import Target, parse_target
 from acutance.yaml_io import parse_yaml, read_yaml
@@ -161,7 +161,7 @@ def load_config(
         UserError: ``file: path: what is wrong``, for every mistake at once.
     """
     if isinstance(source, Mapping):
-        where, name, data = "config", str(source.get("title") or "study"), dict(source)
+        where, name, data = "config", str(source.get("title") or "study"), _plain(source)
         folder = Path.cwd()
     else:
         path = _locate(source)
@@ -173,6 +173,14 @@ def load_config(
         data["executor"] = {"name": executor}
     data = _override(data, overrides, where)
     return replace(_Reader(where, folder, plugins or catalog()).read(name, data), written=data)
+
+
+def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = plain(data)
+    except UserError as error:
+        raise UserError(f"config: {error.message}", error.hint) from None
+    return found
 
 
 def _locate(source: str | Path) -> Path:
@@ -194,7 +202,7 @@ def parse_overrides(overrides: Mapping[str, Any] | Sequence[str]) -> dict[str, A
         UserError: for a text without ``=``, or a value that is no YAML.
     """
     if isinstance(overrides, Mapping):
-        return dict(overrides)
+        return dict(_plain(overrides))
     pairs = {}
     for text in overrides:
         key, found, value = text.partition("=")

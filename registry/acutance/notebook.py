@@ -105,6 +105,9 @@ def study(
     named = _models(models)
     held = _splits(data, test, splits)
     wanted, given = _targets(targets, list(named), tuple(held))
+    asked = _measures(measures)
+    if both := [name for name in given if any(m.get("name") == name for m in asked)]:
+        raise UserError(f"targets.{both[0]}: is the name of a measure too", "call the given numbers something else")
     if attributes is not None:
         _refuse_strangers(attributes, list(named))
     pool, dataset = pool_item(named, given, _initial(initial, named)), dataset_item(held)
@@ -120,7 +123,7 @@ def study(
         "targets": wanted,
         "groups": _names(groups, "groups"),
         "within": _names(within, "within"),
-        "measures": _measures(measures),
+        "measures": asked,
         "figures": dict(figures or {}),
     }
     directory = (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +17,24 @@ from acutance.errors import UserError
 def is_own(name: str) -> bool:
     """Whether a name is written ``module:function``."""
     return ":" in name
+
+
+def named(function: Callable[..., Any]) -> str:
+    """Return the name, ``module:function``, under which a function of an importable file is found again.
+
+    Raises:
+        UserError: for what has no such name, of a notebook, inside a function or an object: its source is part of what
+            a value is of.
+    """
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if module not in (None, "__main__") and getattr(sys.modules.get(str(module)), name, None) is function:
+        with suppress(UserError):
+            source_digest(f"{module}:{name}")
+            return f"{module}:{name}"
+    raise UserError(
+        f"{name or type(function).__name__} is in the memory of this process alone",
+        "write it into a file as a function and give 'module:function': its source is part of what a value is of",
+    )
 
 
 def source_digest(name: str) -> str:

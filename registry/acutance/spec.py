@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, Union, get_args, get_origin
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.fields import FieldInfo
 
 from acutance.errors import UserError, did_you_mean
+from acutance.own_code import named
 
 MOST = 100_000  # models of a pool, m-batches, settings of a measure: what a study can still be made of
 
@@ -139,9 +140,39 @@ def validate(spec_type: type[SpecT], values: dict[str, Any], where: str = "") ->
         UserError: naming every field that is wrong, with the nearest field name for an unknown one.
     """
     try:
-        return spec_type.model_validate(values)
+        return spec_type.model_validate(plain(values, where))
     except ValidationError as error:
         raise UserError("; ".join(describe(error, spec_type, where))) from None
+
+
+def plain(value: Any, where: str = "") -> Any:
+    """Return settings that were written in Python as plain data: numbers of NumPy and torch, dtypes, functions by name.
+
+    Args:
+        value: of mappings and lists; what is none of these stays.
+        where: its place, for the message.
+
+    Raises:
+        UserError: for a function that has no name in a file.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(inner, f"{where}.{key}".lstrip(".")) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, f"{where}.{i}".lstrip(".")) for i, inner in enumerate(value)]
+    if isinstance(value, BaseModel) or value is None or type(value) in (str, int, float, bool):
+        return value
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return value.item()
+    if hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1:
+        return value.tolist()
+    if type(value).__name__ == "dtype":
+        return str(value).removeprefix("torch.")
+    if callable(value):
+        try:
+            return named(value)
+        except UserError as error:
+            raise UserError(f"{where}: {error.message}", error.hint) from None
+    return value
 
 
 def describe(error: ValidationError, spec_type: type[BaseModel], where: str = "") -> list[str]:

@@ -117,6 +117,56 @@ def test_a_decimal_comma_in_braces_is_told_at_its_place(tmp_path, toy_config):
         load_config(toy_config | {"dataset": "toy"})
 
 
+# -- what Python holds ----------------------------------------------------------------------------------------
+
+
+def squared(logits, targets):
+    return (logits.logsumexp(1) - logits.gather(1, targets[:, None])[:, 0]).square().mean()
+
+
+def nets():
+    return {f"m{i}": torch.nn.Linear(4, 3) for i in range(3)}
+
+
+def held(tmp_path, **changes):
+    points = torch.randn(16, 4), torch.arange(16) % 3
+    settings = {"targets": {"gap": [0.1, 0.2, 0.3]}, "measures": ["gradient_norm"], "within": [], "report": False}
+    return acutance.study(nets(), points, out=tmp_path / "run", **{**settings, **changes})
+
+
+def test_a_function_of_a_file_is_a_loss_in_a_study_too(tmp_path):
+    found = held(tmp_path, surface={"loss": squared, "dtype": torch.float64, "m": np.int64(8)})
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["surface"]["loss"] == f"{__name__}:squared" and config["surface"]["dtype"] == "float64"
+    assert found.failed == 0 and config["surface"]["m"] == 8
+
+
+@pytest.mark.parametrize("loss", [lambda f, t: f.sum(), torch.nn.CrossEntropyLoss()], ids=["lambda", "module"])
+def test_a_loss_that_no_file_names_says_where_to_write_it(loss, tmp_path):
+    told = r"surface.loss: .* is in the memory of this process alone \(write it into a file .*'module:function'"
+    with pytest.raises(UserError, match=told):
+        held(tmp_path, surface={"loss": loss})
+    with pytest.raises(UserError, match=r"measures.0.scaling: "):
+        held(tmp_path, measures=[{"name": "average_case", "rho": 0.1, "scaling": loss}])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("rho", [np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array([0.5]), (0.5,)])
+def test_numbers_of_numpy_and_torch_are_numbers_in_a_study(rho, toy_config):
+    toy_config["measures"] = [{"name": "average_case", "rho": rho}]
+    (planned,) = load_config(toy_config, {"surface.points": np.int64(16)}).measures
+    assert planned.spec.rho == 0.5 and type(planned.spec.rho) is float
+
+
+def test_a_target_is_not_called_as_a_measure(tmp_path):
+    with pytest.raises(UserError, match=r"targets.gradient_norm: is the name of a measure too"):
+        held(tmp_path, targets={"gradient_norm": [1, 2, 3]})
+    table = long_of_radii(tmp_path / "t.csv", "0.1").read_text().replace("err", "worst_case")
+    (tmp_path / "t.csv").write_text(table)
+    with pytest.raises(UserError, match=r"--long: 'worst_case' is a measure and a target"):
+        invoke("correlate", tmp_path / "t.csv", "--model", "name", "--long", "measure,value", "--targets", "worst_case")
+
+
 # -- texts ----------------------------------------------------------------------------------------------------
 
 

@@ -154,6 +154,8 @@ def as_run(table: pd.DataFrame, columns: Columns, pool: str = "table") -> tuple[
         wide, measured = table, None
     else:
         wide, measured = _split_long(table, columns, notes)
+        if both := [name for name in columns.targets if (measured["measure"] == name).any()]:
+            raise UserError(f"--long: '{both[0]}' is a measure and a target", "call one of them something else")
     labels = _labels(wide, columns.model)
     if measured is None:
         names: Sequence[str] = columns.measures or _numbers_left(wide, columns, notes)

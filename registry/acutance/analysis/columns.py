@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from acutance.errors import UserError
 
@@ -66,7 +65,9 @@ def codes(labels: ArrayLike) -> NDArray[np.int64]:
 
 def ranks(x: Array) -> Array:
     """Return mid-ranks from 1; ties share the mean of their ranks, infinities are extreme."""
-    return np.asarray(rankdata(x), np.float64)
+    _, place, tied = np.unique(x, return_inverse=True, return_counts=True)
+    last = np.cumsum(tied)
+    return np.asarray((last - (tied - 1) / 2)[place.reshape(-1)], np.float64)
 
 
 def constant(x: Array) -> bool:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kruskal
 
 from acutance.analysis.association import association
 from acutance.analysis.associations import PARTIAL
@@ -107,6 +106,9 @@ def _goes_with(s: Array, column: Any) -> float | None:
     parts = [s[there][texts == level] for level in np.unique(texts)]
     if len(parts) < 2 or len(texts) < PER_LABEL * len(parts) or len(set(s[there])) < 2:
         return None
+    # Loading all distributions takes longer than many a study's statistics; labels without an order are rare.
+    from scipy.stats import kruskal
+
     return 0.0 if kruskal(*parts).pvalue < ALPHA else None
 
 

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import false_discovery_control
 
 from acutance.analysis.columns import Array, complete, joined
 from acutance.analysis.kernels import pair_sums
@@ -43,7 +42,12 @@ def false_discovery(p: ArrayLike, dependent: bool = False) -> Array:
         raise UserError("p: p-values must be between 0 and 1")
     adjusted = np.full(values.shape, np.nan)
     if there.any():
-        adjusted[there] = false_discovery_control(values[there], method="by" if dependent else "bh")
+        ordered, places = np.argsort(values[there]), np.arange(1, there.sum() + 1)
+        scaled = values[there][ordered] * (len(places) / places) * ((1 / places).sum() if dependent else 1.0)
+        found = np.empty(len(places))
+        # The minimum over all j >= i, from the largest p down.
+        found[ordered] = np.minimum.accumulate(scaled[::-1])[::-1].clip(0.0, 1.0)
+        adjusted[there] = found
     return adjusted
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from acutance.analysis.association import Association, Method, association
 from acutance.analysis.columns import MIN_MODELS, Array, complete, constant, joined, ranks
@@ -180,7 +180,7 @@ def _residual_cosine(gram: Array) -> Array:
 
 
 def _normal_scores(x: Array) -> Array:
-    return np.asarray(norm.ppf((ranks(x) - 0.5) / len(x)))
+    return np.asarray(ndtri((ranks(x) - 0.5) / len(x)))
 
 
 def _p_value(x: Array, y: Array, controls: Sequence[Array], draws: int, seed: int) -> float:

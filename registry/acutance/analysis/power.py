@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from acutance.analysis.kendall import null_sd
 from acutance.errors import UserError
@@ -26,9 +26,9 @@ def tau_sd(n: int, tau: float) -> float:
 
 def power_of(n: int, tau: float, alpha: float = 0.05) -> float:
     """Return the probability that a two-sided test of "no association" finds tau with n models."""
-    cut = float(norm.ppf(1 - alpha / 2)) * null_sd(n)
+    cut = float(ndtri(1 - alpha / 2)) * null_sd(n)
     sd = tau_sd(n, tau)
-    return float(norm.sf((cut - abs(tau)) / sd) + norm.cdf((-cut - abs(tau)) / sd))
+    return float(ndtr((abs(tau) - cut) / sd) + ndtr((-cut - abs(tau)) / sd))
 
 
 def models_needed(tau: float = 0.2, power: float = 0.8, *, alpha: float = 0.05, comparisons: int = 1) -> int:

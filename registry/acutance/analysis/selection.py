@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import linprog
 from scipy.sparse import csc_array, eye_array, hstack
-from scipy.stats import beta, hypergeom
+from scipy.special import betaincinv
 
 from acutance.analysis.columns import MIN_MODELS, Array, complete, constant, joined, ranks
 from acutance.analysis.resampling import goes_through_all, order_blocks, orders_of, p_of_hits
@@ -104,12 +104,30 @@ def flattest(
 
 @lru_cache(maxsize=4096)
 def _at_least(hits: int, n: int, marked: int, chosen: int) -> float:
-    return float(hypergeom.sf(hits - 1, n, marked, chosen))
+    return _among(hits, chosen, n, marked, chosen)
 
 
 @lru_cache(maxsize=4096)
 def _at_most(hits: int, n: int, marked: int, chosen: int) -> float:
-    return float(hypergeom.cdf(hits, n, marked, chosen))
+    return _among(0, hits, n, marked, chosen)
+
+
+def _among(least: int, most: int, n: int, marked: int, chosen: int) -> float:
+    r"""Return the hypergeometric P(least <= hits <= most) of ``chosen`` among n, of which some are marked.
+
+    .. math:: \sum_k \binom{m}{k} \binom{n - m}{c - k} \Big/ \binom{n}{c}
+
+    in whole numbers, each term made from the one before.
+    """
+    least, most = max(least, chosen - (n - marked), 0), min(most, marked, chosen)
+    if least > most:
+        return 0.0
+    term = math.comb(marked, least) * math.comb(n - marked, chosen - least)
+    total = term
+    for k in range(least, most):
+        term = term * ((marked - k) * (chosen - k)) // ((k + 1) * (n - marked - chosen + k + 1))
+        total += term
+    return total / math.comb(n, chosen)
 
 
 def wanted(q: float, n: int) -> int:
@@ -123,8 +141,8 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
 
     Together they are a two-sided interval of level 1 - 2 (1 - confidence).
     """
-    low = float(beta.ppf(1 - confidence, hits, trials - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(confidence, hits + 1, trials - hits)) if hits < trials else 1.0
+    low = float(betaincinv(hits, trials - hits + 1, 1 - confidence)) if hits else 0.0
+    high = float(betaincinv(hits + 1, trials - hits, confidence)) if hits < trials else 1.0
     return low, high
 
 

@@ -162,8 +162,9 @@ class Core:
             scale = float(first.abs().max().nan_to_num()) + 1e-30
             if not _close(first, second, 1e-6 * scale):
                 raise UserError(
-                    "the model gives different outputs for the same input (random layers are active in eval mode)",
-                    "make its forward pass deterministic: sharpness differences would be noise",
+                    "the model gives different outputs for the same input (random layers are active in eval mode, or "
+                    "it keeps something from pass to pass)",
+                    "make its forward pass a function of weights and inputs: sharpness differences would be noise",
                 )
             refuse_drift(self.functional, pieces, probe, first)
             if callable(self.head.loss):

@@ -349,3 +349,22 @@ def test_a_pass_that_is_coarser_than_the_weights_is_noted_once(how, dtype, kind,
     assert len(found.notes) == bool(kind)
     assert all(f"computes in {kind} inside" in note and note.endswith(f"compute in {dtype}") for note in found.notes)
     assert found.cost.checks == 0 or name == "gradient_norm"
+
+
+CALLS = []
+
+
+class Elsewhere(MLP):
+    """Counts its passes where no module of it does."""
+
+    def forward(self, x):
+        CALLS.append(1)
+        return super().forward(x) * (1 + 1e-4 * len(CALLS))
+
+
+def test_a_count_that_no_module_keeps_is_refused_before_anything_is_measured():
+    for name, fields in (("average_case", {"rho": 0.1}), ("worst_case", {"rho": 0.1})):
+        with pytest.raises(
+            UserError, match=r"different outputs for the same input .* keeps something from pass to pass"
+        ):
+            acutance.measure(name, Elsewhere(), mlp_data(), **fields)

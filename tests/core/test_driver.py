@@ -71,7 +71,7 @@ def driver(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     study = load_config(CONFIG)
     store = Store(tmp_path / "run" / "acutance.db")
-    driver = Driver(study, store, study.executor, "cpu", "missing", None, Lines())
+    driver = Driver(study, store, "cpu", "missing", None, Lines())
     points = RecordedPoints(store.points())
     driver.targets, driver.cells = target_cells(study, catalog(), points), measure_cells(study, points)
     for member in driver.members[:3]:

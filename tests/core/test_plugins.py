@@ -81,6 +81,11 @@ FAULTS = {
         GOOD.format(name="x").replace("'''A spec.'''", "p: int = 1"),
         "field 'p' has no docstring",
     ),
+    "radius": (
+        "spec",
+        GOOD.format(name="x").replace("'''A spec.'''", "rho: float | str = 1.0\n    '''R.'''"),
+        "field 'rho' may be a text: a radius is a number",
+    ),
     "factory": (
         "spec",
         "import pydantic\n"

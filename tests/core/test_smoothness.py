@@ -57,8 +57,15 @@ class Abs(nn.Module):
         return (w - w.detach() * (torch.arange(w.numel()).view(w.shape) % 2)).abs()
 
 
-def kinked(layer):
-    parametrize.register_parametrization(layer, "weight", Abs(), unsafe=True)
+class Steep(nn.Module):
+    """Moves far with its parameter, and ten times as far with ten times the move."""
+
+    def forward(self, w):
+        return (1e3 * w).sin()
+
+
+def kinked(layer, kind=Abs):
+    parametrize.register_parametrization(layer, "weight", kind(), unsafe=True)
     return layer
 
 
@@ -68,6 +75,7 @@ SMOOTH = {
     "weight norm": lambda: network(parametrizations.weight_norm),
     "spectral norm": lambda: network(parametrizations.spectral_norm),
     "kink": lambda: network(kinked),
+    "steep": lambda: network(kinked, kind=Steep),
 }
 
 

@@ -223,12 +223,15 @@ class FunctionalModel:
     def __call__(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
         """Return the model's logits with one piece for every slot in order, flat or in its shape."""
         if pieces is self._held:
-            # What an earlier pass left on the modules (a counter, a cache of weights) is not for this one to see.
-            assert self._taken is not None
-            self._attributes.put_back(self._taken)
+            self.as_taken()
             return self._logits_of(inputs)
         with self.holding(pieces):
             return self._logits_of(inputs)
+
+    def as_taken(self) -> None:
+        """Take off the modules what an earlier pass left there (a counter, a buffer, a cache): no pass is to see it."""
+        assert self._taken is not None
+        self._attributes.put_back(self._taken)
 
     def _logits_of(self, inputs: Any) -> Tensor:
         inputs = realised(inputs)

@@ -17,23 +17,28 @@ if TYPE_CHECKING:
     from acutance.functional import FunctionalModel
 
 _OWN = frozenset(vars(nn.Module()))  # tables that nn.Module keeps itself
+_NAMED = ("_parameters", "_buffers", "_modules")  # those that hold what a module's attributes are bound to
 _CONTAINERS = (list, dict, OrderedDict, set, deque)
 Moving = Sequence[tuple[str, Tensor, Tensor]]  # name, buffer, as it was
 Taken = tuple[list[dict[str, Any]], list[Any]]
 
 
 class Attributes:
-    """The plain attributes of a model's modules: a weight that a hook makes, an auxiliary loss, a cache.
+    """What the attributes of a model's modules are bound to: a hook's weight, an auxiliary loss, a cache, a buffer.
 
-    Layers of torch without a hook leave nothing behind, and are passed over.
+    Layers of torch without a hook leave nothing behind; only what they hold may be bound anew, by a module around them.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._tables = [vars(module) for module in modules if _may_leave(module)]
+        own = [vars(module) for module in modules if _may_leave(module)]
         self._containers: list[Any] = [
-            value for table in self._tables for name, value in table.items()
+            value for table in own for name, value in table.items()
             if name not in _OWN and type(value) in _CONTAINERS
         ]  # fmt: skip
+        named = [
+            vars(module)[name] for module in modules for name in _NAMED if vars(module)[name] or _may_leave(module)
+        ]
+        self._tables: list[dict[str, Any]] = own + named
 
     def taken(self) -> Taken:
         """Return what is there now: no tensor is copied."""
@@ -147,6 +152,7 @@ def refuse_drift(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: 
             moved = buffer.clone()
             put_back(functional.moving or ())
             buffer.copy_(moved)
+            functional.as_taken()
             again = functional._forward(inputs)
         put_back(functional.moving or ())
         if not torch.allclose(first, again, rtol=0, atol=tolerance, equal_nan=True):
@@ -174,11 +180,10 @@ def refuse_reading(
     Raises:
         UserError: naming what it reads.
     """
-    attributes = functional._attributes
-    before = attributes.taken()
     with functional.holding(pieces):
+        assert functional._taken is not None
         logits = functional._forward(inputs).detach()
-        names = attributes.spoil(before)
+        names = functional._attributes.spoil(functional._taken)
         if not names:
             return
         told = _outcome(loss, logits)

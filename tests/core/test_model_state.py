@@ -249,6 +249,104 @@ def test_every_pass_of_a_search_sees_the_modules_as_the_first_one_did(how, name,
     assert (model.calls, model.cache, model.kept) == (0, None, [])
 
 
+class Rebinding(MLP):
+    """Binds what torch keeps in tables of its own anew in each pass: buffers, also of another module, weights, modules."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.register_buffer("t", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mu", torch.zeros(6, dtype=torch.float64))
+        self.register_buffer("cache", None)
+        self.norm = nn.BatchNorm1d(6, affine=False).double()
+        self.gain = nn.Parameter(torch.ones(4, dtype=torch.float64), requires_grad=False)
+
+    def forward(self, x):
+        weight = next(self.parameters())
+        if self.how == "counter":
+            self.t = self.t + 1
+            return super().forward(x) * self.t.clamp(max=100)
+        if self.how in ("mean", "mean with its graph"):
+            kept = 0.1 * weight.sum() + x.new_zeros(6)
+            self.mu = 0.9 * self.mu + 0.1 * (kept.detach() if self.how == "mean" else kept)
+            return super().forward(x - self.mu)
+        if self.how == "layer":
+            self.norm.running_mean = self.norm.running_mean + 0.1
+            return super().forward(self.norm(x))
+        if self.how == "cache":
+            self.cache = weight.sum() if self.cache is None else self.cache
+            return super().forward(x) * (1 + 1e-3 * self.cache)
+        if self.how == "new buffer":
+            if not hasattr(self, "late"):
+                self.register_buffer("late", weight.sum())
+            return super().forward(x) * (1 + 1e-3 * self.late)
+        if self.how == "module":
+            self.norm = nn.Sequential(self.norm, nn.Softsign())
+            return super().forward(self.norm(x))
+        self.gain = nn.Parameter(self.gain * 1.1, requires_grad=False)
+        return super().forward(x) * self.gain
+
+
+class Plain(Rebinding):
+    """The first pass of each, bound to nothing."""
+
+    def forward(self, x):
+        weight = next(self.parameters())
+        if self.how in ("mean", "mean with its graph"):
+            kept = 0.1 * weight.sum() + x.new_zeros(6)
+            return MLP.forward(self, x - (0.9 * self.mu + 0.1 * (kept.detach() if self.how == "mean" else kept)))
+        if self.how == "layer":
+            return MLP.forward(self, nn.functional.batch_norm(x, self.norm.running_mean + 0.1, self.norm.running_var))
+        if self.how in ("cache", "new buffer"):
+            return MLP.forward(self, x) * (1 + 1e-3 * weight.sum())
+        if self.how == "module":
+            return MLP.forward(self, nn.functional.softsign(self.norm(x)))
+        return MLP.forward(self, x) * (1 if self.how == "counter" else self.gain * 1.1)
+
+
+@pytest.mark.parametrize("how", [
+    "counter", "mean", "mean with its graph", "layer", "cache", "new buffer", "module", "parameter",
+])  # fmt: skip
+def test_what_a_pass_binds_anew_is_bound_as_before_in_the_next_one(how):
+    torch.manual_seed(0)
+    model, same = Rebinding(how), Plain(how)
+    same.load_state_dict(model.state_dict())
+    tables = [
+        (m, name, dict(vars(m)[name])) for m in model.modules() for name in ("_parameters", "_buffers", "_modules")
+    ]
+    free = "!gain" if how == "parameter" else "all"
+    for name, fields in (("average_case", {"rho": 0.1, "draws": 6}), ("worst_case", {"rho": 0.1, "steps": 4})):
+        if how in ("mean", "parameter") and name == "worst_case":
+            continue  # a part is detached
+        values = [acutance.measure(name, m, mlp_data(), parameters=free, **fields).value for m in (model, same)]
+        assert values[0] == values[1]
+    for module, name, before in tables:
+        now = vars(module)[name]
+        assert list(now) == list(before) and all(now[key] is value for key, value in before.items())
+
+
+def test_a_counter_in_place_is_not_blamed_for_a_buffer_bound_anew():
+    class Both(Rebinding):
+        def forward(self, x):
+            self.norm.num_batches_tracked += 1
+            return super().forward(x)
+
+    both, one = (
+        acutance.measure("average_case", m("counter"), mlp_data(), rho=0.1, draws=3) for m in (Both, Rebinding)
+    )
+    assert both.value == one.value
+
+
+def test_a_loss_that_reads_a_buffer_bound_anew_is_refused_and_one_of_a_constant_buffer_is_not():
+    model = Rebinding("mean")
+    for read, refused in ((lambda: model.mu, True), (lambda: model.norm.running_var, False)):
+        surface = LossSurface(
+            model, mlp_data(), loss=lambda f, t, r=read: nn.functional.cross_entropy(f, t) + r().sum()
+        )
+        with pytest.raises(UserError, match=r"leaves on the model \(mu\)") if refused else contextlib.nullcontext():
+            surface.loss()
+
+
 class Embedded(nn.Module):
     def __init__(self, kind, **fields):
         super().__init__()

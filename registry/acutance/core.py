@@ -22,7 +22,7 @@ from acutance.linearization import Linearization
 from acutance.loss_checks import refuse_unfit
 from acutance.loss_gradient import objection, product_objection
 from acutance.losses import LossHead
-from acutance.model_state import refuse_drift, refuse_reading
+from acutance.model_state import refuse_drift, refuse_penalty, refuse_reading
 from acutance.parts import refuse_mixing
 from acutance.smoothness import refuse_jumps
 from acutance.tracking import Tracking, examine, refuse_elsewhere
@@ -169,7 +169,10 @@ class Core:
             refuse_drift(self.functional, pieces, probe, first)
             if callable(self.head.loss):
                 refuse_unfit(self.head, first, self.targets)
-                refuse_reading(self.functional, pieces, probe, lambda f: self.head.value(f, self.targets[:size]))
+                # A loss may be one of as many examples as there are targets, and of no fewer.
+                rows = torch.arange(self.n, device=first.device) % size
+                for refuse, seen in ((refuse_reading, probe), (refuse_penalty, first)):
+                    refuse(self.functional, pieces, seen, lambda f: self.head.value(f[rows], self.targets))
             refuse_elsewhere(self.functional, pieces, probe, first)
             self.mixes_examples = self._mixes(pieces, probe, first)
             by_pixel = self._tried_by_pixel(pieces, probe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +193,51 @@ def refuse_reading(
             f"the loss reads what a forward pass leaves on the model ({some(names)})",
             "let the model return it with its outputs, or make it from the logits",
         )
+
+
+def refuse_penalty(
+    functional: FunctionalModel, pieces: Sequence[Tensor], logits: Tensor, loss: Callable[[Tensor], Tensor]
+) -> None:
+    """Refuse a user's loss that reads the model's weights: what it adds of them does not follow the point measured.
+
+    The same logits are judged again while the model holds other weights, and its own tensors are moved, which a list
+    or a closure may hold; no pass of the model is made.
+
+    Args:
+        functional: the model.
+        pieces: one tensor for every slot.
+        logits: of some examples.
+        loss: of logits, 0-d.
+
+    Raises:
+        UserError: saying so.
+    """
+    slots, logits = range(len(functional.slots)), logits.detach()
+    with functional.holding([other(piece) for piece in pieces]), others(functional, slots):
+        told = _outcome(loss, logits)
+    value = loss(logits)
+    eps = 16 * torch.finfo(logits.dtype).eps  # kernels may add in another order
+    if told is None or not torch.allclose(told, value, rtol=eps, atol=0.0, equal_nan=True):
+        raise functional.refuse(
+            "your loss reads the model's weights (a penalty on them, or a pass of its own), which do not follow the "
+            "point that is measured",
+            "measure the loss of the outputs alone, and the penalty apart",
+        )
+
+
+def other(weights: Tensor) -> Tensor:
+    """Return other weights of the same shape, far from these, zeros too."""
+    return (1.5 * weights.detach()).add_(0.1)
+
+
+@contextmanager
+def others(functional: FunctionalModel, slots: Sequence[int]) -> Iterator[None]:
+    """Context in which the model's own tensors of some slots have other values: not what it holds, but what it had."""
+    with ExitStack() as stack:
+        for tensor in (own for i in slots for own in functional.originals[i]):
+            stack.callback(setattr, tensor, "data", tensor.data)
+            tensor.data = other(tensor.data)
+        yield
 
 
 def _outcome(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor | None:

@@ -10,7 +10,6 @@ are none of these. In the parameters that are reached the gradient is compared w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from acutance.batch import take_rows
 from acutance.conditions import conditions
 from acutance.errors import Unsupported, Untracked, lacks_memory, some
 from acutance.lazy import realised
+from acutance.model_state import others
 from acutance.secants import Secants, wrong
 
 if TYPE_CHECKING:
@@ -179,10 +179,7 @@ def refuse_elsewhere(functional: FunctionalModel, pieces: Sequence[Tensor], inpu
     if functional.elsewhere is None:
 
         def answer(slots: Sequence[int]) -> Tensor:
-            with ExitStack() as stack:
-                for tensor in (own for i in slots for own in functional.originals[i]):
-                    stack.callback(setattr, tensor, "data", tensor.data)
-                    tensor.data = (1.5 * tensor.data).add_(0.1)
+            with others(functional, slots):
                 return functional(pieces, inputs)
 
         found = _those_that_move(range(len(functional.slots)), answer, raw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from acutance.losses import LossHead
 from acutance.model_state import refuse_drift, refuse_penalty, refuse_reading
 from acutance.parts import refuse_mixing
 from acutance.smoothness import refuse_jumps
-from acutance.tracking import Tracking, examine, refuse_elsewhere
+from acutance.tracking import Tracking, examine, leaves_of, refuse_elsewhere, tell_outside
 
 PROBE = 8  # examples that the first check of a surface looks at
 KINDS = {
@@ -87,6 +88,7 @@ class Core:
         self.exact_logits: Tensor | None = None  # at w*, where the arithmetic is a coarser one
         self.linearizations: dict[tuple[int, ...], Linearization] = {}
         # (whose, point, its parts, place of the gradient): one for all views, a graph is as large as all activations.
+        self._others: Sequence[ref[Tensor]] = ()  # what the outputs are differentiable in, besides the weights
         self.gradient_graph: tuple[object, Tensor, Sequence[Tensor], GradientEdge | None] | None = None
 
     def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0, checks: float = 0) -> None:
@@ -175,6 +177,7 @@ class Core:
                     refuse(self.functional, pieces, seen, lambda f: self.head.value(f[rows], self.targets))
             refuse_elsewhere(self.functional, pieces, probe, first)
             self.mixes_examples = self._mixes(pieces, probe, first)
+            tell_outside(self.functional, self._others)
             by_pixel = self._tried_by_pixel(pieces, probe)
         self._few = first
         self.head.weigh(first, self.targets)
@@ -205,13 +208,15 @@ class Core:
         return not _close(first[: sum(map(len, found))], torch.cat(found), tolerance)
 
     def _closely(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
-        """Return logits, and note it where they went through coarser numbers than the weights are."""
+        """Return logits; note where they went through coarser numbers than the weights are, or come from others."""
         functional = self.functional
         with conditions(functional, order=1):
-            raw = functional([piece.detach().requires_grad_() for piece in pieces], inputs)
+            leaves = [piece.detach().requires_grad_() for piece in pieces]
+            raw = functional(leaves, inputs)
         eps = coarsest(raw)
         if eps > torch.finfo(functional.dtype).eps:
             functional.note(COARSE.format(KINDS.get(eps, "coarser numbers"), eps, str(functional.dtype)[6:]))
+        self._others = leaves_of(raw, leaves)
         return raw.detach()
 
     def refuse_derivatives(self, free: Sequence[int]) -> None:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 from torch import Tensor
 
 from acutance.batch import take_rows
 from acutance.conditions import conditions
+from acutance.derivatives import graph_nodes
 from acutance.errors import Unsupported, Untracked, lacks_memory, some
 from acutance.lazy import realised
 from acutance.model_state import others
@@ -188,6 +190,39 @@ def refuse_elsewhere(functional: FunctionalModel, pieces: Sequence[Tensor], inpu
         raise Unsupported(
             f"the model's forward pass takes {some(functional.elsewhere)} from elsewhere than its modules (a list, a "
             "closure), so no other weights can be given to it: let it use the module's own parameter"
+        )
+
+
+def leaves_of(raw: Tensor, leaves: Sequence[Tensor]) -> list[ref[Tensor]]:
+    """Return weak references to the tensors that outputs are differentiable in, besides these: kept by no graph."""
+    known = {id(leaf) for leaf in leaves}
+    found = [node.variable for node in graph_nodes(raw.grad_fn) if hasattr(node, "variable")]
+    return [ref(tensor) for tensor in found if id(tensor) not in known]
+
+
+def tell_outside(functional: FunctionalModel, others: Sequence[ref[Tensor]]) -> None:
+    """Note weights that outputs depend on and that no module of the model holds, as those of modules in a plain list.
+
+    Args:
+        functional: the model.
+        others: of ``leaves_of``, asked when the graph is gone, so that what the pass itself made is gone too.
+
+    Raises:
+        UserError: where they are the model's own, though it holds others: something made of them earlier was used.
+    """
+    alive = [tensor for tensor in (other() for other in others) if tensor is not None]
+    own = {id(t): slot.name for slot, ts in zip(functional.slots, functional.originals, strict=True) for t in ts}
+    if stale := [own[id(tensor)] for tensor in alive if id(tensor) in own]:
+        raise functional.refuse(
+            f"the model's outputs come from what an earlier pass made of {some(stale)} (a cache), which does not "
+            "follow the point that is measured",
+            "clear it, or let every pass make it anew",
+        )
+    if alive:
+        shapes = some([str(tuple(tensor.shape)) for tensor in alive])
+        functional.note(
+            f"{sum(tensor.numel() for tensor in alive)} numbers that are no parameters of the model's modules take "
+            f"part (shapes {shapes}; of a list, a closure, a hook): they stay as they are; register them to move them"
         )
 
 

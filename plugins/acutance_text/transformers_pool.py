@@ -223,18 +223,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """Return the state of a weights file, or of all files that an index lists; nothing in them is executed."""
     from acutance.checkpoints import read_state
 
-    if file.suffix != ".json":
-        return read_state(file)
-    try:
-        shards = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError):
-        raise UserError(f"{file}: is not an index of weights", "it must be JSON with a 'weight_map'") from None
-    state: dict[str, Tensor] = {}
-    for shard in shards:
-        if Path(shard).name != shard:
-            raise UserError(f"{file}: names a file outside its folder: {shard}")
-        state |= read_state(file.parent / shard)
-    return state
+    return read_state(file)
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module:

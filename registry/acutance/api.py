@@ -69,7 +69,7 @@ def measure(
         >>> model = torch.nn.Linear(4, 3)
         >>> points = torch.randn(64, 4), torch.arange(64) % 3
         >>> estimate = acutance.measure("average_case", model, points, m=32, rho=0.1)
-        >>> estimate.status.value, len(estimate.per_batch), estimate.value > 0
+        >>> estimate.status.value, len(estimate.per_batch), estimate.stderr > 0
         ('ok', 2, True)
     """
     from acutance.batch import dtype_of, whole
@@ -107,7 +107,7 @@ def measure(
     if data is None and level != "weights":
         raise UserError("a model needs data", "give (inputs, targets), a Dataset or a DataLoader")
     functional = FunctionalModel(model, device, dtype_of(dtype) if isinstance(dtype, str) else dtype)
-    functional.warn(stacklevel=4)
+    functional.warn(stacklevel=3)
     if initial is not None:
         functional.w0 = initial_vector(functional, initial)
     parts, left = [], ""
@@ -118,7 +118,7 @@ def measure(
     for batch, pair in enumerate(pairs):
         surface = LossSurface(functional, pair, loss=loss, microbatch=microbatch)
         parts += evaluated(surface, batch)
-    functional.warn(stacklevel=4)
+    functional.warn(stacklevel=3)
     return mean(parts, [*functional.told, *filter(None, [left])])
 
 
@@ -128,7 +128,7 @@ def _batches(data: Any, m: int | None, whole: bool) -> tuple[list[Given], str]:
     from acutance.points import m_batches
     from acutance.surface_config import dropped
 
-    points = understand(data, stacklevel=5)
+    points = understand(data, stacklevel=4)
     size = len(points.targets) if whole else points.size if m is None else m
     batches = [Given(*pair) for pair in m_batches(points.inputs, points.targets, size)]
     return batches, dropped(len(points.targets), size)

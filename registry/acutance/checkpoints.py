@@ -266,9 +266,16 @@ def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
             "write package.module:function, timm:NAME, torchvision:NAME or POOL/ENTRY",
         )
     try:
-        model = getattr(import_module(module), attribute)(**arguments)
-    except (ImportError, AttributeError, TypeError) as error:
+        make = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
         raise UserError(f"model '{name}' cannot be made: {error}", "is the module importable from here?") from None
+    try:
+        model = make(**arguments)
+    except Exception as error:  # a user's code: whatever it raises is theirs to mend
+        raise UserError(
+            f"model '{name}' cannot be made: {module}.{attribute} raises {type(error).__name__}: {error}",
+            "call it by itself, with these arguments, and mend what it says",
+        ) from error
     if not isinstance(model, nn.Module):
         raise UserError(f"model '{name}' gave {type(model).__name__}", "it must return a torch.nn.Module")
     return model.eval()

@@ -142,6 +142,8 @@ def _refuse_lengths(inputs: Any, n: int, where: str) -> None:
         count = length_of(inputs)
     except UserError as error:
         raise UserError(f"{where}: {error.message}", error.hint) from None
+    if n == 0:
+        raise UserError(f"{where}: there are no points", "give at least one")
     if count is not None and count != n:
         raise UserError(f"{where}: there are {count} inputs but {n} targets", "give one target for each input")
 
@@ -181,6 +183,11 @@ class _Reading:
         """Yield (whether it is an example, or None where the item tells, the item)."""
         if isinstance(data, TensorDataset):
             yield False, data.tensors
+        elif hasattr(data, "columns") and hasattr(data, "iloc"):
+            raise self.wrong(
+                "is one table, which does not say which of its columns are the targets",
+                "give a pair: (table.drop(columns='label').to_numpy('float32'), table['label'])",
+            )
         elif isinstance(data, DataLoader):
             from acutance.loaders import batches_of
 

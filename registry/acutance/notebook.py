@@ -251,7 +251,13 @@ def _targets(
     targets: Mapping[str, Any] | Sequence[str], models: list[str], splits: tuple[str, ...]
 ) -> tuple[list[str], dict[str, dict[str, float]]]:
     """Return the names of all targets as in a study file, and the given values, {target: {model: value}}."""
-    table = targets if isinstance(targets, Mapping) else dict.fromkeys(_names(targets, "targets"))
+    table: Mapping[str, Any]
+    if isinstance(targets, Mapping):
+        table = targets
+    elif hasattr(targets, "columns"):  # a table of pandas
+        table = {name: targets[name] for name in targets.columns}
+    else:
+        table = dict.fromkeys(_names(targets, "targets"))
     given = {str(name): _values(str(name), v, models) for name, v in table.items() if v is not None}
     wanted: list[str] = []
     for name in map(str, table):

@@ -90,16 +90,37 @@ def slots_of(model: nn.Module) -> tuple[list[Slot], list[Tensor]]:
 
 
 def notes_on(model: nn.Module) -> list[str]:
-    """Return what a reader should know of weights that stay as they are."""
+    """Return what a reader should know of weights that stay as they are, and of a mode that is not the user's."""
     notes = []
     named = list(model.named_parameters())
     whole = [f"{name} ({p.numel()} of {_dtype(p)})" for name, p in named if not p.is_floating_point() and p.numel()]
     if whole:
         notes.append(f"parameters of whole numbers stay as they are: {some(whole)}")
+    asked = [name or type(module).__name__ for name, module in model.named_modules() if _has_own_train(module)]
+    if asked:
+        notes.append(
+            f"the model is measured in evaluation mode without asking train() of its own, which may differ: "
+            f"{some(asked)}"
+        )
+    left = [name for name, module in model.named_modules() if module.training and not model.training]
+    if left:
+        notes.append(
+            f"the model is measured in evaluation mode in all of its parts, though some are left in training: "
+            f"{some(left)}"
+        )
     quantized = [name for name, module in model.named_modules() if _is_quantized(module)]
     if quantized:
         notes.append(f"the weights of quantized layers stay as they are: {some(quantized)}")
     return notes
+
+
+LIBRARIES = ("torch.", "torchvision.", "timm.", "transformers.")  # whose train() does what that of modules does
+
+
+def _has_own_train(module: nn.Module) -> bool:
+    """Whether it has a say in its mode, which passes set by the flag alone: asking it might merge or change weights."""
+    own = type(module).train
+    return own is not nn.Module.train and not own.__module__.startswith(LIBRARIES)
 
 
 def no_weights(model: nn.Module) -> str:

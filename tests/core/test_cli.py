@@ -263,7 +263,7 @@ def test_measure_says_what_it_can_read(checkpoint):
         said = measure(folder, "--data", folder / name, code=2).stderr
         assert "is of no kind that can be read" in said and ".npz, .safetensors, .pt, .pth" in said and ".csv" in said
     torch.save(torch.zeros(3), folder / "one.pt")
-    assert "holds Tensor" in measure(folder, "--data", folder / "one.pt", code=2).stderr
+    assert "holds one tensor, of shape (3,)" in measure(folder, "--data", folder / "one.pt", code=2).stderr
     assert "no such file" in measure(folder, "--data", folder / "none.npz", code=2).stderr
     assert "has no settings" in measure(folder, "--data-arg", "a=1", code=2).stderr
 

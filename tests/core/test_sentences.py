@@ -7,13 +7,17 @@ import torch
 import yaml
 from click.testing import CliRunner
 from models import MLP, mlp_data
+from torch import nn
 
 import acutance
 from acutance import UserError
+from acutance.checkpoints import make_model
 from acutance.cli import cli
 from acutance.config import load_config
 from acutance.data_files import read_points
 from acutance.yaml_io import read_yaml
+
+POINTS = torch.linspace(-1, 1, 32).reshape(8, 4), torch.arange(8) % 3
 
 
 def invoke(*arguments):
@@ -252,3 +256,49 @@ def test_a_column_is_not_held_against_itself(role, tmp_path):
             "correlate", tmp_path / "t.csv", "--model", "name", "--targets", "err", "--measures", "trace",
             "--attributes", "trace",
         )  # fmt: skip
+
+
+# -- modes, tables and functions of a user's own ------------------------------------------------------------
+
+
+class Keeps(nn.Sequential):
+    """Has a say in its mode."""
+
+    def train(self, mode=True):
+        return super().train(mode)
+
+
+def test_a_mode_that_is_not_the_users_is_told():
+    part = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).eval()
+    part[1].train()
+    with pytest.warns(acutance.AcutanceWarning, match=r"in all of its parts, though some are left in training: 1$"):
+        acutance.measure("loss", part, POINTS)
+    with pytest.warns(acutance.AcutanceWarning, match=r"without asking train\(\) of its own, .*: Keeps$"):
+        acutance.measure("loss", Keeps(nn.Linear(4, 3)), POINTS)
+    plain = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    assert not acutance.measure("loss", plain, POINTS).notes  # all of it in training: as documented
+
+
+def test_a_table_is_no_pair_and_no_points_are_none():
+    table = pd.DataFrame({"a": [1.0, 2.0], "label": [0, 1]})
+    with pytest.raises(UserError, match="is one table, which does not say which of its columns are the targets"):
+        acutance.measure("loss", nn.Linear(1, 2), table)
+    assert acutance.measure("loss", nn.Linear(1, 2), (table[["a"]].to_numpy("float32"), table["label"])).value > 0
+    with pytest.raises(UserError, match=r"^data: there are no points"):
+        acutance.measure("loss", nn.Linear(4, 3), (POINTS[0][:0], POINTS[1][:0]))
+
+
+def test_targets_may_be_the_columns_of_a_table(tmp_path):
+    nets = {f"n{i}": nn.Linear(4, 3) for i in range(4)}
+    given = pd.DataFrame({"later": [4.0, 3.0, 2.0, 1.0]}, index=["n3", "n2", "n1", "n0"])
+    done = acutance.study(
+        nets, POINTS, given, ["weight_norm"], surface={"points": 8, "m": 8}, out=tmp_path, report=False
+    )
+    assert done.models.set_index("model")["target.later"].loc[["n0", "n3"]].tolist() == [1.0, 4.0]
+
+
+def test_what_the_function_of_a_model_raises_is_told(tmp_path, monkeypatch):
+    (tmp_path / "raisingnets.py").write_text("def bad():\n    raise ValueError('boom')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"cannot be made: raisingnets.bad raises ValueError: boom"):
+        make_model("raisingnets:bad", {})

@@ -149,7 +149,9 @@ def _of_run(directory: Path, chosen: dict[str, list[str]], settings: dict[str, A
     from acutance.errors import UserError
 
     if strange := sorted(set(chosen) - {"targets", "groups", "within"}):
-        raise UserError(f"--{strange[0]}: is for tables", "a run directory has its own")
+        raise UserError(
+            f"--{strange[0]}: is for tables, and {directory} is a folder", "give the file, or leave this to the run"
+        )
     return of_run(directory, {**chosen, **settings}, title)
 
 

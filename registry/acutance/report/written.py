@@ -136,7 +136,8 @@ def put_file(path: Path, content: str | bytes) -> None:
     try:
         _put(path.parent, {path.name: content}, alone=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}", "name another file") from None
+        hint = "choose a folder you may write to" if isinstance(error, PermissionError) else "name another file"
+        raise UserError(f"{path}: cannot be written: {error.strerror}", hint) from None
 
 
 def _put(folder: Path, files: Mapping[str, str | bytes], alone: bool) -> None:

@@ -14,7 +14,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from acutance.errors import UserError, some
 from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import Spec
-from acutance_text.transformers_pool import fill, make, read_weights, weights_file
+from acutance_text.transformers_pool import fill, make, weights_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,10 +94,12 @@ class BertFeather(ModelPool[FeatherSpec]):
 
     def load(self, entry: ModelEntry, spec: FeatherSpec) -> nn.Module:
         """Return the classifier; its labels are those of BERT's MNLI task: contradiction, entailment, neutral."""
+        from acutance.checkpoints import read_state
+
         assert entry.path is not None
         file = Path(entry.path)
         if file.suffix != ".index" and ".data-" not in file.name:
-            return fill(make("AutoModelForSequenceClassification", file.parent, "sdpa"), read_weights(file), str(file))
+            return fill(make("AutoModelForSequenceClassification", file.parent, "sdpa"), read_state(file), str(file))
         from acutance_text.tf_checkpoint import read_checkpoint
 
         prefix = file.parent / file.name.rpartition(".data-")[0]

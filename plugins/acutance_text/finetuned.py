@@ -203,7 +203,8 @@ def with_new_head(folder: Path, classes: int, attention: str) -> nn.Module:
     """
     import transformers
 
-    from acutance_text.transformers_pool import fill, read_weights, weights_file
+    from acutance.checkpoints import read_state
+    from acutance_text.transformers_pool import fill, weights_file
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     config.num_labels = classes
@@ -211,7 +212,7 @@ def with_new_head(folder: Path, classes: int, attention: str) -> nn.Module:
     model = auto.from_config(config, attn_implementation=attention)
     file = weights_file(folder)
     prefix = f"{model.base_model_prefix}."
-    state = {name.removeprefix(prefix): tensor for name, tensor in read_weights(file).items()}
+    state = {name.removeprefix(prefix): tensor for name, tensor in read_state(file).items()}
     encoder = model.base_model
     own = encoder.state_dict()
     # Heads of other tasks stay behind; a pooler that was not saved begins anew.

@@ -81,11 +81,13 @@ class Folders(ModelPool[FolderSpecT]):
         Raises:
             UserError: when its folder is gone, cannot be read or does not fit.
         """
+        from acutance.checkpoints import read_state
+
         folders = dict(find_models(spec.path))
         if entry.id not in folders:
             raise UserError(f"path: {spec.path} no longer has '{entry.id}'", "start the run again")
         file = weights_file(folders[entry.id])
-        return fill(make(self.auto, file.parent, spec.attention), read_weights(file), str(file))
+        return fill(make(self.auto, file.parent, spec.attention), read_state(file), str(file))
 
 
 class Transformers(Folders[FolderSpec]):
@@ -217,13 +219,6 @@ def class_names(config: Any) -> tuple[str, ...]:
     words = getattr(config, "id2label", None) or {}
     names = tuple(str(words[i]) for i in sorted(words))
     return () if any(_NUMBERED.fullmatch(name) for name in names) else names
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Return the state of a weights file, or of all files that an index lists; nothing in them is executed."""
-    from acutance.checkpoints import read_state
-
-    return read_state(file)
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module:

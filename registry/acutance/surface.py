@@ -85,8 +85,6 @@ class LossSurface:
             self._setup(core, functional.select(parameters), False, "paper", num_train or 0)
             return
         inputs, targets = (points := understand(data)).inputs, points.targets
-        if len(targets) == 0:
-            raise UserError("the batch is empty", "give at least one example")
         microbatch = None if microbatch is None else whole(microbatch, "microbatch")
         core = Core(
             functional, inputs, targets, LossHead(loss), microbatch, score or argmax_error, arithmetic, cuda_graphs

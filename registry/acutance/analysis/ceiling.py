@@ -154,12 +154,10 @@ def split_half(correct: ArrayLike, *, repeats: int = 200, seed: int = 0) -> Ceil
         return Ceiling(nan, nan, nan, n, nan, nan, f"fewer than {MIN_MODELS} models")
     g = np.random.default_rng([seed, n, 8])
     half = points // 2
-    orders = [g.permutation(points) for _ in range(repeats)]
-    taus = _taus(
-        (right[:, order[:half]].sum(1) for order in orders),
-        (right[:, order[half : 2 * half]].sum(1) for order in orders),
-        n,
-    )
+    # One order of the points at a time: all of them may be larger than the table.
+    orders = (g.permutation(points) for _ in range(repeats))
+    halves = [(right[:, order[:half]].sum(1), right[:, order[half : 2 * half]].sum(1)) for order in orders]
+    taus = _taus((first for first, _ in halves), (second for _, second in halves), n)
     e = 1 - right.mean(1)
     noise = e * (1 - e) / points
     low, high = np.quantile(taus, [0.025, 0.975])

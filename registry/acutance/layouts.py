@@ -44,6 +44,11 @@ class Convolutions(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.needs_channels_first = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else torch imports its compiler at the first look, which takes seconds; what is looked at is never compiled.
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

@@ -68,6 +68,11 @@ class PrivateRandomness(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._generator = torch.Generator().manual_seed(0)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else torch imports its compiler at the first operation, which takes seconds; no model is compiled in here.
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

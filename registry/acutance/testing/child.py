@@ -73,9 +73,8 @@ def estimates(payload: dict[str, Any]) -> dict[str, Any]:
     return {"estimates": found}
 
 
-def main(task: str) -> None:
-    """Read the payload from the standard input, write the answer to the standard output."""
-    data = sys.stdin.buffer.read()
+def answered(task: str, data: bytes) -> str:
+    """Return the answer to a task as the line that is printed; whatever is raised is part of it."""
     try:
         if task == "declarations":
             answer = declarations(json.loads(data))
@@ -88,7 +87,12 @@ def main(task: str) -> None:
             answer = observed_run(json.loads(data))
     except BaseException as error:
         answer = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-    print(f"\n{MARK}{json.dumps(answer)}", flush=True)
+    return f"\n{MARK}{json.dumps(answer)}"
+
+
+def main(task: str) -> None:
+    """Read the payload from the standard input, write the answer to the standard output."""
+    print(answered(task, sys.stdin.buffer.read()), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,20 @@ from torch import Tensor, nn
 def seeded(seed: int) -> torch.Generator:
     """Return a generator of its own, so that the global one is left alone."""
     return torch.Generator().manual_seed(seed)
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Draw from the CPU's global generator seeded so, within the block only.
+
+    ``torch.manual_seed`` would import torch's compiler first, which takes seconds in every new process.
+    """
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 class Weights(nn.Module):
@@ -38,8 +53,7 @@ class MLP(nn.Module):
         dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with global_seed(0):
             self.layers = nn.ModuleList(nn.Linear(a, b, dtype=dtype) for a, b in itertools.pairwise(dims))
         self.activation = activation
 
@@ -56,8 +70,7 @@ class ConvBN(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(1)
+        with global_seed(1), torch.no_grad():
             self.conv1, self.bn1 = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)
             self.conv2, self.bn2 = nn.Conv2d(4, 5, 3, padding=1), nn.BatchNorm2d(5)
             self.fc = nn.Linear(5, 3)
@@ -84,8 +97,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int = 8, heads: int = 2, classes: int = 3) -> None:
         super().__init__()
         self.heads = heads
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(2)
+        with global_seed(2), torch.no_grad():
             self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
             self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
             self.up, self.down = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
@@ -115,8 +127,7 @@ class DictInput(nn.Module):
 
     def __init__(self, vocabulary: int = 11, dim: int = 6, classes: int = 3) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(3)
+        with global_seed(3):
             self.embed = nn.Embedding(vocabulary, dim)
             self.mix, self.head = nn.Linear(dim, dim), nn.Linear(dim, classes)
         self.double()

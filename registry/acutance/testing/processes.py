@@ -11,9 +11,11 @@ from typing import Any
 from acutance.spec import canonical_json
 from acutance.testing.child import MARK
 from acutance.testing.core import Checklist, Subject, require
+from acutance.testing.forking import LATE, PRELOADED, Ended, forked
 
 shared = Checklist()
 TIMEOUT = 300  # seconds; a child that takes longer hangs
+FORKS = sys.platform == "linux"  # elsewhere a fork of a process with libraries of the system in it is not safe
 
 
 def ask(task: str, payload: bytes, extra_path: list[str] | None = None) -> dict[str, Any]:
@@ -27,14 +29,14 @@ def ask(task: str, payload: bytes, extra_path: list[str] | None = None) -> dict[
     Raises:
         AssertionError: when the process dies, hangs or raises.
     """
-    path = os.pathsep.join([*(extra_path or []), *(entry for entry in sys.path if entry)])
+    path = [*(extra_path or []), *(entry for entry in sys.path if entry)]
     # Another hash seed than this process has: what depends on the order of a set shows.
-    env = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "12345"}
-    command = [sys.executable, "-m", "acutance.testing.child", task]
-    try:
-        done = subprocess.run(command, input=payload, env=env, capture_output=True, timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise AssertionError(f"a fresh process did not answer in {TIMEOUT} s: something waits for ever") from None
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONHASHSEED": "12345"}
+    done = forked(task, payload, env, path, TIMEOUT) if FORKS and task in PRELOADED else started(task, payload, env)
+    require(
+        done.returncode != LATE,
+        f"a fresh process did not answer in {TIMEOUT} s: something waits for ever",
+    )
     lines = [line for line in done.stdout.decode(errors="replace").splitlines() if line.startswith(MARK)]
     if not lines:
         tail = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
@@ -44,6 +46,16 @@ def ask(task: str, payload: bytes, extra_path: list[str] | None = None) -> dict[
         "error" not in answer, f"a fresh process raised {answer.get('error')}: the plugin must import and run there"
     )
     return answer
+
+
+def started(task: str, payload: bytes, env: dict[str, str]) -> Ended:
+    """Return how a task ended in an interpreter started for it; out of time counts as an alarm."""
+    command = [sys.executable, "-m", "acutance.testing.child", task]
+    try:
+        done = subprocess.run(command, input=payload, env=env, capture_output=True, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired as late:
+        return Ended(LATE, late.stdout or b"", late.stderr or b"")
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def declared(subject: Subject) -> dict[str, Any]:

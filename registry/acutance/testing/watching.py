@@ -148,7 +148,7 @@ def seed_generators(seed: int) -> None:
 
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
 
 
 def snapshot(surface: LossSurface, points: Any) -> dict[str, Any]:

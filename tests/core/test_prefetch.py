@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from acutance import UserError
+from acutance.layouts import Convolutions
 from acutance.pool import ModelEntry, ModelPool
 from acutance.prefetch import Prefetch, PrivateRandomness
 
@@ -81,3 +82,9 @@ def test_every_way_of_drawing_is_private(draw):
         again = draw()
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first, again)
+
+
+def test_watching_operations_does_not_import_torchs_compiler():
+    # torch wraps what a mode does in a function that imports its compiler, seconds in every process, unless it is told.
+    for mode in (PrivateRandomness, Convolutions):
+        assert not hasattr(mode.__torch_dispatch__, "__wrapped__")

@@ -5,6 +5,7 @@ What a fork sees is what a new process sees: none of the state of the process th
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from functools import cache
 from importlib import import_module, invalidate_caches
 from typing import IO, Any, NamedTuple
@@ -49,6 +51,15 @@ class Server:
             start_new_session=True,
         )  # fmt: skip
         self._lock = threading.Lock()
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """End the server, which waits for nothing but a task."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                with suppress(BrokenPipeError):
+                    stream.close()
+        self._process.wait()
 
     @property
     def pid(self) -> int:
@@ -105,13 +116,13 @@ def forked(task: str, payload: bytes, env: dict[str, str], path: list[str], time
         path: folders that it imports from.
         timeout: seconds, after which it is killed by SIGALRM.
     """
-    server = _server_of(PRELOADED[task], env["PYTHONHASHSEED"], os.getpid())
+    which = PRELOADED[task], env["PYTHONHASHSEED"], os.getpid()
     try:
-        return server.run(task, payload, env, path, timeout)
-    except (ConnectionError, BrokenPipeError):
-        # Somebody ended the server (memory, a cleaning script): a new one answers, and if that dies too it is told.
+        return _server_of(*which).run(task, payload, env, path, timeout)
+    except ConnectionError:
+        # Something ended the server (want of memory, say): a new one is asked, and if that dies too it is told.
         _server_of.cache_clear()
-        return _server_of(PRELOADED[task], env["PYTHONHASHSEED"], os.getpid()).run(task, payload, env, path, timeout)
+        return _server_of(*which).run(task, payload, env, path, timeout)
 
 
 def serve(preload: list[str]) -> None:

@@ -14,15 +14,13 @@ from acutance.members import Member, PlannedCell
 from acutance.plan import expand_measures
 from acutance.plugins import catalog
 from acutance.pool import ModelEntry
-from acutance.store import CellRow, PartRow, Store
+from acutance.run.rows import Attempt, CellRow, PartRow
+from acutance.store import Store
 
 FAMILIES, FAMILY, BATCHES = 1563, 8, 8  # families, cells in one, batches of a cell
 ROWS = FAMILIES * FAMILY * BATCHES  # parts: just over 10^5
 SWEEP = {"name": "worst_case", "norm": ["l2", "linf"], "logit_norm": [False, True], "scaling": ["none", "elementwise"]}
-ATTEMPT = {
-    "run": 1, "model": "m" * 64, "measure": "acutance/worst_case", "split": "train", "batch": 0, "cells": FAMILY,
-    "device": "cpu", "seconds": 0.5, "forwards": 128.0, "backwards": 128.0, "hvps": 0.0, "error": "",
-}  # fmt: skip
+ATTEMPT = Attempt(1, "m" * 64, "acutance/worst_case", "train", 0, FAMILY, "cpu", 0.5, 128.0, 128.0, 0.0)
 
 
 def sweep(definitions):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -103,9 +102,9 @@ class Ray(Limited[RaySpec]):
         return self._ray
 
     def run(self, jobs: Iterable[str]) -> Iterator[str]:
-        """Yield outcomes as they come, the most expensive jobs first; an actor that dies costs its job in flight."""
+        """Yield outcomes as they come; an actor that dies costs its job in flight."""
         self._connected()
-        waiting = sorted(jobs, key=lambda job: float(json.loads(job).get("cost", 0)))
+        waiting = list(jobs)[::-1]
         wanted = min(self.workers, len(waiting))
         while len(self._crew) < wanted:
             self._crew.append(self._actor())
@@ -122,7 +121,7 @@ class Ray(Limited[RaySpec]):
                     if not alive:
                         self._replace(actor)
                 for actor in self._late():
-                    yield actor.give_up(self.spec.time_limit)
+                    yield actor.give_up()
                     self._replace(actor)
                 self._check_patience()
         except BaseException:
@@ -137,7 +136,7 @@ class Ray(Limited[RaySpec]):
 
     def _late(self) -> list[_Actor]:
         """Return the actors whose cells take longer than the limit; one that has something to tell is not late."""
-        late = {actor.waits_for: actor for actor in self._crew if actor.late(self.spec.time_limit)}
+        late = {actor.waits_for: actor for actor in self._crew if actor.late}
         if not late:
             return []
         _, silent = self._ray.wait(list(late), num_returns=len(late), timeout=0, fetch_local=False)
@@ -173,7 +172,8 @@ class Ray(Limited[RaySpec]):
         }  # fmt: skip
         if self.spec.memory is not None:
             settings["memory"] = int(self.spec.memory * 2**30)
-        return _Actor(self._ray, settings, self.spec.cpus, "cuda" if self._gpus() else "cpu")
+        device = "cuda" if self._gpus() else "cpu"
+        return _Actor(self._ray, settings, self.spec.cpus, device, self.spec.time_limit)
 
     def close(self) -> None:
         """End all actors, and the cluster when it was started for this run."""
@@ -208,8 +208,8 @@ def _no_cluster(address: str | None, why: str) -> UserError:
 class _Actor(Watched):
     """An actor, and the reference that tells what it does next: that it is up, or an outcome of its job."""
 
-    def __init__(self, ray: Any, settings: dict[str, Any], threads: int, device: str) -> None:
-        super().__init__()
+    def __init__(self, ray: Any, settings: dict[str, Any], threads: int, device: str, limit: float | None) -> None:
+        super().__init__(limit)
         self.ray = ray
         self.handle = ray.remote(Worker).options(**settings).remote(threads, device)
         self.waits_for: Any = self.handle.up.remote()
@@ -240,10 +240,10 @@ class _Actor(Watched):
             self.end()
             return self.job and self.lost(f"a ray actor died ({type(error).__name__})"), False
 
-    def give_up(self, limit: float | None) -> str:
+    def give_up(self) -> str:
         """End the actor, which takes too long."""
         self.end()
-        return self.given_up(limit)
+        return self.given_up()
 
     def end(self) -> None:
         self.ready, self.waits_for = False, None
@@ -267,7 +267,4 @@ class Worker:
         """Yield the outcomes of a job; the driver's machine may have another device than this one."""
         from acutance.worker import execute
 
-        data = json.loads(job)
-        if "device" in data:
-            data["device"] = self.device
-        yield from execute(json.dumps(data))
+        yield from execute(job, self.device)

@@ -94,23 +94,30 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-class _Package(ModuleType):
-    """Makes ``acutance.measure`` the function whoever imported the module of that name, and so does ``help``."""
+def _shadowed(name: str) -> property:
+    """Return what keeps a function of ``acutance.api`` in place where a module of its name is imported.
 
-    @property
-    def measure(self) -> Any:
-        """The function ``acutance.api.measure``, unless somebody has set something else."""
-        return vars(self).get("measure") or import_module("acutance.api").measure
+    The import system sets every submodule; ``from acutance.measure import Measure`` finds it without.
+    """
 
-    @measure.setter
-    def measure(self, value: Any) -> None:
-        # The import system sets every submodule; ``from acutance.measure import Measure`` finds it without.
+    def get(package: ModuleType) -> Any:
+        return vars(package).get(name) or getattr(import_module("acutance.api"), name)
+
+    def put(package: ModuleType, value: Any) -> None:
         if not isinstance(value, ModuleType):
-            vars(self)["measure"] = value
+            vars(package)[name] = value
 
-    @measure.deleter
-    def measure(self) -> None:
-        vars(self).pop("measure", None)
+    def drop(package: ModuleType) -> None:
+        vars(package).pop(name, None)
+
+    return property(get, put, drop, f"The function ``acutance.api.{name}``, unless somebody has set something else.")
+
+
+class _Package(ModuleType):
+    """Makes ``acutance.measure`` and ``acutance.run`` the functions, whoever imported the modules of these names."""
+
+    measure = _shadowed("measure")
+    run = _shadowed("run")
 
 
 sys.modules[__name__].__class__ = _Package

@@ -103,10 +103,6 @@ class Chosen:
     item: Item
     spec: Spec
 
-    def job(self) -> dict[str, Any]:
-        """Return it as JSON values, for a worker."""
-        return {"name": self.item.id, "spec": self.spec.full()}
-
 
 @dataclass(frozen=True)
 class Study:

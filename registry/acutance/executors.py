@@ -6,7 +6,6 @@ nothing but this machine.
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import time
@@ -20,6 +19,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from acutance.child import Child, Receive, Send
 from acutance.errors import UserError
+from acutance.run.jobs import Begun, Late, Lost, read_job, read_outcome, write
 from acutance.spec import Spec, Specified, SpecT
 
 SERVE = "acutance.executors:serve"  # what worker processes run
@@ -32,7 +32,10 @@ def cores() -> int:
 
 
 class Executor(Specified[SpecT], AbstractContextManager["Executor[SpecT]"]):
-    """Runs jobs; a context manager, so that workers end with the run."""
+    """Runs jobs; a context manager, so that workers end with the run.
+
+    Jobs and outcomes are texts, as ``acutance.run.jobs`` writes and reads them.
+    """
 
     name: ClassVar[str]
 
@@ -46,15 +49,18 @@ class Executor(Specified[SpecT], AbstractContextManager["Executor[SpecT]"]):
 
     @property
     def announced(self) -> bool:
-        """Whether workers must say what begins: ``{"kind": "begin", "job": id, "cells": [...]}``."""
+        """Whether workers must say what begins, by an outcome ``Begun``."""
         return False
 
     @abstractmethod
     def run(self, jobs: Iterable[str]) -> Iterator[str]:
         """Yield the outcomes of all jobs as they come, in any order between jobs.
 
-        A worker that dies yields ``{"kind": "lost", "job": id, "message": ...}`` and is replaced. One that is ended
-        because what it began takes too long yields ``late`` in place of ``lost``.
+        A worker that dies yields ``Lost``, ``{"kind": "lost", "job": id, "message": ...}``, and is replaced. One that
+        is ended because what it began takes too long yields ``Late``.
+
+        Args:
+            jobs: the longest first, so that workers end together.
         """
 
     def check(self, device: str | None) -> None:
@@ -104,34 +110,43 @@ class Limited(Executor[LimitedT]):
 
 
 class Watched:
-    """A worker as its executor sees it: its job, and since when the cells in work are so."""
+    """A worker as its executor sees it: its job, and since when the cells in work are so.
 
-    def __init__(self) -> None:
+    Args:
+        limit: seconds that the cells of one measure may take on one m-batch; None where they may take any time.
+    """
+
+    def __init__(self, limit: float | None = None) -> None:
+        self.limit = limit
         self.job: str | None = None
         self._began: float | None = None  # if that was said
 
     def hear(self, outcome: str | None) -> None:
         """Take note of an outcome, None at the end of a job."""
-        self._began = time.monotonic() if outcome and '"kind": "begin"' in outcome[:80] else None
         if outcome is None:
             self.job = None
+        if self.limit is not None:
+            begins = outcome is not None and isinstance(read_outcome(outcome), Begun)
+            self._began = time.monotonic() if begins else None
 
-    def late(self, limit: float | None) -> bool:
-        """Return whether the cells in work take longer than the limit."""
-        return limit is not None and self._began is not None and time.monotonic() - self._began > limit
+    @property
+    def late(self) -> bool:
+        """Whether the cells in work take longer than the limit."""
+        return self.limit is not None and self._began is not None and time.monotonic() - self._began > self.limit
 
     def lost(self, message: str) -> str:
         """Take the job off a worker that died; return the outcome that says so."""
-        return self._without_job("lost", message)
+        return write(Lost(job=self._without_job(), message=message))
 
-    def given_up(self, limit: float | None) -> str:
+    def given_up(self) -> str:
         """Take the job off a worker that was ended because it was late; return the outcome that says so."""
-        return self._without_job("late", f"took longer than executor.time_limit, {limit or 0:g} s, on one m-batch")
+        message = f"took longer than executor.time_limit, {self.limit or 0:g} s, on one m-batch"
+        return write(Late(job=self._without_job(), message=message))
 
-    def _without_job(self, kind: str, message: str) -> str:
-        job = json.loads(self.job or "{}").get("id")
-        self.job = self._began = None
-        return json.dumps({"kind": kind, "job": job, "message": message})
+    def _without_job(self) -> str:
+        """Take the job off, and return its id."""
+        job, self.job, self._began = self.job, None, None
+        return "" if job is None else read_job(job).id
 
 
 class SerialSpec(Spec):
@@ -192,7 +207,8 @@ class Processes(Limited[ProcessesSpec]):
         """Yield outcomes as they come; a worker that dies costs only its job in flight."""
         waiting = list(jobs)[::-1]
         while len(self._crew) < min(self.workers, len(waiting)):
-            self._crew.append(_Worker(len(self._crew), max(cores() // self.workers, 1), self._heard))
+            threads = max(cores() // self.workers, 1)
+            self._crew.append(_Worker(len(self._crew), threads, self._heard, self.spec.time_limit))
         try:
             for worker in self._crew:
                 if waiting:
@@ -208,12 +224,11 @@ class Processes(Limited[ProcessesSpec]):
 
     def _next(self) -> Iterator[str]:
         """Yield what a worker tells next, or else what those that take too long have lost."""
-        limit = self.spec.time_limit
         try:
-            child, frame = self._heard.get(timeout=None if limit is None else self.glance(1.0))
+            child, frame = self._heard.get(timeout=None if self.spec.time_limit is None else self.glance(1.0))
         except queue.Empty:
             # Nobody has anything to tell: only then is somebody late.
-            yield from [worker.give_up(limit) for worker in self._crew if worker.late(limit)]
+            yield from [worker.give_up() for worker in self._crew if worker.late]
             return
         # One that was ended may still be heard of.
         for worker in self._crew:
@@ -239,8 +254,10 @@ def _gpus() -> int:
 class _Worker(Watched):
     """One process; started again when it dies."""
 
-    def __init__(self, index: int, threads: int, heard: queue.Queue[tuple[Child, bytes | None]]) -> None:
-        super().__init__()
+    def __init__(
+        self, index: int, threads: int, heard: queue.Queue[tuple[Child, bytes | None]], limit: float | None
+    ) -> None:
+        super().__init__(limit)
         self._heard, self._false_starts = heard, 0
         # Read by the libraries when the child imports them; this process's own pools are already made.
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -276,11 +293,11 @@ class _Worker(Watched):
         self.hear(text)
         return text
 
-    def give_up(self, limit: float | None) -> str:
+    def give_up(self) -> str:
         """End the process, which takes too long, and start another in its place."""
         self.child.kill()
         self._spawn()
-        return self.given_up(limit)
+        return self.given_up()
 
 
 def _visible(index: int) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,14 @@ from acutance.ending import Terminated, in_order
 from acutance.environment import environment
 from acutance.errors import UserError, some
 from acutance.executors import Executor
-from acutance.measure import Estimate, Status
-from acutance.members import Member, PlannedCell, job_cell, measure_cells, members, target_cells
+from acutance.members import Member, PlannedCell, measure_cells, members, target_cells
 from acutance.plugins import catalog
 from acutance.preprocessing import MARK, preprocess
 from acutance.progress import Reporter, Silent
 from acutance.remote import is_remote
+from acutance.run.jobs import Build, Choice, Evaluate, Failed, Late, Model, Note, Opened, Parts, plain
+from acutance.run.rows import Attempt
+from acutance.run.tasks import Task, outcomes
 from acutance.store import FILE, Store
 from acutance.values import Rerun, Values
 
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from acutance.pointsets import PointSets
-
-RETRIES = 2  # how often a job goes to another worker after its worker died
-TRY_HERE = "executor serial shows where"  # for a worker that crashed
 
 
 @dataclass(repr=False)
@@ -225,19 +223,16 @@ class Driver:
             return
         waiting.sort(key=lambda pair: -pair[0])
         self.reporter.stage("training models", sum(cost for cost, _ in waiting), len(waiting))
-        jobs = {
-            str(i): {
-                "id": str(i), "kind": "build", "cost": cost, "pool": member.pool.job(),
-                "entry": member.entry.model_dump(mode="json"),
-            }
+        tasks = [
+            Task.of(member, Build(id=str(i), pool=Choice.of(member.pool), entry=member.entry, cost=cost))
             for i, (cost, member) in enumerate(waiting)
-        }  # fmt: skip
-        for outcome in self._outcomes(executor, jobs):
-            cost, member = waiting[int(outcome["job"])]
-            if outcome["kind"] == "failed":
-                member.broken, member.reason = True, f"could not be made: {outcome['message']}"
+        ]
+        for task, outcome in outcomes(executor, tasks, self.reporter.say):
+            if isinstance(outcome, Failed):
+                member = task.member
+                member.broken, member.reason = True, f"could not be made: {outcome.message}"
                 self._tell(member, member.reason)
-            self.reporter.advance(cost, 1)
+            self.reporter.advance(task.job.cost, 1)
         self._tell_rest()
 
     # -- cells --------------------------------------------------------------------------------------
@@ -291,65 +286,56 @@ class Driver:
         """Send one job a model with (index of the cell, missing batches), and store what comes back."""
         total = sum(units(cells[i]) * len(batches) for _, missing in work for i, batches in missing)
         self.reporter.stage(stage, total or len(work), sum(len(missing) for _, missing in work) or len(work))
-        jobs: dict[str, dict[str, Any]] = {}
+        tasks = []
         for i, (member, missing) in enumerate(work):
-            jobs[str(i)] = {
-                "id": str(i),
-                "kind": "evaluate",
-                "pool": member.pool.job(),
-                "entry": member.entry.model_dump(mode="json"),
-                "dataset": self.study.dataset.job(),
-                "surface": self.study.surface.model_dump(mode="json"),
-                "seed": self.study.seed,
-                "device": self._device(),
-                "initial": self.needs_initial,
-                "announce": executor.announced,
-                "workers": executor.workers if self._device() == "cpu" else 1,
-                "cost": sum(units(cells[index]) * len(batches) for index, batches in missing),
-                "cells": [job_cell(index, cells[index], batches) for index, batches in missing],
-            }
+            job = Evaluate(
+                id=str(i), pool=Choice.of(member.pool), entry=member.entry, dataset=Choice.of(self.study.dataset),
+                surface=self.study.surface, seed=self.study.seed, device=self._device(), initial=self.needs_initial,
+                announce=executor.announced, workers=executor.workers if self._device() == "cpu" else 1,
+                cost=sum(units(cells[index]) * len(batches) for index, batches in missing),
+                cells=tuple(cells[index].job(index, batches) for index, batches in missing),
+            )  # fmt: skip
+            tasks.append(Task.of(member, job))
         # The longest first, so that workers end together.
-        jobs = dict(sorted(jobs.items(), key=lambda named: -named[1]["cost"]))
-        self._look_ahead(executor, jobs, [member for member, _ in work])
-        self._look_first(jobs, [member for member, _ in work])
-        for outcome in self._outcomes(executor, jobs):
-            job, member = jobs[outcome["job"]], work[int(outcome["job"])][0]
-            if outcome["kind"] == "model":
-                self._meet(member, outcome)
-                if not job["cells"]:
-                    self.reporter.advance(1, 1)
-            elif outcome["kind"] == "parts":
-                finished = self._take(member, cells, job, outcome)
-                done = sum(units(cells[part[0]]) for part in outcome["parts"])
-                self.reporter.advance(done, finished)
-            elif outcome["kind"] == "note":
-                self._note(member, outcome["message"])
-            elif outcome["kind"] == "late":
-                self._late(member, cells, job, outcome)
-            elif outcome["kind"] == "failed":
-                self._fail(member, cells, job, outcome)
-            self.plugins.manager.hook.on_outcome(outcome=outcome)
+        tasks.sort(key=lambda task: -task.job.cost)
+        self._look_ahead(executor, tasks)
+        self._look_first(tasks)
+        for task, outcome in outcomes(executor, tasks, self.reporter.say):
+            match outcome:
+                case Opened():
+                    self._meet(task.member, outcome)
+                    if not task.missing:
+                        self.reporter.advance(1, 1)
+                case Parts():
+                    finished = self._take(task, cells, outcome)
+                    self.reporter.advance(sum(units(cells[part.cell]) for part in outcome.parts), finished)
+                case Note():
+                    self._note(task.member, outcome.message)
+                case Late():
+                    self._late(task, cells, outcome)
+                case Failed():
+                    self._fail(task, cells, outcome)
+            self.plugins.manager.hook.on_outcome(outcome=plain(outcome))
         self._tell_rest()
 
-    def _look_ahead(self, executor: Executor[Any], jobs: dict[str, dict[str, Any]], chosen: Sequence[Member]) -> None:
+    def _look_ahead(self, executor: Executor[Any], tasks: Sequence[Task[Evaluate]]) -> None:
         """Name in each job the model that its worker will most likely get next, where loading it ahead saves time.
 
         That is where its file comes over a network, or where an accelerator measures and leaves the cores free.
         """
-        order = list(jobs)
-        for name, later in zip(order, order[executor.workers :], strict=False):
-            member = chosen[int(later)]
+        for task, later in zip(tasks, tasks[executor.workers :], strict=False):
+            member = later.member
             waits = self._device() != "cpu" or is_remote(member.entry.path or "")
             if waits and member.pool.item.target.loads_ahead:
-                jobs[name]["next"] = {"pool": jobs[later]["pool"], "entry": jobs[later]["entry"]}
+                task.job = replace(task.job, next=Model(later.job.pool, later.job.entry))
 
-    def _look_first(self, jobs: dict[str, dict[str, Any]], chosen: Sequence[Member]) -> None:
+    def _look_first(self, tasks: Sequence[Task[Evaluate]]) -> None:
         """Have two models of each architecture held to all points, before the first of their cells: see ``_misfit``."""
         seen: Counter[str] = Counter()
-        for name, job in jobs.items():
-            architecture = chosen[int(name)].entry.architecture
-            if job["cells"] and seen[architecture] < 2:
-                job["look"] = self.look
+        for task in tasks:
+            architecture = task.member.entry.architecture
+            if task.missing and seen[architecture] < 2:
+                task.job = replace(task.job, look=tuple(self.look))
                 seen[architecture] += 1
 
     def _misfit(self, member: Member, message: str) -> None:
@@ -363,33 +349,6 @@ class Driver:
         if self.misfits[architecture] > 1 or all(other.broken for other in self.members if other is not member):
             raise UserError(f"{member.label}: {message}")
         member.broken, member.reason = True, message
-
-    def _outcomes(self, executor: Executor[Any], jobs: dict[str, dict[str, Any]]) -> Iterable[dict[str, Any]]:
-        """Yield outcomes; a job whose worker died goes to another one, a bounded number of times."""
-        waiting, deaths, begun = list(jobs.values()), Counter[str](), dict[str, list[int]]()
-        while waiting:
-            again = []
-            for text in executor.run(json.dumps(job) for job in waiting):
-                outcome = json.loads(text)
-                kind, job = outcome["kind"], outcome["job"]
-                if kind == "begin":
-                    begun[job] = outcome["cells"]
-                elif kind == "late":
-                    # Its cells are given up, so the job is shorter each time.
-                    yield outcome | {"cells": begun[job]}
-                    again.append(jobs[job])
-                elif kind != "lost":
-                    yield outcome
-                elif deaths[job] < RETRIES:
-                    deaths[job] += 1
-                    self.reporter.say(f"{outcome['message']}; its job starts again")
-                    again.append(jobs[job])
-                else:
-                    killed = "SIGKILL" in outcome["message"]  # what a system does where memory ends
-                    hint = "out of memory? try fewer workers or a smaller surface.microbatch" if killed else TRY_HERE
-                    yield {"kind": "failed", "job": job, "message": f"{outcome['message']} ({hint})"}
-            # What had been stored has been taken off the job's list of batches already.
-            waiting = again
 
     def _tell(self, member: Member, message: str, prefix: str = "") -> None:
         """Say of a model what has not been said of another in this stage; ``_tell_rest`` names the others."""
@@ -417,9 +376,9 @@ class Driver:
             self.said.add(text)
             self.reporter.say(text)
 
-    def _meet(self, member: Member, outcome: dict[str, Any]) -> None:
-        member.key, member.parameters, member.initial = outcome["key"], outcome["parameters"], outcome["initial"]
-        for note in outcome["notes"]:
+    def _meet(self, member: Member, outcome: Opened) -> None:
+        member.key, member.parameters, member.initial = outcome.key, outcome.parameters, outcome.initial
+        for note in outcome.notes:
             self._tell(member, note)
         self._remember(member)
 
@@ -431,45 +390,39 @@ class Driver:
             member.parameters, member.facts,
         )  # fmt: skip
 
-    def _take(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> int:
+    def _take(self, task: Task[Evaluate], cells: Sequence[PlannedCell], outcome: Parts) -> int:
         """Store one batch of one family, with the cells it completes, in one transaction; return their number."""
-        batch, rows, finished = outcome["batch"], [], []
-        waiting = {cell["index"]: cell["batches"] for cell in job["cells"]}
-        for index, value, stderr, status, message, extras in outcome["parts"]:
-            cell = cells[index]
-            estimate = Estimate(value, stderr, Status(status), message, (), extras)
-            rows.append(self.values.take(member, cell, batch, estimate))
-            waiting[index].remove(batch)
-            if not waiting[index]:
+        member, rows, finished = task.member, [], []
+        for part in outcome.parts:
+            cell = cells[part.cell]
+            rows.append(self.values.take(member, cell, outcome.batch, part.estimate))
+            if task.done(part.cell, outcome.batch):
                 finished.append(self.values.finish(member, cell))
-        forwards, backwards, hvps = outcome["cost"]
-        attempt = {
-            "run": self.run_id, "model": member.key, "measure": outcome["measure"], "split": outcome["split"],
-            "batch": batch, "cells": len(rows), "device": outcome["device"], "seconds": outcome["seconds"],
-            "forwards": forwards, "backwards": backwards, "hvps": hvps, "error": "",
-        }  # fmt: skip
+        assert member.key is not None
+        attempt = Attempt(
+            self.run_id, member.key, outcome.measure, outcome.split, outcome.batch, len(rows), outcome.device,
+            outcome.seconds, *outcome.cost,
+        )  # fmt: skip
         self.store.put_parts(rows, attempt, finished)
         return len(finished)
 
-    def _late(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> None:
+    def _late(self, task: Task[Evaluate], cells: Sequence[PlannedCell], outcome: Late) -> None:
         """Give up the cells that took too long: on other batches they would too."""
-        late = [cell for cell in job["cells"] if cell["index"] in outcome["cells"] and cell["batches"]]
-        names = some(sorted({cells[cell["index"]].planned.item.name for cell in late}))
-        self._tell(member, f"{names}: {outcome['message']}; the other measures go on")
-        self.store.put_cells([self.values.fail(member, cells[cell["index"]], outcome["message"]) for cell in late])
-        for cell in late:
-            cell["batches"].clear()
+        late = [cells[index] for index in task.drop(outcome.cells)]
+        names = some(sorted({cell.planned.item.name for cell in late}))
+        self._tell(task.member, f"{names}: {outcome.message}; the other measures go on")
+        self.store.put_cells([self.values.fail(task.member, cell, outcome.message) for cell in late])
 
-    def _fail(self, member: Member, cells: Sequence[PlannedCell], job: dict[str, Any], outcome: dict[str, Any]) -> None:
+    def _fail(self, task: Task[Evaluate], cells: Sequence[PlannedCell], outcome: Failed) -> None:
         """A whole job failed: its remaining cells are failures with a reason, if the model is known at all."""
-        message = outcome["message"]
-        if outcome.get("misfit"):
+        member, message = task.member, outcome.message
+        if outcome.misfit:
             self._misfit(member, message)
         self._tell(member, message)
         if member.broken:
             return
         if member.key is None:
-            member.broken, member.reason, member.excluded = True, message, outcome.get("excluded", False)
+            member.broken, member.reason, member.excluded = True, message, outcome.excluded
             return
-        unfinished = [cells[cell["index"]] for cell in job["cells"] if cell["batches"]]
+        unfinished = [cells[index] for index in task.drop()]
         self.store.put_cells([self.values.fail(member, cell, message) for cell in unfinished])

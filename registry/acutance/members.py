@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,8 +17,9 @@ from acutance.plugins import Catalog
 from acutance.pool import Attribute, ModelEntry
 from acutance.preprocessing import Preprocessed
 from acutance.remote import is_remote, stamp
+from acutance.run.jobs import Cell
+from acutance.run.rows import CellRow
 from acutance.spec import KeyFrame, joint
-from acutance.store import CellRow
 from acutance.surface_config import Scope
 
 if TYPE_CHECKING:
@@ -174,6 +175,13 @@ class PlannedCell:
             self.split, planned.replicate,
         )  # fmt: skip
 
+    def job(self, index: int, batches: Iterable[int]) -> Cell:
+        """Return it as a worker gets it, under an index, with the batches that it has to compute."""
+        planned = self.planned
+        return Cell(
+            index, planned.item.id, planned.spec.full(), planned.replicate, self.split, self.scope, tuple(batches)
+        )
+
     def cost(self, examples: int) -> Cost:
         """Return the passes over one batch of so many examples."""
         passes: Cost = self.planned.item.target().passes(self.planned.spec)
@@ -229,16 +237,3 @@ def measure_cells(study: Study, sets: Points) -> list[PlannedCell]:
         scope = scopes[planned.level]
         cells.append(PlannedCell(planned, split, scope, tuple(sets.digests(split, scope)), statistics))
     return cells
-
-
-def job_cell(index: int, cell: PlannedCell, batches: list[int]) -> dict[str, Any]:
-    """Return a cell as a worker gets it."""
-    return {
-        "index": index,
-        "measure": cell.planned.item.id,
-        "spec": cell.planned.spec.full(),
-        "replicate": cell.planned.replicate,
-        "split": cell.split,
-        "scope": cell.scope,
-        "batches": batches,
-    }

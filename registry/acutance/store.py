@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from acutance.errors import UserError
 from acutance.measure import Estimate, Status
 from acutance.rescue import Place, leave_open
+from acutance.run.rows import Attempt, CellRow, CellState, PartRow
 
 SCHEMA_VERSION = 1
 FILE = "acutance.db"  # in a run directory
@@ -56,29 +57,6 @@ CREATE TABLE attempt (
 );
 CREATE TABLE driver (id INTEGER PRIMARY KEY CHECK (id = 1), host TEXT, pid INTEGER, heartbeat REAL);
 """
-
-
-@dataclass(frozen=True)
-class CellRow:
-    """What identifies a cell, apart from its key."""
-
-    key: str
-    model: str
-    measure: str
-    version: int
-    spec: Mapping[str, Any]
-    split: str
-    replicate: int
-
-
-@dataclass(frozen=True)
-class PartRow:
-    """The value of a cell on one batch."""
-
-    key: str
-    cell: str
-    batch: int
-    estimate: Estimate
 
 
 class Store:
@@ -310,7 +288,7 @@ class Store:
     # -- values -------------------------------------------------------------------------------------
 
     def put_parts(
-        self, parts: Sequence[PartRow], attempt: Mapping[str, Any], finished: Iterable[tuple[CellRow, Estimate]] = ()
+        self, parts: Sequence[PartRow], attempt: Attempt, finished: Iterable[tuple[CellRow, Estimate]] = ()
     ) -> None:
         """Store one batch of one family, and the cells it completes, in one transaction."""
         with self.transaction():
@@ -318,10 +296,10 @@ class Store:
                 "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(p.key, p.cell, p.batch, *_columns(p.estimate)) for p in parts],
             )
-            names = ", ".join(attempt)
+            columns = asdict(attempt) | {"finished": time.time()}
             self._connection.execute(
-                f"INSERT INTO attempt ({names}, finished) VALUES ({', '.join('?' * len(attempt))}, ?)",
-                (*attempt.values(), time.time()),
+                f"INSERT INTO attempt ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
+                tuple(columns.values()),
             )
             for row, estimate in finished:
                 self._put_cell(row, estimate)
@@ -345,12 +323,15 @@ class Store:
         """Return {part key: estimate}, read when asked for."""
         return Parts(self._connection)
 
-    def cells(self) -> dict[str, tuple[str, dict[str, Any], Estimate]]:
-        """Return {cell key: (state, full spec, estimate)}."""
+    def cells(self) -> dict[str, CellState]:
+        """Return what is known of every cell, by its key."""
         rows = self._connection.execute("SELECT key, state, spec, value, stderr, status, message, extras FROM cell")
         # A study has many cells and few specs.
         read = lru_cache(maxsize=1000)(json.loads)
-        return {key: (state, dict(read(spec)), _estimate(columns)) for key, state, spec, *columns in rows}
+        return {
+            key: CellState(state == "failed", dict(read(spec)), _estimate(columns))
+            for key, state, spec, *columns in rows
+        }
 
     def forget(self, keys: Iterable[str]) -> None:
         """Remove cells and their parts, to compute them again."""

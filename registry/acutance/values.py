@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from acutance.config import Study
 from acutance.errors import UserError
 from acutance.measure import Estimate, Status
 from acutance.members import Member, PlannedCell
-from acutance.store import CellRow, PartRow, Store
+from acutance.run.rows import CellRow, CellState, PartRow
+from acutance.store import Store
 from acutance.targets import Target
 
 Rerun = Literal["missing", "failed", "all"]
@@ -31,7 +32,7 @@ class Values:
     def __init__(self, study: Study, store: Store, rerun: Rerun = "missing") -> None:
         self.study, self.store, self.rerun = study, store, rerun
         self.fresh: set[str] = set()
-        self._done: dict[str, tuple[str, dict[str, Any], Estimate]] = store.cells()
+        self._done = store.cells()
         self._parts = store.parts()
 
     def __len__(self) -> int:
@@ -41,7 +42,7 @@ class Values:
     def of(self, member: Member, cell: PlannedCell) -> Estimate | None:
         """Return the value of a cell for a model, or None where there is none yet."""
         found = None if member.key is None else self._done.get(cell.key(self.study, member))
-        return None if found is None else found[2]
+        return None if found is None else found.estimate
 
     def target(self, member: Member, target: Target, cells: Sequence[PlannedCell]) -> float | None:
         """Return the value of a target for a model, or None when a cell it needs has none.
@@ -96,10 +97,10 @@ class Values:
         if self.rerun == "all" and key not in self.fresh:
             return False
         found = self._done.get(key)
-        if found is None or (found[0] == "failed" and self.rerun == "failed" and key not in self.fresh):
+        if found is None or (found.failed and self.rerun == "failed" and key not in self.fresh):
             return False
         spec = cell.planned.spec.full()
-        changed = [name for name, value in found[1].items() if name in spec and spec[name] != value]
+        changed = [name for name, value in found.spec.items() if name in spec and spec[name] != value]
         if changed:
             raise UserError(
                 f"the default of '{changed[0]}' of measure '{cell.planned.item.id}' has changed since the stored "
@@ -129,7 +130,6 @@ class Values:
 
     def _know(self, member: Member, cell: PlannedCell, estimate: Estimate) -> tuple[CellRow, Estimate]:
         row = cell.row(self.study, member)
-        state = "failed" if estimate.status is Status.FAILED else "done"
-        self._done[row.key] = (state, dict(row.spec), estimate)
+        self._done[row.key] = CellState(estimate.status is Status.FAILED, dict(row.spec), estimate)
         self.fresh.add(row.key)
         return row, estimate

@@ -6,7 +6,6 @@ and the measures of a family share passes.
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -17,66 +16,93 @@ from typing import TYPE_CHECKING, Any
 from acutance.errors import Excluded, Misfit, UserError, some
 from acutance.hookspecs import Retry, Skip
 from acutance.measure import Cost, Estimate, Status
-from acutance.plugins import catalog
-from acutance.pool import ModelEntry
-from acutance.spec import canonical_json, validate
+from acutance.plugins import Kind, catalog
+from acutance.run.jobs import (
+    Begun,
+    Build,
+    Built,
+    Cell,
+    Choice,
+    Evaluate,
+    Failed,
+    Model,
+    Note,
+    Opened,
+    Outcome,
+    Part,
+    Parts,
+    Passes,
+    Unreadable,
+    on_device,
+    read_job,
+    write,
+)
+from acutance.spec import validate
 from acutance.surface_config import Scope, SurfaceConfig
 
 if TYPE_CHECKING:
     from acutance.functional import FunctionalModel
     from acutance.pointsets import PointSets
+    from acutance.pool import ModelEntry
     from acutance.prefetch import Prefetch
     from acutance.surface import LossSurface
 
 WHOLE_MICROBATCH = 1000  # examples in one pass over a whole split
 
 
-def execute(job: str) -> Iterator[str]:
+def execute(job: str, device: str | None = None) -> Iterator[str]:
     """Yield the outcomes of a job as JSON texts; a failure is an outcome too.
 
     Args:
-        job: JSON with ``kind`` build or evaluate, ``pool``, ``entry`` and, to evaluate, ``dataset``,
-            ``surface``, ``seed``, ``device``, ``cells``, ``initial``: whether some measure needs initial weights,
-            ``look``: splits whose points the model is first held to, ``announce``: whether to say what begins,
-            ``next``: pool and entry of the model to load ahead, ``workers``: how many share the memory of a machine.
+        job: the text of an ``acutance.run.jobs.Job``.
+        device: of this worker, in place of the one that the job names.
     """
     from acutance.conditions import apart_from_caller
     from acutance.evaluation import preserved_rng
 
-    data = json.loads(job)
-    work = {"build": _build, "evaluate": _evaluate}[data["kind"]]
+    try:
+        work = on_device(read_job(job), device)
+    except Unreadable as error:
+        yield write(Failed(job=error.job, message=str(error)))
+        return
     try:
         with preserved_rng():
-            for outcome in apart_from_caller(work(data)):
-                yield json.dumps({"job": data["id"], **outcome})
+            for outcome in apart_from_caller(_build(work) if isinstance(work, Build) else _evaluate(work)):
+                yield write(outcome)
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        outcome = {"kind": "failed", "job": data["id"], "message": message, "traceback": traceback.format_exc()}
-        yield json.dumps(outcome | {"excluded": isinstance(error, Excluded), "misfit": isinstance(error, Misfit)})
+        excluded, misfit = isinstance(error, Excluded), isinstance(error, Misfit)
+        yield write(
+            Failed(job=work.id, message=message, traceback=traceback.format_exc(), excluded=excluded, misfit=misfit)
+        )
 
 
-def _pool(data: dict[str, Any]) -> tuple[Any, Any, ModelEntry]:
-    item = catalog().find("pools", data["pool"]["name"])
-    spec = validate(item.target.Spec, data["pool"]["spec"], data["pool"]["name"])
-    return item.target(), spec, ModelEntry.model_validate(data["entry"])
+def _opened(model: Model) -> tuple[Any, Any, ModelEntry]:
+    """Return the pool of a model, its settings, and the model's entry."""
+    target, spec = _installed("pools", model.pool)
+    return target(), spec, model.entry
 
 
-def _build(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    pool, spec, entry = _pool(data)
+def _installed(kind: Kind, choice: Choice) -> tuple[Any, Any]:
+    """Return the class of a plugin that is installed here, and its settings."""
+    target = catalog().find(kind, choice.name).target
+    return target, validate(target.Spec, choice.spec, choice.name)
+
+
+def _build(job: Build) -> Iterator[Outcome]:
+    pool, spec, entry = _opened(job)
     start = time.perf_counter()
-    facts = pool.build(entry, spec, threads=data.get("threads"))
-    yield {"kind": "built", "entry": entry.id, "facts": facts, "seconds": time.perf_counter() - start}
+    facts = pool.build(entry, spec)
+    yield Built(job=job.id, entry=entry.id, facts=facts, seconds=time.perf_counter() - start)
 
 
 @lru_cache(maxsize=4)
-def _point_sets(dataset: str, surface: str, seed: int) -> PointSets:
+def _point_sets(dataset: Choice, surface: SurfaceConfig, seed: int) -> PointSets:
     """Data stay open between the jobs of a process."""
     from acutance.pointsets import PointSets
 
-    chosen = json.loads(dataset)
-    item = catalog().find("datasets", chosen["name"])
-    spec = validate(item.target.Spec, chosen["spec"], chosen["name"])
-    return PointSets(item.target(spec), SurfaceConfig.model_validate_json(surface), seed)
+    target, spec = _installed("datasets", dataset)
+    return PointSets(target(spec), surface, seed)
 
 
 @lru_cache(maxsize=1)
@@ -93,59 +119,40 @@ def close_data() -> None:
     _prefetch.cache_clear()
 
 
-@dataclass
-class _Cell:
-    """One cell of a job."""
+@dataclass(frozen=True)
+class _Ready:
+    """A cell of a job with its measure, opened."""
 
-    index: int
-    measure: str
+    cell: Cell
     instance: Any
     spec: Any
-    replicate: int
-    split: str
-    scope: Scope
-    batches: list[int]
+
+    @classmethod
+    def of(cls, cell: Cell) -> _Ready:
+        target = catalog().get("measures", cell.measure)
+        return cls(cell, target(), validate(target.Spec, cell.spec, cell.measure))
 
 
-def _cells(data: dict[str, Any]) -> list[_Cell]:
-    cells = []
-    for cell in data["cells"]:
-        target = catalog().get("measures", cell["measure"])
-        spec = validate(target.Spec, cell["spec"], cell["measure"])
-        cells.append(
-            _Cell(
-                cell["index"],
-                cell["measure"],
-                target(),
-                spec,
-                cell["replicate"],
-                cell["split"],
-                cell["scope"],
-                cell["batches"],
-            )
-        )
-    return cells
-
-
-def _evaluate(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _evaluate(job: Evaluate) -> Iterator[Outcome]:
     from acutance.integrity import Corrupted
 
-    cells = _cells(data)
-    bench = _Bench(data, any("initial_weights" in cell.instance.needs(cell.spec) for cell in cells))
+    cells = [_Ready.of(cell) for cell in job.cells]
+    bench = _Bench(job, any("initial_weights" in ready.instance.needs(ready.spec) for ready in cells))
     yield from bench.open()
-    bench.look(data.get("look", ()))
+    bench.look(job.look)
     for unit in _units(cells):
-        if data.get("announce"):
-            yield {"kind": "begin", "cells": [cell.index for cell in unit.family]}
+        if job.announce:
+            yield Begun(job=job.id, cells=tuple(ready.cell.index for ready in unit.family))
         try:
             yield bench.measure(unit)
         except Corrupted as error:
             # What follows must see the model and the points as they are: both are opened anew.
             failed = [Estimate.without_value(Status.FAILED, str(error))] * len(unit.family)
-            yield unit.outcome(failed, bench.device, 0.0, Cost())
+            yield unit.outcome(job.id, failed, bench.device, 0.0, Cost())
             close_data()
             list(bench.open())
-    yield from ({"kind": "note", "message": f"{bench.entry.architecture}: {note}"} for note in bench.structure())
+    for note in bench.structure():
+        yield Note(job=job.id, message=f"{bench.entry.architecture}: {note}")
     bench.close()
 
 
@@ -158,34 +165,26 @@ class _Unit:
     batch: int
     measure: str
     replicate: int
-    family: list[_Cell]
+    family: list[_Ready]
 
-    def outcome(self, estimates: list[Estimate], device: str, seconds: float, cost: Cost) -> dict[str, Any]:
+    def outcome(self, job: str, estimates: list[Estimate], device: str, seconds: float, cost: Cost) -> Parts:
         """Return what the driver is told."""
-        return {
-            "kind": "parts",
-            "measure": self.measure,
-            "split": self.split,
-            "batch": self.batch,
-            "device": device,
-            "seconds": seconds,
-            "cost": [cost.forwards, cost.backwards, cost.hvps],
-            "parts": [
-                [cell.index, e.value, e.stderr, e.status.value, e.message, dict(e.extras)]
-                for cell, e in zip(self.family, estimates, strict=True)
-            ],
-        }
+        return Parts(
+            job=job, measure=self.measure, split=self.split, batch=self.batch, device=device, seconds=seconds,
+            cost=Passes.of(cost),
+            parts=tuple(Part.of(r.cell.index, e) for r, e in zip(self.family, estimates, strict=True)),
+        )  # fmt: skip
 
 
-def _units(cells: list[_Cell]) -> Iterator[_Unit]:
+def _units(cells: list[_Ready]) -> Iterator[_Unit]:
     """Yield the work of a job in the order of its plan: split, then batch, then measure."""
-    for split, scope in dict.fromkeys((c.split, c.scope) for c in cells):
-        here = [c for c in cells if (c.split, c.scope) == (split, scope)]
-        for batch in sorted({b for c in here for b in c.batches}):
-            families: dict[tuple[str, int], list[_Cell]] = {}
-            for cell in here:
-                if batch in cell.batches:
-                    families.setdefault((cell.measure, cell.replicate), []).append(cell)
+    for split, scope in dict.fromkeys((r.cell.split, r.cell.scope) for r in cells):
+        here = [r for r in cells if (r.cell.split, r.cell.scope) == (split, scope)]
+        for batch in sorted({b for r in here for b in r.cell.batches}):
+            families: dict[tuple[str, int], list[_Ready]] = {}
+            for ready in here:
+                if batch in ready.cell.batches:
+                    families.setdefault((ready.cell.measure, ready.cell.replicate), []).append(ready)
             for (measure, replicate), family in families.items():
                 yield _Unit(split, scope, batch, measure, replicate, family)
 
@@ -193,49 +192,42 @@ def _units(cells: list[_Cell]) -> Iterator[_Unit]:
 class _Bench:
     """One model, opened, and the surfaces of its batches, one at a time."""
 
-    def __init__(self, data: dict[str, Any], need_initial: bool) -> None:
-        self.data, self.need_initial = data, need_initial
+    def __init__(self, job: Evaluate, need_initial: bool) -> None:
+        self.job, self.need_initial, self.config = job, need_initial, job.surface
         self.silent: list[str] = []  # parameters without effect, as far as a measure asked for the gradient
         self.microbatch: int | None = None  # examples that fit into memory together, where not all do
         self.fitted = False
         self.rounding = 0.0  # of a coarse arithmetic, at the first m-batch
-        self.config = SurfaceConfig.model_validate(data["surface"])
-        self.pool, self.spec, self.entry = _pool(data)
+        self.pool, self.spec, self.entry = _opened(job)
 
-    def open(self) -> Iterator[dict[str, Any]]:
+    def open(self) -> Iterator[Opened | Note]:
         """Load the model and the points, and say what the model is."""
         from acutance.batch import dtype_of
         from acutance.class_order import require_order
         from acutance.functional import FunctionalModel
 
-        start, data = time.perf_counter(), self.data
-        self.sets = _point_sets(canonical_json(data["dataset"]), self.config.model_dump_json(), data["seed"])
+        start, job = time.perf_counter(), self.job
+        self.sets = _point_sets(job.dataset, self.config, job.seed)
         model, key = _prefetch().take(self.pool, self.spec, self.entry)
-        if "next" in data:
-            _prefetch().begin(*_pool(data["next"]))
+        if job.next is not None:
+            _prefetch().begin(*_opened(job.next))
         require_order(model, self.entry.id, self.sets.dataset)
-        self.functional = functional = FunctionalModel(model, data["device"], dtype_of(self.config.dtype))
-        with_initial = data.get("initial", False)
-        if with_initial:
+        self.functional = functional = FunctionalModel(model, job.device, dtype_of(self.config.dtype))
+        if job.initial:
             functional.initial = lambda: self.pool.initial(self.entry, self.spec)
-        yield {
-            "kind": "model",
-            "entry": self.entry.id,
-            "key": key,
-            "initial": _initial(functional) if with_initial else None,
-            "parameters": functional.w.numel(),
-            "notes": functional.told,
-            "seconds": time.perf_counter() - start,
-        }
+        yield Opened(
+            job=job.id, entry=self.entry.id, key=key, initial=_initial(functional) if job.initial else None,
+            parameters=functional.w.numel(), notes=tuple(functional.told), seconds=time.perf_counter() - start,
+        )  # fmt: skip
         self.preprocess = self.pool.preprocess(self.entry, self.spec)
         if not self.need_initial:
             vars(functional).pop("w0", None)  # a vector that nobody here reads
         self.at: tuple[str, Scope, int] | None = None
         self.as_set_up = functional
-        if any(cell["scope"] != "split" for cell in data["cells"]):
+        if any(cell.scope != "split" for cell in job.cells):
             told = len(functional.notes)
             self.as_set_up = set_up(functional, self.sets, self.config, self.preprocess)
-            yield from ({"kind": "note", "message": f"{self.entry.id}: {n}"} for n in functional.notes[told:])
+            yield from (Note(job=job.id, message=f"{self.entry.id}: {n}") for n in functional.notes[told:])
         self.told = len(self.as_set_up.notes)
 
     def look(self, splits: Iterable[str]) -> None:
@@ -258,7 +250,7 @@ class _Bench:
         """Where the model is."""
         return str(self.functional.device)
 
-    def measure(self, unit: _Unit) -> dict[str, Any]:
+    def measure(self, unit: _Unit) -> Parts:
         """Return the values of a family on its batch."""
         if self.at != (unit.split, unit.scope, unit.batch):
             self.close()
@@ -271,14 +263,15 @@ class _Bench:
             if unit.scope == "batch" and self.config.microbatch is None:
                 self._fit()
         start, before = time.perf_counter(), self.surface.cost
-        estimates = _with_retries(unit, self.surface, self.data["seed"])
+        estimates = _with_retries(unit, self.surface, self.job.seed)
         versions = self.sets.split(unit.split).versions if unit.scope == "split" else 1
         if versions > 1:  # the ceiling of what can be told from this split counts the examples
             estimates = [replace(e, extras={**e.extras, "versions": versions}) for e in estimates]
         if unit.scope == "batch" and unit.batch == 0:
             self.silent = self.surface.silent() or self.silent
             self.rounding = float(self.surface.rounding())
-        return unit.outcome(estimates, self.device, time.perf_counter() - start, self.surface.cost - before)
+        seconds = time.perf_counter() - start
+        return unit.outcome(self.job.id, estimates, self.device, seconds, self.surface.cost - before)
 
     def close(self) -> None:
         """Let go of what the present surface holds on the device."""
@@ -293,8 +286,7 @@ class _Bench:
         if not self.fitted:
             self.surface._check()
             room = free_bytes(self.functional.device)
-            shared = self.data.get("workers", 1)  # processes that share the memory
-            fitting = fitting_microbatch(self.surface._core, room and room / shared)
+            fitting = fitting_microbatch(self.surface._core, room and room / self.job.workers)
             # Where parts would give other values, all go together as long as memory lasts.
             self.microbatch = fitting if fitting and divisible(self.surface, fitting) else None
             self.fitted = True
@@ -368,10 +360,10 @@ def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate
     from acutance.evaluation import evaluate_family, reason
     from acutance.integrity import Corrupted, untouched
 
-    def evaluated(cells: list[_Cell], catch: bool = False) -> list[Estimate]:
+    def evaluated(cells: list[_Ready], catch: bool = False) -> list[Estimate]:
         with untouched(surface, unit.measure):
             return evaluate_family(
-                unit.measure, cells[0].instance, surface, [cell.spec for cell in cells], seed=seed, batch=unit.batch,
+                unit.measure, cells[0].instance, surface, [ready.spec for ready in cells], seed=seed, batch=unit.batch,
                 replicate=unit.replicate, catch=catch,
             )  # fmt: skip
 
@@ -393,4 +385,4 @@ def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate
             if isinstance(answer, Skip):
                 return [Estimate.without_value(Status.UNSUPPORTED, answer.reason)] * len(unit.family)
             # One by one, so that what fails takes nothing else with it.
-            return [evaluated([cell], catch=True)[0] for cell in unit.family]
+            return [evaluated([ready], catch=True)[0] for ready in unit.family]

@@ -20,7 +20,10 @@ from acutance.plan import _layers
 from acutance.plugins import catalog
 from acutance.progress import Silent
 from acutance.recorded import RecordedPoints
-from acutance.store import STALE, CellRow, PartRow, Store, is_writing
+from acutance.run.jobs import Build, Cell, Choice, Evaluate, Failed, write
+from acutance.run.rows import Attempt, CellRow, PartRow
+from acutance.run.tasks import Task, outcomes
+from acutance.store import STALE, Store, is_writing
 from acutance.surface_config import SurfaceConfig
 from acutance.values import Values
 
@@ -89,10 +92,38 @@ def driver(finished, tmp_path):
 )
 def test_a_job_is_given_to_three_workers_and_then_up(driver, how, hint):
     executor = Told([{"kind": "lost", "message": f"a worker {how}"}])
-    found = list(driver._outcomes(executor, {"0": {"id": "0"}, "1": {"id": "1"}}))
-    assert [job["id"] for job in executor.jobs] == ["0", "1"] * 3
-    assert [(o["kind"], o["job"]) for o in found] == [("failed", "0"), ("failed", "1")]
-    assert all(f"a worker {how} ({hint}" in o["message"] for o in found)
+    tasks = [Task.of(m, Build(id=m.label, pool=Choice.of(m.pool), entry=m.entry)) for m in driver.members[:2]]
+    found = list(outcomes(executor, tasks, driver.reporter.say))
+    assert [job["id"] for job in executor.jobs] == ["toy0", "toy1"] * 3
+    assert [(task.member.label, o.kind) for task, o in found] == [("toy0", "failed"), ("toy1", "failed")]
+    assert all(f"a worker {how} ({hint}" in o.message for _, o in found)
+    assert driver.reporter.lines == [f"a worker {how}; its job starts again"] * 4
+
+
+def task_of(driver, missing):
+    """Return the job of the first model, with the batches that are missing of each cell."""
+    member, study = driver.members[0], driver.study
+    job = Evaluate(
+        id="0", pool=Choice.of(member.pool), entry=member.entry, dataset=Choice.of(study.dataset), seed=0, device="cpu",
+        surface=study.surface, cells=tuple(driver.cells[i].job(i, batches) for i, batches in missing.items()),
+    )  # fmt: skip
+    return Task.of(member, job)
+
+
+def test_a_job_that_is_given_again_has_only_what_is_missing_of_it(driver):
+    task = task_of(driver, {0: [0, 1], 2: [0]})
+    assert not task.done(0, 0) and task.done(2, 0)
+    assert [(c["index"], c["batches"]) for c in json.loads(task.text)["cells"]] == [(0, [1])]
+    assert task.drop([2]) == [] and task.drop() == [0] and json.loads(task.text)["cells"] == []
+    assert [cell.batches for cell in task.job.cells] == [(0, 1), (0,)]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_is_late_is_what_had_begun_and_a_worker_that_said_nothing_has_failed(driver, begun):
+    answers = [*([{"kind": "begin", "cells": [2]}] * begun), {"kind": "late", "message": "took too long"}]
+    seen = outcomes(Told(answers), [task_of(driver, {0: [0], 2: [0]})], driver.reporter.say)
+    _, outcome = next(seen)
+    assert (outcome.kind, getattr(outcome, "cells", ())) == (("late", (2,)) if begun else ("failed", ()))
 
 
 def test_the_longest_jobs_go_first_and_each_names_the_model_that_follows_it(driver, monkeypatch):
@@ -127,7 +158,7 @@ def test_the_longest_trainings_go_first(driver):
     driver.study = SimpleNamespace(pools=(chosen,))
     for member in driver.members:
         member.pool = chosen
-    executor = Told([{"kind": "built"}])
+    executor = Told([{"kind": "built", "entry": "x", "facts": {}, "seconds": 0.1}])
     driver._build(executor)
     assert [job["entry"]["id"] for job in executor.jobs] == ["toy1", "toy2", "toy0"]
 
@@ -156,12 +187,13 @@ def test_a_model_is_known_by_its_file_as_it_was(driver, tmp_path):
 def test_a_job_that_fails_leaves_what_was_finished_of_it(driver):
     member = driver.members[0]
     values = [driver.values.of(member, cell).value for cell in driver.cells]
-    job = {"cells": [{"index": 0, "batches": []}, {"index": 1, "batches": [1]}]}
-    driver._fail(member, driver.cells, job, {"message": "no memory"})
+    task = task_of(driver, {0: [0], 1: [0, 1]})
+    assert task.done(0, 0) and not task.done(1, 0)
+    driver._fail(task, driver.cells, Failed(job="0", message="no memory"))
     found = [driver.values.of(member, cell) for cell in driver.cells]
     assert [e.status.value for e in found] == ["ok", "failed", "ok"] and found[0].value == values[0]
     stored = driver.store.cells()
-    assert [stored[cell.key(driver.study, member)][0] for cell in driver.cells] == ["done", "failed", "done"]
+    assert [stored[cell.key(driver.study, member)].failed for cell in driver.cells] == [False, True, False]
 
 
 def test_the_state_of_a_run_says_how_it_ended(finished, tmp_path):
@@ -219,10 +251,7 @@ def test_layers_are_written_out_up_and_down():
 
 # -- the store ----------------------------------------------------------------------------------------------
 
-ATTEMPT = {
-    "run": 1, "model": "m", "measure": "x", "split": "train", "batch": 0, "cells": 1, "device": "cpu", "seconds": 0.1,
-    "forwards": 1.0, "backwards": 0.0, "hvps": 0.0, "error": "",
-}  # fmt: skip
+ATTEMPT = Attempt(1, "m", "x", "train", 0, 1, "cpu", 0.1, 1.0, 0.0, 0.0)
 
 
 def test_a_store_keeps_its_claim_alive_and_gives_up_only_its_own(tmp_path):
@@ -249,7 +278,7 @@ def test_a_store_replaces_facts_and_forgets_parts_with_their_cell(tmp_path):
     row = CellRow("c", "m", "x", 1, {}, "train", 0)
     store.put_parts([PartRow("p", "c", 0, Estimate(1.0))], ATTEMPT, [(row, Estimate(1.0))])
     store.put_cells([(CellRow("d", "m", "x", 1, {}, "train", 0), Estimate.without_value(Status.FAILED, "no"))])
-    assert {key: found[0] for key, found in store.cells().items()} == {"c": "done", "d": "failed"}
+    assert {key: found.failed for key, found in store.cells().items()} == {"c": False, "d": True}
     store.forget(["c"])
     assert "p" not in store.parts() and list(store.cells()) == ["d"]
     first, second = store.start_run({"n": 1}, {}), store.start_run({"n": 2}, {})
@@ -261,20 +290,21 @@ def test_a_store_replaces_facts_and_forgets_parts_with_their_cell(tmp_path):
 # -- executors and the worker -------------------------------------------------------------------------------
 
 
-def test_a_worker_is_late_past_the_limit_and_not_before(monkeypatch):
+def test_a_worker_is_late_past_the_limit_and_not_before(monkeypatch, driver):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    watched = Watched()
-    watched.job = '{"id": "7"}'
-    assert not watched.late(1.0)
-    watched.hear('{"job": "7", "kind": "begin", "cells": [0]}')
+    watched, patient = Watched(1.0), Watched()
+    watched.job = job = write(task_of(driver, {0: [0]}).job)
+    assert not watched.late
+    for worker_ in (watched, patient):
+        worker_.hear('{"job": "0", "kind": "begin", "cells": [0]}')
     now[0] += 1.0
-    assert not watched.late(1.0) and not watched.late(None)
+    assert not watched.late and not patient.late
     now[0] += 0.1
-    assert watched.late(1.0)
-    watched.hear('{"kind": "parts"}')
-    assert not watched.late(1.0)
-    assert json.loads(watched.given_up(1.5))["job"] == "7" and watched.job is None
+    assert watched.late and not patient.late
+    watched.hear('{"job": "0", "kind": "note", "message": "m"}')
+    assert not watched.late and watched.job == job
+    assert json.loads(watched.given_up())["job"] == "0" and watched.job is None
     for limit, wait in ((0.2, 0.2), (60.0, 1.0), (None, 1.0)):
         assert Processes(ProcessesSpec(time_limit=limit)).glance(1.0) == wait
     assert LimitedSpec().time_limit is None
@@ -327,7 +357,7 @@ def test_memory_is_shared_between_the_workers_of_a_machine(monkeypatch):
     monkeypatch.setattr("acutance.fitting.free_bytes", lambda device: 1200)
     monkeypatch.setattr("acutance.fitting.fitting_microbatch", lambda core, room: asked.append(room))
     bench = worker._Bench.__new__(worker._Bench)
-    bench.data, bench.fitted, bench.microbatch = {"workers": 4}, False, None
+    bench.job, bench.fitted, bench.microbatch = SimpleNamespace(workers=4), False, None
     bench.surface = surface_of(SurfaceConfig(points=8, m=4), "batch")
     bench.functional = SimpleNamespace(device="cpu")
     bench._fit()
@@ -337,7 +367,7 @@ def test_memory_is_shared_between_the_workers_of_a_machine(monkeypatch):
 
 def test_the_work_of_a_job_goes_by_split_then_batch_then_family():
     def cell(index, measure, batches, split="train", replicate=0):
-        return worker._Cell(index, measure, None, None, replicate, split, "batch", batches)
+        return worker._Ready(Cell(index, measure, {}, replicate, split, "batch", tuple(batches)), None, None)
 
     cells = [
         cell(0, "a", [1, 0]),
@@ -346,7 +376,7 @@ def test_the_work_of_a_job_goes_by_split_then_batch_then_family():
         cell(3, "a", [1], replicate=1),
         cell(4, "c", [0], "test"),
     ]
-    units = [(u.split, u.batch, u.measure, u.replicate, [c.index for c in u.family]) for u in worker._units(cells)]
+    units = [(u.split, u.batch, u.measure, u.replicate, [r.cell.index for r in u.family]) for u in worker._units(cells)]
     assert units == [
         ("train", 0, "a", 0, [0]), ("train", 0, "b", 0, [1]), ("train", 1, "a", 0, [0, 2]), ("train", 1, "a", 1, [3]),
         ("test", 0, "c", 0, [4]),

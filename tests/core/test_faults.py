@@ -171,9 +171,9 @@ def hanging(monkeypatch):
         if outcome and json.loads(outcome).get("cells") != [2, 3]:
             worker._began = None
 
-    def ended(worker, limit):
+    def ended(worker):
         took.append(time.monotonic() - worker._began)
-        return given_up(worker, limit)
+        return given_up(worker)
 
     monkeypatch.setattr(Watched, "hear", timed)
     monkeypatch.setattr(Watched, "given_up", ended)

@@ -311,10 +311,10 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from acutance.measure import Estimate
-from acutance.store import PartRow, Store
+from acutance.run.rows import Attempt, PartRow
+from acutance.store import Store
 store = Store(Path(sys.argv[1]))
-attempt = dict(run=1, model="m", measure="x", split="train", batch=0, cells=1, device="cpu", seconds=0.0,
-               forwards=1.0, backwards=0.0, hvps=0.0, error="")
+attempt = Attempt(1, "m", "x", "train", 0, 1, "cpu", 0.0, 1.0, 0.0, 0.0)
 for i in range(100000):
     store.put_parts([PartRow(f"k{i}", "c", i, Estimate(float(i)))], attempt)
     if i == 20:

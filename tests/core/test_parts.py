@@ -6,18 +6,16 @@ import pytest
 
 from acutance import Spec
 from acutance.measure import Estimate
+from acutance.run.rows import Attempt, CellRow, PartRow
 from acutance.spec import KeyFrame, cell_key, digest
-from acutance.store import CellRow, PartRow, Store
+from acutance.store import Store
 
 
 @pytest.fixture
 def store(tmp_path):
     store = Store(tmp_path / "acutance.db")
     parts = [PartRow(f"part{b}", "cell", b, Estimate(b / 2, 0.25, extras={"draws": b})) for b in range(3)]
-    attempt = {
-        "run": 1, "model": "m", "measure": "x", "split": "train", "batch": 0, "cells": 1, "device": "cpu", "seconds": 0.1,
-        "forwards": 1.0, "backwards": 0.0, "hvps": 0.0, "error": "",
-    }  # fmt: skip
+    attempt = Attempt(1, "m", "x", "train", 0, 1, "cpu", 0.1, 1.0, 0.0, 0.0)
     specs = [{"rho": 0.1}, {"rho": 0.1}, {"rho": 0.2}]
     cells = [(CellRow(f"c{i}", "m", "x", 1, spec, "train", 0), Estimate(1.0)) for i, spec in enumerate(specs)]
     store.put_parts(parts, attempt, cells)
@@ -44,7 +42,7 @@ def test_a_part_is_known_before_it_is_stored_and_found_again_after_it_was_droppe
 
 
 def test_cells_of_one_spec_do_not_share_it(store):
-    specs = {key: spec for key, (_, spec, _) in store.cells().items()}
+    specs = {key: found.spec for key, found in store.cells().items()}
     assert specs == {"c0": {"rho": 0.1}, "c1": {"rho": 0.1}, "c2": {"rho": 0.2}}
     specs["c0"]["rho"] = 5
     assert specs["c1"]["rho"] == 0.1

@@ -24,7 +24,7 @@ def test_workers_take_the_gpus_in_turn(toy_config, tmp_path, monkeypatch, visibl
     }
     assert acutance.run(config, out=tmp_path, device="cpu", report=False).failed == 0
     store = Store(tmp_path / "acutance.db", write=False)
-    extras = [estimate.extras for _, _, estimate in store.cells().values()]
+    extras = [found.estimate.extras for found in store.cells().values()]
     store.close()
     assert {e["visible"] for e in extras} == expected
     assert len({e["process"] for e in extras}) == 2

@@ -7,8 +7,9 @@ from torch import nn
 import acutance
 from acutance import LossSurface
 from acutance.plugins import catalog
+from acutance.run.jobs import Cell
 from acutance.store import Store
-from acutance.worker import _Cell, _with_retries
+from acutance.worker import _Ready, _Unit, _with_retries
 
 pytestmark = pytest.mark.gpu
 
@@ -23,7 +24,7 @@ def test_each_worker_sees_one_gpu(toy_config, tmp_path):
     run = acutance.run(config, out=tmp_path, report=False)
     assert run.failed == 0
     store = Store(tmp_path / "acutance.db", write=False)
-    found = [estimate.extras for _, _, estimate in store.cells().values() if "visible" in estimate.extras]
+    found = [f.estimate.extras for f in store.cells().values() if "visible" in f.estimate.extras]
     store.close()
     assert {e["devices"] for e in found} == {1}
     assert len(found) == 6 and all("," not in e["visible"] for e in found)
@@ -64,14 +65,14 @@ def test_out_of_memory_halves_the_microbatch():
     surface.microbatch = None
     item = catalog().find("measures", "worst_case")
     spec = item.target.Spec(rho=0.01, steps=2, start="zero")
-    cell = _Cell(0, item.id, item.target(), spec, 0, "train", "batch", [0])
+    cell = _Ready(Cell(0, item.id, spec.full(), 0, "train", "batch", (0,)), item.target(), spec)
     # A little more than the search's own vectors beside a quarter of the batch, and less than the whole needs.
     spare = 8 * surface.w.numel() * surface.w.element_size()
     limit = min(parts + spare, (whole + parts) // 2 + spare)
     torch.cuda.empty_cache()
     try:
         torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
-        (found,) = _with_retries(item.id, [cell], surface, 0, 0, 0)
+        (found,) = _with_retries(_Unit("train", "batch", 0, item.id, 0, [cell]), surface, 0)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert surface.microbatch in (64, 32, 16)

@@ -5,7 +5,6 @@ The toys are a distribution in a folder that only this process, and the workers 
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from acutance.executors import Executor, Serial
+from acutance.run.jobs import Cell, Choice, Evaluate, write
 from acutance.surface_config import SurfaceConfig
 from acutance.testing.child import resolve
 from acutance.testing.toys import ConformPool, ToySpec
@@ -31,28 +31,13 @@ def write_distribution(folder: Path) -> None:
     (info / "entry_points.txt").write_text("[acutance]\nconformance = acutance.testing.toys\n")
 
 
-def toy_jobs() -> list[str]:
+def toy_jobs() -> list[Evaluate]:
     """Return one job for each toy model; that of the broken one fails."""
-    surface = SurfaceConfig(points=24, m=8, dtype="float64")
-    cells = [
-        {
-            "index": i,
-            "measure": measure,
-            "spec": {},
-            "replicate": 0,
-            "split": "train",
-            "scope": "batch",
-            "batches": [0, 1],
-        }
-        for i, measure in enumerate(MEASURES)
-    ]
+    cells = tuple(Cell(i, measure, {}, 0, "train", "batch", (0, 1)) for i, measure in enumerate(MEASURES))
     return [
-        json.dumps(
-            {
-                "kind": "evaluate", "id": f"job {entry.id}", "pool": {"name": "conform_pool", "spec": {}},
-                "entry": entry.model_dump(mode="json"), "dataset": {"name": "conform_data", "spec": {}},
-                "surface": surface.model_dump(mode="json"), "seed": 0, "device": "cpu", "cells": cells,
-            }
+        Evaluate(
+            id=f"job {entry.id}", pool=Choice("conform_pool", {}), entry=entry, dataset=Choice("conform_data", {}),
+            surface=SurfaceConfig(points=24, m=8, dtype="float64"), seed=0, device="cpu", cells=cells,
         )
         for entry in ConformPool().entries(ToySpec())
     ]  # fmt: skip
@@ -61,9 +46,9 @@ def toy_jobs() -> list[str]:
 def observed_run(payload: dict[str, Any]) -> dict[str, Any]:
     """Return what serial and the executor make of the same jobs, and what is left running afterwards."""
     target = resolve(payload["target"])
-    spec, jobs = target.Spec.model_validate(payload["spec"]), toy_jobs()
-    before = children()
-    answer: dict[str, Any] = {"jobs": [json.loads(job)["id"] for job in jobs], "serial": list(Serial().run(jobs))}
+    spec, toys = target.Spec.model_validate(payload["spec"]), toy_jobs()
+    jobs, before = [write(job) for job in toys], children()
+    answer: dict[str, Any] = {"jobs": [job.id for job in toys], "serial": list(Serial().run(jobs))}
     executor: Executor[Any] = target(spec)
     answer["manager"] = hasattr(executor, "__enter__") and hasattr(executor, "__exit__")
     answer["workers"] = executor.workers

@@ -1,0 +1,358 @@
+"""What goes to a worker and what comes back: jobs and outcomes, and their one form as JSON texts.
+
+A job is one JSON text, an outcome another. Executors carry the texts as they are; driver and worker read and write
+them here alone, so that both ends, also of two machines, mean the same. Fields that this version does not know are
+passed over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from acutance.errors import UserError
+from acutance.measure import Cost, Estimate, Status
+from acutance.pool import ModelEntry
+from acutance.spec import canonical_json
+from acutance.surface_config import Scope, SurfaceConfig
+
+if TYPE_CHECKING:
+    from acutance.config import Chosen
+
+# -- jobs -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A pool or dataset by its id, with all settings, as another process can open it."""
+
+    name: str
+    spec: dict[str, Any]
+
+    def __hash__(self) -> int:
+        return hash((self.name, canonical_json(self.spec)))
+
+    @classmethod
+    def of(cls, chosen: Chosen) -> Choice:
+        """Return what a study has chosen, as it goes into a job."""
+        return cls(chosen.item.id, chosen.spec.full())
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A measure with its settings and the m-batches on which its value is missing.
+
+    Attributes:
+        index: names the cell in the outcomes.
+        measure: canonical id.
+        spec: all of its settings.
+        replicate: index of the repetition.
+        split: where its points are from.
+        scope: what it is evaluated on.
+        batches: indices of the sets of points.
+    """
+
+    index: int
+    measure: str
+    spec: dict[str, Any]
+    replicate: int
+    split: str
+    scope: Scope
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model by its pool and its entry there."""
+
+    pool: Choice
+    entry: ModelEntry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build(Model):
+    """Make a model that is missing, by training it say.
+
+    Attributes:
+        id: names the job in its outcomes.
+        cost: relative to that of other jobs of the same run.
+    """
+
+    id: str
+    kind: Literal["build"] = "build"
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Model):
+    """Open a model and compute cells of it.
+
+    Attributes:
+        id: names the job in its outcomes.
+        dataset: where the points are from.
+        surface: how they are cut into batches, and how losses are computed.
+        seed: study seed.
+        device: where to compute; an executor whose workers have devices of their own lets these choose.
+        initial: whether some measure needs the initial weights: their digest is part of keys.
+        announce: whether to say what begins.
+        workers: how many share the memory of a machine.
+        cost: relative to that of other jobs of the same run.
+        cells: what to compute; none to learn the model's key alone.
+        look: splits whose points the model is held to before anything is measured.
+        next: the model that this worker will most likely get next, to be loaded ahead.
+    """
+
+    id: str
+    kind: Literal["evaluate"] = "evaluate"
+    dataset: Choice
+    surface: SurfaceConfig
+    seed: int
+    device: str
+    initial: bool = False
+    announce: bool = False
+    workers: int = 1
+    cost: float = 0.0
+    cells: tuple[Cell, ...] = ()
+    look: tuple[str, ...] = ()
+    next: Model | None = None
+
+
+Job: TypeAlias = Build | Evaluate
+
+# -- outcomes -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A model was made."""
+
+    job: str
+    kind: Literal["built"] = "built"
+    entry: str
+    facts: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A model was loaded: its identity.
+
+    Attributes:
+        entry: id of the model in its pool.
+        key: of its tensors.
+        initial: digest of its initial weights, empty where there are none; None where nobody asked, or they cannot be
+            had.
+        parameters: how many it has.
+        notes: what a reader should know of it.
+    """
+
+    job: str
+    kind: Literal["model"] = "model"
+    entry: str
+    key: str
+    initial: str | None = None
+    parameters: int
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """Some cells are in work on one batch; said where a limit of time asks for it."""
+
+    job: str
+    kind: Literal["begin"] = "begin"
+    cells: tuple[int, ...]
+
+
+class Part(NamedTuple):
+    """The value of one cell on one batch, in the order of its list in the text."""
+
+    cell: int
+    value: float
+    stderr: float | None
+    status: Status
+    message: str
+    extras: dict[str, Any]
+
+    @classmethod
+    def of(cls, cell: int, estimate: Estimate) -> Part:
+        """Return what is sent of an estimate."""
+        e = estimate
+        return cls(cell, e.value, e.stderr, e.status, e.message, dict(e.extras))
+
+    @property
+    def estimate(self) -> Estimate:
+        """The estimate as the driver knows it."""
+        return Estimate(self.value, self.stderr, self.status, self.message, (), self.extras)
+
+
+class Passes(NamedTuple):
+    """Work in examples."""
+
+    forwards: float
+    backwards: float
+    hvps: float
+
+    @classmethod
+    def of(cls, cost: Cost) -> Passes:
+        """Return what is sent of a cost."""
+        return cls(cost.forwards, cost.backwards, cost.hvps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The values of a measure's cells on one batch."""
+
+    job: str
+    kind: Literal["parts"] = "parts"
+    measure: str
+    split: str
+    batch: int
+    device: str
+    seconds: float
+    cost: Passes
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What a reader should know."""
+
+    job: str
+    kind: Literal["note"] = "note"
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A job ended without what was left of it.
+
+    Attributes:
+        excluded: whether the pool leaves this model out, which is no failure.
+        misfit: whether the model does not take the points.
+    """
+
+    job: str
+    kind: Literal["failed"] = "failed"
+    message: str
+    traceback: str = ""
+    excluded: bool = False
+    misfit: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """The worker of a job died."""
+
+    job: str
+    kind: Literal["lost"] = "lost"
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Late:
+    """The worker of a job was ended because what it had begun took too long.
+
+    Attributes:
+        cells: what it had begun; the driver knows.
+    """
+
+    job: str
+    kind: Literal["late"] = "late"
+    message: str
+    cells: tuple[int, ...] = ()
+
+
+Outcome: TypeAlias = Built | Opened | Begun | Parts | Note | Failed | Lost | Late
+
+# -- texts ----------------------------------------------------------------------------------------------------
+
+
+class Unreadable(UserError):
+    """A text that is no job, or no outcome, of this version.
+
+    Attributes:
+        job: the id that it names all the same; empty where it names none.
+    """
+
+    def __init__(self, message: str, hint: str, job: str = "") -> None:
+        super().__init__(message, hint)
+        self.job = job
+
+
+def plain(message: Any) -> Any:
+    """Return a job or an outcome as JSON values."""
+    if isinstance(message, BaseModel):
+        return message.model_dump(mode="json")
+    if is_dataclass(message):
+        found = {f.name: getattr(message, f.name) for f in fields(message)}
+        # An absent model is left out, as absent fields are everywhere.
+        return {name: plain(value) for name, value in found.items() if not (name == "next" and value is None)}
+    if isinstance(message, list | tuple):
+        return [plain(entry) for entry in message]
+    return message
+
+
+def write(message: Job | Outcome) -> str:
+    """Return a job or an outcome as one JSON text.
+
+    Raises:
+        TypeError: for extras of an estimate that are no JSON values.
+    """
+    return json.dumps(plain(message))
+
+
+def read_job(text: str) -> Job:
+    """Return the job of a text.
+
+    Raises:
+        Unreadable: for another text.
+    """
+    found: Job = _read(text, _jobs(), "a job", "id")
+    return found
+
+
+def read_outcome(text: str) -> Outcome:
+    """Return the outcome of a text.
+
+    Raises:
+        Unreadable: for another text.
+    """
+    found: Outcome = _read(text, _outcomes(), "an outcome", "job")
+    return found
+
+
+def _read(text: str, adapter: TypeAdapter[Any], what: str, name: str) -> Any:
+    data: Any = None
+    try:
+        data = json.loads(text)
+        return adapter.validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    except (ValueError, TypeError) as error:
+        why = str(error)
+    job = str(data.get(name, "")) if isinstance(data, Mapping) else ""
+    hint = "have the same acutance on all machines; executors pass texts on unchanged"
+    raise Unreadable(f"{what} of a run cannot be read: {why}", hint, job)
+
+
+@cache
+def _jobs() -> TypeAdapter[Any]:
+    return TypeAdapter(Annotated[Job, Field(discriminator="kind")])
+
+
+@cache
+def _outcomes() -> TypeAdapter[Any]:
+    return TypeAdapter(Annotated[Outcome, Field(discriminator="kind")])
+
+
+def on_device(job: Job, device: str | None) -> Job:
+    """Return a job to be computed on another device than it says, where that is given."""
+    return replace(job, device=device) if device is not None and isinstance(job, Evaluate) else job

@@ -50,5 +50,7 @@ def toy_config():
             {"name": "average_case", "rho": 0.1, "draws": 4, "logit_norm": [False, True]},
             {"name": "weight_norm"},
         ],
+        # Far fewer than usual: what is tested of them here is where they go; tests/analysis holds them to exact answers.
+        "analysis": {"resamples": 199},
         "figures": {"colour": "learning_rate", "marker": ["wide"]},
     }

@@ -61,6 +61,14 @@ class FiguresConfig(Section):
         return {f"figures.{name}": found for name, found in lists.items()}
 
 
+class AnalysisConfig(Section):
+    """How the statistics are taken."""
+
+    resamples: Annotated[int, Field(ge=99)] | None = None
+    """Bootstrap resamples of each interval, and as many permutations, whatever they cost; null: 9999, or as many as can
+    be afforded."""
+
+
 class StudyFile(Section):
     """A study as written by its author; plugins' own sections are checked by the plugins' specs."""
 
@@ -92,6 +100,8 @@ class StudyFile(Section):
     """Measures: name and settings; a list for a field sweeps it."""
     executor: dict[str, Any] = {"name": "serial"}
     """Where cells are computed."""
+    analysis: AnalysisConfig = AnalysisConfig()
+    """How the statistics are taken."""
     figures: FiguresConfig = FiguresConfig()
     """How models are drawn."""
 

@@ -115,7 +115,7 @@ def of_table(
         },
     }  # fmt: skip
     if resamples is not None:
-        config["resamples"] = resamples
+        config["analysis"] = {"resamples": resamples}
     return Tables(models, results, config, dict(points or {}), notes + more)
 
 
@@ -134,7 +134,10 @@ def of_run(directory: Path, changed: Mapping[str, Any], title: str = "") -> Tabl
     if not (directory / "config.yaml").exists():
         raise UserError(f"{directory}/config.yaml: no such file", "give the directory of a run, or a table")
     config = read_yaml(directory / "config.yaml")
-    config |= {name: value for name, value in changed.items() if value is not None}
+    given = {name: value for name, value in changed.items() if value is not None}
+    if "resamples" in given:
+        given["analysis"] = {"resamples": given.pop("resamples")}
+    config |= given
     if title:
         config["title"] = title
     path = directory / "ceilings.csv"

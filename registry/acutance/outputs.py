@@ -192,10 +192,10 @@ def write_statistics(
 
 def workload(models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any]) -> Workload:
     """Return how long the statistics of a run take, and from how many resamples."""
+    from acutance.analysis.workload import resamples_of
     from acutance.analysis.workload import workload as found
 
-    given = config.get("resamples")
-    return found(models, measured(results), len(config["targets"]), config["groups"], given)
+    return found(models, measured(results), len(config["targets"]), config["groups"], resamples_of(config))
 
 
 def correlate(
@@ -242,8 +242,9 @@ def find(
 def _of_findings(config: Mapping[str, Any]) -> int:
     """Return how many resamples the tables beside the correlations take: no more than those."""
     from acutance.analysis.findings import RESAMPLES
+    from acutance.analysis.workload import resamples_of
 
-    return min(RESAMPLES, config.get("resamples") or RESAMPLES)
+    return min(RESAMPLES, resamples_of(config) or RESAMPLES)
 
 
 def judge(

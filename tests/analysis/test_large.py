@@ -1,5 +1,6 @@
 """Tables of many measures: how many resamples are taken, and that work grows with the table and no faster."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -34,7 +35,7 @@ def correlate(folder, *options):
 def test_asked_resamples_are_taken_and_written_down(tmp_path):
     done = correlate(tmp_path, "--resamples", "150")
     assert done.exit_code == 0 and "note: " not in done.output
-    assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["resamples"] == 150
+    assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["analysis"] == {"resamples": 150}
     found = read_csv(tmp_path / "out" / "correlations.csv")
     models, results, _ = as_run(table(2), Columns(targets=["err"]))
     settings = {"targets": ["err"], "nonfinite": "rank_max", "seed": 0}
@@ -53,13 +54,14 @@ def test_fewer_resamples_than_usual_are_said_on_the_terminal_and_in_every_row(tm
     told = [
         line for line in done.stderr.splitlines() if line.startswith("note: 999 resamples and permutations, not 9999")
     ]
-    assert len(told) == 1 and "(--resamples 9999 takes them)" in told[0]
-    assert "resamples" not in yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert len(told) == 1 and "(--resamples 9999, or analysis.resamples of a study, takes them)" in told[0]
+    assert "analysis" not in yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
     notes = read_csv(tmp_path / "out" / "correlations.csv")["note"]
     assert notes.str.startswith("999 resamples and permutations").all()
     # What is said of progress can be silenced, what is said of numbers cannot.
     assert correlate(tmp_path, "--quiet").stderr == f"{told[0]}\n"
     assert "statistics ..." in done.stderr
+    assert workload.reduced([None, math.nan, "", *notes]) == 999 and workload.reduced(["of 9 models"]) is None
     assert "note: 999" not in correlate(tmp_path, "--resamples", "200").stderr
 
 

@@ -148,6 +148,15 @@ def test_a_methods_paragraph_says_what_was_done(data):
     assert latex(r"a_b & 50% \x{y}^z") == r"a\_b \& 50\% \textbackslash{}x\{y\}\textasciicircum{}z"
 
 
+def test_it_says_from_how_many_resamples_the_numbers_are(data):
+    asked = dataclasses.replace(data, config={**data.config, "analysis": {"resamples": 499}})
+    assert "(499 resamples)" in methods(asked) and "499 permutations" in methods(asked)
+    fewer = data.correlations.assign(
+        note="4999 resamples and permutations, not 9999, which take about 31 minutes (...)"
+    )
+    assert "(4999 resamples)" in methods(dataclasses.replace(data, correlations=fewer))
+
+
 def test_headings_are_in_order_and_pictures_have_words(data):
     pictures = {FigureKey("target", "all", name): b"\x89PNG" for name in data.definitions}
     page = render_page(data, pictures)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +21,7 @@ OTHERS = 3  # tables whose intervals and p-values come from fewer resamples
 FULL = 9999
 LEAST = 999  # resamples of an interval that is still worth its name
 AFFORDABLE = 900.0  # seconds
+FEWER = "{} resamples and permutations, not {}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,18 @@ class Workload:
         return f"about {self.seconds:.0f} s: {size}"
 
 
+def resamples_of(config: Mapping[str, Any]) -> int | None:
+    """Return from how many resamples a study asks its intervals to be; None where it leaves that open."""
+    found: int | None = (config.get("analysis") or {}).get("resamples")
+    return found
+
+
+def reduced(notes: Iterable[Any]) -> int | None:
+    """Return from how many resamples a table of correlations is, by its notes; None where it is as many as usual."""
+    found = (re.search(FEWER.format(r"(\d+)", FULL), note) for note in notes if isinstance(note, str))
+    return next((int(match[1]) for match in found if match), None)
+
+
 def workload(
     models: pd.DataFrame, results: pd.DataFrame, targets: int, groups: Sequence[str], resamples: int | None = None
 ) -> Workload:
@@ -73,5 +88,6 @@ def workload(
         chosen = FULL if resamples is None else resamples
         return Workload(n, definitions, pairs, chosen, seconds(chosen))
     chosen = next((count for count in (4999, 1999) if seconds(count) <= AFFORDABLE), LEAST)
-    why = f"{chosen} resamples and permutations, not {FULL}, which take about {seconds(FULL) / 60:.0f} minutes"
-    return Workload(n, definitions, pairs, chosen, seconds(chosen), f"{why} (--resamples {FULL} takes them)")
+    how = f"--resamples {FULL}, or analysis.resamples of a study, takes them"
+    why = f"{FEWER.format(chosen, FULL)}, which take about {seconds(FULL) / 60:.0f} minutes"
+    return Workload(n, definitions, pairs, chosen, seconds(chosen), f"{why} ({how})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 from acutance.analysis.columns import MIN_MODELS
 from acutance.analysis.judging import counted
 from acutance.analysis.labels import spec_fields, target_label
-from acutance.analysis.tables import correlations
+from acutance.analysis.workload import FULL, reduced, resamples_of
 from acutance.report.data import ReportData, text
 from acutance.report.markup import SIGNS
 
@@ -100,8 +99,7 @@ def _statistics(data: ReportData) -> Iterable[str]:
     t = data.named
     if not len(t):
         return
-    options = inspect.signature(correlations).parameters
-    resamples, permutations = (options[name].default for name in ("resamples", "permutations"))
+    resamples = resamples_of(data.config) or reduced(t["note"]) or FULL
     targets = ", ".join(map(_said, data.targets))
     within = data.config.get("within") or []
     levels = f", among models of the same {' and '.join(map(str, within))}" if within else ""
@@ -117,7 +115,7 @@ def _statistics(data: ReportData) -> Iterable[str]:
     )
     yield (
         f"Intervals are 95% BCa bootstrap intervals over models ({resamples} resamples). p-values come from "
-        f"{permutations} permutations of the models; adjusted ones control the family-wise error over all definitions, "
+        f"{resamples} permutations of the models; adjusted ones control the family-wise error over all definitions, "
         f"radii and targets (the largest |τ| under permutation, up to {family} comparisons{apart})."
     )
     yield from _beside(data)

@@ -20,7 +20,7 @@ from acutance.functional import FunctionalModel
 from acutance.layouts import Convolutions
 from acutance.lazy import Lazy, ahead, realised
 from acutance.linearization import Linearization
-from acutance.loss_checks import refuse_unfit
+from acutance.loss_checks import doubt, refuse_unfit
 from acutance.loss_gradient import objection, product_objection
 from acutance.losses import LossHead
 from acutance.model_state import refuse_drift, refuse_penalty, refuse_reading
@@ -161,6 +161,8 @@ class Core:
                 first = self.functional(pieces, probe)
             second = self.functional(pieces, probe)
             self.head.check(first, size, self.targets)
+            if doubtful := doubt(self.head, first):
+                self.functional.note(doubtful)
             scale = float(first.abs().max().nan_to_num()) + 1e-30
             if not _close(first, second, 1e-6 * scale):
                 raise UserError(

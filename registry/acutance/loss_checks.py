@@ -50,6 +50,38 @@ def refuse_unfit(head: LossHead, logits: Tensor, targets: Tensor) -> None:
         )
 
 
+def doubt(head: LossHead, logits: Tensor) -> str:
+    """Return what makes outputs of some examples unlikely to be what the loss takes; empty where nothing does.
+
+    ``cross_entropy`` takes logits f and ``nll_loss`` log-probabilities; each computes a number from anything.
+
+    Args:
+        head: with the loss.
+        logits: (k, K, ...) outputs of some examples.
+    """
+    if logits.dim() < 2 or logits.shape[1] < 2 or not bool(logits.isfinite().all()):
+        return ""
+    f = logits.double()
+    near = 1e3 * torch.finfo(logits.dtype).eps
+    if takes(head.loss, "cross_entropy", nn.CrossEntropyLoss):
+        if bool((f >= 0).all()) and bool(((f.sum(1) - 1).abs() <= near).all()):
+            return (
+                "the model's outputs are probabilities (none is negative, those of an example sum to 1), and "
+                "cross-entropy takes the softmax of them again: let the model return logits, or their logarithms"
+            )
+    elif takes(head.loss, "nll_loss", nn.NLLLoss) and bool((f.logsumexp(1).abs() > 1e-2).any()):
+        return (
+            "nll_loss takes log-probabilities, and the exponentials of the model's outputs do not sum to 1: give loss "
+            "'cross_entropy' for logits, or let the model end with log_softmax"
+        )
+    return ""
+
+
+def takes(loss: object, name: str, module: type[nn.Module]) -> bool:
+    """Return whether a loss is torch's of this name: as text, as function or as module."""
+    return loss == name or isinstance(loss, module) or loss is getattr(nn.functional, name)
+
+
 def name_of(loss: object) -> str:
     """Return what a message calls a loss of the user's."""
     name = getattr(loss, "__name__", type(loss).__name__)

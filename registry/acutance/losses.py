@@ -249,6 +249,10 @@ def _check_labels(shape: tuple[int, ...], targets: Tensor) -> None:
             "cross_entropy of a single output is 0 whatever it is: the model has one logit",
             "let the model return (0, f), or give loss a function of your own (binary_cross_entropy_with_logits)",
         )
+    if targets.dim() == 1 and targets.is_floating_point() and bool((targets == targets.round()).all()):
+        raise UserError(
+            f"cross_entropy needs integer class labels, got whole numbers as {targets.dtype}", "write targets.long()"
+        )
     if targets.is_floating_point() or targets.dim() != 1:
         raise UserError(
             f"cross_entropy needs integer class labels of shape (n,), got {targets.dtype} {tuple(targets.shape)}",

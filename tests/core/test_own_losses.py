@@ -311,3 +311,45 @@ def test_what_is_no_vector_and_no_count_is_one_sentence():
 def test_points_of_another_dtype_than_the_surface_are_taken():
     surface = LossSurface(MLP(), mlp_data(), dtype="float64")
     assert surface.loss(surface.w.float()).dtype == torch.float64
+
+
+class Ending(torch.nn.Module):
+    """A model whose last step is a function."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.net, self.last = MLP(), last
+
+    def forward(self, x):
+        return self.last(self.net(x))
+
+
+def softmax(f):
+    return f.softmax(1)
+
+
+def log_softmax(f):
+    return f.log_softmax(1)
+
+
+@pytest.mark.parametrize("last,loss,said", [
+    (softmax, "cross_entropy", "cross-entropy takes the softmax of them again"),
+    (softmax, F.cross_entropy, "cross-entropy takes the softmax of them again"),
+    (softmax, torch.nn.CrossEntropyLoss(), "cross-entropy takes the softmax of them again"),
+    (torch.sigmoid, "cross_entropy", ""), (log_softmax, "cross_entropy", ""), (torch.tanh, "cross_entropy", ""),
+    (torch.tanh, torch.nn.NLLLoss(), "nll_loss takes log-probabilities"), (softmax, F.nll_loss, "nll_loss takes"),
+    (log_softmax, torch.nn.NLLLoss(), ""), (softmax, plain, ""),
+])  # fmt: skip
+def test_outputs_that_are_not_what_torchs_loss_takes_are_noted(last, loss, said):
+    estimate = acutance.measure("loss", LossSurface(Ending(last), mlp_data(), loss=loss))
+    notes = [note for note in estimate.notes if "takes" in note]
+    assert (len(notes) == 1 and said in notes[0]) if said else not notes
+
+
+def test_whole_numbers_as_floats_are_told_apart_from_one_hot_rows():
+    x, y = mlp_data()
+    with pytest.raises(UserError, match=r"whole numbers as torch\.float64") as told:
+        acutance.measure("loss", MLP(), (x, y.double()))
+    assert told.value.hint == "write targets.long()"
+    with pytest.raises(UserError, match="needs integer class labels of shape"):
+        acutance.measure("loss", MLP(), (x, y.double() + 0.5))

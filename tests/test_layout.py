@@ -5,6 +5,8 @@ import doctest
 import inspect
 import pydoc
 import re
+import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,69 @@ def test_plugins_import_no_other_plugin():
             for path in files(folder):
                 others = [n for n in imports(path) if n.startswith("acutance_") and n.split(".")[0] != folder.name]
                 assert not others, path
+
+
+INNER = {"check", "core", "parameters", "pieces", "transform"}  # of a surface, for the modules it stands on
+
+
+def names_imported(path):
+    """Yield (module, name) of what a file takes from acutance: what is imported, and what of an imported module is used."""
+    tree = ast.parse(path.read_text())
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names if alias.name.split(".")[0] == "acutance")
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "acutance":
+            for alias in node.names:
+                inside = CORE.parent.joinpath(*node.module.split("."), f"{alias.name}.py")
+                if inside.exists():
+                    modules[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+                else:
+                    yield node.module, alias.name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            yield modules[node.value.id], node.attr
+
+
+def published():
+    """The names that docs/plugins.md says a plugin may import, by module."""
+    rows = re.findall(r"^\| `(acutance[\w.]*)` \| ((?:`\w+`(?:, )?)+) \|", DOCS[0].read_text(), re.M)
+    return {module: set(re.findall(r"\w+", names)) for module, names in rows}
+
+
+def test_plugins_take_what_is_published_and_nothing_else():
+    doors = published()
+    assert len(doors) > 30
+    for module, names in doors.items():
+        assert [name for name in names if not hasattr(import_module(module), name)] == [], module
+    for path in files(PLUGINS):
+        hidden = [pair for pair in names_imported(path) if pair[1] not in doors.get(pair[0], ())]
+        assert not hidden, f"{path}: {hidden} are no published doors: publish them in docs/plugins.md, or do without"
+
+
+def test_what_a_surface_offers_is_documented_and_the_rest_is_left_to_the_core():
+    from acutance import LossSurface
+
+    text = DOCS[0].read_text()
+    for name in {name for name in dir(LossSurface) if not name.startswith("_")} - INNER:
+        assert re.search(rf"`{name}[`(]", text), f"surface.{name} is not documented in docs/plugins.md"
+    for path in files(PLUGINS):
+        inside = [node.attr for node in ast.walk(ast.parse(path.read_text()))
+                  if isinstance(node, ast.Attribute) and node.attr in INNER - {"parameters"}]  # fmt: skip
+        assert not inside, (path, inside)
+
+
+def test_no_class_of_ours_has_a_private_name_that_may_be_read_of_others():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+    assert "SLF" in settings["select"]
+    theirs = set(settings["flake8-self"]["extend-ignore-names"])
+    for path in files(CORE) + files(PLUGINS):
+        for node in ast.walk(ast.parse(path.read_text())):
+            of_self = isinstance(node, ast.Attribute) and getattr(node.value, "id", "") in ("self", "cls")
+            ours = (
+                {node.attr} if of_self else {node.name} if isinstance(node, ast.ClassDef | ast.FunctionDef) else set()
+            )
+            assert not ours & theirs, (path, ours & theirs)
 
 
 def test_numerics_imports_nothing_but_torch():

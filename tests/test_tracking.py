@@ -243,7 +243,7 @@ def test_one_backward_does_not_hide_the_vectors_of_many_forwards():
     surface.release()
     found = stretches(
         lambda: acutance.measure("average_case", surface, rho=0.1, draws=3, variance_reduction="linear"), "cpu",
-        surface._core,
+        surface.core,
     )  # fmt: skip
     # The first derivative of a model looks at a few rows beforehand: does differentiation see all parameters?
     assert [stretch.kind for stretch in found] == ["forward", "forward", "backward", *["forward"] * 3, "forward"]
@@ -253,7 +253,7 @@ def test_one_backward_does_not_hide_the_vectors_of_many_forwards():
     # Noise, moved weights, |w|, the gradient, |w| times it; and the losses and logits that the batch is made of.
     assert 5 <= vectors(found, peaks, 4 * bare.p) < 5.5
     # Not a call of the ledger is left changed.
-    assert "book" not in vars(surface._core)
+    assert "book" not in vars(surface.core)
 
 
 def test_vectors_are_counted_against_the_pass_they_are_held_in():

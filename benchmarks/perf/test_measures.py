@@ -61,7 +61,7 @@ def test_measure(compare, budget, example, network, device):
 
     surface.release()
     before, estimates = surface.cost, []
-    held = stretches(lambda: estimates.append(work()), device, surface._core)
+    held = stretches(lambda: estimates.append(work()), device, surface.core)
     cost = surface.cost - before
     if estimates[0].status is Status.UNSUPPORTED:
         pytest.skip(estimates[0].message)

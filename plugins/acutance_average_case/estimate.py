@@ -13,11 +13,10 @@ from torch import Tensor
 from acutance import scaling
 from acutance.measure import Cost, Estimate
 from acutance.numerics.draws import Streams
-from acutance.probe import walker
-from acutance.surface import LossSurface
-from acutance.together import Together, goes_together
 
 if TYPE_CHECKING:
+    from acutance.many_points import ManyPoints
+    from acutance.surface import LossSurface
     from acutance_average_case.plugin import AverageCaseSpec
 
 
@@ -91,8 +90,8 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
         for members in points.values()
         for sign in (1, -1)
     )
-    walk: Walk
-    walk = ManyAtOnce(base, units, visits) if goes_together(base) else OneByOne(base, units)
+    rows = base.many_points(visits)
+    walk: Walk = OneByOne(base, units) if rows is None else ManyAtOnce(base, units, rows)
     with walk:
         for k in range(max(sample.noises for sample in family)):
             draw(norm, k, base.w, out=noise)
@@ -142,9 +141,9 @@ class OneByOne:
     """A pass for each point, which moves in place."""
 
     def __init__(self, base: LossSurface, units: Mapping[str, Tensor | None]) -> None:
-        self._base, probe = base, walker(base)
-        self._probes = {name: probe.in_units(c) for name, c in units.items()}
-        self._held = probe.held()
+        self._base, point = base, base.moving_point()
+        self._points = {name: point.in_units(c) for name, c in units.items()}
+        self._held = point.held()
 
     def __enter__(self) -> None:
         self._held.__enter__()
@@ -155,7 +154,7 @@ class OneByOne:
     def visit(self, noise: Tensor, unit: str, scale: float, active: Sequence[Sample]) -> None:
         """Make the forward now."""
         before = self._base.cost
-        raw = self._probes[unit].move(noise, scale).raw_logits()
+        raw = self._points[unit].move(noise, scale).raw_logits()
         share = (self._base.cost - before) * (1 / len(active))
         error = self._base.mean_error_of(raw)
         for sample in active:
@@ -167,8 +166,8 @@ class OneByOne:
 class ManyAtOnce:
     """A pass for many points of a tiny model, made when they are enough and at the end."""
 
-    def __init__(self, base: LossSurface, units: Mapping[str, Tensor | None], visits: int) -> None:
-        self._base, self._units, self._points = base, units, Together(base, visits)
+    def __init__(self, base: LossSurface, units: Mapping[str, Tensor | None], points: ManyPoints) -> None:
+        self._base, self._units, self._points = base, units, points
         self._waiting: list[Sequence[Sample]] = []
 
     def __enter__(self) -> None:

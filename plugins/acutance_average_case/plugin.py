@@ -107,7 +107,7 @@ class AverageCase(Measure[AverageCaseSpec]):
     def vectors(self, spec: AverageCaseSpec) -> int:
         """The noise and the perturbed weights; c; the gradient of the control variate, and c times it.
 
-        A network so small that 64 points go in one pass (``acutance.together``) holds 64 rows beside, 16 MiB at most.
+        A network so small that 64 points go in one pass (``surface.many_points``) holds 64 rows beside, 16 MiB at most.
         """
         scaled = spec.scaling != "none"
         return 2 + scaled + (1 + scaled if spec.variance_reduction == "linear" else 0)

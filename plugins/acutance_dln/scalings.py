@@ -20,11 +20,9 @@ def balanced(surface: LossSurface) -> Tensor:
     Raises:
         Unsupported: for any other model.
     """
-    import torch
-
     from acutance_dln import closed_forms
     from acutance_dln.factors import factors
 
     u, v = factors(surface, "scaling 'balanced'")
     whole = dict(zip(("u", "v"), closed_forms.balanced(u, v).chunk(2), strict=True))
-    return torch.cat([whole[name] for name, *_ in surface.layers])
+    return surface.flatten(whole)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from acutance.numerics.basis import NonFiniteProduct
-from acutance.probe import Probe
 from acutance.surface import LossSurface
 
 # Lengths h |v|, as shares of |w|, from where the gradient bends to where it drowns in rounding.
@@ -41,7 +40,7 @@ class Differences:
     """
 
     def __init__(self, view: LossSurface, c: Tensor | None) -> None:
-        self._probe, self._c = Probe(view, c), c
+        self._point, self._c = view.moving_point(c), c
         norm = float(torch.linalg.vector_norm(view.w, dtype=torch.float64))
         self._lengths = [share * (norm or 1.0) for share in STEPS]
 
@@ -53,8 +52,8 @@ class Differences:
             return torch.zeros_like(x)
         h = length / norm
         del moved
-        ahead = self._probe.move(x, h).gradient().gradient
-        behind = self._probe.move(x, -h).gradient().gradient
+        ahead = self._point.move(x, h).gradient().gradient
+        behind = self._point.move(x, -h).gradient().gradient
         assert ahead is not None and behind is not None
         product = ahead.sub_(behind).div_(2 * h)
         return product if self._c is None else product.mul_(self._c)

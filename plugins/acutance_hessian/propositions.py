@@ -15,7 +15,6 @@ from acutance.numerics.auto_pgd import auto_pgd
 from acutance.numerics.balls import L2
 from acutance.numerics.slopes import Slope
 from acutance.numerics.traces import mean_and_error
-from acutance.probe import Perturbed, Probe
 from acutance_hessian.operators import Curvature
 from acutance_hessian.spec import CHECK_PAIRS, CHECK_STEPS
 
@@ -27,12 +26,12 @@ def average_case(curvature: Curvature, trace: float, rho: float) -> dict[str, An
     """
     view = curvature.view
     found: dict[str, Any] = {}
-    clean, probe = float(view.clean().loss), Probe(view, curvature.c)
+    clean, point = float(view.clean().loss), view.moving_point(curvature.c)
     for name, draw, share in (("gaussian", curvature.gaussian, 1.0), ("uniform", curvature.uniform, 1 / 3)):
         rises = []
         for k in range(CHECK_PAIRS):
             noise = draw(k)
-            ends = [float(view.loss_of(probe.move(noise, sign * rho).raw_logits())) for sign in (1, -1)]
+            ends = [float(view.loss_of(point.move(noise, sign * rho).raw_logits())) for sign in (1, -1)]
             rises.append(sum(ends) / 2 - clean)
         measured, stderr = mean_and_error(rises)
         found |= {
@@ -50,7 +49,7 @@ def worst_case(curvature: Curvature, eigenvalue: float, rho: float) -> dict[str,
     slope = Slope([g], c)
     first = rho * float(torch.linalg.vector_norm(slope.flat(), dtype=torch.float64))
     second = rho**2 / 2 * max(eigenvalue, 0.0)
-    ball, objective = L2(rho), Perturbed(view, c)
+    ball, objective = L2(rho), view.perturbed(c)
     starts = [ball.random(curvature.gaussian(0), 0.5)]
     if first > 0:
         starts.append(ball.steepest(slope))

@@ -89,14 +89,14 @@ class OnDisk:
     def __init__(self, path: Path, lowercase: bool) -> None:
         import transformers
 
-        self._tokenizer: Any
+        self.tokenizer: Any
         try:
             if path.is_file():
                 if path.name != "vocab.txt" and path.suffix != ".txt":
                     raise UserError(f"dataset.tokenizer: {path}: is no vocab.txt", "give its folder, or the vocabulary")
-                self._tokenizer = _bert(path, lowercase)
+                self.tokenizer = _bert(path, lowercase)
             else:
-                self._tokenizer = transformers.AutoTokenizer.from_pretrained(
+                self.tokenizer = transformers.AutoTokenizer.from_pretrained(
                     path, local_files_only=True, trust_remote_code=False
                 )
         except (OSError, ValueError, KeyError) as error:
@@ -104,16 +104,16 @@ class OnDisk:
                 f"dataset.tokenizer: {path}: is no tokenizer: {str(error).splitlines()[0]}",
                 "give a folder with tokenizer.json or vocab.txt, a vocab.txt, or 'words'",
             ) from None
-        if self._tokenizer.pad_token_id is None:
+        if self.tokenizer.pad_token_id is None:
             raise UserError(f"dataset.tokenizer: {path}: has no padding token", "set pad_token in its config")
-        self.pad = int(self._tokenizer.pad_token_id)
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
-        named = backend.to_str() if backend is not None else str(sorted(self._tokenizer.get_vocab().items()))
+        self.pad = int(self.tokenizer.pad_token_id)
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        named = backend.to_str() if backend is not None else str(sorted(self.tokenizer.get_vocab().items()))
         self.identity = hashlib.sha256(named.encode()).hexdigest()
 
     def __call__(self, texts: Sequence[str], seconds: Sequence[str] | None, length: int) -> list[Pair]:
         """Return tokens and sentence numbers; of a pair that is too long the longer sentence is cut first."""
-        found = self._tokenizer(
+        found = self.tokenizer(
             list(texts), list(seconds) if seconds else None, truncation=True, max_length=length,
             return_token_type_ids=True, return_attention_mask=False,
         )  # fmt: skip

@@ -18,11 +18,11 @@ from acutance.numerics.balls import L2, Linf, ball
 from acutance.numerics.draws import Streams
 from acutance.numerics.scalars import Scalar
 from acutance.numerics.slopes import Slope, blocks
-from acutance.probe import Perturbed
-from acutance.surface import LossSurface
 from acutance_worst_case import released
 
 if TYPE_CHECKING:
+    from acutance.perturbed import Perturbed
+    from acutance.surface import LossSurface
     from acutance_worst_case.plugin import WorstCaseSpec
 
 
@@ -117,7 +117,7 @@ def _reached(surface: LossSurface, spec: WorstCaseSpec, wanted: set[Radii], rng:
     """Climb as the spec says, and return what was reached at those rungs that are wanted."""
     view = surface.restricted(spec.parameters).transformed(spec.logit_norm, spec.norm_scale)
     c = scaling.vector(view, spec.scaling)
-    objective = Perturbed(view, None if spec.mode == "released" else c)
+    objective = view.perturbed(None if spec.mode == "released" else c)
     best: dict[Radii, Estimate] = {}
     starts: dict[Radii, list[float]] = {radii: [] for radii in wanted}
     with objective.held():

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from acutance import hookimpl
-from acutance.dataset import argmax_error
 from acutance.errors import Unsupported
 from acutance.hookspecs import Fail, Retry
 from acutance.measure import Cost, Estimate, Measure, Traits
@@ -42,7 +41,7 @@ class Error(Measure[TargetSpec]):
         Raises:
             Unsupported: when the targets are numbers, and the split does not say what an error is.
         """
-        if surface.targets.is_floating_point() and surface._core.score is argmax_error:
+        if not surface.has_errors:
             raise Unsupported("classification error needs class labels, the targets are numbers")
         errors = surface.errors()
         estimate = Estimate(float(errors.double().mean()), extras={"points": surface.n})

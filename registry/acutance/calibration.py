@@ -132,7 +132,7 @@ def levels_of(surface: LossSurface) -> Levels:
     :math:`\epsilon\,(|L| + \sum |\partial L / \partial f| |f|)`, and no less than what a coarser arithmetic does to it.
     """
     raw = surface.clean().raw.detach()
-    with conditions(surface._core.functional, order=1):
+    with conditions(surface.core.functional, order=1):
         outputs = raw.clone().requires_grad_()
         loss = surface.loss_of(outputs)
         (slope,) = torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True)

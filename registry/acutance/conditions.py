@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class HasCore(Protocol):
     """What holds a model."""
 
-    _core: Core
+    core: Core
 
 
 P = ParamSpec("P")
@@ -125,7 +125,7 @@ def in_own_conditions(method: Callable[Concatenate[S, P], R]) -> Callable[Concat
 
     @wraps(method)
     def called(surface: S, /, *arguments: P.args, **named: P.kwargs) -> R:
-        with conditions(surface._core.functional):
+        with conditions(surface.core.functional):
             return method(surface, *arguments, **named)
 
     return called

@@ -154,7 +154,7 @@ class Core:
             raise Unsupported("this surface has no data: the measure declares that it needs weights only")
         size = min(self.n, PROBE)
         probe = take_rows(self.inputs, slice(0, size))
-        pieces = self.functional.split(self.functional.w)
+        pieces = self.functional.own_pieces()
         with conditions(self.functional):
             probe = realised(probe)
             with answering(probe):

@@ -52,7 +52,7 @@ def refuse_products(functional: FunctionalModel, wrong: Iterable[int], free: Ite
         Unsupported: naming them.
     """
     if bad := sorted(set(wrong).intersection(free)):
-        raise Unsupported(WRONG.format(some([functional.slots[i].name for i in bad])))
+        raise Unsupported(WRONG.format(some(functional.parameters.names(bad))))
 
 
 def wrong_products(core: Core) -> frozenset[int]:

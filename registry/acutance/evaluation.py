@@ -68,7 +68,7 @@ def evaluate_family(
 
     def attempt(some: Sequence[Any]) -> list[Estimate]:
         before = surface.cost
-        functional = surface._core.functional
+        functional = surface.core.functional
         # What a caller or another measure has switched on or off must not reach this one.
         with preserved_rng(), Conditions(functional.device, functional.dtype, grad=True):
             try:
@@ -109,7 +109,7 @@ def evaluate_family(
 
 def _blamed(estimate: Estimate, surface: LossSurface) -> Estimate:
     """Return an estimate that blames no radius where the loss is no number at the model's own weights already."""
-    raw = surface._core.clean_logits
+    raw = surface.core.clean_logits
     if estimate.status is not Status.NONFINITE or estimate.message != Status.NONFINITE.advice or raw is None:
         return estimate
     loss = float(surface.loss_of(raw))

@@ -58,7 +58,7 @@ def require_fit(functional: FunctionalModel, inputs: Any, targets: Tensor, loss:
     few = realised(functional.cast_inputs(take_rows(inputs, slice(0, FEW))))
     try:
         with torch.no_grad(), answering(few):
-            logits = functional(functional.split(functional.w), few)
+            logits = functional(functional.own_pieces(), few)
         LossHead(loss).check(logits, min(FEW, len(targets)), targets)
     except UserError as error:
         raise Misfit(f"{where}: {error.message}", error.hint) from error

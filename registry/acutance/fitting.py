@@ -41,7 +41,7 @@ def fitting_microbatch(core: Core, room: float | None) -> int | None:
 def _kept(core: Core, rows: int) -> int:
     """Return the bytes that automatic differentiation keeps of a forward over the first rows, weights left out."""
     functional = core.functional
-    leaves = [piece.detach().requires_grad_() for piece in functional.split(functional.w)]
+    leaves = [piece.detach().requires_grad_() for piece in functional.own_pieces()]
     seen = {functional.w.untyped_storage().data_ptr()}
     total = 0
 

@@ -33,7 +33,7 @@ def untouched(surface: LossSurface, measure: str) -> Iterator[None]:
     try:
         yield
     finally:
-        functional = surface._core.functional
+        functional = surface.core.functional
         if functional.refused is None:
             after = _marks(surface)
             moving = {f"buffers {name}" for name, _, _ in functional.moving or ()}
@@ -52,7 +52,7 @@ def _marks(surface: LossSurface) -> dict[str, tuple[int, ...]]:
     The counts see what moves without changing a sum, the sums see what is written past autograd (``.data``, NumPy). One
     read of every tensor, one wait for the device.
     """
-    functional = surface._core.functional
+    functional = surface.core.functional
     groups = {
         "weights": [functional.w, *([] if surface.w is functional.w else [surface.w])],
         **{f"buffers {name}": [buffer] for name, buffer in functional.named_buffers()},

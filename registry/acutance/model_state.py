@@ -114,7 +114,7 @@ def looked_at(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any
     watched = {"weights": list(pieces), "inputs": list(tensors_of(inputs))}
     before = {name: [version_of(tensor) for tensor in found] for name, found in watched.items()}
     buffers = [(name, b, version_of(b), b.clone()) for name, b in functional.named_buffers()]
-    logits = functional._forward(inputs)
+    logits = functional.forward(inputs)
     changed = {name for name, found in watched.items() if [version_of(t) for t in found] != before[name]}
     moving = [(name, b, start) for name, b, version, start in buffers if version_of(b) != version]
     put_back(moving)
@@ -149,12 +149,12 @@ def refuse_drift(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: 
     tolerance, read = 1e-6 * float(first.abs().max().nan_to_num()), []
     for name, buffer, _ in functional.moving or ():
         with functional.holding(pieces):
-            functional._forward(inputs)
+            functional.forward(inputs)
             moved = buffer.clone()
             put_back(functional.moving or ())
             buffer.copy_(moved)
             functional.as_taken()
-            again = functional._forward(inputs)
+            again = functional.forward(inputs)
         put_back(functional.moving or ())
         if not torch.allclose(first, again, rtol=0, atol=tolerance, equal_nan=True):
             read.append(name)
@@ -182,9 +182,8 @@ def refuse_reading(
         UserError: naming what it reads.
     """
     with functional.holding(pieces):
-        assert functional._taken is not None
-        logits = functional._forward(inputs).detach()
-        names = functional._attributes.spoil(functional._taken)
+        logits = functional.forward(inputs).detach()
+        names = functional.spoil()
         if not names:
             return
         told = _outcome(loss, logits)

@@ -50,7 +50,7 @@ def refuse_parts(surface: LossSurface, raw: Tensor | None = None) -> None:
     Raises:
         NotInParts: when the parts' weighted sum is not the loss of the whole.
     """
-    core = surface._core
+    core = surface.core
     if core.in_one_pass or not _asks(core):
         return
     size = core.microbatch or core.n
@@ -69,7 +69,7 @@ def refuse_single(surface: LossSurface, raw: Tensor | None = None) -> None:
     Raises:
         Unsupported: when it is not.
     """
-    problem = _known(surface, raw, 1) if _asks(surface._core) else ""
+    problem = _known(surface, raw, 1) if _asks(surface.core) else ""
     if problem:
         raise Unsupported(
             f"{problem}: single examples have no loss; let it return (losses, weights), each (n,), for "
@@ -82,11 +82,11 @@ def divisible(surface: LossSurface, microbatch: int) -> bool:
 
     Asks a loss of one's own for its value of parts, on the logits at w*: n forwards where they are not known.
     """
-    surface._check()
-    core, before = surface._core, surface._core.microbatch
+    surface.check()
+    core, before = surface.core, surface.core.microbatch
     core.microbatch = microbatch
     try:
-        surface._check(derived=True)
+        surface.check(derived=True)
     except NotInParts:
         return False
     finally:
@@ -95,9 +95,9 @@ def divisible(surface: LossSurface, microbatch: int) -> bool:
 
 
 def _known(surface: LossSurface, raw: Tensor | None, size: int) -> str:
-    found = surface._core.divisible
+    found = surface.core.divisible
     if size not in found:
-        found[size] = difference(surface._core, surface._transform(surface.clean().raw if raw is None else raw), size)
+        found[size] = difference(surface.core, surface.transform(surface.clean().raw if raw is None else raw), size)
     return found[size]
 
 

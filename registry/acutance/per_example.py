@@ -12,6 +12,7 @@ from acutance.conditions import conditions
 from acutance.core import Core
 from acutance.derivatives import flat_gradient
 from acutance.errors import Unsupported, UserError
+from acutance.parameters import Parameters
 
 CHUNK_BYTES = 2**28
 
@@ -26,16 +27,15 @@ class ExampleGradients:
     Args:
         core: what the views share.
         pieces: one tensor for every parameter of the model.
-        free: indices of the free parameters.
+        parameters: which are free.
         transform: from raw logits to what the loss sees.
     """
 
     def __init__(
-        self, core: Core, pieces: list[Tensor], free: list[int], transform: Callable[[Tensor], Tensor]
+        self, core: Core, pieces: list[Tensor], parameters: Parameters, transform: Callable[[Tensor], Tensor]
     ) -> None:
-        self._core, self._pieces, self._free, self._transform = core, pieces, free, transform
-        slots = core.functional.slots
-        self._leaves = [pieces[i].detach().view(slots[i].shape) for i in free]
+        self._core, self._pieces, self.parameters, self._transform = core, pieces, parameters, transform
+        self._leaves = [pieces[i].detach().view(parameters.slots[i].shape) for i in parameters.free]
 
     def chunks(self, chunk: int | None) -> Iterator[Tensor]:
         """Return an iterator of (k, p) gradients.
@@ -45,7 +45,7 @@ class ExampleGradients:
                 gradient is its own.
         """
         core = self._core
-        core.refuse_derivatives(self._free)
+        core.refuse_derivatives(self.parameters.free)
         if chunk is not None and chunk < 1:
             raise UserError(f"chunk: must be at least 1, got {chunk}")
         if core.mixes_examples or core.single:
@@ -70,18 +70,14 @@ class ExampleGradients:
 
         return found()
 
-    def _with(self, leaves: list[Tensor]) -> list[Tensor]:
-        pieces = list(self._pieces)
-        for i, leaf in zip(self._free, leaves, strict=True):
-            pieces[i] = leaf
-        return pieces
-
     def _loss(self, pieces: list[Tensor], rows: Tensor) -> Tensor:
         raw = self._core.functional(pieces, take_rows(self._core.inputs, rows))
         return self._core.head.example(self._transform(raw), self._core.targets[rows], self._core.n)
 
     def _together(self, rows: Tensor) -> Tensor:
-        gradient = torch.func.grad(lambda leaves, row: self._loss(self._with(leaves), row[None]))
+        gradient = torch.func.grad(
+            lambda leaves, row: self._loss(self.parameters.moved(self._pieces, leaves), row[None])
+        )
         functional = self._core.functional
         # The fused attention kernels have no batching rule.
         with conditions(functional, order=2), torch.no_grad(), functional.holding(self._pieces):
@@ -91,7 +87,7 @@ class ExampleGradients:
     def _one_by_one(self, rows: Tensor) -> Tensor:
         functional = self._core.functional
         leaves = [leaf.detach().requires_grad_() for leaf in self._leaves]
-        pieces = self._with(leaves)
+        pieces = self.parameters.moved(self._pieces, leaves)
         with conditions(functional, order=1), functional.holding(pieces):
             return torch.stack([flat_gradient(self._loss(pieces, row), leaves) for row in rows.split(1)])
 

@@ -97,6 +97,13 @@ class Catalog:
         """Return what is registered of one kind, built-ins first."""
         return list(self._items[kind].values())
 
+    def with_items(self, items: Iterable[Item]) -> Catalog:
+        """Return a catalog with these too; one takes the place of what has its id."""
+        known: dict[Kind, dict[str, Item]] = {kind: dict(self._items[kind]) for kind in KINDS}
+        for item in items:
+            known[item.kind][item.id] = item
+        return replace(self, _items=known)
+
     def find(self, kind: Kind, name: str) -> Item:
         """Return the item of a canonical id or of a short name that is unique.
 
@@ -339,10 +346,7 @@ def extended(items: Iterable[Item]) -> Iterator[Catalog]:
     An item takes the place of one with its id.
     """
     present = catalog()
-    known: dict[Kind, dict[str, Item]] = {kind: dict(present._items[kind]) for kind in KINDS}
-    for item in items:
-        known[item.kind][item.id] = item
-    token = _extended.set(replace(present, _items=known))
+    token = _extended.set(present.with_items(items))
     try:
         yield catalog()
     finally:

@@ -56,7 +56,7 @@ def recalibrated(functional: FunctionalModel, batches: Iterable[Any]) -> Functio
         assert isinstance(module, _BatchNorm)
         return F.batch_norm(z, mean.to(z), variance.to(z), module.weight, module.bias, eps=module.eps)
 
-    pieces = functional.split(functional.w)
+    pieces = functional.own_pieces()
     handles = [module.register_forward_hook(by_own_statistics) for module in layers]
     try:
         with conditions(functional):
@@ -78,8 +78,8 @@ def _with_statistics(functional: FunctionalModel, found: Mapping[nn.Module, Tens
     }
     other = copy.copy(functional)
     other.moving = None
-    other._buffers = [
+    other.buffers = [
         (table, name, tables.get(id(table), {}).get(name, buffer).to(buffer))
-        for table, name, buffer in functional._buffers
+        for table, name, buffer in functional.buffers
     ]
     return other

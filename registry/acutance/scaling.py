@@ -39,10 +39,8 @@ def elementwise_eta(surface: LossSurface) -> Tensor | None:
     The rule goes by name: it takes in the weights of normalization layers and leaves out class tokens and
     position embeddings.
     """
-    import torch
-
     pieces = surface.unflatten(surface.w).items()
-    return torch.cat([(p.abs() + ETA if "weight" in name else torch.ones_like(p)).view(-1) for name, p in pieces])
+    return surface.flatten({name: p.abs() + ETA if "weight" in name else p.new_ones(()) for name, p in pieces})
 
 
 def filter_norm(surface: LossSurface) -> Tensor | None:
@@ -50,21 +48,18 @@ def filter_norm(surface: LossSurface) -> Tensor | None:
 
     A filter is an output channel of a convolution, a row of a linear map, the vector of a token.
     """
-    import torch
 
     def of_filters(p: Tensor) -> Tensor:
         rows = p.reshape(len(p), -1) if p.dim() else p.view(1, 1)
-        norms: Tensor = rows.norm(dim=1, keepdim=True)
-        return norms.expand_as(rows).reshape(-1)
+        norms: Tensor = rows.norm(dim=1)
+        return norms.view(*p.shape[:1], *[1] * (p.dim() - 1))
 
-    return torch.cat([of_filters(p) for p in surface.unflatten(surface.w).values()])
+    return surface.flatten({name: of_filters(p) for name, p in surface.unflatten(surface.w).items()})
 
 
 def layer_norm(surface: LossSurface) -> Tensor | None:
     """C = l2 norm of the parameter tensor a weight belongs to."""
-    import torch
-
-    return torch.cat([p.norm().expand(p.numel()) for p in surface.unflatten(surface.w).values()])
+    return surface.flatten({name: p.norm() for name, p in surface.unflatten(surface.w).items()})
 
 
 def vector(surface: LossSurface, name: str) -> Tensor | None:

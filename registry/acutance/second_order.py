@@ -24,6 +24,7 @@ from acutance.derivatives import (
 from acutance.double_backward import refuse_products, wrong_products
 from acutance.errors import Unsupported, UserError
 from acutance.linearization import Linearization
+from acutance.parameters import Parameters
 
 # Point, the parameters that are its parts, and the place of the gradient in its graph.
 Differentiated = tuple[Tensor, Sequence[Tensor], GradientEdge | None]
@@ -36,27 +37,26 @@ class SecondOrder:
 
     Args:
         core: what the views share.
-        free: indices of the free parameters.
+        parameters: which are free.
         w: (p,) the view's w*.
         transform: from raw logits to what the loss sees.
     """
 
-    def __init__(self, core: Core, free: list[int], w: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
-        self._core, self._free, self._w, self._transform = core, free, w, transform
-        self._shapes = [core.functional.slots[i].shape for i in free]
+    def __init__(self, core: Core, parameters: Parameters, w: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
+        self.core, self.parameters, self._w, self._transform = core, parameters, w, transform
         self._name = object()  # names its graph in the core, which must not refer back to this view
         self._together: int | None = None
 
     def release(self) -> None:
         """Free the kept graphs."""
-        self._core.gradient_graph = None
-        self._core.linearizations.clear()
+        self.core.gradient_graph = None
+        self.core.linearizations.clear()
 
     @contextmanager
     def _differentiable(self, pieces: Sequence[Tensor]) -> Iterator[None]:
         """Conditions of derivatives at the weights that the model holds meanwhile."""
-        functional = self._core.functional
-        self._core.refuse_derivatives(self._free)
+        functional = self.core.functional
+        self.core.refuse_derivatives(self.parameters.free)
         with conditions(functional, order=2), second_derivatives(), functional.holding(pieces):
             yield
 
@@ -68,23 +68,15 @@ class SecondOrder:
     def _point(self, w: Tensor | None) -> Tensor:
         return self._w.detach() if w is None else self._fitting("w", w)
 
-    def _free_pieces(self, v: Tensor) -> list[Tensor]:
-        pieces = v.split_with_sizes([shape.numel() for shape in self._shapes])
-        return [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
-
-    def _all_pieces(self, free: list[Tensor]) -> list[Tensor]:
-        functional = self._core.functional
-        pieces = list(functional.split(functional.w))
-        for i, piece in zip(self._free, free, strict=True):
-            pieces[i] = piece
-        return pieces
+    def _pieces(self, free: list[Tensor]) -> list[Tensor]:
+        return self.parameters.moved(self.core.functional.own_pieces(), free)
 
     # -- Hessian ------------------------------------------------------------------------------------
 
     @in_own_conditions
     def hvp(self, v: Tensor, w: Tensor | None) -> Tensor:
         """Return H v, (p,), in memory of its own."""
-        core, v = self._core, self._fitting("v", v)
+        core, v = self.core, self._fitting("v", v)
         total: Tensor | None = None
         keep = w is None and core.in_one_pass
         for leaf, pieces, g in [self._kept_gradient()] if keep else self._gradient_graphs(w):
@@ -116,14 +108,14 @@ class SecondOrder:
         assert g is not None
         with self._differentiable(pieces):
             (found,) = torch.autograd.grad([g], leaf, [vs], retain_graph=True, allow_unused=True, is_grads_batched=True)
-        self._core.book(hvps=len(vs) * self._core.n)
+        self.core.book(hvps=len(vs) * self.core.n)
         return torch.zeros_like(vs) if found is None else _apart(found, vs)
 
     @property
     def together(self) -> int:
         """How many products to make at once: more than one where a pass is mostly overhead, convolutions excepted."""
         if self._together is None:
-            core, small = self._core, self._w.numel() <= SMALL and self._core.n <= FEW
+            core, small = self.core, self._w.numel() <= SMALL and self.core.n <= FEW
             g = self._kept_gradient()[2] if small and core.in_one_pass else None
             convolves = g is None or any("Convolution" in node.name() for node in graph_nodes(g.node))
             self._together = 1 if convolves else TOGETHER
@@ -131,7 +123,7 @@ class SecondOrder:
 
     def _kept_gradient(self) -> Differentiated:
         """Return the point w* and the gradient there with its graph; another view's graph makes room for it."""
-        core = self._core
+        core = self.core
         if core.gradient_graph is None or core.gradient_graph[0] is not self._name:
             core.gradient_graph = None
             core.gradient_graph = (self._name, *next(self._gradient_graphs(None)))
@@ -139,12 +131,12 @@ class SecondOrder:
 
     def _gradient_graphs(self, w: Tensor | None) -> Iterator[Differentiated]:
         """Yield (leaf, its parts, the gradient's place in its graph) of every microbatch; None where it is constant."""
-        core = self._core
+        core = self.core
         self._refuse_wrong_products()
         for inputs, targets in core.chunks(as_given=True):
             leaf = self._point(w).detach().requires_grad_()
             with conditions(core.functional, order=1):
-                pieces = self._all_pieces(self._free_pieces(leaf))
+                pieces = self._pieces(self.parameters.shaped(leaf))
             with self._differentiable(pieces):
                 raw = core.functional(pieces, inputs)
                 loss = core.head.part(self._transform(raw), targets, core.n)
@@ -158,12 +150,12 @@ class SecondOrder:
 
     def _refuse_wrong_products(self) -> None:
         """Look, once a model, whether double backward is the derivative of a gradient that is one itself."""
-        functional = self._core.functional
-        self._core.refuse_derivatives(self._free)
-        self._core.refuse_products()
+        functional = self.core.functional
+        self.core.refuse_derivatives(self.parameters.free)
+        self.core.refuse_products()
         if functional.wrong_products is None:
-            functional.wrong_products = wrong_products(self._core)
-        refuse_products(functional, functional.wrong_products, self._free)
+            functional.wrong_products = wrong_products(self.core)
+        refuse_products(functional, functional.wrong_products, self.parameters.free)
 
     # -- Jacobian and Gauss-Newton ------------------------------------------------------------------
 
@@ -184,7 +176,7 @@ class SecondOrder:
         for raw, targets in self._linearized(w):
             with self._differentiable(raw.held):
                 seen = self._seen(raw)
-                shape = (self._core.n, *seen.outputs.shape[1:])
+                shape = (self.core.n, *seen.outputs.shape[1:])
                 if tensor(u, "u").shape != shape:
                     raise UserError(f"u has shape {tuple(u.shape)}, the logits have {shape}")
                 rows = u[start : start + len(targets)].detach().to(seen.outputs)
@@ -197,7 +189,7 @@ class SecondOrder:
     def ggnvp(self, v: Tensor, w: Tensor | None) -> Tensor:
         """Return the product with the generalized Gauss-Newton matrix, (p,)."""
         v = self._fitting("v", v)
-        self._core.refuse_products()
+        self.core.refuse_products()
         total = torch.zeros_like(self._w)
         for raw, targets in self._linearized(w):
             with self._differentiable(raw.held):
@@ -208,7 +200,7 @@ class SecondOrder:
 
     def _linearized(self, w: Tensor | None) -> Iterator[tuple[Linearization, Tensor]]:
         """Yield (raw logits as a function of the free parameters, targets) of every microbatch."""
-        core, key = self._core, tuple(self._free)
+        core, key = self.core, self.parameters.free
         keep = w is None and core.in_one_pass
         if keep and key in core.linearizations:
             yield core.linearizations[key], core.targets
@@ -216,8 +208,8 @@ class SecondOrder:
         for inputs, targets in core.chunks(as_given=True):
             if keep:
                 core.linearizations.clear()  # the graphs of other parameters make room
-            leaves = [piece.requires_grad_() for piece in self._free_pieces(self._point(w))]
-            pieces = self._all_pieces(leaves)
+            leaves = [piece.requires_grad_() for piece in self.parameters.shaped(self._point(w))]
+            pieces = self._pieces(leaves)
             with self._differentiable(pieces):
                 raw = Linearization(core.functional(pieces, inputs), leaves, pieces)
             core.book(forwards=len(targets))
@@ -234,20 +226,20 @@ class SecondOrder:
     def _raw_jvp(self, raw: Linearization, v: Tensor) -> Tensor:
         if not raw.prepared:
             raw.prepare()
-            self._core.book(backwards=len(raw.outputs))
-        product = raw.jvp(self._free_pieces(v))
-        self._core.book(backwards=len(raw.outputs))
+            self.core.book(backwards=len(raw.outputs))
+        product = raw.jvp(self.parameters.shaped(v))
+        self.core.book(backwards=len(raw.outputs))
         return product
 
     def _raw_vjp(self, raw: Linearization, u: Tensor) -> Tensor:
         product = torch.cat([g.reshape(-1) for g in raw.vjp(u)])
-        self._core.book(backwards=len(raw.outputs))
+        self.core.book(backwards=len(raw.outputs))
         return product
 
     def _loss_hessian(self, outputs: Tensor, targets: Tensor, t: Tensor) -> Tensor:
         """Return this microbatch's share of the loss's Hessian in the outputs, times t, (n, K)."""
         leaf = outputs.detach().requires_grad_()
-        g = gradient_graph(self._core.head.part(leaf, targets, self._core.n), leaf)
+        g = gradient_graph(self.core.head.part(leaf, targets, self.core.n), leaf)
         refuse_missing_derivatives(g)
         if not g.requires_grad:
             return torch.zeros_like(leaf)

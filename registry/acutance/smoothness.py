@@ -39,7 +39,7 @@ def refuse_jumps(functional: FunctionalModel, free: Iterable[int]) -> None:
     if functional.jumps is None:
         functional.jumps = _jumping(functional)
     if bad := sorted(functional.jumps.intersection(free)):
-        names = some([functional.slots[i].name for i in bad])
+        names = some(functional.parameters.names(bad))
         raise Unsupported(JUMPS.format(names, pattern_without(functional, functional.jumps)))
 
 
@@ -72,7 +72,7 @@ def _jumping(functional: FunctionalModel) -> frozenset[int]:
 def _made(functional: FunctionalModel, layers: list[nn.Module], moving: set[int], far: float) -> list[Tensor]:
     """Return the weights that parametrizations make, some way from the model's parameters."""
     with conditions(functional):
-        pairs = enumerate(zip(functional.split(functional.w), functional.slots, strict=True))
+        pairs = enumerate(zip(functional.own_pieces(), functional.slots, strict=True))
         pieces = [(away(p, i, far) if far and i in moving else p).view(slot.shape) for i, (p, slot) in pairs]
         with functional.holding(pieces):
             return [layer() for layer in layers]

@@ -19,17 +19,20 @@ from acutance.forms import understand
 from acutance.functional import FunctionalModel
 from acutance.initial import initial_vector
 from acutance.losses import LossFunction, LossHead, NormScale, transform_of
+from acutance.many_points import ManyPoints, go_together
 from acutance.measure import Cost
-from acutance.parameters import Slot
+from acutance.moving_point import MovingPoint, moving_point
+from acutance.parameters import Parameters
 from acutance.parts import refuse_mixing, refuse_parts, refuse_single
 from acutance.per_example import ExampleGradients
-from acutance.probe import Probe
+from acutance.perturbed import Perturbed
+from acutance.readings import Readings
 from acutance.second_order import SecondOrder
 
 T = TypeVar("T")
 
 
-class LossSurface:
+class LossSurface(Readings):
     """The loss of one model on one batch as a function of a flat weight vector.
 
     Every method takes points w, (p,), and leaves the model bitwise as it was, also after an exception.
@@ -82,32 +85,32 @@ class LossSurface:
             functional.w0 = initial_vector(functional, initial)
         if data is None:
             core = Core(functional, (), torch.empty(0), LossHead(loss), None, argmax_error)
-            self._setup(core, functional.select(parameters), False, "paper", num_train or 0)
+            self._setup(core, functional.parameters.only(parameters), False, "paper", num_train or 0)
             return
         inputs, targets = (points := understand(data)).inputs, points.targets
         microbatch = None if microbatch is None else whole(microbatch, "microbatch")
         core = Core(
             functional, inputs, targets, LossHead(loss), microbatch, score or argmax_error, arithmetic, cuda_graphs
         )
-        self._setup(core, functional.select(parameters), False, "paper", num_train or core.n)
+        self._setup(core, functional.parameters.only(parameters), False, "paper", num_train or core.n)
 
-    def _setup(self, core: Core, free: list[int], logit_norm: bool, norm_scale: NormScale, num_train: int) -> None:
-        self._core, self._free = core, free
+    def _setup(
+        self, core: Core, parameters: Parameters, logit_norm: bool, norm_scale: NormScale, num_train: int
+    ) -> None:
+        self.core, self.parameters = core, parameters
         self.logit_norm, self.norm_scale, self.num_train = logit_norm, norm_scale, num_train
-        self._transform = transform_of(logit_norm, norm_scale)
-        self._sizes = [core.functional.slots[i].numel for i in free]
-        whole = len(free) == len(core.functional.slots)
+        self.transform = transform_of(logit_norm, norm_scale)
         with conditions(core.functional):
-            self._pieces = pieces = core.functional.split(core.functional.w)
-            self.w = core.functional.w if whole else torch.cat([pieces[i] for i in free])
+            self._pieces = core.functional.own_pieces()
+            self.w = parameters.free_part(core.functional.w)
         self._memo: dict[Hashable, Any] = {}
         self._views: dict[Hashable, LossSurface] = {}
-        self._second = SecondOrder(core, free, self.w, self._transform)
+        self._second = SecondOrder(core, parameters, self.w, self.transform)
 
-    def _view(self, key: Hashable, free: list[int], logit_norm: bool, norm_scale: NormScale) -> LossSurface:
+    def _view(self, key: Hashable, parameters: Parameters, logit_norm: bool, norm_scale: NormScale) -> LossSurface:
         if key not in self._views:
             view = object.__new__(LossSurface)
-            view._setup(self._core, free, logit_norm, norm_scale, self.num_train)
+            view._setup(self.core, parameters, logit_norm, norm_scale, self.num_train)
             self._views[key] = view
         return self._views[key]
 
@@ -115,75 +118,71 @@ class LossSurface:
         from acutance.explain import surface_line
 
         found = self._memo.get("clean")
-        return surface_line(self, self._core.head.loss, found and found.loss)
+        return surface_line(self, self.core.head.loss, found and found.loss)
 
     # -- what it is ---------------------------------------------------------------------------------
 
     @property
     def n(self) -> int:
         """Number of examples."""
-        return self._core.n
+        return self.core.n
 
     @property
     def model(self) -> nn.Module:
         """The model, at w*."""
-        return self._core.functional.model
+        return self.core.functional.model
 
     @property
     def inputs(self) -> Any:
         """Inputs on the device, in the dtype."""
-        return self._core.inputs
-
-    @property
-    def targets(self) -> Tensor:
-        """Targets on the device."""
-        return self._core.targets
+        return self.core.inputs
 
     @property
     def cost(self) -> Cost:
         """Passes so far, in examples, of this surface and all its views."""
-        return Cost(self._core.forwards, self._core.backwards, self._core.hvps, checks=self._core.checks)
+        return Cost(self.core.forwards, self.core.backwards, self.core.hvps, checks=self.core.checks)
 
     @property
     def microbatch(self) -> int | None:
         """Examples in one pass; None for all at once."""
-        return self._core.microbatch
+        return self.core.microbatch
 
     @microbatch.setter
     def microbatch(self, value: int | None) -> None:
-        self._core.microbatch = None if value is None else whole(value, "microbatch")
+        self.core.microbatch = None if value is None else whole(value, "microbatch")
         self.release()
 
     @property
     def criterion(self) -> str | LossFunction:
         """The loss by its name, or the user's own function."""
-        return self._core.head.loss
+        return self.core.head.loss
 
     @property
     def classifies(self) -> bool:
         """Whether the targets are classes, so that an error is defined."""
-        return self._core.head.classifies
+        return self.core.head.classifies
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether it is defined which examples are wrong: the targets are classes, or the points bring a score."""
+        return not self.targets.is_floating_point() or self.core.score is not argmax_error
 
     @property
     def digest(self) -> str:
         """Digest of the data and the loss, without the model: names the noise that all models share."""
-        if self._core.digest is None:
-            self._core.digest = digest_points(self._core.inputs, self._core.targets)
-        return self._core.digest
+        if self.core.digest is None:
+            self.core.digest = digest_points(self.core.inputs, self.core.targets)
+        return self.core.digest
 
     @property
     def notes(self) -> list[str]:
         """What a reader of the results should know (weights upcast, say)."""
-        return self._core.functional.told
+        return self.core.functional.told
 
     @property
     def layers(self) -> list[tuple[str, str, torch.Size, slice]]:
         """(name, kind of module, shape, slice) of every free parameter in the flat vector."""
-        found, start = [], 0
-        for slot in self._slots:
-            found.append((slot.name, slot.kind, slot.shape, slice(start, start + slot.numel)))
-            start += slot.numel
-        return found
+        return self.parameters.layers
 
     def silent(self) -> list[str]:
         """Return the free parameters whose gradient at w* is zero throughout, as that of a pooler that nothing reads.
@@ -193,9 +192,9 @@ class LossSurface:
         found: Evaluation | None = self._memo.get("gradient")
         if found is None or found.gradient is None:
             return []
-        pieces = found.gradient.split_with_sizes(self._sizes)
+        pieces = self.parameters.split(found.gradient)
         largest = torch.stack([torch.linalg.vector_norm(piece, torch.inf) for piece in pieces])
-        return [slot.name for slot, size in zip(self._slots, largest.tolist(), strict=True) if size == 0]
+        return [slot.name for slot, size in zip(self.parameters.free_slots, largest.tolist(), strict=True) if size == 0]
 
     @property
     def w0(self) -> Tensor:
@@ -204,20 +203,22 @@ class LossSurface:
         Raises:
             Unsupported: when they are not known: the pool has none, or ``initial`` was not given.
         """
-        start = self._core.functional.w0
+        start = self.core.functional.w0
         if start is None:
             raise Unsupported("the initial weights of this model are not known")
-        pieces = self._core.functional.split(start)
-        return start if start.shape == self.w.shape else torch.cat([pieces[i] for i in self._free])
-
-    @property
-    def _slots(self) -> list[Slot]:
-        return [self._core.functional.slots[i] for i in self._free]
+        return self.parameters.free_part(start)
 
     def unflatten(self, v: Tensor) -> dict[str, Tensor]:
         """Return {parameter name: view of v} for v, (p,)."""
-        pieces = v.split_with_sizes(self._sizes)
-        return {slot.name: piece.view(slot.shape) for slot, piece in zip(self._slots, pieces, strict=True)}
+        return self.parameters.unflatten(v)
+
+    def flatten(self, named: Mapping[str, Tensor]) -> Tensor:
+        """Return (p,) of {parameter name: tensor of its shape, or one that broadcasts to it}.
+
+        Raises:
+            UserError: naming what is missing, or does not fit.
+        """
+        return self.parameters.flatten(named)
 
     # -- views and sharing --------------------------------------------------------------------------
 
@@ -229,9 +230,7 @@ class LossSurface:
         """
         if parameters == "all":
             return self
-        free = [i for i in self._core.functional.select(parameters) if i in set(self._free)]
-        if not free:
-            raise UserError(f"parameters: '{parameters}' matches none of the free parameters")
+        free = self.parameters.only(parameters)
         return self._view(("restricted", parameters), free, self.logit_norm, self.norm_scale)
 
     def transformed(self, logit_norm: bool = True, norm_scale: NormScale = "paper") -> LossSurface:
@@ -246,7 +245,7 @@ class LossSurface:
             norm_scale = "paper"
         if (logit_norm, norm_scale) == (self.logit_norm, self.norm_scale):
             return self
-        return self._view(("transformed", logit_norm, norm_scale), self._free, logit_norm, norm_scale)
+        return self._view(("transformed", logit_norm, norm_scale), self.parameters, logit_norm, norm_scale)
 
     def memo(self, key: Hashable, fn: Callable[[], T]) -> T:
         """Return ``fn()``, computed once for this surface; its cost is booked that once."""
@@ -258,9 +257,9 @@ class LossSurface:
     def release(self) -> None:
         """Free the graphs kept at w* for derivatives, recorded passes and everything memoised."""
         self._second.release()
-        self._core.clean_logits = self._core.exact_logits = None
+        self.core.clean_logits = self.core.exact_logits = None
         for kept in self._memo.values():
-            if isinstance(kept, Probe):
+            if isinstance(kept, MovingPoint):
                 kept.forget()
         self._memo.clear()
         for view in self._views.values():
@@ -268,62 +267,37 @@ class LossSurface:
 
     # -- passes -------------------------------------------------------------------------------------
 
-    def _all_pieces(self, w: Tensor) -> list[Tensor]:
+    def pieces(self, w: Tensor) -> list[Tensor]:
+        """Return what the model is called with at w, (p,): one flat piece for every slot, views of w where it is free.
+
+        Raises:
+            UserError: for a vector of another size.
+        """
         if w.shape != self.w.shape:
             raise UserError(f"w has shape {tuple(w.shape)}, this surface has {self.w.numel()} free parameters")
-        moved = w.split_with_sizes(self._sizes)
-        if len(moved) == len(self._pieces):
-            return list(moved)
-        pieces = list(self._pieces)
-        for i, piece in zip(self._free, moved, strict=True):
-            pieces[i] = piece
-        return pieces
+        return self.parameters.moved(self._pieces, self.parameters.split(w))
 
-    def _check(self, derived: bool = False) -> None:
+    def check(self, derived: bool = False) -> None:
         """Look at the model once; refuse passes that have become too small since, for what is derived from the loss."""
-        if not self._core.checked:
-            self._core.check()
-        elif not self._core.in_one_pass:
-            refuse_mixing(self._core)
+        if not self.core.checked:
+            self.core.check()
+        elif not self.core.in_one_pass:
+            refuse_mixing(self.core)
         if derived:
             refuse_parts(self)
 
     def raw_logits(self, w: Tensor | None = None) -> Tensor:
         """Return the model's own logits, (n, K); ``losses_of`` and ``loss_of`` turn them into losses."""
-        return Probe(self, w=self.w if w is None else w).raw_logits()
-
-    def loss_of(self, raw: Tensor) -> Tensor:
-        """Return the 0-d loss of raw logits, (n, K), under this surface's transform."""
-        return self._core.head.value(self._transform(raw), self.targets)
+        return MovingPoint(self, w=self.w if w is None else w).raw_logits()
 
     def losses_of(self, raw: Tensor) -> Tensor:
         """Return the (n,) losses of raw logits, (n, K), under this surface's transform; unsupported for no mean."""
         refuse_single(self, raw)
-        return self._core.head.losses(self._transform(raw), self.targets)
-
-    def errors_of(self, raw: Tensor) -> Tensor:
-        """Return (n,) 0/1 errors of raw logits, NaN where one is NaN or inf; normalization does not change them."""
-        return self._core.errors(raw, self.targets)
-
-    def losses_at(self, raw: Tensor) -> Tensor:
-        """Return the (k,) losses at k points from their raw logits, (k, n, K), under this surface's transform."""
-        core = self._core
-        if callable(core.head.loss):
-            return torch.stack([self.loss_of(one) for one in raw])
-        k, seen = len(raw), self._transform(raw)
-        each = core.head.losses(seen.flatten(0, 1), core.targets_of(k)).view(k, -1)
-        return each.sum(1) if core.head.sums else each.mean(1)
-
-    def mean_errors_at(self, raw: Tensor) -> Tensor:
-        """Return the (k,) mean errors at k points from their raw logits, (k, n, K); NaN where there are no classes."""
-        core, k = self._core, len(raw)
-        if not core.head.classifies:
-            return raw.new_full((k,), float("nan"), dtype=torch.float64)
-        return core.errors(raw.flatten(0, 1), core.targets_of(k)).double().view(k, -1).mean(1)
+        return self.core.head.losses(self.transform(raw), self.targets)
 
     def logits(self, w: Tensor | None = None) -> Tensor:
         """Return logits at w, (n, K), normalized when this surface is."""
-        return self._transform(self.raw_logits(w))
+        return self.transform(self.raw_logits(w))
 
     def losses(self, w: Tensor | None = None) -> Tensor:
         """Return per-example losses at w, (n,)."""
@@ -336,7 +310,7 @@ class LossSurface:
     @in_own_conditions
     def clean(self) -> Evaluation:
         """Return loss and logits at w*; the pass is made once for the surface and all its views."""
-        core = self._core
+        core = self.core
         raw = core.clean_logits = self.raw_logits() if core.clean_logits is None else core.clean_logits
         return self.memo("clean", lambda: Evaluation(self.loss_of(raw), raw))
 
@@ -349,7 +323,7 @@ class LossSurface:
 
         Zero, and no pass, where the arithmetic is exact; else n forwards, once for the surface and all its views.
         """
-        core = self._core
+        core = self.core
         if core.arithmetic == "exact":
             return torch.zeros((), dtype=torch.float64)
         if core.exact_logits is None:
@@ -377,17 +351,39 @@ class LossSurface:
             w: (p,) point.
             gradient: whether to make the backward pass.
         """
-        probe = Probe(self, w=w)
+        point = MovingPoint(self, w=w)
         if not gradient:
-            return probe.value()
-        found = probe.gradient()
+            return point.value()
+        found = point.gradient()
         if w is self.w:
-            self._core.clean_logits = found.raw
+            self.core.clean_logits = found.raw
         return found
 
-    def mean_error_of(self, raw: Tensor) -> Tensor:
-        """Return the 0-d mean error of raw logits, (n, K); NaN when the targets are not classes."""
-        return self.mean_errors_at(raw[None])[0]
+    # -- many points: what searches and averages are made of -----------------------------------------
+
+    def perturbed(self, c: Tensor | None = None) -> Perturbed:
+        r"""Return the loss as a function of :math:`\gamma`, (p,), for a search: :math:`L_S(w^* + c \odot \gamma)`.
+
+        Args:
+            c: (p,) units, as of ``acutance.scaling.vector``; ones by default.
+        """
+        return Perturbed(self, c)
+
+    def moving_point(self, c: Tensor | None = None) -> MovingPoint:
+        r"""Return a point :math:`w^* + s\, c \odot x` that moves in memory of its own, for many passes.
+
+        Args:
+            c: (p,) units, as for ``perturbed``.
+        """
+        return moving_point(self, c)
+
+    def many_points(self, count: int) -> ManyPoints | None:
+        """Return rows for so many points, passed together; None where one by one is better, as for all but tiny models.
+
+        Args:
+            count: how many points there will be, at least 1; no more rows than one pass takes are held.
+        """
+        return ManyPoints(self, count) if go_together(self) else None
 
     # -- further derivatives: a file of their own each ---------------------------------------------
 
@@ -400,7 +396,7 @@ class LossSurface:
         Raises:
             Unsupported: when some operation of the model has no second derivative.
         """
-        self._check(derived=True)
+        self.check(derived=True)
         return self._second.hvp(v, w)
 
     def hvps(self, vs: Tensor) -> Tensor:
@@ -408,7 +404,7 @@ class LossSurface:
 
         ``products_together`` of them are best made at once.
         """
-        self._check(derived=True)
+        self.check(derived=True)
         return self._second.hvps(vs)
 
     @property
@@ -417,7 +413,7 @@ class LossSurface:
 
         Asking for it builds the graph of the gradient of a tiny model, which the products then use.
         """
-        self._check()
+        self.check()
         return self._second.together
 
     def jvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
@@ -429,7 +425,7 @@ class LossSurface:
         Raises:
             Unsupported: when the backward pass of some operation of the model cannot be differentiated.
         """
-        self._check()
+        self.check()
         return self._second.jvp(v, w)
 
     def vjp(self, u: Tensor, w: Tensor | None = None) -> Tensor:
@@ -437,7 +433,7 @@ class LossSurface:
 
         Cost: n backwards; n forwards more where the logits are not linearized yet.
         """
-        self._check()
+        self.check()
         return self._second.vjp(u, w)
 
     def ggnvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
@@ -454,7 +450,7 @@ class LossSurface:
             Unsupported: when the backward pass of some operation of the model, or of the loss, cannot be
                 differentiated.
         """
-        self._check(derived=True)
+        self.check(derived=True)
         return self._second.ggnvp(v, w)
 
     @in_own_conditions
@@ -473,10 +469,10 @@ class LossSurface:
         Raises:
             Unsupported: when an example's output depends on the others, or one's own loss is no mean over them.
         """
-        self._check()
+        self.check()
         refuse_single(self)
-        pieces = self._all_pieces(own((self.w if w is None else tensor(w, "w")).detach().to(self.w)))
-        return ExampleGradients(self._core, pieces, self._free, self._transform).chunks(chunk)
+        pieces = self.pieces(own((self.w if w is None else tensor(w, "w")).detach().to(self.w)))
+        return ExampleGradients(self.core, pieces, self.parameters, self.transform).chunks(chunk)
 
     def activations(self, names: str | Sequence[str]) -> dict[str, Tensor]:
         """Return {module name: (n, ...) output} at w*, copied; cost: n forwards.
@@ -491,5 +487,5 @@ class LossSurface:
         Raises:
             UserError: for a pattern that matches no module, or none with an output to return.
         """
-        self._check()
-        return activations(self._core, self._pieces, names)
+        self.check()
+        return activations(self.core, self._pieces, names)

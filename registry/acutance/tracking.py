@@ -60,7 +60,7 @@ class Tracking:
         for slots, told in ((self.blind, BLIND), (self.wrong, WRONG)):
             if not (bad := slots.intersection(free)):
                 continue
-            names = [functional.slots[i].name for i in sorted(bad)]
+            names = functional.parameters.names(sorted(bad))
             cure = "let automatic differentiation record all of the forward pass"
             if len(self.blind | self.wrong) < len(functional.slots):
                 cure += f', or leave it out: parameters: "{pattern_without(functional, self.blind | self.wrong)}"'
@@ -110,7 +110,7 @@ def few_examples(core: Core) -> tuple[int, Any]:
 def near(functional: FunctionalModel) -> list[Tensor]:
     """Return a point near the weights, one tensor for each parameter."""
     with conditions(functional):
-        slots = enumerate(zip(functional.split(functional.w), functional.slots, strict=True))
+        slots = enumerate(zip(functional.own_pieces(), functional.slots, strict=True))
         return [away(piece, i, NEAR).view(slot.shape) for i, (piece, slot) in slots]
 
 
@@ -185,7 +185,7 @@ def refuse_elsewhere(functional: FunctionalModel, pieces: Sequence[Tensor], inpu
                 return functional(pieces, inputs)
 
         found = _those_that_move(range(len(functional.slots)), answer, raw)
-        functional.elsewhere = [functional.slots[i].name for i in found]
+        functional.elsewhere = functional.parameters.names(found)
     if functional.elsewhere:
         raise Unsupported(
             f"the model's forward pass takes {some(functional.elsewhere)} from elsewhere than its modules (a list, a "

@@ -284,9 +284,9 @@ class _Bench:
         from acutance.parts import divisible
 
         if not self.fitted:
-            self.surface._check()
+            self.surface.check()
             room = free_bytes(self.functional.device)
-            fitting = fitting_microbatch(self.surface._core, room and room / self.job.workers)
+            fitting = fitting_microbatch(self.surface.core, room and room / self.job.workers)
             # Where parts would give other values, all go together as long as memory lasts.
             self.microbatch = fitting if fitting and divisible(self.surface, fitting) else None
             self.fitted = True

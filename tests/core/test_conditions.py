@@ -323,7 +323,7 @@ def test_recurrent_layers_are_differentiated_without_cudnn(device, recurrent, or
         stack.enter_context(conditions(made, order=order))
         assert torch.backends.cudnn.enabled is enabled
     assert torch.backends.cudnn.enabled
-    assert LossSurface(Recurrent(), (torch.randn(3, 4, 2), torch.arange(3)))._core.functional.recurrent
+    assert LossSurface(Recurrent(), (torch.randn(3, 4, 2), torch.arange(3))).core.functional.recurrent
 
 
 class Recurrent(nn.Module):

@@ -171,7 +171,7 @@ SOUND = {
 def test_sound_networks_are_never_refused(how, dtype):
     model, data = SOUND[how]
     surface = LossSurface(model(), data(), dtype=dtype)
-    assert wrong_products(surface._core) == frozenset()
+    assert wrong_products(surface.core) == frozenset()
 
 
 def test_it_costs_a_product_and_two_gradients_over_a_few_examples_once_a_model():
@@ -180,7 +180,7 @@ def test_it_costs_a_product_and_two_gradients_over_a_few_examples_once_a_model()
     spent = surface.cost.checks
     surface.hvp(surface.w), surface.hvp(surface.w, 2 * surface.w), surface.hvps(surface.w[None])
     assert surface.cost.checks - spent == 8 * (3 + 4 + 3) and surface.cost.checks <= 3 * 128
-    again = LossSurface(surface._core.functional, points(64))
+    again = LossSurface(surface.core.functional, points(64))
     again.gradient()
     spent = again.cost.checks
     again.hvp(again.w)
@@ -216,14 +216,14 @@ def test_a_lack_of_memory_says_nothing_about_the_model(error):
     surface.gradient()
     with pytest.raises(type(error), match="memory"):
         surface.hvp(surface.w)
-    assert surface._core.functional.wrong_products is None
+    assert surface.core.functional.wrong_products is None
 
 
 def test_a_gradient_alone_and_gauss_newton_do_not_ask():
     surface = LossSurface(normed(0), points())
     surface.gradient(), surface.ggnvp(surface.w), surface.jvp(surface.w)
-    assert surface._core.functional.wrong_products is None
-    assert wrong_products(surface._core)
+    assert surface.core.functional.wrong_products is None
+    assert wrong_products(surface.core)
 
 
 class CubeLoss(torch.autograd.Function):
@@ -290,6 +290,6 @@ SOUND_LOSSES = {
 @pytest.mark.parametrize("how", SOUND_LOSSES)
 def test_losses_whose_second_derivative_is_right_are_never_refused(how):
     surface = LossSurface(MLP(), mlp_data(), loss=SOUND_LOSSES[how])
-    surface._check()
-    surface._core.refuse_products()
-    assert surface._core.loss_products == "" and surface.cost.checks == 0
+    surface.check()
+    surface.core.refuse_products()
+    assert surface.core.loss_products == "" and surface.cost.checks == 0

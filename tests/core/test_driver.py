@@ -348,7 +348,7 @@ def test_targets_are_measured_on_the_whole_model_exactly_and_in_pieces():
     whole, batch, points = (surface_of(config, scope) for scope in ("split", "batch", "points"))
     assert (whole.w.numel(), batch.w.numel(), points.w.numel()) == (43, 25, 25)
     assert (whole.microbatch, batch.microbatch, points.microbatch) == (worker.WHOLE_MICROBATCH, None, 1000)
-    assert [s._core.arithmetic for s in (whole, batch, points)] == ["exact", "bf16", "bf16"]
+    assert [s.core.arithmetic for s in (whole, batch, points)] == ["exact", "bf16", "bf16"]
     assert surface_of(SurfaceConfig(points=8, m=4, microbatch=3), "split").microbatch == 3
 
 

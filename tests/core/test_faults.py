@@ -233,7 +233,7 @@ def test_every_kind_of_change_is_noticed():
 
     changes = {
         "weights": [lambda s: s.w.add_(1e-7), lambda s: s.w.data.mul_(1.001)],
-        "buffers": [lambda s: s._core.functional._buffers[0][2].add_(1)],
+        "buffers": [lambda s: s.core.functional.buffers[0][2].add_(1)],
         "inputs": [lambda s: s.inputs.neg_()],
         "targets": [lambda s: s.targets.numpy().__setitem__(0, 2 - int(s.targets[0]))],
     }

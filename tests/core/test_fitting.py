@@ -19,8 +19,8 @@ def core():
     model = nn.Sequential(nn.Linear(4, WIDTH), nn.Sigmoid(), nn.Linear(WIDTH, WIDTH), nn.Sigmoid(), nn.Linear(WIDTH, 3))
     x, y = torch.randn(64, 4), torch.randint(0, 3, (64,))
     surface = LossSurface(model, (x, y))
-    surface._check()
-    return surface._core
+    surface.check()
+    return surface.core
 
 
 def test_all_go_together_where_they_fit(core):
@@ -56,8 +56,8 @@ def test_a_model_that_mixes_examples_is_never_cut():
             return super().forward(x - x.mean(0))
 
     surface = LossSurface(Mixing(), mlp_data())
-    surface._check()
-    assert fitting_microbatch(surface._core, 1.0) is None
+    surface.check()
+    assert fitting_microbatch(surface.core, 1.0) is None
 
 
 def test_free_memory_is_a_number_of_this_machine():

@@ -256,7 +256,7 @@ def test_example_gradients_equal_autograd(name):
             close(found, torch.stack(rows))
             close(found.mean(0), view.gradient(view.w if w is None else w)[1])
         # BERT looks at its mask, which vmap refuses: one by one, and as exact.
-        assert view._core.vectorises is (name in VECTORISED)
+        assert view.core.vectorises is (name in VECTORISED)
 
 
 def test_models_that_vmap_cannot_take_are_taken_one_by_one():
@@ -281,7 +281,7 @@ def test_models_that_vmap_cannot_take_are_taken_one_by_one():
         LossSurface(MLP(), mlp_data(), loss=stiff),
     ):
         found = torch.cat(list(surface.example_gradients(chunk=5)))
-        assert surface._core.vectorises is False and surface.cost.backwards == 24 + 4
+        assert surface.core.vectorises is False and surface.cost.backwards == 24 + 4
         close(found.mean(0), surface.gradient()[1], 1e-9)
     # A model whose answer for one example depends on how many there are has no gradient of one example.
     with pytest.raises(Unsupported, match="gradients of single examples do not exist"):
@@ -314,7 +314,7 @@ def test_a_batching_rule_that_is_wrong_is_not_used():
 
     surface = LossSurface(Model(), mlp_data())
     close(torch.cat(list(surface.example_gradients())).mean(0), surface.gradient()[1])
-    assert surface._core.vectorises is False
+    assert surface.core.vectorises is False
 
 
 def test_a_model_that_mixes_examples_has_no_example_gradients():
@@ -400,7 +400,7 @@ def test_a_surface_and_its_graphs_go_at_once_with_the_last_reference():
     surface = LossSurface(MLP(), mlp_data())
     surface.ggnvp(surface.w)
     surface.transformed().hvp(surface.w)
-    (kept,) = surface._core.linearizations.values()
+    (kept,) = surface.core.linearizations.values()
     gone = [weakref.ref(kept), weakref.ref(surface), weakref.ref(surface.transformed())]
     gc.disable()
     try:

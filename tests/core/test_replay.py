@@ -13,8 +13,8 @@ import acutance
 from acutance import LossSurface, replay
 from acutance.core import Core
 from acutance.lazy import Lazy
+from acutance.moving_point import MovingPoint, moving_point
 from acutance.numerics.slopes import Slope
-from acutance.probe import Probe, walker
 from acutance.replay import WARM_UP, Replay
 
 CPU = torch.device("cpu")
@@ -73,7 +73,7 @@ def recordings(monkeypatch):
 )  # fmt: skip
 @pytest.mark.parametrize("case", CASES)
 def test_a_replayed_walk_reaches_what_it_reaches_pass_by_pass(recordings, monkeypatch, case, name, fields):
-    monkeypatch.setattr("acutance_average_case.estimate.goes_together", lambda surface: False)
+    monkeypatch.setattr("acutance.surface.go_together", lambda surface: False)
     build, data = CASES[case]
     found = {}
     for cuda_graphs in (False, True):
@@ -95,16 +95,16 @@ def test_all_walks_of_a_surface_share_one_recording(recordings):
     for spec in specs:
         measure.evaluate(surface, spec, acutance.Streams(0, "digest", 0, "worst_case"))
     assert len(recordings) == 2  # a forward alone ends every search; the others bring a gradient
-    point = walker(surface)
-    assert point.w is walker(surface, surface.w.abs()).w
+    point = moving_point(surface)
+    assert point.w is moving_point(surface, surface.w.abs()).w
     surface.release()
-    assert point.w is not walker(surface).w
+    assert point.w is not moving_point(surface).w
     assert point._slope_replay._again is None  # its memory is free, whoever still holds the point
 
 
 def test_what_it_hands_out_stays_when_it_goes_on(recordings):
     surface = LossSurface(MLP(), mlp_data(24), cuda_graphs=True)
-    point, x = walker(surface), torch.randn(surface.w.shape, dtype=surface.w.dtype)
+    point, x = moving_point(surface), torch.randn(surface.w.shape, dtype=surface.w.dtype)
     for _ in range(WARM_UP + 1):
         point.move(x).slope(), point.move(x).raw_logits()
     assert len(recordings) == 2
@@ -112,7 +112,7 @@ def test_what_it_hands_out_stays_when_it_goes_on(recordings):
     kept = [t.clone() for t in (first.loss, first.raw, first.gradient, value.raw)]
     point.move(x, 0.2).gradient(), point.move(x, 0.2).value()
     assert all(torch.equal(a, b) for a, b in zip((first.loss, first.raw, first.gradient, value.raw), kept, strict=True))
-    assert torch.equal(first.gradient, Probe(surface).move(x, 0.1).gradient().gradient)
+    assert torch.equal(first.gradient, MovingPoint(surface).move(x, 0.1).gradient().gradient)
 
 
 def test_a_device_that_is_busy_all_along_records_nothing(recordings, monkeypatch):
@@ -173,8 +173,8 @@ def test_nothing_is_recorded_where_passes_do_not_read_the_same_memory(monkeypatc
     )
     listened.model.register_forward_hook(lambda *_: None)
     whole = LossSurface(MLP(), (x, y), cuda_graphs=True)
-    assert not whole._core.replays  # a CPU
+    assert not whole.core.replays  # a CPU
     for surface in (lazy, parts, listened, whole):
-        monkeypatch.setattr(surface._core.functional, "device", torch.device("cuda"))
-    assert whole._core.replays
-    assert not (lazy._core.replays or parts._core.replays or listened._core.replays)
+        monkeypatch.setattr(surface.core.functional, "device", torch.device("cuda"))
+    assert whole.core.replays
+    assert not (lazy.core.replays or parts.core.replays or listened.core.replays)

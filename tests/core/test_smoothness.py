@@ -84,7 +84,7 @@ SMOOTH = {
 def test_smooth_ones_and_kinks_are_measured(how, dtype):
     surface = LossSurface(SMOOTH[how]().eval(), points(), dtype=dtype)
     spent = surface.cost
-    assert surface.loss(surface.w + 0).isfinite() and surface._core.functional.jumps == frozenset()
+    assert surface.loss(surface.w + 0).isfinite() and surface.core.functional.jumps == frozenset()
     assert surface.cost.forwards - spent.forwards == surface.n
 
 

@@ -118,7 +118,7 @@ def test_recalibration_gives_the_statistics_of_torchs_own_update():
             module.eps = 1e-30  # torch's own training mode refuses 0
     torch.optim.swa_utils.update_bn(batches, twin)
     twin.eval()
-    for (_, name, found), expected in zip(other._buffers, twin.buffers(), strict=True):
+    for (_, name, found), expected in zip(other.buffers, twin.buffers(), strict=True):
         if name != "num_batches_tracked":
             assert torch.allclose(found, expected, rtol=1e-12), name
     assert torch.allclose(LossSurface(other, (x, y)).logits(), twin(x), rtol=1e-10)

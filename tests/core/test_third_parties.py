@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from contextlib import ExitStack
 from importlib.metadata import entry_points
 
 import pytest
@@ -12,7 +13,7 @@ import acutance
 from acutance.config import load_config
 from acutance.evaluation import evaluate_family
 from acutance.harness import run_study
-from acutance.plugins import catalog, load
+from acutance.plugins import catalog, extended, load
 
 MEASURE = """
 from acutance import hookimpl
@@ -64,10 +65,11 @@ def installed(tmp_path, monkeypatch):
         found = loaded(plugin(tmp_path, name, source(body)), monkeypatch, tmp_path)
         assert not found.problems
         item = found.find("measures", "mine")
-        monkeypatch.setitem(catalog()._items["measures"], item.id, item)
+        stack.enter_context(extended([item]))
         return item
 
-    return install
+    with ExitStack() as stack:
+        yield install
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_parameter_without_effect_is_none_of_these():
 def test_sound_networks_are_never_refused(model, points, dtype):
     surface = LossSurface(model(), points(), dtype=dtype)
     surface.gradient()
-    assert not surface._core.examined().blind
+    assert not surface.core.examined().blind
 
 
 @pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
@@ -187,7 +187,7 @@ def test_it_is_looked_at_once_a_model_and_costs_no_more_than_a_pass_with_its_gra
     spent = surface.cost.checks
     assert 0 < spent <= 3 * surface.n
     surface.gradient(2 * surface.w), surface.transformed().gradient()
-    again = LossSurface(surface._core.functional, (surface.inputs, surface.targets))
+    again = LossSurface(surface.core.functional, (surface.inputs, surface.targets))
     again.gradient()
     assert (surface.cost.checks, again.cost.checks) == (spent, 0)
     assert (surface.cost - surface.cost).checks == 0 and (surface.cost + again.cost).checks == spent
@@ -330,7 +330,7 @@ def test_kinks_saturation_and_coarse_numbers_are_no_doubt(which, seed):
     torch.manual_seed(seed)
     surface = LossSurface(SOUND[which](), (torch.randn(32, 6), torch.arange(32) % 3))
     surface.gradient()
-    found = surface._core.examined()
+    found = surface.core.examined()
     assert not found.blind and not found.wrong and not found.loss
 
 
@@ -357,7 +357,7 @@ def test_padding_that_is_summed_up_has_no_gradient_and_is_no_doubt(row):
     ids[:, 4:] = 8 if row == -1 else 0
     surface = LossSurface(Text(), (ids, torch.arange(32) % 3))
     surface.gradient()
-    assert not surface._core.examined().wrong
+    assert not surface.core.examined().wrong
 
 
 def focal(f, t, how):
@@ -445,7 +445,7 @@ def test_real_vision_networks_are_never_refused(name):
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=10)
     surface = LossSurface(model, (torch.randn(32, 3, 64, 64), torch.arange(32) % 10))
-    found = surface._core.examined()
+    found = surface.core.examined()
     assert not found.blind and not found.wrong and surface.cost.checks <= 3 * 32
 
 
@@ -459,5 +459,5 @@ def test_real_transformers_are_never_refused(name):
     ids, mask = torch.randint(5, 90, (32, 12)), torch.ones(32, 12, dtype=torch.long)
     mask[::2, 8:] = ids[::2, 8:] = 0
     surface = LossSurface(model, ({"input_ids": ids, "attention_mask": mask}, torch.arange(32) % 3))
-    found = surface._core.examined()
+    found = surface.core.examined()
     assert not found.blind and not found.wrong and surface.cost.checks <= 3 * 32

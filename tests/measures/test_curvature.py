@@ -288,16 +288,16 @@ def test_a_sweep_over_layers_keeps_one_graph(monkeypatch):
     surface, kept = surface_of("mlp"), []
     for name, *_ in surface.layers:
         acutance.measure("hessian_trace", surface, probes=2, parameters=name)
-        kept.append(surface._core.gradient_graph[2])
+        kept.append(surface.core.gradient_graph[2])
     assert len({id(g) for g in kept}) == len(kept) > 2
-    assert surface._core.gradient_graph[2] is kept[-1]
+    assert surface.core.gradient_graph[2] is kept[-1]
 
 
 def test_microbatches_and_transforms_change_nothing_but_memory():
     whole = acutance.measure("hessian_trace", surface_of("mlp"), probes=6)
     parts = surface_of("mlp", microbatch=5)
     assert acutance.measure("hessian_trace", parts, probes=6).value == pytest.approx(whole.value, rel=1e-12)
-    assert parts._core.gradient_graph is None
+    assert parts.core.gradient_graph is None
 
 
 # -- what cannot be measured --------------------------------------------------------------------------------

@@ -43,9 +43,9 @@ def peak(name, **fields):
     model = nn.Sequential(nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 3))
     data = torch.randn(4, 300), torch.randint(0, 3, (4,))
     surface = LossSurface(model, data, microbatch=fields.pop("microbatch", None))
-    surface._check()
-    surface._core.examined()  # once a model: what it takes is asserted below
-    surface._core.functional.wrong_products = wrong_products(surface._core)
+    surface.check()
+    surface.core.examined()  # once a model: what it takes is asserted below
+    surface.core.functional.wrong_products = wrong_products(surface.core)
     # The weights do not count, neither the surface's nor the model's own, which the first check moves and puts back.
     existing = [StorageWeakRef(t.untyped_storage()) for t in (surface.w, model[0].weight)]
     with Vectors(0.9 * 4 * surface.w.numel()) as vectors:
@@ -59,10 +59,10 @@ def test_the_first_derivative_of_a_model_takes_no_more_than_a_search():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 3))
     surface = LossSurface(model, (torch.randn(4, 300), torch.randint(0, 3, (4,))))
-    surface._check()
+    surface.check()
     with Vectors(0.9 * 4 * surface.w.numel()) as vectors:
-        surface._core.examined()
-        surface._core.gradient_graph = None
+        surface.core.examined()
+        surface.core.gradient_graph = None
         left = len([storage for storage in vectors.live.values() if not storage.expired()])
     assert vectors.peak - 1 <= 6 and left <= 1, (vectors.peak, left)
 
@@ -71,9 +71,9 @@ def test_the_look_at_products_takes_six_vectors_in_double():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 3))
     surface = LossSurface(model, (torch.randn(4, 300), torch.randint(0, 3, (4,))))
-    surface._core.examined()
+    surface.core.examined()
     with Vectors(0.9 * 8 * surface.w.numel()) as vectors:
-        assert not wrong_products(surface._core)
+        assert not wrong_products(surface.core)
         left = len([storage for storage in vectors.live.values() if not storage.expired()])
     assert vectors.peak <= 6 and left == 0, (vectors.peak, left)
 

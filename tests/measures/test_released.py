@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import acutance
-from acutance import LossSurface, probe
+from acutance import LossSurface, perturbed
 from acutance.evaluation import evaluate_family
 from acutance.losses import normalize_logits, transform_of
 from acutance.measure import Cost
@@ -206,7 +206,7 @@ def test_a_rung_goes_on_from_the_highest_point_that_two_looks_met(warm, cold, go
     spec = WorstCaseSpec(rho=0.5, ladder=(0.25,), steps=12)
     best = Maximum(one, 1.0, one, 1.0)
     monkeypatch.setattr(search, "_ascend", lambda *_: best)
-    (_, first), (radii, found) = search._climb(probe.Perturbed(surface, None), None, spec, None, 0)
+    (_, first), (radii, found) = search._climb(surface.perturbed(None), None, spec, None, 0)
     assert radii == (0.25, 0.5) and first is best
     places = {"best": one, "warm": 10 * one, "cold": 20 * one}
     assert [steps for _, steps in starts] == [2, 2, 6]
@@ -268,9 +268,9 @@ class _Reads(TorchDispatchMode):
 def test_released_search_reads_no_value_where_numbers_stay_on_the_device(norm, rho, monkeypatch):
     surface = LossSurface(MLP(), mlp_data())
     on_the_host = acutance.measure("worst_case", surface, rho=rho, norm=norm, mode="released")
-    for module in (released, probe, balls):
+    for module in (released, perturbed, balls):
         monkeypatch.setattr(module, "scalar", torch.Tensor.double)
-    origin = search.FromOrigin(probe.Perturbed(surface, None))
+    origin = search.FromOrigin(surface.perturbed(None))
     surface.clean_gradient()
     with _Reads() as reads:
         found = released.search(origin, surface.w, surface.w.abs(), norm, rho, 20)

@@ -7,7 +7,7 @@ import torch
 from models import MLP, Weights, mlp_data
 
 import acutance
-from acutance import Estimate, LossSurface, Status, Streams, probe
+from acutance import Estimate, LossSurface, Status, Streams
 from acutance.measure import Cost
 from acutance.numerics.auto_pgd import Maximum, auto_pgd
 from acutance.numerics.balls import ball
@@ -154,7 +154,7 @@ def test_a_value_below_the_clean_loss_is_zero_since_the_origin_is_feasible(monke
 
 def test_a_candidate_that_is_not_a_number_never_wins():
     surface = LossSurface(MLP(), mlp_data())
-    objective, region = probe.Perturbed(surface, None), ball("linf", 0.1)
+    objective, region = surface.perturbed(None), ball("linf", 0.1)
     spec, real = WorstCaseSpec(rho=0.1, scaling="none"), objective.value
     for bad in (0, 1, 2):
         count = iter(range(3))
@@ -175,7 +175,7 @@ def test_random_starts_leave_out_coordinates_that_cannot_move(norm):
     surface = LossSurface(MLP(), mlp_data())
     c = surface.w.abs().clone()
     c[::3] = 0.0
-    x = search._random(probe.Perturbed(surface, c), ball(norm, 0.5), Streams(0), 0, 0)
+    x = search._random(surface.perturbed(c), ball(norm, 0.5), Streams(0), 0, 0)
     assert bool((x[::3] == 0).all()) and bool((x[1::3] != 0).all())
     if norm == "l2":  # uniform in the ball over the others: their number is the dimension
         u = Streams(0).number("start.radius", 0)

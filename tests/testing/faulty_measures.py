@@ -314,6 +314,21 @@ class GradientUndeclared(Sound):
         return float(surface.transformed(True).gradient()[1].norm()) if surface.classifies else 0.0
 
 
+class SlopeUndeclared(Sound):
+    """Uses the gradient at a moving point without saying so."""
+
+    def evaluate(self, surface, spec, rng):
+        point = surface.transformed(True).moving_point() if surface.classifies else None
+        return float(point.move(surface.w, 0.1).gradient().gradient.norm()) if point else 0.0
+
+
+class SearchUndeclared(Sound):
+    """Searches without saying so."""
+
+    def evaluate(self, surface, spec, rng):
+        return float(surface.perturbed().value(surface.w)[0])
+
+
 class DataUndeclared(Sound):
     """Says that weights are enough, and looks at the loss."""
 

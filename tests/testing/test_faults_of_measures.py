@@ -51,6 +51,8 @@ FAULTS = [
     (faulty.RestoresOnlyInPeace, "leaves_everything_as_it_was_after_an_exception", "put it back in a finally clause"),
     (faulty.HvpUndeclared, "needs_are_declared", "calls surface.hvp, but needs does not name hvp: add it"),
     (faulty.GradientUndeclared, "needs_are_declared", "calls surface.gradient, but needs does not name gradient"),
+    (faulty.SlopeUndeclared, "needs_are_declared", "calls surface.moving_point().gradient, but needs does not name gradient"),
+    (faulty.SearchUndeclared, "needs_are_declared", "calls surface.perturbed, but needs does not name gradient"),
     (faulty.DataUndeclared, "needs_are_declared", "calls surface.loss, but needs does not name data"),
     (faulty.StartUndeclared, "needs_are_declared", "calls surface.w0, but needs does not name initial_weights"),
     (faulty.HiddenCost, "all_passes_are_booked", "not by calling surface.model"),

@@ -390,7 +390,7 @@ def test_berts_vocabulary_gives_the_tokens_of_bert(tmp_path):
     assert made(["the cats sat"], None, 4) == [([2, 5, 6, 3], [0, 0, 0, 0])] and made.pad == 0
     cased = tokens.OnDisk(tmp_path / "vocab.txt", lowercase=False)
     assert cased(["The"], None, 9) == [([2, 1, 3], [0, 0, 0])] and cased.identity != made.identity
-    made._tokenizer.save_pretrained(tmp_path / "folder")
+    made.tokenizer.save_pretrained(tmp_path / "folder")
     assert tokens.OnDisk(tmp_path / "folder", lowercase=True)(["the cats"], None, 9) == made(["the cats"], None, 9)
 
 

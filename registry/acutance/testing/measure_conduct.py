@@ -84,7 +84,7 @@ def leaves_everything_as_it_was_after_an_exception(subject: MeasureSubject) -> N
     for problem, spec, _ in subject.cases(few=True):
         for share in (0.0, 0.5, 1.0):
             surface, points = _prepared(subject, problem)
-            model: Any = surface._core.functional
+            model: Any = surface.core.functional
             total = _passes(subject, problem, spec)
             model.allowed = model.passes + int(share * max(total - 1, 0))
             with _as_before():
@@ -104,7 +104,7 @@ def leaves_everything_as_it_was_after_an_exception(subject: MeasureSubject) -> N
 
 def _passes(subject: MeasureSubject, problem: Problem, spec: Spec) -> int:
     surface, _ = _prepared(subject, problem)
-    model: Any = surface._core.functional
+    model: Any = surface.core.functional
     start = model.passes
     _evaluate(subject, surface, spec)
     return int(model.passes - start)

@@ -216,7 +216,7 @@ def _problem(value: Any, name: str) -> Problem:
     if isinstance(value, Problem):
         return value
     if isinstance(value, LossSurface):
-        core = value._core
+        core = value.core
         if core.n == 0:
             raise UserError(f"{name}: the surface has no data", "give a surface with a batch, or a Problem")
         dtype = str(value.w.dtype).removeprefix("torch.")

@@ -13,15 +13,18 @@ from torch import Tensor, nn
 
 from acutance.batch import length_of
 from acutance.functional import FunctionalModel
+from acutance.moving_point import MovingPoint
 from acutance.surface import LossSurface
 
+SLOPE = "moving_point().gradient"  # of a point, not of the surface itself
 # Which declared needs allow a call; data is implied by whatever looks at it.
 READS_DATA = frozenset({"data", "gradient", "example_gradients", "hvp", "activations"})
 ALLOWED_BY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("loss", "losses", "logits", "raw_logits", "errors", "clean", "inputs", "targets"), READS_DATA),
+    **dict.fromkeys(("moving_point", "many_points"), READS_DATA),
     "evaluate": READS_DATA,
     "evaluate(gradient=True)": frozenset({"gradient"}),
-    **dict.fromkeys(("gradient", "clean_gradient"), frozenset({"gradient"})),
+    **dict.fromkeys(("gradient", "clean_gradient", "perturbed", SLOPE), frozenset({"gradient"})),
     **dict.fromkeys(("hvp", "jvp", "vjp", "ggnvp"), frozenset({"hvp"})),
     "example_gradients": frozenset({"example_gradients"}),
     "activations": frozenset({"activations"}),
@@ -64,6 +67,17 @@ class WatchedSurface(LossSurface):
         return view
 
 
+class WatchedPoint(MovingPoint):
+    """A moving point that notes when its gradient is asked for."""
+
+    log: Log
+
+    def slope(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Note the call, and return loss, logits and gradient."""
+        with self.log.call(SLOPE):
+            return super().slope()
+
+
 def _watch(name: str) -> Any:
     original = getattr(LossSurface, name)
     if isinstance(original, property):
@@ -77,7 +91,11 @@ def _watch(name: str) -> Any:
     def call(self: WatchedSurface, *arguments: Any, **named: Any) -> Any:
         gradient = name == "evaluate" and (named.get("gradient") or len(arguments) > 1)
         with self.log.call("evaluate(gradient=True)" if gradient else name):
-            return original(self, *arguments, **named)
+            found = original(self, *arguments, **named)
+        if isinstance(found, MovingPoint):
+            found.__class__ = WatchedPoint
+            vars(found)["log"] = self.log
+        return found
 
     return call
 
@@ -172,7 +190,7 @@ def snapshot(surface: LossSurface, points: Any) -> dict[str, Any]:
         found[f"hooks of '{name or 'the model'}'"] = (
             len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks),
         )  # fmt: skip
-    for i, (_, name, buffer) in enumerate(surface._core.functional._buffers):
+    for i, (_, name, buffer) in enumerate(surface.core.functional.buffers):
         found[f"the surface's buffer {i} '{name}'"] = buffer.clone()
     if points is not None:
         found |= {f"the {name}": value for name, value in _tensors("inputs", points[0])}

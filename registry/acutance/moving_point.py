@@ -12,21 +12,19 @@ from acutance.batch import tensor
 from acutance.conditions import conditions, own
 from acutance.core import Evaluation
 from acutance.derivatives import gradients
-from acutance.numerics.scalars import Scalar, scalar
-from acutance.numerics.slopes import Slope
 from acutance.parts import refuse_parts
 from acutance.replay import Replay, Work
 from acutance.smoothness import refuse_jumps
 
 if TYPE_CHECKING:
-    from acutance.functional import Exchange
+    from acutance.exchange import Exchange
     from acutance.surface import LossSurface
 
 
 LARGE = 1 << 15  # elements of a parameter whose gradient is not worth copying on the CPU
 
 
-class Probe:
+class MovingPoint:
     r"""A point :math:`w^* + s\, c \odot x` of a loss surface, whose parts the model sees as its parameters.
 
     A search moves it again and again: a pass then costs the pass, without a new vector and new views each time.
@@ -35,15 +33,15 @@ class Probe:
         surface: where to evaluate; passes are booked there.
         c: (p,) scaling, or None for ones.
         w: (p,) memory of the point, holding a first one; new memory by default.
-        replayed: whether passes may be recorded and replayed (see ``walker``).
+        replayed: whether passes may be recorded and replayed (see ``moving_point``).
     """
 
     def __init__(
         self, surface: LossSurface, c: Tensor | None = None, w: Tensor | None = None, replayed: bool = False
     ) -> None:
-        self._surface, self._core, self._c = surface, surface._core, c
+        self._surface, self._core, self.c = surface, surface.core, c
         if w is not surface.w:
-            refuse_jumps(self._core.functional, surface._free)
+            refuse_jumps(self._core.functional, surface.parameters.free)
         with conditions(self._core.functional):
             self.w = torch.empty_like(surface.w) if w is None else own(tensor(w, "w").detach().to(surface.w))
             self._lay_out(surface)
@@ -51,11 +49,10 @@ class Probe:
         self._slope_replay = self._replay_of(self._slope) if replayed else None
 
     def _lay_out(self, surface: LossSurface) -> None:
-        shapes = [slot.shape for slot in self._core.functional.slots]
-        pieces = surface._all_pieces(self.w)
-        self._pieces = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+        slots = surface.parameters.slots
+        self._pieces = [piece.view(slot.shape) for piece, slot in zip(surface.pieces(self.w), slots, strict=True)]
         # Each parameter is a leaf of its own: the gradient is put together once, outside the graph.
-        self._leaves = [self._pieces[i].requires_grad_() for i in surface._free]
+        self._leaves = [self._pieces[i].requires_grad_() for i in surface.parameters.free]
         self._groups = _groups([leaf.numel() for leaf in self._leaves], self.w.device.type == "cpu")
         self._start = self.w.data_ptr()
         self._end = self._start + self.w.numel() * self.w.element_size()
@@ -69,27 +66,27 @@ class Probe:
             if kept is not None:
                 kept.forget()
 
-    def in_units(self, c: Tensor | None) -> Probe:
+    def in_units(self, c: Tensor | None) -> MovingPoint:
         """Return the same point, in the same memory, moved in units of c, (p,)."""
         other = copy(self)
-        other._c = c
+        other.c = c
         return other
 
     def held(self) -> Exchange:
         """Return a context in which the model holds the point, so that a pass need not exchange its parameters."""
         return self._core.functional.holding(self._pieces)
 
-    def move(self, x: Tensor, scale: float = 1.0) -> Probe:
+    def move(self, x: Tensor, scale: float = 1.0) -> MovingPoint:
         """Go to w* + scale c x, x (p,)."""
-        if self._c is None:
+        if self.c is None:
             torch.add(self._surface.w, x, alpha=scale, out=self.w)
         else:
-            torch.addcmul(self._surface.w, self._c, x, value=scale, out=self.w)
+            torch.addcmul(self._surface.w, self.c, x, value=scale, out=self.w)
         return self
 
     def raw_logits(self) -> Tensor:
         """Return the model's own logits, (n, K)."""
-        self._surface._check()
+        self._surface.check()
         raw = self._forward()[0] if self._forward_replay is None else self._forward_replay()[0].clone()
         self._core.book(forwards=self._core.n)
         return raw
@@ -124,8 +121,8 @@ class Probe:
         One forward and one backward over the batch. Large parts are the memory that automatic differentiation
         gave, uncopied; the point may move meanwhile. The parts of a replayed pass last until the next one.
         """
-        self._surface._check()
-        self._core.refuse_derivatives(self._surface._free)
+        self._surface.check()
+        self._core.refuse_derivatives(self._surface.parameters.free)
         if self._slope_replay is None:
             loss, raw, *parts = self._slope()
         else:
@@ -142,7 +139,7 @@ class Probe:
         with conditions(core.functional, order=1, how=core.arithmetic), self.held():
             for inputs, targets in chunks:
                 raw = self._logits(inputs)
-                loss = core.head.part(self._surface._transform(raw), targets, core.n)
+                loss = core.head.part(self._surface.transform(raw), targets, core.n)
                 found = self._grouped(gradients(loss, self._leaves))
                 if parts:
                     torch._foreach_add_(parts, found)
@@ -173,53 +170,15 @@ class Probe:
         return tensor.clone() if self._start <= tensor.data_ptr() < self._end else tensor
 
 
-def walker(surface: LossSurface, c: Tensor | None = None) -> Probe:
+def moving_point(surface: LossSurface, c: Tensor | None = None) -> MovingPoint:
     r"""Return a point for a walk of many passes, in units of c, (p,), or ones.
 
     Where passes are replayed all walks over a surface move one point: its passes are recorded once. Walks may take
     turns, since each move says where to.
     """
-    if not surface._core.replays:
-        return Probe(surface, c)
-    return surface.memo(("probe.walker",), lambda: Probe(surface, replayed=True)).in_units(c)
-
-
-class Perturbed:
-    r"""The loss as a function of :math:`\gamma`, as searches ask for it: :math:`F(\gamma) = L_S(w^* + c \odot \gamma)`.
-
-    The gradient in these coordinates is :math:`c \odot \nabla L_S`, which vanishes where c does: such
-    coordinates never move.
-
-    Args:
-        surface: whose loss.
-        c: (p,) scaling, or None for ones.
-    """
-
-    def __init__(self, surface: LossSurface, c: Tensor | None) -> None:
-        self.surface, self.c = surface, c
-        surface._check()
-        surface._core.examined()  # before a search holds its vectors
-        self._probe = walker(surface, c)
-
-    def held(self) -> Exchange:
-        """Return a context in which passes are cheapest: the model holds the perturbed weights all along."""
-        return self._probe.held()
-
-    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
-        """Return loss, logits and gradient."""
-        loss, raw, parts = self._probe.move(x).slope()
-        return scalar(loss), raw, Slope(parts, self.c)
-
-    def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
-        """Return loss and logits."""
-        found = self._probe.move(x).value()
-        return scalar(found.loss), found.raw
-
-    def origin(self) -> tuple[Scalar, Tensor, Slope]:
-        """Return loss, logits and gradient at w*, from the one pass that all specs share."""
-        found = self.surface.clean_gradient()
-        assert found.gradient is not None
-        return scalar(found.loss), found.raw, Slope([found.gradient], self.c)
+    if not surface.core.replays:
+        return MovingPoint(surface, c)
+    return surface.memo(("moving_point",), lambda: MovingPoint(surface, replayed=True)).in_units(c)
 
 
 def _groups(sizes: list[int], on_cpu: bool) -> list[range]:

@@ -12,7 +12,7 @@ from acutance.conditions import conditions
 if TYPE_CHECKING:
     from acutance.surface import LossSurface
 
-TOGETHER = 64  # points of one pass
+AT_ONCE = 64  # points of one pass
 SMALL, FEW = 1 << 16, 1 << 10  # parameters and examples of a model whose passes are mostly overhead
 # What is as good in a batch of weights as alone. Convolutions become grouped ones, which are slower; attention and
 # modules that look at values cannot be batched at all. What a module holds is looked at one by one.
@@ -22,12 +22,12 @@ PLAIN = (
 )  # fmt: skip
 
 
-def goes_together(surface: LossSurface) -> bool:
+def go_together(surface: LossSurface) -> bool:
     """Return whether many points of a surface are best passed at once: told by its structure, not by a clock.
 
     So the same surface takes the same path on every machine.
     """
-    core = surface._core
+    core = surface.core
     functional = core.functional
     return (
         surface.w.numel() <= SMALL
@@ -40,17 +40,17 @@ def goes_together(surface: LossSurface) -> bool:
     )
 
 
-class Together:
+class ManyPoints:
     """Rows of points w, (k, p), of a tiny surface, and the logits there from one pass.
 
     Args:
-        surface: one that ``goes_together``.
+        surface: one of which points ``go_together``.
         points: how many there will be; no more rows than that are held.
     """
 
-    def __init__(self, surface: LossSurface, points: int = TOGETHER) -> None:
+    def __init__(self, surface: LossSurface, points: int = AT_ONCE) -> None:
         self._surface = surface
-        self.rows = surface.w.new_empty(min(points, TOGETHER), surface.w.numel())
+        self.rows = surface.w.new_empty(min(points, AT_ONCE), surface.w.numel())
 
     def place(self, row: int, x: Tensor, c: Tensor | None, scale: float) -> None:
         """Write w* + scale c x, with x and c (p,), into a row."""
@@ -61,15 +61,13 @@ class Together:
 
     def raw_logits(self, k: int) -> Tensor:
         """Return the model's own logits at the first k rows, (k, n, K); k forwards."""
-        surface, core = self._surface, self._surface._core
-        surface._check()
+        surface, core, parameters = self._surface, self._surface.core, self._surface.parameters
+        surface.check()
         functional = core.functional
-        fixed = list(functional.split(functional.w))
-        pieces = [piece.view(slot.shape) for piece, slot in zip(fixed, functional.slots, strict=True)]
-        moved = self.rows[:k].split_with_sizes(surface._sizes, dim=1)
-        batched: list[int | None] = [None] * len(pieces)
-        for i, piece in zip(surface._free, moved, strict=True):
-            pieces[i], batched[i] = piece.view(k, *functional.slots[i].shape), 0
+        moved = parameters.split(self.rows[:k])
+        free = [piece.view(k, *slot.shape) for piece, slot in zip(moved, parameters.free_slots, strict=True)]
+        pieces = parameters.moved(functional.parameters.shaped(functional.w), free)
+        batched = [0 if i in set(parameters.free) else None for i in range(len(pieces))]
         with conditions(functional, how=core.arithmetic):
             found: Tensor = torch.func.vmap(
                 lambda *points: functional(points, core.inputs), in_dims=tuple(batched)

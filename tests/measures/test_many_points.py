@@ -7,9 +7,8 @@ from torch import nn
 
 from acutance import LossSurface
 from acutance.evaluation import evaluate_family
+from acutance.many_points import ManyPoints, go_together
 from acutance.plugins import catalog
-from acutance.together import Together, goes_together
-from acutance_average_case import estimate
 
 SPECS = [
     {"rho": 0.1, "draws": 40}, {"rho": 0.2, "draws": 7, "logit_norm": True}, {"rho": 0.1, "draws": 30, "norm": "linf"},
@@ -32,7 +31,7 @@ def data():
 
 def values(loss, monkeypatch=None):
     if monkeypatch is not None:
-        monkeypatch.setattr(estimate, "goes_together", lambda surface: False)
+        monkeypatch.setattr("acutance.surface.go_together", lambda surface: False)
     x, y = data()
     targets = y if loss == "cross_entropy" else nn.functional.one_hot(y).double()
     surface = LossSurface(network(), (x, targets), loss=loss)
@@ -63,7 +62,7 @@ def test_a_value_does_not_depend_on_what_else_is_passed():
 
 def test_rows_are_points():
     surface = LossSurface(network(), data())
-    points, x = Together(surface), torch.randn_like(surface.w)
+    points, x = ManyPoints(surface), torch.randn_like(surface.w)
     points.place(0, x, None, 0.1)
     points.place(1, x, surface.w.abs(), -0.2)
     raw = points.raw_logits(2)
@@ -78,19 +77,19 @@ def test_rows_are_points():
 
 def test_no_more_rows_are_held_than_points_are_visited():
     surface = LossSurface(network(), data())
-    assert len(Together(surface, 6).rows) == 6 and len(Together(surface, 1000).rows) == 64
+    assert len(ManyPoints(surface, 6).rows) == 6 and len(ManyPoints(surface, 1000).rows) == 64
 
 
-def test_only_what_gains_goes_together():
-    assert goes_together(LossSurface(network(), data()))
-    assert not goes_together(LossSurface(network(), data(), microbatch=4))
-    assert not goes_together(LossSurface(ConvBN(), conv_data()))
-    assert not goes_together(LossSurface(MLP(), mlp_data()))  # a class of one's own may do anything
+def test_only_what_gains_go_together():
+    assert go_together(LossSurface(network(), data()))
+    assert not go_together(LossSurface(network(), data(), microbatch=4))
+    assert not go_together(LossSurface(ConvBN(), conv_data()))
+    assert not go_together(LossSurface(MLP(), mlp_data()))  # a class of one's own may do anything
     watched = network()
     watched[0].register_forward_hook(lambda *_: None)
-    assert not goes_together(LossSurface(watched, data()))
+    assert not go_together(LossSurface(watched, data()))
     x, y = data()
-    assert not goes_together(LossSurface(network(), (x.repeat(60, 1), y.repeat(60))))
+    assert not go_together(LossSurface(network(), (x.repeat(60, 1), y.repeat(60))))
 
 
 def test_the_model_is_untouched_when_a_pass_fails(monkeypatch):

@@ -335,24 +335,17 @@ def _surfaces(
     study: Study, sets: Any, member: Member, levels: Iterable[str], batches: int, device: str, reporter: Reporter
 ) -> dict[str, list[LossSurface]]:
     """Load a model once, making it when need be, and put it on its m-batches or on all points, as each level asks."""
-    from acutance.batch import dtype_of
-    from acutance.class_order import require_order
-    from acutance.functional import FunctionalModel
-    from acutance.worker import build_surface, set_up
+    from acutance.open_model import OpenModel, Surfaces
 
     pool, spec, entry = member.pool.item.target(), member.pool.spec, member.entry
     if pool.missing([entry], spec):
         reporter.say(f"{member.label} is being made")
         pool.build(entry, spec)
-    model = pool.load(entry, spec)
-    require_order(model, entry.id, sets.dataset)
-    functional = FunctionalModel(model, device, dtype_of(study.surface.dtype))
-    functional.initial = lambda: pool.initial(entry, spec)
-    preprocess = pool.preprocess(entry, spec)
-    functional = set_up(functional, sets, study.surface, preprocess)
+    opened = OpenModel.entry(pool, spec, entry, sets.dataset, device, study.surface.dtype, with_initial=True)
+    surfaces = Surfaces(opened, sets, study.surface)
 
     def on(scope: Scope, batch: int) -> LossSurface:
-        return build_surface(functional, sets, study.surface, study.surface.split, scope, batch, preprocess)
+        return surfaces.on(study.surface.split, scope, batch)
 
     return {
         level: [on("points", 0)] if level == "dataset" else [on("batch", b) for b in range(batches)] for level in levels

@@ -79,24 +79,23 @@ def time_study(
     threads = torch.get_num_threads()
     torch.set_num_threads(max(min(cores() // workers, threads), 1))
     try:
-        return [_time_pool(study, sets, some, passes, device) for some in pools.values()]
+        return [_time_pool(study, sets, some, passes, device, workers) for some in pools.values()]
     finally:
         torch.set_num_threads(threads)
 
 
-def _time_pool(study: Study, sets: PointSets, some: Sequence[Member], passes: Cost, device: str) -> PoolTime:
-    from acutance.batch import dtype_of
-    from acutance.functional import FunctionalModel
-    from acutance.worker import build_surface
+def _time_pool(
+    study: Study, sets: PointSets, some: Sequence[Member], passes: Cost, device: str, workers: int
+) -> PoolTime:
+    from acutance.open_model import OpenModel, Surfaces
 
     name = some[0].entry.architecture or some[0].pool.item.name
     member, model, note = _example(some)
     if model is None:
         return PoolTime(name, len(some), note=note)
     pool, spec = member.pool.item.target(), member.pool.spec
-    functional = FunctionalModel(model, device, dtype_of(study.surface.dtype))
-    preprocess = pool.preprocess(member.entry, spec)
-    surface = build_surface(functional, sets, study.surface, study.surface.split, "batch", 0, preprocess)
+    opened = OpenModel.entry(pool, spec, member.entry, sets.dataset, device, study.surface.dtype, model)
+    surface = Surfaces(opened, sets, study.surface, workers).on(study.surface.split, "batch", 0)
     # Each pass at a point of its own, so that nothing is remembered from the one before.
     near = (surface.w.detach() * (1 + 1e-6 * i) for i in range(10**6))
     forward = _seconds(lambda: float(surface.loss(next(near))))

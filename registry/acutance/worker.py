@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from acutance.pool import ModelEntry
     from acutance.prefetch import Prefetch
     from acutance.surface import LossSurface
-
-WHOLE_MICROBATCH = 1000  # examples in one pass over a whole split
 
 
 def execute(job: str, device: str | None = None) -> Iterator[str]:
@@ -139,7 +137,7 @@ def _evaluate(job: Evaluate) -> Iterator[Outcome]:
     cells = [_Ready.of(cell) for cell in job.cells]
     bench = _Bench(job, any("initial_weights" in ready.instance.needs(ready.spec) for ready in cells))
     yield from bench.open()
-    bench.look(job.look)
+    bench.surfaces.look(job.look)
     for unit in _units(cells):
         if job.announce:
             yield Begun(job=job.id, cells=tuple(ready.cell.index for ready in unit.family))
@@ -195,55 +193,35 @@ class _Bench:
     def __init__(self, job: Evaluate, need_initial: bool) -> None:
         self.job, self.need_initial, self.config = job, need_initial, job.surface
         self.silent: list[str] = []  # parameters without effect, as far as a measure asked for the gradient
-        self.microbatch: int | None = None  # examples that fit into memory together, where not all do
-        self.fitted = False
         self.rounding = 0.0  # of a coarse arithmetic, at the first m-batch
         self.pool, self.spec, self.entry = _opened(job)
 
     def open(self) -> Iterator[Opened | Note]:
         """Load the model and the points, and say what the model is."""
-        from acutance.batch import dtype_of
-        from acutance.class_order import require_order
-        from acutance.functional import FunctionalModel
+        from acutance.open_model import OpenModel, Surfaces
 
         start, job = time.perf_counter(), self.job
         self.sets = _point_sets(job.dataset, self.config, job.seed)
         model, key = _prefetch().take(self.pool, self.spec, self.entry)
         if job.next is not None:
             _prefetch().begin(*_opened(job.next))
-        require_order(model, self.entry.id, self.sets.dataset)
-        self.functional = functional = FunctionalModel(model, job.device, dtype_of(self.config.dtype))
-        if job.initial:
-            functional.initial = lambda: self.pool.initial(self.entry, self.spec)
+        self.opened = OpenModel.entry(
+            self.pool, self.spec, self.entry, self.sets.dataset, job.device, self.config.dtype, model, job.initial
+        )
+        self.functional = functional = self.opened.functional
         yield Opened(
             job=job.id, entry=self.entry.id, key=key, initial=_initial(functional) if job.initial else None,
             parameters=functional.w.numel(), notes=tuple(functional.told), seconds=time.perf_counter() - start,
         )  # fmt: skip
-        self.preprocess = self.pool.preprocess(self.entry, self.spec)
+        self.surfaces = Surfaces(self.opened, self.sets, self.config, job.workers)
         if not self.need_initial:
             vars(functional).pop("w0", None)  # a vector that nobody here reads
         self.at: tuple[str, Scope, int] | None = None
-        self.as_set_up = functional
         if any(cell.scope != "split" for cell in job.cells):
             told = len(functional.notes)
-            self.as_set_up = set_up(functional, self.sets, self.config, self.preprocess)
+            _ = self.surfaces.as_set_up
             yield from (Note(job=job.id, message=f"{self.entry.id}: {n}") for n in functional.notes[told:])
-        self.told = len(self.as_set_up.notes)
-
-    def look(self, splits: Iterable[str]) -> None:
-        """See whether the model takes the points of these splits before anything is measured on them.
-
-        Raises:
-            Misfit: naming the split.
-        """
-        from acutance.batch import take_rows
-        from acutance.fitness import FEW, require_fit
-        from acutance.lazy import applied
-
-        for name in splits:
-            split, where = self.sets.split(name), f"dataset '{self.sets.dataset.name}', split '{name}'"
-            few = applied(self.preprocess, take_rows(split.inputs, slice(0, FEW)))
-            require_fit(self.functional, few, split.targets, self.config.loss, where)
+        self.told = len(functional.notes)
 
     @property
     def device(self) -> str:
@@ -254,14 +232,8 @@ class _Bench:
         """Return the values of a family on its batch."""
         if self.at != (unit.split, unit.scope, unit.batch):
             self.close()
-            # Targets are measured on the model as it is.
-            chosen = self.functional if unit.scope == "split" else self.as_set_up
-            self.surface = build_surface(
-                chosen, self.sets, self.config, unit.split, unit.scope, unit.batch, self.preprocess
-            )
+            self.surface = self.surfaces.on(unit.split, unit.scope, unit.batch)
             self.at = (unit.split, unit.scope, unit.batch)
-            if unit.scope == "batch" and self.config.microbatch is None:
-                self._fit()
         start, before = time.perf_counter(), self.surface.cost
         estimates = _with_retries(unit, self.surface, self.job.seed)
         versions = self.sets.split(unit.split).versions if unit.scope == "split" else 1
@@ -278,33 +250,18 @@ class _Bench:
         if self.at is not None:
             self.surface.release()
 
-    def _fit(self) -> None:
-        """Cut the passes over an m-batch where a whole one would not fit into memory; asked once a model."""
-        from acutance.fitting import fitting_microbatch, free_bytes
-        from acutance.parts import divisible
-
-        if not self.fitted:
-            self.surface.check()
-            room = free_bytes(self.functional.device)
-            fitting = fitting_microbatch(self.surface.core, room and room / self.job.workers)
-            # Where parts would give other values, all go together as long as memory lasts.
-            self.microbatch = fitting if fitting and divisible(self.surface, fitting) else None
-            self.fitted = True
-        if self.microbatch is not None:
-            self.surface.microbatch = self.microbatch
-
     def structure(self) -> list[str]:
         """Return what a reader should know about the model's parameters."""
         tied = [slot.names for slot in self.functional.slots if len(slot.names) > 1]
         notes = [f"one parameter by the names {' and '.join(names)}" for names in tied]
         if self.silent:
             notes.append(f"no effect on the loss of the first m-batch: {some(sorted(self.silent))}")
-        if self.microbatch is not None:
-            notes.append(f"{self.entry.id}: memory holds {self.microbatch} of the {self.config.m} examples in one pass")
+        if (microbatch := self.opened.microbatch) is not None:
+            notes.append(f"{self.entry.id}: memory holds {microbatch} of the {self.config.m} examples in one pass")
         if self.rounding:
             moved = f"{self.config.arithmetic} moves the loss of the first m-batch by {self.rounding:.1g}"
             notes.append(f"{self.entry.id}: {moved}; smaller rises mean nothing")
-        return notes + [f"{self.entry.id}: {note}" for note in self.as_set_up.notes[self.told :]]
+        return notes + [f"{self.entry.id}: {note}" for note in self.functional.notes[self.told :]]
 
 
 def _initial(functional: FunctionalModel) -> str | None:
@@ -316,43 +273,6 @@ def _initial(functional: FunctionalModel) -> str | None:
     except Exception:
         # The measure that asks for them again fails with the reason; the others do not.
         return None
-
-
-def set_up(
-    functional: FunctionalModel, sets: PointSets, config: SurfaceConfig, preprocess: Any = None
-) -> FunctionalModel:
-    """Return the model as the surface section wants it: with recalibrated batch normalization, or unchanged."""
-    from acutance.lazy import applied
-    from acutance.recalibration import recalibrated
-
-    if config.batch_norm == "eval":
-        return functional
-    return recalibrated(functional, (applied(preprocess, x) for x, _ in sets.batches))
-
-
-def build_surface(
-    functional: FunctionalModel, sets: PointSets, config: SurfaceConfig, split: str, scope: Scope, batch: int,
-    preprocess: Any,
-) -> LossSurface:  # fmt: skip
-    """Return the surface that a cell of this scope sees: one m-batch, a whole split, or no data."""
-    from acutance.forms import Given
-    from acutance.lazy import applied
-    from acutance.surface import LossSurface
-
-    if scope == "weights":
-        return LossSurface(functional, None, parameters=config.parameters)
-    inputs, targets = sets.sets(split, scope)[batch]
-    return LossSurface(
-        functional,
-        Given(applied(preprocess, inputs), targets),
-        loss=config.loss,
-        parameters="all" if scope == "split" else config.parameters,
-        microbatch=config.microbatch or (None if scope == "batch" else WHOLE_MICROBATCH),
-        num_train=len(sets.split(config.split)),
-        score=sets.split(split).score,
-        arithmetic="exact" if scope == "split" else config.arithmetic,
-        cuda_graphs=config.cuda_graphs,
-    )
 
 
 def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate]:

@@ -334,35 +334,22 @@ def test_a_microbatch_of_nothing_is_not_tried(monkeypatch):
 
 
 def surface_of(config, scope):
-    from acutance.functional import FunctionalModel
+    from acutance.open_model import OpenModel, Surfaces
 
     data = (torch.randn(8, 4), torch.arange(8) % 3)
     split = type("Points", (), {"score": None, "__len__": lambda self: 8})()
     sets = SimpleNamespace(sets=lambda *_: [data], split=lambda _: split)
-    model = FunctionalModel(torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)))
-    return worker.build_surface(model, sets, config, "train", scope, 0, None)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    return Surfaces(OpenModel(model), sets, config).on("train", scope, 0)
 
 
 def test_targets_are_measured_on_the_whole_model_exactly_and_in_pieces():
     config = SurfaceConfig(points=8, m=4, parameters="0.*", arithmetic="bf16")
     whole, batch, points = (surface_of(config, scope) for scope in ("split", "batch", "points"))
     assert (whole.w.numel(), batch.w.numel(), points.w.numel()) == (43, 25, 25)
-    assert (whole.microbatch, batch.microbatch, points.microbatch) == (worker.WHOLE_MICROBATCH, None, 1000)
+    assert (whole.microbatch, batch.microbatch, points.microbatch) == (1000, None, 1000)
     assert [s.core.arithmetic for s in (whole, batch, points)] == ["exact", "bf16", "bf16"]
     assert surface_of(SurfaceConfig(points=8, m=4, microbatch=3), "split").microbatch == 3
-
-
-def test_memory_is_shared_between_the_workers_of_a_machine(monkeypatch):
-    asked = []
-    monkeypatch.setattr("acutance.fitting.free_bytes", lambda device: 1200)
-    monkeypatch.setattr("acutance.fitting.fitting_microbatch", lambda core, room: asked.append(room))
-    bench = worker._Bench.__new__(worker._Bench)
-    bench.job, bench.fitted, bench.microbatch = SimpleNamespace(workers=4), False, None
-    bench.surface = surface_of(SurfaceConfig(points=8, m=4), "batch")
-    bench.functional = SimpleNamespace(device="cpu")
-    bench._fit()
-    bench._fit()
-    assert asked == [300.0]
 
 
 def test_the_work_of_a_job_goes_by_split_then_batch_then_family():

@@ -66,7 +66,9 @@ def test_the_look_is_made_for_two_models_of_an_architecture(run, monkeypatch):
 
     seen = []
     real = fitness.require_fit
-    monkeypatch.setattr(fitness, "require_fit", lambda f, x, y, *rest: seen.append(len(x)) or real(f, x, y, *rest))
+    monkeypatch.setattr(
+        "acutance.open_model.require_fit", lambda f, x, y, *rest: seen.append(len(x)) or real(f, x, y, *rest)
+    )
     run(nets())
     assert len(seen) == 2 * 2 and set(seen) == {8}  # one split, targets and measures
     assert run(nets()).computed == 0 and len(seen) == 4

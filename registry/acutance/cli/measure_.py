@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acutance.cli import as_json
-from acutance.errors import UserError, did_you_mean
+from acutance.errors import AcutanceWarning, UserError, did_you_mean
 from acutance.plugins import Item, catalog
 from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import validate
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from acutance.dataset import Dataset
+    from acutance.open_model import OpenModel
 
 
 @click.command("measure")
@@ -67,10 +69,13 @@ def command(
     MODEL is package.module:function, timm:NAME, the folder of a transformer, or POOL/ENTRY of a pool, whose name may be
     its canonical id (mnist_resnet/mnist_resnet_000, acutance/mnist_resnet/mnist_resnet_000).
     """
+    from acutance.api import measure
     from acutance.checkpoints import load_file, make_model, parse_pairs
-    from acutance.class_order import require_order
     from acutance.devices import require_device
+    from acutance.forms import refuse_nonfinite
     from acutance.lazy import applied
+    from acutance.notebook import M
+    from acutance.open_model import OpenModel
 
     if device is not None:
         require_device(device)
@@ -86,12 +91,8 @@ def command(
     member = _member(model)
     asked = member.pool.data_settings(member.entry, member.spec) if member else {}
     held, (inputs, targets) = _data(data, asked, parse_pairs(data_arguments, "--data-arg"), points)
-    initial = None
     if member is not None:
-        net, initial, preprocess = member.opened("initial_weights" in needs)
-        inputs = applied(preprocess, inputs)
-        if held is not None:
-            require_order(net, member.entry.id, held)
+        net = member.loaded()
     else:
         net = make_model(model, parse_pairs(arguments, "--arg"))
         if weights is None:
@@ -103,9 +104,26 @@ def command(
     told = tuple(vars(net).get("load_notes", ()))
     for sentence in told:
         click.echo(f"note: {sentence}", err=True)
+    if member is None:
+        opened = OpenModel(net, model, held, device, dtype)
+    else:
+        opened = OpenModel.entry(member.pool, member.spec, member.entry, held, device, dtype, net)
+    seen, m = applied(opened.preprocess, inputs), m or min(M, len(targets))
+    microbatch = None
     if levels - {"weights"}:
-        _fit(net, inputs, targets, device, dtype, f"--data {data}")
-    found = _evaluate(net, (inputs, targets), measures, settings, m, seed, device, dtype, initial)
+        refuse_nonfinite(seen, targets, f"--data {data}")
+        opened.look(inputs, targets, "cross_entropy", f"--data {data}")
+    if "batch" in levels:
+        microbatch = _microbatch(opened, seen, targets, m)
+    initial = member.pool.initial(member.entry, member.spec) if member and "initial_weights" in needs else None
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AcutanceWarning)  # the estimates have them as notes, which are printed
+        for name in measures:
+            found[name] = measure(
+                name, net, (seen, targets), m=m, seed=seed, device=device, dtype=dtype, initial=initial,
+                microbatch=microbatch, **settings,
+            )  # fmt: skip
     for sentence in dict.fromkeys(sentence for e in found.values() for sentence in e.notes):
         if sentence not in told:
             click.echo(f"note: {sentence}", err=True)
@@ -123,27 +141,6 @@ def command(
     return 0 if all(e.status == "ok" for e in found.values()) else 1
 
 
-def _evaluate(
-    net: nn.Module, data: tuple[Any, Tensor], measures: tuple[str, ...], settings: dict[str, Any], m: int | None,
-    seed: int, device: str | None, dtype: str | None, initial: nn.Module | None,
-) -> dict[str, Any]:  # fmt: skip
-    import warnings
-
-    from acutance.api import measure
-    from acutance.errors import AcutanceWarning
-    from acutance.notebook import M
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AcutanceWarning)  # the estimates have them as notes, which are printed
-        return {
-            name: measure(
-                name, net, data, m=m or min(M, len(data[1])), seed=seed, device=device, dtype=dtype, initial=initial,
-                **settings,
-            )
-            for name in measures
-        }  # fmt: skip
-
-
 def _row(e: Any) -> dict[str, Any]:
     return {
         "value": e.value, "stderr": e.stderr, "status": e.status.value, "message": e.message,
@@ -152,16 +149,15 @@ def _row(e: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _fit(net: nn.Module, inputs: Any, targets: Tensor, device: str | None, dtype: str | None, where: str) -> None:
-    """Refuse points that are not finite or that the network does not take, naming the file."""
-    from acutance.batch import dtype_of
-    from acutance.fitness import require_fit
-    from acutance.forms import refuse_nonfinite
-    from acutance.functional import FunctionalModel
+def _microbatch(opened: OpenModel, inputs: Any, targets: Tensor, m: int) -> int | None:
+    """Return how many examples of an m-batch to pass at once, where memory does not hold all of them; and say so."""
+    from acutance.points import m_batches
+    from acutance.surface import LossSurface
 
-    refuse_nonfinite(inputs, targets, where)
-    functional = FunctionalModel(net, device, dtype_of(dtype) if dtype else None)
-    require_fit(functional, inputs, targets, "cross_entropy", where)
+    opened.fit(LossSurface(opened.functional, next(iter(m_batches(inputs, targets, m)))))
+    if opened.microbatch is not None:
+        click.echo(f"note: memory holds {opened.microbatch} of the {m} examples in one pass", err=True)
+    return opened.microbatch
 
 
 def _unloaded(model: str) -> str:
@@ -230,12 +226,11 @@ class _Member:
     spec: Any
     entry: ModelEntry
 
-    def opened(self, with_initial: bool) -> tuple[nn.Module, nn.Module | None, Any]:
-        """Return the model, its initial weights when they are asked for, and what it needs done to the inputs."""
+    def loaded(self) -> nn.Module:
+        """Return the model, made first where it is missing."""
         if self.pool.missing([self.entry], self.spec):
             self.pool.build(self.entry, self.spec)
-        initial = self.pool.initial(self.entry, self.spec) if with_initial else None
-        return self.pool.load(self.entry, self.spec), initial, self.pool.preprocess(self.entry, self.spec)
+        return self.pool.load(self.entry, self.spec)
 
 
 def _member(name: str) -> _Member | None:

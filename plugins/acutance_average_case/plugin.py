@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from acutance import hookimpl
-from acutance.measure import Cost, Estimate, Measure, Need, SharpnessSpec, Traits
+from acutance.measure import NORMS, Cost, Estimate, Measure, Need, SharpnessSpec, Traits
+from acutance.spec import estimation, labelled
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -20,11 +21,11 @@ class AverageCaseSpec(SharpnessSpec):
 
     rho: PositiveFloat
     """Radius: standard deviation of the Gaussian, or half width of the box, in the coordinates delta / c."""
-    norm: Literal["l2", "linf"] = "l2"
+    norm: Annotated[Literal["l2", "linf"], labelled(NORMS)] = "l2"
     """l2: Gaussian perturbations; linf: uniform perturbations of the box."""
-    draws: PositiveInt = 100
+    draws: Annotated[PositiveInt, estimation()] = 100
     """Number of perturbations per batch."""
-    variance_reduction: Literal["none", "linear", "antithetic"] = "none"
+    variance_reduction: Annotated[Literal["none", "linear", "antithetic"], estimation()] = "none"
     """linear: a control variate, the linear part of the rise, with fitted coefficient; antithetic: draws in pairs."""
 
     @model_validator(mode="after")
@@ -60,6 +61,7 @@ class AverageCase(Measure[AverageCaseSpec]):
         stochastic=True,
         invariant_to={"rescaling"},
         symbol="S_avg",
+        label="{scaling} avg-case {norm}",
         reference="Andriushchenko et al. 2023, Eq. 1",
         bibtex=("andriushchenko2023modern", "kwon2021asam"),
     )

@@ -3,12 +3,12 @@ r"""Measures of diagonal linear networks, in closed form: trace and largest eige
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import field_validator
 
 from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Traits
-from acutance.spec import Spec
+from acutance.spec import Spec, estimation, labelled
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ClosedFormSpec(SharpnessSpec):
     """Settings of the closed forms of the Hessian."""
 
-    level: Literal["batch", "dataset"] = "batch"
+    level: Annotated[Literal["batch", "dataset"], estimation(adds=", all points at once")] = "batch"
     """batch: mean over m-batches; dataset: once on all points. A loss that is a sum grows with the points."""
 
 
@@ -58,6 +58,7 @@ class DLNTrace(ClosedForm):
         needs={"data"},
         invariant_to={"rescaling"},
         symbol="tr H",
+        label="{scaling} DLN trace",
         reference="Andriushchenko et al. 2023, Sec. 5.2 and A.2; Woodworth et al. 2020",
         bibtex=("andriushchenko2023modern", "woodworth2020kernel"),
     )
@@ -98,6 +99,7 @@ class DLNTopEigenvalue(ClosedForm):
         needs={"data"},
         invariant_to={"rescaling"},
         symbol="lambda_max",
+        label="{scaling} DLN λmax",
         reference="Andriushchenko et al. 2023, Eq. 7 to 9; Woodworth et al. 2020",
         bibtex=("andriushchenko2023modern", "woodworth2020kernel"),
     )
@@ -116,7 +118,7 @@ class DLNTopEigenvalue(ClosedForm):
 class BetaNormSpec(Spec):
     """Settings of the norm of beta."""
 
-    p: Literal[1, 2, "inf"] = 1
+    p: Annotated[Literal[1, 2, "inf"], labelled(adds=", p = {p}", always=True)] = 1
     """Order of the norm: 1, 2 or inf."""
 
     @field_validator("p", mode="before")
@@ -145,6 +147,7 @@ class DLNBetaNorm(Measure[BetaNormSpec]):
         needs={"weights"},
         invariant_to={"rescaling"},
         symbol="||u v||_p",
+        label="DLN norm of β",
         reference="Andriushchenko et al. 2023, Sec. 5.2; Woodworth et al. 2020",
         bibtex=("andriushchenko2023modern", "woodworth2020kernel"),
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from acutance.measure import Cost, Estimate, Traits
+from acutance.spec import estimation, labelled
 from acutance_hessian.spec import CurvatureMeasure, LevelSpec, ProductSpec
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 class FrobeniusSpec(ProductSpec):
     """Settings of the Frobenius norm of the Hessian."""
 
-    probes: PositiveInt = 100
+    probes: Annotated[PositiveInt, estimation()] = 100
     """Products with the Hessian for each batch, at most."""
-    rtol: NonNegativeFloat = 0.0
+    rtol: Annotated[NonNegativeFloat, estimation()] = 0.0
     """Relative standard error at which to stop; 0: use all probes."""
 
 
@@ -40,6 +41,7 @@ class HessianFrobenius(CurvatureMeasure[FrobeniusSpec]):
         stochastic=True,
         invariant_to={"rescaling"},
         symbol="||H||_F^2",
+        label="{scaling} Hessian Frobenius norm",
         reference="Bisla, Wang & Choromanska 2022; Hutchinson 1990",
         bibtex=("bisla2022lowpass", "hutchinson1990stochastic"),
     )
@@ -64,11 +66,11 @@ class EffectiveDimensionSpec(ProductSpec):
 
     z: PositiveFloat = 1.0
     """Curvature from which a direction counts: half of it where the eigenvalue is z."""
-    probes: PositiveInt = 4
+    probes: Annotated[PositiveInt, estimation()] = 4
     """Random start vectors."""
-    iterations: PositiveInt = 80
+    iterations: Annotated[PositiveInt, estimation()] = 80
     """Lanczos iterations, one product with the Hessian and one kept vector each, from each start."""
-    rtol: NonNegativeFloat = 0.05
+    rtol: Annotated[NonNegativeFloat, estimation()] = 0.05
     """Relative difference to the value with half of the iterations at which it counts as converged."""
 
 
@@ -92,6 +94,7 @@ class HessianEffectiveDimension(CurvatureMeasure[EffectiveDimensionSpec]):
         stochastic=True,
         invariant_to={"rescaling"},
         symbol="d_eff",
+        label="{scaling} effective dimension",
         reference="MacKay 1992; Maddox, Benton & Wilson 2020",
         bibtex=("mackay1992bayesian", "maddox2020rethinking"),
     )
@@ -114,11 +117,11 @@ class HessianEffectiveDimension(CurvatureMeasure[EffectiveDimensionSpec]):
 class GaussNewtonSpec(LevelSpec):
     """Settings of the Gauss-Newton split of the trace."""
 
-    part: Literal["ggn", "remainder"] = "ggn"
+    part: Annotated[Literal["ggn", "remainder"], labelled(adds=", remainder")] = "ggn"
     """ggn: the generalized Gauss-Newton matrix G; remainder: H - G, what the curvature of the network itself adds."""
-    probes: PositiveInt = 100
+    probes: Annotated[PositiveInt, estimation()] = 100
     """Products with each matrix for each batch, at most."""
-    rtol: NonNegativeFloat = 0.0
+    rtol: Annotated[NonNegativeFloat, estimation()] = 0.0
     """Relative standard error at which to stop; 0: use all probes."""
 
 
@@ -141,6 +144,7 @@ class GaussNewtonTrace(CurvatureMeasure[GaussNewtonSpec]):
         stochastic=True,
         invariant_to={"rescaling"},
         symbol="tr G",
+        label="{scaling} Gauss-Newton trace",
         reference="Schraudolph 2002; Dauphin, Agarwala & Mobahi 2024",
         bibtex=("schraudolph2002fast", "dauphin2024neglected"),
     )

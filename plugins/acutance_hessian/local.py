@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import PositiveFloat
 
-from acutance.measure import Cost, Estimate, Traits
+from acutance.measure import NORMS, Cost, Estimate, Traits
+from acutance.spec import labelled
 from acutance_hessian.spec import CurvatureMeasure, LevelSpec, ProductSpec
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class GradientNormSpec(LevelSpec):
 
     rho: PositiveFloat = 1.0
     """Radius of the ball, in the coordinates delta / c; the value is proportional to it."""
-    norm: Literal["l1", "l2", "linf"] = "l2"
+    norm: Annotated[Literal["l1", "l2", "linf"], labelled(NORMS)] = "l2"
     """Norm of the ball; the dual norm of the gradient is taken."""
 
 
@@ -40,6 +41,7 @@ class GradientNorm(CurvatureMeasure[GradientNormSpec]):
         needs={"gradient"},
         invariant_to={"rescaling", "permutation"},
         symbol="||c g||",
+        label="{scaling} gradient norm {norm}",
         reference="Andriushchenko et al. 2023, Proposition 1",
         bibtex=("andriushchenko2023modern",),
     )
@@ -80,6 +82,7 @@ class DirectionalSharpness(CurvatureMeasure[DirectionalSpec]):
         needs={"gradient", "hvp"},
         invariant_to={"rescaling", "permutation"},
         symbol="g'Hg / g'g",
+        label="{scaling} directional sharpness",
         reference="Pan & Li 2022, directional sharpness",
         bibtex=("pan2022toward",),
     )

@@ -2,12 +2,13 @@ r"""Curvature: trace, largest eigenvalue and density of the rescaled Hessian :ma
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from acutance import hookimpl
 from acutance.measure import Cost, Estimate, Need, Traits
+from acutance.spec import estimation
 from acutance_hessian.functions import GaussNewtonTrace, HessianEffectiveDimension, HessianFrobenius
 from acutance_hessian.local import DirectionalSharpness, GradientNorm
 from acutance_hessian.spec import CHECK_PAIRS, CHECK_STEPS, CurvatureMeasure, ProductSpec
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 class TraceSpec(ProductSpec):
     """Settings of the trace of the Hessian."""
 
-    estimator: Literal["hutchinson", "hutch++", "xtrace"] = "hutchinson"
+    estimator: Annotated[Literal["hutchinson", "hutch++", "xtrace"], estimation()] = "hutchinson"
     """hutchinson: the mean of z^T H z; hutch++, xtrace: exact on what a third or half of the probes span."""
-    probes: PositiveInt = 100
+    probes: Annotated[PositiveInt, estimation()] = 100
     """Products with the Hessian for each batch, at most, whatever the estimator."""
-    rtol: NonNegativeFloat = 0.0
+    rtol: Annotated[NonNegativeFloat, estimation()] = 0.0
     """Relative standard error at which to stop; 0: use all probes."""
 
-    check_rho: NonNegativeFloat = 0.0
+    check_rho: Annotated[NonNegativeFloat, estimation()] = 0.0
     """Radius at which Proposition 2 is held against the measured sharpness, in the extras; 0: not checked."""
 
     @model_validator(mode="after")
@@ -61,6 +62,7 @@ class HessianTrace(CurvatureMeasure[TraceSpec]):
         stochastic=True,
         invariant_to={"rescaling"},
         symbol="tr H",
+        label="{scaling} Hessian trace",
         reference="Andriushchenko et al. 2023, Eq. 2; Hutchinson 1990; Meyer et al. 2021; Epperly et al. 2024",
         bibtex=(
             "andriushchenko2023modern", "hutchinson1990stochastic", "meyer2021hutch", "epperly2024xtrace",
@@ -92,14 +94,14 @@ class HessianTrace(CurvatureMeasure[TraceSpec]):
 class TopEigenvalueSpec(ProductSpec):
     """Settings of the largest eigenvalue of the Hessian."""
 
-    tol: PositiveFloat = 1e-4
+    tol: Annotated[PositiveFloat, estimation()] = 1e-4
     """Relative tolerance: the run stops where its residual bound is below it."""
-    max_iterations: PositiveInt = 100
+    max_iterations: Annotated[PositiveInt, estimation()] = 100
     """Lanczos iterations, one product with the Hessian and one kept vector each, at most."""
     k: PositiveInt = 1
     """How many of the largest eigenvalues to find; the value is the first, all are in the extras (eigenvalue_1 ...)."""
 
-    check_rho: NonNegativeFloat = 0.0
+    check_rho: Annotated[NonNegativeFloat, estimation()] = 0.0
     """Radius at which Proposition 1 is held against the measured sharpness, in the extras; 0: not checked."""
 
     @model_validator(mode="after")
@@ -132,6 +134,7 @@ class HessianTopEigenvalue(CurvatureMeasure[TopEigenvalueSpec]):
         stochastic=True,
         invariant_to={"rescaling"},
         symbol="lambda_max",
+        label="{scaling} Hessian λmax",
         reference="Andriushchenko et al. 2023, Eq. 3; Lanczos 1950",
         bibtex=("andriushchenko2023modern", "lanczos1950iteration"),
     )
@@ -159,11 +162,11 @@ class HessianTopEigenvalue(CurvatureMeasure[TopEigenvalueSpec]):
 class DensitySpec(ProductSpec):
     """Settings of the spectral density of the Hessian."""
 
-    probes: PositiveInt = 4
+    probes: Annotated[PositiveInt, estimation()] = 4
     """Random start vectors."""
-    iterations: PositiveInt = 400
+    iterations: Annotated[PositiveInt, estimation()] = 400
     """Lanczos iterations, one product with the Hessian and one kept vector each, from each start."""
-    tol: NonNegativeFloat = 0.05
+    tol: Annotated[NonNegativeFloat, estimation()] = 0.05
     """Half the distance of the bounds of the share at which it counts as resolved."""
 
 
@@ -194,6 +197,8 @@ class HessianDensity(CurvatureMeasure[DensitySpec]):
         stochastic=True,
         invariant_to={"rescaling"},
         symbol="negative mass",
+        label="{scaling} Hessian negative share",
+        curves={"density": ("eigenvalue", "share of eigenvalues in the bin")},
         reference="Ghorbani, Krishnan & Xiao 2019; Golub & Welsch 1969",
         bibtex=("ghorbani2019investigation",),
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from acutance.measure import Cost, Measure, Need, SharpnessSpec
+from acutance.spec import estimation
 
 TRIALS = 20  # gradients that the choice of a step takes
 CHECK_PAIRS, CHECK_STEPS = 16, 20  # noises with both signs, and Auto-PGD steps, that check a proposition
@@ -13,14 +14,14 @@ CHECK_PAIRS, CHECK_STEPS = 16, 20  # noises with both signs, and Auto-PGD steps,
 class LevelSpec(SharpnessSpec):
     """Sharpness settings, with the points on which the derivatives are taken."""
 
-    level: Literal["batch", "dataset"] = "batch"
+    level: Annotated[Literal["batch", "dataset"], estimation(adds=", all points at once")] = "batch"
     """batch: mean over m-batches; dataset: once on all points. They differ unless the value is linear in the loss."""
 
 
 class ProductSpec(LevelSpec):
     """The same, with how products with the Hessian are made."""
 
-    product: Literal["exact", "finite_difference"] = "exact"
+    product: Annotated[Literal["exact", "finite_difference"], estimation()] = "exact"
     """exact: double backward; finite_difference: of gradients, for models without a second derivative."""
 
     def products(self, n: int) -> Cost:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from acutance import hookimpl
-from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Traits
+from acutance.measure import NORMS, Cost, Estimate, Measure, SharpnessSpec, Traits
+from acutance.spec import estimation, labelled
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -21,19 +22,19 @@ class WorstCaseSpec(SharpnessSpec):
 
     rho: PositiveFloat
     """Radius of the ball, in the coordinates gamma = delta / c."""
-    norm: Literal["l2", "linf"] = "linf"
+    norm: Annotated[Literal["l2", "linf"], labelled(NORMS)] = "linf"
     """Norm of the ball."""
-    steps: PositiveInt = 20
+    steps: Annotated[PositiveInt, estimation()] = 20
     """Auto-PGD iterations from each start."""
-    restarts: PositiveInt = 1
+    restarts: Annotated[PositiveInt, estimation()] = 1
     """Searches from different starts; the best counts."""
-    start: Literal["screened", "random", "zero"] = "screened"
+    start: Annotated[Literal["screened", "random", "zero"], estimation()] = "screened"
     """screened: the best of the origin, the one-step point and random points; random: uniform in the ball."""
-    candidates: NonNegativeInt = 2
+    candidates: Annotated[NonNegativeInt, estimation()] = 2
     """Random points that are screened for each start."""
-    mode: Literal["paper", "released"] = "paper"
+    mode: Annotated[Literal["paper", "released"], estimation(adds=", released")] = "paper"
     """paper: Algorithm 1 of the paper, in coordinates where the ball is round; released: as the published code."""
-    ladder: tuple[PositiveFloat, ...] = ()
+    ladder: Annotated[tuple[PositiveFloat, ...], estimation(adds=", ladder {ladder}")] = ()
     """Smaller radii to climb through, in order; each search goes on from the last one's best point, unless a start of
     its own is higher after a few steps. Those not below rho are left out, so one ladder serves all radii of a sweep,
     whose cells then share the climb."""
@@ -93,6 +94,7 @@ class WorstCase(Measure[WorstCaseSpec]):
         stochastic=True,
         invariant_to={"rescaling"},
         symbol="S_max",
+        label="{scaling} worst-case {norm}",
         reference="Andriushchenko et al. 2023, Eq. 1 and Algorithm 1; Croce & Hein 2020",
         bibtex=("andriushchenko2023modern", "croce2020reliable", "kwon2021asam", "foret2021sharpness"),
     )

@@ -16,6 +16,7 @@ from acutance.errors import UserError, did_you_mean
 from acutance.outputs import (
     correlate,
     judge,
+    measured,
     read_csv,
     take_folder,
     write_report,
@@ -23,6 +24,7 @@ from acutance.outputs import (
     write_study,
     write_tables,
 )  # fmt: skip
+from acutance.presented import write_presentations
 from acutance.report.written import put
 from acutance.store import FILE
 from acutance.yaml_io import read_yaml
@@ -179,6 +181,7 @@ def write(
         if (curves := tables.directory / "curves.csv").exists():
             put(directory, {"curves.csv": curves.read_bytes()})
     write_tables(directory, {"models": tables.models, "results": tables.results})
+    write_presentations(directory, measured(tables.results)["measure"])
     write_study(directory, config, environment(catalog()))
     found = write_statistics(directory, tables.models, tables.results, config, tables.points, say, stages)
     if report:

@@ -7,11 +7,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from acutance.errors import Unsupported
 from acutance.own_code import is_own, source_digest
-from acutance.spec import Spec, Specified, SpecT
+from acutance.spec import Spec, Specified, SpecT, estimation, labelled
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -261,7 +261,10 @@ class Traits:
             declared here.
         stochastic: whether another seed gives another value.
         invariant_to: function-preserving changes of the weights that leave the value alone.
-        symbol: how plots and tables write it.
+        symbol: how plots abbreviate it.
+        label: how tables, figures and texts call it: a template over the fields of its spec, as in
+            ``"{scaling} gradient norm {norm}"``. Empty: its name with the settings in brackets.
+        curves: names of extras that are curves -> what their axes say, (x, y).
         reference: where the definition stands.
         bibtex: what to cite: keys of ``acutance.references``, or BibTeX entries.
     """
@@ -272,20 +275,27 @@ class Traits:
     stochastic: bool = False
     invariant_to: frozenset[Invariance] | set[Invariance] = frozenset()
     symbol: str = ""
+    label: str = ""
+    curves: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     reference: str = ""
     bibtex: tuple[str, ...] | str = ()
+
+
+NORMS = {"l1": "ℓ1", "l2": "ℓ2", "linf": "ℓ∞"}  # how labels write them
 
 
 class SharpnessSpec(Spec):
     """Fields common to the sharpness family."""
 
-    scaling: str = "elementwise"
+    scaling: Annotated[str, labelled({"none": "standard", "elementwise": "adaptive"})] = "elementwise"
     """The vector c: none (1), elementwise (|w|), elementwise_eta, filter, layer, or an own module:function."""
-    logit_norm: bool = False
+    logit_norm: Annotated[bool, labelled(adds=", logit-norm{norm_scale}")] = False
     """Divide the logits of each example by their standard deviation over classes (Eq. 5)."""
-    norm_scale: Literal["paper", "released"] = "paper"
+    norm_scale: Annotated[Literal["paper", "released"], estimation({"paper": "", "released": " (released scale)"})] = (
+        "paper"
+    )
     """paper: the standard deviation of Eq. 5; released: the l2 norm of the published code, sqrt(K) times larger."""
-    parameters: str = "all"
+    parameters: Annotated[str, labelled(adds=" [{parameters}]")] = "all"
     """Which parameters move: "all", or comma-separated patterns of names; a leading "!" takes some out."""
 
     @property

@@ -84,6 +84,7 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
             of the runs or holds a run already.
     """
     from acutance.outputs import refuse_foreign, take_folder, write_study
+    from acutance.presented import reading
 
     if len(directories) < 2:
         raise UserError("merge: give at least two run directories")
@@ -107,7 +108,8 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
         environment = sources[0].environment | {"merged": [str(source.directory) for source in sources]}
         run_id = store.start_run(config, environment)
         write_study(out, config, environment)
-        run, notes = _write(config, store, tables["model"], RecordedPoints(points), out, report)
+        with reading(*directories):
+            run, notes = _write(config, store, tables["model"], RecordedPoints(points), out, report)
         store.end_run(run_id, "failed" if run.failed else "done")
     except BaseException:
         # Half a merge would pass for a run.

@@ -330,7 +330,8 @@ def _surface(train: Split, given: Mapping[str, Any]) -> dict[str, Any]:
 def _measures(measures: Sequence[Mapping[str, Any] | str]) -> list[dict[str, Any]]:
     if isinstance(measures, str | Mapping) or not measures:
         raise UserError(
-            "measures: give a list of at least one", 'for example [{"name": "worst_case", "rho": [0.001, 0.002]}]'
+            "measures: give a list of at least one",
+            'for example [{"name": NAME, "rho": [0.001, 0.002]}]; acutance list measures has the names',
         )
     return [{"name": m} if isinstance(m, str) else dict(m) for m in measures]
 

@@ -17,6 +17,8 @@ from acutance.executors import cores
 from acutance.measure import Status, is_curve
 from acutance.members import Member, PlannedCell
 from acutance.plugins import Catalog, catalog
+from acutance.presented import FILE as PRESENTATIONS
+from acutance.presented import reading, write_presentations
 from acutance.report.written import begin, foreign, put
 from acutance.stamps import is_current, mark_old, stamp
 from acutance.targets import Target
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from acutance.harness import Run
     from acutance.progress import Reporter
     from acutance.report.data import ReportData
+    from acutance.report.recipes import Recipe
 
 TABLES = ("models", "results", "correlations")
 EMPTY = ("model", "pool", "measure", "split", "replicate", "value", "stderr", "status", "message")
@@ -37,7 +40,7 @@ TEXTS = ("model", "pool", "architecture", "train_set", "key", "measure", "target
 FINDINGS = ("associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii", "verdicts")
 NAMES = (  # what is written to a run's folder, beside its store and the folders in it
     *(f"{name}.csv" for name in (*TABLES, *FINDINGS, "curves")),
-    *("config.yaml", "environment.json", "report.html"),
+    *("config.yaml", "environment.json", PRESENTATIONS, "report.html"),
 )
 
 
@@ -113,7 +116,7 @@ def curves_table(values: Values, members: Sequence[Member], cells: Sequence[Plan
 
 
 def short_name(plugins: Catalog, measure: str) -> str:
-    """Return ``worst_case`` for ``acutance/worst_case``, as long as that says which one is meant."""
+    """Return ``NAME`` for ``DIST/NAME``, as long as that says which measure is meant."""
     dist, _, name = measure.partition("/")
     twins = [item for item in plugins.items("measures") if item.name == name]
     return name if len(twins) == 1 or dist == "acutance" else measure
@@ -131,6 +134,7 @@ def write_outputs(
     if len(curves := curves_table(values, members, cells)):
         tables["curves"] = curves
     write_tables(directory, tables, gone="curves.csv")
+    write_presentations(directory, measured(results)["measure"])
     made = all((directory / f"{name}.csv").exists() for name in ("correlations", *FINDINGS))
     if not made or not is_current(directory, "statistics"):
         points = points_of(results, values.study.targets)
@@ -379,11 +383,12 @@ def write_report(directory: Path, cost: Mapping[str, Any]) -> Path:
     from acutance.report.markup import save_tables
     from acutance.report.shown import shown
 
-    data = report_data(directory, cost)
-    save_tables(data.correlations, directory / "tables")
-    data = shown(data)
-    pictures = save_figures(data, directory / "figures", cores())
-    put(directory, {"report.html": render_page(data, pictures)})
+    with reading(directory):
+        data = report_data(directory, cost)
+        save_tables(data.correlations, directory / "tables")
+        data = shown(data)
+        pictures = save_figures(data, directory / "figures", cores())
+        put(directory, {"report.html": render_page(data, pictures)})
     stamp(directory, "page")
     return directory / "report.html"
 
@@ -398,22 +403,20 @@ def write_figures(directory: Path, names: Sequence[str]) -> list[Path]:
     Raises:
         UserError: for an unknown recipe, and for one that has nothing to draw.
     """
-    from acutance.report.between import save_between
+    from acutance.report.recipes import recipe
+
+    recipes = [recipe(name) for name in dict.fromkeys(names)]
+    if (directory / "sweep.csv").exists():
+        return _figures_of_sweep(directory, recipes)
+    with reading(directory):
+        return _figures_of_run(directory, recipes)
+
+
+def _figures_of_run(directory: Path, recipes: Sequence[Recipe]) -> list[Path]:
     from acutance.report.figures import file_stems, save_figures
-    from acutance.report.recipes import recipe, save_sweep
     from acutance.report.shown import shown
 
-    recipes, folder, paths = [recipe(name) for name in dict.fromkeys(names)], directory / "figures", list[Path]()
-    if (directory / "sweep.csv").exists():
-        table = read_csv(directory / "sweep.csv")
-        name = str(table.columns[0])
-        for chosen in recipes:
-            if chosen.name == "pairwise":
-                paths += save_between(_runs_of_sweep(directory, name), name, folder)
-            else:
-                paths += save_sweep(table, _runs_of_sweep(directory, name), name, chosen, folder)
-        return paths
-    data = report_data(directory, {})
+    data, folder, paths = report_data(directory, {}), directory / "figures", list[Path]()
     for chosen in recipes:
         prepared = shown(chosen.prepare(data))
         keys = chosen.keys(prepared)
@@ -422,8 +425,25 @@ def write_figures(directory: Path, names: Sequence[str]) -> list[Path]:
     return paths
 
 
-def _runs_of_sweep(directory: Path, name: str) -> dict[str, ReportData]:
-    """Return what the runs of a sweep are drawn from by the value of the setting, numbers in their order."""
+def _figures_of_sweep(directory: Path, recipes: Sequence[Recipe]) -> list[Path]:
+    from acutance.report.between import save_between
+    from acutance.report.recipes import save_sweep
+
+    table, folder, paths = read_csv(directory / "sweep.csv"), directory / "figures", list[Path]()
+    name = str(table.columns[0])
+    folders = _folders_of_sweep(directory, name)
+    with reading(*folders.values()):
+        runs = {value: report_data(path, {}) for value, path in folders.items()}
+        for chosen in recipes:
+            if chosen.name == "pairwise":
+                paths += save_between(runs, name, folder)
+            else:
+                paths += save_sweep(table, runs, name, chosen, folder)
+    return paths
+
+
+def _folders_of_sweep(directory: Path, name: str) -> dict[str, Path]:
+    """Return the folders of the runs of a sweep by the value of the setting, numbers in their order."""
     found = {p.name.partition("=")[2]: p for p in directory.glob(f"{name}=*") if (p / "correlations.csv").exists()}
 
     def place(value: str) -> tuple[float, str]:
@@ -431,7 +451,7 @@ def _runs_of_sweep(directory: Path, name: str) -> dict[str, ReportData]:
             return float(value), ""
         return float("inf"), value
 
-    return {value: report_data(found[value], {}) for value in sorted(found, key=place)}
+    return {value: found[value] for value in sorted(found, key=place)}
 
 
 def report_data(directory: Path, cost: Mapping[str, Any]) -> ReportData:
@@ -454,18 +474,8 @@ def report_data(directory: Path, cost: Mapping[str, Any]) -> ReportData:
         groups=list(config["groups"]),
         figures=config["figures"],
         curves=read_csv(directory / "curves.csv") if (directory / "curves.csv").exists() else None,
-        symbols=symbols(tables["results"]),
         findings={name: read_csv(path) for name in FINDINGS if (path := directory / f"{name}.csv").exists()},
     )
-
-
-def symbols(results: pd.DataFrame) -> dict[str, str]:
-    """Return the symbols of the measures of a table, as far as they are installed here."""
-    plugins, found = catalog(), {}
-    for name in dict.fromkeys(results["measure"]) if len(results) else ():
-        with suppress(UserError):
-            found[str(name)] = str(plugins.find("measures", str(name)).target.traits.symbol)
-    return found
 
 
 def problems_table(results: pd.DataFrame) -> pd.DataFrame:

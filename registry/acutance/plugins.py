@@ -104,19 +104,25 @@ class Catalog:
             known[item.kind][item.id] = item
         return replace(self, _items=known)
 
+    def known(self, kind: Kind, name: str) -> Item | None:
+        """Return the item of a canonical id or of a short name that is unique; None for any other name."""
+        items = self._items[kind]
+        short = self._called(kind, name)
+        own = [item for item in short if item.dist == OWN]
+        return items.get(name) or next(iter(own or short[: len(short) == 1]), None)
+
+    def _called(self, kind: Kind, name: str) -> list[Item]:
+        return [item for item in self._items[kind].values() if item.name == name]
+
     def find(self, kind: Kind, name: str) -> Item:
-        """Return the item of a canonical id or of a short name that is unique.
+        """Return what ``known`` does.
 
         Raises:
             UserError: for an unknown or ambiguous name; names the nearest one and any plugin that failed.
         """
-        known = self._items[kind]
-        if name in known:
-            return known[name]
-        short = [item for item in known.values() if item.name == name]
-        own = [item for item in short if item.dist == OWN]
-        if own or len(short) == 1:
-            return (own or short)[0]
+        if item := self.known(kind, name):
+            return item
+        short = self._called(kind, name)
         noun = kind.removesuffix("s")
         if short:
             raise UserError(f"{noun} '{name}' is ambiguous", "write " + " or ".join(i.id for i in short))

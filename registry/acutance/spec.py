@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, Union, get_args, get_origin
@@ -25,6 +26,50 @@ from acutance.own_code import named
 MOST = 100_000  # models of a pool, m-batches, settings of a measure: what a study can still be made of
 
 Size = Annotated[int, Field(gt=0, le=MOST)]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a field of a measure's spec is shown in names of definitions; made by ``labelled`` and ``estimation``.
+
+    Attributes:
+        words: pairs (value, what a label writes for it); other values are written as they are.
+        adds: what stands behind the label where the value is not the default, a template like the label itself.
+        always: whether that stands there at the default too.
+        estimation: whether the field says how a value is estimated, not what is estimated.
+    """
+
+    words: tuple[tuple[str, str], ...] = ()
+    adds: str = ""
+    always: bool = False
+    estimation: bool = False
+
+
+def labelled(words: Mapping[str, str] | None = None, *, adds: str = "", always: bool = False) -> Shown:
+    """Mark a field that says what is estimated, and how labels write it.
+
+    As in ``norm: Annotated[Literal["l1", "l2"], labelled({"l1": "L1", "l2": "L2"})] = "l2"``.
+
+    Args:
+        words: what a label writes for a value, by the value as text (``true`` for True).
+        adds: a template that stands behind the label where the value is not the default: ``", p = {p}"``. One that
+            does not begin with a comma stands directly behind the label.
+        always: whether ``adds`` stands there at the default too.
+    """
+    return Shown(tuple((words or {}).items()), adds, always)
+
+
+def estimation(words: Mapping[str, str] | None = None, *, adds: str = "") -> Shown:
+    """Mark a field that says how a value is estimated, not what.
+
+    As in ``steps: Annotated[PositiveInt, estimation()] = 20``. It does not tell the definitions of two tables apart
+    where only one of them has it.
+
+    Args:
+        words: as for ``labelled``.
+        adds: as for ``labelled``; it comes after what other fields add.
+    """
+    return Shown(tuple((words or {}).items()), adds, estimation=True)
 
 
 class Strict(BaseModel):

@@ -57,7 +57,6 @@ def make(n=8, names=("worst_case", "own_measure"), radii=(0.01, 0.1), targets=("
         results=pd.DataFrame(rows), correlations=pd.DataFrame(table),
         problems=pd.DataFrame(columns=["pool", "model", "measure", "spec", "state", "message"]), cost={"seconds": 1},
         targets=list(targets), groups=["mixup"], figures={"colour": "lr", "marker": ["mixup"], "size": None},
-        symbols={"worst_case": "S_max"},
     )  # fmt: skip
 
 

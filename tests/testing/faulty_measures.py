@@ -52,6 +52,24 @@ class StrangeTraits(Sound):
     traits = Traits(needs={"data", "luck"}, reference="these tests")
 
 
+class LabelOfAnotherMeasure(Sound):
+    """Is called by a field that it does not have."""
+
+    traits = Traits(needs={"data"}, reference="these tests", label="{scaling} stretch")
+
+
+class LabelThatIsNoTemplate(Sound):
+    """Is called by half a template."""
+
+    traits = Traits(needs={"data"}, reference="these tests", label="stretch {rho")
+
+
+class CurveWithoutAxes(Sound):
+    """Says what one axis of its curve is."""
+
+    traits = Traits(needs={"data"}, reference="these tests", curves={"profile": ("distance",)})
+
+
 class DataOnTheWeightsLevel(Sound):
     """Says that it opens no data, and needs some."""
 

@@ -9,13 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from acutance.analysis.labels import ESTIMATION, as_text, spec_fields
+from acutance.analysis.labels import as_text, spec_fields
 from acutance.errors import UserError, some
+from acutance.presentation import presentation
 
-# Fields that say how well a value is estimated. Where only one table has them, the definition is still the same.
-EFFORT = (ESTIMATION - {"parameters"}) | {
-    "estimator", "probes", "rtol", "tol", "max_iterations", "iterations", "product", "check_rho", "level",
-}  # fmt: skip
 NUMBERS = ("n", "tau", "low", "high")
 
 Row = dict[str, Any]
@@ -52,9 +49,9 @@ def compare(
     """Return one row for every definition, target and level that both tables have, then those that only one has.
 
     Rows match when measure, target, group and the spec fields that both have agree. A field that only one of them has
-    counts as the measure's default in the other, unless it says how well the value is estimated (steps, draws,
-    probes ...): then it is ignored. Levels of ``within`` match by name; where they share none and one table has a
-    single level, that one stands beside every level of the other.
+    counts as the measure's default in the other, unless its measure marks it as one that says how a value is estimated
+    (``acutance.spec.estimation``: steps, draws, probes ...): then it is ignored. Levels of ``within`` match by name;
+    where they share none and one table has a single level, that one stands beside every level of the other.
 
     Args:
         a: correlations, with ``measure``, ``target``, ``tau`` and as far as there are ``spec.*``, ``within``,
@@ -115,7 +112,8 @@ class _Match:
     def _fields(self, measure: str) -> list[str]:
         one, two = self.a.fields[measure], self.b.fields[measure]
         alone = [f for f in {**one, **two} if (f in one) != (f in two)]
-        filled = [f for f in alone if f not in EFFORT and f in self.defaults[measure]]
+        how = presentation(measure).estimation
+        filled = [f for f in alone if f not in how and f in self.defaults[measure]]
         return [f for f in one if f in two] + filled
 
     def settings(self, row: Row) -> tuple[str, ...]:

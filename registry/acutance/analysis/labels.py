@@ -1,71 +1,65 @@
-"""Names of definitions as the paper writes them."""
+"""Names of definitions and targets, as tables, figures and texts write them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-MEASURES = {
-    "average_case": "avg-case",
-    "worst_case": "worst-case",
-    "gradient_norm": "gradient norm",
-    "directional_sharpness": "directional sharpness",
-    "hessian_trace": "Hessian trace",
-    "hessian_top_eigenvalue": "Hessian λmax",
-    "hessian_density": "Hessian negative share",
-    "hessian_frobenius": "Hessian Frobenius norm",
-    "hessian_effective_dimension": "effective dimension",
-    "gauss_newton_trace": "Gauss-Newton trace",
-    "dln_trace": "DLN trace",
-    "dln_top_eigenvalue": "DLN λmax",
-    "dln_beta_norm": "DLN norm of β",
-}
-NORMS = {"l1": "ℓ1", "l2": "ℓ2", "linf": "ℓ∞"}
-# Fields that say how a value is estimated, not what is estimated.
-ESTIMATION = {
-    "steps",
-    "restarts",
-    "start",
-    "candidates",
-    "draws",
-    "mode",
-    "ladder",
-    "parameters",
-    "norm_scale",
+from acutance.presentation import Presentation, presentation
+
+# What settings that say how a value is estimated are usually called: a measure that nothing is known of, or that has no
+# label, is not named by them.
+USUAL_ESTIMATION = {
+    "steps", "restarts", "start", "candidates", "draws", "mode", "ladder", "parameters", "norm_scale",
     "variance_reduction",
-}
+}  # fmt: skip
 
 
 def definition_name(row: Mapping[str, Any]) -> str:
-    """Return the name of a definition without its radius, e.g. ``adaptive worst-case ℓ∞, logit-norm``.
+    """Return the name of a definition without its radius, as its measure's class writes it (``Traits.label``).
+
+    A measure without a label is called by its name, with the settings in brackets that say what is estimated.
 
     Args:
         row: a row of a table, with ``measure`` and ``spec.*``; fields a measure does not have are missing.
     """
-    fields = spec_fields(row)
-    measure = str(row["measure"])
-    if measure not in MEASURES:
-        rest = [f"{k}={v}" for k, v in fields.items() if k != "rho" and k not in ESTIMATION]
-        return f"{measure} ({', '.join(rest)})" if rest else measure
-    scaling = str(fields.get("scaling", ""))
-    scaling = {"none": "standard", "elementwise": "adaptive"}.get(scaling, scaling)
-    name = f"{scaling} {MEASURES[measure]} {NORMS.get(str(fields.get('norm')), '')}".strip()
-    if fields.get("parameters", "all") != "all":
-        name += f" [{fields['parameters']}]"
-    if truth(fields.get("logit_norm")):
-        name += ", logit-norm" + (" (released scale)" if fields.get("norm_scale") == "released" else "")
-    if "p" in fields:
-        name += f", p = {_shown(fields['p'])}"
-    if fields.get("mode") == "released":
-        name += ", released"
-    if fields.get("part") == "remainder":
-        name += ", remainder"
-    if fields.get("level") == "dataset":
-        name += ", all points at once"
-    if "ladder" in fields:
-        name += f", ladder {fields['ladder']}"
-    return name
+    fields, measure = spec_fields(row), str(row["measure"])
+    how = presentation(measure)
+    if how.label:
+        return label_of(how, fields)
+    quiet = {"rho", *USUAL_ESTIMATION, *how.estimation}
+    rest = [f"{k}={v}" for k, v in fields.items() if k not in quiet]
+    return f"{measure} ({', '.join(rest)})" if rest else measure
+
+
+def label_of(how: Presentation, fields: Mapping[str, Any]) -> str:
+    """Return the label of a measure with the settings of a row, and what they add behind it."""
+    words = {name: how.words.get(name, {}).get(_shown(value), _shown(value)) for name, value in fields.items()}
+    added = [
+        filled(addition.template, words)
+        for addition in how.additions
+        if addition.field in fields and not _is_default(fields[addition.field], addition.default)
+    ]
+    return " ".join(filled(how.label, words).split()) + "".join(added)
+
+
+def filled(template: str, words: Mapping[str, str]) -> str:
+    """Return a template with words in place of its fields; nothing in place of one that there is no word for.
+
+    >>> filled("{scaling} gradient norm {norm}", {"scaling": "adaptive"})
+    'adaptive gradient norm '
+    """
+    return re.sub(r"\{(\w+)\}", lambda found: words.get(found[1], ""), template)
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    if isinstance(default, bool):
+        return truth(value) == default
+    if isinstance(default, list):
+        default = " ".join(map(str, default))
+    return default is not None and as_text(value) == as_text(default)
 
 
 def definition_label(row: Mapping[str, Any], name: Callable[[Mapping[str, Any]], str] = definition_name) -> str:
@@ -86,22 +80,23 @@ def with_radius(name: str, row: Mapping[str, Any]) -> str:
 def target_label(target: str) -> str:
     """Return a target as tables and axes call it; a ``measure:`` is called as the measure itself.
 
-    >>> target_label("measure:worst_case(norm=l2, rho=0.1)")
-    'worst-case ℓ2, ρ = 0.1'
+    >>> target_label("measure:acme/roughness(window=3, rho=0.1)")
+    'roughness (window=3), ρ = 0.1'
     """
     if not target.startswith("measure:"):
         return target
     name, _, settings = target.removeprefix("measure:").rstrip(")").partition("(")
     pairs = [pair.partition("=") for pair in settings.split(",") if pair.strip()]
-    row = {"measure": name.rpartition("/")[2], **{f"spec.{field.strip()}": value.strip() for field, _, value in pairs}}
+    measure = name if presentation(name).label else name.rpartition("/")[2]
+    row = {"measure": measure, **{f"spec.{field.strip()}": value.strip() for field, _, value in pairs}}
     return definition_label(row)
 
 
 class Namer:
     """Names the definitions of a table so that no two of them share a name.
 
-    A name is ``definition_name``; definitions that share it (they differ in effort, say) get the fields in which
-    they differ behind it: ``adaptive worst-case ℓ∞, steps = 50``.
+    A name is ``definition_name``; definitions that share it (they differ in how they are estimated, say) get the
+    fields in which they differ behind it: ``, steps = 50``.
 
     Args:
         rows: rows of one table, or of several whose names must agree.

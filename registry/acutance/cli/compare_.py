@@ -36,6 +36,7 @@ def command(
     from acutance.cli.screen import console
     from acutance.errors import UserError
     from acutance.outputs import refuse_replacing
+    from acutance.presented import reading
     from acutance.report.written import put_file, require_ours
 
     if setting is not None and "published" not in (a, b):
@@ -47,6 +48,7 @@ def command(
     if out is not None:
         refuse_replacing(out, [path for side in (a, b) for path in (Path(side), Path(side) / "correlations.csv")])
         require_ours(out)
+    click.get_current_context().with_resource(reading(Path(a), Path(b)))
     table = compare(left, right, defaults=defaults, targets=pairs(renamed), names=(a, b))
     if out is not None:
         put_file(out, csv_text(table))

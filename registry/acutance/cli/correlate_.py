@@ -60,6 +60,7 @@ def command(
     from acutance.cli.verdicts_ import print_verdicts
     from acutance.correlating import too_few, write
     from acutance.outputs import LONG, read_csv, refuse_replacing, workload
+    from acutance.presented import reading
     from acutance.progress import reporter
     from acutance.report.written import put_file, require_ours
 
@@ -70,6 +71,7 @@ def command(
         if source.is_dir()
         else _of_table(source, chosen, points, settings, title)
     )
+    click.get_current_context().with_resource(reading(source))
     for note in (*tables.notes, *filter(None, [too_few(tables)])):
         echo(f"note: {note}", err=True)
     if out is not None and out.suffix.lower() != ".csv":

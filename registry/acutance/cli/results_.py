@@ -49,8 +49,10 @@ def command(directory: Path, table: str, group: str, format_: str, everything: b
     from acutance.cli.screen import console, echo_data
     from acutance.errors import UserError
     from acutance.outputs import read_csv
+    from acutance.presented import reading
 
     data = read_csv(directory / f"{table}.csv")
+    click.get_current_context().with_resource(reading(directory))
     if json_:
         as_json(data.to_dict(orient="records"))
     elif everything or table != "correlations":

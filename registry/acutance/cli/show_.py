@@ -13,6 +13,7 @@ from acutance.cli import as_json
 from acutance.errors import UserError
 from acutance.plugins import KINDS, Item, catalog
 from acutance.references import entries
+from acutance.spec import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +120,8 @@ def describe(item: Item) -> dict[str, Any]:
             "type": type_text(field.annotation, field.metadata),
             "required": field.is_required(),
             "default": None if field.is_required() else field.default,
-            "constraints": [str(c) for c in field.metadata],
+            "constraints": [str(c) for c in field.metadata if not isinstance(c, Shown)],
+            "estimation": any(isinstance(c, Shown) and c.estimation for c in field.metadata),
             "doc": field.description or "",
         }
         for name, field in target.Spec.model_fields.items()

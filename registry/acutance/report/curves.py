@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from acutance.presentation import presentation
 from acutance.report.data import ReportData
 from acutance.report.style import Style, style
 
-LABELS = {"hessian_density": ("eigenvalue", "share of eigenvalues in the bin")}
 DECADES = 6  # below the largest magnitude that the axis shows on a logarithmic scale
 
 
@@ -68,9 +68,10 @@ def _panel(axis: Axes, rows: pd.DataFrame, look: Style) -> None:
     axis.set_yscale("log")
     span = [min(float(seen["x"].min()), 0.0), largest] if len(seen) else [-1.0, 1.0]
     axis.set_xlim(span[0] * 2, span[1] * 2)
-    known = LABELS.get(str(rows["measure"].iloc[0]), ("x", "y"))
-    axis.set_xlabel(known[0])
-    axis.set_ylabel(known[1])
+    measure, curve = str(rows["measure"].iloc[0]), str(rows["curve"].iloc[0])
+    x_label, y_label = presentation(measure).curves.get(curve, ("x", "y"))
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
     axis.tick_params(labelsize=7)
 
 

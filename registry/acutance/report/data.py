@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from acutance.analysis.judging import outcomes
 from acutance.analysis.labels import Namer, definition_key
 from acutance.analysis.tables import definition_codes, group_labels
+from acutance.presentation import presentation
 
 TARGETS = ["error", "loss"]  # measures whose values are targets
 
@@ -36,7 +37,6 @@ class ReportData:
         groups: attributes that form subgroups.
         figures: colour, marker and size attributes.
         curves: one row a point of a curve that a cell has beside its value; None for a run without.
-        symbols: how measures abbreviate themselves, by name.
         findings: the tables of ``acutance.analysis.findings``, by name.
         names: names definitions, where that of these tables alone would not do.
         everything: the whole run of which this is the part that is drawn; None where this is all of it.
@@ -55,7 +55,6 @@ class ReportData:
     groups: list[str]
     figures: dict[str, Any]
     curves: pd.DataFrame | None = None
-    symbols: dict[str, str] = field(default_factory=dict)
     findings: dict[str, pd.DataFrame] = field(default_factory=dict)
     names: Namer | None = None
     everything: ReportData | None = None
@@ -65,6 +64,13 @@ class ReportData:
     def whole(self) -> ReportData:
         """All of the run, from which what is counted is counted."""
         return self.everything or self
+
+    @cached_property
+    def measures(self) -> list[str]:
+        """Names of all measures of the tables, those of targets too."""
+        return list(
+            dict.fromkeys(str(name) for table in (self.results, self.correlations) for name in table["measure"])
+        )
 
     @cached_property
     def outcomes(self) -> list[str]:
@@ -125,7 +131,7 @@ class ReportData:
     def symbol(self, definition: str) -> str:
         """Return how the measure of a definition abbreviates itself; its name where it does not."""
         measure = str(self._named_by[definition]["measure"].iloc[0])
-        return self.symbols.get(measure, "").replace("lambda_", "λ") or measure
+        return presentation(measure).symbol.replace("lambda_", "λ") or measure
 
     def members(self, level: str) -> pd.DataFrame:
         """Return the admitted models of a level of ``within``."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from acutance.child import Child, Receive, Send
 from acutance.errors import UserError
+from acutance.presentation import presentations, showing
 
 if TYPE_CHECKING:
     from acutance.report.data import ReportData
@@ -29,7 +30,8 @@ def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dic
     drawn: dict[FigureKey, Drawn] = {}
     heard: queue.Queue[tuple[Child, bytes | None]] = queue.Queue()
     crew: list[Child] = []
-    shared = pickle.dumps(data)
+    # A child has not read how the measures of a run are shown.
+    shared = pickle.dumps((data, presentations(data.measures)))
     try:
         for _ in range(min(workers, len(keys))):
             child = Child(SERVE, "a drawing process", lambda *told: heard.put(told))
@@ -58,14 +60,15 @@ def serve(receive: Receive, send: Send) -> None:
     """Draw figures of the tables that come first, in a child."""
     from acutance.report.figures import render
 
-    data: ReportData = pickle.loads(receive())
-    while True:
-        key: FigureKey = pickle.loads(receive())
-        try:
-            answer = pickle.dumps((key, render(data, key)))
-        except Exception as error:
-            answer = _told(key, error)
-        send(answer)
+    data, told = pickle.loads(receive())
+    with showing(told):
+        while True:
+            key: FigureKey = pickle.loads(receive())
+            try:
+                answer = pickle.dumps((key, render(data, key)))
+            except Exception as error:
+                answer = _told(key, error)
+            send(answer)
 
 
 def _told(key: FigureKey, error: Exception) -> bytes:

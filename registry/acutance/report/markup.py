@@ -138,7 +138,15 @@ def _md(text: str) -> str:
 SIGNS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\u2212": "$-$", "ℓ": r"$\ell$", "∞": r"$\infty$",
-    "λ": r"$\lambda$", "τ": r"$\tau$", "ρ": r"$\rho$", "β": r"$\beta$",
+    "‖": r"$\|$", "∇": r"$\nabla$", "∂": r"$\partial$", "√": r"$\surd$", "∑": r"$\sum$", "∈": r"$\in$",
+    "⊙": r"$\odot$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$",
+    "≈": r"$\approx$", "→": r"$\to$", "ε": r"$\varepsilon$", "φ": r"$\varphi$",
+    **{letter: rf"$\{name}$" for letter, name in zip("αβγδζηθικλμνξπρστχψωΓΔΘΛΞΠΣΦΨΩ", (
+        "alpha beta gamma delta zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau chi psi omega "
+        "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
+    ).split(), strict=True)},
+    **{letter: f"$^{digit}$" for digit, letter in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+    **{letter: f"$_{digit}$" for digit, letter in enumerate("₀₁₂₃₄₅₆₇₈₉")},
 }  # fmt: skip
 _TEX = SIGNS | {"<": "$<$", ">": "$>$", "|": "$|$"}
 

@@ -16,8 +16,7 @@ from acutance.report.data import ReportData, text
 from acutance.report.markup import SIGNS
 
 LATEX = SIGNS | {
-    "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "≤": r"$\leq$",
-    "≥": r"$\geq$", "–": "--", "×": r"$\times$",
+    "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "–": "--",
 }  # fmt: skip
 INFINITE = {
     "rank_max": "infinite values rank highest", "drop": "models with infinite values were left out",

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from acutance.errors import UserError, did_you_mean
+from acutance.presentation import with_curve
 from acutance.report.data import ReportData, column
 from acutance.report.figures import FigureKey, save_drawn
 
@@ -306,9 +307,7 @@ class Curve(Recipe):
         """Return one figure a definition that has curves."""
         found = [key for key in super().keys(data) if len(data.curve_rows(key.level, key.what))]
         if not found:
-            raise UserError(
-                f"--figure {self.name}: no measure of this run has curves", "add hessian_density to the measures"
-            )
+            raise UserError(f"--figure {self.name}: no measure of this run has curves", _with("curves", with_curve()))
         return found
 
     def draw(self, data: ReportData, key: FigureKey) -> Figure:
@@ -333,7 +332,7 @@ class Density(Recipe):
         found = [FigureKey(self.name, level) for level in data.levels if self.definitions(data, level)]
         if not found:
             raise UserError(
-                "--figure density: no measure of this run has a spectral density", "add hessian_density to the measures"
+                "--figure density: no measure of this run has a spectral density", _with("one", with_curve("density"))
             )
         return found
 
@@ -342,6 +341,11 @@ class Density(Recipe):
         from acutance.report.curves import density_figure
 
         return density_figure(data, key.level, self.definitions(data, key.level))
+
+
+def _with(what: str, measures: list[str]) -> str:
+    """Return which measures would give what is missing."""
+    return f"add {' or '.join(measures)} to the measures" if measures else f"no measure that is installed gives {what}"
 
 
 _ALL: tuple[Recipe, ...] = (

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from acutance.analysis.labels import target_label
+from acutance.presentation import presentation
 from acutance.report.data import ReportData, number, target_values
 from acutance.report.lettering import as_text, mathematics, show_legend
 from acutance.report.scales import is_logarithmic, target_scale
@@ -165,7 +166,7 @@ def _plain(label: str) -> str:
 def symbol(data: ReportData, definition: str) -> str:
     """Return the symbol of the measure, an index below the line; the name as it stands of one that has none."""
     plain = data.symbol(definition)
-    known = plain in {found.replace("lambda_", "λ") for found in data.symbols.values()}
+    known = plain in {presentation(name).symbol.replace("lambda_", "λ") for name in data.measures}
     if known and (found := re.fullmatch(r"([A-Za-z])_(\w+)", plain)):
         return f"${found[1]}_{{{found[2]}}}$"
     return as_text(plain)

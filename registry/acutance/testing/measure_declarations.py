@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import get_args
 
+from acutance.analysis.labels import filled, label_of
 from acutance.measure import Cost, Estimate, Invariance, Need, Status, Traits
+from acutance.presentation import Presentation
 from acutance.testing.core import Checklist, require
 from acutance.testing.measure_subject import MeasureSubject, show
 
@@ -49,6 +51,32 @@ def traits_are_known_words(subject: MeasureSubject) -> None:
         more = sorted(set(traits.needs) - {"weights", "initial_weights"})
         require(
             not more, f"level weights opens no data, but needs has {', '.join(more)}: choose level batch or dataset"
+        )
+
+
+@declarations("traits_are_known_words")
+def is_shown_by_its_own_fields(subject: MeasureSubject) -> None:
+    """The label, and what settings add to it, are templates over the fields of the spec; curves name both axes."""
+    traits, fields = subject.traits, subject.item.target.Spec.model_fields
+    require(isinstance(traits.label, str), f"traits.label is {traits.label!r}: give a text, as '{{norm}} length'")
+    for curve, axes in dict(traits.curves).items():
+        require(
+            isinstance(axes, tuple | list) and len(axes) == 2 and all(isinstance(text, str) for text in axes),
+            f"traits.curves['{curve}'] is {axes!r}: say what both axes are, ('eigenvalue', 'share')",
+        )
+    how = Presentation.of(traits, subject.item.target.Spec)
+    added = ((f"what the mark of field '{found.field}' adds", found.template) for found in how.additions)
+    for what, template in (("traits.label", traits.label), *added):
+        unknown = [name for name in re.findall(r"\{(\w+)\}", template) if name not in fields]
+        require(
+            not unknown and not re.search(r"[{}]", filled(template, {})),
+            f"{what}, '{template}', has {', '.join(unknown) or 'braces around what is no name'}: write {{FIELD}} with "
+            f"one of {', '.join(fields)}",
+        )
+    for spec in subject.specs:
+        require(
+            not traits.label or label_of(how, spec.full()).strip(),
+            f"traits.label is empty with {show(spec)}: add a word",
         )
 
 

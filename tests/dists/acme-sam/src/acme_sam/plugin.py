@@ -21,6 +21,7 @@ class SamRise(Measure[SamRiseSpec]):
 
     name = "sam_rise"
     traits = Traits(
+        label="rise after one step",
         needs={"data", "gradient"},
         invariant_to={"permutation", "translation"},
         reference="Foret et al. 2021, Eq. 2",

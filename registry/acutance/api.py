@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
     from acutance.forms import Given
     from acutance.harness import Run
+    from acutance.open_model import OpenModel
     from acutance.surface import LossSurface
 
 
 def measure(
     name: str,
-    model: LossSurface | nn.Module,
+    model: LossSurface | OpenModel | nn.Module,
     data: Any = None,
     *,
     m: int | None = None,
@@ -43,7 +44,7 @@ def measure(
 
     Args:
         name: a measure's name, e.g. ``worst_case``.
-        model: a surface; or a module, with ``data``.
+        model: a surface; or a module, with ``data``, or one that is open already, as ``acutance measure`` has it.
         data: (inputs, targets), a Dataset or DataLoader of torch, dicts with labels, or batches of these, as
             ``acutance.forms.understand`` takes them.
         m: examples in one m-batch; by default those of one pair of ``data``. A remainder is dropped, as ``notes`` say.
@@ -72,12 +73,12 @@ def measure(
         >>> estimate.status.value, len(estimate.per_batch), estimate.stderr > 0
         ('ok', 2, True)
     """
-    from acutance.batch import dtype_of, whole
+    from acutance.batch import whole
     from acutance.calibration import chance_level
     from acutance.evaluation import evaluate_family
-    from acutance.functional import FunctionalModel
     from acutance.initial import initial_vector
     from acutance.integrity import untouched
+    from acutance.open_model import OpenModel
     from acutance.surface import LossSurface
 
     m = None if m is None else whole(m, "m")
@@ -106,17 +107,21 @@ def measure(
     level = instance.level_of(spec)
     if data is None and level != "weights":
         raise UserError("a model needs data", "give (inputs, targets), a Dataset or a DataLoader")
-    functional = FunctionalModel(model, device, dtype_of(dtype) if isinstance(dtype, str) else dtype)
+    if isinstance(model, OpenModel) and not (device is None and dtype is None):
+        raise UserError("an open model has its device and dtype already", "give them to OpenModel")
+    opened = model if isinstance(model, OpenModel) else OpenModel(model, device=device, dtype=dtype)
+    functional = opened.functional
     functional.warn(stacklevel=3)
     if initial is not None:
         functional.w0 = initial_vector(functional, initial)
+    size = opened.microbatch if microbatch is None else microbatch
     parts, left = [], ""
     pairs: list[Given | None] = [None]
     if data is not None and level != "weights":
         found, left = _batches(data, m, level == "dataset")
         pairs = [*found]
     for batch, pair in enumerate(pairs):
-        surface = LossSurface(functional, pair, loss=loss, microbatch=microbatch)
+        surface = LossSurface(functional, pair, loss=loss, microbatch=size)
         parts += evaluated(surface, batch)
     functional.warn(stacklevel=3)
     return mean(parts, [*functional.told, *filter(None, [left])])

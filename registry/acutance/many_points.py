@@ -66,8 +66,9 @@ class ManyPoints:
         functional = core.functional
         moved = parameters.split(self.rows[:k])
         free = [piece.view(k, *slot.shape) for piece, slot in zip(moved, parameters.free_slots, strict=True)]
-        pieces = parameters.moved(functional.parameters.shaped(functional.w), free)
-        batched = [0 if i in set(parameters.free) else None for i in range(len(pieces))]
+        whole = functional.parameters.shaped(functional.w)
+        pieces = parameters.moved(whole, free)
+        batched = [None if piece is fixed else 0 for piece, fixed in zip(pieces, whole, strict=True)]
         with conditions(functional, how=core.arithmetic):
             found: Tensor = torch.func.vmap(
                 lambda *points: functional(points, core.inputs), in_dims=tuple(batched)

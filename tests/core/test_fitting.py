@@ -6,7 +6,7 @@ from models import MLP, mlp_data
 from torch import nn
 
 import acutance
-from acutance import LossSurface, fitting
+from acutance import LossSurface
 from acutance.fitting import fitting_microbatch, free_bytes
 from acutance.progress import Silent
 
@@ -81,7 +81,7 @@ def test_a_run_cuts_what_does_not_fit_says_so_and_finds_the_same(monkeypatch, tm
         "measures": [{"name": "average_case", "rho": 0.1, "draws": 3}], "surface": {"points": 16, "m": 16, "select": "first"},
     }  # fmt: skip
     whole = acutance.study(models, **settings, out=tmp_path / "whole")
-    monkeypatch.setattr(fitting, "free_bytes", lambda device: 1.0)
+    monkeypatch.setattr("acutance.open_model.free_bytes", lambda device: 1.0)
     said = Said()
     cut = acutance.study(models, **settings, out=tmp_path / "cut", reporter=said)
     assert any("memory holds 1 of the 16 examples" in line for line in said.lines)

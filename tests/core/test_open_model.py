@@ -159,3 +159,19 @@ def test_inputs_go_through_what_the_pool_says_and_targets_see_the_model_as_it_is
     surfaces.look(["train"])
     with pytest.raises(acutance.UserError, match="dataset 'here', split 'train': the model does not take"):
         Surfaces(OpenModel(nn.Linear(5, 3)), sets(x, y), SurfaceConfig(points=8, m=8)).look(["train"])
+
+
+def test_measure_takes_an_open_model_with_what_memory_holds(monkeypatch):
+    monkeypatch.setattr("acutance.open_model.fitting_microbatch", lambda core, room: 2)
+    points, model = (torch.randn(8, 4), torch.arange(8) % 3), nn.Linear(4, 3)
+    opened, fields = OpenModel(model, dtype="float64"), {"rho": 0.1, "draws": 2, "m": 8}
+    whole = acutance.measure("average_case", opened, points, **fields)
+    assert whole.value == acutance.measure("average_case", model, points, dtype="float64", **fields).value
+    opened.fit(acutance.LossSurface(opened.functional, points))
+    seen = []
+    monkeypatch.setattr(acutance.LossSurface, "check", lambda self, derived=False: seen.append(self.microbatch))
+    acutance.measure("average_case", opened, points, **fields)
+    acutance.measure("average_case", opened, points, microbatch=4, **fields)
+    assert set(seen) == {2, 4} and seen[0] == 2
+    with pytest.raises(acutance.UserError, match="an open model has its device and dtype already"):
+        acutance.measure("average_case", opened, points, dtype="float32", **fields)

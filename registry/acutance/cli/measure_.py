@@ -109,21 +109,17 @@ def command(
     else:
         opened = OpenModel.entry(member.pool, member.spec, member.entry, held, device, dtype, net)
     seen, m = applied(opened.preprocess, inputs), m or min(M, len(targets))
-    microbatch = None
     if levels - {"weights"}:
         refuse_nonfinite(seen, targets, f"--data {data}")
         opened.look(inputs, targets, "cross_entropy", f"--data {data}")
     if "batch" in levels:
-        microbatch = _microbatch(opened, seen, targets, m)
+        _fit(opened, seen, targets, m)
     initial = member.pool.initial(member.entry, member.spec) if member and "initial_weights" in needs else None
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AcutanceWarning)  # the estimates have them as notes, which are printed
         for name in measures:
-            found[name] = measure(
-                name, net, (seen, targets), m=m, seed=seed, device=device, dtype=dtype, initial=initial,
-                microbatch=microbatch, **settings,
-            )  # fmt: skip
+            found[name] = measure(name, opened, (seen, targets), m=m, seed=seed, initial=initial, **settings)
     for sentence in dict.fromkeys(sentence for e in found.values() for sentence in e.notes):
         if sentence not in told:
             click.echo(f"note: {sentence}", err=True)
@@ -149,15 +145,14 @@ def _row(e: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _microbatch(opened: OpenModel, inputs: Any, targets: Tensor, m: int) -> int | None:
-    """Return how many examples of an m-batch to pass at once, where memory does not hold all of them; and say so."""
+def _fit(opened: OpenModel, inputs: Any, targets: Tensor, m: int) -> None:
+    """Cut the passes over an m-batch to what memory holds, and say so."""
     from acutance.points import m_batches
     from acutance.surface import LossSurface
 
     opened.fit(LossSurface(opened.functional, next(iter(m_batches(inputs, targets, m)))))
     if opened.microbatch is not None:
         click.echo(f"note: memory holds {opened.microbatch} of the {m} examples in one pass", err=True)
-    return opened.microbatch
 
 
 def _unloaded(model: str) -> str:

@@ -34,8 +34,27 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def figures_are_drawn_here(monkeypatch):
+    """Drawing processes have tests of their own; each takes seconds to start."""
+    monkeypatch.setattr("acutance.outputs.cores", lambda: 1)
+
+
 @pytest.fixture
 def toy_config():
+    return toy_study()
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory):
+    """A finished run of ``toy_config`` for all tests: copy its directory, never write into it."""
+    from acutance.config import load_config
+    from acutance.harness import run_study
+
+    return run_study(load_config(toy_study()), tmp_path_factory.mktemp("finished") / "run", report=False)
+
+
+def toy_study():
     return {
         "format": 1,
         "title": "toy",

@@ -61,9 +61,11 @@ def test_check_counts_the_passes():
 
 def test_run_results_and_report(toy_config, tmp_path):
     config, out = tmp_path / "study.yaml", tmp_path / "run"
+    toy_config["measures"] = [{"name": "worst_case", "rho": [0.01, 0.02], "steps": 3}]
     config.write_text(yaml.safe_dump(toy_config | {"targets": ["test_error", "generalization_gap"]}))
-    first = shell("run", config, "--out", out)
-    assert "6 of 6 models compared, 42 cells computed" in first.stdout and "adaptive worst-case" in first.stdout
+    first = shell("run", config, "--out", out, "--no-report")
+    assert "6 of 6 models compared, 24 cells computed" in first.stdout and "adaptive worst-case" in first.stdout
+    cli("report", out)
     assert (
         (out / "report.html").exists()
         and list((out / "figures").glob("*.png"))
@@ -73,7 +75,7 @@ def test_run_results_and_report(toy_config, tmp_path):
     assert "0 cells computed" in again.stdout
     assert "+" in cli("results", out).stdout
     rows = json.loads(cli("results", out, "--json").stdout)
-    assert len(rows) == 30 and {"tau", "low", "high", "p_adjusted"} <= set(rows[0])
+    assert len(rows) == 12 and {"tau", "low", "high", "p_adjusted"} <= set(rows[0])
     assert cli("results", out, "--table", "models").stdout.startswith("model,")
     assert "wide=1" in cli("results", out, "--group", "wide=1").stdout
     assert "did you mean" in cli("results", out, "--group", "wide=2", code=2).stderr

@@ -21,6 +21,7 @@ from acutance.executors import Processes, ProcessesSpec
 from acutance.harness import run_study
 from acutance.report.drawing import _told, draw_apart
 from acutance.report.figures import FigureKey
+from acutance.testing.jobs import toy_jobs
 
 TESTS = Path(__file__).parents[1]
 
@@ -113,11 +114,11 @@ def test_workers_that_cannot_start_are_told_once(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with Processes(ProcessesSpec(workers=1)) as executor:
         monkeypatch.setattr("acutance.executors.SERVE", "working:fail")
-        job, lost = '{"id": "a"}', []
+        job, lost = toy_jobs()[0], []
         with pytest.raises(UserError, match=r"no worker can start: a worker process ended with exit code 1; .*Error"):
             while len(lost) < 9:
                 lost += executor.run([job])
-        assert len(lost) == 2 and '"kind": "lost", "job": "a"' in lost[0]
+        assert len(lost) == 2 and f'"kind": "lost", "job": "{json.loads(job)["id"]}"' in lost[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")

@@ -29,25 +29,32 @@ def packages(tmp_path_factory):
     return {kind: (package, installed_from_source(package.folder)) for kind, package in made.items()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_new_packages_own_tests_pass(packages, kind):
-    package, path = packages[kind]
-    done = python("-m", "pytest", "-v", "-p", "no:cacheprovider", package.folder, path=[path], cwd=path).stdout
-    # Both of its files: the values worked out by hand, and the conformance kit.
+def test_the_own_tests_of_new_packages_pass(packages):
+    folders, paths = zip(*((package.folder, path) for package, path in packages.values()), strict=True)
+    options = ("-v", "-p", "no:cacheprovider", "--import-mode=importlib", "--rootdir", folders[0].parent)
+    done = python("-m", "pytest", *options, *folders, path=paths, cwd=paths[0]).stdout
     assert " passed" in done
-    assert f"test_{package.name}.py::" in done and f"test_conformance.py::Test{package.title}::" in done
+    for package, _ in packages.values():
+        # Both of its files: the values worked out by hand, and the conformance kit.
+        assert f"test_{package.name}.py::" in done and f"test_conformance.py::Test{package.title}::" in done
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_new_package_is_listed_and_shown_without_problems(packages, kind):
-    package, path = packages[kind]
-    listed = json.loads(python("-m", "acutance", "--strict-plugins", "list", "--json", path=[path]).stdout)
-    rows = {row["id"]: row for row in listed[scaffold.KINDS[kind]]}
-    assert rows[package.id]["version"] == "0.1.0" and rows[package.id]["summary"]
-    assert package.name in python("-m", "acutance", "show", package.id, path=[path]).stdout
+def test_new_packages_are_listed_and_shown_without_problems(packages):
+    paths = [path for _, path in packages.values()]
+    listed = json.loads(python("-m", "acutance", "--strict-plugins", "list", "--json", path=paths).stdout)
     # The catalog notes what a plugin imports at module level; a new one imports nothing heavy.
-    about = "from acutance import catalog; print([p.heavy for p in catalog().plugins if p.dist.startswith('acme')])"
-    assert "('" not in python("-c", about, path=[path]).stdout
+    about = (
+        "import sys; from acutance import catalog; from acutance.cli import cli\n"
+        "print([p.heavy for p in catalog().plugins if p.dist.startswith('acme')])\n"
+        "[cli(['show', name], standalone_mode=False) for name in sys.argv[1:]]"
+    )
+    shown = python("-c", about, *(package.id for package, _ in packages.values()), path=paths).stdout
+    heavy, _, pages = shown.partition("\n")
+    assert heavy.count("()") >= len(packages) and "('" not in heavy
+    for kind, (package, _) in packages.items():
+        rows = {row["id"]: row for row in listed[scaffold.KINDS[kind]]}
+        assert rows[package.id]["version"] == "0.1.0" and rows[package.id]["summary"]
+        assert package.name in pages
 
 
 def test_three_new_packages_make_a_study(packages, tmp_path):

@@ -21,6 +21,7 @@ from acutance.executors import Processes, ProcessesSpec
 from acutance.harness import run_study
 from acutance.report.drawing import _told, draw_apart
 from acutance.report.figures import FigureKey
+from acutance.run.jobs import write
 from acutance.testing.jobs import toy_jobs
 
 TESTS = Path(__file__).parents[1]
@@ -114,7 +115,7 @@ def test_workers_that_cannot_start_are_told_once(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with Processes(ProcessesSpec(workers=1)) as executor:
         monkeypatch.setattr("acutance.executors.SERVE", "working:fail")
-        job, lost = toy_jobs()[0], []
+        job, lost = write(toy_jobs()[0]), []
         with pytest.raises(UserError, match=r"no worker can start: a worker process ended with exit code 1; .*Error"):
             while len(lost) < 9:
                 lost += executor.run([job])

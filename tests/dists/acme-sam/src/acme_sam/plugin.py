@@ -1,8 +1,7 @@
 """The rise of the loss after one ascent step."""
 
-from acutance import hookimpl
+from acutance import Spec, hookimpl
 from acutance.measure import Cost, Measure, Traits
-from acutance.spec import Spec
 from pydantic import PositiveFloat
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from acutance.conditions import conditions
 from acutance.config import Study
-from acutance.errors import Excluded, UserError
+from acutance.errors import Excluded, UserError, some
 from acutance.evaluation import evaluate_family
 from acutance.measure import Cost, Estimate, Status
 from acutance.members import Member, members
@@ -262,7 +262,11 @@ def calibrate(
     from acutance.progress import Silent
 
     if not shares or not all(0 < share <= 1 for share in shares):
-        raise UserError("shares of the rise to chance level must lie above 0 and at most at 1", "1 is chance level")
+        said = some([f"{100 * share:g}%" for share in shares]) or "none"
+        raise UserError(
+            f"shares of the rise to chance level must lie above 0% and at most at 100%, got {said}",
+            "100% is chance level; in Python it is 1",
+        )
     shares = sorted(set(shares))
     reporter = reporter or Silent()
     device = str(require_device(device or default_device()))

@@ -266,8 +266,12 @@ def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
             "write package.module:function, timm:NAME, torchvision:NAME or POOL/ENTRY",
         )
     try:
-        make = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        found = import_module(module)
+        make = getattr(found, attribute, None)
+        if make is None:
+            public = [name for name, value in vars(found).items() if callable(value) and not name.startswith("_")]
+            raise UserError(f"model '{name}': module {module} has no '{attribute}'", did_you_mean(attribute, public))
+    except ImportError as error:
         raise UserError(f"model '{name}' cannot be made: {error}", "is the module importable from here?") from None
     try:
         model = make(**arguments)

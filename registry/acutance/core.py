@@ -20,7 +20,7 @@ from acutance.functional import FunctionalModel
 from acutance.layouts import Convolutions
 from acutance.lazy import Lazy, ahead, realised
 from acutance.linearization import Linearization
-from acutance.loss_checks import doubt, refuse_unfit
+from acutance.loss_checks import doubt, ends_in_sigmoid, refuse_parts, refuse_unfit
 from acutance.loss_gradient import objection, product_objection
 from acutance.losses import LossHead
 from acutance.model_state import refuse_drift, refuse_penalty, refuse_reading
@@ -172,6 +172,8 @@ class Core:
                 )
             refuse_drift(self.functional, pieces, probe, first)
             if callable(self.head.loss):
+                if self.functional.returns_several:
+                    refuse_parts(self.head, self.functional.returned(pieces, probe), first, self.targets[:size])
                 refuse_unfit(self.head, first, self.targets)
                 # A loss may be one of as many examples as there are targets, and of no fewer.
                 rows = torch.arange(self.n, device=first.device) % size
@@ -219,6 +221,8 @@ class Core:
         if eps > torch.finfo(functional.dtype).eps:
             functional.note(COARSE.format(KINDS.get(eps, "coarser numbers"), eps, str(functional.dtype)[6:]))
         self._others = leaves_of(raw, leaves)
+        if doubtful := ends_in_sigmoid(self.head, raw):
+            functional.note(doubtful)
         return raw.detach()
 
     def refuse_derivatives(self, free: Sequence[int]) -> None:

@@ -317,6 +317,8 @@ class _Reading:
                 layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
                 made = "to_padded_tensor(0)" if value.is_nested else "to_dense()"
                 raise self.wrong(f"the {what} are stored as {layout}", f"make them dense: {what}.{made}")
+            if value.is_meta:
+                raise self.wrong(f"the {what} have no values (they are on the device meta)", "give real tensors")
             return value
         if hasattr(value, "to_numpy"):
             value = value.to_numpy()

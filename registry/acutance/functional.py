@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from acutance.conditions import conditions, own
 from acutance.devices import require_device
-from acutance.errors import AcutanceWarning, UserError
+from acutance.errors import AcutanceWarning, UserError, some
 from acutance.exchange import Exchange
 from acutance.initial import initial_vector
 from acutance.lazy import Lazy, realised
@@ -108,6 +108,7 @@ class FunctionalModel:
         ]
         self.moving: Moving | None = None
         self.refused: UserError | None = None
+        self.returns_several = False  # whether the model has returned anything else than logits
         self.convolves = any(isinstance(module, nn.Conv2d) for module in self.modules)
         self.held: Sequence[Tensor] | None = None
         self.elsewhere: list[str] | None = None  # parameters that a forward pass does not take from modules
@@ -161,6 +162,11 @@ class FunctionalModel:
         """Add a sentence to the notes, once."""
         if sentence not in self.notes:
             self.notes.append(sentence)
+
+    def remark(self, sentence: str) -> None:
+        """Add a sentence to the remarks, once."""
+        if sentence not in self.remarks:
+            self.remarks.append(sentence)
 
     @property
     def told(self) -> list[str]:
@@ -265,20 +271,32 @@ class FunctionalModel:
 
     def forward(self, inputs: Any) -> Tensor:
         """Call the model as it stands: no buffer is put back before, and nothing is looked at."""
-        if isinstance(inputs, Tensor):
-            output = self.model(inputs)
-        else:
-            output = self.model(**inputs) if isinstance(inputs, Mapping) else self.model(*inputs)
+        output = self._called(inputs)
         return output if isinstance(output, Tensor) else self._chosen(output)
+
+    def _called(self, inputs: Any) -> Any:
+        if isinstance(inputs, Tensor):
+            return self.model(inputs)
+        return self.model(**inputs) if isinstance(inputs, Mapping) else self.model(*inputs)
 
     def _chosen(self, output: Any) -> Tensor:
         """Return the logits among several things that a model returned, and note what is left out."""
         found = _logits(output)
-        others = [] if hasattr(output, "logits") or isinstance(output, Mapping) else output[1:]
-        if any(isinstance(value, Tensor) for value in others):
+        self.returns_several = True
+        if isinstance(output, Mapping):
+            others = [str(name) for name, value in output.items() if name != "logits" and isinstance(value, Tensor)]
+            if others:
+                self.remark(f"the model returns {some(others)} beside 'logits': the logits are measured")
+        elif not hasattr(output, "logits") and any(isinstance(value, Tensor) for value in output[1:]):
             shape = tuple(found.shape[1:])
             self.note(f"the model returns {len(output)} outputs: the first, of shape {shape} an example, is measured")
         return found
+
+    def returned(self, pieces: Sequence[Tensor], inputs: Any) -> Any:
+        """Return all that the model returns with one piece for every slot, whatever it is."""
+        with self.holding(pieces):
+            self.as_taken()
+            return self._called(realised(inputs))
 
     def holding(self, pieces: Sequence[Tensor]) -> Exchange:
         """Return a context in which the model holds these pieces, so that calls with them need not exchange them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,59 @@ def doubt(head: LossHead, logits: Tensor) -> str:
             "'cross_entropy' for logits, or let the model end with log_softmax"
         )
     return ""
+
+
+def ends_in_sigmoid(head: LossHead, raw: Tensor) -> str:
+    """Return what to think of outputs that come out of a sigmoid, for losses that apply one, or a softmax, themselves.
+
+    Args:
+        head: with the loss.
+        raw: outputs with their graph.
+    """
+    if type(raw.grad_fn).__name__ != "SigmoidBackward0":
+        return ""
+    binary = takes(head.loss, "binary_cross_entropy_with_logits", nn.BCEWithLogitsLoss)
+    if not binary and not takes(head.loss, "cross_entropy", nn.CrossEntropyLoss):
+        return ""
+    own = "a sigmoid again" if binary else "the softmax of them"
+    return (
+        f"the model ends in a sigmoid, and its loss takes {own}: let the model return what goes into the sigmoid, or "
+        "give a loss of probabilities (binary_cross_entropy)"
+    )
+
+
+def refuse_parts(head: LossHead, returned: Any, logits: Tensor, targets: Tensor) -> None:
+    """Refuse a user's function of all that the model returns: a surface gives it the logits, or the first, alone.
+
+    Indexed as if it were all, the first output gives other numbers without a word: ``o[0]`` is its first example.
+
+    Args:
+        head: of a function of the user's.
+        returned: what the model returns for some examples.
+        logits: what is taken of it.
+        targets: of these examples.
+
+    Raises:
+        UserError: where the function takes all of it, and gives another value than of what is taken of it.
+    """
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            whole = head.value(returned, targets)
+        except Exception:  # as a function of tensors does with what is none: it takes the logits
+            return
+        try:
+            alone = head.value(logits, targets)
+            same = _same(whole, alone, torch.finfo(logits.dtype).eps)
+        except Exception:  # whatever a user's function raises, it does not take the logits
+            same = False
+    if not same:
+        raise UserError(
+            f"loss: {name_of(head.loss)} takes all that the model returns ({type(returned).__name__}), and is given "
+            f"one tensor of it, of shape {tuple(logits.shape)}",
+            "let it take that tensor, or wrap the model so that it returns one (torch.cat(outputs, 1)) and let the "
+            "loss take it apart",
+        )
 
 
 def takes(loss: object, name: str, module: type[nn.Module]) -> bool:

@@ -96,6 +96,9 @@ def transform_of(logit_norm: bool, scale: NormScale) -> Callable[[Tensor], Tenso
     return lambda logits: logits
 
 
+IGNORED = -100  # the label that torch's cross-entropy leaves out by default
+
+
 class LossHead:
     r"""Turns logits into losses.
 
@@ -240,10 +243,12 @@ class LossHead:
 def _check_labels(shape: tuple[int, ...], targets: Tensor) -> None:
     """Refuse what cross-entropy cannot compare: outputs of a shape, and all targets."""
     if len(shape) != 2:
-        raise UserError(
-            f"cross_entropy needs logits of shape (n, K), got {shape}",
-            "expand a single logit to (0, f), or give loss a function of your own",
-        )
+        hint = "expand a single logit to (0, f), or give loss a function of your own"
+        if len(shape) > 2 and tuple(targets.shape[1:]) == shape[2:]:
+            hint = "a class at every place: give loss=torch.nn.functional.cross_entropy, which takes (n, K, ...)"
+        elif len(shape) > 2 and tuple(targets.shape[1:]) == shape[1:-1]:
+            hint = "a class at every place: give a loss of your own, of (f.flatten(0, -2), y.flatten())"
+        raise UserError(f"cross_entropy needs logits of shape (n, K), got {shape}", hint)
     if shape[1] == 1:
         raise UserError(
             "cross_entropy of a single output is 0 whatever it is: the model has one logit",
@@ -260,9 +265,11 @@ def _check_labels(shape: tuple[int, ...], targets: Tensor) -> None:
         )
     low, high, classes = int(targets.min()), int(targets.max()), shape[1]
     if low < 0 or high >= classes:
+        hint = "check the dataset's labels or map the classes"
+        if low == IGNORED and high < classes:
+            hint = f"where {IGNORED} is a label to ignore give loss=torch.nn.CrossEntropyLoss(), which leaves these out"
         raise UserError(
-            f"labels run from {low} to {high} but the model has {classes} classes (0 to {classes - 1})",
-            "check the dataset's labels or map the classes",
+            f"labels run from {low} to {high} but the model has {classes} classes (0 to {classes - 1})", hint
         )
 
 

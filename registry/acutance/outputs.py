@@ -365,6 +365,8 @@ def read_csv(path: Path) -> pd.DataFrame:
         header = pd.read_csv(path, nrows=0, **plain).columns
         texts = {name: str for name in header if name in TEXTS or name.startswith("label.")}
         return unescape_table(pd.read_csv(path, dtype=texts, **plain))
+    except NotADirectoryError:
+        raise UserError(f"{path.parent}: is a file, not the folder of a run", "correlate takes tables") from None
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", "run the study first, or check the folder's name") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

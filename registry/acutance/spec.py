@@ -238,7 +238,11 @@ def describe(error: ValidationError, spec_type: type[BaseModel], where: str = ""
             message = (
                 f"{shown(item['input'])} stands where a name is wanted: in braces a decimal comma parts a number in two"
             )
-        elif item["type"] != "missing" and "input" in item and not isinstance(item["input"], dict):
+        elif item["type"] == "missing":
+            info = spec_type.model_fields.get(str(item["loc"][-1])) if len(item["loc"]) == 1 else None
+            meaning = (info.description or "").split(". ")[0].rstrip(".") if info else ""
+            message += f" ({meaning})" if meaning else ""
+        elif "input" in item and not isinstance(item["input"], dict):
             message += f", got {shown(item['input'])}{_instead(item['input'], item['type'])}"
         lines.append(f"{path}: {message}" if path else message)
     return lines

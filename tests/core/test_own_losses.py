@@ -7,7 +7,7 @@ from models import MLP, mlp_data
 
 import acutance
 from acutance import LossSurface, UserError
-from acutance.errors import NotInParts, Unsupported
+from acutance.errors import AcutanceWarning, NotInParts, Unsupported
 from acutance.parts import divisible
 
 CLASS_WEIGHTS = torch.tensor([0.1, 1.0, 5.0, 2.0], dtype=torch.float64)
@@ -336,7 +336,7 @@ def log_softmax(f):
     (softmax, "cross_entropy", "cross-entropy takes the softmax of them again"),
     (softmax, F.cross_entropy, "cross-entropy takes the softmax of them again"),
     (softmax, torch.nn.CrossEntropyLoss(), "cross-entropy takes the softmax of them again"),
-    (torch.sigmoid, "cross_entropy", ""), (log_softmax, "cross_entropy", ""), (torch.tanh, "cross_entropy", ""),
+    (torch.sigmoid, "cross_entropy", "ends in a sigmoid, and its loss takes the softmax"), (log_softmax, "cross_entropy", ""), (torch.tanh, "cross_entropy", ""),
     (torch.tanh, torch.nn.NLLLoss(), "nll_loss takes log-probabilities"), (softmax, F.nll_loss, "nll_loss takes"),
     (log_softmax, torch.nn.NLLLoss(), ""), (softmax, plain, ""),
 ])  # fmt: skip
@@ -353,3 +353,89 @@ def test_whole_numbers_as_floats_are_told_apart_from_one_hot_rows():
     assert told.value.hint == "write targets.long()"
     with pytest.raises(UserError, match="needs integer class labels of shape"):
         acutance.measure("loss", MLP(), (x, y.double() + 0.5))
+
+
+class Two(torch.nn.Module):
+    """A mean and a log-variance for each example, as a tuple or a dict."""
+
+    def __init__(self, named=False):
+        super().__init__()
+        self.mean, self.spread, self.named = MLP(dims=(6, 1)), MLP(dims=(6, 1)), named
+
+    def forward(self, x):
+        found = self.mean(x), self.spread(x)
+        return dict(zip(("logits", "spread"), found, strict=True)) if self.named else found
+
+
+def by_place(o, y):
+    return F.gaussian_nll_loss(o[0], y, o[1].exp())
+
+
+def unpacked(o, y):
+    mean, spread = o
+    return F.gaussian_nll_loss(mean, y, spread.exp())
+
+
+def by_name(o, y):
+    return F.gaussian_nll_loss(o["logits"], y, o["spread"].exp())
+
+
+def of_either(o, y):
+    return F.mse_loss(o[0] if isinstance(o, tuple) else o, y)
+
+
+@pytest.mark.parametrize(
+    "loss,named,n", [(by_place, False, 24), (unpacked, False, 2), (unpacked, False, 24), (by_name, True, 24)]
+)
+def test_a_loss_of_all_that_a_model_returns_is_refused(loss, named, n):
+    x = mlp_data()[0][:n]
+    with pytest.raises(UserError, match=f"'{loss.__name__}' takes all that the model returns") as told:
+        acutance.measure("gradient_norm", Two(named), (x, x[:, :1]), loss=loss)
+    assert "torch.cat(outputs, 1)" in told.value.hint
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, torch.nn.MSELoss(), of_either, "mse"])
+def test_a_loss_of_the_first_output_is_taken_and_the_choice_said(loss):
+    x = mlp_data()[0]
+    with pytest.warns(AcutanceWarning, match="returns 2 outputs: the first"):
+        estimate = acutance.measure("loss", Two(), (x, x[:, :1]), loss=loss)
+    assert estimate.value == pytest.approx(float(F.mse_loss(MLP(dims=(6, 1))(x), x[:, :1]).detach()))
+    named = acutance.measure("loss", Two(named=True), (x, x[:, :1]), loss="mse")
+    assert named.value == estimate.value and any("returns spread beside 'logits'" in note for note in named.notes)
+
+
+def test_a_sigmoid_before_a_loss_that_applies_one_is_noted():
+    x = mlp_data()[0]
+    targets = (x[:, :4] > 0).double()
+    notes = {
+        last: acutance.measure(
+            "gradient_norm", LossSurface(Ending(last), (x, targets), loss=F.binary_cross_entropy_with_logits)
+        ).notes
+        for last in (torch.sigmoid, torch.tanh)
+    }
+    assert any("ends in a sigmoid, and its loss takes a sigmoid again" in note for note in notes[torch.sigmoid])
+    assert not any("sigmoid" in note for note in notes[torch.tanh])
+
+
+@pytest.mark.parametrize("shape,labels,hint", [
+    ((5, 4, 3), (5, 3), "torch.nn.functional.cross_entropy, which takes"), ((5, 3, 4), (5, 3), "flatten"),
+])  # fmt: skip
+def test_classes_at_every_place_are_told_what_loss_to_give(shape, labels, hint):
+    class Places(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.randn(shape[1:]))
+
+        def forward(self, x):
+            return x[:, :, None] * self.w
+
+    with pytest.raises(UserError, match="needs logits of shape") as told:
+        acutance.measure("loss", Places(), (torch.randn(5, shape[1]), torch.zeros(labels, dtype=torch.long)))
+    assert hint in told.value.hint
+
+
+def test_a_label_to_ignore_is_told_what_loss_to_give():
+    x, y = mlp_data()
+    with pytest.raises(UserError, match="labels run from -100") as told:
+        acutance.measure("loss", MLP(), (x, y.masked_fill(y == 0, -100)))
+    assert "torch.nn.CrossEntropyLoss()" in told.value.hint

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,7 +22,7 @@ from acutance.executors import Processes, ProcessesSpec
 from acutance.harness import run_study
 from acutance.report.drawing import _told, draw_apart
 from acutance.report.figures import FigureKey
-from acutance.run.jobs import write
+from acutance.run.jobs import Lost, read_job, read_outcome, write
 from acutance.testing.jobs import toy_jobs
 
 TESTS = Path(__file__).parents[1]
@@ -119,7 +120,8 @@ def test_workers_that_cannot_start_are_told_once(monkeypatch):
         with pytest.raises(UserError, match=r"no worker can start: a worker process ended with exit code 1; .*Error"):
             while len(lost) < 9:
                 lost += executor.run([job])
-        assert len(lost) == 2 and f'"kind": "lost", "job": "{json.loads(job)["id"]}"' in lost[0]
+        told = read_outcome(lost[0])
+        assert len(lost) == 2 and isinstance(told, Lost) and told.job == read_job(job).id
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
@@ -205,11 +207,11 @@ class Odd(Exception):
 def test_what_drawing_raises_is_raised_and_a_drawing_process_that_dies_is_told(monkeypatch):
     keys = [FigureKey("tau", str(i)) for i in range(2)]
     with pytest.raises(AttributeError, match="has no attribute"):
-        draw_apart(None, keys, 2)
+        draw_apart(SimpleNamespace(measures=()), keys, 2)
     assert pickle.loads(_told(keys[0], Odd(1, 2)))[1].args == ("Odd: odd",)
     monkeypatch.setattr("acutance.report.drawing.SERVE", "working:fail")
     with pytest.raises(UserError, match=r"figures: a drawing process ended with exit code 1; .*the tables are written"):
-        draw_apart(None, keys, 2)
+        draw_apart(SimpleNamespace(measures=()), keys, 2)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -7,6 +7,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from models import MLP, mlp_data
+from shell import cli as shell
 from torch import nn
 
 import acutance
@@ -302,3 +303,27 @@ def test_what_the_function_of_a_model_raises_is_told(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=r"cannot be made: raisingnets.bad raises ValueError: boom"):
         make_model("raisingnets:bad", {})
+
+
+def test_what_users_wrote_instead_is_told(tmp_path):
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    assert "table.csv: is a file, not the folder of a run" in shell("results", tmp_path / "table.csv", code=2).stderr
+    text = shell("calibrate", "mnist", "--shares", "0,200", code=2).stderr
+    assert "at most at 100%, got 0%, 200%" in text
+    points = (torch.zeros(4, 6, device="meta"), torch.zeros(4, dtype=torch.long))
+    with pytest.raises(UserError, match="the inputs have no values"):
+        acutance.measure("loss", MLP(), points)
+    with pytest.raises(UserError, match=r"rho: Field required \(Radius of the ball"):
+        acutance.measure("worst_case", MLP(), mlp_data())
+    with pytest.raises(UserError, match="module math has no 'sqr'") as told:
+        make_model("math:sqr", {})
+    assert "sqrt" in told.value.hint
+
+
+def test_verdicts_that_are_not_shown_are_said_to_be_where_they_are(tmp_path):
+    wide = pd.DataFrame({"err": range(9), **{f"m{i}": [(i * k) % 11 for k in range(9)] for i in range(30)}})
+    wide.to_csv(tmp_path / "wide.csv", index=False)
+    common = ("correlate", tmp_path / "wide.csv", "--targets", "err", "--resamples", 99)
+    assert "measures more, which --out DIRECTORY writes to verdicts.csv" in " ".join(shell(*common).stdout.split())
+    out = ("--out", tmp_path / "out", "--no-report")
+    assert "measures more, in verdicts.csv" in shell(*common, *out).stdout

@@ -74,7 +74,8 @@ def command(
     click.get_current_context().with_resource(reading(source))
     for note in (*tables.notes, *filter(None, [too_few(tables)])):
         echo(f"note: {note}", err=True)
-    if out is not None and out.suffix.lower() != ".csv":
+    directory = out is not None and out.suffix.lower() != ".csv"
+    if out is not None and directory:
         screen = console(sys.stderr)
         with reporter(screen, quiet or not screen.is_terminal) as shown:
 
@@ -105,7 +106,9 @@ def command(
     print_summary(table, console(), variant=variant)
     if out is not None and out.suffix.lower() != ".csv" and not no_report:
         echo(f"report: {out / 'report.html'}")
-    print_verdicts(judged, console())
+    print_verdicts(
+        judged, console(), "in verdicts.csv" if directory else "which --out DIRECTORY writes to verdicts.csv"
+    )
 
 
 def split(text: str | None) -> list[str] | None:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 LINES = 24  # measures of one level that are printed; the file has all
 
 
-def print_verdicts(table: pd.DataFrame, console: Console) -> None:
+def print_verdicts(table: pd.DataFrame, console: Console, where: str = "in verdicts.csv") -> None:
     """Print the verdicts of each level, what holds first, and the conclusion.
 
     Args:
         table: as ``analysis.verdicts.verdicts`` returns it.
+        where: where those are that are too many for a screen.
         console: whose width the lines keep.
     """
     from acutance.analysis.verdicts import conclusion, in_order
@@ -29,7 +30,7 @@ def print_verdicts(table: pd.DataFrame, console: Console) -> None:
         for row in in_order(part).head(LINES).to_dict("records"):
             echo(_filled(f"{row['definition']}: {row['line']}", console.width))
         if len(part) > LINES:
-            echo(f"... and {len(part) - LINES} measures more, in verdicts.csv")
+            echo(f"... and {len(part) - LINES} measures more, {where}")
         echo(_filled(conclusion(part), console.width))
 
 

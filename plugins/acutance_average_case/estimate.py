@@ -17,7 +17,7 @@ from acutance.numerics.draws import Streams
 if TYPE_CHECKING:
     from acutance.many_points import ManyPoints
     from acutance.surface import LossSurface
-    from acutance_average_case.plugin import AverageCaseSpec
+    from acutance_average_case.measure import AverageCaseSpec
 
 
 class Point(NamedTuple):

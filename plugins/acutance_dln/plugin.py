@@ -1,18 +1,18 @@
-"""What this plugin registers."""
+"""What this plugin registers: names and where their classes are, so that nothing is imported for a list."""
 
 from __future__ import annotations
 
 from acutance import hookimpl
-from acutance_dln.linear import LinearScale, LinearSeparable
-from acutance_dln.measures import DLNBetaNorm, DLNTopEigenvalue, DLNTrace
-from acutance_dln.pools import DLN
-from acutance_dln.regression import SparseRegression
 
 
 @hookimpl
-def register_measures() -> list[type | str]:
+def register_measures() -> dict[str, str]:
     """Return the closed forms."""
-    return [DLNTrace, DLNTopEigenvalue, DLNBetaNorm]
+    return {
+        "dln_trace": "acutance_dln.measures:DLNTrace",
+        "dln_top_eigenvalue": "acutance_dln.measures:DLNTopEigenvalue",
+        "dln_beta_norm": "acutance_dln.measures:DLNBetaNorm",
+    }
 
 
 @hookimpl
@@ -22,12 +22,18 @@ def register_scalings() -> dict[str, str]:
 
 
 @hookimpl
-def register_pools() -> list[type]:
+def register_pools() -> dict[str, str]:
     """Return the pools: trained networks, scaled classifiers."""
-    return [DLN, LinearScale]
+    return {
+        "dln": "acutance_dln.pools:DLN",
+        "linear_scale": "acutance_dln.linear:LinearScale",
+    }
 
 
 @hookimpl
-def register_datasets() -> list[type]:
+def register_datasets() -> dict[str, str]:
     """Return the data of both pools."""
-    return [SparseRegression, LinearSeparable]
+    return {
+        "sparse_regression": "acutance_dln.regression:SparseRegression",
+        "linear_separable": "acutance_dln.linear:LinearSeparable",
+    }

@@ -27,7 +27,7 @@ from acutance_hessian.operators import Curvature, guarded, nothing
 if TYPE_CHECKING:
     from acutance.surface import LossSurface
     from acutance_hessian.functions import EffectiveDimensionSpec, FrobeniusSpec, GaussNewtonSpec
-    from acutance_hessian.plugin import DensitySpec, TopEigenvalueSpec, TraceSpec
+    from acutance_hessian.measures import DensitySpec, TopEigenvalueSpec, TraceSpec
 
 NEGATIVE = 1e-5  # of the largest magnitude: nearer to zero, single precision cannot tell the sign
 DECADES, PER_DECADE = range(-8, 7), 10  # of the density's bins

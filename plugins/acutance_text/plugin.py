@@ -1,24 +1,27 @@
-"""What this plugin registers."""
+"""What this plugin registers: names and where their classes are, so that nothing is imported for a list."""
 
 from __future__ import annotations
 
 from acutance import hookimpl
-from acutance_text.causal import Causal
-from acutance_text.feather import BertFeather
-from acutance_text.finetuned import FineTuned
-from acutance_text.mnli import Hans, Mnli
-from acutance_text.sentiment import Sentiment4
-from acutance_text.text_sets import OwnText
-from acutance_text.transformers_pool import Transformers
 
 
 @hookimpl
-def register_datasets() -> list[type]:
+def register_datasets() -> dict[str, str]:
     """Return the text datasets."""
-    return [Mnli, Hans, Sentiment4, OwnText]
+    return {
+        "mnli": "acutance_text.mnli:Mnli",
+        "hans": "acutance_text.mnli:Hans",
+        "sentiment4": "acutance_text.sentiment:Sentiment4",
+        "text": "acutance_text.text_sets:OwnText",
+    }
 
 
 @hookimpl
-def register_pools() -> list[type]:
+def register_pools() -> dict[str, str]:
     """Return the pools of transformers."""
-    return [Transformers, Causal, BertFeather, FineTuned]
+    return {
+        "transformers": "acutance_text.transformers_pool:Transformers",
+        "causal": "acutance_text.causal:Causal",
+        "bert_feather": "acutance_text.feather:BertFeather",
+        "finetuned": "acutance_text.finetuned:FineTuned",
+    }

@@ -1,31 +1,36 @@
-"""What this plugin registers."""
+"""What this plugin registers: names and where their classes are, so that nothing is imported for a list."""
 
 from __future__ import annotations
 
 from acutance import hookimpl
-from acutance_vision.arrays import Arrays
-from acutance_vision.augreg import SteinerAugReg
-from acutance_vision.checkpoints_pool import Checkpoints
-from acutance_vision.cifar import Cifar10, Cifar100
-from acutance_vision.cifar_c import Cifar10C, Cifar100C
-from acutance_vision.cifar_pool import Cifar10Trained
-from acutance_vision.hub_sets import HuggingFace
-from acutance_vision.imagefolder import ImageFolder
-from acutance_vision.imagenet import ImageNet
-from acutance_vision.mnist import Mnist5k
-from acutance_vision.pools import MnistResNet, MnistViT
-from acutance_vision.soups import ClipSoups
-from acutance_vision.timm_pool import Timm
-from acutance_vision.torchvision_sets import Torchvision
 
 
 @hookimpl
-def register_datasets() -> list[type]:
+def register_datasets() -> dict[str, str]:
     """Return the image datasets."""
-    return [Mnist5k, Cifar10, Cifar100, Cifar10C, Cifar100C, ImageFolder, ImageNet, Arrays, HuggingFace, Torchvision]
+    return {
+        "mnist5k": "acutance_vision.mnist:Mnist5k",
+        "cifar10": "acutance_vision.cifar:Cifar10",
+        "cifar100": "acutance_vision.cifar:Cifar100",
+        "cifar10c": "acutance_vision.cifar_c:Cifar10C",
+        "cifar100c": "acutance_vision.cifar_c:Cifar100C",
+        "imagefolder": "acutance_vision.imagefolder:ImageFolder",
+        "imagenet": "acutance_vision.imagenet:ImageNet",
+        "arrays": "acutance_vision.arrays:Arrays",
+        "huggingface": "acutance_vision.hub_sets:HuggingFace",
+        "torchvision": "acutance_vision.torchvision_sets:Torchvision",
+    }
 
 
 @hookimpl
-def register_pools() -> list[type]:
+def register_pools() -> dict[str, str]:
     """Return the pools of image classifiers."""
-    return [MnistResNet, MnistViT, Cifar10Trained, Checkpoints, Timm, SteinerAugReg, ClipSoups]
+    return {
+        "mnist_resnet": "acutance_vision.pools:MnistResNet",
+        "mnist_vit": "acutance_vision.pools:MnistViT",
+        "cifar10_trained": "acutance_vision.cifar_pool:Cifar10Trained",
+        "checkpoints": "acutance_vision.checkpoints_pool:Checkpoints",
+        "timm": "acutance_vision.timm_pool:Timm",
+        "steiner_augreg": "acutance_vision.augreg:SteinerAugReg",
+        "clip_soups": "acutance_vision.soups:ClipSoups",
+    }

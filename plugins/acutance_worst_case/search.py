@@ -23,7 +23,7 @@ from acutance_worst_case import released
 if TYPE_CHECKING:
     from acutance.perturbed import Perturbed
     from acutance.surface import LossSurface
-    from acutance_worst_case.plugin import WorstCaseSpec
+    from acutance_worst_case.measure import WorstCaseSpec
 
 
 # Steps after which a rung decides between the last rung's best point and a start of its own. The first is higher at

@@ -2,91 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 from acutance import hookimpl
-from acutance.errors import Unsupported
 from acutance.hookspecs import Fail, Retry
-from acutance.measure import Cost, Estimate, Measure, Traits
-from acutance.spec import Spec
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from acutance.numerics.draws import Streams
-    from acutance.surface import LossSurface
-
-
-class TargetSpec(Spec):
-    """Settings of a target: none; the split is part of the surface it is measured on."""
-
-
-class Error(Measure[TargetSpec]):
-    r"""Classification error, :math:`\frac1n \sum_i 1[\arg\max_k f_k(x_i) \ne y_i]`, or the split's own score."""
-
-    name = "error"
-    traits = Traits(
-        level="dataset",
-        larger_means="worse",
-        invariant_to={"rescaling", "output_scale", "head_mixing", "permutation", "translation"},
-        symbol="error",
-        reference="empirical risk under the 0-1 loss",
-    )
-
-    def evaluate(self, surface: LossSurface, spec: TargetSpec, rng: Streams) -> Estimate | float:
-        """Return the mean of the split's score.
-
-        Raises:
-            Unsupported: when the targets are numbers, and the split does not say what an error is.
-        """
-        if not surface.has_errors:
-            raise Unsupported("classification error needs class labels, the targets are numbers")
-        errors = surface.errors()
-        estimate = Estimate(float(errors.double().mean()), extras={"points": surface.n})
-        return estimate if math.isfinite(estimate.value) else replace(estimate, message=_no_predictions(errors.isnan()))
-
-
-class Loss(Measure[TargetSpec]):
-    r"""Loss :math:`L_S(w^*)` over all points: their mean, or their sum where the loss is one."""
-
-    name = "loss"
-    traits = Traits(
-        level="dataset",
-        larger_means="worse",
-        invariant_to={"rescaling", "head_mixing", "permutation", "translation"},
-        symbol="L",
-        reference="empirical risk under the loss of the surface",
-    )
-
-    def evaluate(self, surface: LossSurface, spec: TargetSpec, rng: Streams) -> Estimate | float:
-        """Return the loss."""
-        found = surface.clean()
-        estimate = Estimate(float(found.loss))
-        bad = ~found.raw.isfinite().reshape(surface.n, -1).all(1)
-        if math.isfinite(estimate.value) or not bool(bad.any()):
-            return estimate
-        return replace(estimate, message=_no_predictions(bad))
-
-    def passes(self, spec: TargetSpec) -> Cost:
-        """One pass, shared with the error on the same split."""
-        return Cost(forwards=1)
-
-
-def _no_predictions(bad: Tensor) -> str:
-    """Return what is wrong with the outputs of the examples in a mask, (n,)."""
-    rows = bad.nonzero()
-    return (
-        f"the model's outputs for {len(rows)} of {len(bad)} examples are not finite (the first in row {int(rows[0])}): "
-        "they are no predictions; look for examples or weights that overflow"
-    )
 
 
 @hookimpl
-def register_measures() -> list[type]:
+def register_measures() -> dict[str, str]:
     """Return the targets."""
-    return [Error, Loss]
+    return {"error": "acutance.empirical:Error", "loss": "acutance.empirical:Loss"}
 
 
 @hookimpl
@@ -98,9 +21,9 @@ def register_scalings() -> dict[str, str]:
 
 
 @hookimpl
-def register_executors() -> list[str]:
+def register_executors() -> dict[str, str]:
     """Return the executors that need nothing but this machine."""
-    return ["acutance.executors:Serial", "acutance.executors:Processes"]
+    return {"serial": "acutance.executors:Serial", "processes": "acutance.executors:Processes"}
 
 
 @hookimpl(trylast=True)

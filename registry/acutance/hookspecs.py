@@ -38,22 +38,22 @@ class Fail:
 
 @hookspec
 def register_measures() -> Iterable[type[Measure[Any]] | str]:  # type: ignore[empty-body]
-    """Return measure classes, or ``"module:Class"`` strings that are imported when first looked up."""
+    """Return measure classes, or ``{name: "module:Class"}``, whose modules are imported when first looked up."""
 
 
 @hookspec
 def register_pools() -> Iterable[type[ModelPool[Any]] | str]:  # type: ignore[empty-body]
-    """Return model pool classes, or ``"module:Class"`` strings."""
+    """Return model pool classes, or ``{name: "module:Class"}``."""
 
 
 @hookspec
 def register_datasets() -> Iterable[type[Dataset[Any]] | str]:  # type: ignore[empty-body]
-    """Return dataset classes, or ``"module:Class"`` strings."""
+    """Return dataset classes, or ``{name: "module:Class"}``."""
 
 
 @hookspec
 def register_executors() -> Iterable[type[Executor[Any]] | str]:  # type: ignore[empty-body]
-    """Return executor classes, or ``"module:Class"`` strings."""
+    """Return executor classes, or ``{name: "module:Class"}``."""
 
 
 @hookspec

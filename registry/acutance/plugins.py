@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
@@ -23,7 +23,6 @@ from typing import Any, Literal
 import pluggy
 
 from acutance.errors import UserError, did_you_mean
-from acutance.spec import Spec, spec_faults
 
 OWN = "acutance"
 GROUP = "acutance"
@@ -64,18 +63,37 @@ class PluginInfo:
 
 @dataclass(frozen=True)
 class Item:
-    """One registered thing: where it comes from and the class (or scaling function) behind it."""
+    """One registered thing: where it comes from and what stands behind it.
+
+    Attributes:
+        kind: measures, pools, datasets, executors or scalings.
+        name: short name.
+        dist: distribution that registered it.
+        version: of the distribution.
+        source: a class, or ``"module:Class"`` of one that nobody has looked up yet; of a scaling ``"module:function"``.
+    """
 
     kind: Kind
     name: str
     dist: str
     version: str
-    target: Any
+    source: Any
 
     @property
     def id(self) -> str:
         """Canonical id, ``dist/name``."""
         return f"{self.dist}/{self.name}"
+
+    @property
+    def target(self) -> Any:
+        """The class, imported when it is first asked for; of a scaling its ``"module:function"``.
+
+        Raises:
+            UserError: when it cannot be imported, or is no such class.
+        """
+        if self.kind == "scalings" or not isinstance(self.source, str):
+            return self.source
+        return _imported(self)
 
 
 @dataclass
@@ -96,6 +114,17 @@ class Catalog:
     def items(self, kind: Kind) -> list[Item]:
         """Return what is registered of one kind, built-ins first."""
         return list(self._items[kind].values())
+
+    def import_all(self) -> None:
+        """Import every class registered by name; one that cannot be is a problem (for doctor and strict mode)."""
+        for item in (item for kind in KINDS for item in self.items(kind)):
+            try:
+                _ = item.target
+            except UserError as error:
+                told = "".join(tb.format_exception(error.__cause__ or error))
+                problem = PluginProblem(item.name, item.dist, item.version, "import", str(error.__cause__), told)
+                if problem not in self.problems:
+                    self.problems.append(problem)
 
     def with_items(self, items: Iterable[Item]) -> Catalog:
         """Return a catalog with these too; one takes the place of what has its id."""
@@ -256,7 +285,8 @@ def _load_one(catalog: Catalog, point: EntryPoint) -> None:
                 try:
                     item = _item(kind, target, dist, version)
                     enter("spec")
-                    _refuse_bad_spec(item)
+                    if not isinstance(item.source, str):
+                        _refuse_bad_spec(item)
                     enter("collect")
                     catalog.add(item)
                 except (Exception, SystemExit) as error:
@@ -299,19 +329,54 @@ def _flatten(found: Iterable[Any]) -> Iterator[Any]:
 
 
 def _item(kind: Kind, target: Any, dist: str, version: str) -> Item:
-    """Make a catalog item from what a hook returned."""
-    if kind == "scalings":
+    """Make a catalog item from what a hook returned: a class, its ``"module:Class"``, or a name and that."""
+    if isinstance(target, tuple):
         name, path = target
+        if kind != "scalings" and not (isinstance(path, str) and ":" in path):
+            raise TypeError(f"{path!r} of '{name}' is not a text \"module:Class\"")
         return Item(kind, name, dist, version, path)
     if isinstance(target, str):
-        module, _, attribute = target.partition(":")
-        target = getattr(import_module(module), attribute)
+        # Without a name beside it only the class says what it is called.
+        target = _attribute(target)
+    return Item(kind, _name_of(kind, target), dist, version, target)
+
+
+def _attribute(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _name_of(kind: Kind, target: Any) -> str:
+    """Return the name that a class gives itself.
+
+    Raises:
+        TypeError: for what is no class of this kind.
+    """
     name = getattr(target, "name", None)
     if not isinstance(target, type) or not isinstance(name, str):
         raise TypeError(f"{target!r} is not a class with a 'name'")
     if kind == "measures" and _abstract(target, "evaluate"):
         raise TypeError(f"measure '{name}' does not define evaluate(surface, spec, rng)")
-    return Item(kind, name, dist, version, target)
+    return name
+
+
+@cache
+def _imported(item: Item) -> Any:
+    """Return the class of an item that was registered by name, once it is known to be what was registered."""
+    noun = item.kind.removesuffix("s")
+    try:
+        found = _attribute(item.source)
+        name = _name_of(item.kind, found)
+        if name != item.name:
+            raise ValueError(f"{item.source} is called '{name}'")
+        _refuse_bad_spec(replace(item, source=found))
+    except (Exception, SystemExit) as error:
+        # A third party's module may raise anything; nothing but what asked for it is to fail.
+        raise UserError(
+            f"{noun} '{item.name}' of {item.dist} {item.version} cannot be loaded: {type(error).__name__}: {error}",
+            f"see 'acutance doctor', or leave the distribution out: ACUTANCE_PLUGINS=-{item.dist}",
+        ) from error
+    return found
 
 
 def _abstract(target: type, method: str) -> bool:
@@ -320,12 +385,15 @@ def _abstract(target: type, method: str) -> bool:
 
 
 def _refuse_bad_spec(item: Item) -> None:
-    spec = getattr(item.target, "Spec", None)
+    # Pydantic, which a list of names does not need.
+    from acutance.spec import Spec, spec_faults
+
+    spec = getattr(item.source, "Spec", None)
     if isinstance(spec, type) and issubclass(spec, Spec):
         faults = spec_faults(spec)
         if faults:
             raise ValueError(f"{item.kind.removesuffix('s')} '{item.name}': " + "; ".join(faults))
-    cited = getattr(getattr(item.target, "traits", None), "bibtex", ())
+    cited = getattr(getattr(item.source, "traits", None), "bibtex", ())
     if cited:
         from acutance.references import entries
 

@@ -244,3 +244,56 @@ def test_a_third_partys_executor_and_scaling_work_like_built_in_ones(tmp_path, t
     half, full = (worst[worst["spec.scaling"] == s].set_index("model")["value"] for s in ("half", "elementwise"))
     # Twice the radius in half the units is the same ball.
     assert half.to_numpy() == pytest.approx(full.loc[half.index].to_numpy(), rel=1e-5)
+
+
+NAMED = """
+from acutance import hookimpl
+@hookimpl
+def register_measures():
+    return {table}
+"""
+LATE = GOOD.split("@hookimpl")[0].replace("from acutance import hookimpl\n", "import torch\n")
+
+
+def named(tmp_path, monkeypatch, table, late):
+    """A catalog of one plugin, and the module that it names: another one for every source, as for ``point``."""
+    module = f"late_{abs(hash((table, late))):x}"
+    (tmp_path / f"{module}.py").write_text(late)
+    return load([point(tmp_path, monkeypatch, NAMED.format(table=table.replace("MODULE", module)))]), module
+
+
+def test_what_is_registered_by_name_is_imported_when_it_is_looked_up(tmp_path, monkeypatch):
+    found, module = named(tmp_path, monkeypatch, '{"late": "MODULE:Good"}', LATE.format(name="late"))
+    (item,) = found.items("measures")
+    assert item.id == "acme-foo/late" and module not in sys.modules and not found.problems
+    assert found.find("measures", "late").target.name == "late" and module in sys.modules
+    assert item.target is found.get("measures", "late")
+
+
+@pytest.mark.parametrize("table,late,said", [
+    ('{"late": "MODULE:Good"}', LATE.format(name="other"), "Good is called 'other'"),
+    ('{"late": "MODULE:Goood"}', LATE.format(name="late"), "has no attribute 'Goood'"),
+    ('{"late": "MODULE:Good"}', "raise SystemExit(3)", "SystemExit: 3"),
+    ('{"late": "MODULE:Good"}', "import no_such_module_anywhere", "No module named"),
+    ('{"late": "MODULE:Good"}', LATE.format(name="late").replace("def evaluate", "def value"), "does not define evaluate"),
+    ('{"late": "MODULE:Good"}', LATE.format(name="late").replace("    '''A spec.'''", "    a: int = 1"), "docstring"),
+])  # fmt: skip
+def test_what_cannot_be_looked_up_is_one_sentence_and_a_problem_when_all_is_imported(
+    tmp_path, monkeypatch, table, late, said
+):
+    found, _ = named(tmp_path, monkeypatch, table, late)
+    assert not found.problems
+    with pytest.raises(UserError, match=r"measure 'late' of acme-foo 1\.0 cannot be loaded") as told:
+        _ = found.get("measures", "late")
+    assert said in told.value.message and "ACUTANCE_PLUGINS=-acme-foo" in told.value.hint
+    found.import_all()
+    found.import_all()
+    (problem,) = found.problems
+    assert (problem.plugin, problem.phase) == ("late", "import") and problem.traceback
+
+
+def test_a_name_without_a_place_is_a_problem_at_once(tmp_path, monkeypatch):
+    table = '{"late": "MODULE", "good": "MODULE:Good"}'
+    found, _ = named(tmp_path, monkeypatch, table, LATE.format(name="late"))
+    assert [item.name for item in found.items("measures")] == ["good"]
+    assert "of 'late' is not a text" in found.problems[0].error

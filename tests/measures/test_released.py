@@ -21,7 +21,7 @@ from acutance.numerics.slopes import Slope
 from acutance.plan import expand
 from acutance.plugins import catalog
 from acutance_worst_case import released, search
-from acutance_worst_case.plugin import WorstCaseSpec
+from acutance_worst_case.measure import WorstCaseSpec
 
 CASES = {"mlp": (MLP, mlp_data), "attention": (Attention, token_data), "conv_bn": (ConvBN, conv_data)}
 

@@ -14,7 +14,7 @@ from acutance.numerics.balls import ball
 from acutance.numerics.slopes import Slope
 from acutance.plugins import catalog
 from acutance_worst_case import search
-from acutance_worst_case.plugin import WorstCaseSpec
+from acutance_worst_case.measure import WorstCaseSpec
 
 
 def two_hills(slope=1.0, curvature=100.0):

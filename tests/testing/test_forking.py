@@ -15,7 +15,7 @@ from acutance.testing.processes import ask
 
 pytestmark = pytest.mark.skipif(not processes.FORKS, reason="fresh interpreters are started here, not forked")
 AVERAGE = {
-    "modules": ["acutance_average_case.plugin"], "target": "acutance_average_case.plugin:AverageCase", "kind": "measures",
+    "modules": ["acutance_average_case.measure"], "target": "acutance_average_case.measure:AverageCase", "kind": "measures",
     "specs": [{"rho": 0.1}],
 }  # fmt: skip
 # A pool whose entries are what its process is: nothing that a conforming pool does.
@@ -54,7 +54,7 @@ def test_the_answer_is_that_of_an_interpreter_started_for_it(monkeypatch):
     forked = ask("declarations", json.dumps(AVERAGE).encode())
     monkeypatch.setattr(processes, "FORKS", False)
     assert ask("declarations", json.dumps(AVERAGE).encode()) == forked and forked["heavy"] == {
-        "acutance_average_case.plugin": []
+        "acutance_average_case.measure": []
     }
 
 

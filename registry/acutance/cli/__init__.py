@@ -85,6 +85,8 @@ def report_problems(strict: bool) -> None:
     """Print one line for each plugin problem; under ``--strict-plugins`` end with 3."""
     from acutance.plugins import catalog
 
+    if strict:
+        catalog().import_all()
     problems = catalog().problems
     for problem in problems:
         echo(f"plugin problem: {problem}", err=True)

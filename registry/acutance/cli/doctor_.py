@@ -28,6 +28,7 @@ def command(ctx: click.Context, directory: Path | None, json_: bool, verbose: bo
     from acutance.run_health import examine
 
     plugins = catalog()
+    plugins.import_all()
     run = examine(directory) if directory is not None else None
     about = examination(plugins, run)
     if json_:

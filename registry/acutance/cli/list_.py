@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import click
 
 from acutance.cli import as_json
-from acutance.plugins import KINDS, OWN, Item, Kind, catalog
+from acutance.errors import UserError
+from acutance.plugins import KINDS, Item, Kind, catalog
+
+# A class or function whose header takes one line or two, and its docstring; any other is imported.
+HEAD = r'^(?:class|def) {}\b[^\n]*(?:\n[^\n]*?)?:\n    r?"""(.*?)"""'
 
 
 def summary(item: Item) -> str:
     """Return the first line of what an item says of itself."""
-    if item.kind == "scalings":
-        from importlib import import_module
+    doc = _unread(item.source) if isinstance(item.source, str) else ""
+    if not doc:
+        try:
+            doc = item.source if item.kind == "scalings" else item.target.__doc__ or ""
+        except UserError as error:
+            doc = error.message
+    return doc.strip().splitlines()[0] if doc.strip() else ""
 
-        module, _, name = str(item.target).partition(":")
-        # Our own strategies live in light modules; a stranger's is not imported for a list.
-        doc = getattr(import_module(module), name).__doc__ if item.dist == OWN else item.target
-    else:
-        doc = item.target.__doc__
-    return (doc or "").strip().splitlines()[0] if doc else ""
+
+def _unread(path: str) -> str:
+    """Return the docstring of ``module:name`` from the text of the module, which is not run; empty where it has none.
+
+    What a file says can be read a hundred times while it is imported once.
+    """
+    module, _, name = path.partition(":")
+    try:
+        spec = find_spec(module)
+        text = Path(spec.origin).read_text() if spec and spec.origin else ""
+    except (ImportError, OSError, UnicodeDecodeError):
+        return ""
+    found = re.search(HEAD.format(re.escape(name)), text, re.MULTILINE | re.DOTALL)
+    return inspect.cleandoc(found[1]) if found else ""
 
 
 @click.command("list")

@@ -62,7 +62,9 @@ def declared(subject: Subject) -> dict[str, Any]:
     """Return the declarations of the subject as a fresh process sees them; asked once."""
 
     def asking() -> dict[str, Any]:
-        modules = list(dict.fromkeys([*subject.plugin_modules, subject.item.target.__module__]))
+        # What is registered by name is imported when it is looked up, whatever it imports then.
+        own = [] if isinstance(subject.item.source, str) else [subject.item.target.__module__]
+        modules = list(dict.fromkeys([*subject.plugin_modules, *own]))
         payload = {
             "modules": modules, "target": subject.reference, "kind": subject.item.kind,
             "specs": [spec.full() for spec in subject.specs],

@@ -97,6 +97,17 @@ def published():
     return {module: set(re.findall(r"\w+", names)) for module, names in rows}
 
 
+def test_what_a_file_takes_is_seen_however_it_is_imported(tmp_path):
+    path = tmp_path / "plugin.py"
+    path.write_text("import acutance.core\nfrom acutance import hookimpl, scaling as s\nc = s.vector\n"
+                    "def f():\n    from acutance.functional import FunctionalModel\n")  # fmt: skip
+    assert sorted(names_imported(path)) == [
+        ("acutance", "hookimpl"), ("acutance.core", ""), ("acutance.functional", "FunctionalModel"),
+        ("acutance.scaling", "vector"),
+    ]  # fmt: skip
+    assert "vector" in published()["acutance.scaling"] and "acutance.core" not in published()
+
+
 def test_plugins_take_what_is_published_and_nothing_else():
     doors = published()
     assert len(doors) > 30

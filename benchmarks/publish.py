@@ -22,7 +22,7 @@ from acutance.analysis.labels import target_label
 from acutance.analysis.spreadsheet import csv_text
 from acutance.cli.compare_ import choose, defaults, open_side
 from acutance.errors import UserError
-from acutance.outputs import read_csv
+from acutance.run.directory import read_csv
 
 STUDIES = Path(__file__).parent / "results" / "studies"
 FILES = ("models.csv", "results.csv", "correlations.csv", "hypotheses.csv", "ceilings.csv", "radii.csv", "config.yaml", "environment.json")  # fmt: skip

@@ -178,6 +178,21 @@ def test_what_is_imported_at_start_is_light():
         assert not HEAVY & {name.split(".")[0] for name in imports(path, top_level_only=True)}, path
 
 
+def test_what_goes_to_workers_and_comes_back_is_written_and_read_in_one_place():
+    for path in (*(CORE / f"{n}.py" for n in ("worker", "executors", "harness", "testing/jobs")),
+                 CORE / "run" / "tasks.py", PLUGINS / "acutance_ray" / "executor.py"):  # fmt: skip
+        assert "json" not in set(imports(path)), path
+
+
+def test_files_of_a_run_are_named_in_one_place():
+    """What a run's files are called is known to its folder; a page's and a manifest's own names aside."""
+    home = CORE / "run" / "directory.py"
+    names = ("acutance.db", "report.html", "environment.json", "models.csv", "results.csv", "correlations.csv")
+    for path in files(CORE):
+        strings = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        assert path == home or not strings & set(names), path
+
+
 def test_files_fit_on_a_few_screens():
     for path in files(CORE) + files(PLUGINS):
         assert len(path.read_text().splitlines()) <= 500, path

@@ -12,7 +12,7 @@ import yaml
 from acutance.analysis.spreadsheet import csv_text
 from acutance.config import load_config
 from acutance.correlating import of_run
-from acutance.outputs import read_csv
+from acutance.run.directory import read_csv
 
 ROOT = Path(__file__).parents[1]
 STUDIES = ROOT / "benchmarks" / "results" / "studies"

@@ -13,21 +13,9 @@ import pandas as pd
 from acutance.analysis.columns import MIN_MODELS
 from acutance.analysis.external import Columns, as_run, read_table
 from acutance.errors import UserError, did_you_mean
-from acutance.outputs import (
-    correlate,
-    judge,
-    measured,
-    read_csv,
-    take_folder,
-    write_report,
-    write_statistics,
-    write_study,
-    write_tables,
-)  # fmt: skip
+from acutance.outputs import correlate, judge, measured, write_report, write_statistics
 from acutance.presented import write_presentations
-from acutance.report.written import put
-from acutance.store import FILE
-from acutance.yaml_io import read_yaml
+from acutance.run.directory import CURVES, RunDirectory
 
 if TYPE_CHECKING:
     from acutance.progress import Reporter
@@ -132,18 +120,15 @@ def of_run(directory: Path, changed: Mapping[str, Any], title: str = "") -> Tabl
     Raises:
         UserError: for a directory that is not one of a run.
     """
-    models, results = read_csv(directory / "models.csv"), read_csv(directory / "results.csv")
-    if not (directory / "config.yaml").exists():
-        raise UserError(f"{directory}/config.yaml: no such file", "give the directory of a run, or a table")
-    config = read_yaml(directory / "config.yaml")
+    run = RunDirectory(directory)
+    models, results, config = run.table("models"), run.table("results"), run.config()
     given = {name: value for name, value in changed.items() if value is not None}
     if "resamples" in given:
         given["analysis"] = {"resamples": given.pop("resamples")}
     config |= given
     if title:
         config["title"] = title
-    path = directory / "ceilings.csv"
-    ceilings = read_csv(path) if path.exists() else pd.DataFrame()
+    ceilings = run.table("ceilings") if run.has("ceilings") else pd.DataFrame()
     known = dict(zip(ceilings["target"], ceilings["points"], strict=True)) if "points" in ceilings else {}
     points = {str(target): int(n) for target, n in known.items() if target in config["targets"]}
     return Tables(models, results, config, points, directory=directory)
@@ -170,36 +155,25 @@ def write(
     from acutance.environment import environment
     from acutance.plugins import catalog
 
-    if (directory / FILE).exists():
+    folder = RunDirectory(directory)
+    if folder.holds_run:
         raise UserError(f"--out {directory}: is the directory of a run", "give another one")
     if directory.is_file():
         raise UserError(f"--out {directory}: is a file", "give a directory, or FILE.csv for the table alone")
-    take_folder(directory, is_of_table(directory), [Path(tables.config.get("source", {}).get("table", ""))])
+    folder.take(folder.holds_statistics, [Path(tables.config.get("source", {}).get("table", ""))])
     config = dict(tables.config)
     if tables.directory is not None:
         config["source"] = {"run": str(tables.directory)}
-        if (curves := tables.directory / "curves.csv").exists():
-            put(directory, {"curves.csv": curves.read_bytes()})
-    write_tables(directory, {"models": tables.models, "results": tables.results})
+        if (origin := RunDirectory(tables.directory)).has(CURVES):
+            folder.put_copy(CURVES, origin)
+    folder.put_tables({"models": tables.models, "results": tables.results})
     write_presentations(directory, measured(tables.results)["measure"])
-    write_study(directory, config, environment(catalog()))
-    found = write_statistics(directory, tables.models, tables.results, config, tables.points, say, stages)
+    folder.put_study(config, environment(catalog()))
+    found = write_statistics(folder, tables.models, tables.results, config, tables.points, say, stages)
     if report:
         say("figures and report ...")
-        write_report(directory, {})
+        write_report(folder, {})
     return found
-
-
-def is_of_table(directory: Path) -> bool:
-    """Whether a directory was written by ``write``."""
-    path = directory / "config.yaml"
-    if (directory / FILE).exists() or not path.exists():
-        return False
-    try:
-        config = read_yaml(path)
-    except (UserError, UnicodeDecodeError):
-        return False  # somebody else's file
-    return isinstance(config, dict) and {"source", "targets", "seed"} <= set(config)
 
 
 def too_few(tables: Tables) -> str:

@@ -170,6 +170,12 @@ class Serial(Executor[SerialSpec]):
         for job in jobs:
             yield from execute(job)
 
+    def close(self) -> None:
+        """Let go of the points and the model that stay open in this process between jobs."""
+        from acutance.worker import close_data
+
+        close_data()
+
 
 class ProcessesSpec(LimitedSpec):
     """Settings of the processes executor."""

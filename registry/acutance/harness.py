@@ -21,10 +21,12 @@ from acutance.plugins import catalog
 from acutance.preprocessing import MARK, preprocess
 from acutance.progress import Reporter, Silent
 from acutance.remote import is_remote
+from acutance.run.directory import PAGE, RunDirectory
 from acutance.run.jobs import Build, Choice, Evaluate, Failed, Late, Model, Note, Opened, Parts, plain
+from acutance.run.points import close_points, open_points
 from acutance.run.rows import Attempt
 from acutance.run.tasks import Task, outcomes
-from acutance.store import FILE, Store
+from acutance.store import Store
 from acutance.values import Rerun, Values
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Run:
     @property
     def report(self) -> Path:
         """The HTML page."""
-        return self.directory / "report.html"
+        return self.directory / PAGE
 
     def __repr__(self) -> str:
         from acutance.explain import run_line
@@ -102,12 +104,10 @@ def run_study(
             run's, and that no run wrote.
         KeyboardInterrupt, Terminated: by Ctrl-C, SIGTERM and SIGHUP, after everything computed so far has been stored.
     """
-    from acutance.outputs import take_folder
-
-    directory = Path(out) if out is not None else Path("runs") / study.name
+    directory = RunDirectory(Path(out) if out is not None else Path("runs") / study.name)
     study.executor.item.target(study.executor.spec).check(device)
-    take_folder(directory, ours=(directory / FILE).exists())
-    store = Store(directory / FILE)
+    directory.take(ours=directory.holds_run)
+    store = Store(directory.store)
     with closing(store), in_order():
         driver = Driver(study, store, device, rerun, limit, reporter or Silent(), attributes)
         return driver.run(directory, report)
@@ -144,18 +144,18 @@ class Driver:
 
     # -- the whole ----------------------------------------------------------------------------------
 
-    def run(self, directory: Path, report: bool) -> Run:
+    def run(self, directory: RunDirectory, report: bool) -> Run:
         """Run all stages and write the folder; everything computed is in the store before an exception leaves."""
-        from acutance.outputs import write_outputs, write_study
+        from acutance.outputs import write_outputs
 
         study = self.study
         env = environment(self.plugins)
         self.run_id = self.store.start_run(study.resolved, env)
-        write_study(directory, study.resolved, env)
+        directory.put_study(study.resolved, env)
         for note in (*study.warnings, *self.store.notes, *self.notes):
             self.reporter.say(f"note: {note}")
         hooks = self.plugins.manager.hook
-        hooks.on_run_start(config=study.resolved, directory=str(directory))
+        hooks.on_run_start(config=study.resolved, directory=str(directory.path))
         executor: Executor[Any] = self.executor_choice.item.target(self.executor_choice.spec)
         try:
             with executor:
@@ -180,15 +180,16 @@ class Driver:
             if isinstance(error, OSError | UserError):
                 self.store.require_place()  # the better sentence, where files are missing with their folder
             raise
+        finally:
+            close_points()
         self.store.end_run(self.run_id, "failed" if run.failed else "done")
-        hooks.on_run_end(directory=str(directory), summary={"failed": run.failed, "computed": run.computed})
+        hooks.on_run_end(directory=str(directory.path), summary={"failed": run.failed, "computed": run.computed})
         return run
 
     def _open_points(self) -> PointSets:
-        from acutance.pointsets import PointSets
-
-        dataset = self.study.dataset
-        return PointSets(dataset.item.target(dataset.spec), self.study.surface, self.study.seed, self.reporter)
+        sets = open_points(Choice.of(self.study.dataset), self.study.surface, self.study.seed)
+        sets.reporter = self.reporter
+        return sets
 
     def _preprocess(self, sets: PointSets) -> None:
         """Tell models what they see of the points, and write down what the points were."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from acutance.members import measure_cells, members, target_cells
 from acutance.plugins import extended
 from acutance.preprocessing import Preprocessed
 from acutance.recorded import RecordedPoints, dataset_item, pool_items
+from acutance.run.directory import STORE, RunDirectory
 from acutance.spec import canonical_json
-from acutance.store import FILE, Store
+from acutance.store import Store
 from acutance.values import Values
 
 if TYPE_CHECKING:
@@ -83,14 +83,14 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
         UserError: for a folder that holds no run, runs of different studies or points, or an ``out`` that is one
             of the runs or holds a run already.
     """
-    from acutance.outputs import refuse_foreign, take_folder, write_study
     from acutance.presented import reading
 
     if len(directories) < 2:
         raise UserError("merge: give at least two run directories")
-    if (out / FILE).exists():
+    merged = RunDirectory(out)
+    if merged.holds_run:
         raise UserError(f"--out {out}: holds a run already", "choose a new folder")
-    refuse_foreign(out, ours=False)
+    merged.refuse_foreign(ours=False)
     sources = [read_source(directory) for directory in directories]
     for other in sources[1:]:
         _refuse_another_study(sources[0], other)
@@ -99,22 +99,22 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
     facts, disagreements = _facts(sources)
     conflicts += disagreements
     config = sources[0].config | {"pools": _pools(sources)}
-    take_folder(out, ours=False)
-    store = Store(out / FILE)
+    merged.take(ours=False)
+    store = Store(merged.store)
     try:
         store.put_tables(tables)
         store.put_points(points)
         store.put_facts(facts)
         environment = sources[0].environment | {"merged": [str(source.directory) for source in sources]}
         run_id = store.start_run(config, environment)
-        write_study(out, config, environment)
+        merged.put_study(config, environment)
         with reading(*directories):
-            run, notes = _write(config, store, tables["model"], RecordedPoints(points), out, report)
+            run, notes = _write(config, store, tables["model"], RecordedPoints(points), merged, report)
         store.end_run(run_id, "failed" if run.failed else "done")
     except BaseException:
         # Half a merge would pass for a run.
         store.close()
-        for path in out.glob(f"{FILE}*"):
+        for path in out.glob(f"{STORE}*"):
             path.unlink()
         raise
     store.close()
@@ -126,7 +126,7 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
 
 def read_source(directory: Path) -> Source:
     """Return what a run directory holds, at one moment."""
-    path = directory / FILE
+    path = RunDirectory(directory).store
     while True:
         store = Store(path, write=False)
         quiet = not store.written
@@ -303,7 +303,7 @@ def _same(a: float | None, b: float | None) -> bool:
 
 
 def _write(
-    config: dict[str, Any], store: Store, models: Sequence[Row], points: RecordedPoints, out: Path, report: bool
+    config: dict[str, Any], store: Store, models: Sequence[Row], points: RecordedPoints, out: RunDirectory, report: bool
 ) -> tuple[Run, list[str]]:
     """Complete cells whose parts are all there, and write tables and report, with neither models nor data."""
     from acutance.outputs import write_outputs
@@ -325,7 +325,7 @@ def _write(
         absent = sum(len(values.missing(member, targets)) for member in everyone)
         absent += sum(len(values.missing(member, cells)) for member in admit(everyone, values, targets))
         run = write_outputs(values, everyone, out, targets, cells, report, Silent())
-    return run, [f"{absent} cells have no value yet: run the study in {out} to compute them"] if absent else []
+    return run, [f"{absent} cells have no value yet: run the study in {out.path} to compute them"] if absent else []
 
 
 def _study(config: dict[str, Any], pools: Sequence[str]) -> Study:
@@ -341,11 +341,10 @@ def _never_loaded(sources: Sequence[Source], known: set[str]) -> list[str]:
     """Return a note for models that a run lists without a key: the store has nothing of them."""
     notes = []
     for source in sources:
-        path = source.directory / "models.csv"
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as lines:
-                broken = [row["model"] for row in csv.DictReader(lines) if not row.get("key")]
-            broken = [name for name in broken if name not in known]
+        directory = RunDirectory(source.directory)
+        if directory.has("models"):
+            models = directory.table("models")
+            broken = [name for name in models.loc[models["key"].isna(), "model"] if name not in known]
             if broken:
                 notes.append(f"{source.directory}: {', '.join(broken[:5])} could not be loaded and is left out")
     return notes

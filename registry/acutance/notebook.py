@@ -95,7 +95,6 @@ def study(
     from acutance.fingerprint import digest_points
     from acutance.harness import run_study
     from acutance.memory import dataset_item, pool_item
-    from acutance.worker import close_data
 
     if executor != "serial":
         raise UserError(
@@ -130,13 +129,10 @@ def study(
         Path(out) if out is not None else Path("runs") / (re.sub(r"[^\w.-]+", "-", title).strip("-.") or "study")
     )
     with extended([pool, dataset]):
-        try:
-            return run_study(
-                _validated(file), directory, device=device, rerun=rerun, reporter=reporter, report=report,
-                attributes=attributes,
-            )  # fmt: skip
-        finally:
-            close_data()
+        return run_study(
+            _validated(file), directory, device=device, rerun=rerun, reporter=reporter, report=report,
+            attributes=attributes,
+        )  # fmt: skip
 
 
 def _validated(file: dict[str, Any]) -> Study:

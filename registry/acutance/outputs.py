@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,19 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from acutance.analysis.columns import joined
-from acutance.analysis.spreadsheet import csv_text, unescape_table
-from acutance.errors import UserError
 from acutance.executors import cores
 from acutance.measure import Status, is_curve
 from acutance.members import Member, PlannedCell
 from acutance.plugins import Catalog, catalog
-from acutance.presented import FILE as PRESENTATIONS
 from acutance.presented import reading, write_presentations
-from acutance.report.written import begin, foreign, put
-from acutance.stamps import is_current, mark_old, stamp
+from acutance.run.directory import CURVES, FINDINGS, SWEEP, TABLES, RunDirectory
 from acutance.targets import Target
 from acutance.values import Values
-from acutance.yaml_io import dump_yaml, read_yaml
 
 if TYPE_CHECKING:
     from acutance.analysis.workload import Workload
@@ -32,16 +26,8 @@ if TYPE_CHECKING:
     from acutance.report.data import ReportData
     from acutance.report.recipes import Recipe
 
-TABLES = ("models", "results", "correlations")
 EMPTY = ("model", "pool", "measure", "split", "replicate", "value", "stderr", "status", "message")
 LONG = 10.0  # seconds from which on it is said how long statistics will take
-# Columns of names: a model may be called 007 or 12e45.
-TEXTS = ("model", "pool", "architecture", "train_set", "key", "measure", "target", "within", "group")
-FINDINGS = ("associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii", "verdicts")
-NAMES = (  # what is written to a run's folder, beside its store and the folders in it
-    *(f"{name}.csv" for name in (*TABLES, *FINDINGS, "curves")),
-    *("config.yaml", "environment.json", PRESENTATIONS, "report.html"),
-)
 
 
 def models_table(values: Values, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
@@ -123,7 +109,7 @@ def short_name(plugins: Catalog, measure: str) -> str:
 
 
 def write_outputs(
-    values: Values, members: Sequence[Member], directory: Path, targets: Sequence[PlannedCell],
+    values: Values, members: Sequence[Member], directory: RunDirectory, targets: Sequence[PlannedCell],
     cells: Sequence[PlannedCell], report: bool, reporter: Reporter,
 ) -> Run:  # fmt: skip
     """Write the tables and, when something has changed since they were last made, statistics and report."""
@@ -132,27 +118,26 @@ def write_outputs(
     models, results = models_table(values, members, [*targets, *cells]), results_table(values, members, targets, cells)
     tables = {"models": models, "results": results}
     if len(curves := curves_table(values, members, cells)):
-        tables["curves"] = curves
-    write_tables(directory, tables, gone="curves.csv")
-    write_presentations(directory, measured(results)["measure"])
-    made = all((directory / f"{name}.csv").exists() for name in ("correlations", *FINDINGS))
-    if not made or not is_current(directory, "statistics"):
+        tables[CURVES] = curves
+    directory.put_tables(tables, gone=CURVES)
+    write_presentations(directory.path, measured(results)["measure"])
+    made = all(map(directory.has, ("correlations", *FINDINGS)))
+    if not made or not directory.is_current("statistics"):
         points = points_of(results, values.study.targets)
         write_statistics(directory, models, results, values.study.resolved, points, reporter.say)
-        stamp(directory, "statistics")
-    page = directory / "report.html"
-    if page.exists() and is_current(directory, "page"):
+        directory.stamp("statistics")
+    if directory.page.exists() and directory.is_current("page"):
         pass
     elif report:
         reporter.say("figures and report ...")
         write_report(directory, values.store.cost())
-    elif page.exists():
-        mark_old(page)
-        reporter.say(f"{page}: is older than the tables now, and says so")
+    elif directory.page.exists():
+        directory.mark_old()
+        reporter.say(f"{directory.page}: is older than the tables now, and says so")
     bad = (Status.FAILED.value, Status.NONFINITE.value, Status.BUDGET.value)
     failed = int(results["status"].isin(bad).sum()) + sum(m.broken and not m.excluded for m in members)
-    read = {name: read_csv(directory / f"{name}.csv") for name in TABLES}
-    return Run(directory, read["models"], read["results"], read["correlations"], failed, len(values.fresh))
+    models, results, correlations = map(directory.table, TABLES)  # as a reader of the files has them
+    return Run(directory.path, models, results, correlations, failed, len(values.fresh))
 
 
 def measured(results: pd.DataFrame) -> pd.DataFrame:
@@ -161,7 +146,8 @@ def measured(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_statistics(
-    directory: Path, models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int],
+    directory: RunDirectory, models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any],
+    points: Mapping[str, int],
     say: Callable[[str], None], stages: Reporter | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Write what the tables of a run say: correlations, in the paper's layout too, and findings; return the former.
@@ -185,12 +171,12 @@ def write_statistics(
         stages.stage("correlations", work.pairs, work.pairs)
     advance = (lambda count: None) if stages is None else (lambda count: stages.advance(count, count))
     correlations = correlate(models, results, config, points, advance, work)
-    write_tables(directory, {"correlations": correlations})
-    save_tables(correlations, directory / "tables")
+    directory.put_tables({"correlations": correlations})
+    save_tables(correlations, directory.markup)
     found = find(models, results, config, points)
     if stages is not None:
         stages.stage("verdicts", work.definitions, work.definitions)
-    write_tables(directory, {**found, "verdicts": judge(models, results, correlations, config, advance)})
+    directory.put_tables({**found, "verdicts": judge(models, results, correlations, config, advance)})
     return correlations
 
 
@@ -289,91 +275,7 @@ def points_of(results: pd.DataFrame, targets: Sequence[Target]) -> dict[str, int
     return {name: int(by_split[split]) for name, split in splits.items() if split in by_split}
 
 
-def refuse_replacing(path: Path, inputs: Sequence[Path], what: str = "--out") -> None:
-    """Refuse to write over what was read.
-
-    Raises:
-        UserError: when a path is one of the inputs, also by another name.
-    """
-    for given in inputs:
-        if path.exists() and given.exists() and path.samefile(given):
-            raise UserError(f"{what} {path}: is a file that is read, and would be lost", "choose another name")
-
-
-def refuse_foreign(directory: Path, ours: bool, inputs: Sequence[Path] = (), names: Sequence[str] = NAMES) -> None:
-    """Refuse a folder in which files that no run wrote, or that are read, would be replaced.
-
-    Args:
-        directory: to be written to.
-        ours: whether an earlier run or ``correlate`` wrote it: which of its files are ours is what its manifest says,
-            and all of them where an older version kept none.
-        inputs: files that are read.
-        names: of the files to be written.
-
-    Raises:
-        UserError: naming the first such file.
-    """
-    for name in names:
-        refuse_replacing(directory / name, inputs)
-    if theirs := foreign(directory, names, ours):
-        raise UserError(f"--out {directory}: {theirs}", "choose another folder, or move the file away")
-
-
-def take_folder(directory: Path, ours: bool, inputs: Sequence[Path] = (), names: Sequence[str] = NAMES) -> None:
-    """Make a folder, unless it is there, and keep a manifest of what is written to it; see ``refuse_foreign``.
-
-    Raises:
-        UserError: for files of somebody else, and a folder that cannot be made.
-    """
-    refuse_foreign(directory, ours, inputs, names)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        begin(directory, names, ours)
-    except OSError as error:
-        raise UserError(
-            f"--out {directory}: cannot be written: {error.strerror}", "choose a folder you may write to"
-        ) from None
-
-
-def write_study(directory: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-    """Write what a run was asked for, and where it ran."""
-    put(directory, {"config.yaml": dump_yaml(config), "environment.json": json.dumps(environment, indent=2) + "\n"})
-
-
-def write_tables(directory: Path, tables: Mapping[str, pd.DataFrame], gone: str = "") -> None:
-    """Write tables to a run's folder, ``NAME.csv`` each.
-
-    Args:
-        directory: of the run.
-        tables: by name.
-        gone: a file of ours that is removed unless it is one of them.
-    """
-    old = "" if Path(gone).stem in tables else gone
-    for name, table in tables.items():  # one by one: the text of a large one is large
-        put(directory, {f"{name}.csv": csv_text(table)}, old)
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """Read a table of a run.
-
-    Raises:
-        UserError: when it is not there or not a table.
-    """
-    try:
-        # "none" is the name of a scaling, so only what pandas itself writes for a missing value is one.
-        plain: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "low_memory": False}
-        header = pd.read_csv(path, nrows=0, **plain).columns
-        texts = {name: str for name in header if name in TEXTS or name.startswith("label.")}
-        return unescape_table(pd.read_csv(path, dtype=texts, **plain))
-    except NotADirectoryError:
-        raise UserError(f"{path.parent}: is a file, not the folder of a run", "correlate takes tables") from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file", "run the study first, or check the folder's name") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not a table: {error}", "run the study again to rewrite it") from None
-
-
-def write_report(directory: Path, cost: Mapping[str, Any]) -> Path:
+def write_report(directory: RunDirectory, cost: Mapping[str, Any]) -> Path:
     """Draw the figures and write the HTML page of a run directory; torch is not needed.
 
     Args:
@@ -382,20 +284,22 @@ def write_report(directory: Path, cost: Mapping[str, Any]) -> Path:
     """
     from acutance.report.figures import save_figures
     from acutance.report.html import render_page
-    from acutance.report.markup import save_tables
     from acutance.report.shown import shown
 
-    with reading(directory):
-        data = report_data(directory, cost)
-        save_tables(data.correlations, directory / "tables")
-        data = shown(data)
-        pictures = save_figures(data, directory / "figures", cores())
-        put(directory, {"report.html": render_page(data, pictures)})
-    stamp(directory, "page")
-    return directory / "report.html"
+    with reading(directory.path):
+        data = shown(report_data(directory, cost))
+        directory.put_page(render_page(data, save_figures(data, directory.figures, cores())))
+    return directory.page
 
 
-def write_figures(directory: Path, names: Sequence[str]) -> list[Path]:
+def write_markup(directory: RunDirectory) -> None:
+    """Write the correlations of a run directory in the layout of the paper's tables."""
+    from acutance.report.markup import save_tables
+
+    save_tables(directory.table("correlations"), directory.markup)
+
+
+def write_figures(directory: RunDirectory, names: Sequence[str]) -> list[Path]:
     """Draw the figures of some recipes from the tables of a run or of a sweep, and return the PNGs.
 
     Args:
@@ -408,17 +312,17 @@ def write_figures(directory: Path, names: Sequence[str]) -> list[Path]:
     from acutance.report.recipes import recipe
 
     recipes = [recipe(name) for name in dict.fromkeys(names)]
-    if (directory / "sweep.csv").exists():
+    if directory.has(SWEEP):
         return _figures_of_sweep(directory, recipes)
-    with reading(directory):
+    with reading(directory.path):
         return _figures_of_run(directory, recipes)
 
 
-def _figures_of_run(directory: Path, recipes: Sequence[Recipe]) -> list[Path]:
+def _figures_of_run(directory: RunDirectory, recipes: Sequence[Recipe]) -> list[Path]:
     from acutance.report.figures import file_stems, save_figures
     from acutance.report.shown import shown
 
-    data, folder, paths = report_data(directory, {}), directory / "figures", list[Path]()
+    data, folder, paths = report_data(directory, {}), directory.figures, list[Path]()
     for chosen in recipes:
         prepared = shown(chosen.prepare(data))
         keys = chosen.keys(prepared)
@@ -427,15 +331,15 @@ def _figures_of_run(directory: Path, recipes: Sequence[Recipe]) -> list[Path]:
     return paths
 
 
-def _figures_of_sweep(directory: Path, recipes: Sequence[Recipe]) -> list[Path]:
+def _figures_of_sweep(directory: RunDirectory, recipes: Sequence[Recipe]) -> list[Path]:
     from acutance.report.between import save_between
     from acutance.report.recipes import save_sweep
 
-    table, folder, paths = read_csv(directory / "sweep.csv"), directory / "figures", list[Path]()
+    table, folder, paths = directory.table(SWEEP), directory.figures, list[Path]()
     name = str(table.columns[0])
-    folders = _folders_of_sweep(directory, name)
-    with reading(*folders.values()):
-        runs = {value: report_data(path, {}) for value, path in folders.items()}
+    folders = _folders_of_sweep(directory.path, name)
+    with reading(*(run.path for run in folders.values())):
+        runs = {value: report_data(run, {}) for value, run in folders.items()}
         for chosen in recipes:
             if chosen.name == "pairwise":
                 paths += save_between(runs, name, folder)
@@ -444,9 +348,10 @@ def _figures_of_sweep(directory: Path, recipes: Sequence[Recipe]) -> list[Path]:
     return paths
 
 
-def _folders_of_sweep(directory: Path, name: str) -> dict[str, Path]:
+def _folders_of_sweep(directory: Path, name: str) -> dict[str, RunDirectory]:
     """Return the folders of the runs of a sweep by the value of the setting, numbers in their order."""
-    found = {p.name.partition("=")[2]: p for p in directory.glob(f"{name}=*") if (p / "correlations.csv").exists()}
+    folders = {path.name.partition("=")[2]: RunDirectory(path) for path in directory.glob(f"{name}=*")}
+    found = {value: run for value, run in folders.items() if run.has("correlations")}
 
     def place(value: str) -> tuple[float, str]:
         with suppress(ValueError):
@@ -456,27 +361,26 @@ def _folders_of_sweep(directory: Path, name: str) -> dict[str, Path]:
     return {value: found[value] for value in sorted(found, key=place)}
 
 
-def report_data(directory: Path, cost: Mapping[str, Any]) -> ReportData:
+def report_data(directory: RunDirectory, cost: Mapping[str, Any]) -> ReportData:
     """Return what figures and page are made from: the tables of a run directory, its config and environment."""
     from acutance.report.data import ReportData
 
-    tables = {name: read_csv(directory / f"{name}.csv") for name in TABLES}
-    config = read_yaml(directory / "config.yaml")
-    models = tables["models"]
+    models, results, correlations = map(directory.table, TABLES)
+    config = directory.config()
     return ReportData(
-        title=config["title"] or directory.name,
+        title=config["title"] or directory.path.name,
         config=config,
-        environment=json.loads((directory / "environment.json").read_text()),
+        environment=directory.environment(),
         models=models,
-        results=tables["results"],
-        correlations=tables["correlations"],
-        problems=problems_table(tables["results"]),
-        cost={**cost, "models": len(models), "cells": len(tables["results"])},
+        results=results,
+        correlations=correlations,
+        problems=problems_table(results),
+        cost={**cost, "models": len(models), "cells": len(results)},
         targets=list(config["targets"]),
         groups=list(config["groups"]),
         figures=config["figures"],
-        curves=read_csv(directory / "curves.csv") if (directory / "curves.csv").exists() else None,
-        findings={name: read_csv(path) for name in FINDINGS if (path := directory / f"{name}.csv").exists()},
+        curves=directory.table(CURVES) if directory.has(CURVES) else None,
+        findings=dict(directory.tables(FINDINGS)),
     )
 
 

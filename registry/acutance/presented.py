@@ -9,8 +9,7 @@ from pathlib import Path
 
 from acutance.presentation import UNKNOWN, Presentation, presentations, showing
 from acutance.report.written import put
-
-FILE = "measures.json"
+from acutance.run.directory import MEASURES
 
 
 def write_presentations(directory: Path, measures: Iterable[str]) -> None:
@@ -21,7 +20,7 @@ def write_presentations(directory: Path, measures: Iterable[str]) -> None:
         measures: their names, as the tables have them; those that nothing is known of are left out.
     """
     told = {name: how.as_json() for name, how in presentations(measures).items() if how != UNKNOWN}
-    put(directory, {FILE: json.dumps(told, indent=2, ensure_ascii=False) + "\n"})
+    put(directory, {MEASURES: json.dumps(told, indent=2, ensure_ascii=False) + "\n"})
 
 
 @contextmanager
@@ -31,7 +30,7 @@ def reading(*directories: Path) -> Iterator[None]:
     for directory in directories:
         # A file that cannot be read is no reason to refuse the tables beside it.
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-            written = json.loads((directory / FILE).read_text(encoding="utf-8"))
+            written = json.loads((directory / MEASURES).read_text(encoding="utf-8"))
             told = {name: Presentation.of_json(how) for name, how in written.items()} | told
     with showing(told):
         yield

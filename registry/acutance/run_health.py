@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from acutance.errors import UserError
-from acutance.store import FILE, SCHEMA_VERSION, is_writing, read_only
+from acutance.run.directory import STORE, RunDirectory
+from acutance.store import SCHEMA_VERSION, is_writing, read_only
 
 
 def examine(directory: Path) -> dict[str, Any]:
@@ -23,9 +24,9 @@ def examine(directory: Path) -> dict[str, Any]:
     Raises:
         UserError: when there is no store.
     """
-    path = directory / FILE if directory.is_dir() else directory
+    path = RunDirectory(directory).store if directory.is_dir() else directory
     if not path.is_file():
-        raise UserError(f"{directory}: holds no run", f"a run directory has a file {FILE}")
+        raise UserError(f"{directory}: holds no run", f"a run directory has a file {STORE}")
     found: dict[str, Any] = {"path": str(path), "bytes": path.stat().st_size, "problems": []}
     try:
         connection = _open(path)

@@ -24,7 +24,6 @@ from acutance.rescue import Place, leave_open
 from acutance.run.rows import Attempt, CellRow, CellState, PartRow
 
 SCHEMA_VERSION = 1
-FILE = "acutance.db"  # in a run directory
 TABLES = ("run", "model", "cell", "part", "attempt")
 _FACTS = "facts "  # begins the names of rows of the table meta, one for each model that has any
 STALE = 120.0  # seconds without a heartbeat after which a driver on another host is taken for dead

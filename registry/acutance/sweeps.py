@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from acutance.config import Study, load_config, parse_overrides
 from acutance.errors import UserError
-from acutance.store import FILE
+from acutance.run.directory import STORE, SWEEP, RunDirectory
 from acutance.yaml_io import parse_yaml
 
 if TYPE_CHECKING:
@@ -99,7 +99,6 @@ def sweep(
         KeyboardInterrupt: after everything computed so far has been stored.
     """
     from acutance.harness import run_study
-    from acutance.outputs import take_folder, write_tables
     from acutance.progress import Silent
     from acutance.report.sweeps import save_sweep_figures
 
@@ -107,15 +106,16 @@ def sweep(
     studies = _studies(config, axis, options.pop("overrides", {}), options.pop("executor", None))
     directory = Path(out) if out is not None else Path("runs") / f"{studies[0].name}-{axis.name}"
     # Of a version that kept no manifest: the folders of its runs tell that the table beside them is ours.
-    take_folder(directory, ours=any(directory.glob(f"{axis.name}=*/{FILE}")), names=["sweep.csv"])
+    written = RunDirectory(directory)
+    written.take(ours=any(directory.glob(f"{axis.name}=*/{STORE}")), names=[written.file(SWEEP).name])
     reporter = options.pop("reporter", None) or Silent()
     runs: list[Run] = []
     for value, study in zip(axis.values, studies, strict=True):
         reporter.say(f"{axis.name} = {value}")
         runs.append(run_study(study, directory / folder(axis.name, value), reporter=reporter, **options))
     table = together(axis, [run.correlations for run in runs])
-    write_tables(directory, {"sweep": table})
-    save_sweep_figures(table, axis.name, directory / "figures")
+    written.put_tables({SWEEP: table})
+    save_sweep_figures(table, axis.name, written.figures)
     return Sweep(directory, axis, table, sum(run.failed for run in runs))
 
 

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 from acutance.errors import Excluded, Misfit, UserError, some
 from acutance.hookspecs import Retry, Skip
 from acutance.measure import Cost, Estimate, Status
-from acutance.plugins import Kind, catalog
+from acutance.plugins import catalog
 from acutance.run.jobs import (
     Begun,
     Build,
     Built,
     Cell,
-    Choice,
     Evaluate,
     Failed,
     Model,
@@ -37,12 +36,12 @@ from acutance.run.jobs import (
     read_job,
     write,
 )
+from acutance.run.points import close_points, open_points
 from acutance.spec import validate
-from acutance.surface_config import Scope, SurfaceConfig
+from acutance.surface_config import Scope
 
 if TYPE_CHECKING:
     from acutance.functional import FunctionalModel
-    from acutance.pointsets import PointSets
     from acutance.pool import ModelEntry
     from acutance.prefetch import Prefetch
     from acutance.surface import LossSurface
@@ -77,14 +76,8 @@ def execute(job: str, device: str | None = None) -> Iterator[str]:
 
 def _opened(model: Model) -> tuple[Any, Any, ModelEntry]:
     """Return the pool of a model, its settings, and the model's entry."""
-    target, spec = _installed("pools", model.pool)
-    return target(), spec, model.entry
-
-
-def _installed(kind: Kind, choice: Choice) -> tuple[Any, Any]:
-    """Return the class of a plugin that is installed here, and its settings."""
-    target = catalog().find(kind, choice.name).target
-    return target, validate(target.Spec, choice.spec, choice.name)
+    target = catalog().find("pools", model.pool.name).target
+    return target(), validate(target.Spec, model.pool.spec, model.pool.name), model.entry
 
 
 def _build(job: Build) -> Iterator[Outcome]:
@@ -92,15 +85,6 @@ def _build(job: Build) -> Iterator[Outcome]:
     start = time.perf_counter()
     facts = pool.build(entry, spec)
     yield Built(job=job.id, entry=entry.id, facts=facts, seconds=time.perf_counter() - start)
-
-
-@lru_cache(maxsize=4)
-def _point_sets(dataset: Choice, surface: SurfaceConfig, seed: int) -> PointSets:
-    """Data stay open between the jobs of a process."""
-    from acutance.pointsets import PointSets
-
-    target, spec = _installed("datasets", dataset)
-    return PointSets(target(spec), surface, seed)
 
 
 @lru_cache(maxsize=1)
@@ -113,7 +97,7 @@ def _prefetch() -> Prefetch:
 
 def close_data() -> None:
     """Let go of the data, and of the model, that stay open between jobs."""
-    _point_sets.cache_clear()
+    close_points()
     _prefetch.cache_clear()
 
 
@@ -201,7 +185,7 @@ class _Bench:
         from acutance.open_model import OpenModel, Surfaces
 
         start, job = time.perf_counter(), self.job
-        self.sets = _point_sets(job.dataset, self.config, job.seed)
+        self.sets = open_points(job.dataset, self.config, job.seed)
         model, key = _prefetch().take(self.pool, self.spec, self.entry)
         if job.next is not None:
             _prefetch().begin(*_opened(job.next))

@@ -19,7 +19,7 @@ from acutance.cli import cli
 from acutance.config import load_config
 from acutance.correlating import of_table
 from acutance.harness import run_study
-from acutance.outputs import FINDINGS, read_csv
+from acutance.run.directory import FINDINGS, read_csv
 
 SOUPS = Path(__file__).parents[2].parent / "shared" / "data" / "model_soups"
 

@@ -14,7 +14,8 @@ from acutance.analysis.tables import group_labels
 from acutance.attributes import parse_field
 from acutance.cli import cli
 from acutance.correlating import of_table, write
-from acutance.outputs import read_csv, report_data
+from acutance.outputs import report_data
+from acutance.run.directory import RunDirectory, read_csv
 
 N = 8
 ODD = [
@@ -41,7 +42,7 @@ def test_names_are_texts_as_they_stand(tmp_path, names):
     assert tables.models["model"].tolist() == names
     write(tables, tmp_path / "out", report=False, say=lambda text: None)
     assert read_csv(tmp_path / "out" / "models.csv")["model"].tolist() == names
-    assert report_data(tmp_path / "out", {}).members("all")["model"].tolist() == names
+    assert report_data(RunDirectory(tmp_path / "out"), {}).members("all")["model"].tolist() == names
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_labels_are_texts_and_levels_are_never_taken_apart(tmp_path, values):
     found = write(tables, tmp_path / "out", report=False, say=lambda text: None)
     empty = "(no value)" if "nan" in values else ""
     assert set(found["within"]) == {f"net={value or empty}" for value in values}
-    data = report_data(tmp_path / "out", {})
+    data = report_data(RunDirectory(tmp_path / "out"), {})
     for i, value in enumerate(values):
         members = data.members(f"net={value or empty}")
         assert members["model"].tolist() == [f"m{k}" for k in range(i, N, 2)]

@@ -14,9 +14,9 @@ from acutance.analysis import labels, tables, verdicts, workload
 from acutance.analysis.external import Columns, as_run
 from acutance.analysis.hypotheses import strong, weak
 from acutance.cli import cli
-from acutance.outputs import read_csv
 from acutance.report.data import ReportData
 from acutance.report.methods import methods
+from acutance.run.directory import read_csv
 
 
 def table(measures, models=12):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acutance.analysis.spreadsheet import csv_text, escaped, unescaped
-from acutance.outputs import read_csv
+from acutance.run.directory import read_csv
 
 
 @given(st.text(alphabet="'=+-@\t\r10.e ax", max_size=6) | st.text(max_size=6))

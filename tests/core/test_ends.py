@@ -14,7 +14,7 @@ from acutance.config import load_config
 from acutance.devices import require_device
 from acutance.harness import run_study
 from acutance.progress import Silent
-from acutance.stamps import OLD
+from acutance.run.directory import OLD
 from acutance.store import Store
 
 
@@ -170,8 +170,9 @@ def test_a_page_that_is_older_than_the_tables_says_so(config, tmp_path):
     # A page made by another command is known to be new.
     run(config, tmp_path, limit=2)
     from acutance.outputs import write_report
+    from acutance.run.directory import RunDirectory
 
-    write_report(tmp_path, {})
+    write_report(RunDirectory(tmp_path), {})
     run(config, tmp_path, limit=2)
     assert OLD not in done.report.read_text("utf-8")
 

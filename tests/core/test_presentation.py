@@ -11,11 +11,12 @@ from third_parties import plugin, python
 from acutance.analysis.labels import definition_name
 from acutance.outputs import report_data
 from acutance.presentation import UNKNOWN, Presentation, presentation
-from acutance.presented import FILE, reading
+from acutance.presented import reading
 from acutance.report.curves import curve_figure
 from acutance.report.drawing import draw_apart
 from acutance.report.figures import FigureKey, render
 from acutance.report.scatter import symbol
+from acutance.run.directory import MEASURES, RunDirectory
 
 SOURCE = '''
 from typing import Annotated, Literal
@@ -72,7 +73,7 @@ def run(tmp_path_factory):
 
 
 def test_the_run_says_how_its_measures_are_shown(run):
-    written = json.loads((run / FILE).read_text())
+    written = json.loads((run / MEASURES).read_text())
     assert list(written) == ["roughness"] and written["roughness"]["estimation"] == ["norm_scale", "sweeps"]
     with reading(run):
         assert presentation("roughness") == Presentation.of_json(written["roughness"])
@@ -94,7 +95,7 @@ def test_tables_and_verdicts_have_its_label(run):
 
 def test_figures_and_page_have_label_symbol_and_axes(run):
     with reading(run):
-        data = report_data(run, {})
+        data = report_data(RunDirectory(run), {})
         assert PLAIN in data.definitions and symbol(data, PLAIN) == "$R_{w}$"
         axis = curve_figure(data, "all", PLAIN).axes[0]
         assert (axis.get_xlabel(), axis.get_ylabel()) == ("distance θ", "rise of the loss")
@@ -112,13 +113,13 @@ def test_two_tables_and_other_statistics_of_the_run_have_its_label(run, tmp_path
     table.to_csv(tmp_path / "theirs.csv", index=False)
     assert PLAIN in cli("compare", run, tmp_path / "theirs.csv").stdout
     assert PLAIN in cli("correlate", run, "--out", tmp_path / "again", "--no-report", "--quiet").stdout
-    assert json.loads((tmp_path / "again" / FILE).read_text()) == json.loads((run / FILE).read_text())
+    assert json.loads((tmp_path / "again" / MEASURES).read_text()) == json.loads((run / MEASURES).read_text())
     assert PLAIN in cli("results", tmp_path / "again").stdout
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"roughness": 3}', '{"roughness": {"label": "x"}}', "\\udc80"])
 def test_a_file_that_cannot_be_read_stops_nothing(run, tmp_path, text):
-    (tmp_path / FILE).write_text(text)
+    (tmp_path / MEASURES).write_text(text)
     row = {"measure": "roughness", "spec.kernel": "box"}
     with reading(tmp_path, tmp_path / "nowhere"):
         assert definition_name(row) == "roughness (kernel=box)"

@@ -220,8 +220,9 @@ def test_a_kill_while_figures_are_drawn_leaves_no_process(toy_config, tmp_path):
     run_study(load_config(toy_config), tmp_path, report=False)
     code = (
         "import sys; from pathlib import Path; from acutance.outputs import report_data; "
+        "from acutance.run.directory import RunDirectory; "
         "from acutance.report.figures import save_figures; "
-        "d = Path(sys.argv[1]); save_figures(report_data(d, {}), d / 'figures', 2)"
+        "d = Path(sys.argv[1]); save_figures(report_data(RunDirectory(d), {}), d / 'figures', 2)"
     )
     with subprocess.Popen([sys.executable, "-c", code, tmp_path]) as driver:
         wait_for(lambda: len(children(driver.pid)) == 2 or driver.poll() is not None)

@@ -71,14 +71,10 @@ def test_the_versions_of_a_split_are_in_the_results(toy_config, tmp_path, monkey
 
     from acme_toy.plugin import ToyData
 
-    from acutance.worker import close_data
-
     opened = ToyData.open
     monkeypatch.setattr(
         ToyData, "open", lambda self, split: replace(opened(self, split), versions=2 if split == "ood" else 1)
     )
-    close_data()  # data stay open between the runs of a process
     run = run_study(load_config(toy_config), tmp_path, report=False)
-    close_data()
     errors = run.results[run.results["measure"] == "error"].set_index("split")["extra.versions"]
     assert (errors["ood"].astype(float) == 2).all() and errors["test"].isna().all()

@@ -22,6 +22,7 @@ from acutance.report.pairwise import pair_values
 from acutance.report.recipes import RECIPES, recipe
 from acutance.report.settings import of_run, of_sweep, settings_figure
 from acutance.report.written import put
+from acutance.run.directory import RunDirectory
 from acutance.targets import parse_target
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +97,7 @@ def test_a_recipe_writes_its_figures_and_leaves_others(run, name):
 
 
 def test_gap_and_error_stand_beside_each_other(run):
-    data = report_data(run.directory, {})
+    data = report_data(RunDirectory(run.directory), {})
     chosen = recipe("gap")
     figure = chosen.draw(data, chosen.keys(data)[0])
     panels = figure.axes[:4]
@@ -105,7 +106,7 @@ def test_gap_and_error_stand_beside_each_other(run):
 
 
 def test_an_attribute_that_is_no_target_is_correlated_as_one(run):
-    data = report_data(run.directory, {})
+    data = report_data(RunDirectory(run.directory), {})
     prepared = recipe("hyperparameter").prepare(data)
     (name,) = (d for d in prepared.definitions if "weight_norm" in d)
     rows = prepared.tau(name, None, "attr:learning_rate", "architecture=toy")
@@ -118,7 +119,7 @@ def test_an_attribute_that_is_no_target_is_correlated_as_one(run):
 
 @pytest.mark.parametrize("name,column", [("radii", "spec.rho"), ("iterations", "spec.steps")])
 def test_lines_are_the_taus_of_the_table(run, name, column):
-    data = report_data(run.directory, {})
+    data = report_data(RunDirectory(run.directory), {})
     chosen = recipe(name)
     (key, *_) = chosen.keys(data)
     figure = chosen.draw(data, key)
@@ -131,7 +132,7 @@ def test_lines_are_the_taus_of_the_table(run, name, column):
 
 
 def test_the_columns_of_the_matrix_are_definitions_and_radii(run):
-    data = report_data(run.directory, {})
+    data = report_data(RunDirectory(run.directory), {})
     values = pair_values(data, "architecture=toy")
     assert values.shape == (6, 6) and "adaptive worst-case ℓ∞, steps = 4, ρ = 0.02" in values.columns
     figure = recipe("pairwise").draw(data, recipe("pairwise").keys(data)[0])
@@ -154,7 +155,7 @@ def sweeps(tmp_path_factory):
 @pytest.mark.parametrize("name", ["m", "iterations"])
 def test_recipes_of_sweeps_draw_a_line_a_definition(sweeps, name):
     found = sweeps[name]
-    path, scatter = write_figures(found.directory, [name])
+    path, scatter = write_figures(RunDirectory(found.directory), [name])
     assert path.name == f"{name}-test_error.png" and path.with_suffix(".pdf").exists()
     assert scatter.name == f"{name}-adaptive_worst_case_linf_test_error.png"
     chosen = recipe(name)
@@ -168,7 +169,9 @@ def test_recipes_of_sweeps_draw_a_line_a_definition(sweeps, name):
 @pytest.mark.parametrize("name", ["m", "iterations"])
 def test_each_value_of_a_sweep_is_a_row_of_scatter_plots(sweeps, name):
     found = sweeps[name]
-    runs = {f"{v:g}": report_data(found.directory / f"{found.axis.name}={v:g}", {}) for v in found.axis.values}
+    runs = {
+        f"{v:g}": report_data(RunDirectory(found.directory / f"{found.axis.name}={v:g}"), {}) for v in found.axis.values
+    }
     ((_, (rows, title, target)),) = of_sweep(runs, name).items()
     figure = settings_figure(rows, recipe(name).label, title, "all", target)
     panels = np.array(figure.axes[:4]).reshape(2, 2)
@@ -181,7 +184,7 @@ def test_each_value_of_a_sweep_is_a_row_of_scatter_plots(sweeps, name):
 
 
 def test_each_number_of_steps_of_a_run_is_a_row_of_scatter_plots(run):
-    data = report_data(run.directory, {})
+    data = report_data(RunDirectory(run.directory), {})
     found = of_run(data, "steps", "iterations")
     assert {target for _, _, target in found.values()} == {"test_error", "generalization_gap"} and len(found) == 2
     for key, (rows, title, _) in found.items():
@@ -191,7 +194,8 @@ def test_each_number_of_steps_of_a_run_is_a_row_of_scatter_plots(run):
 
 def test_gaps_of_shifted_splits_stand_beside_their_errors(run):
     data = dataclasses.replace(
-        report_data(run.directory, {}), targets=["ood.error", "ood.gap", "test_error", "generalization_gap", "far_gap"]
+        report_data(RunDirectory(run.directory), {}),
+        targets=["ood.error", "ood.gap", "test_error", "generalization_gap", "far_gap"],
     )
     assert recipe("gap").columns(data) == ["ood.error", "ood.gap", "test_error", "generalization_gap", "far_gap"]
     assert parse_target("ood.gap", ("train", "test", "ood")).terms == ((1, "error", "ood"), (-1, "error", "train"))
@@ -203,7 +207,7 @@ def test_gaps_of_shifted_splits_stand_beside_their_errors(run):
 
 
 def test_densities_are_a_panel_a_definition(run):
-    data = report_data(run.directory, {})
+    data = report_data(RunDirectory(run.directory), {})
     (key,) = recipe("density").keys(data)
     figure = recipe("density").draw(data, key)
     names = recipe("density").definitions(data, key.level)
@@ -215,9 +219,9 @@ def test_a_measure_at_two_settings_of_a_sweep(sweeps):
     from acutance.report.between import between_figure, paired
 
     found = sweeps["m"]
-    (path,) = write_figures(found.directory, ["pairwise"])
+    (path,) = write_figures(RunDirectory(found.directory), ["pairwise"])
     assert path.name == "pairwise-adaptive_worst_case_linf.png" and path.with_suffix(".pdf").exists()
-    runs = {value: report_data(found.directory / f"m={value}", {}) for value in ("4", "8")}
+    runs = {value: report_data(RunDirectory(found.directory / f"m={value}"), {}) for value in ("4", "8")}
     name = "adaptive worst-case ℓ∞"
     pair = paired(runs["4"], runs["8"], "all", name, 0.02)
     for value, column in (("4", "value"), ("8", "other")):
@@ -240,7 +244,7 @@ def test_a_measure_at_two_settings_of_a_sweep(sweeps):
 )
 def test_what_a_recipe_cannot_draw_is_told(run, sweeps, where, name, message):
     with pytest.raises(UserError, match=message):
-        write_figures(run.directory if where == "run" else sweeps["m"].directory, [name])
+        write_figures(RunDirectory(run.directory if where == "run" else sweeps["m"].directory), [name])
 
 
 @pytest.mark.parametrize("name,message", [
@@ -249,7 +253,7 @@ def test_what_a_recipe_cannot_draw_is_told(run, sweeps, where, name, message):
 ])  # fmt: skip
 def test_a_run_without_what_a_recipe_needs(sweeps, name, message):
     with pytest.raises(UserError, match=message):
-        write_figures(sweeps["m"].directory / "m=4", [name])
+        write_figures(RunDirectory(sweeps["m"].directory / "m=4"), [name])
 
 
 def test_a_run_without_radii_and_with_one_measure():

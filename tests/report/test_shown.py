@@ -13,6 +13,7 @@ from acutance.correlating import of_table, write
 from acutance.outputs import report_data
 from acutance.report.html import render_page
 from acutance.report.shown import shown
+from acutance.run.directory import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def data(tmp_path_factory):
     table = pd.DataFrame({"name": [f"model {i:02d}" for i in range(30)], "error": error, **columns})
     folder = tmp_path_factory.mktemp("large")
     write(of_table(table, Columns(["error"], model="name")), folder, report=False, say=lambda _: None)
-    return report_data(folder, {})
+    return report_data(RunDirectory(folder), {})
 
 
 def test_what_is_within_the_limits_is_drawn_as_it_is(data):

@@ -35,9 +35,9 @@ def command(
     from acutance.analysis.spreadsheet import csv_text
     from acutance.cli.screen import console
     from acutance.errors import UserError
-    from acutance.outputs import refuse_replacing
     from acutance.presented import reading
     from acutance.report.written import put_file, require_ours
+    from acutance.run.directory import RunDirectory, refuse_replacing
 
     if setting is not None and "published" not in (a, b):
         raise UserError("--setting: is for 'published'", "write 'published' for A or B")
@@ -46,7 +46,8 @@ def command(
     if within is not None:
         left = choose(left, "within", within, f"--within: {a}")
     if out is not None:
-        refuse_replacing(out, [path for side in (a, b) for path in (Path(side), Path(side) / "correlations.csv")])
+        sides = [Path(side) for side in (a, b)]
+        refuse_replacing(out, [*sides, *(RunDirectory(side).file("correlations") for side in sides)])
         require_ours(out)
     click.get_current_context().with_resource(reading(Path(a), Path(b)))
     table = compare(left, right, defaults=defaults, targets=pairs(renamed), names=(a, b))
@@ -69,7 +70,7 @@ def open_side(source: str, setting: str | None) -> pd.DataFrame:
     from acutance.analysis.published import published
     from acutance.analysis.spreadsheet import unescape_table
     from acutance.errors import UserError
-    from acutance.outputs import read_csv
+    from acutance.run.directory import RunDirectory
 
     path = Path(source)
     if source == "published" and not path.exists():
@@ -78,7 +79,7 @@ def open_side(source: str, setting: str | None) -> pd.DataFrame:
             raise UserError("--setting: say which of the paper's tables to compare with", f"one of {known}")
         table = published(setting).assign(within=setting)
     elif path.is_dir():
-        table = read_csv(path / "correlations.csv")
+        table = RunDirectory(path).table("correlations")
     else:
         table, _ = read_table(path)
         # Written by `--out`, it may hold texts that are kept from being formulas.

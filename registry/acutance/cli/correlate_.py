@@ -59,10 +59,11 @@ def command(
     from acutance.cli.screen import console, echo
     from acutance.cli.verdicts_ import print_verdicts
     from acutance.correlating import too_few, write
-    from acutance.outputs import LONG, read_csv, refuse_replacing, workload
+    from acutance.outputs import LONG, workload
     from acutance.presented import reading
     from acutance.progress import reporter
     from acutance.report.written import put_file, require_ours
+    from acutance.run.directory import PAGE, RunDirectory, refuse_replacing
 
     chosen = {name: names for name, text in merged(roles, columns).items() if (names := split(text)) is not None}
     settings: dict[str, Any] = {"variant": variant, "nonfinite": nonfinite, "seed": seed, "resamples": resamples}
@@ -86,7 +87,7 @@ def command(
                     echo(text, err=True)
 
             table = write(tables, out, report=not no_report, say=say, stages=shown)
-        judged = read_csv(out / "verdicts.csv")
+        judged = RunDirectory(out).table("verdicts")
     else:
         if out is not None:
             refuse_replacing(out, [source])
@@ -105,7 +106,7 @@ def command(
         return
     print_summary(table, console(), variant=variant)
     if out is not None and out.suffix.lower() != ".csv" and not no_report:
-        echo(f"report: {out / 'report.html'}")
+        echo(f"report: {out / PAGE}")
     print_verdicts(
         judged, console(), "in verdicts.csv" if directory else "which --out DIRECTORY writes to verdicts.csv"
     )

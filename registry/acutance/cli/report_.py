@@ -13,19 +13,19 @@ import click
 def command(directory: Path, figures: tuple[str, ...]) -> None:
     """Draw the figures and write the HTML page of the run in DIRECTORY again; needs neither torch nor models."""
     from acutance.cli.screen import echo
-    from acutance.correlating import is_of_table
-    from acutance.outputs import write_figures, write_report
-    from acutance.store import FILE, Store
+    from acutance.outputs import write_figures, write_markup, write_report
+    from acutance.run.directory import RunDirectory
+    from acutance.store import Store
 
+    folder = RunDirectory(directory)
     if figures:
-        for path in write_figures(directory, figures):
+        for path in write_figures(folder, figures):
             echo(str(path))
         return
-    if is_of_table(directory):
-        echo(f"report: {write_report(directory, {})}")  # of a table made elsewhere
-        return
-    store = Store(directory / FILE, write=False)
-    try:
-        echo(f"report: {write_report(directory, store.cost())}")
-    finally:
+    cost: dict[str, float] = {}
+    if not folder.holds_statistics:  # nobody knows what a table made elsewhere took
+        store = Store(folder.store, write=False)
+        cost = store.cost()
         store.close()
+    write_markup(folder)
+    echo(f"report: {write_report(folder, cost)}")

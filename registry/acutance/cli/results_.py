@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acutance.cli import as_json
+from acutance.run.directory import FINDINGS, TABLES, RunDirectory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,17 +18,11 @@ if TYPE_CHECKING:
     from acutance.analysis.labels import Namer
 
 
-TABLES = (
-    "correlations", "results", "models", "associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii",
-    "verdicts",
-)  # fmt: skip
-
-
 @click.command("results")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
     "--table",
-    type=click.Choice(TABLES),
+    type=click.Choice((*TABLES[::-1], *FINDINGS)),
     default="correlations",
     show_default=True,
     help="Which table.",
@@ -48,10 +43,9 @@ def command(directory: Path, table: str, group: str, format_: str, everything: b
     from acutance.analysis.spreadsheet import csv_text
     from acutance.cli.screen import console, echo_data
     from acutance.errors import UserError
-    from acutance.outputs import read_csv
     from acutance.presented import reading
 
-    data = read_csv(directory / f"{table}.csv")
+    data = RunDirectory(directory).table(table)
     click.get_current_context().with_resource(reading(directory))
     if json_:
         as_json(data.to_dict(orient="records"))

@@ -48,8 +48,8 @@ def command(
     from acutance.cli.verdicts_ import print_verdicts
     from acutance.downloads import allowing
     from acutance.harness import run_study
-    from acutance.outputs import read_csv
     from acutance.progress import reporter
+    from acutance.run.directory import RunDirectory
 
     console, start = wide_console(), time.monotonic()
     options = dict(device=device, rerun=rerun, limit=limit, report=not no_report, attributes=attributes)
@@ -66,7 +66,7 @@ def command(
         console.print(f"tables: {run.directory}/results.csv, correlations.csv, models.csv", soft_wrap=True)
         if not no_report:
             console.print(f"report: {run.report}", soft_wrap=True)
-        print_verdicts(read_csv(run.directory / "verdicts.csv"), console)
+        print_verdicts(RunDirectory(run.directory).table("verdicts"), console)
     if run.failed:
         where = f"{run.directory}/results.csv and models.csv say why"
         click.echo(f"{run.failed} without a number: {where}; exit status 1", err=True)

@@ -1,0 +1,273 @@
+"""A run's folder: what its files are called, how they are written and read back, and what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from acutance import __version__
+from acutance.errors import UserError
+from acutance.report.written import begin, foreign, put
+from acutance.yaml_io import dump_yaml, read_yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STORE = "acutance.db"
+CONFIG, ENVIRONMENT, PAGE = "config.yaml", "environment.json", "report.html"
+MEASURES = "measures.json"  # how measures are shown
+FIGURES, MARKUP = "figures", "tables"  # folders in it
+TABLES = ("models", "results", "correlations")
+FINDINGS = ("associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii", "verdicts")
+CURVES, SWEEP = "curves", "sweep"  # tables that not every folder has
+NAMES = (  # what is written to a run's folder, beside its store and the folders in it
+    *(f"{name}.csv" for name in (*TABLES, *FINDINGS, CURVES)),
+    *(CONFIG, ENVIRONMENT, MEASURES, PAGE),
+)
+# Columns of names: a model may be called 007 or 12e45.
+TEXTS = ("model", "pool", "architecture", "train_set", "key", "measure", "target", "within", "group")
+
+STAMPS = ".outputs"
+SOURCES = ("models.csv", "results.csv", CONFIG)  # what statistics and page are made from
+OLD = (
+    '<p role="alert"><strong>This page and its figures are older than the tables beside it, which a run without a '
+    "report has written since: 'acutance report DIRECTORY' makes them anew.</strong></p>"
+)
+
+Made = Literal["statistics", "page"]
+
+
+class RunDirectory:
+    """The folder of a run, of a sweep, or of the statistics of a table made elsewhere.
+
+    Tables that were written by way of this object are known as a reader of their files gets them, without reading.
+
+    Args:
+        path: of the folder, which need not be there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tables: dict[str, pd.DataFrame] = {}
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Path:
+        """The file of the store."""
+        return self.path / STORE
+
+    @property
+    def page(self) -> Path:
+        """The HTML page."""
+        return self.path / PAGE
+
+    @property
+    def figures(self) -> Path:
+        """The folder of figures."""
+        return self.path / FIGURES
+
+    @property
+    def markup(self) -> Path:
+        """The folder of the correlations in the layout of the paper's tables."""
+        return self.path / MARKUP
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether there is a store."""
+        return self.store.exists()
+
+    @property
+    def holds_statistics(self) -> bool:
+        """Whether statistics of a table made elsewhere, or of a run under other settings, were written here."""
+        if self.holds_run or not (self.path / CONFIG).exists():
+            return False
+        try:
+            config = read_yaml(self.path / CONFIG)
+        except (UserError, UnicodeDecodeError):
+            return False  # somebody else's file
+        return isinstance(config, dict) and {"source", "targets", "seed"} <= set(config)
+
+    def has(self, table: str) -> bool:
+        """Return whether there is a table of a name."""
+        return self.file(table).exists()
+
+    def file(self, table: str) -> Path:
+        """Return the file of a table."""
+        return self.path / f"{table}.csv"
+
+    # -- taking it ----------------------------------------------------------------------------------------------
+
+    def refuse_foreign(self, ours: bool, inputs: Sequence[Path] = (), names: Sequence[str] = NAMES) -> None:
+        """Refuse a folder in which files that no run wrote, or that are read, would be replaced.
+
+        Args:
+            ours: whether an earlier run or ``correlate`` wrote it: which of its files are ours is what its manifest
+                says, and all of them where an older version kept none.
+            inputs: files that are read.
+            names: of the files to be written.
+
+        Raises:
+            UserError: naming the first such file.
+        """
+        for name in names:
+            refuse_replacing(self.path / name, inputs)
+        if theirs := foreign(self.path, names, ours):
+            raise UserError(f"--out {self.path}: {theirs}", "choose another folder, or move the file away")
+
+    def take(self, ours: bool, inputs: Sequence[Path] = (), names: Sequence[str] = NAMES) -> None:
+        """Make the folder, unless it is there, and keep a manifest of what is written to it; see ``refuse_foreign``.
+
+        Raises:
+            UserError: for files of somebody else, and a folder that cannot be made.
+        """
+        self.refuse_foreign(ours, inputs, names)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            begin(self.path, names, ours)
+        except OSError as error:
+            raise UserError(
+                f"--out {self.path}: cannot be written: {error.strerror}", "choose a folder you may write to"
+            ) from None
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def put_study(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Write what a run was asked for, and where it ran."""
+        put(self.path, {CONFIG: dump_yaml(config), ENVIRONMENT: json.dumps(environment, indent=2) + "\n"})
+
+    def put_tables(self, tables: Mapping[str, pd.DataFrame], gone: str = "") -> None:
+        """Write tables, ``NAME.csv`` each.
+
+        Args:
+            tables: by name.
+            gone: name of a table of ours that is removed unless it is one of them.
+        """
+        from acutance.analysis.spreadsheet import csv_text
+
+        old = f"{gone}.csv" if gone and gone not in tables else ""
+        for name, table in tables.items():  # one by one: the text of a large one is large
+            content = csv_text(table).encode()
+            put(self.path, {self.file(name).name: content}, old)
+            self._tables[name] = _parsed(io.BytesIO(content))
+
+    def put_copy(self, table: str, other: RunDirectory) -> None:
+        """Write a table as it is in another folder."""
+        put(self.path, {self.file(table).name: other.file(table).read_bytes()})
+        self._tables.pop(table, None)
+
+    def put_page(self, html: str) -> None:
+        """Write the page, which is made from the tables as they are now."""
+        put(self.path, {PAGE: html})
+        self.stamp("page")
+
+    def mark_old(self) -> None:
+        """Say at the top of the page that it is older than the tables beside it, once."""
+        text = self.page.read_text("utf-8")
+        if OLD not in text:
+            marked = re.sub(r"<body[^>]*>", lambda found: found[0] + OLD, text, count=1)
+            put(self.path, {PAGE: marked if marked != text else OLD + text})
+        self._put_stamps({name: state for name, state in self._stamps().items() if name != "page"})
+
+    # -- reading back -------------------------------------------------------------------------------------------
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table.
+
+        Raises:
+            UserError: when it is not there or not a table.
+        """
+        return self._tables[name] if name in self._tables else read_csv(self.file(name))
+
+    def tables(self, names: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Yield (name, table) for those of some tables that are there."""
+        return ((name, self.table(name)) for name in names if self.has(name))
+
+    def config(self) -> dict[str, Any]:
+        """Return the resolved study, or what ``correlate`` was asked for.
+
+        Raises:
+            UserError: for a directory that is not one of a run.
+        """
+        if not (self.path / CONFIG).exists():
+            raise UserError(f"{self.path / CONFIG}: no such file", "give the directory of a run, or a table")
+        found: dict[str, Any] = read_yaml(self.path / CONFIG)
+        return found
+
+    def environment(self) -> dict[str, Any]:
+        """Return versions and machine."""
+        found: dict[str, Any] = json.loads((self.path / ENVIRONMENT).read_text("utf-8"))
+        return found
+
+    # -- what things were made from -----------------------------------------------------------------------------
+
+    def is_current(self, made: Made) -> bool:
+        """Return whether something was made from the tables and the config as they are, by this version."""
+        return self._stamps().get(made) == self._state()
+
+    def stamp(self, made: Made) -> None:
+        """Note that something has been made from the tables and the config as they are."""
+        self._put_stamps(self._stamps() | {made: self._state()})
+
+    def _state(self) -> str:
+        content = b"".join(path.read_bytes() for name in SOURCES if (path := self.path / name).exists())
+        return f"{hashlib.sha256(content).hexdigest()} {__version__}"
+
+    def _stamps(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError):  # none, or one of an older version
+            found = json.loads((self.path / STAMPS).read_text("utf-8"))
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    def _put_stamps(self, stamps: Mapping[str, Any]) -> None:
+        (self.path / STAMPS).write_text(json.dumps(stamps, indent=2) + "\n", "utf-8")
+
+
+def refuse_replacing(path: Path, inputs: Sequence[Path], what: str = "--out") -> None:
+    """Refuse to write over what was read.
+
+    Raises:
+        UserError: when a path is one of the inputs, also by another name.
+    """
+    for given in inputs:
+        if path.exists() and given.exists() and path.samefile(given):
+            raise UserError(f"{what} {path}: is a file that is read, and would be lost", "choose another name")
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a table of a run from its file.
+
+    Raises:
+        UserError: when it is not there or not a table.
+    """
+    import pandas as pd
+
+    try:
+        return _parsed(path)
+    except NotADirectoryError:
+        raise UserError(f"{path.parent}: is a file, not the folder of a run", "correlate takes tables") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file", "run the study first, or check the folder's name") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not a table: {error}", "run the study again to rewrite it") from None
+
+
+def _parsed(source: Path | io.BytesIO) -> pd.DataFrame:
+    """Return a table as its file says it, from the file or from what is in it."""
+    import pandas as pd
+
+    from acutance.analysis.spreadsheet import unescape_table
+
+    # "none" is the name of a scaling, so only what pandas itself writes for a missing value is one.
+    plain: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "low_memory": False}
+    header = pd.read_csv(source, nrows=0, **plain).columns
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    texts = {name: str for name in header if name in TEXTS or name.startswith("label.")}
+    return unescape_table(pd.read_csv(source, dtype=texts, **plain))

@@ -1,0 +1,34 @@
+"""The points of a study, opened once in a process: for their digests by the driver, and for jobs that run beside it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from acutance.plugins import catalog
+from acutance.run.jobs import Choice
+from acutance.spec import validate
+from acutance.surface_config import SurfaceConfig
+
+if TYPE_CHECKING:
+    from acutance.pointsets import PointSets
+
+
+@lru_cache(maxsize=4)
+def open_points(dataset: Choice, surface: SurfaceConfig, seed: int) -> PointSets:
+    """Return the point sets of a study; the same ones until they are closed.
+
+    Args:
+        dataset: one that is installed here.
+        surface: how its splits are cut.
+        seed: study seed.
+    """
+    from acutance.pointsets import PointSets
+
+    target = catalog().find("datasets", dataset.name).target
+    return PointSets(target(validate(target.Spec, dataset.spec, dataset.name)), surface, seed)
+
+
+def close_points() -> None:
+    """Let go of all points that are open."""
+    open_points.cache_clear()

@@ -15,6 +15,7 @@ from acutance.plan import expand_measures
 from acutance.plugins import catalog
 from acutance.pool import ModelEntry
 from acutance.run.rows import Attempt, CellRow, PartRow
+from acutance.run.standing import Identity
 from acutance.store import Store
 
 FAMILIES, FAMILY, BATCHES = 1563, 8, 8  # families, cells in one, batches of a cell
@@ -44,7 +45,7 @@ def test_100_000_cells_keyed(compare):
     )  # fmt: skip
     planned, models = sweep(1000), [name("model", i) for i in range(100)]
     pool, entry = study.pools[0], ModelEntry(id="model", architecture="any")
-    loaded = [Member("model", pool, entry, key=model) for model in models]
+    loaded = [Member("model", pool, entry, Identity(model, 0)) for model in models]
     digests = tuple(name("points", i) for i in range(BATCHES))
 
     def work():

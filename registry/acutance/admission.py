@@ -6,26 +6,27 @@ from collections.abc import Sequence
 
 from acutance.errors import UserError, some
 from acutance.members import Member, PlannedCell
-from acutance.values import Values
+from acutance.run.ledger import Ledger
+from acutance.run.standing import Standing
 
 
-def admit(members: Sequence[Member], values: Values, cells: Sequence[PlannedCell]) -> list[Member]:
+def admit(members: Sequence[Member], ledger: Ledger, cells: Sequence[PlannedCell]) -> list[Member]:
     """Write down why models are not compared, and return those that are.
 
     Args:
-        members: all models; a broken one has its reason already.
-        values: what is known of them.
+        members: all models; one that is not usable has its reason already.
+        ledger: what is known of them.
         cells: those that targets are measured in.
 
     Raises:
         UserError: when no model is left.
     """
     for member in members:
-        if not member.broken:
+        if member.usable:
             reasons = [
-                bound.refusal(target.name, values.target(member, target, cells)) for target, bound in values.study.admit
+                bound.refusal(target.name, ledger.target(member, target, cells)) for target, bound in ledger.study.admit
             ]
-            member.reason = "; ".join(reason for reason in reasons if reason)
+            member.leave(Standing.REFUSED, "; ".join(reason for reason in reasons if reason))
     return admitted(members)
 
 
@@ -35,7 +36,7 @@ def admitted(members: Sequence[Member]) -> list[Member]:
     Raises:
         UserError: when no model is left, with each reason once.
     """
-    found = [member for member in members if not member.reason]
+    found = [member for member in members if member.compared]
     if not found:
         reasons: dict[str, list[Member]] = {}
         for member in members:

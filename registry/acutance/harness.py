@@ -18,16 +18,17 @@ from acutance.errors import UserError, some
 from acutance.executors import Executor
 from acutance.members import Member, PlannedCell, measure_cells, members, target_cells
 from acutance.plugins import catalog
-from acutance.preprocessing import MARK, preprocess
+from acutance.preprocessing import preprocess
 from acutance.progress import Reporter, Silent
 from acutance.remote import is_remote
 from acutance.run.directory import PAGE, RunDirectory
 from acutance.run.jobs import Build, Choice, Evaluate, Failed, Late, Model, Note, Opened, Parts, plain
+from acutance.run.ledger import Ledger, Rerun
 from acutance.run.points import close_points, open_points
 from acutance.run.rows import Attempt
+from acutance.run.standing import Identity, Standing
 from acutance.run.tasks import Task, outcomes
 from acutance.store import Store
-from acutance.values import Rerun, Values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,8 +136,7 @@ class Driver:
         self.device = device
         self.said: set[str] = set()
         self.alike: dict[str, list[Member]] = {}  # models that the same was told of, in this stage
-        self.values = Values(study, store, rerun)
-        self.known_models, self.known_facts = store.models(), store.facts()
+        self.ledger = Ledger(study, store, rerun)
         self.needs_initial = False
         self.look: list[str] = []  # splits that models are held to before anything is measured
         self.misfits: Counter[str] = Counter()
@@ -167,12 +167,12 @@ class Driver:
                 self.needs_initial = any(cell.needs_initial for cell in cells)
                 self._recognise(executor)
                 self._compute(executor, sets, self.members, targets, "targets")
-                chosen = admit(self.members, self.values, targets)
+                chosen = admit(self.members, self.ledger, targets)
                 if study.admit:
                     self.reporter.say(f"admitted {len(chosen)} of {len(self.members)} models")
                 self._compute(executor, sets, chosen, cells, "measures")
             admitted(self.members)  # where targets are given, models are opened for the measures alone
-            run = write_outputs(self.values, self.members, directory, targets, cells, report, self.reporter)
+            run = write_outputs(self.ledger, self.members, directory, targets, cells, report, self.reporter)
         except BaseException as error:
             ended = isinstance(error, KeyboardInterrupt | Terminated)
             with suppress(UserError):  # a store that cannot be written must not hide what went wrong
@@ -193,15 +193,13 @@ class Driver:
 
     def _preprocess(self, sets: PointSets) -> None:
         """Tell models what they see of the points, and write down what the points were."""
-        sound = [member for member in self.members if not member.broken]
+        sound = [member for member in self.members if member.usable]
         made = preprocess(sound, sets)
         for member in sound:
-            if member.broken:
+            if not member.usable:
                 self._tell(member, member.reason)
         self._tell_rest()
-        # What models that are left out this time see is kept.
-        before = {name: found for name, found in self.store.points().items() if MARK in name}
-        self.store.put_points(before | sets.record | {n: d for one in made for n, d in one.record.items()})
+        self.ledger.put_points(sets.record, made)
 
     def _device(self) -> str:
         if self.device is None:
@@ -230,34 +228,22 @@ class Driver:
         ]
         for task, outcome in outcomes(executor, tasks, self.reporter.say):
             if isinstance(outcome, Failed):
-                member = task.member
-                member.broken, member.reason = True, f"could not be made: {outcome.message}"
-                self._tell(member, member.reason)
+                task.member.leave(Standing.BROKEN, f"could not be made: {outcome.message}")
+                self._tell(task.member, task.member.reason)
             self.reporter.advance(task.job.cost, 1)
         self._tell_rest()
 
     # -- cells --------------------------------------------------------------------------------------
 
     def _recognise(self, executor: Executor[Any]) -> None:
-        """Take the key of every model whose file is the one that was hashed before; load the others to tell.
-
-        Initial weights are known with it: they belong to the training whose result is the file.
-        """
-        for member in self.members:
-            known = self.known_models.get((member.pool.item.id, member.entry.id))
-            initial = self.known_facts.get(f"{member.pool.item.id}/{member.entry.id}", {}).get("initial")
-            if self.needs_initial and initial is None:
-                continue
-            if known and member.source and known[1] == self._source(member):
-                member.key, member.parameters, member.initial = known[0], known[2], initial
-                self._remember(member)
-        strangers = [member for member in self.members if member.key is None and not member.broken]
-        if strangers and self.values:
+        """Learn the key of every model, by its file where it is known, else by loading it."""
+        strangers = [
+            member
+            for member in self.members
+            if not self.ledger.recognise(member, self.needs_initial) and member.key is None and member.usable
+        ]
+        if strangers and self.ledger:
             self._work(executor, [(member, []) for member in strangers], [], "recognising models", lambda _: 1.0)
-
-    @staticmethod
-    def _source(member: Member) -> str:
-        return f"{member.entry.architecture}|{member.source}"
 
     def _compute(
         self,
@@ -269,9 +255,7 @@ class Driver:
     ) -> None:
         """Compute what is missing of these cells for these models."""
         work = [
-            (member, missing)
-            for member in chosen
-            if not member.broken and (missing := self.values.missing(member, cells))
+            (member, missing) for member in chosen if member.usable and (missing := self.ledger.missing(member, cells))
         ]
         if work:
             self._work(executor, work, cells, stage, lambda c: c.cost(sets.examples(c.split, c.scope)).units)
@@ -347,9 +331,9 @@ class Driver:
         """
         architecture = member.entry.architecture
         self.misfits[architecture] += 1
-        if self.misfits[architecture] > 1 or all(other.broken for other in self.members if other is not member):
+        if self.misfits[architecture] > 1 or not any(m.usable for m in self.members if m is not member):
             raise UserError(f"{member.label}: {message}")
-        member.broken, member.reason = True, message
+        member.leave(Standing.BROKEN, message)
 
     def _tell(self, member: Member, message: str, prefix: str = "") -> None:
         """Say of a model what has not been said of another in this stage; ``_tell_rest`` names the others."""
@@ -378,41 +362,28 @@ class Driver:
             self.reporter.say(text)
 
     def _meet(self, member: Member, outcome: Opened) -> None:
-        member.key, member.parameters, member.initial = outcome.key, outcome.parameters, outcome.initial
         for note in outcome.notes:
             self._tell(member, note)
-        self._remember(member)
-
-    def _remember(self, member: Member) -> None:
-        """Store a model's key and its description as it is now."""
-        assert member.key is not None
-        self.store.put_model(
-            member.pool.item.id, member.entry.id, member.key, self._source(member), member.description,
-            member.parameters, member.facts,
-        )  # fmt: skip
+        self.ledger.meet(member, Identity(outcome.key, outcome.parameters, outcome.initial))
 
     def _take(self, task: Task[Evaluate], cells: Sequence[PlannedCell], outcome: Parts) -> int:
-        """Store one batch of one family, with the cells it completes, in one transaction; return their number."""
-        member, rows, finished = task.member, [], []
-        for part in outcome.parts:
-            cell = cells[part.cell]
-            rows.append(self.values.take(member, cell, outcome.batch, part.estimate))
-            if task.done(part.cell, outcome.batch):
-                finished.append(self.values.finish(member, cell))
+        """Store one batch of one family, and return the number of cells that are complete with it."""
+        member, done = task.member, [p.cell for p in outcome.parts if task.done(p.cell, outcome.batch)]
         assert member.key is not None
         attempt = Attempt(
-            self.run_id, member.key, outcome.measure, outcome.split, outcome.batch, len(rows), outcome.device,
+            self.run_id, member.key, outcome.measure, outcome.split, outcome.batch, len(outcome.parts), outcome.device,
             outcome.seconds, *outcome.cost,
         )  # fmt: skip
-        self.store.put_parts(rows, attempt, finished)
-        return len(finished)
+        values = [(cells[part.cell], part.estimate) for part in outcome.parts]
+        self.ledger.take(member, outcome.batch, values, [cells[index] for index in done], attempt)
+        return len(done)
 
     def _late(self, task: Task[Evaluate], cells: Sequence[PlannedCell], outcome: Late) -> None:
         """Give up the cells that took too long: on other batches they would too."""
         late = [cells[index] for index in task.drop(outcome.cells)]
         names = some(sorted({cell.planned.item.name for cell in late}))
         self._tell(task.member, f"{names}: {outcome.message}; the other measures go on")
-        self.store.put_cells([self.values.fail(task.member, cell, outcome.message) for cell in late])
+        self.ledger.fail(task.member, late, outcome.message)
 
     def _fail(self, task: Task[Evaluate], cells: Sequence[PlannedCell], outcome: Failed) -> None:
         """A whole job failed: its remaining cells are failures with a reason, if the model is known at all."""
@@ -420,10 +391,7 @@ class Driver:
         if outcome.misfit:
             self._misfit(member, message)
         self._tell(member, message)
-        if member.broken:
-            return
-        if member.key is None:
-            member.broken, member.reason, member.excluded = True, message, outcome.excluded
-            return
-        unfinished = [cells[index] for index in task.drop()]
-        self.store.put_cells([self.values.fail(member, cell, message) for cell in unfinished])
+        if member.usable and member.key is None:
+            member.leave(Standing.EXCLUDED if outcome.excluded else Standing.BROKEN, message)
+        elif member.usable:
+            self.ledger.fail(member, [cells[index] for index in task.drop()], message)

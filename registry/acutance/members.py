@@ -19,6 +19,7 @@ from acutance.preprocessing import Preprocessed
 from acutance.remote import is_remote, stamp
 from acutance.run.jobs import Cell
 from acutance.run.rows import CellRow
+from acutance.run.standing import Identity, Standing
 from acutance.spec import KeyFrame, joint
 from acutance.surface_config import Scope
 
@@ -37,32 +38,52 @@ class Member:
         label: its name in tables; unique in the study.
         pool: where it comes from.
         entry: its description.
-        key: its identity, known once it has been loaded.
-        reason: why it is not compared; empty for an admitted model.
-        broken: whether it could not be loaded or made.
-        excluded: whether its pool left it out, which is not a failure; it is broken too.
+        identity: what it is; None before it has been loaded.
+        standing: where it stands.
+        reason: why it is not compared; empty while it is.
         joined: attributes from outside the pool, which its entry does not have.
         points: what it sees of the points, where its pool preprocesses them.
-        initial: digest of its initial weights, empty where its pool has none; None while that is not known.
     """
 
     label: str
     pool: Chosen
     entry: ModelEntry
-    key: str | None = None
+    identity: Identity | None = None
+    standing: Standing = Standing.COMPARED
     reason: str = ""
-    broken: bool = False
-    excluded: bool = False
-    parameters: int = 0
     joined: dict[str, Attribute] = field(default_factory=dict)
     points: Preprocessed | None = None
-    initial: str | None = None
+
+    def leave(self, standing: Standing, reason: str) -> None:
+        """Take the model out of the comparison, or back into it where there is no reason."""
+        self.standing, self.reason = standing if reason else Standing.COMPARED, reason
+
+    @property
+    def compared(self) -> bool:
+        """Whether it is compared."""
+        return self.standing is Standing.COMPARED
+
+    @property
+    def usable(self) -> bool:
+        """Whether anything can be measured on it."""
+        return self.standing in (Standing.COMPARED, Standing.REFUSED)
+
+    @property
+    def key(self) -> str | None:
+        """Its key, once it has been loaded."""
+        return self.identity.key if self.identity else None
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Its pool and its id there: the name in a store."""
+        return self.pool.item.id, self.entry.id
 
     @property
     def facts(self) -> dict[str, str]:
         """What enters keys besides the model's tensors, for the store: without it a merge could not tell them."""
         points = {"points": self.points.name} if self.points else {}
-        return points | ({} if self.initial is None else {"initial": self.initial})
+        initial = self.identity.initial if self.identity else None
+        return points | ({} if initial is None else {"initial": initial})
 
     def general(self, message: str) -> str:
         """Return a message about this model without what is its own: the same for all models that it is told of."""
@@ -94,6 +115,11 @@ class Member:
         except OSError:
             return ""
         return f"{self.entry.path}|{stat.st_size}|{stat.st_mtime_ns}"
+
+    @property
+    def file(self) -> str:
+        """Its architecture and what its file looks like now, as a store keeps them."""
+        return f"{self.entry.architecture}|{self.source}"
 
 
 @dataclass(frozen=True)
@@ -165,7 +191,8 @@ class PlannedCell:
         return "initial_weights" in self.planned.item.target().needs(self.planned.spec)
 
     def _initial(self, member: Member) -> str:
-        return (member.initial or "") if self.needs_initial else ""
+        known = member.identity.initial if member.identity else None
+        return known or "" if self.needs_initial else ""
 
     def row(self, study: Study, member: Member) -> CellRow:
         """Return what is stored beside the value."""

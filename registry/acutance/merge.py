@@ -14,12 +14,11 @@ from acutance.config import Study, load_config
 from acutance.errors import UserError
 from acutance.members import measure_cells, members, target_cells
 from acutance.plugins import extended
-from acutance.preprocessing import Preprocessed
 from acutance.recorded import RecordedPoints, dataset_item, pool_items
 from acutance.run.directory import STORE, RunDirectory
+from acutance.run.ledger import Ledger
 from acutance.spec import canonical_json
 from acutance.store import Store
-from acutance.values import Values
 
 if TYPE_CHECKING:
     from acutance.harness import Run
@@ -313,18 +312,14 @@ def _write(
     pools, data = pool_items(models, descriptions), dataset_item(config["dataset"]["name"], points.splits)
     with extended([*pools, data]) as plugins:
         study = _study(config, [item.id for item in pools])
-        values, everyone, keys, facts = Values(study, store), members(study), store.models(), store.facts()
+        ledger, everyone = Ledger(study, store), members(study)
         require(study, everyone)
         for member in everyone:
-            member.key, _, member.parameters = keys[member.pool.item.id, member.entry.id]
-            known = facts.get(f"{member.pool.item.id}/{member.entry.id}", {})
-            member.initial = known.get("initial")
-            if "points" in known:
-                member.points = Preprocessed.recorded(known["points"], store.points())
+            ledger.recall(member)
         targets, cells = target_cells(study, plugins, points), measure_cells(study, points)
-        absent = sum(len(values.missing(member, targets)) for member in everyone)
-        absent += sum(len(values.missing(member, cells)) for member in admit(everyone, values, targets))
-        run = write_outputs(values, everyone, out, targets, cells, report, Silent())
+        absent = sum(len(ledger.missing(member, targets)) for member in everyone)
+        absent += sum(len(ledger.missing(member, cells)) for member in admit(everyone, ledger, targets))
+        run = write_outputs(ledger, everyone, out, targets, cells, report, Silent())
     return run, [f"{absent} cells have no value yet: run the study in {out.path} to compute them"] if absent else []
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from acutance.harness import Run
     from acutance.progress import Reporter
-    from acutance.values import Rerun
+    from acutance.run.ledger import Rerun
 
 POINTS, M = 1024, 128  # as in a study file, where there are so many
 

@@ -16,8 +16,9 @@ from acutance.members import Member, PlannedCell
 from acutance.plugins import Catalog, catalog
 from acutance.presented import reading, write_presentations
 from acutance.run.directory import CURVES, FINDINGS, SWEEP, TABLES, RunDirectory
+from acutance.run.ledger import Ledger
+from acutance.run.standing import Standing
 from acutance.targets import Target
-from acutance.values import Values
 
 if TYPE_CHECKING:
     from acutance.analysis.workload import Workload
@@ -30,9 +31,9 @@ EMPTY = ("model", "pool", "measure", "split", "replicate", "value", "stderr", "s
 LONG = 10.0  # seconds from which on it is said how long statistics will take
 
 
-def models_table(values: Values, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
+def models_table(ledger: Ledger, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
     """Return one row a model: where it is from, whether it is compared, attributes and targets."""
-    study = values.study
+    study = ledger.study
     names: dict[str, Target] = {t.name: t for t in (*study.targets, *(t for t, _ in study.admit))}
     rows = []
     for member in members:
@@ -41,13 +42,13 @@ def models_table(values: Values, members: Sequence[Member], cells: Sequence[Plan
             "pool": member.pool.item.name,
             "architecture": member.entry.architecture,
             "train_set": member.entry.train_set,
-            "admitted": not member.reason,
+            "admitted": member.compared,
             "reason": member.reason,
-            "parameters": member.parameters,
+            "parameters": member.identity.parameters if member.identity else 0,
             "key": member.key or "",
         }
         row |= {f"attr.{name}": value for name, value in member.attributes.items()}
-        row |= {f"target.{n}": values.target(member, t, cells) for n, t in names.items() if not t.attribute}
+        row |= {f"target.{n}": ledger.target(member, t, cells) for n, t in names.items() if not t.attribute}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -58,13 +59,13 @@ def _cell_text(value: Any) -> Any:
 
 
 def results_table(
-    values: Values, members: Sequence[Member], targets: Sequence[PlannedCell], cells: Sequence[PlannedCell]
+    ledger: Ledger, members: Sequence[Member], targets: Sequence[PlannedCell], cells: Sequence[PlannedCell]
 ) -> pd.DataFrame:
     """Return one row a cell: model, pool, attributes, measure, every field of its spec, value, status, extras."""
     plugins, rows = catalog(), []
     for member in members:
-        for cell in (*targets, *(cells if not member.reason else ())):
-            estimate, planned = values.of(member, cell), cell.planned
+        for cell in (*targets, *(cells if member.compared else ())):
+            estimate, planned = ledger.of(member, cell), cell.planned
             if estimate is None:
                 continue
             row: dict[str, Any] = {"model": member.label, "pool": member.pool.item.name}
@@ -85,12 +86,12 @@ def results_table(
     return table[[c for c in table.columns if c not in tail] + tail] if len(table) else table
 
 
-def curves_table(values: Values, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
+def curves_table(ledger: Ledger, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
     """Return one row a point of every curve, ``{"x": [...], "y": [...]}``, among the extras of measures."""
     plugins, tables = catalog(), []
     for member in members:
-        for cell in cells if not member.reason else ():
-            found = values.of(member, cell)
+        for cell in cells if member.compared else ():
+            found = ledger.of(member, cell)
             for name, value in (found.extras if found else {}).items():
                 if is_curve(value):
                     measure = short_name(plugins, cell.planned.item.id)
@@ -109,35 +110,35 @@ def short_name(plugins: Catalog, measure: str) -> str:
 
 
 def write_outputs(
-    values: Values, members: Sequence[Member], directory: RunDirectory, targets: Sequence[PlannedCell],
+    ledger: Ledger, members: Sequence[Member], directory: RunDirectory, targets: Sequence[PlannedCell],
     cells: Sequence[PlannedCell], report: bool, reporter: Reporter,
 ) -> Run:  # fmt: skip
     """Write the tables and, when something has changed since they were last made, statistics and report."""
     from acutance.harness import Run
 
-    models, results = models_table(values, members, [*targets, *cells]), results_table(values, members, targets, cells)
+    models, results = models_table(ledger, members, [*targets, *cells]), results_table(ledger, members, targets, cells)
     tables = {"models": models, "results": results}
-    if len(curves := curves_table(values, members, cells)):
+    if len(curves := curves_table(ledger, members, cells)):
         tables[CURVES] = curves
     directory.put_tables(tables, gone=CURVES)
     write_presentations(directory.path, measured(results)["measure"])
     made = all(map(directory.has, ("correlations", *FINDINGS)))
     if not made or not directory.is_current("statistics"):
-        points = points_of(results, values.study.targets)
-        write_statistics(directory, models, results, values.study.resolved, points, reporter.say)
+        points = points_of(results, ledger.study.targets)
+        write_statistics(directory, models, results, ledger.study.resolved, points, reporter.say)
         directory.stamp("statistics")
     if directory.page.exists() and directory.is_current("page"):
         pass
     elif report:
         reporter.say("figures and report ...")
-        write_report(directory, values.store.cost())
+        write_report(directory, ledger.cost())
     elif directory.page.exists():
         directory.mark_old()
         reporter.say(f"{directory.page}: is older than the tables now, and says so")
     bad = (Status.FAILED.value, Status.NONFINITE.value, Status.BUDGET.value)
-    failed = int(results["status"].isin(bad).sum()) + sum(m.broken and not m.excluded for m in members)
+    failed = int(results["status"].isin(bad).sum()) + sum(m.standing is Standing.BROKEN for m in members)
     models, results, correlations = map(directory.table, TABLES)  # as a reader of the files has them
-    return Run(directory.path, models, results, correlations, failed, len(values.fresh))
+    return Run(directory.path, models, results, correlations, failed, len(ledger.fresh))
 
 
 def measured(results: pd.DataFrame) -> pd.DataFrame:

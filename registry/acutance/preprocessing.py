@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from acutance.pool import ModelPool
+from acutance.run.standing import Standing
 from acutance.spec import digest
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def preprocess(members: Sequence[Member], sets: PointSets) -> list[Preprocessed]
     is broken.
 
     Args:
-        members: models that are not broken.
+        members: models that are usable.
         sets: the points, whose digests have been asked for: these sets are the ones that matter.
     """
     known: list[tuple[Any, Preprocessed]] = []
@@ -70,6 +71,5 @@ def preprocess(members: Sequence[Member], sets: PointSets) -> list[Preprocessed]
                 known.append((function, found))
             member.points = found
         except Exception as error:
-            member.broken = True
-            member.reason = f"its preprocessing failed: {type(error).__name__}: {error}"
+            member.leave(Standing.BROKEN, f"its preprocessing failed: {type(error).__name__}: {error}")
     return [made for _, made in known]

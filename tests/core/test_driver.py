@@ -21,11 +21,12 @@ from acutance.plugins import catalog
 from acutance.progress import Silent
 from acutance.recorded import RecordedPoints
 from acutance.run.jobs import Build, Cell, Choice, Evaluate, Failed, write
+from acutance.run.ledger import Ledger
 from acutance.run.rows import Attempt, CellRow, PartRow
+from acutance.run.standing import Identity, Standing
 from acutance.run.tasks import Task, outcomes
 from acutance.store import STALE, Store, is_writing
 from acutance.surface_config import SurfaceConfig
-from acutance.values import Values
 
 CONFIG = {
     "format": 1,
@@ -78,7 +79,7 @@ def driver(finished, tmp_path):
     points = RecordedPoints(store.points())
     driver.targets, driver.cells = target_cells(study, catalog(), points), measure_cells(study, points)
     for member in driver.members[:3]:
-        member.key = driver.known_models[member.pool.item.id, member.entry.id][0]
+        driver.ledger.recall(member)
     yield driver
     store.close()
 
@@ -168,15 +169,16 @@ def test_a_model_is_known_by_its_file_as_it_was(driver, tmp_path):
     path.write_text("weights")
     first, other = driver.members[:2]
     for member in (first, other):
-        member.key, member.entry = None, member.entry.model_copy(update={"path": str(path)})
+        member.identity, member.entry = None, member.entry.model_copy(update={"path": str(path)})
     driver.members = [first, other]
-    name = first.pool.item.id, first.entry.id
-    driver.known_models = {name: ("k" * 64, driver._source(first), 7)}
+    driver.ledger.meet(first, Identity("k" * 64, 7))
+    first.identity, driver.ledger = None, Ledger(driver.study, driver.store)
     executor = Told()
     driver._recognise(executor)
-    assert (first.key, first.parameters) == ("k" * 64, 7)
+    assert first.identity == Identity("k" * 64, 7)
     assert [job["entry"]["id"] for job in executor.jobs] == [other.entry.id]
-    first.key, other.broken = None, True
+    first.identity = None
+    other.leave(Standing.BROKEN, "gone")
     stat = path.stat()
     path.write_text("changed")  # as long as before, a moment later
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
@@ -186,11 +188,11 @@ def test_a_model_is_known_by_its_file_as_it_was(driver, tmp_path):
 
 def test_a_job_that_fails_leaves_what_was_finished_of_it(driver):
     member = driver.members[0]
-    values = [driver.values.of(member, cell).value for cell in driver.cells]
+    values = [driver.ledger.of(member, cell).value for cell in driver.cells]
     task = task_of(driver, {0: [0], 1: [0, 1]})
     assert task.done(0, 0) and not task.done(1, 0)
     driver._fail(task, driver.cells, Failed(job="0", message="no memory"))
-    found = [driver.values.of(member, cell) for cell in driver.cells]
+    found = [driver.ledger.of(member, cell) for cell in driver.cells]
     assert [e.status.value for e in found] == ["ok", "failed", "ok"] and found[0].value == values[0]
     stored = driver.store.cells()
     assert [stored[cell.key(driver.study, member)].failed for cell in driver.cells] == [False, True, False]
@@ -209,23 +211,22 @@ def test_the_state_of_a_run_says_how_it_ended(finished, tmp_path):
 def test_a_rerun_computes_each_cell_once_and_uses_no_old_part(driver):
     member, study, store = driver.members[0], driver.study, driver.store
     for rerun in ("all", "failed"):
-        values = Values(study, store, rerun)
-        store.put_cells([values.fail(member, driver.cells[0], "no luck")])
-        values = Values(study, store, rerun)
+        Ledger(study, store, rerun).fail(member, driver.cells[:1], "no luck")
+        values = Ledger(study, store, rerun)
         index = [i for i, _ in values.missing(member, driver.cells)]
         assert index == ([0, 1, 2] if rerun == "all" else [0])
         # Its parts are there: they are what it failed with.
         assert values.missing(member, driver.cells)[0] == (0, [0, 1])
         for batch in (0, 1):
-            values.take(member, driver.cells[0], batch, Estimate(5.0))
-        values.finish(member, driver.cells[0])
+            values.take(member, batch, [(driver.cells[0], Estimate(5.0))], driver.cells[: batch == 1], ATTEMPT)
+        assert values.of(member, driver.cells[0]).value == 5.0
         assert 0 not in [i for i, _ in values.missing(member, driver.cells)]
-        values.fail(member, driver.cells[0], "again")
+        values.fail(member, driver.cells[:1], "again")
         assert 0 not in [i for i, _ in values.missing(member, driver.cells)]
 
 
 def test_a_target_is_a_number_only_when_all_that_it_needs_is(driver):
-    member, values, target = driver.members[0], driver.values, driver.study.targets[0]
+    member, values, target = driver.members[0], driver.ledger, driver.study.targets[0]
     assert values.target(member, target, driver.targets) == values.of(member, driver.targets[0]).value
     values._know(member, driver.targets[0], Estimate.without_value(Status.NONFINITE, "nan"))
     assert values.target(member, target, driver.targets) is None
@@ -233,7 +234,7 @@ def test_a_target_is_a_number_only_when_all_that_it_needs_is(driver):
         CONFIG
         | {"measures": [{"name": "average_case", "rho": 0.1, "replicates": 2}], "targets": ["measure:average_case"]}
     )
-    values = Values(repeated, driver.store)
+    values = Ledger(repeated, driver.store)
     cells = measure_cells(repeated, RecordedPoints(driver.store.points()))
     (target,) = repeated.targets
     values._know(member, cells[0], Estimate(1.0))

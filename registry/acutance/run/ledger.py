@@ -1,28 +1,30 @@
-"""The values of a study's cells: those its store holds, and those that a run adds."""
+"""The ledger of a run: keys, what is known, what is missing, what is finished. It alone reads and writes values."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from acutance.config import Study
 from acutance.errors import UserError
 from acutance.measure import Estimate, Status
 from acutance.members import Member, PlannedCell
-from acutance.run.rows import CellRow, CellState, PartRow
+from acutance.preprocessing import MARK, Preprocessed
+from acutance.run.rows import Attempt, CellRow, CellState, PartRow
+from acutance.run.standing import Identity
 from acutance.store import Store
 from acutance.targets import Target
 
 Rerun = Literal["missing", "failed", "all"]
 
 
-class Values:
-    """What is known of a study's cells, and what is not.
+class Ledger:
+    """What is known of a study's models and cells, and what is not.
 
     Args:
         study: whose cells they are.
-        store: where they lie; finished cells are written to it.
+        store: where they lie; all that is learned is written to it.
         rerun: what counts as not known: ``missing`` cells, also the ``failed`` ones, or ``all`` but this run's own.
 
     Attributes:
@@ -30,10 +32,66 @@ class Values:
     """
 
     def __init__(self, study: Study, store: Store, rerun: Rerun = "missing") -> None:
-        self.study, self.store, self.rerun = study, store, rerun
+        self.study, self.rerun = study, rerun
         self.fresh: set[str] = set()
+        self._store = store
         self._done = store.cells()
         self._parts = store.parts()
+        self._models, self._facts = store.models(), store.facts()
+
+    # -- models -------------------------------------------------------------------------------------------------
+
+    def recognise(self, member: Member, with_initial: bool) -> bool:
+        """Give a model the identity that it had when it was last loaded, if its file is the one that was hashed then.
+
+        Initial weights are known with it: they belong to the training whose result is the file.
+
+        Args:
+            member: a model of the study.
+            with_initial: whether its initial weights must be known too.
+        """
+        known, found = self._models.get(member.name), self._recorded(member)
+        if known is None or found is None or not member.source or known[1] != member.file:
+            return False
+        if with_initial and found.initial is None:
+            return False
+        self.meet(member, found)
+        return True
+
+    def meet(self, member: Member, identity: Identity) -> None:
+        """Know the identity of a model, and store it with the model's description as it is now."""
+        member.identity = identity
+        self._store.put_model(
+            *member.name, identity.key, member.file, member.description, identity.parameters, member.facts
+        )
+
+    def recall(self, member: Member) -> None:
+        """Give a model what is stored of it, whatever its file is now: for tables of what is stored.
+
+        Raises:
+            KeyError: for a model that the store does not have.
+        """
+        member.identity = self._recorded(member)
+        if member.identity is None:
+            raise KeyError(member.label)
+        if (points := self._facts.get("/".join(member.name), {}).get("points")) is not None:
+            member.points = Preprocessed.recorded(points, self._store.points())
+
+    def _recorded(self, member: Member) -> Identity | None:
+        known = self._models.get(member.name)
+        if known is None:
+            return None
+        key, _, parameters = known
+        return Identity(key, parameters, self._facts.get("/".join(member.name), {}).get("initial"))
+
+    def put_points(self, record: Mapping[str, Sequence[str]], preprocessed: Iterable[Preprocessed]) -> None:
+        """Store what the points of this run were, also as models see them."""
+        # What models that are left out this time see is kept.
+        before = {name: found for name, found in self._store.points().items() if MARK in name}
+        seen = {name: found for one in preprocessed for name, found in one.record.items()}
+        self._store.put_points({**before, **record, **seen})
+
+    # -- values -------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """How many cells have a value or a reason for having none."""
@@ -88,7 +146,7 @@ class Values:
                 if self.rerun == "missing":
                     batches = [b for b in batches if cell.part_key(self.study, member, b) not in self._parts]
                 if not batches:
-                    self.store.put_cells([self.finish(member, cell)])
+                    self._store.put_cells([self._finished(member, cell)])
                     continue
             missing.append((i, batches))
         return missing
@@ -109,24 +167,41 @@ class Values:
             )
         return True
 
-    def take(self, member: Member, cell: PlannedCell, batch: int, estimate: Estimate) -> PartRow:
-        """Know a part, and return the row to store."""
-        row = PartRow(
-            cell.part_key(self.study, member, batch), cell.key(self.study, member), batch, estimate
-        )  # fmt: skip
-        self._parts[row.key] = estimate
-        return row
+    def take(
+        self, member: Member, batch: int, values: Iterable[tuple[PlannedCell, Estimate]],
+        completed: Iterable[PlannedCell], attempt: Attempt,
+    ) -> None:  # fmt: skip
+        """Know and store the values of one family on one batch, and the cells that are complete with them, at once.
 
-    def finish(self, member: Member, cell: PlannedCell) -> tuple[CellRow, Estimate]:
+        Args:
+            member: the model.
+            batch: index of the set of points.
+            values: of the cells.
+            completed: cells of which this was the last part.
+            attempt: what it took.
+        """
+        rows = []
+        for cell, estimate in values:
+            part, whole = cell.part_key(self.study, member, batch), cell.key(self.study, member)
+            rows.append(PartRow(part, whole, batch, estimate))
+            self._parts[part] = estimate
+        self._store.put_parts(rows, attempt, [self._finished(member, cell) for cell in completed])
+
+    def fail(self, member: Member, cells: Iterable[PlannedCell], message: str) -> None:
+        """Know and store that cells could not be computed, and why."""
+        failed = Estimate.without_value(Status.FAILED, message)
+        self._store.put_cells([self._know(member, cell, failed) for cell in cells])
+
+    def cost(self) -> dict[str, float]:
+        """Return the work of all runs: seconds of computation and passes in examples."""
+        return self._store.cost()
+
+    def _finished(self, member: Member, cell: PlannedCell) -> tuple[CellRow, Estimate]:
         """Know a cell by the mean of its parts, which are all there; return the row to store."""
         keys = [cell.part_key(self.study, member, b) for b in range(len(cell.digests))]
         found = self._know(member, cell, Estimate.mean([self._parts[key] for key in keys]))
         self._parts.drop(keys)
         return found
-
-    def fail(self, member: Member, cell: PlannedCell, message: str) -> tuple[CellRow, Estimate]:
-        """Know that a cell could not be computed, and why; return the row to store."""
-        return self._know(member, cell, Estimate.without_value(Status.FAILED, message))
 
     def _know(self, member: Member, cell: PlannedCell, estimate: Estimate) -> tuple[CellRow, Estimate]:
         row = cell.row(self.study, member)

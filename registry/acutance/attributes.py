@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from acutance.analysis.delimited import decimal_commas, is_name, is_number, read_delimited
 from acutance.errors import UserError, did_you_mean
 from acutance.pool import Attribute
+from acutance.targets import AttributeTarget
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,8 +84,8 @@ def require(study: Study, members: Sequence[Member]) -> None:
     """
     known = {name: None for member in members for name in member.attributes}
     columns = ("model", "pool", "architecture", "train_set", "parameters")
-    wanted = [("targets", target.attribute) for target in study.targets if target.attribute]
-    wanted += [("admit", target.attribute) for target, _ in study.admit if target.attribute]
+    named = [("targets", target) for target in study.targets] + [("admit", target) for target, _ in study.admit]
+    wanted = [(section, target.attribute) for section, target in named if isinstance(target, AttributeTarget)]
     for section, names in (("groups", study.file.groups), ("within", study.file.within)):
         wanted += [(section, name) for name in names if name not in columns]
     for section, names in study.file.figures.names.items():

@@ -17,7 +17,7 @@ from acutance.plan import PlannedMeasure, expand_measures
 from acutance.plugins import Catalog, Item, Kind, catalog
 from acutance.spec import Spec, describe, plain
 from acutance.surface_config import Indices, Section, SurfaceConfig, dropped
-from acutance.targets import Target, parse_target
+from acutance.targets import MeasureTarget, Target, parse_target
 from acutance.yaml_io import parse_yaml, read_yaml
 
 TOLD = 20  # mistakes of a study that one message lists
@@ -349,7 +349,7 @@ class _Reader:
 
     def _check_measure(self, path: str, target: Target | None, measures: Sequence[PlannedMeasure]) -> None:
         """Refuse a target that is not one of the study's measures, and models admitted by one."""
-        if target is None or not target.measure:
+        if not isinstance(target, MeasureTarget):
             return
         if path.startswith("admit."):
             return self._wrong(path, "measures are taken of admitted models only", "admit by a target on a split")

@@ -22,6 +22,7 @@ from acutance.run.rows import CellRow
 from acutance.run.standing import Identity, Standing
 from acutance.spec import KeyFrame, joint
 from acutance.surface_config import Scope
+from acutance.targets import terms_of
 
 if TYPE_CHECKING:
     from acutance.pointsets import PointSets
@@ -240,11 +241,8 @@ def members(study: Study, limit: int | None = None) -> list[Member]:
 
 def target_cells(study: Study, plugins: Catalog, sets: Points) -> list[PlannedCell]:
     """Return the cells that targets and admission need, each once."""
-    needed = {
-        (measure, split)
-        for target in (*study.targets, *(target for target, _ in study.admit))
-        for _, measure, split in target.terms
-    }
+    terms = terms_of([*study.targets, *(target for target, _ in study.admit)])
+    needed = {(measure, split) for _, measure, split in terms}
     cells = []
     for measure, split in sorted(needed, key=lambda pair: (pair[1], pair[0])):
         item = plugins.find("measures", f"acutance/{measure}")

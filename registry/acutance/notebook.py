@@ -14,7 +14,7 @@ from acutance.dataset import Split
 from acutance.errors import UserError, did_you_mean
 from acutance.plugins import extended
 from acutance.spec import digest
-from acutance.targets import parse_target
+from acutance.targets import SplitTarget, parse_target
 
 if TYPE_CHECKING:
     from torch import nn
@@ -260,7 +260,7 @@ def _targets(
         if name in given and ":" in name:
             raise UserError(f"targets: '{name}' cannot be given a value", "choose a name without a colon")
         try:
-            measured = parse_target(name, splits, given).terms
+            measured = isinstance(parse_target(name, splits, given), SplitTarget)
         except UserError as error:
             hint = f"give targets={{'{name}': [one number a model]}}, or its split with test=... or splits=..."
             raise UserError(f"targets: {error.message}: it is neither given nor can it be measured", hint) from None

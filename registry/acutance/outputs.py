@@ -18,7 +18,7 @@ from acutance.presented import reading, write_presentations
 from acutance.run.directory import CURVES, FINDINGS, SWEEP, TABLES, RunDirectory
 from acutance.run.ledger import Ledger
 from acutance.run.standing import Standing
-from acutance.targets import Target
+from acutance.targets import AttributeTarget, SplitTarget, Target
 
 if TYPE_CHECKING:
     from acutance.analysis.workload import Workload
@@ -34,7 +34,8 @@ LONG = 10.0  # seconds from which on it is said how long statistics will take
 def models_table(ledger: Ledger, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
     """Return one row a model: where it is from, whether it is compared, attributes and targets."""
     study = ledger.study
-    names: dict[str, Target] = {t.name: t for t in (*study.targets, *(t for t, _ in study.admit))}
+    named: dict[str, Target] = {t.name: t for t in (*study.targets, *(t for t, _ in study.admit))}
+    names = {name: target for name, target in named.items() if not isinstance(target, AttributeTarget)}
     rows = []
     for member in members:
         row: dict[str, Any] = {
@@ -48,7 +49,7 @@ def models_table(ledger: Ledger, members: Sequence[Member], cells: Sequence[Plan
             "key": member.key or "",
         }
         row |= {f"attr.{name}": value for name, value in member.attributes.items()}
-        row |= {f"target.{n}": ledger.target(member, t, cells) for n, t in names.items() if not t.attribute}
+        row |= {f"target.{name}": ledger.target(member, target, cells) for name, target in names.items()}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -272,7 +273,8 @@ def points_of(results: pd.DataFrame, targets: Sequence[Target]) -> dict[str, int
     known = results[(results["measure"] == "error") & results["extra.points"].notna()]
     versions = known["extra.versions"].fillna(1) if "extra.versions" in known else 1
     by_split = known.assign(examples=known["extra.points"] / versions).groupby("split")["examples"].first()
-    splits = {t.name: t.terms[0][2] for t in targets if len(t.terms) == 1 and t.terms[0][1] == "error"}
+    alone = {t.name: t.terms[0] for t in targets if isinstance(t, SplitTarget) and len(t.terms) == 1}
+    splits = {name: split for name, (_, measure, split) in alone.items() if measure == "error"}
     return {name: int(by_split[split]) for name, split in splits.items() if split in by_split}
 
 

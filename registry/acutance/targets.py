@@ -11,9 +11,9 @@ of one of the study's own measures, with settings where there are several: ``mea
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from acutance.errors import UserError, did_you_mean
 from acutance.plan import PlannedMeasure
@@ -23,24 +23,58 @@ from acutance.yaml_io import parse_yaml
 GAP = "generalization_gap"
 
 
+Term = tuple[int, str, str]
+
+
 @dataclass(frozen=True)
-class Target:
-    """One target.
+class SplitTarget:
+    """Measured on splits.
 
     Attributes:
         name: as written in the config.
-        terms: (sign, measure, split): the target is the signed sum of these cells; empty when nothing is measured.
-        attribute: name of the attribute, for ``attr:``.
-        given: name of the number that came with the models.
-        measure: name of one of the study's measures, for ``measure:``.
+        terms: (sign, measure, split): the target is the signed sum of these cells.
+    """
+
+    name: str
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class AttributeTarget:
+    """An attribute of the models, ``attr:NAME``."""
+
+    name: str
+    attribute: str
+
+    def known(self, attributes: Mapping[str, Any], given: Mapping[str, float]) -> float | None:
+        """Return the value that a model brings itself; None where it has none, or no number."""
+        return _number(attributes.get(self.attribute))
+
+
+@dataclass(frozen=True)
+class GivenTarget:
+    """A number that came with the models, published say."""
+
+    name: str
+    given: str
+
+    def known(self, attributes: Mapping[str, Any], given: Mapping[str, float]) -> float | None:
+        """Return the value that a model brings itself; None where it has none."""
+        return _number(given.get(self.given))
+
+
+@dataclass(frozen=True)
+class MeasureTarget:
+    """The value of one of the study's measures, ``measure:NAME(field=value)``.
+
+    Attributes:
+        name: as written in the config.
+        measure: name of the measure.
         settings: (field, value) of the spec that say which one.
     """
 
     name: str
-    terms: tuple[tuple[int, str, str], ...] = ()
-    attribute: str = ""
-    given: str = ""
-    measure: str = ""
+    measure: str
     settings: tuple[tuple[str, Any], ...] = ()
 
     def asks_for(self, planned: PlannedMeasure) -> bool:
@@ -74,10 +108,17 @@ class Target:
                 f"say which, as in measure:{self.measure}({', '.join(f'{n}=...' for n in several)})",
             )
 
-    def known(self, attributes: Mapping[str, Any], given: Mapping[str, float]) -> float | None:
-        """Return the value that a model brings itself: its attribute or its given number."""
-        value = attributes.get(self.attribute) if self.attribute else given.get(self.given)
-        return float(value) if isinstance(value, int | float) else None
+
+Target: TypeAlias = SplitTarget | AttributeTarget | GivenTarget | MeasureTarget
+
+
+def terms_of(targets: Iterable[Target]) -> list[Term]:
+    """Return the terms of those targets that are measured on splits."""
+    return [term for target in targets if isinstance(target, SplitTarget) for term in target.terms]
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def parse_target(name: str, splits: tuple[str, ...], given: Collection[str] = ()) -> Target:
@@ -92,33 +133,33 @@ def parse_target(name: str, splits: tuple[str, ...], given: Collection[str] = ()
         UserError: for a name that means nothing, with the nearest one that does.
     """
     if name.startswith("attr:") and len(name) > 5:
-        return Target(name, attribute=name[5:])
+        return AttributeTarget(name, name[5:])
     if name.startswith("measure:"):
         return _measure(name)
     if name.startswith("given:") and name[6:] in given:
-        return Target(name, given=name[6:])
+        return GivenTarget(name, name[6:])
     if name == GAP and (name not in given or {"test", "train"} <= set(splits)):
-        return Target(name, ((1, "error", _split("test", splits)), (-1, "error", _split("train", splits))))
+        return SplitTarget(name, ((1, "error", _split("test", splits)), (-1, "error", _split("train", splits))))
     for separator in (".", "_"):
         split, found, quantity = name.rpartition(separator)
         if found and quantity in ("error", "loss") and split in splits:
-            return Target(name, ((1, quantity, split),))
+            return SplitTarget(name, ((1, quantity, split),))
         if found and quantity == "gap" and {split, "train"} <= set(splits):
-            return Target(name, ((1, "error", split), (-1, "error", "train")))
+            return SplitTarget(name, ((1, "error", split), (-1, "error", "train")))
     if name in given:
-        return Target(name, given=name)
+        return GivenTarget(name, name)
     known = [f"{s}.{q}" for s in splits for q in ("error", "loss", "gap")] + ["test_error", "train_error", GAP, *given]
     raise UserError(f"unknown target '{name}'", did_you_mean(name, known) + " Attributes are written attr:name.")
 
 
-def _measure(name: str) -> Target:
+def _measure(name: str) -> MeasureTarget:
     """Return the target ``measure:NAME`` or ``measure:NAME(field=value, field=value)``."""
     written = re.fullmatch(r"measure:([\w./-]+)(?:\((.*)\))?", name)
     pairs = [pair.partition("=") for pair in (written[2] or "").split(",") if pair.strip()] if written else []
     if not written or not all(found and field.strip() for field, found, _ in pairs):
         raise UserError(f"'{name}' is not a measure's value", "write measure:NAME or measure:NAME(field=value, ...)")
     settings = tuple((field.strip(), parse_yaml(text, name)) for field, _, text in pairs)
-    return Target(name, measure=written[1], settings=settings)
+    return MeasureTarget(name, written[1], settings)
 
 
 def _split(split: str, splits: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from acutance.config import Study
 from acutance.measure import Cost
 from acutance.members import Member, members
+from acutance.targets import terms_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +72,7 @@ def time_study(
     dataset = study.dataset
     sets = PointSets(dataset.item.target(dataset.spec), study.surface, study.seed)
     # Targets: one forward over each split that is not known beforehand.
-    splits = {split for target in (*study.targets, *(t for t, _ in study.admit)) for _, _, split in target.terms}
+    splits = {split for _, _, split in terms_of([*study.targets, *(target for target, _ in study.admit)])}
     passes += Cost(forwards=sum(len(sets.split(split)) for split in splits) / study.surface.m)
     pools: dict[str, list[Member]] = {}
     for member in members(study, limit):

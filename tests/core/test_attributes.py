@@ -15,7 +15,7 @@ from acutance.cli import cli
 from acutance.config import load_config
 from acutance.harness import run_study
 from acutance.store import Store
-from acutance.targets import Target, parse_target
+from acutance.targets import GivenTarget, parse_target
 
 CSV = """\
 model, depth,pretrained,family,score
@@ -163,10 +163,10 @@ def test_the_option_of_the_command_line(toy_config, table, tmp_path):
 
 def test_a_name_is_measured_where_it_can_be_and_given_otherwise():
     assert parse_target("test_error", ("train", "test"), {"test_error"}).terms == ((1, "error", "test"),)
-    assert parse_target("given:test_error", ("train", "test"), {"test_error"}) == Target(
-        "given:test_error", given="test_error"
+    assert parse_target("given:test_error", ("train", "test"), {"test_error"}) == GivenTarget(
+        "given:test_error", "test_error"
     )
-    assert parse_target("test_error", ("train",), {"test_error"}) == Target("test_error", given="test_error")
+    assert parse_target("test_error", ("train",), {"test_error"}) == GivenTarget("test_error", "test_error")
     assert parse_target("generalization_gap", ("train",), {"generalization_gap"}).given == "generalization_gap"
     assert len(parse_target("generalization_gap", ("train", "test"), {"generalization_gap"}).terms) == 2
     for name in ("given:score", "score"):

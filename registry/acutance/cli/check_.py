@@ -14,6 +14,7 @@ from acutance.config import Study, load_config
 from acutance.errors import UserError
 from acutance.measure import Cost, Measure
 from acutance.members import members
+from acutance.targets import terms_of
 
 
 @click.command("check")
@@ -112,8 +113,7 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
         cost = measure.passes_together(specs) - _made_before(measure, specs, known.setdefault(level, set()))
         cost *= batches if level == "batch" else 1
         measures[items[of].name] = measures.get(items[of].name, Cost()) + cost
-    terms = {term[1:] for target in study.targets for term in target.terms}
-    terms |= {term[1:] for target, _ in study.admit for term in target.terms}
+    terms = {term[1:] for term in terms_of([*study.targets, *(target for target, _ in study.admit)])}
     return {
         "models": len(models),
         "pools": [f"{pool.item.name}" for pool in study.pools],

@@ -14,7 +14,7 @@ from acutance.preprocessing import MARK, Preprocessed
 from acutance.run.rows import Attempt, CellRow, CellState, PartRow
 from acutance.run.standing import Identity
 from acutance.store import Store
-from acutance.targets import Target
+from acutance.targets import MeasureTarget, SplitTarget, Target
 
 Rerun = Literal["missing", "failed", "all"]
 
@@ -110,9 +110,9 @@ class Ledger:
             target: what is asked for.
             cells: those that targets are measured in, and the study's own.
         """
-        if target.measure:
+        if isinstance(target, MeasureTarget):
             return self._measured(member, [c for c in cells if target.asks_for(c.planned)])
-        if not target.terms:
+        if not isinstance(target, SplitTarget):
             return target.known(member.attributes, member.entry.targets)
         total = 0.0
         for sign, measure, split in target.terms:

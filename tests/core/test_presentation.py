@@ -52,6 +52,12 @@ def register_measures():
 PLAIN, WIDE = "adaptive flat-kernel roughness", "standard tent-kernel roughness, σ = 5"
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """Names are cut where a terminal is too narrow for them."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run that a process made which had the plugin; this one does not."""

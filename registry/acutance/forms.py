@@ -437,7 +437,9 @@ def _is_example(item: Any) -> bool:
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
-    """Return the shape of an array or a number, None for anything else."""
+    """Return the shape of an array or a number, of nested tensors how many; None for anything else."""
+    if isinstance(value, Tensor) and value.is_nested:
+        return (value.size(0),)
     if isinstance(value, Tensor | np.ndarray | np.generic):
         return tuple(value.shape)
     return () if _is_number(value) else None

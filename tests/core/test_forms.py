@@ -343,3 +343,11 @@ def test_sparse_tensors_are_one_sentence(how):
             understand(data)
     with pytest.raises(acutance.UserError, match="targets are stored as sparse_coo"):
         understand((x, y.to_sparse()))
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_told_to_be_made_dense(layout):
+    ragged = torch.nested.nested_tensor([torch.ones(2, 6), torch.ones(3, 6)], layout=layout)
+    with pytest.raises(acutance.UserError, match="the inputs are stored as nested") as told:
+        acutance.measure("loss", nn.Linear(6, 4), (ragged, torch.zeros(2, dtype=torch.long)))
+    assert "to_padded_tensor(0)" in told.value.hint

@@ -115,23 +115,32 @@ class Catalog:
         """Return what is registered of one kind, built-ins first."""
         return list(self._items[kind].values())
 
-    def import_all(self) -> None:
-        """Import every class registered by name; one that cannot be is a problem (for doctor and strict mode)."""
-        for item in (item for kind in KINDS for item in self.items(kind)):
+    def usable(self, kind: Kind) -> list[Item]:
+        """Return the items of one kind whose class can be imported; any other is a problem."""
+        found = []
+        for item in self.items(kind):
             try:
                 _ = item.target
+                found.append(item)
             except UserError as error:
-                told = "".join(tb.format_exception(error.__cause__ or error))
-                problem = PluginProblem(item.name, item.dist, item.version, "import", str(error.__cause__), told)
+                cause = error.__cause__ or error
+                told = "".join(tb.format_exception(cause))
+                problem = PluginProblem(item.name, item.dist, item.version, "import", _said(cause), told)
                 if problem not in self.problems:
                     self.problems.append(problem)
+        return found
+
+    def import_all(self) -> None:
+        """Import every class registered by name, for the problems that this finds (doctor and strict mode)."""
+        for kind in KINDS:
+            self.usable(kind)
 
     def with_items(self, items: Iterable[Item]) -> Catalog:
         """Return a catalog with these too; one takes the place of what has its id."""
         known: dict[Kind, dict[str, Item]] = {kind: dict(self._items[kind]) for kind in KINDS}
         for item in items:
             known[item.kind][item.id] = item
-        return replace(self, _items=known)
+        return replace(self, _items=known, problems=list(self.problems))
 
     def known(self, kind: Kind, name: str) -> Item | None:
         """Return the item of a canonical id or of a short name that is unique; None for any other name."""
@@ -199,6 +208,10 @@ class Catalog:
         known[item.id] = item
 
 
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
 def _selected(points: Iterable[EntryPoint]) -> Iterator[EntryPoint]:
     """Apply ``ACUTANCE_PLUGINS``: ``none``, ``only:a,b`` or ``-a,-b``; the own distribution is always kept."""
     rule = os.environ.get("ACUTANCE_PLUGINS", "").strip()
@@ -258,8 +271,7 @@ def _load_one(catalog: Catalog, point: EntryPoint) -> None:
         phase, since = new, now
 
     def problem(error: BaseException) -> None:
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        catalog.problems.append(PluginProblem(point.name, dist, version, phase, text, tb.format_exc()))
+        catalog.problems.append(PluginProblem(point.name, dist, version, phase, _said(error), tb.format_exc()))
 
     before = {name for name in HEAVY if name in sys.modules}
     try:
@@ -373,7 +385,7 @@ def _imported(item: Item) -> Any:
     except (Exception, SystemExit) as error:
         # A third party's module may raise anything; nothing but what asked for it is to fail.
         raise UserError(
-            f"{noun} '{item.name}' of {item.dist} {item.version} cannot be loaded: {type(error).__name__}: {error}",
+            f"{noun} '{item.name}' of {item.dist} {item.version} cannot be loaded: {_said(error)}",
             f"see 'acutance doctor', or leave the distribution out: ACUTANCE_PLUGINS=-{item.dist}",
         ) from error
     return found

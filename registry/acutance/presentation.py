@@ -130,7 +130,7 @@ def presentations(measures: Iterable[str]) -> dict[str, Presentation]:
 
 def with_curve(curve: str = "") -> list[str]:
     """Return the names of the installed measures that give a curve, or that one."""
-    items = [(item, _of_class(item.target)) for item in catalog().items("measures")]
+    items = [(item, _of_class(item.target)) for item in catalog().usable("measures")]
     return [item.name for item, how in items if (curve in how.curves if curve else how.curves)]
 
 

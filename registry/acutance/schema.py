@@ -43,7 +43,7 @@ def study_schema(plugins: Catalog) -> Schema:
         properties[name] = _annotations(properties[name]) | _chain(kind, plugins, _section, definitions)
     surface = definitions["SurfaceConfig"]["properties"]
     surface["loss"] = _word_or_function(LOSSES, surface["loss"])
-    schema |= {"title": "Study of acutance", "allOf": [_splits(item, plugins) for item in plugins.items("datasets")]}
+    schema |= {"title": "Study of acutance", "allOf": [_splits(item, plugins) for item in plugins.usable("datasets")]}
     exact = {name: _exact(definition, definitions) for name, definition in definitions.items()}
     return {"$schema": DRAFT, **_exact(schema, definitions), "$defs": exact}
 
@@ -56,7 +56,7 @@ def _chain(
 ) -> Schema:
     """Return the schema of a section whose fields depend on its name; adds a definition for each item."""
     branches, known = [], []
-    for item in plugins.items(kind):
+    for item in plugins.usable(kind):
         key = f"{kind}.{item.id}".replace("/", ".")
         spec = section(item, key, plugins)
         definitions |= {f"{key}.{name}": nested for name, nested in spec.pop("$defs", {}).items()}

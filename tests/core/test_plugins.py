@@ -1,5 +1,6 @@
 """Discovery: built-ins first, every failure isolated, recorded and quoted."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from importlib.metadata import EntryPoint, entry_points
 import pytest
 
 from acutance import UserError
-from acutance.plugins import Catalog, catalog, load
+from acutance.plugins import KINDS, Catalog, Item, catalog, extended, load
+from acutance.presentation import with_curve
+from acutance.schema import study_schema
 
 
 class Dist:
@@ -289,7 +292,7 @@ def test_what_cannot_be_looked_up_is_one_sentence_and_a_problem_when_all_is_impo
     found.import_all()
     found.import_all()
     (problem,) = found.problems
-    assert (problem.plugin, problem.phase) == ("late", "import") and problem.traceback
+    assert (problem.plugin, problem.phase) == ("late", "import") and problem.traceback and said in problem.error
 
 
 def test_a_name_without_a_place_is_a_problem_at_once(tmp_path, monkeypatch):
@@ -297,3 +300,12 @@ def test_a_name_without_a_place_is_a_problem_at_once(tmp_path, monkeypatch):
     found, _ = named(tmp_path, monkeypatch, table, LATE.format(name="late"))
     assert [item.name for item in found.items("measures")] == ["good"]
     assert "of 'late' is not a text" in found.problems[0].error
+
+
+def test_what_cannot_be_looked_up_stops_nothing_that_looks_all_up():
+    broken = [Item(kind, "broken", "acme-broken", "1", "no_such_module_anywhere:Class") for kind in KINDS[:3]]
+    with extended(broken) as found:
+        assert [i.name for i in found.usable("measures")] == [i.name for i in found.items("measures")][:-1]
+        assert "hessian_density" in with_curve()
+        assert "worst_case" in json.dumps(study_schema(found))
+        assert "ModuleNotFoundError" in found.problems[-1].error

@@ -105,7 +105,7 @@ def command(
         as_json(table.to_dict(orient="records"))
         return
     print_summary(table, console(), variant=variant)
-    if out is not None and out.suffix.lower() != ".csv" and not no_report:
+    if out is not None and directory and not no_report:
         echo(f"report: {out / PAGE}")
     print_verdicts(
         judged, console(), "in verdicts.csv" if directory else "which --out DIRECTORY writes to verdicts.csv"

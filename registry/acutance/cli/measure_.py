@@ -198,7 +198,7 @@ def _dataset(name: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -
     """Return a dataset by its name, or the one that reads a file."""
     from acutance.data_files import SUFFIXES
 
-    path, known = Path(name), [item.target for item in catalog().items("datasets")]
+    path, known = Path(name), [item.target for item in catalog().usable("datasets")]
     reads = [target for target in known if path.suffix and path.suffixes[-1] in target.suffixes]
     if path.suffix == ".gz":
         reads = [target for target in known if Path(path.stem).suffix in target.suffixes]
@@ -233,7 +233,7 @@ def _member(name: str) -> _Member | None:
     from acutance.checkpoint_files import is_checkpoint
 
     if Path(name).is_dir():
-        for item in catalog().items("pools"):
+        for item in catalog().usable("pools"):
             settings = item.target.settings_for(Path(name))
             if settings is not None:
                 pool, spec = item.target(), validate(item.target.Spec, settings, item.name)

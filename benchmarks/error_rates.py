@@ -27,8 +27,8 @@ from scipy.stats import t as students
 
 from acutance.analysis.hypotheses import weak
 from acutance.analysis.partial import numeric_columns, partial
-from acutance.environment import environment
 from acutance.plugins import catalog
+from acutance.system.environment import environment
 
 Array = NDArray[np.float64]
 Pool = tuple[Array, Array]  # target and measure, (n,) each

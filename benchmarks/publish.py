@@ -19,9 +19,9 @@ import pandas as pd
 from acutance.analysis.compare import compare
 from acutance.analysis.judging import HOLDS, counted, holding
 from acutance.analysis.labels import target_label
-from acutance.analysis.spreadsheet import csv_text
 from acutance.cli.compare_ import choose, defaults, open_side
 from acutance.errors import UserError
+from acutance.io.spreadsheet import csv_text
 from acutance.run.directory import read_csv
 
 STUDIES = Path(__file__).parent / "results" / "studies"

@@ -16,8 +16,8 @@ import torch
 from search_networks import HELD_OUT, KINDS, trained
 
 from acutance import LossSurface
-from acutance.evaluation import evaluate_family
 from acutance.plugins import catalog
+from acutance.surface.evaluation import evaluate_family
 
 FOLDER = Path(__file__).parent / "results" / "search_quality"
 SEEDS = range(HELD_OUT, HELD_OUT + 4)

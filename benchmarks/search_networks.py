@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acutance.config import load_config
-from acutance.pointsets import PointSets
-from acutance_vision.networks import ResNet
+from acutance.data.pointsets import PointSets
+from acutance.study.config import load_config
+from acutance_vision.networks.small import ResNet
 
 HELD_OUT = 100
 POINTS, TRAINED_ON, BATCH = 64, 1024, 128

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from acutance import LossSurface
-from acutance.batch import take_rows
-from acutance.config import load_config
-from acutance.evaluation import evaluate_family
+from acutance.data.batch import take_rows
+from acutance.data.pointsets import PointSets
 from acutance.plugins import catalog
-from acutance.pointsets import PointSets
+from acutance.study.config import load_config
+from acutance.surface.evaluation import evaluate_family
 
 PRESETS = ("mnist", "cifar10_small", "sentiment")
 POINTS = 64

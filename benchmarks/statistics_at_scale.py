@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from acutance.analysis.spreadsheet import csv_text
-from acutance.environment import environment
+from acutance.io.spreadsheet import csv_text
 from acutance.plugins import catalog
+from acutance.system.environment import environment
 
 FOLDER = Path(__file__).parent / "results" / "scale"
 SIZES = ((20_000, 10), (200, 5000))  # models, measures

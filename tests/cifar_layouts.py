@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 from PIL import Image
 
-from acutance_vision.cifar_files import NAMES
+from acutance_vision.datasets.cifar_files import NAMES
 
 
 def pixels(n, seed=0, classes=10):

@@ -37,7 +37,9 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def figures_are_drawn_here(monkeypatch):
     """Drawing processes have tests of their own; each takes seconds to start."""
-    monkeypatch.setattr("acutance.outputs.cores", lambda: 1)
+    from acutance.run import outputs
+
+    monkeypatch.setattr(outputs, "cores", lambda: 1)
 
 
 @pytest.fixture
@@ -48,10 +50,16 @@ def toy_config():
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory):
     """A finished run of ``toy_config`` for all tests: copy its directory, never write into it."""
-    from acutance.config import load_config
-    from acutance.harness import run_study
+    from acutance.run.harness import run_study
+    from acutance.study.config import load_config
 
     return run_study(load_config(toy_study()), tmp_path_factory.mktemp("finished") / "run", report=False)
+
+
+@pytest.fixture
+def three_models(toy_config):
+    """A study that is computed in a moment: 3 models, 4 batches, one target; what it measures is the test's own."""
+    return toy_config | {"pools": [{"name": "toy", "size": 3}], "targets": ["test_error"], "groups": []}
 
 
 def toy_study():

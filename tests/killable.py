@@ -1,4 +1,4 @@
-"""A process that runs studies in copies of itself, which are killed at a chosen transaction; used by core/test_faults.py.
+"""A process that runs studies in copies of itself, which are killed at a chosen transaction; used by run/test_faults.py.
 
 It does nothing itself, so that it has no threads whose locks a copy would inherit.
 """
@@ -8,9 +8,9 @@ import os
 import signal
 import sys
 
-from acutance.config import load_config
-from acutance.harness import run_study
-from acutance.store import Store
+from acutance.run.harness import run_study
+from acutance.run.store import Store
+from acutance.study.config import load_config
 
 
 def run_until(config, out, commit, before):

@@ -12,8 +12,8 @@ import yaml
 from models import MLP, mlp_data
 
 import acutance
-from acutance.config import load_config
 from acutance.plugins import load
+from acutance.study.config import load_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

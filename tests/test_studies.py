@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from acutance.analysis.spreadsheet import csv_text
-from acutance.config import load_config
-from acutance.correlating import of_run
+from acutance.io.spreadsheet import csv_text
 from acutance.run.directory import read_csv
+from acutance.study.config import load_config
+from acutance.workflows.correlating import of_run
 
 ROOT = Path(__file__).parents[1]
 STUDIES = ROOT / "benchmarks" / "results" / "studies"

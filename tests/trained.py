@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from models import MLP, Attention, seeded
 from torch import nn
 
-from acutance_vision.networks import ResNet
+from acutance_vision.networks.small import ResNet
 
 
 class CNN(nn.Module):

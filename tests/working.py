@@ -1,4 +1,4 @@
-"""What children of the tests run; used by core/test_processes.py."""
+"""What children of the tests run; used by run/test_processes.py."""
 
 import ctypes
 import json
@@ -34,7 +34,7 @@ def toil(receive, send):
 
 
 def with_toilers():
-    from acutance.child import Child
+    from acutance.system.child import Child
 
     def told(child, frame):
         print(frame.decode(), flush=True)
@@ -46,9 +46,9 @@ def with_toilers():
 
 def told_to_end(name, at, config, out):
     """Run a study that gets this signal at such a stage, in a process where nobody handles it otherwise."""
-    from acutance.config import load_config
-    from acutance.harness import run_study
-    from acutance.progress import Silent
+    from acutance.run.harness import run_study
+    from acutance.study.config import load_config
+    from acutance.system.progress import Silent
 
     class Ending(Silent):
         def stage(self, name, total, items):

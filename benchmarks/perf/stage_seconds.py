@@ -8,9 +8,9 @@ import json
 import sys
 import time
 
-from acutance.config import load_config
-from acutance.harness import run_study
-from acutance.progress import Silent
+from acutance.run.harness import run_study
+from acutance.study.config import load_config
+from acutance.system.progress import Silent
 
 
 class Clock(Silent):

@@ -8,8 +8,8 @@ from test_grid import AVERAGE, WORST, cells
 from tracking.networks import NETWORKS, make
 
 from acutance import LossSurface
-from acutance.evaluation import evaluate_family
 from acutance.plugins import catalog
+from acutance.surface.evaluation import evaluate_family
 
 BATCHES = 8  # m-batches of 128: 1024 points
 EFFORT = {"worst_case": {"rho": 0.002, "steps": 20}, "average_case": {"rho": 0.1, "draws": 20}}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from acutance.config import load_config
-from acutance.executors import cores
-from acutance.harness import run_study
+from acutance.run.executors import cores
+from acutance.run.harness import run_study
+from acutance.study.config import load_config
 
 HERE = Path(__file__).parent
 # The pause of this folder, on the models and points of the tests.

@@ -5,9 +5,9 @@ import itertools
 import pytest
 from test_measures import clock, prepare, synchronize
 
-from acutance.evaluation import evaluate_family
 from acutance.measure import Cost
 from acutance.plugins import catalog
+from acutance.surface.evaluation import evaluate_family
 
 DEFINITIONS = (("none", False), ("elementwise", False), ("elementwise", True))  # scaling, logit normalization
 DRAWS = 20

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from acutance.config import load_config
 from acutance.measure import Estimate
-from acutance.members import Member, PlannedCell
-from acutance.plan import expand_measures
 from acutance.plugins import catalog
 from acutance.pool import ModelEntry
+from acutance.run.members import Member, PlannedCell
 from acutance.run.rows import Attempt, CellRow, PartRow
 from acutance.run.standing import Identity
-from acutance.store import Store
+from acutance.run.store import Store
+from acutance.study.config import load_config
+from acutance.study.plan import expand_measures
 
 FAMILIES, FAMILY, BATCHES = 1563, 8, 8  # families, cells in one, batches of a cell
 ROWS = FAMILIES * FAMILY * BATCHES  # parts: just over 10^5

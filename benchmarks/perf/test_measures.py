@@ -11,9 +11,9 @@ from tracking.memory import peak_bytes, stretches, vectors
 from tracking.networks import make
 
 from acutance import LossSurface
-from acutance.evaluation import evaluate_family
 from acutance.measure import Status
 from acutance.plugins import catalog
+from acutance.surface.evaluation import evaluate_family
 
 LONGEST = 20.0  # seconds that one evaluation may take; a slower one needs a smaller example
 

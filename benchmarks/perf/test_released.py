@@ -11,8 +11,8 @@ from tracking import examples as spec_examples
 from tracking.networks import NETWORKS, make
 
 from acutance import LossSurface
-from acutance.evaluation import evaluate_family
 from acutance.plugins import catalog
+from acutance.surface.evaluation import evaluate_family
 
 # Radii within the published tables.
 RADII = {"linf": 0.002, "l2": 0.5}

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from test_measures import clock, synchronize
 
-from acutance.recipe import Recipe
 from acutance.training import initialised, train
-from acutance_vision.cifar import Cifar10, Cifar10Spec
+from acutance.training.recipe import Recipe
+from acutance_vision.datasets.cifar import Cifar10, Cifar10Spec
 from acutance_vision.released import resnet18
 
 SETTINGS = {"plain": {}, "mixup": {"mixup": 0.5}, "randaugment": {"augment": True}}

@@ -15,8 +15,8 @@ from acutance.measure import Cost, Estimate
 from acutance.numerics.draws import Streams
 
 if TYPE_CHECKING:
-    from acutance.many_points import ManyPoints
     from acutance.surface import LossSurface
+    from acutance.surface.many_points import ManyPoints
     from acutance_average_case.measure import AverageCaseSpec
 
 

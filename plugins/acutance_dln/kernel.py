@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from acutance.threads import kept_threads
+from acutance.system.kept import kept_threads
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from acutance.cache import cache_folder
 from acutance.errors import Excluded, UserError
+from acutance.io.folders import cache_folder
 from acutance.pool import ModelEntry, ModelPool
-from acutance.recipe import log_uniform, uniform
 from acutance.spec import Size, digest
+from acutance.training.recipe import log_uniform, uniform
 from acutance_dln.regression import RegressionSpec, task_identity
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class DLN(ModelPool[DLNSpec]):
     @staticmethod
     def _state(entry: ModelEntry) -> dict[str, Tensor]:
         """Return what is in a network's file."""
-        from acutance.checkpoints import read_state
+        from acutance.io.checkpoints import read_state
 
         path = Path(entry.path or "")
         again = f"delete {path} to train the network again"

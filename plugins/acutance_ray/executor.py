@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from acutance.errors import UserError
-from acutance.executors import Limited, LimitedSpec, Watched
+from acutance.run.executors import Limited, LimitedSpec, Watched
 
 PASSED_ON = ("ACUTANCE_CACHE", "ACUTANCE_DATA", "ACUTANCE_PLUGINS", "PYTHONPATH")  # variables that workers need too
 
@@ -265,6 +265,6 @@ class Worker:
 
     def execute(self, job: str) -> Iterator[str]:
         """Yield the outcomes of a job; the driver's machine may have another device than this one."""
-        from acutance.worker import execute
+        from acutance.run.worker import execute
 
         yield from execute(job, self.device)

@@ -94,7 +94,7 @@ class BertFeather(ModelPool[FeatherSpec]):
 
     def load(self, entry: ModelEntry, spec: FeatherSpec) -> nn.Module:
         """Return the classifier; its labels are those of BERT's MNLI task: contradiction, entailment, neutral."""
-        from acutance.checkpoints import read_state
+        from acutance.io.checkpoints import read_state
 
         assert entry.path is not None
         file = Path(entry.path)

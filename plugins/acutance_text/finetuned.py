@@ -10,9 +10,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from acutance.errors import UserError
 from acutance.pool import Attribute
-from acutance.recipe import log_uniform, uniform
 from acutance.spec import Spec
-from acutance.trained import TrainedPool, TrainedSpec
+from acutance.training.recipe import log_uniform, uniform
+from acutance.training.trained import TrainedPool, TrainedSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -203,7 +203,7 @@ def with_new_head(folder: Path, classes: int, attention: str) -> nn.Module:
     """
     import transformers
 
-    from acutance.checkpoints import read_state
+    from acutance.io.checkpoints import read_state
     from acutance_text.transformers_pool import fill, weights_file
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

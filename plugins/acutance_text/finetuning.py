@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acutance.evaluation import preserved_rng
-from acutance.recipe import Recipe, learning_rate_at
+from acutance.system.kept import preserved_rng
 from acutance.training import Trained
+from acutance.training.recipe import Recipe, learning_rate_at
 
 if TYPE_CHECKING:
     from acutance_text.finetuned import FineTuning

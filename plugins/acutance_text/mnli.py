@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 
 from acutance.dataset import argmax_error
 from acutance.errors import UserError
-from acutance.roots import data_folder
+from acutance.io.folders import data_folder
 from acutance_text.text_sets import Examples, Score, Texts, TextSpec
 
 if TYPE_CHECKING:

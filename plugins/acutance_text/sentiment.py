@@ -55,9 +55,8 @@ class Sentiment4(Texts[Sentiment4Spec]):
         return Examples([text for pair in pairs for text in pair], None, [0, 1] * len(pairs))
 
     def _folder(self) -> Path:
-        from acutance.cache import cache_folder
-        from acutance.downloads import allowed, fetch
-        from acutance.roots import data_folder
+        from acutance.io.downloads import allowed, fetch
+        from acutance.io.folders import cache_folder, data_folder
 
         try:
             return data_folder(self.name, self.spec.root)

@@ -47,7 +47,7 @@ def read_columns(files: Sequence[Path], wanted: Sequence[Sequence[str]]) -> Colu
         UserError: naming file, line and column, for a file that cannot be read or lacks a column.
     """
     if files[0].suffix == ".parquet":
-        from acutance.parquet import read_columns as read_parquet
+        from acutance.io.parquet import read_columns as read_parquet
 
         return [column.to_pylist() for column in read_parquet(files, wanted)]
     path = files[0]

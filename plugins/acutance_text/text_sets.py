@@ -122,7 +122,7 @@ class Texts(Dataset[SpecT]):
     def _chosen(self, split: str) -> Examples:
         import torch
 
-        from acutance.points import select
+        from acutance.data.points import select
 
         found = self.examples(split)
         field = "train_points" if split == "train" else "limit"

@@ -138,8 +138,8 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], seconds: Sequence[str] | 
     """
     from safetensors.torch import save_file
 
-    from acutance.cache import cache_folder
-    from acutance.checkpoints import read_state
+    from acutance.io.checkpoints import read_state
+    from acutance.io.folders import cache_folder
 
     # Each text with its length, so that no two lists of texts look alike.
     named = hashlib.sha256()

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from acutance.attributes import read
 from acutance.errors import UserError, some
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec
+from acutance.study.attributes import read
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -81,7 +81,7 @@ class Folders(ModelPool[FolderSpecT]):
         Raises:
             UserError: when its folder is gone, cannot be read or does not fit.
         """
-        from acutance.checkpoints import read_state
+        from acutance.io.checkpoints import read_state
 
         folders = dict(find_models(spec.path))
         if entry.id not in folders:
@@ -227,7 +227,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module
     Raises:
         UserError: as ``load_state``.
     """
-    from acutance.checkpoints import load_state
+    from acutance.io.checkpoints import load_state
 
     own = model.state_dict()
     # Names of checkpoints older than transformers 4, and tables of positions that are no longer saved.

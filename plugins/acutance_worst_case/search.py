@@ -21,8 +21,8 @@ from acutance.numerics.slopes import Slope, blocks
 from acutance_worst_case import released
 
 if TYPE_CHECKING:
-    from acutance.perturbed import Perturbed
     from acutance.surface import LossSurface
+    from acutance.surface.perturbed import Perturbed
     from acutance_worst_case.measure import WorstCaseSpec
 
 

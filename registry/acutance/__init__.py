@@ -14,30 +14,32 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from acutance.moved import keep_old_paths
+
 if TYPE_CHECKING:
     from acutance.analysis.kendall import kendall_tau
     from acutance.api import measure, run
     from acutance.dataset import Dataset, Split
     from acutance.errors import AcutanceWarning, Unsupported, UserError
     from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Status, Traits
-    from acutance.notebook import study
     from acutance.numerics.draws import Streams
     from acutance.plugins import catalog
     from acutance.pool import ModelEntry, ModelPool
     from acutance.spec import Spec
-    from acutance.surface import LossSurface
-    from acutance.sweeps import sweep
+    from acutance.surface.loss_surface import LossSurface
+    from acutance.workflows.notebook import study
+    from acutance.workflows.sweeps import sweep
 
 __version__ = "0.1.0"
 
 hookimpl = pluggy.HookimplMarker("acutance")
 
-_HOME = {
+HOMES = {
     "AcutanceWarning": "errors",
     "Cost": "measure",
     "Dataset": "dataset",
     "Estimate": "measure",
-    "LossSurface": "surface",
+    "LossSurface": "surface.loss_surface",
     "Measure": "measure",
     "ModelEntry": "pool",
     "ModelPool": "pool",
@@ -51,9 +53,7 @@ _HOME = {
     "UserError": "errors",
     "catalog": "plugins",
     "kendall_tau": "analysis.kendall",
-    "run": "api",
-    "study": "notebook",
-    "sweep": "sweeps",
+    "sweep": "workflows.sweeps",
 }
 
 __all__ = [
@@ -85,23 +85,23 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in HOMES:
         raise AttributeError(f"module 'acutance' has no attribute '{name}'")
-    return getattr(import_module(f"acutance.{_HOME[name]}"), name)
+    return getattr(import_module(f"acutance.{HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def _shadowed(name: str) -> property:
-    """Return what keeps a function of ``acutance.api`` in place where a module of its name is imported.
+def _shadowed(name: str, home: str) -> property:
+    """Return what keeps a function in place where a module of its name is imported.
 
     The import system sets every submodule; ``from acutance.measure import Measure`` finds it without.
     """
 
     def get(package: ModuleType) -> Any:
-        return vars(package).get(name) or getattr(import_module("acutance.api"), name)
+        return vars(package).get(name) or getattr(import_module(f"acutance.{home}"), name)
 
     def put(package: ModuleType, value: Any) -> None:
         if not isinstance(value, ModuleType):
@@ -110,14 +110,16 @@ def _shadowed(name: str) -> property:
     def drop(package: ModuleType) -> None:
         vars(package).pop(name, None)
 
-    return property(get, put, drop, f"The function ``acutance.api.{name}``, unless somebody has set something else.")
+    return property(get, put, drop, f"The function ``acutance.{home}.{name}``, unless somebody has set something else.")
 
 
 class _Package(ModuleType):
-    """Makes ``acutance.measure`` and ``acutance.run`` the functions, whoever imported the modules of these names."""
+    """Makes ``acutance.measure``, ``run`` and ``study`` the functions, whoever imported the modules of these names."""
 
-    measure = _shadowed("measure")
-    run = _shadowed("run")
+    measure = _shadowed("measure", "api")
+    run = _shadowed("run", "api")
+    study = _shadowed("study", "workflows.notebook")
 
 
 sys.modules[__name__].__class__ = _Package
+keep_old_paths()

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from acutance.forms import Given
-    from acutance.harness import Run
-    from acutance.open_model import OpenModel
-    from acutance.surface import LossSurface
+    from acutance.data.forms import Given
+    from acutance.run.harness import Run
+    from acutance.surface.loss_surface import LossSurface
+    from acutance.surface.open_model import OpenModel
 
 
 def measure(
@@ -46,7 +46,7 @@ def measure(
         name: a measure's name, e.g. ``worst_case``.
         model: a surface; or a module, with ``data``, or one that is open already, as ``acutance measure`` has it.
         data: (inputs, targets), a Dataset or DataLoader of torch, dicts with labels, or batches of these, as
-            ``acutance.forms.understand`` takes them.
+            ``acutance.data.forms.understand`` takes them.
         m: examples in one m-batch; by default those of one pair of ``data``. A remainder is dropped, as ``notes`` say.
         seed: study seed; the same seed gives the same value.
         replicate: index of an independent repetition.
@@ -73,13 +73,13 @@ def measure(
         >>> estimate.status.value, len(estimate.per_batch), estimate.stderr > 0
         ('ok', 2, True)
     """
-    from acutance.batch import whole
-    from acutance.calibration import chance_level
-    from acutance.evaluation import evaluate_family
-    from acutance.initial import initial_vector
-    from acutance.integrity import untouched
-    from acutance.open_model import OpenModel
-    from acutance.surface import LossSurface
+    from acutance.data.batch import whole
+    from acutance.model.initial import initial_vector
+    from acutance.surface.evaluation import evaluate_family
+    from acutance.surface.integrity import untouched
+    from acutance.surface.loss_surface import LossSurface
+    from acutance.surface.open_model import OpenModel
+    from acutance.workflows.calibration import chance_level
 
     m = None if m is None else whole(m, "m")
     item = catalog().find("measures", name)
@@ -129,9 +129,9 @@ def measure(
 
 def _batches(data: Any, m: int | None, whole: bool) -> tuple[list[Given], str]:
     """Return m-batches of equal size, cut from the points in their order, and what to say of points left over."""
-    from acutance.forms import Given, understand
-    from acutance.points import m_batches
-    from acutance.surface_config import dropped
+    from acutance.data.forms import Given, understand
+    from acutance.data.points import m_batches
+    from acutance.study.surface_config import dropped
 
     points = understand(data, stacklevel=4)
     size = len(points.targets) if whole else points.size if m is None else m
@@ -151,7 +151,7 @@ def run(
         out: run directory; ``runs/<name>`` by default.
         options: ``overrides`` (``{"surface.m": 64}``); ``executor``, the name of one that replaces the study's before
             they are made; ``device``, ``rerun``, ``limit``, ``attributes``, ``report`` and ``reporter``, as of
-            ``acutance.harness.run_study``.
+            ``acutance.run.harness.run_study``.
 
     Returns:
         The run, with its tables as DataFrames.
@@ -159,8 +159,8 @@ def run(
     Raises:
         UserError: for a mistake in the config.
     """
-    from acutance.config import load_config
-    from acutance.harness import run_study
+    from acutance.run.harness import run_study
+    from acutance.study.config import load_config
 
     overrides, executor = options.pop("overrides", {}), options.pop("executor", None)
     return run_study(load_config(config, overrides, executor=executor), out, **options)

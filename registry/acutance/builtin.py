@@ -23,7 +23,7 @@ def register_scalings() -> dict[str, str]:
 @hookimpl
 def register_executors() -> dict[str, str]:
     """Return the executors that need nothing but this machine."""
-    return {"serial": "acutance.executors:Serial", "processes": "acutance.executors:Processes"}
+    return {"serial": "acutance.run.executors:Serial", "processes": "acutance.run.executors:Processes"}
 
 
 @hookimpl(trylast=True)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# A tensor, a dict of tensors, a tuple of tensors, or one tensor that is read when it is used (``acutance.lazy.Lazy``);
-# the first axis is the example.
+# A tensor, a dict of tensors, a tuple of tensors, or one tensor that is read when it is used
+# (``acutance.data.lazy.Lazy``); the first axis is the example.
 Inputs = Any
 
 
@@ -45,7 +45,7 @@ class Split:
     """Points of one kind.
 
     Attributes:
-        inputs: tensor, dict of tensors, tuple of tensors or ``acutance.lazy.Lazy``, first axis n.
+        inputs: tensor, dict of tensors, tuple of tensors or ``acutance.data.lazy.Lazy``, first axis n.
         targets: (n,) class indices, or what the loss takes.
         score: (logits, targets) -> (n,), 1 where the prediction is wrong, 0 where it is right.
         description: one line for reports.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from acutance.numerics.draws import Streams
-    from acutance.surface import LossSurface
+    from acutance.surface.loss_surface import LossSurface
 
 
 class TargetSpec(Spec):

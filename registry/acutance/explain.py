@@ -1,9 +1,9 @@
-"""Results in words: one line for a prompt, a few for a reader, HTML for a notebook."""
+"""Values and surfaces in words: one line for a prompt, a few for a reader, HTML for a notebook."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,10 @@ from acutance.errors import UserError
 from acutance.plugins import catalog
 
 if TYPE_CHECKING:
-    from acutance.harness import Run
     from acutance.measure import Cost, Estimate
-    from acutance.surface import LossSurface
+    from acutance.surface.loss_surface import LossSurface
 
 CONVERGED, NEARLY = 0.99, 0.9  # share of the value that half of the steps had reached
-SHOWN = 10  # rows of a run's table
 
 
 # -- estimates ------------------------------------------------------------------------------------------------
@@ -150,49 +148,6 @@ def _cost(cost: Cost) -> str:
     ]  # fmt: skip
     parts = [f"{count:,.0f} {name}" for count, name in counts if count]
     return f"Cost in passes over one example: {', '.join(parts)}." if parts else ""
-
-
-# -- runs and surfaces ----------------------------------------------------------------------------------------
-
-
-def run_line(run: Run) -> str:
-    """Return a run in one line: folder, models, definitions, failures."""
-    admitted = int(run.models["admitted"].astype(bool).sum())
-    definitions = len(_definitions(run))
-    return (
-        f"Run({run.directory}: {admitted} of {len(run.models)} models compared, {definitions} definitions, "
-        f"{run.computed} cells computed, {run.failed} without a number)"
-    )
-
-
-def run_html(run: Run) -> str:
-    """Return a run for a notebook: the line, and the largest correlations that count, escaped."""
-    from acutance.analysis.judging import counted
-
-    table = counted(run.correlations)
-    table = table.reindex(table["tau"].abs().sort_values(ascending=False, kind="stable").index)
-    name = _namer(run)
-    shown = table.head(SHOWN).copy()
-    labels = [name(row) for row in shown.to_dict("records")]
-    columns = [c for c in ("target", "within", "n", "tau", "low", "high", "p", "p_adjusted") if c in shown]
-    shown = shown[columns].round(4)
-    shown.insert(0, "definition", labels)
-    more = f"<p>the {len(shown)} largest of {len(table)} correlations</p>" if len(table) > SHOWN else ""
-    page = escape(str(run.report), quote=True)
-    link = f'<p><a href="{page}">{page}</a></p>' if run.report.exists() else ""
-    return f"<div><strong>{escape(run_line(run))}</strong>{shown.to_html(index=False, escape=True)}{more}{link}</div>"
-
-
-def _namer(run: Run) -> Any:
-    from acutance.analysis.labels import Namer, definition_label
-
-    name = Namer(run.correlations.to_dict("records"))
-    return lambda row: definition_label(row, name)
-
-
-def _definitions(run: Run) -> Sequence[str]:
-    name = _namer(run)
-    return list(dict.fromkeys(name(row) for row in run.correlations.to_dict("records")))
 
 
 def surface_line(surface: LossSurface, loss: Any, clean: Any) -> str:

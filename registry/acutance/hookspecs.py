@@ -10,9 +10,9 @@ import pluggy
 
 if TYPE_CHECKING:
     from acutance.dataset import Dataset
-    from acutance.executors import Executor
     from acutance.measure import Measure
     from acutance.pool import ModelPool
+    from acutance.run.executors import Executor
 
 hookspec = pluggy.HookspecMarker("acutance")
 

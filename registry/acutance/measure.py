@@ -15,7 +15,7 @@ from acutance.spec import Spec, Specified, SpecT, estimation, labelled
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
-    from acutance.surface import LossSurface
+    from acutance.surface.loss_surface import LossSurface
 
 __all__ = ["Cost", "Estimate", "Measure", "SharpnessSpec", "Status", "Traits", "Unsupported"]
 

@@ -18,7 +18,7 @@ from acutance.plugins import catalog
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from acutance.surface import LossSurface
+    from acutance.surface.loss_surface import LossSurface
 
 ETA = 0.01  # the published ASAM code's default
 

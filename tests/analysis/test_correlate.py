@@ -16,10 +16,10 @@ from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.definitions import definition
 from acutance.analysis.external import Columns, as_run, read_table
 from acutance.cli import cli
-from acutance.config import load_config
-from acutance.correlating import of_table
-from acutance.harness import run_study
 from acutance.run.directory import FINDINGS, read_csv
+from acutance.run.harness import run_study
+from acutance.study.config import load_config
+from acutance.workflows.correlating import of_table
 
 SOUPS = Path(__file__).parents[2].parent / "shared" / "data" / "model_soups"
 

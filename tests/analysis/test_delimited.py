@@ -8,14 +8,14 @@ import pytest
 from click.testing import CliRunner
 
 from acutance import UserError
-from acutance.analysis.delimited import decimal_commas, parse_delimited
 from acutance.analysis.external import Columns, as_run, read_table
 from acutance.analysis.tables import group_labels
-from acutance.attributes import parse_field
 from acutance.cli import cli
-from acutance.correlating import of_table, write
-from acutance.outputs import report_data
+from acutance.io.delimited import decimal_commas, parse_delimited
 from acutance.run.directory import RunDirectory, read_csv
+from acutance.run.outputs import report_data
+from acutance.study.attributes import parse_field
+from acutance.workflows.correlating import of_table, write
 
 N = 8
 ODD = [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acutance.analysis.spreadsheet import csv_text, escaped, unescaped
+from acutance.io.spreadsheet import csv_text, escaped, unescaped
 from acutance.run.directory import read_csv
 
 

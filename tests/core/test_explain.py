@@ -133,7 +133,7 @@ def test_an_infinite_value_and_a_measure_that_is_not_installed():
 def test_what_fails_in_the_harness_says_of_what_it_is():
     from acme_toy.plugin import Moody
 
-    from acutance.evaluation import evaluate_family
+    from acutance.surface.evaluation import evaluate_family
 
     surface = acutance.LossSurface(MLP(), mlp_data(24))
     for mood, status in (("raise", Status.FAILED), ("unsupported", Status.UNSUPPORTED)):

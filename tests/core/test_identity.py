@@ -9,7 +9,7 @@ from models import MLP, mlp_data
 from pydantic import ValidationError
 
 from acutance import LossSurface, Spec, Streams
-from acutance.fingerprint import digest_points, model_key
+from acutance.data.fingerprint import digest_points, model_key
 from acutance.plugins import catalog
 from acutance.spec import canonical_json, cell_key, digest
 

@@ -12,7 +12,7 @@ import pytest
 from acutance import UserError
 from acutance.plugins import KINDS, Catalog, Item, catalog, extended, load
 from acutance.presentation import with_curve
-from acutance.schema import study_schema
+from acutance.study.schema import study_schema
 
 
 class Dist:
@@ -180,8 +180,8 @@ def test_the_third_party_of_the_tests_is_a_plugin_like_any_other():
 
 def test_hooks_that_are_calls_reach_plugins(tmp_path, monkeypatch, toy_config):
     """on_run_start, on_outcome, on_run_end."""
-    from acutance.config import load_config
-    from acutance.harness import run_study
+    from acutance.run.harness import run_study
+    from acutance.study.config import load_config
 
     calls = []
 
@@ -213,9 +213,9 @@ def test_hooks_that_are_calls_reach_plugins(tmp_path, monkeypatch, toy_config):
 def test_a_hook_decides_what_becomes_of_a_failing_cell(tmp_path, toy_config):
     """on_cell_error: the first answer counts."""
     from acutance import hookimpl
-    from acutance.config import load_config
-    from acutance.harness import run_study
     from acutance.hookspecs import Skip
+    from acutance.run.harness import run_study
+    from acutance.study.config import load_config
 
     class Forgiving:
         @hookimpl
@@ -235,8 +235,8 @@ def test_a_hook_decides_what_becomes_of_a_failing_cell(tmp_path, toy_config):
 
 def test_a_third_partys_executor_and_scaling_work_like_built_in_ones(tmp_path, toy_config):
     """register_executors, register_scalings."""
-    from acutance.config import load_config
-    from acutance.harness import run_study
+    from acutance.run.harness import run_study
+    from acutance.study.config import load_config
 
     toy_config["measures"] = [
         {"name": "worst_case", "rho": 0.02, "scaling": "half"},

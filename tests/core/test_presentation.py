@@ -9,14 +9,13 @@ from shell import cli
 from third_parties import plugin, python
 
 from acutance.analysis.labels import definition_name
-from acutance.outputs import report_data
 from acutance.presentation import UNKNOWN, Presentation, presentation
-from acutance.presented import reading
 from acutance.report.curves import curve_figure
 from acutance.report.drawing import draw_apart
 from acutance.report.figures import FigureKey, render
 from acutance.report.scatter import symbol
-from acutance.run.directory import MEASURES, RunDirectory
+from acutance.run.directory import MEASURES, RunDirectory, reading
+from acutance.run.outputs import report_data
 
 SOURCE = '''
 from typing import Annotated, Literal

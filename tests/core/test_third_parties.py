@@ -10,10 +10,10 @@ from models import MLP, assert_untouched, mlp_data, snapshot
 from third_parties import distribution, plugin, python
 
 import acutance
-from acutance.config import load_config
-from acutance.evaluation import evaluate_family
-from acutance.harness import run_study
 from acutance.plugins import catalog, extended, load
+from acutance.run.harness import run_study
+from acutance.study.config import load_config
+from acutance.surface.evaluation import evaluate_family
 
 MEASURE = """
 from acutance import hookimpl

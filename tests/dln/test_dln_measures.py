@@ -14,9 +14,9 @@ from torch import nn
 
 import acutance
 from acutance import LossSurface, Status, UserError
-from acutance.plan import expand
 from acutance.plugins import catalog
 from acutance.spec import canonical_json, validate
+from acutance.study.plan import expand
 from acutance.testing import conformance
 from acutance_dln.measures import BetaNormSpec
 from acutance_dln.network import DiagonalLinearNetwork

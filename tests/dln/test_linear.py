@@ -7,8 +7,8 @@ import torch
 
 import acutance
 from acutance import LossSurface, UserError
-from acutance.config import load_config
-from acutance.harness import run_study
+from acutance.run.harness import run_study
+from acutance.study.config import load_config
 from acutance.testing import conformance
 from acutance_dln.linear import LinearScale, LinearScaleSpec, LinearSeparable, LinearSeparableSpec, classifier
 

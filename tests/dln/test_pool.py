@@ -254,8 +254,8 @@ def test_the_trace_of_a_trained_network_is_its_closed_form(tmp_path):
 
 
 def test_calibration_passes_over_networks_that_are_left_out():
-    from acutance.calibration import calibrate
-    from acutance.config import load_config
+    from acutance.study.config import load_config
+    from acutance.workflows.calibration import calibrate
 
     pool, spec, entries = made()
     steps = [pool.build(entry, spec)["steps"] for entry in entries]

@@ -9,8 +9,8 @@ import torch
 
 import acutance
 from acutance import UserError
+from acutance.data.points import select
 from acutance.plugins import catalog
-from acutance.points import select
 from acutance.spec import validate
 from acutance_dln.network import DiagonalLinearNetwork
 from acutance_dln.regression import RegressionSpec, SparseRegression, task_identity, training_points, true_beta

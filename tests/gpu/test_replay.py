@@ -38,7 +38,7 @@ def measured(build, data, name, cuda_graphs, **fields):
 @pytest.mark.parametrize("name, effort", [("worst_case", {"steps": 12}), ("average_case", {"draws": 12})])
 @pytest.mark.parametrize("case", CASES)
 def test_a_graph_changes_no_value(recordings, monkeypatch, case, name, effort, norm, logit_norm):
-    monkeypatch.setattr("acutance.surface.go_together", lambda surface: False)
+    monkeypatch.setattr("acutance.surface.loss_surface.go_together", lambda surface: False)
     monkeypatch.setattr(replay.Replay, "_launch_bound", lambda self: True)
     fields = {"rho": 0.3, "norm": norm, "logit_norm": logit_norm, **effort}
     alone, _ = measured(*CASES[case], name, False, **fields)

@@ -8,8 +8,8 @@ import acutance
 from acutance import LossSurface
 from acutance.plugins import catalog
 from acutance.run.jobs import Cell
-from acutance.store import Store
-from acutance.worker import _Ready, _Unit, _with_retries
+from acutance.run.store import Store
+from acutance.run.worker import _Ready, _Unit, _with_retries
 
 pytestmark = pytest.mark.gpu
 

@@ -10,9 +10,9 @@ from torch import nn
 
 import acutance
 from acutance import LossSurface, Status, Unsupported
-from acutance.config import load_config
-from acutance.harness import run_study
 from acutance.plugins import catalog
+from acutance.run.harness import run_study
+from acutance.study.config import load_config
 
 # -- level --------------------------------------------------------------------------------------------------
 

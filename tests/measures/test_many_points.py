@@ -6,9 +6,9 @@ from models import MLP, ConvBN, conv_data, mlp_data
 from torch import nn
 
 from acutance import LossSurface
-from acutance.evaluation import evaluate_family
-from acutance.many_points import ManyPoints, go_together
 from acutance.plugins import catalog
+from acutance.surface.evaluation import evaluate_family
+from acutance.surface.many_points import ManyPoints, go_together
 
 SPECS = [
     {"rho": 0.1, "draws": 40}, {"rho": 0.2, "draws": 7, "logit_norm": True}, {"rho": 0.1, "draws": 30, "norm": "linf"},
@@ -31,7 +31,7 @@ def data():
 
 def values(loss, monkeypatch=None):
     if monkeypatch is not None:
-        monkeypatch.setattr("acutance.surface.go_together", lambda surface: False)
+        monkeypatch.setattr("acutance.surface.loss_surface.go_together", lambda surface: False)
     x, y = data()
     targets = y if loss == "cross_entropy" else nn.functional.one_hot(y).double()
     surface = LossSurface(network(), (x, targets), loss=loss)

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import acutance
 from acutance import LossSurface
-from acutance.double_backward import wrong_products
+from acutance.checks.double_backward import wrong_products
 from acutance.numerics import slopes
 from acutance.plugins import catalog
 

@@ -8,9 +8,9 @@ from models import MLP, Attention, ConvBN, conv_data, mlp_data, token_data
 
 import acutance
 from acutance import LossSurface, UserError, scaling
-from acutance.config import load_config
 from acutance.plugins import catalog
 from acutance.spec import validate
+from acutance.study.config import load_config
 
 SURFACES = {"mlp": (MLP, mlp_data), "conv": (ConvBN, conv_data), "attention": (Attention, token_data)}
 

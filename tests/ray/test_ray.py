@@ -8,8 +8,8 @@ import time
 import pytest
 
 from acutance import UserError
-from acutance.config import load_config
-from acutance.harness import run_study
+from acutance.run.harness import run_study
+from acutance.study.config import load_config
 
 ray = pytest.importorskip("ray")
 

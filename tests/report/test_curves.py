@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from acutance.config import load_config
-from acutance.harness import run_study
+from acutance.io.written import put
 from acutance.report.curves import curve_figure
 from acutance.report.data import ReportData
-from acutance.report.written import put
+from acutance.run.harness import run_study
+from acutance.study.config import load_config
 
 
 @pytest.fixture(scope="module")

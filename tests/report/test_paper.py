@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from acutance.config import load_config, presets
+from acutance.study.config import load_config, presets
 
 ROOT = Path(__file__).parents[2]
 OOD = ("v2", "r", "sketch", "a", "objectnet")

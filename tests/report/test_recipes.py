@@ -14,16 +14,16 @@ from acutance import UserError
 from acutance.analysis.kendall import kendall_tau
 from acutance.analysis.matrix import matrix
 from acutance.cli import cli
-from acutance.config import load_config
-from acutance.harness import run_study
-from acutance.outputs import report_data, write_figures
+from acutance.io.written import put
 from acutance.report.data import number
 from acutance.report.pairwise import pair_values
 from acutance.report.recipes import RECIPES, recipe
 from acutance.report.settings import of_run, of_sweep, settings_figure
-from acutance.report.written import put
 from acutance.run.directory import RunDirectory
-from acutance.targets import parse_target
+from acutance.run.harness import run_study
+from acutance.run.outputs import report_data, write_figures
+from acutance.study.config import load_config
+from acutance.study.targets import parse_target
 
 ROOT = Path(__file__).parents[2]
 PAPER = [*(f"Figure {i}" for i in range(1, 45)), *(f"Table {i}" for i in range(1, 5))]

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from reports import make
 
+from acutance.io.written import put
 from acutance.report import figures
 from acutance.report.figures import FigureKey, figure_keys, file_stems, save_figures
 from acutance.report.html import render_page
 from acutance.report.scatter import scatter_grid
 from acutance.report.summary import answer
-from acutance.report.written import put
 
 
 def test_files_of_figures_have_safe_names_of_their_own():

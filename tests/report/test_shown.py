@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from acutance.analysis.external import Columns
-from acutance.correlating import of_table, write
-from acutance.outputs import report_data
 from acutance.report.html import render_page
 from acutance.report.shown import shown
 from acutance.run.directory import RunDirectory
+from acutance.run.outputs import report_data
+from acutance.workflows.correlating import of_table, write
 
 
 @pytest.fixture(scope="module")

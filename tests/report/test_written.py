@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from acutance import UserError
-from acutance.calibrated import write_study
 from acutance.cli import cli
-from acutance.report.written import MANIFEST, begin, foreign, put, put_file, require_ours, written
+from acutance.io.written import MANIFEST, begin, foreign, put, put_file, require_ours, written
+from acutance.workflows.calibrated import write_study
 
 
 def invoke(*arguments):

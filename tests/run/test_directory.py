@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from acutance.config import load_config
+from acutance.data.pointsets import PointSets
 from acutance.errors import UserError
-from acutance.harness import run_study
 from acutance.plugins import catalog
-from acutance.pointsets import PointSets
 from acutance.report import written
 from acutance.run.directory import FINDINGS, TABLES, RunDirectory, read_csv
+from acutance.run.harness import run_study
+from acutance.study.config import load_config
 
 CONFIG = {
     "format": 1,

@@ -9,7 +9,6 @@ from typing import get_args
 
 import pytest
 
-from acutance.config import load_config
 from acutance.errors import UserError
 from acutance.measure import Cost, Estimate, Status
 from acutance.pool import ModelEntry
@@ -35,7 +34,8 @@ from acutance.run.jobs import (
     read_outcome,
     write,
 )
-from acutance.surface_config import Sampled, SurfaceConfig
+from acutance.study.config import load_config
+from acutance.study.surface_config import Sampled, SurfaceConfig
 
 POOL = Choice("acme/toy", {"size": 4})
 ENTRY = ModelEntry(id="toy1", attributes={"rate": 0.1, "mixup": True, "name": "a"}, architecture="mlp", step=3)

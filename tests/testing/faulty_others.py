@@ -11,8 +11,8 @@ from torch import nn
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError
-from acutance.executors import Executor
 from acutance.pool import ModelEntry, ModelPool
+from acutance.run.executors import Executor
 from acutance.spec import Spec
 
 
@@ -366,7 +366,7 @@ class SoundExecutor(Executor[NoSpec]):
     name = "sound_executor"
 
     def run(self, jobs):
-        from acutance.worker import execute
+        from acutance.run.worker import execute
 
         for job in jobs:
             yield from execute(job)

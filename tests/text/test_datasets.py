@@ -13,12 +13,12 @@ import torch
 from published_text import rated_files, tiny_bert, write_ratings
 
 from acutance import LossSurface, UserError
-from acutance.class_order import require_order
-from acutance.fingerprint import digest_points
-from acutance.lazy import every_row
+from acutance.data.fingerprint import digest_points
+from acutance.data.lazy import every_row
+from acutance.data.pointsets import PointSets
 from acutance.plugins import catalog
-from acutance.pointsets import PointSets
-from acutance.surface_config import SurfaceConfig
+from acutance.study.surface_config import SurfaceConfig
+from acutance.surface.open_model import require_order
 from acutance.testing.core import examine
 from acutance_text import mnli, sentiment, tokens
 from acutance_text.tables import find_table, read_columns

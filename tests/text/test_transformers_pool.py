@@ -13,8 +13,8 @@ import torch
 from published_text import tiny_bert, tiny_gpt2, write_ratings
 
 from acutance import LossSurface, UserError
-from acutance.config import load_config
-from acutance.harness import run_study
+from acutance.run.harness import run_study
+from acutance.study.config import load_config
 from acutance_text.causal import Causal, next_token, wrong_next_token
 from acutance_text.transformers_pool import FolderSpec, Transformers, class_names, settings_of
 

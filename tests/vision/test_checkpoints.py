@@ -113,8 +113,8 @@ def test_missing_files_and_other_architectures(folder):
 
 
 def test_a_model_that_does_not_fit_does_not_stop_the_run(folder, toy_config, tmp_path):
-    from acutance.config import load_config
-    from acutance.harness import run_study
+    from acutance.run.harness import run_study
+    from acutance.study.config import load_config
 
     path, _ = folder
     torch.save({"other": torch.zeros(2)}, path / "bad.pt")
@@ -151,14 +151,14 @@ def test_timm_by_pattern(monkeypatch, tmp_path):
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters())) and a.head.out_features == 4
     with pytest.raises(UserError, match="timm has no model 'vit_tony'"):
         made.entries(spec.model_copy(update={"models": ("vit_tony",)}))
-    monkeypatch.setattr("acutance_vision.timm_pool._cached", lambda name: False)
+    monkeypatch.setattr("acutance_vision.pools.timm._cached", lambda name: False)
     with pytest.raises(UserError, match=r"not in the hub's local cache.*allow_download"):
         made.load(entry, spec.model_copy(update={"pretrained": True}))
 
 
 def test_torchvision_by_name():
     pytest.importorskip("torchvision")
-    from acutance.checkpoints import make_model
+    from acutance.io.checkpoints import make_model
 
     assert make_model("torchvision:resnet18", {"num_classes": 3}).fc.out_features == 3
     with pytest.raises(UserError, match=r"torchvision has no model 'resnet81'.*resnet18"):

@@ -11,8 +11,8 @@ import torch
 
 from acutance import UserError
 from acutance.plugins import catalog
-from acutance_vision import cifar
-from acutance_vision.rand_augment import rand_augment
+from acutance_vision.datasets import cifar
+from acutance_vision.images.rand_augment import rand_augment
 
 REAL = Path(os.environ.get("ACUTANCE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "cifar10"
 
@@ -283,7 +283,7 @@ def archive(tmp_path, cifar10, monkeypatch):
 
 
 def test_it_is_downloaded_when_the_user_asks_and_found_again_without_asking(archive, cifar10, tmp_path, monkeypatch):
-    from acutance.downloads import allowing
+    from acutance.io.downloads import allowing
 
     ((_, y), _), path = archive
     with pytest.raises(UserError, match=r"nothing is downloaded .*or use --allow-download"):
@@ -305,7 +305,7 @@ def test_an_archive_without_the_batches_leaves_nothing_behind(archive, cifar10, 
     import hashlib
     import tarfile
 
-    from acutance.downloads import allowing
+    from acutance.io.downloads import allowing
 
     _, path = archive
     for content, said in ((b"no archive", "cannot be unpacked"), (None, "does not hold data_batch_1, data_batch_2")):
@@ -345,8 +345,8 @@ def test_randaugment_follows_on_whole_grey_values_and_disturbs_no_other_generato
 def test_versions_of_an_image_are_one_example_to_the_ceiling(tmp_path, cifar10):
     import pandas as pd
 
-    from acutance.outputs import points_of
-    from acutance.targets import parse_target
+    from acutance.run.outputs import points_of
+    from acutance.study.targets import parse_target
 
     layouts.batches_py(tmp_path)
     found = cifar10(cifar10.Spec(root=str(tmp_path), severity=5, corruption_points=10))

@@ -15,8 +15,8 @@ from acutance import UserError, training
 from acutance.plugins import catalog
 from acutance.testing.core import examine
 from acutance.training import initialised, train
-from acutance_vision.cifar_pool import Cifar10Trained, Cifar10TrainedSpec, partly
-from acutance_vision.rand_augment import equalize, operations, rand_augment
+from acutance_vision.images.rand_augment import equalize, operations, rand_augment
+from acutance_vision.pools.cifar import Cifar10Trained, Cifar10TrainedSpec, partly
 
 RESNET = {"architecture": "resnet18", "width": 2, "stem_stride": 2}
 VIT = {"architecture": "simple_vit", "dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "patch": 8}

@@ -11,7 +11,7 @@ from published_vision import NAME, SCRATCH, TINY, clip_state, write_jax
 
 from acutance.plugins import catalog
 from acutance.testing.core import examine
-from acutance_vision.corruption_names import CORRUPTIONS
+from acutance_vision.images.corruption_names import CORRUPTIONS
 
 IDS = ["n01440764", "n01443537", "n01484850"]
 SMALL = {"size": 16, "crop_pct": 1}

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from acutance import UserError
-from acutance.lazy import Lazy
+from acutance.data.lazy import Lazy
 from acutance.plugins import catalog
 from acutance_vision import common_corruptions, corruption_blurs, corruption_weather
-from acutance_vision.common_corruptions import Draws, corrupted, table
-from acutance_vision.corruption_names import CORRUPTIONS, SEVERITIES
+from acutance_vision.images.common_corruptions import Draws, corrupted, table
+from acutance_vision.images.corruption_names import CORRUPTIONS, SEVERITIES
 
 
 @pytest.fixture(autouse=True)

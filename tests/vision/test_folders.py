@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from acutance import UserError
-from acutance.lazy import Lazy
+from acutance.data.lazy import Lazy
 from acutance.plugins import catalog
 from acutance_vision import images as decoding
-from acutance_vision.folders import preparation
-from acutance_vision.imagefolder import ImageFolderSpec
-from acutance_vision.scores import Grouped, Restricted
+from acutance_vision.datasets.folders import preparation
+from acutance_vision.datasets.imagefolder import ImageFolderSpec
+from acutance_vision.datasets.scores import Grouped, Restricted
 
 PLAIN = {"size": 28, "mean": (0, 0, 0), "std": (1, 1, 1)}  # images of 32 pixels are cut, not resampled
 
@@ -76,8 +76,8 @@ def test_train_points_take_classes_in_turn_and_begin_a_larger_choice(tmp_path):
 
 
 def test_the_points_of_a_surface_are_those_that_train_points_would_choose(tmp_path, decoded):
-    from acutance.pointsets import PointSets
-    from acutance.surface_config import SurfaceConfig
+    from acutance.data.pointsets import PointSets
+    from acutance.study.surface_config import SurfaceConfig
 
     folders(tmp_path / "train", ["a", "b", "c"])
     config = SurfaceConfig(points=6, m=3)
@@ -278,11 +278,11 @@ def test_places_come_from_the_environment_and_are_asked_for(imagenet, tmp_path, 
 
 def test_a_study_runs_on_class_folders(tmp_path, toy_config):
     """From files to numbers: a linear network on pictures, its test error and a restricted one."""
-    from acutance.config import load_config
-    from acutance.harness import run_study
     from acutance.plugins import Item, extended
     from acutance.pool import ModelEntry, ModelPool
+    from acutance.run.harness import run_study
     from acutance.spec import Spec
+    from acutance.study.config import load_config
 
     class Linear(ModelPool[Spec]):
         """Linear networks made from seeds."""

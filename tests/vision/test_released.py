@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from acutance.checkpoints import load_state, make_model, read_state
-from acutance.config import load_config
-from acutance.harness import run_study
+from acutance.io.checkpoints import load_state, make_model, read_state
+from acutance.run.harness import run_study
+from acutance.study.config import load_config
 from acutance_vision.released import resnet18, simple_vit
 
 

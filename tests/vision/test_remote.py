@@ -11,13 +11,13 @@ from models import MLP, mlp_data
 from safetensors.torch import save_file
 
 from acutance import UserError
-from acutance.config import load_config
-from acutance.fingerprint import model_key
-from acutance.harness import run_study
+from acutance.data.fingerprint import model_key
+from acutance.data.prefetch import Prefetch
+from acutance.io.remote import beside, fetched, listed, stamp
 from acutance.plugins import catalog
-from acutance.prefetch import Prefetch
-from acutance.remote import beside, fetched, listed, stamp
-from acutance_vision import checkpoints_pool
+from acutance.run.harness import run_study
+from acutance.study.config import load_config
+from acutance_vision.pools import checkpoints as checkpoints_pool
 
 
 def network():

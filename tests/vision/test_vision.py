@@ -154,7 +154,7 @@ def test_weights_of_another_size_are_refused(cache):
 
 
 def test_the_augmentation_moves_half_of_the_images_a_little(mnist):
-    from acutance_vision.augment import shift_and_rotate
+    from acutance_vision.images.augment import shift_and_rotate
 
     x = mnist.open("train").inputs[:400]
     y = shift_and_rotate(x, torch.Generator().manual_seed(0))

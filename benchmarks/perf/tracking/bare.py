@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from acutance.batch import take_rows
+from acutance.data.batch import take_rows
 from acutance.measure import Cost
 
 

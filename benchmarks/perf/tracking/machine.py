@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from acutance.environment import processor
-from acutance.executors import cores
+from acutance.run.executors import cores
+from acutance.system.environment import processor
 
 
 def machine() -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from acutance.core import Core
 from acutance.measure import Cost
+from acutance.surface.core import Core
 
 MARK = "acutance pass "
 

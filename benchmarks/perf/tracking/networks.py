@@ -48,7 +48,7 @@ def _cnn() -> tuple[nn.Module, Tensor, Tensor]:
 
 def _resnet(width: int) -> Callable[[], tuple[nn.Module, Tensor, Tensor]]:
     def build() -> tuple[nn.Module, Tensor, Tensor]:
-        from acutance_vision.networks import ResNet
+        from acutance_vision.networks.small import ResNet
 
         return _images(ResNet(width), 3, 32, 32)
 
@@ -56,7 +56,7 @@ def _resnet(width: int) -> Callable[[], tuple[nn.Module, Tensor, Tensor]]:
 
 
 def _vit() -> tuple[nn.Module, Tensor, Tensor]:
-    from acutance_vision.networks import SimpleViT
+    from acutance_vision.networks.small import SimpleViT
 
     return _images(SimpleViT(32, 4, 128, 6, 4, 256), 3, 32, 32)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from acutance.analysis.delimited import is_empty, is_number, like_number
 from acutance.errors import UserError
+from acutance.io.delimited import is_empty, is_number, like_number
 
 _SETTINGS = re.compile(r"^\s*([^()]+?)\s*\(([^()]*=[^()]*)\)\s*$")
 

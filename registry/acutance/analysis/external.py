@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from acutance.analysis.definitions import definition, numeric_radii
-from acutance.analysis.delimited import (
+from acutance.analysis.tables import label_text
+from acutance.errors import UserError, did_you_mean
+from acutance.io.delimited import (
     counts,
     decimal_commas,
     is_empty,
@@ -25,8 +27,6 @@ from acutance.analysis.delimited import (
     plain_numbers,
     read_delimited,
 )
-from acutance.analysis.tables import label_text
-from acutance.errors import UserError, did_you_mean
 
 OWN = ("pool", "architecture", "train_set")  # columns of models that are no attributes, as in the tables of a run
 INDEX = ("index", "level_0", "row", "#")  # what row numbers are called when a table was written with them

@@ -12,8 +12,8 @@ import click
 
 from acutance import __version__
 from acutance.cli.screen import FAILURES, echo, settle_streams
-from acutance.ending import STORED, in_order
 from acutance.errors import UserError
+from acutance.system.ending import STORED, in_order
 
 VERBS = {
     "list": "What is installed, and from which distribution.",

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from acutance.calibrated import sections, with_radii, write_study
 from acutance.cli import as_json
-from acutance.config import load_config
 from acutance.errors import UserError
-from acutance.report.written import require_ours
-from acutance.yaml_io import dump_yaml
+from acutance.io.written import require_ours
+from acutance.io.yaml_files import dump_yaml
+from acutance.study.config import load_config
+from acutance.workflows.calibrated import sections, with_radii, write_study
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from acutance.calibration import Calibration, Definition
-    from acutance.radii import Window
+    from acutance.workflows.calibration import Calibration, Definition
+    from acutance.workflows.radii import Window
 
 
 @click.command("calibrate")
@@ -43,9 +43,9 @@ def command(
         raise UserError(f"{write}: --write and --out are the same file", "name two files, or give one of the options")
     for asked in filter(None, (write, out)):
         require_ours(asked)
-    from acutance.calibration import calibrate
     from acutance.cli.screen import console as wide_console
-    from acutance.progress import Bars, Silent
+    from acutance.system.progress import Bars, Silent
+    from acutance.workflows.calibration import calibrate
 
     console = wide_console()
     if console.is_terminal and not json_:
@@ -91,7 +91,7 @@ def _namer(found: Calibration) -> Callable[[Definition], str]:
 
 def _print(found: Calibration, name: Callable[[Definition], str], console: Console) -> None:
     from acutance.cli.screen import print_grid
-    from acutance.radii import most_looks
+    from acutance.workflows.radii import most_looks
 
     rows = []
     for definition in found.definitions:

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from acutance.attributes import Attributes, join, require
 from acutance.cli import as_json
-from acutance.config import Study, load_config
 from acutance.errors import UserError
 from acutance.measure import Cost, Measure
-from acutance.members import members
-from acutance.targets import terms_of
+from acutance.run.members import members
+from acutance.study.attributes import Attributes, join, require
+from acutance.study.config import Study, load_config
+from acutance.study.targets import terms_of
 
 
 @click.command("check")
@@ -61,7 +61,7 @@ def command(
 
 
 def _time(study: Study, about: dict[str, Any], limit: int | None, device: str | None) -> dict[str, Any]:
-    from acutance.timing import time_study
+    from acutance.workflows.timing import time_study
 
     passes = sum((Cost(**row) for row in about["measures"].values()), Cost())
     workers = study.executor.item.target(study.executor.spec).workers
@@ -70,7 +70,7 @@ def _time(study: Study, about: dict[str, Any], limit: int | None, device: str | 
 
 
 def _print_time(time: dict[str, Any], m: int) -> None:
-    from acutance.timing import in_words
+    from acutance.workflows.timing import in_words
 
     click.echo(f"  time             (a forward / forward and backward / product over m = {m}, in milliseconds)")
     width = max(len(row["pool"]) for row in time["pools"])

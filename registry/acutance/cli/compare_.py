@@ -32,12 +32,11 @@ def command(
 ) -> None:  # fmt: skip
     """Set the correlations of A and B side by side: run directories, CSV files, or 'published' for the paper's."""
     from acutance.analysis.compare import compare
-    from acutance.analysis.spreadsheet import csv_text
     from acutance.cli.screen import console
     from acutance.errors import UserError
-    from acutance.presented import reading
-    from acutance.report.written import put_file, require_ours
-    from acutance.run.directory import RunDirectory, refuse_replacing
+    from acutance.io.spreadsheet import csv_text
+    from acutance.io.written import put_file, require_ours
+    from acutance.run.directory import RunDirectory, reading, refuse_replacing
 
     if setting is not None and "published" not in (a, b):
         raise UserError("--setting: is for 'published'", "write 'published' for A or B")
@@ -68,8 +67,8 @@ def open_side(source: str, setting: str | None) -> pd.DataFrame:
     from acutance.analysis.definitions import numeric_radii
     from acutance.analysis.external import numbers, read_table, require
     from acutance.analysis.published import published
-    from acutance.analysis.spreadsheet import unescape_table
     from acutance.errors import UserError
+    from acutance.io.spreadsheet import unescape_table
     from acutance.run.directory import RunDirectory
 
     path = Path(source)

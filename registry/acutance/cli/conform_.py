@@ -31,7 +31,7 @@ def command(
 
     Ends with 0 when everything passed or was skipped, with 1 when a check failed.
     """
-    from acutance.checkpoints import parse_pairs
+    from acutance.io.checkpoints import parse_pairs
     from acutance.own_code import load
     from acutance.testing.core import examine, locate, plugin_modules_of
 

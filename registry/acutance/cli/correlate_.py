@@ -11,7 +11,7 @@ import click
 from acutance.cli import as_json
 
 if TYPE_CHECKING:
-    from acutance.correlating import Tables
+    from acutance.workflows.correlating import Tables
 
 ROLES = ("targets", "measures", "model", "long", "groups", "within", "attributes", "colour", "marker", "size")
 
@@ -54,16 +54,15 @@ def command(
     resamples: int | None, title: str, out: Path | None, no_report: bool, quiet: bool, json_: bool, **roles: str | None,
 ) -> None:  # fmt: skip
     """Correlate the columns of SOURCE: a table made elsewhere, or a run directory."""
-    from acutance.analysis.spreadsheet import csv_text
     from acutance.cli.results_ import print_summary
     from acutance.cli.screen import console, echo
     from acutance.cli.verdicts_ import print_verdicts
-    from acutance.correlating import too_few, write
-    from acutance.outputs import LONG, workload
-    from acutance.presented import reading
-    from acutance.progress import reporter
-    from acutance.report.written import put_file, require_ours
-    from acutance.run.directory import PAGE, RunDirectory, refuse_replacing
+    from acutance.io.spreadsheet import csv_text
+    from acutance.io.written import put_file, require_ours
+    from acutance.run.directory import PAGE, RunDirectory, reading, refuse_replacing
+    from acutance.run.outputs import LONG, workload
+    from acutance.system.progress import reporter
+    from acutance.workflows.correlating import too_few, write
 
     chosen = {name: names for name, text in merged(roles, columns).items() if (names := split(text)) is not None}
     settings: dict[str, Any] = {"variant": variant, "nonfinite": nonfinite, "seed": seed, "resamples": resamples}
@@ -151,8 +150,8 @@ def merged(roles: dict[str, str | None], columns: tuple[str, ...]) -> dict[str, 
 
 
 def _of_run(directory: Path, chosen: dict[str, list[str]], settings: dict[str, Any], title: str) -> Tables:
-    from acutance.correlating import of_run
     from acutance.errors import UserError
+    from acutance.workflows.correlating import of_run
 
     if strange := sorted(set(chosen) - {"targets", "groups", "within"}):
         raise UserError(
@@ -165,8 +164,8 @@ def _of_table(
     path: Path, chosen: dict[str, list[str]], points: tuple[str, ...], settings: dict[str, Any], title: str
 ) -> Tables:
     from acutance.analysis.external import Columns
-    from acutance.correlating import of_table, parse_points
     from acutance.errors import UserError
+    from acutance.workflows.correlating import of_table, parse_points
 
     long, model, targets = chosen.get("long"), chosen.get("model"), chosen.get("targets", [])
     if long is not None and len(long) != 2:

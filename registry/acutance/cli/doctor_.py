@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from acutance import health
 from acutance.cli import as_json
-from acutance.environment import environment
+from acutance.doctor import health
 from acutance.plugins import Catalog, PluginInfo, catalog
-from acutance.store import SCHEMA_VERSION
+from acutance.run.store import SCHEMA_VERSION
+from acutance.system.environment import environment
 
 
 @click.command("doctor")
@@ -25,7 +25,7 @@ def command(ctx: click.Context, directory: Path | None, json_: bool, verbose: bo
 
     With DIRECTORY, a run directory, also the state of its store.
     """
-    from acutance.run_health import examine
+    from acutance.doctor.run_health import examine
 
     plugins = catalog()
     plugins.import_all()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from acutance.dataset import Dataset
-    from acutance.open_model import OpenModel
+    from acutance.surface.open_model import OpenModel
 
 
 @click.command("measure")
@@ -70,12 +70,12 @@ def command(
     its canonical id (mnist_resnet/mnist_resnet_000, acutance/mnist_resnet/mnist_resnet_000).
     """
     from acutance.api import measure
-    from acutance.checkpoints import load_file, make_model, parse_pairs
-    from acutance.devices import require_device
-    from acutance.forms import refuse_nonfinite
-    from acutance.lazy import applied
-    from acutance.notebook import M
-    from acutance.open_model import OpenModel
+    from acutance.data.forms import refuse_nonfinite
+    from acutance.data.lazy import applied
+    from acutance.io.checkpoints import load_file, make_model, parse_pairs
+    from acutance.surface.open_model import OpenModel
+    from acutance.system.devices import require_device
+    from acutance.workflows.notebook import M
 
     if device is not None:
         require_device(device)
@@ -147,8 +147,8 @@ def _row(e: Any) -> dict[str, Any]:
 
 def _fit(opened: OpenModel, inputs: Any, targets: Tensor, m: int) -> None:
     """Cut the passes over an m-batch to what memory holds, and say so."""
-    from acutance.points import m_batches
-    from acutance.surface import LossSurface
+    from acutance.data.points import m_batches
+    from acutance.surface.loss_surface import LossSurface
 
     opened.fit(LossSurface(opened.functional, next(iter(m_batches(inputs, targets, m)))))
     if opened.microbatch is not None:
@@ -173,10 +173,10 @@ def _data(
         settings: of ``--data-arg``.
         points: how many; all by default.
     """
-    from acutance.batch import take_rows
-    from acutance.data_files import SUFFIXES, read_points
-    from acutance.lazy import realised
-    from acutance.points import select
+    from acutance.data.batch import take_rows
+    from acutance.data.lazy import realised
+    from acutance.data.points import select
+    from acutance.io.data_files import SUFFIXES, read_points
 
     name, _, split = source.rpartition(":") if ":" in source else (source, "", "")
     dataset = None
@@ -196,7 +196,7 @@ def _data(
 
 def _dataset(name: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Dataset[Any]:
     """Return a dataset by its name, or the one that reads a file."""
-    from acutance.data_files import SUFFIXES
+    from acutance.io.data_files import SUFFIXES
 
     path, known = Path(name), [item.target for item in catalog().usable("datasets")]
     reads = [target for target in known if path.suffix and path.suffixes[-1] in target.suffixes]
@@ -230,7 +230,7 @@ class _Member:
 
 def _member(name: str) -> _Member | None:
     """Return the model of a pool that a name or a folder means; None for a model that a function makes."""
-    from acutance.checkpoint_files import is_checkpoint
+    from acutance.io.checkpoint_files import is_checkpoint
 
     if Path(name).is_dir():
         for item in catalog().usable("pools"):

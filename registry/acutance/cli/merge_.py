@@ -14,7 +14,7 @@ import click
 def command(directories: tuple[Path, ...], out: Path, no_report: bool) -> int:
     """Merge the runs in DIRECTORIES, made of one study on several machines or for parts of its pools, into one."""
     from acutance.cli.screen import echo
-    from acutance.merge import merge
+    from acutance.workflows.merge import merge
 
     merged = merge(directories, out, report=not no_report)
     for conflict in merged.conflicts:

@@ -13,9 +13,9 @@ import click
 def command(directory: Path, figures: tuple[str, ...]) -> None:
     """Draw the figures and write the HTML page of the run in DIRECTORY again; needs neither torch nor models."""
     from acutance.cli.screen import echo
-    from acutance.outputs import write_figures, write_markup, write_report
     from acutance.run.directory import RunDirectory
-    from acutance.store import Store
+    from acutance.run.outputs import write_figures, write_markup, write_report
+    from acutance.run.store import Store
 
     folder = RunDirectory(directory)
     if figures:

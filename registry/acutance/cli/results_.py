@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def command(directory: Path, table: str, group: str, format_: str, everything: bool, json_: bool) -> None:
     """Print the tables of the run in DIRECTORY."""
-    from acutance.analysis.spreadsheet import csv_text
     from acutance.cli.screen import console, echo_data
     from acutance.errors import UserError
-    from acutance.presented import reading
+    from acutance.io.spreadsheet import csv_text
+    from acutance.run.directory import reading
 
     data = RunDirectory(directory).table(table)
     click.get_current_context().with_resource(reading(directory))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from acutance.config import load_config
+from acutance.study.config import load_config
 
 
 @click.command("run")
@@ -46,10 +46,10 @@ def command(
     from acutance.cli.results_ import print_summary
     from acutance.cli.screen import console as wide_console
     from acutance.cli.verdicts_ import print_verdicts
-    from acutance.downloads import allowing
-    from acutance.harness import run_study
-    from acutance.progress import reporter
+    from acutance.io.downloads import allowing
     from acutance.run.directory import RunDirectory
+    from acutance.run.harness import run_study
+    from acutance.system.progress import reporter
 
     console, start = wide_console(), time.monotonic()
     options = dict(device=device, rerun=rerun, limit=limit, report=not no_report, attributes=attributes)

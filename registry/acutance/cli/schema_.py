@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from acutance.io.written import put_file
 from acutance.plugins import catalog
-from acutance.report.written import put_file
-from acutance.schema import study_schema
+from acutance.study.schema import study_schema
 
 FILE = "acutance.schema.json"
 

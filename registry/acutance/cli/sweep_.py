@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from acutance.sweeps import Sweep
+    from acutance.workflows.sweeps import Sweep
 
 
 @click.command("sweep")
@@ -36,8 +36,8 @@ def command(
 ) -> int:
     """Run CONFIG at every value of a setting, and print and draw how tau depends on it."""
     from acutance.cli.screen import console as wide_console
-    from acutance.progress import reporter
-    from acutance.sweeps import Axis, sweep
+    from acutance.system.progress import reporter
+    from acutance.workflows.sweeps import Axis, sweep
 
     axis, console = Axis.parse(over), wide_console()
     options: dict[str, Any] = {

@@ -7,9 +7,9 @@ import queue
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from acutance.child import Child, Receive, Send
 from acutance.errors import UserError
 from acutance.presentation import presentations, showing
+from acutance.system.child import Child, Receive, Send
 
 if TYPE_CHECKING:
     from acutance.report.data import ReportData

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
+from acutance.io.written import put
 from acutance.report.data import ReportData
 from acutance.report.drawing import draw_apart
 from acutance.report.lettering import show_names
-from acutance.report.written import put
 
 LONGEST = 120  # characters of a file's name without its ending; some file systems take 255 bytes, paths less
 

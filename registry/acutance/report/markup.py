@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from acutance.analysis.labels import target_label
-from acutance.analysis.spreadsheet import csv_text
+from acutance.io.spreadsheet import csv_text
+from acutance.io.written import put
 from acutance.report.tables import Entry, TauTable, tau_tables
-from acutance.report.written import put
 
 NOTE = (
     "Bold: |τ| > 0.5. *: p < 0.05, adjusted for all comparisons with errors, losses and gaps (other columns: among "

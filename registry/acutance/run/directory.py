@@ -6,15 +6,16 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from acutance import __version__
 from acutance.errors import UserError
-from acutance.report.written import begin, foreign, put
-from acutance.yaml_io import dump_yaml, read_yaml
+from acutance.io.written import begin, foreign, put
+from acutance.io.yaml_files import dump_yaml, read_yaml
+from acutance.presentation import UNKNOWN, Presentation, presentations, showing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,7 +150,7 @@ class RunDirectory:
             tables: by name.
             gone: name of a table of ours that is removed unless it is one of them.
         """
-        from acutance.analysis.spreadsheet import csv_text
+        from acutance.io.spreadsheet import csv_text
 
         old = f"{gone}.csv" if gone and gone not in tables else ""
         for name, table in tables.items():  # one by one: the text of a large one is large
@@ -262,7 +263,7 @@ def _parsed(source: Path | io.BytesIO) -> pd.DataFrame:
     """Return a table as its file says it, from the file or from what is in it."""
     import pandas as pd
 
-    from acutance.analysis.spreadsheet import unescape_table
+    from acutance.io.spreadsheet import unescape_table
 
     # "none" is the name of a scaling, so only what pandas itself writes for a missing value is one.
     plain: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "low_memory": False}
@@ -271,3 +272,27 @@ def _parsed(source: Path | io.BytesIO) -> pd.DataFrame:
         source.seek(0)
     texts = {name: str for name in header if name in TEXTS or name.startswith("label.")}
     return unescape_table(pd.read_csv(source, dtype=texts, **plain))
+
+
+def write_presentations(directory: Path, measures: Iterable[str]) -> None:
+    """Write how measures are shown to the folder of a run.
+
+    Args:
+        directory: of the run.
+        measures: their names, as the tables have them; those that nothing is known of are left out.
+    """
+    told = {name: how.as_json() for name, how in presentations(measures).items() if how != UNKNOWN}
+    put(directory, {MEASURES: json.dumps(told, indent=2, ensure_ascii=False) + "\n"})
+
+
+@contextmanager
+def reading(*directories: Path) -> Iterator[None]:
+    """Show measures as these runs say, the first of them where they differ; what is no run says nothing."""
+    told: dict[str, Presentation] = {}
+    for directory in directories:
+        # A file that cannot be read is no reason to refuse the tables beside it.
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            written = json.loads((directory / MEASURES).read_text(encoding="utf-8"))
+            told = {name: Presentation.of_json(how) for name, how in written.items()} | told
+    with showing(told):
+        yield

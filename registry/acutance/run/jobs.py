@@ -19,10 +19,10 @@ from acutance.errors import UserError
 from acutance.measure import Cost, Estimate, Status
 from acutance.pool import ModelEntry
 from acutance.spec import canonical_json
-from acutance.surface_config import Scope, SurfaceConfig
+from acutance.study.surface_config import Scope, SurfaceConfig
 
 if TYPE_CHECKING:
-    from acutance.config import Chosen
+    from acutance.study.config import Chosen
 
 # -- jobs -----------------------------------------------------------------------------------------------------
 

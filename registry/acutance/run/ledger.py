@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from acutance.config import Study
 from acutance.errors import UserError
 from acutance.measure import Estimate, Status
-from acutance.members import Member, PlannedCell
-from acutance.preprocessing import MARK, Preprocessed
+from acutance.run.members import Member, PlannedCell
+from acutance.run.preprocessing import MARK, Preprocessed
 from acutance.run.rows import Attempt, CellRow, CellState, PartRow
 from acutance.run.standing import Identity
-from acutance.store import Store
-from acutance.targets import MeasureTarget, SplitTarget, Target
+from acutance.run.store import Store
+from acutance.study.config import Study
+from acutance.study.targets import MeasureTarget, SplitTarget, Target
 
 Rerun = Literal["missing", "failed", "all"]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from acutance.plugins import catalog
 from acutance.run.jobs import Choice
 from acutance.spec import validate
-from acutance.surface_config import SurfaceConfig
+from acutance.study.surface_config import SurfaceConfig
 
 if TYPE_CHECKING:
-    from acutance.pointsets import PointSets
+    from acutance.data.pointsets import PointSets
 
 
 @lru_cache(maxsize=4)
@@ -23,7 +23,7 @@ def open_points(dataset: Choice, surface: SurfaceConfig, seed: int) -> PointSets
         surface: how its splits are cut.
         seed: study seed.
     """
-    from acutance.pointsets import PointSets
+    from acutance.data.pointsets import PointSets
 
     target = catalog().find("datasets", dataset.name).target
     return PointSets(target(validate(target.Spec, dataset.spec, dataset.name)), surface, seed)

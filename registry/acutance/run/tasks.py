@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from acutance.executors import Executor
-from acutance.members import Member
+from acutance.run.executors import Executor
 from acutance.run.jobs import Begun, Evaluate, Failed, Job, Late, Lost, Outcome, read_outcome, write
+from acutance.run.members import Member
 
 RETRIES = 2  # how often a job goes to another worker after its worker died
 TRY_HERE = "executor serial shows where"  # for a worker that crashed

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from acutance.batch import length_of
+from acutance.data.batch import length_of
+from acutance.data.fingerprint import digest_points
+from acutance.data.lazy import Lazy
 from acutance.dataset import Dataset, Split, argmax_error
 from acutance.errors import UserError
-from acutance.fingerprint import digest_points
-from acutance.lazy import Lazy
 from acutance.plugins import Item
 from acutance.testing.core import Checklist, Subject, require
 from acutance.testing.processes import shared
@@ -157,7 +157,7 @@ def opening_leaves_the_others_alone(subject: DatasetSubject) -> None:
 @datasets("opening_leaves_the_others_alone")
 def opening_again_gives_the_same_points(subject: DatasetSubject) -> None:
     """Another instance, with the global generators in another state, opens the same points in the same order."""
-    from acutance.evaluation import preserved_rng
+    from acutance.system.kept import preserved_rng
     from acutance.testing.watching import seed_generators
 
     for name, split in subject.splits.items():

@@ -60,7 +60,7 @@ def runs_jobs(subject: Subject) -> None:
         require(
             isinstance(outcome, str),
             f"run yielded a {outcome.get('not a text') if isinstance(outcome, dict) else outcome}: yield the JSON "
-            "texts of acutance.worker.execute as they are",
+            "texts of acutance.run.worker.execute as they are",
         )
         try:
             json.loads(outcome)

@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from acutance.executors import Executor, Serial
+from acutance.run.executors import Executor, Serial
 from acutance.run.jobs import Cell, Choice, Evaluate, write
-from acutance.surface_config import SurfaceConfig
+from acutance.study.surface_config import SurfaceConfig
 from acutance.testing.child import resolve
 from acutance.testing.toys import ConformPool, ToySpec
 

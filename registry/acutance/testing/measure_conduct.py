@@ -15,7 +15,7 @@ from acutance.errors import Unsupported, UserError, some
 from acutance.measure import Cost, Status
 from acutance.numerics.draws import Streams
 from acutance.spec import Spec
-from acutance.surface import LossSurface
+from acutance.surface.loss_surface import LossSurface
 from acutance.testing.core import Checklist, require
 from acutance.testing.measure_subject import MeasureSubject, show
 from acutance.testing.problems import DEGENERATE, Problem

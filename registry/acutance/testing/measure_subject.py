@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from acutance.evaluation import evaluate_family, preserved_rng
 from acutance.measure import Estimate, Measure, Status
 from acutance.plugins import Item
 from acutance.spec import Spec
-from acutance.surface import LossSurface
+from acutance.surface.evaluation import evaluate_family
+from acutance.surface.loss_surface import LossSurface
+from acutance.system.kept import preserved_rng
 from acutance.testing.core import Subject
 from acutance.testing.problems import PROBLEMS, Problem, additional
 from acutance.testing.twins import TWINS, apart

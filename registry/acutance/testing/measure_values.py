@@ -8,10 +8,10 @@ from unittest import SkipTest
 
 import torch
 
-from acutance.evaluation import preserved_rng
 from acutance.measure import Estimate, Status
 from acutance.numerics.draws import Streams
 from acutance.spec import Spec
+from acutance.system.kept import preserved_rng
 from acutance.testing.core import Checklist, require
 from acutance.testing.measure_subject import RTOL, MeasureSubject, agree, show
 from acutance.testing.problems import Problem

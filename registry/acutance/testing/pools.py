@@ -13,12 +13,12 @@ from unittest import SkipTest
 import torch
 from torch import nn
 
-from acutance.batch import length_of, take_rows
+from acutance.data.batch import length_of, take_rows
+from acutance.data.fingerprint import model_key
 from acutance.errors import UserError
-from acutance.fingerprint import model_key
+from acutance.io.remote import is_remote
 from acutance.plugins import Item, catalog
 from acutance.pool import ModelEntry, ModelPool
-from acutance.remote import is_remote
 from acutance.testing.core import Checklist, Subject, require
 from acutance.testing.processes import declared, shared
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acutance.batch import take_rows
+from acutance.data.batch import take_rows
 from acutance.errors import UserError
-from acutance.functional import FunctionalModel
-from acutance.losses import LossFunction
-from acutance.surface import LossSurface
+from acutance.model.functional import FunctionalModel
+from acutance.model.losses import LossFunction
+from acutance.surface.loss_surface import LossSurface
 from acutance.testing.models import (
     MLP,
     Attention,

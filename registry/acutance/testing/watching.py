@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from acutance.batch import length_of
-from acutance.functional import FunctionalModel
-from acutance.moving_point import MovingPoint
-from acutance.surface import LossSurface
+from acutance.data.batch import length_of
+from acutance.model.functional import FunctionalModel
+from acutance.surface.loss_surface import LossSurface
+from acutance.surface.moving_point import MovingPoint
 
 SLOPE = "moving_point().gradient"  # of a point, not of the surface itself
 # Which declared needs allow a call; data is implied by whatever looks at it.

@@ -1,6 +1,6 @@
 """An executor that takes the last job first."""
 
-from acutance.executors import Executor
+from acutance.run.executors import Executor
 from acutance.spec import Spec
 
 
@@ -14,7 +14,7 @@ class Backwards(Executor[BackwardsSpec]):
     name = "backwards"
 
     def run(self, jobs):
-        from acutance.worker import execute
+        from acutance.run.worker import execute
 
         for job in reversed(list(jobs)):
             yield from execute(job)

@@ -1,0 +1,1 @@
+"""Image datasets, and how their files are read."""

@@ -1,0 +1,80 @@
+"""Corrupted images as splits: made once, kept in the cache folder, and read as they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from acutance.data.lazy import Lazy, every_row
+from acutance.io.folders import cache_folder
+
+VERSION = 1  # of the corruptions: raised when their images change
+
+
+def kept(kind: str, severity: int, images: Tensor, indices: Tensor) -> np.ndarray[Any, Any]:
+    """Return corrupted images (n, 3, h, w) uint8, mapped into memory from a file that is made when it is missing.
+
+    Args:
+        kind: name of a corruption.
+        severity: 1 to 5.
+        images: (n, 3, h, w) uint8.
+        indices: (n,) numbers of the images in their set.
+    """
+    from acutance_vision.images.common_corruptions import corrupted
+
+    what = hashlib.sha256(f"{VERSION}/{tuple(images.shape)}".encode())
+    what.update(images.contiguous().numpy().data)
+    what.update(indices.contiguous().numpy().data)
+    path = cache_folder() / "corruptions" / what.hexdigest()[:20] / f"{kind}-{severity}.npy"
+    found = _mapped(path, tuple(images.shape))
+    if found is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside and moved: another process that makes the same images can only replace them by their equals.
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            np.save(file, corrupted(kind, severity, images, indices).numpy())
+        os.replace(partial, path)
+        found = _mapped(path, tuple(images.shape))
+        assert found is not None
+    return found
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
+    try:
+        found: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None  # missing or cut short: it is made again
+    return found if found.shape == shape and found.dtype == np.uint8 else None
+
+
+def joined(
+    parts: Sequence[np.ndarray[Any, Any]], prepare: Callable[[Tensor], Tensor], channels_last: bool = False
+) -> Lazy:
+    """Return the images of several arrays one after the other, prepared as they are read.
+
+    Args:
+        parts: arrays (n, 3, h, w) uint8, or (n, h, w, 3) with ``channels_last``.
+        prepare: (k, 3, h, w) uint8 -> what a model sees.
+        channels_last: how the arrays lie.
+    """
+    ends = np.cumsum([len(part) for part in parts])
+
+    def read(rows: Tensor) -> Tensor:
+        wanted = rows.numpy()
+        which = np.searchsorted(ends, wanted, side="right")
+        shape = parts[0].shape[1:]
+        images = np.empty((len(wanted), *shape), np.uint8)
+        for i in np.unique(which):
+            here = which == i
+            images[here] = parts[i][wanted[here] - (ends[i] - len(parts[i]))]
+        found = torch.from_numpy(images)
+        return prepare(found.permute(0, 3, 1, 2).contiguous() if channels_last else found)
+
+    return every_row(read, int(ends[-1]))

@@ -1,0 +1,1 @@
+"""Pools of image classifiers: trained on first use, or from checkpoints."""

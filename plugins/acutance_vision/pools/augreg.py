@@ -1,0 +1,134 @@
+"""The vision transformers of Steiner et al. (2021), "How to train your ViT?", in their published files."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from acutance.errors import UserError
+from acutance.io.folders import data_folder
+from acutance.pool import Attribute, ModelEntry, ModelPool
+from acutance.spec import Spec
+from acutance_vision.networks.states import described
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FILE = re.compile(
+    r"(?P<model>[A-Za-z0-9_]+)-(?P<pretraining>i1k|i21k)-(?P<epochs>\d+)ep-lr_(?P<learning_rate>[\d.]+)"
+    r"-aug_(?P<augmentation>[a-z]+\d*)-wd_(?P<weight_decay>[\d.]+)"
+    r"-do_(?P<dropout>[\d.]+)-sd_(?P<stochastic_depth>[\d.]+)"
+    r"--(?P<dataset>[a-z0-9_]+)-steps_(?P<steps>\d+)k-lr_(?P<finetune_learning_rate>[\d.]+)-res_(?P<resolution>\d+)"
+)
+AUGMENTATIONS = ("none", "light", "medium", "strong")
+
+
+class SteinerAugRegSpec(Spec):
+    """Where the .npz files are, and which of them."""
+
+    root: str | None = None
+    """Folder of the .npz files and, if there, ``index.csv``; ACUTANCE_DATA/steiner_augreg by default."""
+    pretraining: Literal["any", "i1k", "i21k"] = "any"
+    """i1k: trained from scratch on ImageNet-1k; i21k: on ImageNet-21k, then fine-tuned."""
+    model: str = "B_16"
+    """Beginning of the file names."""
+    resolution: int = 224
+    """Side of the images that the models were fine-tuned on, pixels."""
+    architecture: str = "timm:vit_base_patch16_224"
+    """A vision transformer of timm that the files fit."""
+    arguments: dict[str, bool | int | float | str] | None = None
+    """Keyword arguments of the architecture."""
+
+
+class SteinerAugReg(ModelPool[SteinerAugRegSpec]):
+    """ViTs fine-tuned on ImageNet-1k by Steiner et al. (2021), hyperparameters from file names (paper, App. C-E)."""
+
+    name = "steiner_augreg"
+
+    def entries(self, spec: SteinerAugRegSpec) -> Sequence[ModelEntry]:
+        """Return the models of the folder, in the order of their names.
+
+        Raises:
+            UserError: when no file has a name of theirs, or the index cannot be read.
+        """
+        folder = data_folder(self.name, spec.root, section="pools")
+        published = _published(folder / "index.csv")
+        entries = []
+        for path in sorted(folder.glob("*.npz")):
+            found = FILE.fullmatch(path.stem)
+            if not found or found["model"] != spec.model or found["dataset"] != "imagenet2012":
+                continue
+            if int(found["resolution"]) != spec.resolution or spec.pretraining not in ("any", found["pretraining"]):
+                continue
+            error = published.get(path.stem)
+            entries.append(
+                ModelEntry(
+                    id=path.stem,
+                    attributes=attributes(found),
+                    targets={} if error is None else {"test_error": error},
+                    architecture=described(spec.architecture, spec.arguments or {}),
+                    train_set="imagenet",
+                    run=path.stem,
+                    path=str(path),
+                )
+            )
+        if not entries:
+            chosen = "*" if spec.pretraining == "any" else spec.pretraining
+            raise UserError(
+                f"{folder}: has no {spec.model}-{chosen}-*--imagenet2012-*-res_{spec.resolution}.npz",
+                "download the files named in index.csv (column adapt_filename) into it",
+            )
+        return entries
+
+    def load(self, entry: ModelEntry, spec: SteinerAugRegSpec) -> nn.Module:
+        """Return the model.
+
+        Raises:
+            UserError: for a damaged file, or the first names that do not fit the architecture.
+        """
+        from acutance.io.checkpoints import make_model
+        from acutance_vision.networks.jax_vit import load_jax
+
+        return load_jax(make_model(spec.architecture, spec.arguments or {}), Path(entry.path or ""))
+
+
+def attributes(found: re.Match[str]) -> dict[str, Attribute]:
+    """Return the hyperparameters of a file name.
+
+    ``augmentation_group`` and ``strength`` (0 to 3) are the paper's four groups of the seven augmentations, and
+    ``regularized`` its colours: dropout and stochastic depth are both on or both off.
+    """
+    group = found["augmentation"].rstrip("0123456789")
+    numbers = ("learning_rate", "weight_decay", "dropout", "stochastic_depth", "finetune_learning_rate")
+    values: dict[str, Attribute] = {name: float(found[name]) for name in numbers}
+    return values | {
+        "pretraining": found["pretraining"],
+        "augmentation": found["augmentation"],
+        "augmentation_group": group,
+        "strength": AUGMENTATIONS.index(group) if group in AUGMENTATIONS else None,
+        "regularized": float(found["dropout"]) > 0 or float(found["stochastic_depth"]) > 0,
+        "epochs": int(found["epochs"]),
+        "finetune_steps": int(found["steps"]) * 1000,
+        "resolution": int(found["resolution"]),
+    }
+
+
+def _published(path: Path) -> dict[str, float]:
+    """Return the error of every file of the index on the validation images (column adapt_final_test)."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+        return {
+            row["adapt_filename"].rpartition("/")[2].removesuffix(".npz"): 1 - float(row["adapt_final_test"])
+            for row in rows
+            if row["adapt_filename"] and row["adapt_final_test"]
+        }
+    except (KeyError, TypeError, ValueError, OSError, csv.Error) as error:
+        raise UserError(
+            f"{path}: is not the published index: {error}", "columns adapt_filename and adapt_final_test, or remove it"
+        ) from None

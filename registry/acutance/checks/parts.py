@@ -1,0 +1,130 @@
+"""Whether the loss of a batch is made of the losses of its parts: if not, values would follow the free memory."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from acutance.errors import NotInParts, Unsupported
+from acutance.model.losses import ALL_AT_ONCE
+
+if TYPE_CHECKING:
+    from acutance.surface.core import Core
+    from acutance.surface.loss_surface import LossSurface
+
+TOLERANCE = 1e-5  # of the parts' mean size: float32 rounds a thousand times finer
+
+
+def refuse_mixing(core: Core) -> None:
+    """Refuse parts of a batch whose examples the model mixes, and a part of one that it cannot pass.
+
+    Raises:
+        NotInParts: when the passes are over fewer examples than there are.
+    """
+    size = core.microbatch or core.n
+    if core.single and not core.in_one_pass and (size == 1 or core.n % size == 1):
+        raise NotInParts(
+            f"the model cannot pass a single example, the last part of {core.n} in passes of {size} ({core.single})",
+            f"set microbatch to None, or to at least {core.n}",
+        )
+    if core.mixes_examples and not core.in_one_pass:
+        raise NotInParts(
+            "the model's output for an example depends on the other examples of the batch (as with batch normalization "
+            f"without running statistics), so that passes of {size} give other values than one of {core.n}",
+            f"set microbatch to None, or to at least {core.n}",
+        )
+
+
+def refuse_parts(surface: LossSurface, raw: Tensor | None = None) -> None:
+    """Refuse passes over parts of the batch with a loss of one's own that is no mean over the examples.
+
+    Looked at once for a batch and a size of its parts.
+
+    Args:
+        surface: with the passes' size.
+        raw: (n, K) logits of all examples at any point; those at w* by default, n forwards where they are not known.
+
+    Raises:
+        NotInParts: when the parts' weighted sum is not the loss of the whole.
+    """
+    core = surface.core
+    if core.in_one_pass or not _asks(core):
+        return
+    size = core.microbatch or core.n
+    problem = _known(surface, raw, size)
+    if problem:
+        raise NotInParts(f"{problem}: it cannot be computed in passes of {size}", ALL_AT_ONCE)
+
+
+def refuse_single(surface: LossSurface, raw: Tensor | None = None) -> None:
+    """Refuse the losses of single examples where the loss of all is not their mean.
+
+    Args:
+        surface: whose loss.
+        raw: (n, K) logits of all examples at any point, as in ``refuse_parts``.
+
+    Raises:
+        Unsupported: when it is not.
+    """
+    problem = _known(surface, raw, 1) if _asks(surface.core) else ""
+    if problem:
+        raise Unsupported(
+            f"{problem}: single examples have no loss; let it return (losses, weights), each (n,), for "
+            "sum(w l) / sum(w)"
+        )
+
+
+def divisible(surface: LossSurface, microbatch: int) -> bool:
+    """Return whether passes of so many examples would give what one pass over all gives.
+
+    Asks a loss of one's own for its value of parts, on the logits at w*: n forwards where they are not known.
+    """
+    surface.check()
+    core, before = surface.core, surface.core.microbatch
+    core.microbatch = microbatch
+    try:
+        surface.check(derived=True)
+    except NotInParts:
+        return False
+    finally:
+        core.microbatch = before
+    return True
+
+
+def _known(surface: LossSurface, raw: Tensor | None, size: int) -> str:
+    found = surface.core.divisible
+    if size not in found:
+        found[size] = difference(surface.core, surface.transform(surface.clean().raw if raw is None else raw), size)
+    return found[size]
+
+
+def _asks(core: Core) -> bool:
+    """Whether nothing says what the loss of a part is: a function of the user's that gives a mean."""
+    return callable(core.head.loss) and core.head.weight is None and core.n > 1
+
+
+def difference(core: Core, seen: Tensor, size: int) -> str:
+    r"""Return in words how the loss of all differs from that of its parts; nothing where it does not.
+
+    .. math:: L(f_{1..n}) = \sum_b \frac{n_b}{n} L(f_b)
+
+    Args:
+        core: the surface's.
+        seen: (n, K) what the loss sees of all examples.
+        size: examples of a part; the last one may have fewer.
+    """
+    head, n = core.head, core.n
+    cuts = [slice(start, start + size) for start in range(0, n, size)]
+    with torch.no_grad():
+        whole = head.value(seen, core.targets)
+        try:
+            parts = torch.stack([head.part(seen[rows], core.targets[rows], n) for rows in cuts])
+        except NotInParts as error:
+            return error.message
+    total, scale = float(parts.sum()), float(parts.abs().sum())
+    if not math.isfinite(whole) or abs(float(whole) - total) <= TOLERANCE * max(scale, abs(float(whole))):
+        return ""
+    return f"your loss is no mean over the examples ({float(whole):.6g} of all {n}, {total:.6g} as the mean of parts)"

@@ -1,0 +1,181 @@
+r"""Whether the gradient of a model is its derivative: found once a model, from differences along a random direction.
+
+A parameter of which a part is detached, a straight-through estimator, or a backward pass of one's own may give a
+gradient that is something else. For :math:`\varphi(w) = \langle u, f(w) \rangle` with random u and a random direction d
+
+.. math:: \delta = \frac{\varphi(w + td) - \varphi(w - td)}{2t} - \langle \nabla \varphi(w), d \rangle
+
+vanishes with t wherever :math:`\varphi` is differentiable, and is compared with :math:`\|\nabla \varphi \circ d\|`, the
+spread of the last term. Every parameter's share of it is made the same, as far as that goes, so that small ones count.
+Kinks, steep slopes and float32 leave something at any t that float32 can resolve. So float32 may only acquit: what it
+does not is asked again in float64, a thousand times closer to the point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from acutance.model.conditions import conditions
+from acutance.model.derivatives import coarsest, graph_nodes
+
+if TYPE_CHECKING:
+    from acutance.model.functional import FunctionalModel
+
+# Changes of the outputs, in units of theirs: as small as rounding allows, and longer, where less is lost to rounding.
+STEPS = {torch.float32: (3e-4, 1e-3), torch.float64: (1e-6, 1e-4)}
+SHARE = {torch.float32: 0.01, torch.float64: 0.005}  # of the spread that the excess may be
+KINKS = 0.1  # the same share where float32 must name parameters
+FLAT = 1e-3  # spread below which, in units of the outputs, it is not made larger
+BOOST = 10.0  # by how much a parameter's part of a direction is lengthened at most
+ROUNDED = 30.0  # rounding of a difference, in units of the outputs' own
+SEED = 1 << 20  # apart from the seeds of the point
+
+
+class Secants:
+    """A point of a model, its gradient there, and the excess of differences over it.
+
+    Args:
+        functional: the model.
+        point: one tensor for each of its parameters, in its shape; memory of its own.
+        inputs: a few examples.
+        book: told of passes, in forwards; a backward counts as two.
+
+    Attributes:
+        lost: the parameters that the graph of the logits does not lead to.
+    """
+
+    def __init__(
+        self, functional: FunctionalModel, point: Sequence[Tensor], inputs: Any, book: Callable[[int], None]
+    ) -> None:
+        self.functional, self.inputs, self._book = functional, inputs, book
+        self._u, self._coarse, self._size = torch.empty(0), torch.finfo(functional.dtype).eps, 0.0
+        self._gradient, self._direction = list[Tensor](), list[Tensor]()
+        with conditions(functional, order=1):
+            leaves = [piece.detach().requires_grad_() for piece in point]
+            with functional.holding(leaves):
+                raw = functional(leaves, inputs)
+                reached = {id(node.variable) for node in graph_nodes(raw.grad_fn) if hasattr(node, "variable")}
+                self.lost = [i for i, leaf in enumerate(leaves) if id(leaf) not in reached]
+                if reached and bool(raw.isfinite().all()):
+                    self._differentiate(raw, leaves)
+        self.point = [leaf.detach() for leaf in leaves]
+        book(3 if self._gradient else 1)
+
+    def _differentiate(self, raw: Tensor, leaves: list[Tensor]) -> None:
+        self._coarse = coarsest(raw)
+        generator = torch.Generator(raw.device).manual_seed(SEED)
+        self._u = torch.randn(raw.shape, generator=generator, dtype=torch.float64, device=raw.device)
+        found = torch.autograd.grad((self._u * raw.double()).sum(), leaves, allow_unused=True)
+        self._gradient = [torch.zeros_like(p) if g is None else g for g, p in zip(found, leaves, strict=True)]
+        self._size = float((self._u * raw.detach().double()).norm())
+
+    @property
+    def steps(self) -> tuple[float, float]:
+        """Lengths at which to look, by how finely the model computes: longer ones where float64 meets float32 in it."""
+        short, long = STEPS[self.functional.dtype]
+        return (long, 10 * long) if self._coarse > 1e3 * torch.finfo(self.functional.dtype).eps else (short, long)
+
+    def exceeds(self, step: float) -> float:
+        """Return by how much differences of a length exceed the gradient, 0 where they do not; two forwards."""
+        if not self._gradient or not self._size:
+            return 0.0
+        if not self._direction:
+            self._lay()
+        return self._excess(range(len(self.point)), step, SHARE[self.functional.dtype] * self._spread)
+
+    def named(self, step: float, share: float, left: Callable[[], int]) -> list[int]:
+        """Return the parameters behind an excess; halves without one are passed over.
+
+        Args:
+            step: as it was found with.
+            share: of their spread that the excess of some may be.
+            left: returns how many forwards may still be made; what they do not tell apart is returned together.
+        """
+        waiting, found = [[i for i in range(len(self.point)) if i not in self.lost]], list[int]()
+        while waiting:
+            waiting.sort(key=len)
+            group = waiting.pop()
+            if len(group) == 1 or left() < 4:
+                found += group
+                continue
+            halves = [group[: len(group) // 2], group[len(group) // 2 :]]
+            behind = [half for half in halves if self._excess(half, step, share * self._spread_of(half))]
+            waiting += behind
+            found += [] if behind else group
+        return sorted(found)
+
+    def _lay(self) -> None:
+        """Draw a direction, with every parameter's part of it as long as makes the shares of the spread the same."""
+        for i, piece in enumerate(self.point):
+            generator = torch.Generator(piece.device).manual_seed(SEED + 1 + i)
+            size = torch.linalg.vector_norm(piece) / max(piece.numel(), 1) ** 0.5
+            size = size.masked_fill(size == 0, 0.1) * float(i not in self.lost) * 3**0.5
+            self._direction.append(torch.empty_like(piece).uniform_(-1, 1, generator=generator).mul_(size))
+        for i, row in self.functional.padding_rows():
+            self._direction[i][row] = 0.0
+        parts = [torch.linalg.vector_norm(g * d) for g, d in zip(self._gradient, self._direction, strict=True)]
+        shares = torch.stack(parts).double()
+        boosts = (shares.square().mean().sqrt() / shares).nan_to_num(1.0, BOOST).clamp(max=BOOST)
+        for direction, boost in zip(self._direction, boosts.unbind(), strict=True):
+            direction.mul_(boost.to(direction.dtype))
+        self._shares = (shares * boosts).tolist()
+        self._spread = max(self._spread_of(range(len(parts))), FLAT * self._size)
+
+    def _spread_of(self, slots: Sequence[int]) -> float:
+        return float(sum(self._shares[i] ** 2 for i in slots) ** 0.5)
+
+    def _excess(self, slots: Sequence[int], step: float, least: float) -> float:
+        """Return the excess along the direction's parts in some parameters; 0 where it is too small to tell."""
+        moving = set(slots)
+        t = step * min(self._size / self._spread, 1.0)
+        pairs = [(self._gradient[i], self._direction[i]) for i in slots]
+        slope = float(torch.stack([(g * d).sum(dtype=torch.float64) for g, d in pairs]).sum())
+        ends = []
+        for sign in (1.0, -1.0):
+            with conditions(self.functional):
+                moved = [
+                    torch.add(piece, self._direction[i], alpha=sign * t) if i in moving else piece
+                    for i, piece in enumerate(self.point)
+                ]
+                raw = self.functional(moved, self.inputs)
+            ends.append(float((self._u * raw.double()).sum()) if raw.shape == self._u.shape else float("nan"))
+        self._book(2)
+        excess = (ends[0] - ends[1]) / (2 * t) - slope
+        seen = abs(excess) * 2 * t > ROUNDED * self._coarse * self._size
+        return excess if isfinite(excess) and seen and abs(excess) > least else 0.0
+
+
+def steady(long: float, short: float) -> bool:
+    """Whether an excess is the same at two lengths: a kink's grows with the length, that of rounding falls."""
+    return abs(short - long) <= 0.25 * abs(long)
+
+
+def wrong(secants: Secants, in_double: Callable[[], Secants | None], left: Callable[[], int]) -> list[int]:
+    """Return the parameters in which the gradient is not the derivative.
+
+    Args:
+        secants: at a point of the model.
+        in_double: returns the same in float64, or None where the model cannot be evaluated in it.
+        left: returns how many forwards may still be made, to name parameters once it is known that there are some.
+    """
+    if not secants.exceeds(secants.steps[0]):
+        return []
+    if secants.functional.dtype == torch.float32:
+        double = in_double()
+        if double is None:
+            return _lost_in_single(secants, left)
+        secants = double
+    short, long = secants.steps
+    found = secants.exceeds(short) and secants.exceeds(long)
+    return secants.named(short, SHARE[torch.float64], left) if found else []
+
+
+def _lost_in_single(secants: Secants, left: Callable[[], int]) -> list[int]:
+    """Return what float32 tells: with the step a kink's excess grows, that of rounding falls, a lost part's stays."""
+    short, long = map(secants.exceeds, secants.steps)
+    return secants.named(secants.steps[1], KINKS, left) if long and steady(long, short) else []

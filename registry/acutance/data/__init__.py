@@ -1,0 +1,1 @@
+"""Points: batches, the forms in which they are given, their choice, their fingerprints."""

@@ -1,0 +1,156 @@
+"""The point sets of a study: m-batches for surfaces, whole splits for targets, and their digests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from acutance.data.batch import take_rows
+from acutance.data.fingerprint import digest_points
+from acutance.data.forms import finite, refuse_nonfinite
+from acutance.data.lazy import Lazy, applied, realised
+from acutance.data.points import concatenate, m_batches, read_indices, select
+from acutance.dataset import Dataset, Split
+from acutance.errors import UserError
+from acutance.numerics.draws import Streams
+from acutance.study.surface_config import Indices, Sampled, Scope, SurfaceConfig
+from acutance.system.progress import Reporter
+
+Points = tuple[Any, Tensor]
+
+
+class PointSets:
+    """Opens the splits of a dataset once and cuts them as a study's surface section says.
+
+    Args:
+        dataset: an instance.
+        config: the surface section.
+        seed: study seed; names random batches and augmentations.
+        reporter: told how far the reading of files is, where a split is read when it is used.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], config: SurfaceConfig, seed: int = 0, reporter: Reporter | None = None
+    ) -> None:
+        self.dataset, self.config, self.seed, self.reporter = dataset, config, seed, reporter
+        self._splits: dict[str, Split] = {}
+        self._digests: dict[tuple[str, Scope], list[str]] = {}
+
+    def split(self, name: str) -> Split:
+        """Return a split.
+
+        Raises:
+            UserError: when it is empty.
+        """
+        if name not in self._splits:
+            split = self.dataset.open(name)
+            if len(split) == 0:
+                raise UserError(f"split '{name}' of dataset '{self.dataset.name}' is empty", "check its files")
+            self._splits[name] = split
+            if self.reporter is not None:
+                for note in split.notes:
+                    self.reporter.say(f"note: {self._called(name)}: {note}")
+        return self._splits[name]
+
+    @cached_property
+    def points(self) -> Points:
+        """The selected points of the surface, augmented when the config says so, before they are cut."""
+        split, how = self.split(self.config.split), self.config.select
+        if isinstance(how, Indices):
+            chosen = read_indices(how.indices, self.config.points, len(split))
+        else:
+            chosen = select(split.targets, self.config.points, how)
+        inputs, targets = realised(take_rows(split.inputs, chosen)), split.targets[chosen]
+        refuse_nonfinite(inputs, targets, self._called(self.config.split), chosen)
+        return self._augmented(inputs, targets) if self.config.augment else inputs, targets
+
+    def _augmented(self, inputs: Any, targets: Tensor) -> Any:
+        """Return one augmentation of each point; noise is named by the row, so more points change none of these."""
+        noise = Streams(self.seed, self.dataset.name, self.config.split, "augment")
+        parts = [
+            (self.dataset.augment(take_rows(inputs, slice(i, i + 1)), noise.generator("point", i)), targets[i : i + 1])
+            for i in range(len(targets))
+        ]
+        return concatenate(parts)[0]
+
+    @cached_property
+    def batches(self) -> list[Points]:
+        """The m-batches: the points cut in their order, or random m-subsets of them, each as short as it can be."""
+        return [(self._trimmed(inputs), targets) for inputs, targets in self._cut()]
+
+    def _cut(self) -> list[Points]:
+        inputs, targets = self.points
+        m, how = self.config.m, self.config.batches
+        if not isinstance(how, Sampled):
+            return m_batches(inputs, targets, m)
+        noise = Streams(self.seed, self.digests(self.config.split, "points")[0], "batches")
+        subsets = [noise.subset("batch", k, m, len(targets)) for k in range(how.sampled)]
+        return [(take_rows(inputs, rows), targets[rows]) for rows in subsets]
+
+    def _trimmed(self, inputs: Any) -> Any:
+        return inputs if isinstance(inputs, Lazy) else self.dataset.trimmed(inputs)
+
+    def sets(self, split: str, scope: Scope) -> list[Points]:
+        """Return the points that a cell is evaluated on, one set after the other.
+
+        Args:
+            split: name of a split; batches and points come from the surface's own.
+            scope: ``batch``: each m-batch; ``points``: all points of the surface; ``split``: the whole split;
+                ``weights``: none.
+        """
+        if scope == "weights":
+            return []
+        if scope == "split":
+            found = self.split(split)
+            return [(found.inputs, found.targets)]
+        if split != self.config.split:
+            raise UserError(f"points are taken from split '{self.config.split}', not '{split}'")
+        return [self.points] if scope == "points" else self.batches
+
+    def examples(self, split: str, scope: Scope) -> int:
+        """Return how many examples one pass sees; 1 for the weights alone."""
+        sizes = {"batch": self.config.m, "points": self.config.points, "weights": 1}
+        return sizes[scope] if scope in sizes else len(self.split(split))
+
+    def digests(self, split: str, scope: Scope) -> list[str]:
+        """Return a digest for each set of points; one of nothing for the weights alone."""
+        if scope == "weights":
+            return [""]
+        if (split, scope) not in self._digests:
+            self._digests[split, scope] = self._digested(split, scope)
+        return self._digests[split, scope]
+
+    def _digested(self, split: str, scope: Scope, preprocess: Callable[[Any], Any] | None = None) -> list[str]:
+        sets = ((applied(preprocess, self._watched(split, x)), y) for x, y in self.sets(split, scope))
+        if scope == "split" or preprocess is not None:
+            where = self._called(split) + (" as its models see it" if preprocess is not None else "")
+            sets = ((finite(x, y, where), y) for x, y in sets)
+        return [digest_points(x, y) for x, y in sets]
+
+    def _called(self, split: str) -> str:
+        return f"dataset '{self.dataset.name}', split '{split}'"
+
+    def _watched(self, split: str, inputs: Any) -> Any:
+        """Return the inputs; where reading them takes long, the reporter is told of every part."""
+        if self.reporter is None or not isinstance(inputs, Lazy):
+            return inputs
+        reporter = self.reporter
+        reporter.stage(f"reading {split}", len(inputs), len(inputs))
+
+        def seen(part: Any) -> Any:
+            reporter.advance(len(part), len(part))
+            return part
+
+        return inputs.then(seen)
+
+    def digests_after(self, preprocess: Callable[[Any], Any]) -> dict[str, list[str]]:
+        """Return the digests of ``record`` as they are when the inputs have been preprocessed."""
+        return {f"{split}/{scope}": self._digested(split, scope, preprocess) for split, scope in self._digests}
+
+    @property
+    def record(self) -> dict[str, list[str]]:
+        """All digests asked for so far, by ``split/scope``: what the points were, without the points."""
+        return {f"{split}/{scope}": found for (split, scope), found in self._digests.items()}

@@ -1,0 +1,1 @@
+"""The health of an installation and of a run."""

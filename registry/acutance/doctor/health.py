@@ -1,0 +1,202 @@
+"""What can be wrong with an installation, each told in one sentence that says what to do; for ``doctor``."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import tomllib
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from acutance.io.folders import cache_folder
+from acutance.plugins import GROUP, OWN
+from acutance.system.environment import installed
+
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "numba")
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def library(name: str) -> dict[str, str]:
+    """Return whether a library imports, and what to do when it does not."""
+    version = installed(name)
+    if version is None:
+        return {"name": name, "version": "-", "problem": f"not installed: pip install {name}"}
+    problem = ""
+    try:
+        import_module(name)
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        if "torchvision::nms" in str(error):
+            problem = (
+                "torchvision was built for another torch than the installed one: install both from the same "
+                "source, e.g. pip install --force-reinstall torch torchvision"
+            )
+    if name == "torchvision":
+        problem = _unfit_torchvision(version) or problem
+    return {"name": name, "version": version, "problem": problem}
+
+
+def _unfit_torchvision(version: str) -> str:
+    """Compare torchvision's own requirement with the installed torch; pip checks it only when it installs."""
+    from packaging.requirements import Requirement
+
+    torch = installed("torch")
+    wanted = [need for need in map(Requirement, _requires("torchvision")) if need.name == "torch"]
+    if torch is None or all(need.specifier.contains(torch, prereleases=True) for need in wanted):
+        return ""
+    return (
+        f"torchvision {version} needs torch{wanted[0].specifier}, installed is {torch}: install both from the same "
+        "source, e.g. pip install --force-reinstall torch torchvision"
+    )
+
+
+def _requires(name: str) -> list[str]:
+    from importlib.metadata import requires
+
+    return requires(name) or []
+
+
+def gpus() -> dict[str, Any]:
+    """Return the CUDA devices as torch sees them, without starting a computation on any.
+
+    Returns:
+        ``cuda``, the version torch was built for, None for a build without; ``driver``; ``devices`` with name,
+        memory in bytes and compute capability; ``problem``, empty when there is none.
+    """
+    driver = DRIVER.read_text().partition("Module")[2].split()[:1] if DRIVER.is_file() else []
+    found: dict[str, Any] = {"cuda": None, "driver": driver[0] if driver else None, "devices": [], "problem": ""}
+    try:
+        torch = import_module("torch")
+        found["cuda"] = torch.version.cuda
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+            for i in devices:
+                about = torch.cuda.get_device_properties(i)
+                capability = f"{about.major}.{about.minor}"
+                found["devices"].append({"name": about.name, "memory": about.total_memory, "capability": capability})
+    except Exception as error:
+        return found | {"problem": f"torch cannot look for GPUs: {type(error).__name__}: {error}".splitlines()[0]}
+    return found | {"problem": _gpu_problem(torch, found, told)}
+
+
+def _gpu_problem(torch: Any, found: dict[str, Any], told: list[warnings.WarningMessage]) -> str:
+    if found["devices"]:
+        built = torch.cuda.get_arch_list()
+        for device in found["devices"]:
+            if built and not any(_runs(name, device["capability"]) for name in built):
+                return (
+                    f"this build of torch has no kernels for {device['name']} (capability {device['capability']}; "
+                    f"it has {', '.join(built)}): install a build for it, or use --device cpu"
+                )
+    elif os.environ.get("CUDA_VISIBLE_DEVICES") not in (None, ""):
+        return f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']} names no GPU that torch can use: unset it"
+    elif found["driver"] and found["cuda"] is None:
+        return f"there is an NVIDIA driver ({found['driver']}), but torch is a build for the CPU: install a CUDA build"
+    elif found["driver"] and os.environ.get("CUDA_VISIBLE_DEVICES") is None:
+        why = f": {str(told[0].message).splitlines()[0]}" if told else ""
+        return f"there is an NVIDIA driver ({found['driver']}), but torch sees no GPU{why}"
+    return ""
+
+
+def _runs(built: str, capability: str) -> bool:
+    """Whether what was built for one capability runs on another: kernels within their generation, PTX on all later."""
+    kind, _, digits = built.partition("_")
+    number = int("".join(filter(str.isdigit, digits)))
+    target, device = divmod(number, 10), tuple(map(int, capability.split(".")))
+    return target <= device and (kind == "compute" or target[0] == device[0])
+
+
+def stale_metadata() -> list[str]:
+    """Name distributions installed from a source folder whose ``pyproject.toml`` has changed since then.
+
+    Python reads entry points from the metadata written at installation: a new one is not seen before the next.
+    """
+    from packaging.utils import canonicalize_name
+
+    problems = []
+    for dist, folder in _source_folders():
+        try:
+            project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+            if canonicalize_name(project["name"]) != canonicalize_name(dist.name):
+                continue
+        except (OSError, ValueError, KeyError):
+            # A folder that has gone or is no project any more: what is installed is all there is.
+            continue
+        known = {(point.name, point.value) for point in dist.entry_points if point.group == GROUP}
+        written = set(project.get("entry-points", {}).get(GROUP, {}).items())
+        lacking, gone = sorted(name for name, _ in written - known), sorted(name for name, _ in known - written)
+        if lacking or gone:
+            what = f"has new entry points ({', '.join(lacking)})" if lacking else f"has lost {', '.join(gone)}"
+            problems.append(
+                f"{folder / 'pyproject.toml'} {what} since {dist.name} was installed: pip install -e {folder}"
+            )
+        elif "version" in project and project["version"] != dist.version:
+            problems.append(
+                f"{folder / 'pyproject.toml'} says version {project['version']}, {dist.name} was installed as "
+                f"{dist.version}: pip install -e {folder}"
+            )
+    return problems
+
+
+def _source_folders() -> Iterator[tuple[Distribution, Path]]:
+    """Yield editable installations with their folders, and this package's when it runs from a checkout."""
+    import acutance
+
+    checkout = Path(acutance.__file__).resolve().parents[2]
+    seen: set[str] = set()
+    for dist in distributions():
+        if dist.name in seen:
+            continue
+        seen.add(dist.name)
+        if dist.name == OWN and (checkout / "pyproject.toml").is_file():
+            yield dist, checkout
+            continue
+        try:
+            origin = json.loads(dist.read_text("direct_url.json") or "{}")
+        except ValueError:
+            continue
+        if origin.get("dir_info", {}).get("editable"):
+            yield dist, Path(url2pathname(urlparse(origin["url"]).path))
+
+
+def shadowed() -> list[str]:
+    """Name plugin distributions that are on the path more than once; Python takes the first."""
+    folders: dict[str, list[str]] = {}
+    for dist in distributions():
+        if any(point.group == GROUP for point in dist.entry_points):
+            place = f"{dist.version} in {Path(str(dist.locate_file(''))).resolve()}"
+            found = folders.setdefault(dist.name, [])
+            if place not in found:
+                found.append(place)
+    return [
+        f"{name} is on the path {len(places)} times: {places[0]} hides {', '.join(places[1:])}; uninstall one"
+        for name, places in folders.items()
+        if len(places) > 1
+    ]
+
+
+def cache() -> dict[str, Any]:
+    """Return where trained models are kept, how much room is left there, and what is wrong with it."""
+    import shutil
+
+    folder = cache_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    problem = ""
+    if not existing.is_dir():
+        problem = f"{folder}: {existing} is a file: set ACUTANCE_CACHE to a folder"
+    else:
+        try:
+            # Permissions alone do not tell of read-only and full disks.
+            with tempfile.TemporaryFile(dir=existing) as file:
+                file.write(b"0")
+        except OSError as error:
+            problem = f"{folder}: cannot be written ({error.strerror}): set ACUTANCE_CACHE to a folder that can"
+    return {"folder": str(folder), "free": shutil.disk_usage(existing).free, "problem": problem}

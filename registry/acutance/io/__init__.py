@@ -1,0 +1,1 @@
+"""Files: checkpoints, folders, downloads, addresses, tables, YAML, atomic writing."""

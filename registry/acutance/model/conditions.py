@@ -1,0 +1,300 @@
+"""The conditions of a pass, made in one place: the surface's own, whatever those of the caller are.
+
+Torch keeps a good part of what decides a number in global state: whether gradients are recorded, what autocast
+does, which kernels may be taken. A value must not depend on who asks for it, so every pass states all of it, and
+puts it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import checkpoint
+from torch.utils._device import DeviceContext
+
+from acutance.errors import UserError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from acutance.model.functional import FunctionalModel
+    from acutance.surface.core import Core
+
+
+class HasCore(Protocol):
+    """What holds a model."""
+
+    core: Core
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S", bound=HasCore)
+
+Arithmetic = Literal["exact", "tf32", "bf16"]
+ARITHMETICS = get_args(Arithmetic)
+
+
+class Conditions:
+    """Context of a computation that belongs to a surface: inference mode, autocast, anomaly mode and the like are off.
+
+    Afterwards all is the caller's again, also after an exception. Entering it costs about a microsecond where the
+    caller has changed nothing, and contexts nest.
+
+    Args:
+        device: where is computed.
+        dtype: of the weights.
+        grad: whether automatic differentiation records.
+        how: arithmetic of float32: its own, or a coarser one that was asked for.
+        needs: makes further contexts, entered last.
+
+    Raises:
+        UserError: on entering, inside a transform of ``torch.func``.
+    """
+
+    __slots__ = ("_device", "_dtype", "_grad", "_how", "_needs", "_stack", "_was")
+
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        grad: bool,
+        how: Arithmetic = "exact",
+        needs: tuple[Callable[[], AbstractContextManager[Any]], ...] = (),
+    ) -> None:
+        self._device, self._dtype, self._grad, self._how, self._needs = device, dtype, grad, how, needs
+        self._stack: ExitStack | None = None
+
+    def __enter__(self) -> None:
+        contexts = [*_undone(self._device, self._dtype), *_arithmetic(self._device, self._how), *self._needs]
+        if contexts:
+            stack = ExitStack()
+            with stack:
+                for context in contexts:
+                    stack.enter_context(context())
+                self._stack = stack.pop_all()
+        self._was = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(self._grad)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        torch._C._set_grad_enabled(self._was)
+        if self._stack is not None:
+            stack, self._stack = self._stack, None
+            stack.__exit__(kind, error, trace)
+        if isinstance(error, RuntimeError) and "Inference tensors cannot be saved" in str(error):
+            raise UserError(
+                "the model holds a tensor made inside torch.inference_mode that is no parameter or buffer of it",
+                "register it as a buffer, or make the model outside",
+            ) from error
+
+
+def conditions(functional: FunctionalModel, order: Literal[0, 1, 2] = 0, how: Arithmetic = "exact") -> Conditions:
+    """Return the context of a pass of a model.
+
+    Args:
+        functional: the model.
+        order: how often it is differentiated.
+        how: arithmetic of float32, see ``Conditions``.
+    """
+    needs: list[Callable[[], AbstractContextManager[Any]]] = []
+    if functional.compiled:
+        # Compiled code holds the parameters it was compiled for, and cannot be differentiated twice.
+        needs.append(partial(torch.compiler.set_stance, "force_eager"))
+    if order:
+        needs.append(_without_reentrance)
+        if functional.device.type == "cuda" and functional.recurrent:
+            # cuDNN has no backward of recurrent layers in evaluation mode, and no second derivative of them.
+            needs.append(partial(_switched, *_attribute(torch.backends.cudnn, "enabled"), False))
+    if order == 2:
+        # Flash and memory-efficient attention have no second derivative.
+        needs.append(partial(sdpa_kernel, [SDPBackend.MATH]))
+    return Conditions(functional.device, functional.dtype, grad=order > 0, how=how, needs=tuple(needs))
+
+
+def in_own_conditions(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Decorate a method of a surface: what it makes outlives the caller's modes, and does not depend on them."""
+
+    @wraps(method)
+    def called(surface: S, /, *arguments: P.args, **named: P.kwargs) -> R:
+        with conditions(surface.core.functional):
+            return method(surface, *arguments, **named)
+
+    return called
+
+
+def apart_from_caller(steps: Iterator[R]) -> Iterator[R]:
+    """Yield what an iterator yields, whose work is done outside the caller's inference mode: it may train models."""
+    while True:
+        with torch.inference_mode(False), torch.enable_grad():
+            try:
+                found = next(steps)
+            except StopIteration:
+                return
+        yield found
+
+
+def own(tensor: Tensor) -> Tensor:
+    """Return a tensor, copied if it was made in inference mode: such a tensor cannot be differentiated through."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+# -- the caller's state -----------------------------------------------------------------------------------------
+
+
+def _undone(device: torch.device, dtype: torch.dtype) -> list[Callable[[], AbstractContextManager[Any]]]:
+    """Return what undoes the caller's state where it would change a pass: mostly nothing."""
+    if torch._C._functorch.maybe_current_level() is not None:
+        raise UserError(
+            "a surface cannot be evaluated inside a transform of torch.func (grad, vmap, jvp ...)",
+            "ask the surface for derivatives: gradient, hvp, jvp, example_gradients",
+        )
+    found: list[Callable[[], AbstractContextManager[Any]]] = []
+    if torch.is_inference_mode_enabled():
+        found.append(partial(torch.inference_mode, False))
+    if torch._C._is_any_autocast_enabled():
+        found.append(partial(_without_autocast, device))
+    if torch.is_anomaly_enabled():
+        found.append(partial(torch.autograd.set_detect_anomaly, False))
+    if torch.are_deterministic_algorithms_enabled():
+        found.append(_free_algorithms)
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        found.append(_without_hooks)
+    default = torch.get_default_dtype()
+    if default != torch.float32 and not default == dtype == torch.float64:
+        # What a forward pass makes by itself is no finer than the weights, and no coarser than float32.
+        found.append(partial(_switched, torch.get_default_dtype, torch.set_default_dtype, torch.float32))
+    if torch._C._len_torch_function_stack() and _default_device() not in (None, device):
+        found.append(partial(torch.device, device))
+    return found
+
+
+@contextmanager
+def _without_hooks() -> Iterator[None]:
+    """Take the caller's hooks of saved tensors off: they may round them, and vectorised gradients do not take them."""
+    stack: Any = torch._C._autograd
+    found = []
+    while (hooks := stack._top_saved_tensors_default_hooks(True)) is not None:
+        found.append(hooks)
+        stack._pop_saved_tensors_default_hooks()
+    try:
+        yield
+    finally:
+        for hooks in reversed(found):
+            stack._push_saved_tensors_default_hooks(*hooks)
+
+
+def _default_device() -> torch.device | None:
+    """Return the device that the caller has made the default one, None where none was."""
+    modes = torch.overrides._get_current_function_mode_stack()
+    return next((mode.device for mode in reversed(modes) if isinstance(mode, DeviceContext)), None)
+
+
+@contextmanager
+def _without_autocast(device: torch.device) -> Iterator[None]:
+    # Autocast keeps casts of the weights until its outermost context ends, and would take those of an earlier point.
+    torch.clear_autocast_cache()
+    with torch.autocast("cpu", enabled=False), torch.autocast(device.type, enabled=False):
+        yield
+    torch.clear_autocast_cache()
+
+
+@contextmanager
+def _free_algorithms() -> Iterator[None]:
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch._C._set_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch._C._set_deterministic_algorithms(True, warn_only=warn_only)
+
+
+class _NotReentrant:
+    """Stands for ``CheckpointFunction`` of torch, whose derivatives cannot be taken by given inputs, or twice."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *arguments: Any) -> Any:
+        return checkpoint.checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=preserve_rng_state)
+
+
+@contextmanager
+def _without_reentrance() -> Iterator[None]:
+    """Make reentrant checkpoints ones that are not: the same values, recomputed in the same places."""
+    before = checkpoint.CheckpointFunction
+    checkpoint.CheckpointFunction = _NotReentrant  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        checkpoint.CheckpointFunction = before  # type: ignore[misc]
+
+
+# -- arithmetic -------------------------------------------------------------------------------------------------
+
+
+def _arithmetic(device: torch.device, how: Arithmetic) -> list[Callable[[], AbstractContextManager[Any]]]:
+    """Return contexts of the dtype's own arithmetic, or of a coarser one that was asked for.
+
+    TF32 and its like would turn small differences of losses into rounding.
+    """
+    if how == "bf16":
+        return [partial(torch.autocast, device.type, torch.bfloat16)]
+    return [partial(_tf32, how == "tf32")] if device.type == "cuda" or _coarse_products() else []
+
+
+def _coarse_products() -> bool:
+    """Return whether the caller lets a CPU multiply matrices of float32 in bfloat16, or may do so."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # the newer interface was used
+        return True
+
+
+@contextmanager
+def _tf32(on: bool) -> Iterator[None]:
+    """Keep float32 at float32, or let it go: convolutions on a GPU use 10 bits of its mantissa by default."""
+    with ExitStack() as stack:
+        for read, write, *values in _tf32_switches():
+            stack.enter_context(_switched(read, write, values[on]))
+        yield
+
+
+def _tf32_switches() -> list[tuple[Callable[[], Any], Callable[[Any], None], Any, Any]]:
+    """Return (read, write, value that means off, value that means on) for each kind of operation.
+
+    Torch has two interfaces and refuses to read the old one after the new one was used: the user's is taken.
+    """
+    backends: Any = torch.backends
+    try:
+        _ = backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:
+        gpu = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+        cpu = (backends.mkldnn.conv, backends.mkldnn.rnn, backends.mkldnn.matmul)
+        switches = [(*_attribute(place, "fp32_precision"), "ieee", "tf32") for place in gpu]
+        return switches + [(*_attribute(place, "fp32_precision"), "ieee", "ieee") for place in cpu]
+    products = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest", "high"
+    return [(*_attribute(backends.cudnn, "allow_tf32"), False, True), products]
+
+
+def _attribute(place: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+    return partial(getattr, place, name), partial(setattr, place, name)
+
+
+@contextmanager
+def _switched(read: Callable[[], Any], write: Callable[[Any], None], wanted: Any) -> Iterator[None]:
+    before = read()
+    if before == wanted:
+        yield
+        return
+    write(wanted)
+    try:
+        yield
+    finally:
+        write(before)

@@ -1,0 +1,79 @@
+"""A model holds other tensors for a while, as its parameters, and then its own again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from acutance.model.functional import FunctionalModel
+    from acutance.model.state import Taken
+
+
+class Exchange:
+    """Context in which a model holds other tensors, in evaluation mode; afterwards all is back, whatever happened."""
+
+    def __init__(self, functional: FunctionalModel, pieces: Sequence[Tensor]) -> None:
+        self._functional, self._pieces = functional, pieces
+
+    def __enter__(self) -> None:
+        f = self._functional
+        self.held, self._outer = f.held, f.taken
+        if self.held is self._pieces:
+            return
+        self._saved: list[tuple[dict[str, Any], str, Any]] = []
+        self.attributes: Taken | None = None
+        self._training = [module for module in f.modules if module.training]
+        self._recurrent = [(module, module._flat_weights) for module in f.recurrent_layers]
+        self._fast_path = torch.backends.mha.get_fastpath_enabled()
+        try:
+            # The fused inference path of TransformerEncoderLayer rounds differently from the one with gradients.
+            torch.backends.mha.set_fastpath_enabled(False)
+            for module in self._training:
+                # Past nn.Module's own __setattr__, which costs as much as a small layer.
+                vars(module)["training"] = False
+            for table, name in f.switches:
+                self._put(table, name, False)
+            for slot, piece in zip(f.slots, self._pieces, strict=True):
+                tensor = piece if piece.shape == slot.shape else piece.view(slot.shape)
+                for table, name, seen in slot.places:
+                    self._put(table, name, tensor if seen is None else seen(tensor))
+            for table, name, buffer in f.buffers:
+                self._put(table, name, buffer)
+            for module in f.recurrent_layers:
+                module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+            self.attributes = f.taken = f.attributes.taken()
+            f.held = self._pieces
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _put(self, table: dict[str, Any], name: str, value: Tensor | bool) -> None:
+        self._saved.append((table, name, table[name]))
+        table[name] = value
+
+    def __exit__(self, *error: object) -> None:
+        """Put everything back; a Ctrl-C that arrives meanwhile is raised only when all of it is back."""
+        if self.held is self._pieces:
+            return
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                self._functional.held, self._functional.taken = self.held, self._outer
+                if self.attributes is not None:
+                    self._functional.attributes.put_back(self.attributes)
+                for table, name, tensor in reversed(self._saved):
+                    table[name] = tensor
+                for module in self._training:
+                    vars(module)["training"] = True
+                for recurrent, weights in self._recurrent:
+                    recurrent._flat_weights = weights
+                torch.backends.mha.set_fastpath_enabled(self._fast_path)
+                break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt

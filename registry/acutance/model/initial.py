@@ -1,0 +1,58 @@
+"""The weights a model's training started from, as a vector beside its present ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from acutance.errors import UserError
+from acutance.io.checkpoints import mismatch
+from acutance.model.conditions import Conditions
+
+if TYPE_CHECKING:
+    from acutance.model.functional import FunctionalModel
+
+
+def initial_vector(functional: FunctionalModel, initial: nn.Module | Mapping[str, Tensor]) -> Tensor:
+    """Return the initial weights in the order of ``functional.w``, (P,), on its device, in its dtype.
+
+    Buffers and integer parameters are passed over; a tied parameter may go by any of its names.
+
+    Args:
+        functional: the model at its present weights.
+        initial: the model at its initial weights, or its state dict.
+
+    Raises:
+        UserError: naming what is missing, unexpected, of another shape or not finite.
+    """
+    given: dict[str, Tensor] = (
+        dict(initial.named_parameters(remove_duplicate=False)) if isinstance(initial, nn.Module) else dict(initial)
+    )
+    model = functional.model
+    known = {*model.state_dict(), *(name for name, _ in model.named_parameters(remove_duplicate=False))}
+    known.update(name for name, _ in model.named_buffers(remove_duplicate=False))
+    found = [next((given[name] for name in slot.names if name in given), None) for slot in functional.slots]
+    pairs = list(zip(functional.slots, found, strict=True))
+    problem = mismatch(
+        [slot.name for slot, tensor in pairs if tensor is None],
+        [name for name in given if name not in known],
+        [
+            f"{slot.name} is {tuple(tensor.shape)}, the model has {tuple(slot.shape)}"
+            for slot, tensor in pairs
+            if tensor is not None and tensor.shape != slot.shape
+        ],
+    )
+    if problem:
+        raise UserError(
+            f"the initial weights do not fit the model: {problem}",
+            "give the same architecture at its initial weights, or its state dict",
+        )
+    for slot, tensor in pairs:
+        if tensor is not None and not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"the initial weights of '{slot.name}' are not finite")
+    w = functional.w
+    with Conditions(w.device, w.dtype, grad=False):
+        return torch.cat([tensor.detach().to(w.device, w.dtype).reshape(-1) for tensor in found if tensor is not None])

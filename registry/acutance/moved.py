@@ -1,0 +1,54 @@
+"""Import paths that documents of the first version name, and where their modules are now."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED = {
+    "acutance.analysis.delimited": "acutance.io.delimited",
+    "acutance.attributes": "acutance.study.attributes",
+    "acutance.cache": "acutance.io.folders",
+    "acutance.checkpoint_files": "acutance.io.checkpoint_files",
+    "acutance.checkpoints": "acutance.io.checkpoints",
+    "acutance.data_files": "acutance.io.data_files",
+    "acutance.downloads": "acutance.io.downloads",
+    "acutance.evaluation": "acutance.system.kept",
+    "acutance.executors": "acutance.run.executors",
+    "acutance.lazy": "acutance.data.lazy",
+    "acutance.many_points": "acutance.surface.many_points",
+    "acutance.moving_point": "acutance.surface.moving_point",
+    "acutance.parquet": "acutance.io.parquet",
+    "acutance.perturbed": "acutance.surface.perturbed",
+    "acutance.points": "acutance.data.points",
+    "acutance.recipe": "acutance.training.recipe",
+    "acutance.remote": "acutance.io.remote",
+    "acutance.roots": "acutance.io.folders",
+    "acutance.threads": "acutance.system.kept",
+    "acutance.trained": "acutance.training.trained",
+    "acutance.worker": "acutance.run.worker",
+}
+
+
+class Moved(MetaPathFinder, Loader):
+    """Finds the modules of old paths: the very modules, so that classes are the same by either path."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return how a module of an old path is loaded; None for all others."""
+        return ModuleSpec(fullname, self) if fullname in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module where it is now in place of the empty one; the import system returns what stands there."""
+        sys.modules[module.__name__] = import_module(MOVED[module.__name__])
+
+
+def keep_old_paths() -> None:
+    """Let old paths be found, after all places where modules are looked for."""
+    if not any(isinstance(finder, Moved) for finder in sys.meta_path):
+        sys.meta_path.append(Moved())

@@ -1,0 +1,264 @@
+"""The models of a study as the driver sees them, and the cells planned for each."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from acutance.errors import UserError
+from acutance.io.remote import is_remote, stamp
+from acutance.measure import Cost
+from acutance.plugins import Catalog
+from acutance.pool import Attribute, ModelEntry
+from acutance.run.jobs import Cell
+from acutance.run.preprocessing import Preprocessed
+from acutance.run.rows import CellRow
+from acutance.run.standing import Identity, Standing
+from acutance.spec import KeyFrame, joint
+from acutance.study.config import Chosen, Study
+from acutance.study.plan import PlannedMeasure
+from acutance.study.surface_config import Scope
+from acutance.study.targets import terms_of
+
+if TYPE_CHECKING:
+    from acutance.data.pointsets import PointSets
+    from acutance.run.recorded import RecordedPoints
+
+    Points: TypeAlias = PointSets | RecordedPoints
+
+
+@dataclass
+class Member:
+    """One model of the study.
+
+    Attributes:
+        label: its name in tables; unique in the study.
+        pool: where it comes from.
+        entry: its description.
+        identity: what it is; None before it has been loaded.
+        standing: where it stands.
+        reason: why it is not compared; empty while it is.
+        joined: attributes from outside the pool, which its entry does not have.
+        points: what it sees of the points, where its pool preprocesses them.
+    """
+
+    label: str
+    pool: Chosen
+    entry: ModelEntry
+    identity: Identity | None = None
+    standing: Standing = Standing.COMPARED
+    reason: str = ""
+    joined: dict[str, Attribute] = field(default_factory=dict)
+    points: Preprocessed | None = None
+
+    def leave(self, standing: Standing, reason: str) -> None:
+        """Take the model out of the comparison, or back into it where there is no reason."""
+        self.standing, self.reason = standing if reason else Standing.COMPARED, reason
+
+    @property
+    def compared(self) -> bool:
+        """Whether it is compared."""
+        return self.standing is Standing.COMPARED
+
+    @property
+    def usable(self) -> bool:
+        """Whether anything can be measured on it."""
+        return self.standing in (Standing.COMPARED, Standing.REFUSED)
+
+    @property
+    def key(self) -> str | None:
+        """Its key, once it has been loaded."""
+        return self.identity.key if self.identity else None
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Its pool and its id there: the name in a store."""
+        return self.pool.item.id, self.entry.id
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What enters keys besides the model's tensors, for the store: without it a merge could not tell them."""
+        points = {"points": self.points.name} if self.points else {}
+        initial = self.identity.initial if self.identity else None
+        return points | ({} if initial is None else {"initial": initial})
+
+    def general(self, message: str) -> str:
+        """Return a message about this model without what is its own: the same for all models that it is told of."""
+        path = self.entry.path or self.label
+        names = sorted({self.label, self.entry.id, path, os.path.basename(path)}, key=len, reverse=True)
+        for name in filter(None, names):
+            message = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "*", message)
+        return message
+
+    @property
+    def attributes(self) -> dict[str, Attribute]:
+        """The pool's attributes and the joined ones; the pool itself never sees the latter."""
+        return self.entry.attributes | self.joined
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The entry as JSON values, with all attributes."""
+        return self.entry.model_dump(mode="json") | {"attributes": self.attributes}
+
+    @property
+    def source(self) -> str:
+        """What its file looks like now, so that a known key need not be computed again; empty when unknown."""
+        if not self.entry.path:
+            return ""
+        if is_remote(self.entry.path):
+            return stamp(self.entry.path)
+        try:
+            stat = os.stat(self.entry.path)
+        except OSError:
+            return ""
+        return f"{self.entry.path}|{stat.st_size}|{stat.st_mtime_ns}"
+
+    @property
+    def file(self) -> str:
+        """Its architecture and what its file looks like now, as a store keeps them."""
+        return f"{self.entry.architecture}|{self.source}"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A cell's identity but for the model, with the digests of the points as the model sees them."""
+
+    study: Study
+    frame: KeyFrame
+    digests: tuple[str, ...]
+    data: str
+
+
+def _known(member: Member) -> str:
+    if member.key is None:
+        raise ValueError(f"model '{member.label}' has no key before it is loaded")
+    return member.key
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A measure with its settings, on the points it is evaluated on."""
+
+    planned: PlannedMeasure
+    split: str
+    scope: Scope
+    digests: tuple[str, ...] = field(repr=False)
+    """Of the points before any preprocessing, one for each set."""
+    statistics: str = ""
+    """Digest of the points that batch normalization is recalibrated on; empty when it is not."""
+
+    _seen: dict[Any, _Seen] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def _identity(self, study: Study, member: Member) -> _Seen:
+        """Made once for a study and a preprocessing: every model and batch asks for keys again and again."""
+        found = self._seen.get(member.points)
+        if found is None or found.study is not study:
+            digests, statistics = self.digests, self.statistics
+            if member.points is not None:
+                if self.scope != "weights":
+                    digests = tuple(member.points.digests[f"{self.split}/{self.scope}"])
+                if statistics:
+                    statistics = joint(list(member.points.digests[f"{study.surface.split}/batch"]))
+            item = self.planned.item
+            fields = {
+                "measure": item.id,
+                "version": item.target.version,
+                "surface": study.surface.identity(self.scope) | ({"statistics": statistics} if statistics else {}),
+                "seed": study.seed,
+                "replicate": self.planned.replicate,
+            }
+            found = self._seen[member.points] = _Seen(
+                study, KeyFrame(fields, self.planned.spec), digests, joint(list(digests))
+            )
+        return found
+
+    def key(self, study: Study, member: Member) -> str:
+        """Return the cell's key for a model that has been loaded."""
+        seen = self._identity(study, member)
+        return seen.frame.key(_known(member), seen.data, initial=self._initial(member))
+
+    def part_key(self, study: Study, member: Member, batch: int) -> str:
+        """Return the key of the cell's part on one batch; the same whatever other batches there are."""
+        seen = self._identity(study, member)
+        return seen.frame.key(_known(member), seen.digests[batch], batch, self._initial(member))
+
+    @cached_property
+    def needs_initial(self) -> bool:
+        """Whether the measure reads the weights that training started from: then they are part of the key."""
+        return "initial_weights" in self.planned.item.target().needs(self.planned.spec)
+
+    def _initial(self, member: Member) -> str:
+        known = member.identity.initial if member.identity else None
+        return known or "" if self.needs_initial else ""
+
+    def row(self, study: Study, member: Member) -> CellRow:
+        """Return what is stored beside the value."""
+        planned = self.planned
+        return CellRow(
+            self.key(study, member), _known(member), planned.item.id, planned.item.target.version, planned.spec.full(),
+            self.split, planned.replicate,
+        )  # fmt: skip
+
+    def job(self, index: int, batches: Iterable[int]) -> Cell:
+        """Return it as a worker gets it, under an index, with the batches that it has to compute."""
+        planned = self.planned
+        return Cell(
+            index, planned.item.id, planned.spec.full(), planned.replicate, self.split, self.scope, tuple(batches)
+        )
+
+    def cost(self, examples: int) -> Cost:
+        """Return the passes over one batch of so many examples."""
+        passes: Cost = self.planned.item.target().passes(self.planned.spec)
+        return passes * examples
+
+
+def members(study: Study, limit: int | None = None) -> list[Member]:
+    """Return the models of all pools, labelled by their id, or pool/id where two pools use the same.
+
+    Raises:
+        UserError: for a pool without models, or two models of one id.
+    """
+    found: list[Member] = []
+    for i, pool in enumerate(study.pools):
+        entries: Sequence[ModelEntry] = pool.item.target().entries(pool.spec)
+        if not entries:
+            raise UserError(f"pools.{i}: pool '{pool.item.name}' has no models", "check its settings")
+        found += [Member(entry.id, pool, entry) for entry in entries[:limit]]
+    labels = [member.label for member in found]
+    if len(set(labels)) < len(labels):
+        for member in found:
+            member.label = f"{member.pool.item.name}/{member.entry.id}"
+    labels = [member.label for member in found]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise UserError(f"pools: more than one model is called '{twice[0]}'", "list each pool once")
+    return found
+
+
+def target_cells(study: Study, plugins: Catalog, sets: Points) -> list[PlannedCell]:
+    """Return the cells that targets and admission need, each once."""
+    terms = terms_of([*study.targets, *(target for target, _ in study.admit)])
+    needed = {(measure, split) for _, measure, split in terms}
+    cells = []
+    for measure, split in sorted(needed, key=lambda pair: (pair[1], pair[0])):
+        item = plugins.find("measures", f"acutance/{measure}")
+        planned = PlannedMeasure(item, item.target.Spec())
+        # A target is measured on the whole split, whatever points the surface is built on.
+        cells.append(PlannedCell(planned, split, "split", tuple(sets.digests(split, "split"))))
+    return cells
+
+
+def measure_cells(study: Study, sets: Points) -> list[PlannedCell]:
+    """Return the cells of all planned measures on the study's points."""
+    split = study.surface.split
+    scopes: dict[str, Scope] = {"batch": "batch", "dataset": "points", "weights": "weights"}
+    statistics = joint(sets.digests(split, "batch")) if study.surface.batch_norm == "recalibrate" else ""
+    cells = []
+    for planned in study.measures:
+        scope = scopes[planned.level]
+        cells.append(PlannedCell(planned, split, scope, tuple(sets.digests(split, scope)), statistics))
+    return cells

@@ -1,0 +1,401 @@
+"""The tables of a run and the files it leaves: CSV, figures, the HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from acutance.analysis.columns import joined
+from acutance.measure import Status, is_curve
+from acutance.plugins import Catalog, catalog
+from acutance.run.directory import CURVES, FINDINGS, SWEEP, TABLES, RunDirectory, reading, write_presentations
+from acutance.run.executors import cores
+from acutance.run.ledger import Ledger
+from acutance.run.members import Member, PlannedCell
+from acutance.run.standing import Standing
+from acutance.study.targets import AttributeTarget, SplitTarget, Target
+
+if TYPE_CHECKING:
+    from acutance.analysis.workload import Workload
+    from acutance.report.data import ReportData
+    from acutance.report.recipes import Recipe
+    from acutance.run.harness import Run
+    from acutance.system.progress import Reporter
+
+EMPTY = ("model", "pool", "measure", "split", "replicate", "value", "stderr", "status", "message")
+LONG = 10.0  # seconds from which on it is said how long statistics will take
+
+
+def models_table(ledger: Ledger, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
+    """Return one row a model: where it is from, whether it is compared, attributes and targets."""
+    study = ledger.study
+    named: dict[str, Target] = {t.name: t for t in (*study.targets, *(t for t, _ in study.admit))}
+    names = {name: target for name, target in named.items() if not isinstance(target, AttributeTarget)}
+    rows = []
+    for member in members:
+        row: dict[str, Any] = {
+            "model": member.label,
+            "pool": member.pool.item.name,
+            "architecture": member.entry.architecture,
+            "train_set": member.entry.train_set,
+            "admitted": member.compared,
+            "reason": member.reason,
+            "parameters": member.identity.parameters if member.identity else 0,
+            "key": member.key or "",
+        }
+        row |= {f"attr.{name}": value for name, value in member.attributes.items()}
+        row |= {f"target.{name}": ledger.target(member, target, cells) for name, target in names.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _cell_text(value: Any) -> Any:
+    """Return a spec's value as one cell of a table: the entries of a list with spaces between them."""
+    return " ".join(str(entry) for entry in value) if isinstance(value, list) else value
+
+
+def results_table(
+    ledger: Ledger, members: Sequence[Member], targets: Sequence[PlannedCell], cells: Sequence[PlannedCell]
+) -> pd.DataFrame:
+    """Return one row a cell: model, pool, attributes, measure, every field of its spec, value, status, extras."""
+    plugins, rows = catalog(), []
+    for member in members:
+        for cell in (*targets, *(cells if member.compared else ())):
+            estimate, planned = ledger.of(member, cell), cell.planned
+            if estimate is None:
+                continue
+            row: dict[str, Any] = {"model": member.label, "pool": member.pool.item.name}
+            row |= {f"attr.{name}": value for name, value in member.attributes.items()}
+            row |= {"measure": short_name(plugins, planned.item.id), "split": cell.split}
+            row |= {f"spec.{name}": _cell_text(value) for name, value in planned.spec.full().items()}
+            row |= {
+                "replicate": planned.replicate,
+                "value": estimate.value,
+                "stderr": estimate.stderr,
+                "status": estimate.status.value,
+                "message": estimate.message,
+            }
+            row |= {f"extra.{name}": v for name, v in estimate.extras.items() if isinstance(v, int | float | str)}
+            rows.append(row)
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=EMPTY)
+    tail = ["replicate", "value", "stderr", "status", "message", *(c for c in table.columns if c.startswith("extra."))]
+    return table[[c for c in table.columns if c not in tail] + tail] if len(table) else table
+
+
+def curves_table(ledger: Ledger, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
+    """Return one row a point of every curve, ``{"x": [...], "y": [...]}``, among the extras of measures."""
+    plugins, tables = catalog(), []
+    for member in members:
+        for cell in cells if member.compared else ():
+            found = ledger.of(member, cell)
+            for name, value in (found.extras if found else {}).items():
+                if is_curve(value):
+                    measure = short_name(plugins, cell.planned.item.id)
+                    row: dict[str, Any] = {"model": member.label, "measure": measure}
+                    row |= {f"spec.{field}": _cell_text(v) for field, v in cell.planned.spec.full().items()}
+                    row |= {"replicate": cell.planned.replicate, "curve": name}
+                    tables.append(pd.DataFrame({"x": value["x"], "y": value["y"]}).assign(**row))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def short_name(plugins: Catalog, measure: str) -> str:
+    """Return ``NAME`` for ``DIST/NAME``, as long as that says which measure is meant."""
+    dist, _, name = measure.partition("/")
+    twins = [item for item in plugins.items("measures") if item.name == name]
+    return name if len(twins) == 1 or dist == "acutance" else measure
+
+
+def write_outputs(
+    ledger: Ledger, members: Sequence[Member], directory: RunDirectory, targets: Sequence[PlannedCell],
+    cells: Sequence[PlannedCell], report: bool, reporter: Reporter,
+) -> Run:  # fmt: skip
+    """Write the tables and, when something has changed since they were last made, statistics and report."""
+    from acutance.run.harness import Run
+
+    models, results = models_table(ledger, members, [*targets, *cells]), results_table(ledger, members, targets, cells)
+    tables = {"models": models, "results": results}
+    if len(curves := curves_table(ledger, members, cells)):
+        tables[CURVES] = curves
+    directory.put_tables(tables, gone=CURVES)
+    write_presentations(directory.path, measured(results)["measure"])
+    made = all(map(directory.has, ("correlations", *FINDINGS)))
+    if not made or not directory.is_current("statistics"):
+        points = points_of(results, ledger.study.targets)
+        write_statistics(directory, models, results, ledger.study.resolved, points, reporter.say)
+        directory.stamp("statistics")
+    if directory.page.exists() and directory.is_current("page"):
+        pass
+    elif report:
+        reporter.say("figures and report ...")
+        write_report(directory, ledger.cost())
+    elif directory.page.exists():
+        directory.mark_old()
+        reporter.say(f"{directory.page}: is older than the tables now, and says so")
+    bad = (Status.FAILED.value, Status.NONFINITE.value, Status.BUDGET.value)
+    failed = int(results["status"].isin(bad).sum()) + sum(m.standing is Standing.BROKEN for m in members)
+    models, results, correlations = map(directory.table, TABLES)  # as a reader of the files has them
+    return Run(directory.path, models, results, correlations, failed, len(ledger.fresh))
+
+
+def measured(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of measures, without those that targets are measured in."""
+    return results[~results["measure"].isin(["error", "loss"])] if len(results) else results
+
+
+def write_statistics(
+    directory: RunDirectory, models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any],
+    points: Mapping[str, int],
+    say: Callable[[str], None], stages: Reporter | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Write what the tables of a run say: correlations, in the paper's layout too, and findings; return the former.
+
+    Args:
+        directory: of the run.
+        models: as ``models_table`` returns them.
+        results: as ``results_table`` returns them.
+        config: the resolved study.
+        points: test points of the targets that are errors counted on a test set.
+        say: told what is under way.
+        stages: told of progress.
+    """
+    from acutance.report.markup import save_tables
+
+    work = workload(models, results, config)
+    say(f"statistics, {work.text} ..." if work.seconds >= LONG else "statistics ...")
+    if work.reduced:
+        say(f"note: {work.reduced}")
+    if stages is not None:
+        stages.stage("correlations", work.pairs, work.pairs)
+    advance = (lambda count: None) if stages is None else (lambda count: stages.advance(count, count))
+    correlations = correlate(models, results, config, points, advance, work)
+    directory.put_tables({"correlations": correlations})
+    save_tables(correlations, directory.markup)
+    found = find(models, results, config, points)
+    if stages is not None:
+        stages.stage("verdicts", work.definitions, work.definitions)
+    directory.put_tables({**found, "verdicts": judge(models, results, correlations, config, advance)})
+    return correlations
+
+
+def workload(models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any]) -> Workload:
+    """Return how long the statistics of a run take, and from how many resamples."""
+    from acutance.analysis.workload import resamples_of
+    from acutance.analysis.workload import workload as found
+
+    return found(models, measured(results), len(config["targets"]), config["groups"], resamples_of(config))
+
+
+def correlate(
+    models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int] | None = None,
+    done: Callable[[int], None] = lambda count: None, work: Workload | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the correlations table of a run, from as many resamples as is affordable, which ``note`` says if fewer."""
+    from acutance.analysis.tables import correlations
+
+    work = work or workload(models, results, config)
+    table = correlations(
+        models,
+        measured(results),
+        targets=config["targets"],
+        groups=config["groups"],
+        within=config["within"],
+        variant=config.get("variant", "a"),
+        nonfinite=config.get("nonfinite", "rank_max"),
+        points=points,
+        resamples=work.resamples,
+        permutations=work.resamples,
+        seed=config["seed"],
+        done=done,
+    )
+    if work.reduced:
+        table["note"] = [joined(note, work.reduced) for note in table["note"]]
+    return table
+
+
+def find(
+    models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int] | None = None
+) -> dict[str, pd.DataFrame]:
+    """Return what the tables of a run say beyond single correlations, by name."""
+    from acutance.analysis.findings import findings
+
+    found = findings(
+        models, measured(results), targets=config["targets"], groups=config["groups"], within=config["within"],
+        points=points, controls=controls_of(models, config), seed=config["seed"],
+        resamples=_of_findings(config),
+    )  # fmt: skip
+    return found.tables
+
+
+def _of_findings(config: Mapping[str, Any]) -> int:
+    """Return how many resamples the tables beside the correlations take: no more than those."""
+    from acutance.analysis.findings import RESAMPLES
+    from acutance.analysis.workload import resamples_of
+
+    return min(RESAMPLES, resamples_of(config) or RESAMPLES)
+
+
+def judge(
+    models: pd.DataFrame, results: pd.DataFrame, correlations: pd.DataFrame, config: Mapping[str, Any],
+    done: Callable[[int], None] = lambda count: None,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the verdict on each measure of a run, one line each."""
+    from acutance.analysis.verdicts import verdicts
+
+    return verdicts(
+        models, measured(results), correlations, targets=config["targets"], groups=config["groups"],
+        within=config["within"], seed=config["seed"], done=done,
+        resamples=_of_findings(config),
+    )  # fmt: skip
+
+
+def controls_of(models: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    """Return what partial correlations hold fixed beside the groups: colour and size as numbers, training's end."""
+    found = []
+    for name in (config["figures"].get("colour"), config["figures"].get("size")):
+        column = f"attr.{name}"
+        if name and column in models and pd.api.types.is_numeric_dtype(models[column]):
+            found.append(name)
+    return [*found, *(name for name in ("train_loss", "train_error") if f"target.{name}" in models)]
+
+
+def points_of(results: pd.DataFrame, targets: Sequence[Target]) -> dict[str, int]:
+    """Return how many examples the targets that are errors on one split were counted on, as far as that is known.
+
+    Several versions of one example, corrupted in several ways, are one.
+    """
+    if "extra.points" not in results:
+        return {}
+    known = results[(results["measure"] == "error") & results["extra.points"].notna()]
+    versions = known["extra.versions"].fillna(1) if "extra.versions" in known else 1
+    by_split = known.assign(examples=known["extra.points"] / versions).groupby("split")["examples"].first()
+    alone = {t.name: t.terms[0] for t in targets if isinstance(t, SplitTarget) and len(t.terms) == 1}
+    splits = {name: split for name, (_, measure, split) in alone.items() if measure == "error"}
+    return {name: int(by_split[split]) for name, split in splits.items() if split in by_split}
+
+
+def write_report(directory: RunDirectory, cost: Mapping[str, Any]) -> Path:
+    """Draw the figures and write the HTML page of a run directory; torch is not needed.
+
+    Args:
+        directory: of the run.
+        cost: seconds and passes, as the store sums them up; empty for a table made elsewhere.
+    """
+    from acutance.report.figures import save_figures
+    from acutance.report.html import render_page
+    from acutance.report.shown import shown
+
+    with reading(directory.path):
+        data = shown(report_data(directory, cost))
+        directory.put_page(render_page(data, save_figures(data, directory.figures, cores())))
+    return directory.page
+
+
+def write_markup(directory: RunDirectory) -> None:
+    """Write the correlations of a run directory in the layout of the paper's tables."""
+    from acutance.report.markup import save_tables
+
+    save_tables(directory.table("correlations"), directory.markup)
+
+
+def write_figures(directory: RunDirectory, names: Sequence[str]) -> list[Path]:
+    """Draw the figures of some recipes from the tables of a run or of a sweep, and return the PNGs.
+
+    Args:
+        directory: of a run, or of a sweep for the recipes of sweeps.
+        names: of recipes.
+
+    Raises:
+        UserError: for an unknown recipe, and for one that has nothing to draw.
+    """
+    from acutance.report.recipes import recipe
+
+    recipes = [recipe(name) for name in dict.fromkeys(names)]
+    if directory.has(SWEEP):
+        return _figures_of_sweep(directory, recipes)
+    with reading(directory.path):
+        return _figures_of_run(directory, recipes)
+
+
+def _figures_of_run(directory: RunDirectory, recipes: Sequence[Recipe]) -> list[Path]:
+    from acutance.report.figures import file_stems, save_figures
+    from acutance.report.shown import shown
+
+    data, folder, paths = report_data(directory, {}), directory.figures, list[Path]()
+    for chosen in recipes:
+        prepared = shown(chosen.prepare(data))
+        keys = chosen.keys(prepared)
+        save_figures(prepared, folder, cores(), only=keys)
+        paths += [folder / f"{stem}.png" for stem in file_stems(keys).values()]
+    return paths
+
+
+def _figures_of_sweep(directory: RunDirectory, recipes: Sequence[Recipe]) -> list[Path]:
+    from acutance.report.between import save_between
+    from acutance.report.recipes import save_sweep
+
+    table, folder, paths = directory.table(SWEEP), directory.figures, list[Path]()
+    name = str(table.columns[0])
+    folders = _folders_of_sweep(directory.path, name)
+    with reading(*(run.path for run in folders.values())):
+        runs = {value: report_data(run, {}) for value, run in folders.items()}
+        for chosen in recipes:
+            if chosen.name == "pairwise":
+                paths += save_between(runs, name, folder)
+            else:
+                paths += save_sweep(table, runs, name, chosen, folder)
+    return paths
+
+
+def _folders_of_sweep(directory: Path, name: str) -> dict[str, RunDirectory]:
+    """Return the folders of the runs of a sweep by the value of the setting, numbers in their order."""
+    folders = {path.name.partition("=")[2]: RunDirectory(path) for path in directory.glob(f"{name}=*")}
+    found = {value: run for value, run in folders.items() if run.has("correlations")}
+
+    def place(value: str) -> tuple[float, str]:
+        with suppress(ValueError):
+            return float(value), ""
+        return float("inf"), value
+
+    return {value: found[value] for value in sorted(found, key=place)}
+
+
+def report_data(directory: RunDirectory, cost: Mapping[str, Any]) -> ReportData:
+    """Return what figures and page are made from: the tables of a run directory, its config and environment."""
+    from acutance.report.data import ReportData
+
+    models, results, correlations = map(directory.table, TABLES)
+    config = directory.config()
+    return ReportData(
+        title=config["title"] or directory.path.name,
+        config=config,
+        environment=directory.environment(),
+        models=models,
+        results=results,
+        correlations=correlations,
+        problems=problems_table(results),
+        cost={**cost, "models": len(models), "cells": len(results)},
+        targets=list(config["targets"]),
+        groups=list(config["groups"]),
+        figures=config["figures"],
+        curves=directory.table(CURVES) if directory.has(CURVES) else None,
+        findings=dict(directory.tables(FINDINGS)),
+    )
+
+
+def problems_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for every cell without a trustworthy number: which, and why."""
+    columns = ["pool", "model", "measure", "spec", "state", "message"]
+    if not len(results):
+        return pd.DataFrame(columns=columns)
+    bad = results[results["status"] != Status.OK.value]
+    fields = [c for c in results.columns if c.startswith("spec.")]
+    spec = [
+        ", ".join(f"{f.removeprefix('spec.')}={row[f]}" for f in fields if pd.notna(row[f]))
+        for _, row in bad.iterrows()
+    ]
+    table = bad.assign(spec=spec, state=bad["status"], message=bad["message"].fillna(""))
+    return table[columns].reset_index(drop=True)

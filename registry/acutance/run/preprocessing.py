@@ -1,0 +1,75 @@
+"""What models see of the points: the digests that enter their keys where a pool preprocesses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from acutance.pool import ModelPool
+from acutance.run.standing import Standing
+from acutance.spec import digest
+
+if TYPE_CHECKING:
+    from acutance.data.pointsets import PointSets
+    from acutance.run.members import Member
+
+MARK = "@"  # between the name of a set of points and that of its preprocessing, in a store's record
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessed:
+    """The points of a study after one preprocessing.
+
+    Attributes:
+        digests: by ``split/scope``, one for each set of points, as ``PointSets.record``.
+    """
+
+    digests: Mapping[str, Sequence[str]]
+
+    @cached_property
+    def name(self) -> str:
+        """Names the preprocessing by what it makes of these points."""
+        return digest({name: list(found) for name, found in self.digests.items()})[:16]
+
+    @property
+    def record(self) -> dict[str, list[str]]:
+        """The digests as a store keeps them beside those of the points themselves."""
+        return {f"{name}{MARK}{self.name}": list(found) for name, found in self.digests.items()}
+
+    @classmethod
+    def recorded(cls, name: str, record: Mapping[str, Sequence[str]]) -> Preprocessed:
+        """Return the preprocessing of a name from a store's record."""
+        end = MARK + name
+        return cls({known.removesuffix(end): found for known, found in record.items() if known.endswith(end)})
+
+
+def preprocess(members: Sequence[Member], sets: PointSets) -> list[Preprocessed]:
+    """Tell every model what it sees of the points, and return each preprocessing once.
+
+    A pool that does not override ``ModelPool.preprocess`` costs nothing. Functions that are equal are applied once, so
+    a pool whose models share a preprocessing returns one object for all of them. A model whose preprocessing fails
+    is broken.
+
+    Args:
+        members: models that are usable.
+        sets: the points, whose digests have been asked for: these sets are the ones that matter.
+    """
+    known: list[tuple[Any, Preprocessed]] = []
+    for member in members:
+        target = member.pool.item.target
+        if target.preprocess is ModelPool.preprocess:
+            continue
+        try:
+            function = target().preprocess(member.entry, member.pool.spec)
+            if function is None:
+                continue
+            found = next((made for other, made in known if other is function or other == function), None)
+            if found is None:
+                found = Preprocessed(sets.digests_after(function))
+                known.append((function, found))
+            member.points = found
+        except Exception as error:
+            member.leave(Standing.BROKEN, f"its preprocessing failed: {type(error).__name__}: {error}")
+    return [made for _, made in known]

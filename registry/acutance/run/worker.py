@@ -1,0 +1,292 @@
+"""A worker: one job in, outcomes out as they come. A job is one model with its missing cells.
+
+The order is model, then batch, then measure family: the weights are flattened and the batch is moved once,
+and the measures of a family share passes.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from acutance.errors import Excluded, Misfit, UserError, some
+from acutance.hookspecs import Retry, Skip
+from acutance.measure import Cost, Estimate, Status
+from acutance.plugins import catalog
+from acutance.run.jobs import (
+    Begun,
+    Build,
+    Built,
+    Cell,
+    Evaluate,
+    Failed,
+    Model,
+    Note,
+    Opened,
+    Outcome,
+    Part,
+    Parts,
+    Passes,
+    Unreadable,
+    on_device,
+    read_job,
+    write,
+)
+from acutance.run.points import close_points, open_points
+from acutance.spec import validate
+from acutance.study.surface_config import Scope
+
+if TYPE_CHECKING:
+    from acutance.data.prefetch import Prefetch
+    from acutance.model.functional import FunctionalModel
+    from acutance.pool import ModelEntry
+    from acutance.surface.loss_surface import LossSurface
+
+
+def execute(job: str, device: str | None = None) -> Iterator[str]:
+    """Yield the outcomes of a job as JSON texts; a failure is an outcome too.
+
+    Args:
+        job: the text of an ``acutance.run.jobs.Job``.
+        device: of this worker, in place of the one that the job names.
+    """
+    from acutance.model.conditions import apart_from_caller
+    from acutance.system.kept import preserved_rng
+
+    try:
+        work = on_device(read_job(job), device)
+    except Unreadable as error:
+        yield write(Failed(job=error.job, message=str(error)))
+        return
+    try:
+        with preserved_rng():
+            for outcome in apart_from_caller(_build(work) if isinstance(work, Build) else _evaluate(work)):
+                yield write(outcome)
+    except Exception as error:
+        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        excluded, misfit = isinstance(error, Excluded), isinstance(error, Misfit)
+        yield write(
+            Failed(job=work.id, message=message, traceback=traceback.format_exc(), excluded=excluded, misfit=misfit)
+        )
+
+
+def _opened(model: Model) -> tuple[Any, Any, ModelEntry]:
+    """Return the pool of a model, its settings, and the model's entry."""
+    target = catalog().find("pools", model.pool.name).target
+    return target(), validate(target.Spec, model.pool.spec, model.pool.name), model.entry
+
+
+def _build(job: Build) -> Iterator[Outcome]:
+    pool, spec, entry = _opened(job)
+    start = time.perf_counter()
+    facts = pool.build(entry, spec)
+    yield Built(job=job.id, entry=entry.id, facts=facts, seconds=time.perf_counter() - start)
+
+
+@lru_cache(maxsize=1)
+def _prefetch() -> Prefetch:
+    """A model that is loaded ahead waits for its job."""
+    from acutance.data.prefetch import Prefetch
+
+    return Prefetch()
+
+
+def close_data() -> None:
+    """Let go of the data, and of the model, that stay open between jobs."""
+    close_points()
+    _prefetch.cache_clear()
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A cell of a job with its measure, opened."""
+
+    cell: Cell
+    instance: Any
+    spec: Any
+
+    @classmethod
+    def of(cls, cell: Cell) -> _Ready:
+        target = catalog().get("measures", cell.measure)
+        return cls(cell, target(), validate(target.Spec, cell.spec, cell.measure))
+
+
+def _evaluate(job: Evaluate) -> Iterator[Outcome]:
+    from acutance.surface.integrity import Corrupted
+
+    cells = [_Ready.of(cell) for cell in job.cells]
+    bench = _Bench(job, any("initial_weights" in ready.instance.needs(ready.spec) for ready in cells))
+    yield from bench.open()
+    bench.surfaces.look(job.look)
+    for unit in _units(cells):
+        if job.announce:
+            yield Begun(job=job.id, cells=tuple(ready.cell.index for ready in unit.family))
+        try:
+            yield bench.measure(unit)
+        except Corrupted as error:
+            # What follows must see the model and the points as they are: both are opened anew.
+            failed = [Estimate.without_value(Status.FAILED, str(error))] * len(unit.family)
+            yield unit.outcome(job.id, failed, bench.device, 0.0, Cost())
+            close_data()
+            list(bench.open())
+    for note in bench.structure():
+        yield Note(job=job.id, message=f"{bench.entry.architecture}: {note}")
+    bench.close()
+
+
+@dataclass
+class _Unit:
+    """The cells of one measure on one batch, which share passes."""
+
+    split: str
+    scope: Scope
+    batch: int
+    measure: str
+    replicate: int
+    family: list[_Ready]
+
+    def outcome(self, job: str, estimates: list[Estimate], device: str, seconds: float, cost: Cost) -> Parts:
+        """Return what the driver is told."""
+        return Parts(
+            job=job, measure=self.measure, split=self.split, batch=self.batch, device=device, seconds=seconds,
+            cost=Passes.of(cost),
+            parts=tuple(Part.of(r.cell.index, e) for r, e in zip(self.family, estimates, strict=True)),
+        )  # fmt: skip
+
+
+def _units(cells: list[_Ready]) -> Iterator[_Unit]:
+    """Yield the work of a job in the order of its plan: split, then batch, then measure."""
+    for split, scope in dict.fromkeys((r.cell.split, r.cell.scope) for r in cells):
+        here = [r for r in cells if (r.cell.split, r.cell.scope) == (split, scope)]
+        for batch in sorted({b for r in here for b in r.cell.batches}):
+            families: dict[tuple[str, int], list[_Ready]] = {}
+            for ready in here:
+                if batch in ready.cell.batches:
+                    families.setdefault((ready.cell.measure, ready.cell.replicate), []).append(ready)
+            for (measure, replicate), family in families.items():
+                yield _Unit(split, scope, batch, measure, replicate, family)
+
+
+class _Bench:
+    """One model, opened, and the surfaces of its batches, one at a time."""
+
+    def __init__(self, job: Evaluate, need_initial: bool) -> None:
+        self.job, self.need_initial, self.config = job, need_initial, job.surface
+        self.silent: list[str] = []  # parameters without effect, as far as a measure asked for the gradient
+        self.rounding = 0.0  # of a coarse arithmetic, at the first m-batch
+        self.pool, self.spec, self.entry = _opened(job)
+
+    def open(self) -> Iterator[Opened | Note]:
+        """Load the model and the points, and say what the model is."""
+        from acutance.surface.open_model import OpenModel, Surfaces
+
+        start, job = time.perf_counter(), self.job
+        self.sets = open_points(job.dataset, self.config, job.seed)
+        model, key = _prefetch().take(self.pool, self.spec, self.entry)
+        if job.next is not None:
+            _prefetch().begin(*_opened(job.next))
+        self.opened = OpenModel.entry(
+            self.pool, self.spec, self.entry, self.sets.dataset, job.device, self.config.dtype, model, job.initial
+        )
+        self.functional = functional = self.opened.functional
+        yield Opened(
+            job=job.id, entry=self.entry.id, key=key, initial=_initial(functional) if job.initial else None,
+            parameters=functional.w.numel(), notes=tuple(functional.told), seconds=time.perf_counter() - start,
+        )  # fmt: skip
+        self.surfaces = Surfaces(self.opened, self.sets, self.config, job.workers)
+        if not self.need_initial:
+            vars(functional).pop("w0", None)  # a vector that nobody here reads
+        self.at: tuple[str, Scope, int] | None = None
+        if any(cell.scope != "split" for cell in job.cells):
+            told = len(functional.notes)
+            _ = self.surfaces.as_set_up
+            yield from (Note(job=job.id, message=f"{self.entry.id}: {n}") for n in functional.notes[told:])
+        self.told = len(functional.notes)
+
+    @property
+    def device(self) -> str:
+        """Where the model is."""
+        return str(self.functional.device)
+
+    def measure(self, unit: _Unit) -> Parts:
+        """Return the values of a family on its batch."""
+        if self.at != (unit.split, unit.scope, unit.batch):
+            self.close()
+            self.surface = self.surfaces.on(unit.split, unit.scope, unit.batch)
+            self.at = (unit.split, unit.scope, unit.batch)
+        start, before = time.perf_counter(), self.surface.cost
+        estimates = _with_retries(unit, self.surface, self.job.seed)
+        versions = self.sets.split(unit.split).versions if unit.scope == "split" else 1
+        if versions > 1:  # the ceiling of what can be told from this split counts the examples
+            estimates = [replace(e, extras={**e.extras, "versions": versions}) for e in estimates]
+        if unit.scope == "batch" and unit.batch == 0:
+            self.silent = self.surface.silent() or self.silent
+            self.rounding = float(self.surface.rounding())
+        seconds = time.perf_counter() - start
+        return unit.outcome(self.job.id, estimates, self.device, seconds, self.surface.cost - before)
+
+    def close(self) -> None:
+        """Let go of what the present surface holds on the device."""
+        if self.at is not None:
+            self.surface.release()
+
+    def structure(self) -> list[str]:
+        """Return what a reader should know about the model's parameters."""
+        tied = [slot.names for slot in self.functional.slots if len(slot.names) > 1]
+        notes = [f"one parameter by the names {' and '.join(names)}" for names in tied]
+        if self.silent:
+            notes.append(f"no effect on the loss of the first m-batch: {some(sorted(self.silent))}")
+        if (microbatch := self.opened.microbatch) is not None:
+            notes.append(f"{self.entry.id}: memory holds {microbatch} of the {self.config.m} examples in one pass")
+        if self.rounding:
+            moved = f"{self.config.arithmetic} moves the loss of the first m-batch by {self.rounding:.1g}"
+            notes.append(f"{self.entry.id}: {moved}; smaller rises mean nothing")
+        return notes + [f"{self.entry.id}: {note}" for note in self.functional.notes[self.told :]]
+
+
+def _initial(functional: FunctionalModel) -> str | None:
+    """Return the digest of the initial weights, empty where there are none; None where they cannot be had."""
+    from acutance.data.fingerprint import digest_initial
+
+    try:
+        return "" if functional.w0 is None else digest_initial(functional.w0)
+    except Exception:
+        # The measure that asks for them again fails with the reason; the others do not.
+        return None
+
+
+def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate]:
+    """Evaluate a family; what raises is decided by the hook ``on_cell_error``."""
+    from acutance.surface.evaluation import evaluate_family, reason
+    from acutance.surface.integrity import Corrupted, untouched
+
+    def evaluated(cells: list[_Ready], catch: bool = False) -> list[Estimate]:
+        with untouched(surface, unit.measure):
+            return evaluate_family(
+                unit.measure, cells[0].instance, surface, [ready.spec for ready in cells], seed=seed, batch=unit.batch,
+                replicate=unit.replicate, catch=catch,
+            )  # fmt: skip
+
+    ran_out = ""
+    while True:
+        try:
+            estimates = evaluated(unit.family)
+            # Smaller passes that were refused are no help, but not what went wrong first.
+            return [replace(e, message=f"{ran_out}{e.message}") if e.status is Status.FAILED else e for e in estimates]
+        except Corrupted:
+            raise
+        except Exception as error:
+            size = surface.microbatch or surface.n
+            answer = catalog().manager.hook.on_cell_error(error=error, measure=unit.measure, microbatch=size)
+            if isinstance(answer, Retry) and 1 <= answer.microbatch < size:
+                surface.microbatch = answer.microbatch
+                ran_out = f"{reason(error).splitlines()[0]}; and smaller passes are refused: "
+                continue
+            if isinstance(answer, Skip):
+                return [Estimate.without_value(Status.UNSUPPORTED, answer.reason)] * len(unit.family)
+            # One by one, so that what fails takes nothing else with it.
+            return [evaluated([ready], catch=True)[0] for ready in unit.family]

@@ -1,0 +1,292 @@
+"""What all views of one surface share: the model, the data in microbatches, the ledger of passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from acutance.checks.loss_checks import doubt, ends_in_sigmoid, refuse_parts, refuse_unfit
+from acutance.checks.parts import refuse_mixing
+from acutance.checks.smoothness import refuse_jumps
+from acutance.checks.tracking import Tracking, examine, leaves_of, refuse_elsewhere, tell_outside
+from acutance.data.batch import channels_first, channels_last, take_rows
+from acutance.data.lazy import Lazy, ahead, realised
+from acutance.errors import Unsupported, UserError, did_you_mean, lacks_memory
+from acutance.model.conditions import ARITHMETICS, Arithmetic, conditions
+from acutance.model.derivatives import coarsest
+from acutance.model.fitness import answering
+from acutance.model.functional import FunctionalModel
+from acutance.model.layouts import Convolutions
+from acutance.model.losses import LossHead
+from acutance.model.state import refuse_drift, refuse_penalty, refuse_reading
+from acutance.surface.linearization import Linearization
+from acutance.surface.loss_gradient import objection, product_objection
+
+PROBE = 8  # examples that the first check of a surface looks at
+KINDS = {
+    torch.finfo(kind).eps: str(kind).removeprefix("torch.") for kind in (torch.float32, torch.float16, torch.bfloat16)
+}
+COARSE = (
+    "the model computes in {} inside its forward pass, whatever its weights are (autocast, casts of its own): "
+    "perturbations below about {:.1g} of what they change are rounded away, and second derivatives are rough; let it "
+    "compute in {}"
+)
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """What one pass gives: 0-d float64 mean loss, (n, K) raw logits, (p,) gradient when it was asked for."""
+
+    loss: Tensor
+    raw: Tensor
+    gradient: Tensor | None = None
+
+
+class Core:
+    """What all views of one surface share: model, data, microbatching, ledger, graphs kept at w*."""
+
+    def __init__(
+        self,
+        functional: FunctionalModel,
+        inputs: Any,
+        targets: Tensor,
+        head: LossHead,
+        microbatch: int | None,
+        score: Callable[[Tensor, Tensor], Tensor],
+        arithmetic: Arithmetic = "exact",
+        cuda_graphs: bool = False,
+    ) -> None:
+        _refuse(arithmetic, functional)
+        self._cuda_graphs = cuda_graphs
+        self.arithmetic = arithmetic
+        self.functional = functional
+        self.inputs = functional.cast_inputs(inputs)
+        self.targets: Tensor = functional.cast_inputs(targets if targets.is_floating_point() else targets.long())
+        self.head = head
+        self.score = score
+        self.n = len(self.targets)
+        self.microbatch = microbatch
+        self.forwards = self.backwards = self.hvps = self.checks = 0.0
+        self.tracking: Tracking | None = None
+        self.loss_products: str | None = None  # why products with the Hessian of the user's own loss would be wrong
+        self._few: Tensor | None = None  # logits of a few examples at w*, from the first check
+        self.checked = False
+        self._by_pixel = False  # whether images are given to the model in the layout of channels_last
+        self._laid_out: Any = None  # the inputs in it, where all go through the model together
+        self.mixes_examples = False
+        self.single = ""  # why the model cannot pass a single example
+        self.vectorises: bool | None = None
+        self.divisible: dict[int, str] = {}  # by size of parts: how the loss differs from that of its parts, if it does
+        self.digest: str | None = None
+        self.clean_logits: Tensor | None = None
+        self.exact_logits: Tensor | None = None  # at w*, where the arithmetic is a coarser one
+        self.linearizations: dict[tuple[int, ...], Linearization] = {}
+        # (whose, point, its parts, place of the gradient): one for all views, a graph is as large as all activations.
+        self._others: Sequence[ref[Tensor]] = ()  # what the outputs are differentiable in, besides the weights
+        self.gradient_graph: tuple[object, Tensor, Sequence[Tensor], GradientEdge | None] | None = None
+
+    def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0, checks: float = 0) -> None:
+        """Enter passes into the ledger, in examples."""
+        self.forwards += forwards
+        self.backwards += backwards
+        self.hvps += hvps
+        self.checks += checks
+
+    @property
+    def in_one_pass(self) -> bool:
+        """Whether all examples go through the model together, so that a graph can be kept."""
+        return self.microbatch is None or self.microbatch >= self.n
+
+    def errors(self, raw: Tensor, targets: Tensor) -> Tensor:
+        """Return (n,) scores of raw logits, (n, K): 1 where wrong, 0 where right, NaN where a NaN predicts nothing."""
+        top = raw.flatten(1).amax(1) if raw.dim() > 1 else raw
+        # A scalar of torch.where would be copied to the device on every draw; one of masked_fill is not.
+        return self.score(raw, targets).to(raw.dtype).masked_fill(~(top < torch.inf), torch.nan)
+
+    def targets_of(self, k: int) -> Tensor:
+        """Return the targets of k passes, one after the other, (k n, ...)."""
+        return self.targets.repeat(k, *[1] * (self.targets.dim() - 1))
+
+    @property
+    def replays(self) -> bool:
+        """Whether passes of a walk may be recorded and replayed: the same memory is read by each of them."""
+        return (
+            self._cuda_graphs
+            and self.functional.device.type == "cuda"
+            and self.in_one_pass
+            and not isinstance(self.inputs, Lazy)
+            and not self.functional.hooked
+        )
+
+    def chunks(self, as_given: bool = False) -> Iterable[tuple[Any, Tensor]]:
+        """Return (inputs, targets) of every microbatch.
+
+        Args:
+            as_given: in the layout the user gave. By default images lie as first-order passes are fastest, where the
+                model allows it; a second derivative leaves that layout half-way, and is slower from there.
+        """
+        by_pixel = self._by_pixel and not as_given
+        size = min(self.microbatch or self.n, self.n)
+        if size == self.n:
+            if by_pixel and self._laid_out is None:
+                self._laid_out = channels_last(self.inputs)
+            return ((self._laid_out if by_pixel else self.inputs, self.targets),)
+        cuts = (slice(start, start + size) for start in range(0, self.n, size))
+        parts = ((take_rows(self.inputs, rows), self.targets[rows]) for rows in cuts)
+        if by_pixel:
+            parts = ((channels_last(inputs), targets) for inputs, targets in parts)
+        return ahead(parts) if isinstance(self.inputs, Lazy) else parts
+
+    def check(self) -> None:
+        """Look at a few examples at w*: every one has logits, deterministically, with classes for all labels.
+
+        Raises:
+            Unsupported: when there are no data.
+            UserError: for a stochastic model, labels that do not fit, or microbatches of a model that mixes examples.
+        """
+        if self.n == 0:
+            raise Unsupported("this surface has no data: the measure declares that it needs weights only")
+        size = min(self.n, PROBE)
+        probe = take_rows(self.inputs, slice(0, size))
+        pieces = self.functional.own_pieces()
+        with conditions(self.functional):
+            probe = realised(probe)
+            with answering(probe):
+                first = self.functional(pieces, probe)
+            second = self.functional(pieces, probe)
+            self.head.check(first, size, self.targets)
+            if doubtful := doubt(self.head, first):
+                self.functional.note(doubtful)
+            scale = float(first.abs().max().nan_to_num()) + 1e-30
+            if not _close(first, second, 1e-6 * scale):
+                raise UserError(
+                    "the model gives different outputs for the same input (random layers are active in eval mode, or "
+                    "it keeps something from pass to pass)",
+                    "make its forward pass a function of weights and inputs: sharpness differences would be noise",
+                )
+            refuse_drift(self.functional, pieces, probe, first)
+            if callable(self.head.loss):
+                if self.functional.returns_several:
+                    refuse_parts(self.head, self.functional.returned(pieces, probe), first, self.targets[:size])
+                refuse_unfit(self.head, first, self.targets)
+                # A loss may be one of as many examples as there are targets, and of no fewer.
+                rows = torch.arange(self.n, device=first.device) % size
+                for refuse, seen in ((refuse_reading, probe), (refuse_penalty, first)):
+                    refuse(self.functional, pieces, seen, lambda f: self.head.value(f[rows], self.targets))
+            refuse_elsewhere(self.functional, pieces, probe, first)
+            self.mixes_examples = self._mixes(pieces, probe, first)
+            tell_outside(self.functional, self._others)
+            by_pixel = self._tried_by_pixel(pieces, probe)
+        self._few = first
+        self.head.weigh(first, self.targets)
+        refuse_mixing(self)
+        self._by_pixel = by_pixel is not None and _close(first, by_pixel, 1e-3 * scale)
+        self.checked = True
+
+    def _mixes(self, pieces: Sequence[Tensor], probe: Any, first: Tensor) -> bool:
+        """Return whether examples have other logits among others than by themselves, or in parts of the batch."""
+        tolerance = 1e-3 * (float(first.abs().max().nan_to_num()) + 1e-30)
+        if len(first) == 1:
+            return False
+        parts = [slice(i, i + 1) for i in range(2)]
+        try:
+            found = [
+                self._closely(pieces, take_rows(probe, parts[0])),
+                self.functional(pieces, take_rows(probe, parts[1])),
+            ]
+        except (RuntimeError, ValueError, IndexError) as error:
+            if lacks_memory(error):
+                raise
+            # What cannot pass a single example, as batch normalization by the batch's own statistics, may pass two.
+            self.single = str(error).splitlines()[0]
+            parts = [slice(i, i + 2) for i in range(0, len(first) - 1, 2)]
+            if len(first) == 2:
+                return False
+            found = [self.functional(pieces, take_rows(probe, rows)) for rows in parts]
+        return not _close(first[: sum(map(len, found))], torch.cat(found), tolerance)
+
+    def _closely(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
+        """Return logits; note where they went through coarser numbers than the weights are, or come from others."""
+        functional = self.functional
+        with conditions(functional, order=1):
+            leaves = [piece.detach().requires_grad_() for piece in pieces]
+            raw = functional(leaves, inputs)
+        eps = coarsest(raw)
+        if eps > torch.finfo(functional.dtype).eps:
+            functional.note(COARSE.format(KINDS.get(eps, "coarser numbers"), eps, str(functional.dtype)[6:]))
+        self._others = leaves_of(raw, leaves)
+        if doubtful := ends_in_sigmoid(self.head, raw):
+            functional.note(doubtful)
+        return raw.detach()
+
+    def refuse_derivatives(self, free: Sequence[int]) -> None:
+        """Refuse derivatives in some parameters where they would be wrong, or do not exist.
+
+        Raises:
+            Unsupported: naming the parameters.
+        """
+        refuse_jumps(self.functional, free)
+        self.examined().refuse(self.functional, free)
+
+    def refuse_products(self) -> None:
+        """Refuse products with the Hessian of the user's own loss in the outputs, where they would be wrong.
+
+        Raises:
+            Unsupported: saying so.
+        """
+        if self.loss_products is None:
+            self.loss_products = ""
+            if callable(self.head.loss) and self._few is not None:
+                with conditions(self.functional, order=2):
+                    self.loss_products = product_objection(self.head, self._few, self.targets[: len(self._few)])
+        if self.loss_products:
+            raise Unsupported(self.loss_products)
+
+    def examined(self) -> Tracking:
+        """Return what automatic differentiation does not see, asked once a model and size of batch, and once a loss."""
+        if self.tracking is None:
+            known = self.functional.tracking
+            if self.n not in known:
+                known[self.n] = examine(self)
+            self.tracking = known[self.n]
+            if callable(self.head.loss) and self._few is not None:
+                with conditions(self.functional, order=1):
+                    told = objection(self.head, self._few, self.targets[: len(self._few)])
+                self.tracking = replace(self.tracking, loss=told)
+        return self.tracking
+
+    def _tried_by_pixel(self, pieces: Sequence[Tensor], probe: Any) -> Tensor | None:
+        """Return the logits of images laid out pixel by pixel; None where that must not be, or brings nothing."""
+        if not self.functional.convolves or self.functional.device.type != "cpu":
+            return None
+        with Convolutions() as seen:
+            try:
+                logits = self.functional(pieces, channels_last(probe))
+            except RuntimeError as error:
+                if lacks_memory(error):
+                    raise
+                # A model that calls ``view`` on feature maps relies on their layout.
+                return None
+        if seen.needs_channels_first:
+            self.inputs = channels_first(self.inputs)  # the user's own may lie pixel by pixel
+            return None
+        return logits
+
+
+def _refuse(arithmetic: str, functional: FunctionalModel) -> None:
+    if arithmetic not in ARITHMETICS:
+        raise UserError(f"arithmetic: '{arithmetic}' is unknown", did_you_mean(arithmetic, ARITHMETICS))
+    if arithmetic != "exact" and functional.dtype != torch.float32:
+        raise UserError(f"arithmetic: {arithmetic} is coarser than float32 and was asked for in float64", "choose one")
+    if arithmetic == "tf32" and functional.device.type != "cuda":
+        raise UserError("arithmetic: tf32 is an arithmetic of GPUs", "choose exact or bf16, or device cuda")
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True))

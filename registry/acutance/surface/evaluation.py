@@ -1,0 +1,104 @@
+"""Evaluating measures safely: noise named, costs booked, failures turned into estimates, RNG untouched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from acutance.errors import NotInParts, Unsupported, UserError
+from acutance.measure import Cost, Estimate, Measure, Status
+from acutance.model.conditions import Conditions
+from acutance.numerics.draws import Streams
+from acutance.surface.loss_surface import LossSurface
+from acutance.system.kept import preserved_rng
+
+
+def evaluate_family(
+    measure_id: str,
+    measure: Measure[Any],
+    surface: LossSurface,
+    specs: Sequence[Any],
+    *,
+    seed: int,
+    batch: int,
+    replicate: int = 0,
+    catch: bool = False,
+) -> list[Estimate]:
+    """Evaluate several specs of one measure on one surface.
+
+    Args:
+        measure_id: canonical id; names the noise.
+        measure: the instance.
+        surface: one model on one batch.
+        specs: settings; passes are shared between them where the measure knows how.
+        seed: study seed.
+        batch: index of the m-batch; names the noise.
+        replicate: index of the repetition; names the noise.
+        catch: turn an exception into a ``failed`` estimate, after trying the specs one by one.
+
+    Returns:
+        One estimate for each spec, in order; ``unsupported`` where the measure says so.
+
+    Raises:
+        Exception: whatever a measure raises, unless ``catch``.
+    """
+    rng = Streams(seed, surface.digest, batch, measure_id, replicate)
+
+    def attempt(some: Sequence[Any]) -> list[Estimate]:
+        before = surface.cost
+        functional = surface.core.functional
+        # What a caller or another measure has switched on or off must not reach this one.
+        with preserved_rng(), Conditions(functional.device, functional.dtype, grad=True):
+            try:
+                estimates = [Estimate.of(e) for e in measure.evaluate_many(surface, some, rng)]
+            except SystemExit as error:
+                # A measure that ends the process would take the whole study with it.
+                raise RuntimeError(f"measure '{measure_id}' called sys.exit({error.code})") from error
+        if len(estimates) != len(some):
+            raise UserError(f"measure '{measure_id}' returned {len(estimates)} estimates for {len(some)} specs")
+        spent = surface.cost - before
+        if sum((e.cost for e in estimates), Cost()).units == 0 and spent.units:
+            estimates = [replace(e, cost=spent * (1 / len(some))) for e in estimates]
+        return estimates
+
+    def told(estimates: Sequence[Estimate]) -> list[Estimate]:
+        pairs = zip(estimates, specs, strict=True)
+        return [replace(_blamed(e, surface), measure=measure_id, spec=spec.full()) for e, spec in pairs]
+
+    try:
+        return told(attempt(specs))
+    except Unsupported as error:
+        if len(specs) == 1:
+            return told([Estimate.without_value(Status.UNSUPPORTED, str(error))])
+    except NotInParts as error:
+        return told([Estimate.without_value(Status.FAILED, str(error))] * len(specs))
+    except Exception as error:
+        if not catch:
+            raise
+        if len(specs) == 1:
+            return told([Estimate.without_value(Status.FAILED, reason(error))])
+    return [
+        evaluate_family(measure_id, measure, surface, [spec], seed=seed, batch=batch, replicate=replicate, catch=catch)[
+            0
+        ]
+        for spec in specs
+    ]
+
+
+def _blamed(estimate: Estimate, surface: LossSurface) -> Estimate:
+    """Return an estimate that blames no radius where the loss is no number at the model's own weights already."""
+    raw = surface.core.clean_logits
+    if estimate.status is not Status.NONFINITE or estimate.message != Status.NONFINITE.advice or raw is None:
+        return estimate
+    loss = float(surface.loss_of(raw))
+    if math.isfinite(loss):
+        return estimate
+    why = "your loss gives no number for them" if bool(raw.isfinite().all()) else "the model's outputs are not finite"
+    return replace(estimate, message=f"the loss is {loss} at the model's own weights, before any perturbation: {why}")
+
+
+def reason(error: BaseException) -> str:
+    """Return one line that says what went wrong; a user's mistake already is one."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

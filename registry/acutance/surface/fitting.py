@@ -1,0 +1,94 @@
+"""How many examples fit into one pass: a probe over a few of them says so, before memory runs out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from acutance.data.batch import take_rows
+from acutance.data.lazy import realised
+from acutance.model.conditions import conditions
+from acutance.surface.core import Core
+
+FEW = 4  # examples of the probe; it is made with twice as many too, to tell what does not grow with them
+SHARE = 0.5  # of the free memory that a pass may take
+BACKWARD = 2.0  # what a backward holds, in units of what the forward kept for it
+
+
+def fitting_microbatch(core: Core, room: float | None) -> int | None:
+    """Return how many examples to pass at once: a power of two, or None where all of them fit.
+
+    What automatic differentiation keeps of 4 and of 8 examples gives the bytes an example takes; a pass over all
+    must fit into half of the room. The two forwards are outside the ledger, as those of the surface's first check.
+
+    Args:
+        core: model and data; a model whose outputs mix examples is never cut.
+        room: free bytes, or None where nobody knows them.
+    """
+    if room is None or core.n <= 2 * FEW or core.mixes_examples:
+        return None
+    few, more = _kept(core, FEW), _kept(core, 2 * FEW)
+    an_example = BACKWARD * max(more - few, 0) / FEW
+    always = max(BACKWARD * more - 2 * FEW * an_example, 0.0)
+    fits = (SHARE * room - always) / an_example if an_example else core.n
+    if fits >= core.n:
+        return None
+    return 1 << max(int(fits), 1).bit_length() - 1
+
+
+def _kept(core: Core, rows: int) -> int:
+    """Return the bytes that automatic differentiation keeps of a forward over the first rows, weights left out."""
+    functional = core.functional
+    leaves = [piece.detach().requires_grad_() for piece in functional.own_pieces()]
+    seen = {functional.w.untyped_storage().data_ptr()}
+    total = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal total
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            total += storage.nbytes()
+        return tensor
+
+    inputs = realised(take_rows(core.inputs, slice(0, rows)))
+    with (
+        conditions(functional, order=1),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        logits = functional(leaves, inputs)  # held until all that was kept is counted: no address is used twice
+        del logits
+    return total
+
+
+def free_bytes(device: torch.device) -> float | None:
+    """Return the memory that is free on a device, or that this process may still take; None where nothing says."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    found = [value for value in (_available(), _left_of_group()) if value is not None]
+    return min(found) if found else None
+
+
+def _available() -> float | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    named = dict(line.split(":", 1) for line in lines if ":" in line)
+    return float(named["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in named else None
+
+
+def _left_of_group() -> float | None:
+    """Return what the control group of a container or a cluster's job still allows."""
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            return float(Path(limit).read_text()) - float(Path(used).read_text())
+        except (OSError, ValueError):  # no such group, or the word "max"
+            continue
+    return None

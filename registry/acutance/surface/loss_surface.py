@@ -1,0 +1,491 @@
+r"""The loss surface :math:`w \mapsto L_S(w)` of one model on one fixed batch: the oracle a measure sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from acutance.checks.parts import refuse_mixing, refuse_parts, refuse_single
+from acutance.data.batch import dtype_of, tensor, whole
+from acutance.data.fingerprint import digest_points
+from acutance.data.forms import understand
+from acutance.dataset import argmax_error
+from acutance.errors import Unsupported, UserError
+from acutance.measure import Cost
+from acutance.model.conditions import Arithmetic, conditions, in_own_conditions, own
+from acutance.model.functional import FunctionalModel
+from acutance.model.initial import initial_vector
+from acutance.model.losses import LossFunction, LossHead, NormScale, transform_of
+from acutance.model.parameters import Parameters
+from acutance.surface.activations import activations
+from acutance.surface.core import Core, Evaluation
+from acutance.surface.many_points import ManyPoints, go_together
+from acutance.surface.moving_point import MovingPoint, moving_point
+from acutance.surface.per_example import ExampleGradients
+from acutance.surface.perturbed import Perturbed
+from acutance.surface.readings import Readings
+from acutance.surface.second_order import SecondOrder
+
+T = TypeVar("T")
+
+
+class LossSurface(Readings):
+    """The loss of one model on one batch as a function of a flat weight vector.
+
+    Every method takes points w, (p,), and leaves the model bitwise as it was, also after an exception.
+    Without w a method works at w*, the model's own weights.
+
+    Args:
+        model: module returning logits (or an object with ``.logits``); evaluated in evaluation mode.
+        data: (inputs, targets) in any form that ``acutance.data.forms.understand`` takes; inputs may be a tensor, a
+            dict of tensors or a tuple of tensors. None for measures of the weights alone.
+        loss: ``cross_entropy``, ``mse``, a sum over the examples (``squared_sum``, ``half_squared_sum``), or a function
+            (logits, targets) -> 0-d mean loss, or (losses, weights), each (n,), for a weighted mean.
+        parameters: which parameters are free: ``all`` or comma-separated name patterns.
+        microbatch: examples in one pass; changes memory, not values.
+        device: where to compute; where the model is by default.
+        dtype: torch.float32 or torch.float64 (or their names); the model's by default.
+        num_train: size of the training set, for bounds that need it; the batch's size by default.
+        score: (logits, targets) -> (n,), 1 where wrong; argmax by default.
+        initial: the model at its initial weights, or its state dict; read as ``w0``.
+        arithmetic: of first-order passes: exact (float32 or float64 as it is), or, faster and coarser, tf32 (GPUs) or
+            bf16 (autocast); ``rounding`` says by how much. Second derivatives are always exact.
+        cuda_graphs: record the first-order passes of searches and averages once, and replay them, where launching
+            them takes longer than running them (GPUs; nothing changes on a CPU); changes speed, not values.
+
+    Raises:
+        UserError: for data that does not fit the model, a stochastic model, unusable parameters, or initial
+            weights of another architecture.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | FunctionalModel,
+        data: Any,
+        loss: str | LossFunction = "cross_entropy",
+        parameters: str = "all",
+        microbatch: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        num_train: int | None = None,
+        score: Callable[[Tensor, Tensor], Tensor] | None = None,
+        initial: nn.Module | Mapping[str, Tensor] | None = None,
+        arithmetic: Arithmetic = "exact",
+        cuda_graphs: bool = False,
+    ) -> None:
+        if isinstance(dtype, str):
+            dtype = dtype_of(dtype)
+        functional = model if isinstance(model, FunctionalModel) else FunctionalModel(model, device, dtype)
+        if not isinstance(model, FunctionalModel):
+            functional.warn(stacklevel=3)
+        if initial is not None:
+            functional.w0 = initial_vector(functional, initial)
+        if data is None:
+            core = Core(functional, (), torch.empty(0), LossHead(loss), None, argmax_error)
+            self._setup(core, functional.parameters.only(parameters), False, "paper", num_train or 0)
+            return
+        inputs, targets = (points := understand(data)).inputs, points.targets
+        microbatch = None if microbatch is None else whole(microbatch, "microbatch")
+        core = Core(
+            functional, inputs, targets, LossHead(loss), microbatch, score or argmax_error, arithmetic, cuda_graphs
+        )
+        self._setup(core, functional.parameters.only(parameters), False, "paper", num_train or core.n)
+
+    def _setup(
+        self, core: Core, parameters: Parameters, logit_norm: bool, norm_scale: NormScale, num_train: int
+    ) -> None:
+        self.core, self.parameters = core, parameters
+        self.logit_norm, self.norm_scale, self.num_train = logit_norm, norm_scale, num_train
+        self.transform = transform_of(logit_norm, norm_scale)
+        with conditions(core.functional):
+            self._pieces = core.functional.own_pieces()
+            self.w = parameters.free_part(core.functional.w)
+        self._memo: dict[Hashable, Any] = {}
+        self._views: dict[Hashable, LossSurface] = {}
+        self._second = SecondOrder(core, parameters, self.w, self.transform)
+
+    def _view(self, key: Hashable, parameters: Parameters, logit_norm: bool, norm_scale: NormScale) -> LossSurface:
+        if key not in self._views:
+            view = object.__new__(LossSurface)
+            view._setup(self.core, parameters, logit_norm, norm_scale, self.num_train)
+            self._views[key] = view
+        return self._views[key]
+
+    def __repr__(self) -> str:
+        from acutance.explain import surface_line
+
+        found = self._memo.get("clean")
+        return surface_line(self, self.core.head.loss, found and found.loss)
+
+    # -- what it is ---------------------------------------------------------------------------------
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return self.core.n
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, at w*."""
+        return self.core.functional.model
+
+    @property
+    def inputs(self) -> Any:
+        """Inputs on the device, in the dtype."""
+        return self.core.inputs
+
+    @property
+    def cost(self) -> Cost:
+        """Passes so far, in examples, of this surface and all its views."""
+        return Cost(self.core.forwards, self.core.backwards, self.core.hvps, checks=self.core.checks)
+
+    @property
+    def microbatch(self) -> int | None:
+        """Examples in one pass; None for all at once."""
+        return self.core.microbatch
+
+    @microbatch.setter
+    def microbatch(self, value: int | None) -> None:
+        self.core.microbatch = None if value is None else whole(value, "microbatch")
+        self.release()
+
+    @property
+    def criterion(self) -> str | LossFunction:
+        """The loss by its name, or the user's own function."""
+        return self.core.head.loss
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the targets are classes, so that an error is defined."""
+        return self.core.head.classifies
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether it is defined which examples are wrong: the targets are classes, or the points bring a score."""
+        return not self.targets.is_floating_point() or self.core.score is not argmax_error
+
+    @property
+    def digest(self) -> str:
+        """Digest of the data and the loss, without the model: names the noise that all models share."""
+        if self.core.digest is None:
+            self.core.digest = digest_points(self.core.inputs, self.core.targets)
+        return self.core.digest
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the results should know (weights upcast, say)."""
+        return self.core.functional.told
+
+    @property
+    def layers(self) -> list[tuple[str, str, torch.Size, slice]]:
+        """(name, kind of module, shape, slice) of every free parameter in the flat vector."""
+        return self.parameters.layers
+
+    def silent(self) -> list[str]:
+        """Return the free parameters whose gradient at w* is zero throughout, as that of a pooler that nothing reads.
+
+        Empty as long as nobody has asked for the gradient at w*: no pass is made for it.
+        """
+        found: Evaluation | None = self._memo.get("gradient")
+        if found is None or found.gradient is None:
+            return []
+        pieces = self.parameters.split(found.gradient)
+        largest = torch.stack([torch.linalg.vector_norm(piece, torch.inf) for piece in pieces])
+        return [slot.name for slot, size in zip(self.parameters.free_slots, largest.tolist(), strict=True) if size == 0]
+
+    @property
+    def w0(self) -> Tensor:
+        """(p,) initial weights of the free parameters.
+
+        Raises:
+            Unsupported: when they are not known: the pool has none, or ``initial`` was not given.
+        """
+        start = self.core.functional.w0
+        if start is None:
+            raise Unsupported("the initial weights of this model are not known")
+        return self.parameters.free_part(start)
+
+    def unflatten(self, v: Tensor) -> dict[str, Tensor]:
+        """Return {parameter name: view of v} for v, (p,)."""
+        return self.parameters.unflatten(v)
+
+    def flatten(self, named: Mapping[str, Tensor]) -> Tensor:
+        """Return (p,) of {parameter name: tensor of its shape, or one that broadcasts to it}.
+
+        Raises:
+            UserError: naming what is missing, or does not fit.
+        """
+        return self.parameters.flatten(named)
+
+    # -- views and sharing --------------------------------------------------------------------------
+
+    def restricted(self, parameters: str) -> LossSurface:
+        """Return the same surface with only these of its parameters free, the others fixed at w*.
+
+        Raises:
+            UserError: for a pattern that matches nothing.
+        """
+        if parameters == "all":
+            return self
+        free = self.parameters.only(parameters)
+        return self._view(("restricted", parameters), free, self.logit_norm, self.norm_scale)
+
+    def transformed(self, logit_norm: bool = True, norm_scale: NormScale = "paper") -> LossSurface:
+        """Return the surface of the logit-normalized loss (Eq. 5); see ``raw_logits`` to share forwards.
+
+        Raises:
+            UserError: for an unknown ``norm_scale``.
+        """
+        if norm_scale not in ("paper", "released"):
+            raise UserError(f"norm_scale: unknown scale '{norm_scale}'", "known: paper, released")
+        if not logit_norm:
+            norm_scale = "paper"
+        if (logit_norm, norm_scale) == (self.logit_norm, self.norm_scale):
+            return self
+        return self._view(("transformed", logit_norm, norm_scale), self.parameters, logit_norm, norm_scale)
+
+    def memo(self, key: Hashable, fn: Callable[[], T]) -> T:
+        """Return ``fn()``, computed once for this surface; its cost is booked that once."""
+        if key not in self._memo:
+            self._memo[key] = fn()
+        value: T = self._memo[key]
+        return value
+
+    def release(self) -> None:
+        """Free the graphs kept at w* for derivatives, recorded passes and everything memoised."""
+        self._second.release()
+        self.core.clean_logits = self.core.exact_logits = None
+        for kept in self._memo.values():
+            if isinstance(kept, MovingPoint):
+                kept.forget()
+        self._memo.clear()
+        for view in self._views.values():
+            view.release()
+
+    # -- passes -------------------------------------------------------------------------------------
+
+    def pieces(self, w: Tensor) -> list[Tensor]:
+        """Return what the model is called with at w, (p,): one flat piece for every slot, views of w where it is free.
+
+        Raises:
+            UserError: for a vector of another size.
+        """
+        if w.shape != self.w.shape:
+            raise UserError(f"w has shape {tuple(w.shape)}, this surface has {self.w.numel()} free parameters")
+        return self.parameters.moved(self._pieces, self.parameters.split(w))
+
+    def check(self, derived: bool = False) -> None:
+        """Look at the model once; refuse passes that have become too small since, for what is derived from the loss."""
+        if not self.core.checked:
+            self.core.check()
+        elif not self.core.in_one_pass:
+            refuse_mixing(self.core)
+        if derived:
+            refuse_parts(self)
+
+    def raw_logits(self, w: Tensor | None = None) -> Tensor:
+        """Return the model's own logits, (n, K); ``losses_of`` and ``loss_of`` turn them into losses."""
+        return MovingPoint(self, w=self.w if w is None else w).raw_logits()
+
+    def losses_of(self, raw: Tensor) -> Tensor:
+        """Return the (n,) losses of raw logits, (n, K), under this surface's transform; unsupported for no mean."""
+        refuse_single(self, raw)
+        return self.core.head.losses(self.transform(raw), self.targets)
+
+    def logits(self, w: Tensor | None = None) -> Tensor:
+        """Return logits at w, (n, K), normalized when this surface is."""
+        return self.transform(self.raw_logits(w))
+
+    def losses(self, w: Tensor | None = None) -> Tensor:
+        """Return per-example losses at w, (n,)."""
+        return self.losses_of(self.raw_logits(w))
+
+    def errors(self, w: Tensor | None = None) -> Tensor:
+        """Return per-example 0/1 errors at w, (n,)."""
+        return self.errors_of(self.raw_logits(w))
+
+    @in_own_conditions
+    def clean(self) -> Evaluation:
+        """Return loss and logits at w*; the pass is made once for the surface and all its views."""
+        core = self.core
+        raw = core.clean_logits = self.raw_logits() if core.clean_logits is None else core.clean_logits
+        return self.memo("clean", lambda: Evaluation(self.loss_of(raw), raw))
+
+    def clean_gradient(self) -> Evaluation:
+        """Return loss, logits and gradient at w*; computed once for this surface."""
+        return self.memo("gradient", lambda: self.evaluate(self.w, gradient=True))
+
+    def rounding(self) -> Tensor:
+        """Return by how much a coarser ``arithmetic`` moves the loss at w*, 0-d: rises below that mean nothing.
+
+        Zero, and no pass, where the arithmetic is exact; else n forwards, once for the surface and all its views.
+        """
+        core = self.core
+        if core.arithmetic == "exact":
+            return torch.zeros((), dtype=torch.float64)
+        if core.exact_logits is None:
+            coarse, core.arithmetic = core.arithmetic, "exact"
+            try:
+                core.exact_logits = self.raw_logits()
+            finally:
+                core.arithmetic = coarse
+        return (self.clean().loss - self.loss_of(core.exact_logits)).abs()
+
+    def loss(self, w: Tensor | None = None) -> Tensor:
+        """Return L_S(w), 0-d float64; L_S(w*) is computed once."""
+        return self.clean().loss if w is None else self.evaluate(w).loss
+
+    def gradient(self, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return (0-d loss, (p,) gradient) at w."""
+        evaluation = self.clean_gradient() if w is None else self.evaluate(w, gradient=True)
+        assert evaluation.gradient is not None
+        return evaluation.loss, evaluation.gradient.clone() if w is None else evaluation.gradient
+
+    def evaluate(self, w: Tensor, gradient: bool = False) -> Evaluation:
+        """Return loss and logits at w, with the gradient when asked; one pass over the batch.
+
+        Args:
+            w: (p,) point.
+            gradient: whether to make the backward pass.
+        """
+        point = MovingPoint(self, w=w)
+        if not gradient:
+            return point.value()
+        found = point.gradient()
+        if w is self.w:
+            self.core.clean_logits = found.raw
+        return found
+
+    # -- many points: what searches and averages are made of -----------------------------------------
+
+    def perturbed(self, c: Tensor | None = None) -> Perturbed:
+        r"""Return the loss as a function of :math:`\gamma`, (p,), for a search: :math:`L_S(w^* + c \odot \gamma)`.
+
+        Args:
+            c: (p,) units, as of ``acutance.scaling.vector``; ones by default.
+        """
+        return Perturbed(self, c)
+
+    def moving_point(self, c: Tensor | None = None) -> MovingPoint:
+        r"""Return a point :math:`w^* + s\, c \odot x` that moves in memory of its own, for many passes.
+
+        Args:
+            c: (p,) units, as for ``perturbed``.
+        """
+        return moving_point(self, c)
+
+    def many_points(self, count: int) -> ManyPoints | None:
+        """Return rows for so many points, passed together; None where one by one is better, as for all but tiny models.
+
+        Args:
+            count: how many points there will be, at least 1; no more rows than one pass takes are held.
+        """
+        return ManyPoints(self, count) if go_together(self) else None
+
+    # -- further derivatives: a file of their own each ---------------------------------------------
+
+    def hvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
+        """Return the Hessian-vector product at w, (p,), by double backward.
+
+        At w* the graph of the gradient is built once and reused, unless microbatching forbids keeping it;
+        ``release`` frees it. Cost: n hvps; n forwards and n backwards for the graph.
+
+        Raises:
+            Unsupported: when some operation of the model has no second derivative.
+        """
+        self.check(derived=True)
+        return self._second.hvp(v, w)
+
+    def hvps(self, vs: Tensor) -> Tensor:
+        """Return the Hessian-vector products with the rows of vs at w*, (k, p); k products' cost.
+
+        ``products_together`` of them are best made at once.
+        """
+        self.check(derived=True)
+        return self._second.hvps(vs)
+
+    @property
+    def products_together(self) -> int:
+        """How many products ``hvps`` makes in one batched pass: 8 for tiny models without convolutions, else 1.
+
+        Asking for it builds the graph of the gradient of a tiny model, which the products then use.
+        """
+        self.check()
+        return self._second.together
+
+    def jvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
+        r"""Return :math:`J v`, (n, K): the derivative of ``logits`` (normalized when this surface is) along v, (p,).
+
+        The logits are linearized once at w*, for all products, like the graph of ``hvp``. Cost: n backwards;
+        n forwards and n backwards more for the linearization.
+
+        Raises:
+            Unsupported: when the backward pass of some operation of the model cannot be differentiated.
+        """
+        self.check()
+        return self._second.jvp(v, w)
+
+    def vjp(self, u: Tensor, w: Tensor | None = None) -> Tensor:
+        r"""Return :math:`J^\top u`, (p,), for u, (n, K), of the shape of ``logits``.
+
+        Cost: n backwards; n forwards more where the logits are not linearized yet.
+        """
+        self.check()
+        return self._second.vjp(u, w)
+
+    def ggnvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
+        r"""Return the product with the generalized Gauss-Newton matrix, (p,).
+
+        .. math:: G v = \tfrac1n \sum_i J_i^\top H_i J_i v
+
+        with H_i the Hessian of the loss of example i in what the loss sees: the logits, or the normalized ones in
+        a transformed view, with J the Jacobian of the same. So G is positive semi-definite for a loss that is
+        convex in its argument (cross-entropy, mse), normalized or not. Cost: 2n backwards; n forwards and n
+        backwards more for the linearization, which ``jvp`` and ``vjp`` share.
+
+        Raises:
+            Unsupported: when the backward pass of some operation of the model, or of the loss, cannot be
+                differentiated.
+        """
+        self.check(derived=True)
+        return self._second.ggnvp(v, w)
+
+    @in_own_conditions
+    def example_gradients(self, w: Tensor | None = None, chunk: int | None = None) -> Iterator[Tensor]:
+        """Return an iterator of (k, p): the gradient of each example's loss, in order; their mean is ``gradient``.
+
+        They are vectorised with ``torch.func.vmap``, or computed one by one where the model does not allow it
+        (it reads values of its input, as masked transformers do, or has a recurrent layer); two examples
+        computed in both ways decide, once. A loss of one's own is called with one example at a time, and its mean over
+        them must be the loss: the pass at w* tells. Cost: n forwards and n backwards; 4 of each for the decision.
+
+        Args:
+            w: (p,) point.
+            chunk: k; by default what fits 256 MiB, and no more than the microbatch.
+
+        Raises:
+            Unsupported: when an example's output depends on the others, or one's own loss is no mean over them.
+        """
+        self.check()
+        refuse_single(self)
+        pieces = self.pieces(own((self.w if w is None else tensor(w, "w")).detach().to(self.w)))
+        return ExampleGradients(self.core, pieces, self.parameters, self.transform).chunks(chunk)
+
+    def activations(self, names: str | Sequence[str]) -> dict[str, Tensor]:
+        """Return {module name: (n, ...) output} at w*, copied; cost: n forwards.
+
+        Of a module that returns several tensors (a tuple, a transformers' output) the first is taken. The second
+        call of a module in one pass is found under ``name#2``. Containers that are not called, and modules whose
+        output does not have one row an example, are left out.
+
+        Args:
+            names: shell patterns of module names, as a sequence or separated by commas.
+
+        Raises:
+            UserError: for a pattern that matches no module, or none with an output to return.
+        """
+        self.check()
+        return activations(self.core, self._pieces, names)

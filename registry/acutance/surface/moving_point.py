@@ -1,0 +1,195 @@
+"""A point that moves over a loss surface: laid out as the model's parameters once, evaluated many times."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from acutance.checks.parts import refuse_parts
+from acutance.checks.smoothness import refuse_jumps
+from acutance.data.batch import tensor
+from acutance.model.conditions import conditions, own
+from acutance.model.derivatives import gradients
+from acutance.surface.core import Evaluation
+from acutance.surface.replay import Replay, Work
+
+if TYPE_CHECKING:
+    from acutance.model.exchange import Exchange
+    from acutance.surface.loss_surface import LossSurface
+
+
+LARGE = 1 << 15  # elements of a parameter whose gradient is not worth copying on the CPU
+
+
+class MovingPoint:
+    r"""A point :math:`w^* + s\, c \odot x` of a loss surface, whose parts the model sees as its parameters.
+
+    A search moves it again and again: a pass then costs the pass, without a new vector and new views each time.
+
+    Args:
+        surface: where to evaluate; passes are booked there.
+        c: (p,) scaling, or None for ones.
+        w: (p,) memory of the point, holding a first one; new memory by default.
+        replayed: whether passes may be recorded and replayed (see ``moving_point``).
+    """
+
+    def __init__(
+        self, surface: LossSurface, c: Tensor | None = None, w: Tensor | None = None, replayed: bool = False
+    ) -> None:
+        self._surface, self._core, self.c = surface, surface.core, c
+        if w is not surface.w:
+            refuse_jumps(self._core.functional, surface.parameters.free)
+        with conditions(self._core.functional):
+            self.w = torch.empty_like(surface.w) if w is None else own(tensor(w, "w").detach().to(surface.w))
+            self._lay_out(surface)
+        self._forward_replay = self._replay_of(self._forward) if replayed else None
+        self._slope_replay = self._replay_of(self._slope) if replayed else None
+
+    def _lay_out(self, surface: LossSurface) -> None:
+        slots = surface.parameters.slots
+        self._pieces = [piece.view(slot.shape) for piece, slot in zip(surface.pieces(self.w), slots, strict=True)]
+        # Each parameter is a leaf of its own: the gradient is put together once, outside the graph.
+        self._leaves = [self._pieces[i].requires_grad_() for i in surface.parameters.free]
+        self._groups = _groups([leaf.numel() for leaf in self._leaves], self.w.device.type == "cpu")
+        self._start = self.w.data_ptr()
+        self._end = self._start + self.w.numel() * self.w.element_size()
+
+    def _replay_of(self, work: Work) -> Replay:
+        return Replay(work, self.w.device, self._core.functional.note)
+
+    def forget(self) -> None:
+        """Free the memory of recorded passes now: it is as large as their activations."""
+        for kept in (self._forward_replay, self._slope_replay):
+            if kept is not None:
+                kept.forget()
+
+    def in_units(self, c: Tensor | None) -> MovingPoint:
+        """Return the same point, in the same memory, moved in units of c, (p,)."""
+        other = copy(self)
+        other.c = c
+        return other
+
+    def held(self) -> Exchange:
+        """Return a context in which the model holds the point, so that a pass need not exchange its parameters."""
+        return self._core.functional.holding(self._pieces)
+
+    def move(self, x: Tensor, scale: float = 1.0) -> MovingPoint:
+        """Go to w* + scale c x, x (p,)."""
+        if self.c is None:
+            torch.add(self._surface.w, x, alpha=scale, out=self.w)
+        else:
+            torch.addcmul(self._surface.w, self.c, x, value=scale, out=self.w)
+        return self
+
+    def raw_logits(self) -> Tensor:
+        """Return the model's own logits, (n, K)."""
+        self._surface.check()
+        raw = self._forward()[0] if self._forward_replay is None else self._forward_replay()[0].clone()
+        self._core.book(forwards=self._core.n)
+        return raw
+
+    def _forward(self) -> tuple[Tensor]:
+        core = self._core
+        with conditions(core.functional, how=core.arithmetic):
+            logits = [self._logits(inputs) for inputs, _ in core.chunks()]
+        return (self._apart(logits[0]) if len(logits) == 1 else torch.cat(logits),)
+
+    def _logits(self, inputs: Any) -> Tensor:
+        """Return logits in the surface's dtype: autocast leaves them in its own."""
+        raw = self._core.functional(self._pieces, inputs)
+        return raw if self._core.arithmetic == "exact" else raw.to(self._core.functional.dtype)
+
+    def value(self) -> Evaluation:
+        """Return loss and logits; one forward over the batch."""
+        raw = self.raw_logits()
+        with conditions(self._core.functional):
+            return Evaluation(self._surface.loss_of(raw), raw)
+
+    def gradient(self) -> Evaluation:
+        """Return loss, logits and the gradient with respect to the weights, (p,), in new memory."""
+        loss, raw, parts = self.slope()
+        # A single part was joined, so it is memory of its own already, or that of the next replay.
+        own = len(parts) == 1 and self._slope_replay is None
+        return Evaluation(loss, raw, parts[0] if own else torch.cat(parts))
+
+    def slope(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return loss, logits and the gradient with respect to the weights, in parts that make (p,) together.
+
+        One forward and one backward over the batch. Large parts are the memory that automatic differentiation
+        gave, uncopied; the point may move meanwhile. The parts of a replayed pass last until the next one.
+        """
+        self._surface.check()
+        self._core.refuse_derivatives(self._surface.parameters.free)
+        if self._slope_replay is None:
+            loss, raw, *parts = self._slope()
+        else:
+            loss, raw, *parts = self._slope_replay()
+            loss, raw = loss.clone(), raw.clone()
+        self._core.book(forwards=self._core.n, backwards=self._core.n)
+        return loss, raw, parts
+
+    def _slope(self) -> tuple[Tensor, ...]:
+        core = self._core
+        chunks = tuple(core.chunks())
+        parts: list[Tensor] = []
+        losses, logits = [], []
+        with conditions(core.functional, order=1, how=core.arithmetic), self.held():
+            for inputs, targets in chunks:
+                raw = self._logits(inputs)
+                loss = core.head.part(self._surface.transform(raw), targets, core.n)
+                found = self._grouped(gradients(loss, self._leaves))
+                if parts:
+                    torch._foreach_add_(parts, found)
+                else:
+                    # Automatic differentiation may hand out one tensor twice: to add to it, it must be our own.
+                    parts = found if len(chunks) == 1 else [part.clone() for part in found]
+                losses.append(loss.detach())
+                logits.append(self._apart(raw.detach()))
+                del raw, loss, found
+        if len(chunks) == 1:
+            return losses[0], logits[0], *parts
+        whole = torch.cat(logits)
+        refuse_parts(self._surface, whole)
+        return torch.stack(losses).sum(), whole, *parts
+
+    def _grouped(self, found: list[Tensor]) -> list[Tensor]:
+        """Return gradients of the parameters as one-dimensional parts: large ones as they are, others joined."""
+        flat = [self._apart(g.reshape(-1)) for g in found]
+        if len(self._groups) == 1:
+            return [torch.cat(flat)]
+        return [
+            flat[group.start] if len(group) == 1 else torch.cat(flat[group.start : group.stop])
+            for group in self._groups
+        ]
+
+    def _apart(self, tensor: Tensor) -> Tensor:
+        """Return the tensor, copied if it lies in the memory of the point, which will move."""
+        return tensor.clone() if self._start <= tensor.data_ptr() < self._end else tensor
+
+
+def moving_point(surface: LossSurface, c: Tensor | None = None) -> MovingPoint:
+    r"""Return a point for a walk of many passes, in units of c, (p,), or ones.
+
+    Where passes are replayed all walks over a surface move one point: its passes are recorded once. Walks may take
+    turns, since each move says where to.
+    """
+    if not surface.core.replays:
+        return MovingPoint(surface, c)
+    return surface.memo(("moving_point",), lambda: MovingPoint(surface, replayed=True)).in_units(c)
+
+
+def _groups(sizes: list[int], on_cpu: bool) -> list[range]:
+    """Return runs of parameters whose gradients are worth joining: on the CPU the small ones, else all of them."""
+    found: list[range] = []
+    alone = True
+    for i, size in enumerate(sizes):
+        large = on_cpu and size >= LARGE
+        if large or alone or not found:
+            found.append(range(i, i + 1))
+        else:
+            found[-1] = range(found[-1].start, i + 1)
+        alone = large
+    return found

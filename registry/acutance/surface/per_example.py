@@ -1,0 +1,105 @@
+"""The gradient of each example's loss: vectorised where the model allows it, one by one where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from acutance.data.batch import take_rows
+from acutance.errors import Unsupported, UserError
+from acutance.model.conditions import conditions
+from acutance.model.derivatives import flat_gradient
+from acutance.model.parameters import Parameters
+from acutance.surface.core import Core
+
+CHUNK_BYTES = 2**28
+
+
+class ExampleGradients:
+    """Gradients of single examples with respect to the free parameters at one point.
+
+    ``torch.func.vmap`` over examples cannot take every model: one that looks at values of its input (attention masks
+    of transformers), most recurrent layers, operations of one's own. So two examples are computed in both ways
+    first; where vmap raises or disagrees, all examples are computed one by one.
+
+    Args:
+        core: what the views share.
+        pieces: one tensor for every parameter of the model.
+        parameters: which are free.
+        transform: from raw logits to what the loss sees.
+    """
+
+    def __init__(
+        self, core: Core, pieces: list[Tensor], parameters: Parameters, transform: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._core, self._pieces, self.parameters, self._transform = core, pieces, parameters, transform
+        self._leaves = [pieces[i].detach().view(parameters.slots[i].shape) for i in parameters.free]
+
+    def chunks(self, chunk: int | None) -> Iterator[Tensor]:
+        """Return an iterator of (k, p) gradients.
+
+        Raises:
+            Unsupported: when an example's output depends on the others, or there is none for it alone, so that no
+                gradient is its own.
+        """
+        core = self._core
+        core.refuse_derivatives(self.parameters.free)
+        if chunk is not None and chunk < 1:
+            raise UserError(f"chunk: must be at least 1, got {chunk}")
+        if core.mixes_examples or core.single:
+            why = f" ({core.single})" if core.single else ""
+            raise Unsupported(
+                "gradients of single examples do not exist for this model: its output for an example depends on the "
+                f"other examples of the batch{why}"
+            )
+        row = sum(leaf.numel() * leaf.element_size() for leaf in self._leaves)
+        size = chunk or max(1, min(core.microbatch or core.n, CHUNK_BYTES // row))
+        if core.vectorises is None:
+            core.vectorises = self._vectorises()
+        gradients = self._together if core.vectorises else self._one_by_one
+
+        def found() -> Iterator[Tensor]:
+            for start in range(0, core.n, size):
+                with conditions(core.functional):
+                    rows = torch.arange(start, min(start + size, core.n), device=core.functional.device)
+                    result = gradients(rows)
+                core.book(forwards=len(rows), backwards=len(rows))
+                yield result
+
+        return found()
+
+    def _loss(self, pieces: list[Tensor], rows: Tensor) -> Tensor:
+        raw = self._core.functional(pieces, take_rows(self._core.inputs, rows))
+        return self._core.head.example(self._transform(raw), self._core.targets[rows], self._core.n)
+
+    def _together(self, rows: Tensor) -> Tensor:
+        gradient = torch.func.grad(
+            lambda leaves, row: self._loss(self.parameters.moved(self._pieces, leaves), row[None])
+        )
+        functional = self._core.functional
+        # The fused attention kernels have no batching rule.
+        with conditions(functional, order=2), torch.no_grad(), functional.holding(self._pieces):
+            found = torch.func.vmap(gradient, in_dims=(None, 0))(self._leaves, rows)
+        return torch.cat([g.reshape(len(rows), -1) for g in found], dim=1)
+
+    def _one_by_one(self, rows: Tensor) -> Tensor:
+        functional = self._core.functional
+        leaves = [leaf.detach().requires_grad_() for leaf in self._leaves]
+        pieces = self.parameters.moved(self._pieces, leaves)
+        with conditions(functional, order=1), functional.holding(pieces):
+            return torch.stack([flat_gradient(self._loss(pieces, row), leaves) for row in rows.split(1)])
+
+    def _vectorises(self) -> bool:
+        rows = torch.arange(min(2, self._core.n), device=self._core.functional.device)
+        # First one by one: what the model itself raises is raised here.
+        alone = self._one_by_one(rows)
+        self._core.book(forwards=2 * len(rows), backwards=2 * len(rows))
+        try:
+            together = self._together(rows)
+        except Exception:
+            # Whatever vmap cannot take raises in its own way, also RuntimeError from inside the model.
+            return False
+        tolerance = 1e-8 if alone.dtype == torch.float64 else 1e-3
+        return bool((together - alone).abs().max() <= tolerance * alone.abs().max())

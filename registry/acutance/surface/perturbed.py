@@ -1,0 +1,53 @@
+"""The loss around w* as a function that searches ask for its values and slopes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from acutance.numerics.scalars import Scalar, scalar
+from acutance.numerics.slopes import Slope
+from acutance.surface.moving_point import moving_point
+
+if TYPE_CHECKING:
+    from acutance.model.exchange import Exchange
+    from acutance.surface.loss_surface import LossSurface
+
+
+class Perturbed:
+    r"""The loss as a function of :math:`\gamma`, as searches ask for it: :math:`F(\gamma) = L_S(w^* + c \odot \gamma)`.
+
+    The gradient in these coordinates is :math:`c \odot \nabla L_S`, which vanishes where c does: such
+    coordinates never move.
+
+    Args:
+        surface: whose loss.
+        c: (p,) scaling, or None for ones.
+    """
+
+    def __init__(self, surface: LossSurface, c: Tensor | None) -> None:
+        self.surface, self.c = surface, c
+        surface.check()
+        surface.core.examined()  # before a search holds its vectors
+        self._point = moving_point(surface, c)
+
+    def held(self) -> Exchange:
+        """Return a context in which passes are cheapest: the model holds the perturbed weights all along."""
+        return self._point.held()
+
+    def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
+        """Return loss, logits and gradient."""
+        loss, raw, parts = self._point.move(x).slope()
+        return scalar(loss), raw, Slope(parts, self.c)
+
+    def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
+        """Return loss and logits."""
+        found = self._point.move(x).value()
+        return scalar(found.loss), found.raw
+
+    def origin(self) -> tuple[Scalar, Tensor, Slope]:
+        """Return loss, logits and gradient at w*, from the one pass that all specs share."""
+        found = self.surface.clean_gradient()
+        assert found.gradient is not None
+        return scalar(found.loss), found.raw, Slope([found.gradient], self.c)

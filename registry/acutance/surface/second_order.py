@@ -1,0 +1,253 @@
+r"""Products with the Hessian of the loss, the Jacobian of the logits and the generalized Gauss-Newton matrix.
+
+All of it is double backward through graphs that are built once at w* and kept, unless microbatching forbids it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from acutance.checks.double_backward import refuse_products, wrong_products
+from acutance.data.batch import tensor
+from acutance.errors import Unsupported, UserError
+from acutance.model.conditions import conditions, in_own_conditions, own
+from acutance.model.derivatives import (
+    gradient_graph,
+    graph_nodes,
+    refuse_missing_derivatives,
+    second_derivatives,
+)
+from acutance.model.parameters import Parameters
+from acutance.surface.core import Core
+from acutance.surface.linearization import Linearization
+
+# Point, the parameters that are its parts, and the place of the gradient in its graph.
+Differentiated = tuple[Tensor, Sequence[Tensor], GradientEdge | None]
+TOGETHER = 8  # products through one graph at once, for models whose passes are mostly overhead
+SMALL, FEW = 1 << 16, 1 << 10  # parameters and examples of such a model
+
+
+class SecondOrder:
+    """The second-order oracle of one view of a surface.
+
+    Args:
+        core: what the views share.
+        parameters: which are free.
+        w: (p,) the view's w*.
+        transform: from raw logits to what the loss sees.
+    """
+
+    def __init__(self, core: Core, parameters: Parameters, w: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
+        self.core, self.parameters, self._w, self._transform = core, parameters, w, transform
+        self._name = object()  # names its graph in the core, which must not refer back to this view
+        self._together: int | None = None
+
+    def release(self) -> None:
+        """Free the kept graphs."""
+        self.core.gradient_graph = None
+        self.core.linearizations.clear()
+
+    @contextmanager
+    def _differentiable(self, pieces: Sequence[Tensor]) -> Iterator[None]:
+        """Conditions of derivatives at the weights that the model holds meanwhile."""
+        functional = self.core.functional
+        self.core.refuse_derivatives(self.parameters.free)
+        with conditions(functional, order=2), second_derivatives(), functional.holding(pieces):
+            yield
+
+    def _fitting(self, name: str, v: Tensor) -> Tensor:
+        if tensor(v, name).shape != self._w.shape:
+            raise UserError(f"{name} has shape {tuple(v.shape)}, this surface has {self._w.numel()} free parameters")
+        return own(v.detach().to(self._w))
+
+    def _point(self, w: Tensor | None) -> Tensor:
+        return self._w.detach() if w is None else self._fitting("w", w)
+
+    def _pieces(self, free: list[Tensor]) -> list[Tensor]:
+        return self.parameters.moved(self.core.functional.own_pieces(), free)
+
+    # -- Hessian ------------------------------------------------------------------------------------
+
+    @in_own_conditions
+    def hvp(self, v: Tensor, w: Tensor | None) -> Tensor:
+        """Return H v, (p,), in memory of its own."""
+        core, v = self.core, self._fitting("v", v)
+        total: Tensor | None = None
+        keep = w is None and core.in_one_pass
+        for leaf, pieces, g in [self._kept_gradient()] if keep else self._gradient_graphs(w):
+            if g is not None:
+                with self._differentiable(pieces):
+                    (product,) = torch.autograd.grad(
+                        [g], leaf, [v], retain_graph=keep, allow_unused=True, materialize_grads=True
+                    )
+                total = _apart(product, v) if total is None else total.add_(product)
+        core.book(hvps=core.n)
+        return torch.zeros_like(self._w) if total is None else total
+
+    @in_own_conditions
+    def hvps(self, vs: Tensor) -> Tensor:
+        """Return H v for every row v of vs, (k, p)."""
+        if tensor(vs, "vs").dim() != 2 or vs.shape[1:] != self._w.shape:
+            raise UserError(f"vs has shape {tuple(vs.shape)}, this surface has {self._w.numel()} free parameters")
+        vs = own(vs.detach().to(self._w))
+        if len(vs) > 1 and self.together > 1:
+            try:
+                return self._batched(vs)
+            except (RuntimeError, Unsupported):
+                # Some operation has no rule for batches; if something else is wrong, one product says so as well.
+                self._together = 1
+        return torch.stack([self.hvp(v, None) for v in vs])
+
+    def _batched(self, vs: Tensor) -> Tensor:
+        leaf, pieces, g = self._kept_gradient()
+        assert g is not None
+        with self._differentiable(pieces):
+            (found,) = torch.autograd.grad([g], leaf, [vs], retain_graph=True, allow_unused=True, is_grads_batched=True)
+        self.core.book(hvps=len(vs) * self.core.n)
+        return torch.zeros_like(vs) if found is None else _apart(found, vs)
+
+    @property
+    def together(self) -> int:
+        """How many products to make at once: more than one where a pass is mostly overhead, convolutions excepted."""
+        if self._together is None:
+            core, small = self.core, self._w.numel() <= SMALL and self.core.n <= FEW
+            g = self._kept_gradient()[2] if small and core.in_one_pass else None
+            convolves = g is None or any("Convolution" in node.name() for node in graph_nodes(g.node))
+            self._together = 1 if convolves else TOGETHER
+        return self._together
+
+    def _kept_gradient(self) -> Differentiated:
+        """Return the point w* and the gradient there with its graph; another view's graph makes room for it."""
+        core = self.core
+        if core.gradient_graph is None or core.gradient_graph[0] is not self._name:
+            core.gradient_graph = None
+            core.gradient_graph = (self._name, *next(self._gradient_graphs(None)))
+        return core.gradient_graph[1:]
+
+    def _gradient_graphs(self, w: Tensor | None) -> Iterator[Differentiated]:
+        """Yield (leaf, its parts, the gradient's place in its graph) of every microbatch; None where it is constant."""
+        core = self.core
+        self._refuse_wrong_products()
+        for inputs, targets in core.chunks(as_given=True):
+            leaf = self._point(w).detach().requires_grad_()
+            with conditions(core.functional, order=1):
+                pieces = self._pieces(self.parameters.shaped(leaf))
+            with self._differentiable(pieces):
+                raw = core.functional(pieces, inputs)
+                loss = core.head.part(self._transform(raw), targets, core.n)
+                g = gradient_graph(loss, leaf)
+            refuse_missing_derivatives(g, of=loss)
+            core.book(forwards=len(targets), backwards=len(targets))
+            # The graph is what products need; the gradient's own numbers can go.
+            edge = get_gradient_edge(g) if g.requires_grad else None
+            del raw, loss, g
+            yield leaf, pieces, edge
+
+    def _refuse_wrong_products(self) -> None:
+        """Look, once a model, whether double backward is the derivative of a gradient that is one itself."""
+        functional = self.core.functional
+        self.core.refuse_derivatives(self.parameters.free)
+        self.core.refuse_products()
+        if functional.wrong_products is None:
+            functional.wrong_products = wrong_products(self.core)
+        refuse_products(functional, functional.wrong_products, self.parameters.free)
+
+    # -- Jacobian and Gauss-Newton ------------------------------------------------------------------
+
+    @in_own_conditions
+    def jvp(self, v: Tensor, w: Tensor | None) -> Tensor:
+        """Return J v, (n, K)."""
+        v = self._fitting("v", v)
+        parts = []
+        for raw, _ in self._linearized(w):
+            with self._differentiable(raw.held):
+                parts.append(self._seen(raw).jvp([self._raw_jvp(raw, v)]))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @in_own_conditions
+    def vjp(self, u: Tensor, w: Tensor | None) -> Tensor:
+        """Return J^T u, (p,)."""
+        total, start = torch.zeros_like(self._w), 0
+        for raw, targets in self._linearized(w):
+            with self._differentiable(raw.held):
+                seen = self._seen(raw)
+                shape = (self.core.n, *seen.outputs.shape[1:])
+                if tensor(u, "u").shape != shape:
+                    raise UserError(f"u has shape {tuple(u.shape)}, the logits have {shape}")
+                rows = u[start : start + len(targets)].detach().to(seen.outputs)
+                rows = own(rows)
+                total += self._raw_vjp(raw, *seen.vjp(rows))
+            start += len(targets)
+        return total
+
+    @in_own_conditions
+    def ggnvp(self, v: Tensor, w: Tensor | None) -> Tensor:
+        """Return the product with the generalized Gauss-Newton matrix, (p,)."""
+        v = self._fitting("v", v)
+        self.core.refuse_products()
+        total = torch.zeros_like(self._w)
+        for raw, targets in self._linearized(w):
+            with self._differentiable(raw.held):
+                seen = self._seen(raw)
+                moved = seen.jvp([self._raw_jvp(raw, v)])
+                total += self._raw_vjp(raw, *seen.vjp(self._loss_hessian(seen.outputs, targets, moved)))
+        return total
+
+    def _linearized(self, w: Tensor | None) -> Iterator[tuple[Linearization, Tensor]]:
+        """Yield (raw logits as a function of the free parameters, targets) of every microbatch."""
+        core, key = self.core, self.parameters.free
+        keep = w is None and core.in_one_pass
+        if keep and key in core.linearizations:
+            yield core.linearizations[key], core.targets
+            return
+        for inputs, targets in core.chunks(as_given=True):
+            if keep:
+                core.linearizations.clear()  # the graphs of other parameters make room
+            leaves = [piece.requires_grad_() for piece in self.parameters.shaped(self._point(w))]
+            pieces = self._pieces(leaves)
+            with self._differentiable(pieces):
+                raw = Linearization(core.functional(pieces, inputs), leaves, pieces)
+            core.book(forwards=len(targets))
+            if keep:
+                # Views that differ only in the transform of the logits share it.
+                core.linearizations[key] = raw
+            yield raw, targets
+
+    def _seen(self, raw: Linearization) -> Linearization:
+        """Return what the loss sees as a function of the raw logits: themselves, or normalized."""
+        leaf = raw.outputs.detach().requires_grad_()
+        return Linearization(self._transform(leaf), [leaf])
+
+    def _raw_jvp(self, raw: Linearization, v: Tensor) -> Tensor:
+        if not raw.prepared:
+            raw.prepare()
+            self.core.book(backwards=len(raw.outputs))
+        product = raw.jvp(self.parameters.shaped(v))
+        self.core.book(backwards=len(raw.outputs))
+        return product
+
+    def _raw_vjp(self, raw: Linearization, u: Tensor) -> Tensor:
+        product = torch.cat([g.reshape(-1) for g in raw.vjp(u)])
+        self.core.book(backwards=len(raw.outputs))
+        return product
+
+    def _loss_hessian(self, outputs: Tensor, targets: Tensor, t: Tensor) -> Tensor:
+        """Return this microbatch's share of the loss's Hessian in the outputs, times t, (n, K)."""
+        leaf = outputs.detach().requires_grad_()
+        g = gradient_graph(self.core.head.part(leaf, targets, self.core.n), leaf)
+        refuse_missing_derivatives(g)
+        if not g.requires_grad:
+            return torch.zeros_like(leaf)
+        (product,) = torch.autograd.grad(g, leaf, t, allow_unused=True, materialize_grads=True)
+        return product
+
+
+def _apart(product: Tensor, v: Tensor) -> Tensor:
+    """Return the product, copied if it is v itself: autograd hands on what an identity leaves unchanged."""
+    same = product.untyped_storage().data_ptr() == v.untyped_storage().data_ptr()
+    return product.clone() if same or not product.is_contiguous() else product

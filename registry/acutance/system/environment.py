@@ -1,0 +1,77 @@
+"""What a result was computed with: versions, machine, plugins."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from acutance import __version__
+from acutance.plugins import Catalog
+
+LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "numba", "timm", "transformers", "safetensors", "pydantic")
+
+
+def environment(plugins: Catalog) -> dict[str, Any]:
+    """Return versions of what computes, the machine in words, and the plugins; opens none of the libraries."""
+    return {
+        "acutance": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "libraries": {name: found for name in LIBRARIES if (found := installed(name))},
+        "gpus": gpus(),
+        "plugins": {f"{p.dist}:{p.plugin}": p.version for p in plugins.plugins},
+        "problems": [str(problem) for problem in plugins.problems],
+    }
+
+
+def commit() -> str | None:
+    """Return the commit of the sources in a git checkout, with ``+`` where files differ from it; None elsewhere."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = [
+            subprocess.run(
+                ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10, check=True
+            ).stdout
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found[0].strip() + ("+" if found[1].strip() else "")
+
+
+def installed(distribution: str) -> str | None:
+    """Return the version of an installed distribution, or None."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        return platform.processor()
+    return platform.processor()
+
+
+def gpus() -> list[str]:
+    """Return the names of the CUDA devices, when torch has been imported already."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -1,0 +1,345 @@
+"""Merging the runs of one study that were made apart: on several machines, or for parts of its pools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acutance.errors import UserError
+from acutance.plugins import extended
+from acutance.run.admission import admit
+from acutance.run.directory import STORE, RunDirectory
+from acutance.run.ledger import Ledger
+from acutance.run.members import measure_cells, members, target_cells
+from acutance.run.recorded import RecordedPoints, dataset_item, pool_items
+from acutance.run.store import Store
+from acutance.spec import canonical_json
+from acutance.study.attributes import require
+from acutance.study.config import Study, load_config
+
+if TYPE_CHECKING:
+    from acutance.run.harness import Run
+
+SAME = 1e-6  # relative difference up to which two values are the same (float32 on another path or device)
+# Where two runs of one study may differ: nothing here enters a key.
+FREE = {"pools", "executor", "paper", "surface.microbatch", "surface.cuda_graphs", "surface.select.indices"}
+
+WORDS = {"points": "preprocessed points", "initial": "initial weights"}
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Source:
+    """What one run directory holds.
+
+    Attributes:
+        directory: the folder.
+        config: its resolved study.
+        environment: what its newest run was made with.
+        points: digests of its points.
+        facts: what enters the keys of its models besides their tensors.
+        tables: rows by table.
+    """
+
+    directory: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    points: dict[str, list[str]]
+    facts: dict[str, dict[str, str]]
+    tables: dict[str, list[Row]]
+
+
+@dataclass
+class Merged:
+    """Outcome of a merge.
+
+    Attributes:
+        run: the merged run with its tables.
+        conflicts: one sentence for everything that two runs disagree on; the first run was believed.
+        notes: what a reader should know.
+    """
+
+    run: Run
+    conflicts: list[str]
+    notes: list[str]
+
+
+def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged:
+    """Merge the stores of several runs of one study into a new one, and write its tables and report.
+
+    The sources are only read, also while other processes write to them.
+
+    Args:
+        directories: run directories, at least two; where they disagree the first is believed.
+        out: the new run directory.
+        report: whether to draw figures and write the page.
+
+    Raises:
+        UserError: for a folder that holds no run, runs of different studies or points, or an ``out`` that is one
+            of the runs or holds a run already.
+    """
+    from acutance.run.directory import reading
+
+    if len(directories) < 2:
+        raise UserError("merge: give at least two run directories")
+    merged = RunDirectory(out)
+    if merged.holds_run:
+        raise UserError(f"--out {out}: holds a run already", "choose a new folder")
+    merged.refuse_foreign(ours=False)
+    sources = [read_source(directory) for directory in directories]
+    for other in sources[1:]:
+        _refuse_another_study(sources[0], other)
+    points = _points(sources)
+    tables, conflicts = combine(sources)
+    facts, disagreements = _facts(sources)
+    conflicts += disagreements
+    config = sources[0].config | {"pools": _pools(sources)}
+    merged.take(ours=False)
+    store = Store(merged.store)
+    try:
+        store.put_tables(tables)
+        store.put_points(points)
+        store.put_facts(facts)
+        environment = sources[0].environment | {"merged": [str(source.directory) for source in sources]}
+        run_id = store.start_run(config, environment)
+        merged.put_study(config, environment)
+        with reading(*directories):
+            run, notes = _write(config, store, tables["model"], RecordedPoints(points), merged, report)
+        store.end_run(run_id, "failed" if run.failed else "done")
+    except BaseException:
+        # Half a merge would pass for a run.
+        store.close()
+        for path in out.glob(f"{STORE}*"):
+            path.unlink()
+        raise
+    store.close()
+    return Merged(run, conflicts, notes + _never_loaded(sources, {row["entry"] for row in tables["model"]}))
+
+
+# -- reading --------------------------------------------------------------------------------------------------
+
+
+def read_source(directory: Path) -> Source:
+    """Return what a run directory holds, at one moment."""
+    path = RunDirectory(directory).store
+    while True:
+        store = Store(path, write=False)
+        quiet = not store.written
+        try:
+            config, environment, _ = store.last_run()
+            source = Source(directory, config, environment, store.points(), store.facts(), store.tables())
+        finally:
+            store.close()
+        if not quiet or not store.written:
+            return source
+
+
+def _refuse_another_study(first: Source, other: Source) -> None:
+    found = [d for d in differences(first.config, other.config) if d[0] not in FREE]
+    if found:
+        lines = [f"{path}: {_short(a)} in {first.directory}, {_short(b)} in {other.directory}" for path, a, b in found]
+        raise UserError(
+            "the runs are not of one study:\n" + "\n".join(f"  {line}" for line in lines),
+            "only pools, limit and executor may differ",
+        )
+
+
+def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (path, value in a, value in b) wherever two resolved studies differ; None for what is not there."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        for key in dict.fromkeys([*a, *b]):
+            where = f"{path}.{key}" if path else str(key)
+            if where in FREE:
+                continue
+            yield from differences(a.get(key), b.get(key), where)
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from differences(x, y, f"{path}.{i}")
+    elif a != b:
+        yield path, a, b
+
+
+def _short(value: Any) -> str:
+    text = canonical_json(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _points(sources: Sequence[Source]) -> dict[str, list[str]]:
+    """Return the digests that all sources agree on."""
+    known = [source for source in sources if source.points]
+    if not known:
+        raise UserError(
+            f"{sources[0].directory}: does not say which points it was computed on",
+            "run the study once more in one of the folders: it computes nothing and writes that down",
+        )
+    for other in known[1:]:
+        for name in known[0].points.keys() & other.points.keys():
+            if known[0].points[name] != other.points[name]:
+                raise UserError(
+                    f"the points of split '{name.rpartition('/')[0]}' differ between {known[0].directory} and "
+                    f"{other.directory}",
+                    "the data are not the same on both machines",
+                )
+    return {name: digests for source in reversed(known) for name, digests in source.points.items()}
+
+
+def _facts(sources: Sequence[Source]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return what enters the models' keys besides their tensors, and a sentence for each disagreement."""
+    found: dict[str, dict[str, str]] = {}
+    conflicts = []
+    for source in sources:
+        for model, facts in source.facts.items():
+            mine = found.setdefault(model, {})
+            other = [WORDS[name] for name, value in facts.items() if mine.get(name, value) != value]
+            if other:
+                conflicts.append(f"model {model}: {source.directory} has other {' and '.join(other)}")
+            found[model] = facts | mine
+    return found, conflicts
+
+
+def _pools(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """Return the pools of all sources; of several settings of one pool, those whose models include the others'."""
+    settings: dict[str, dict[str, tuple[dict[str, Any], set[str]]]] = {}
+    for source in sources:
+        for section in source.config["pools"]:
+            entries = {row["entry"] for row in source.tables["model"] if row["pool"] == section["name"]}
+            mine = settings.setdefault(section["name"], {})
+            text = canonical_json(section)
+            mine[text] = (section, mine[text][1] | entries if text in mine else entries)
+    pools = []
+    for mine in settings.values():
+        sections = list(mine.values())
+        for i, (section, entries) in enumerate(sections):
+            if not any(entries < e or (entries == e and j < i) for j, (_, e) in enumerate(sections)):
+                pools.append(section)
+    return pools
+
+
+# -- combining ------------------------------------------------------------------------------------------------
+
+
+def combine(sources: Sequence[Source]) -> tuple[dict[str, list[Row]], list[str]]:
+    """Return the rows of the merged store, and a sentence for everything the sources disagree on."""
+    conflicts: list[str] = []
+    runs: dict[str, Row] = {}
+    attempts: dict[str, Row] = {}
+    models: dict[tuple[str, str], Row] = {}
+    for source in sources:
+        numbers = {}
+        for row in source.tables["run"]:
+            # A run that came here with a copied folder is the same run.
+            same = json.dumps([row["started"], row["config"], row["environment"]])
+            numbers[row["id"]] = runs.setdefault(same, {**row, "id": len(runs) + 1})["id"]
+        for row in source.tables["attempt"]:
+            mine = {**row, "run": numbers[row["run"]]}
+            same = json.dumps([value for key, value in mine.items() if key != "id"])
+            attempts.setdefault(same, {**mine, "id": len(attempts) + 1})
+        for row in source.tables["model"]:
+            first = models.setdefault((row["pool"], row["entry"]), row)
+            if first["key"] != row["key"]:
+                conflicts.append(f"model {row['pool']}/{row['entry']}: {source.directory} has other weights")
+            else:
+                models[row["pool"], row["entry"]] = _described(first, row)
+    cells, cell_conflicts = _believe_first(sources, "cell", "state")
+    parts, part_conflicts = _believe_first(sources, "part", "status")
+    labels = {row["key"]: row["entry"] for row in models.values()}
+    known = {row["key"]: row for row in cells}
+    told = {first["key"] for first, _ in cell_conflicts}
+    for first, sentence in cell_conflicts:
+        conflicts.append(f"{_what(first, labels)}: {sentence}")
+    for first, sentence in part_conflicts:
+        if first["cell"] not in told:
+            conflicts.append(f"batch {first['batch']} of {_what(known.get(first['cell'], {}), labels)}: {sentence}")
+    tables = {
+        "run": list(runs.values()), "attempt": list(attempts.values()), "model": list(models.values()),
+        "cell": cells, "part": parts,
+    }  # fmt: skip
+    return tables, conflicts
+
+
+def _what(cell: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    """Name a cell by its measure, model and settings."""
+    if not cell:
+        return "an unfinished cell"
+    return f"{cell['measure']} of {labels.get(cell['model'], cell['model'][:12])}, {cell['split']}, {cell['spec']}"
+
+
+def _described(first: Row, other: Row) -> Row:
+    """Attributes that only the other run joined are kept."""
+    mine, theirs = json.loads(first["description"]), json.loads(other["description"])
+    mine["attributes"] = theirs.get("attributes", {}) | mine.get("attributes", {})
+    return {**first, "description": json.dumps(mine)}
+
+
+def _believe_first(sources: Sequence[Source], table: str, state: str) -> tuple[list[Row], list[tuple[Row, str]]]:
+    """Return the rows of a table by key, the first that did not fail, and (row, sentence) for other values of it."""
+    found: dict[str, tuple[Row, Source]] = {}
+    conflicts = []
+    for source in sources:
+        for row in source.tables[table]:
+            first, origin = found.setdefault(row["key"], (row, source))
+            if row[state] == "failed":
+                continue
+            if first[state] == "failed":
+                found[row["key"]] = (row, source)
+            elif not _same(first["value"], row["value"]):
+                values = f"{first['value']!r} in {origin.directory}, {row['value']!r} in {source.directory}"
+                conflicts.append((first, values))
+    return [row for row, _ in found.values()], conflicts
+
+
+def _same(a: float | None, b: float | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a == b or abs(a - b) <= SAME * max(abs(a), abs(b))
+
+
+# -- tables ---------------------------------------------------------------------------------------------------
+
+
+def _write(
+    config: dict[str, Any], store: Store, models: Sequence[Row], points: RecordedPoints, out: RunDirectory, report: bool
+) -> tuple[Run, list[str]]:
+    """Complete cells whose parts are all there, and write tables and report, with neither models nor data."""
+    from acutance.run.outputs import write_outputs
+    from acutance.system.progress import Silent
+
+    descriptions = {(row["pool"], row["entry"]): json.loads(row["description"]) for row in models}
+    pools, data = pool_items(models, descriptions), dataset_item(config["dataset"]["name"], points.splits)
+    with extended([*pools, data]) as plugins:
+        study = _study(config, [item.id for item in pools])
+        ledger, everyone = Ledger(study, store), members(study)
+        require(study, everyone)
+        for member in everyone:
+            ledger.recall(member)
+        targets, cells = target_cells(study, plugins, points), measure_cells(study, points)
+        absent = sum(len(ledger.missing(member, targets)) for member in everyone)
+        absent += sum(len(ledger.missing(member, cells)) for member in admit(everyone, ledger, targets))
+        run = write_outputs(ledger, everyone, out, targets, cells, report, Silent())
+    return run, [f"{absent} cells have no value yet: run the study in {out.path} to compute them"] if absent else []
+
+
+def _study(config: dict[str, Any], pools: Sequence[str]) -> Study:
+    """Return the study, reading nothing that may lie on another machine only."""
+    surface = dict(config["surface"])
+    if isinstance(surface["select"], Mapping):
+        surface["select"] = "first"
+    sections = {"pools": [{"name": pool} for pool in pools], "executor": {"name": "serial"}, "surface": surface}
+    return load_config(config | sections)
+
+
+def _never_loaded(sources: Sequence[Source], known: set[str]) -> list[str]:
+    """Return a note for models that a run lists without a key: the store has nothing of them."""
+    notes = []
+    for source in sources:
+        directory = RunDirectory(source.directory)
+        if directory.has("models"):
+            models = directory.table("models")
+            broken = [name for name in models.loc[models["key"].isna(), "model"] if name not in known]
+            if broken:
+                notes.append(f"{source.directory}: {', '.join(broken[:5])} could not be loaded and is left out")
+    return notes

@@ -224,7 +224,7 @@ def test_a_file_without_checksums_is_read(tmp_path):
 
 
 def test_training_is_not_resumed_from_a_damaged_file(tmp_path):
-    from acutance.training import _remember, _resumed
+    from acutance.training.loop import _remember, _resumed
     from acutance.training.recipe import Recipe
 
     recipe, model = Recipe(epochs=1, learning_rate=0.1), net()

@@ -10,7 +10,7 @@ from models import MLP, mlp_data
 from torch import nn
 
 from acutance import UserError
-from acutance.training import initialised, mixed, sam_gradient, train
+from acutance.training.loop import initialised, mixed, sam_gradient, train
 from acutance.training.recipe import Recipe, learning_rate_at, log_uniform, uniform
 
 

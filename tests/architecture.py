@@ -1,4 +1,7 @@
-"""The folders of the sources and who imports whom, read from the code; ``python tests/architecture.py`` draws them anew."""
+"""The folders of the sources and who imports whom, read from the code.
+
+``python tests/architecture.py`` draws them anew in docs/architecture.md, which tests/test_architecture.py holds to the code.
+"""
 
 import ast
 from functools import cache
@@ -96,11 +99,73 @@ def floors():
     return found
 
 
+def stories(names):
+    """Return lists of folders, highest first: each above all that it imports, and no higher than that needs."""
+    level = {}
+    for floor in floors():
+        for name in floor:
+            below = [level[other] for other in graph()[name] if other in level and other in names]
+            level[name] = 1 + max(below, default=-1)
+    return [[n for n in sorted(names) if level[n] == i] for i in range(max(level[n] for n in names), -1, -1)]
+
+
+def plugin_level(name, level):
+    """Return the number of the highest story that a plugin imports from."""
+    mine = [folders for module, folders in graph().items() if module.split(".")[0] == name]
+    return max(level[other] for folders in mine for other in folders if other in level)
+
+
+def drawing():
+    """Return the house as text: the core's stories, and each plugin beside the highest one that it stands on."""
+    core = [name for name in graph() if not name.startswith("acutance_")]
+    plugins = sorted({name.split(".")[0] for name in graph() if name.startswith("acutance_")})
+    house = stories(core)
+    level = {name: len(house) - i for i, names in enumerate(house) for name in names}
+    beside = {}
+    for name in plugins:
+        beside.setdefault(plugin_level(name, level), []).append(name)
+    width = max(len("   ".join(names)) for names in house)
+    rule = "+" + "-" * (width + 2) + "+"
+    lines = [rule]
+    for i, names in enumerate(house):
+        right = "   ".join(beside.get(len(house) - i, []))
+        lines += [f"| {'   '.join(names):<{width}} |  {right}".rstrip(), rule]
+    return "\n".join(lines)
+
+
+WORDS = {
+    "front": "what users import: `acutance.measure`, `acutance.run`, `acutance.study`, and what Python looks up",
+    "vocabulary": "all an author imports, at the top of `acutance/`: spec, measure, pool, dataset, plugins, scaling, errors",
+}
+
+
+def table():
+    """Return the folders of the core, highest first: what each holds, and what it imports."""
+    core = [name for name in graph() if not name.startswith("acutance_")]
+    rows = ["| folder | what is in it | imports |", "|---|---|---|"]
+    for names in stories(core):
+        for name in names:
+            docstring = ast.get_docstring(ast.parse(modules().get(f"acutance.{name}", Path(__file__)).read_text())) or ""
+            what = WORDS.get(name) or docstring.splitlines()[0].rstrip(".").replace("``", "`")
+            rows.append(f"| `{name}` | {what} | {', '.join(sorted(graph()[name])) or 'nothing'} |")
+    return "\n".join(rows)
+
+
+PAGE = ROOT / "docs" / "architecture.md"
+
+
+def drawn(text):
+    """Return the page with the drawing and the table as the code has them now."""
+    for name, content in (("drawing", f"```text\n{drawing()}\n```"), ("table", table())):
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        head, rest = text.split(begin)
+        text = f"{head}{begin}{content}\n{end}{rest.split(end)[1]}"
+    return text
+
+
 if __name__ == "__main__":
     try:
-        for level, names in enumerate(floors()):
-            print(level, *names)
+        PAGE.write_text(drawn(PAGE.read_text()))
+        print(drawing(), table(), sep="\n")
     except CycleError as error:
-        print(error)
-        for name, others in sorted(graph().items()):
-            print(name, "->", *sorted(others))
+        print("folders import each other:", *error.args[1], sep=" ")

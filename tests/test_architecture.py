@@ -60,3 +60,21 @@ def test_an_old_path_is_found_first_of_all_and_others_are_not_made_up():
         "else:\n    raise AssertionError"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_page_draws_the_house_as_it_is():
+    text = architecture.PAGE.read_text()
+    assert text == architecture.drawn(text), "python tests/architecture.py draws it anew"
+    house = architecture.drawing()
+    assert house.index("cli") < house.index("run ") < house.index("surface") < house.index("vocabulary")
+
+
+def test_the_page_names_files_that_exist():
+    import re
+
+    text = architecture.PAGE.read_text()
+    paths = re.findall(r"`((?:registry|plugins|tests|docs|benchmarks)/[\w./*]+)`", text)
+    modules = re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", text)
+    assert len(paths) + len(modules) > 20
+    for path in [*paths, *(path if path.startswith(("registry", "plugins", "tests")) else f"registry/acutance/{path}" for path in modules)]:
+        assert list(ROOT.glob(path)), path

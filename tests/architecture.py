@@ -44,7 +44,9 @@ def homes():
     """Return where the names that ``acutance`` itself offers are defined."""
     import acutance
 
-    return {name: f"acutance.{module}" for name, module in acutance.HOMES.items()} | {"study": "acutance.workflows.notebook"}
+    return {name: f"acutance.{module}" for name, module in acutance.HOMES.items()} | {
+        "study": "acutance.workflows.notebook"
+    }
 
 
 def folder(module):
@@ -145,7 +147,9 @@ def table():
     rows = ["| folder | what is in it | imports |", "|---|---|---|"]
     for names in stories(core):
         for name in names:
-            docstring = ast.get_docstring(ast.parse(modules().get(f"acutance.{name}", Path(__file__)).read_text())) or ""
+            docstring = (
+                ast.get_docstring(ast.parse(modules().get(f"acutance.{name}", Path(__file__)).read_text())) or ""
+            )
             what = WORDS.get(name) or docstring.splitlines()[0].rstrip(".").replace("``", "`")
             rows.append(f"| `{name}` | {what} | {', '.join(sorted(graph()[name])) or 'nothing'} |")
     return "\n".join(rows)

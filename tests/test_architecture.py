@@ -76,5 +76,11 @@ def test_the_page_names_files_that_exist():
     paths = re.findall(r"`((?:registry|plugins|tests|docs|benchmarks)/[\w./*]+)`", text)
     modules = re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", text)
     assert len(paths) + len(modules) > 20
-    for path in [*paths, *(path if path.startswith(("registry", "plugins", "tests")) else f"registry/acutance/{path}" for path in modules)]:
+    for path in [
+        *paths,
+        *(
+            path if path.startswith(("registry", "plugins", "tests")) else f"registry/acutance/{path}"
+            for path in modules
+        ),
+    ]:
         assert list(ROOT.glob(path)), path

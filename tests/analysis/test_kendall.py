@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import tracemalloc
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -348,7 +349,7 @@ def test_what_does_not_depend_on_the_measure_is_worked_out_once_a_target(monkeyp
     made = []
     real = kernels._Resamples
     monkeypatch.setattr(kernels, "_Resamples", lambda *given: made.append(1) or real(*given))
-    monkeypatch.setattr(kernels, "_last", [])
+    monkeypatch.setattr(kernels, "_last", OrderedDict())
     g = np.random.default_rng(0)
     t, other = np.round(g.normal(size=(2, 40)), 1)
     columns = np.round(g.normal(size=(30, 40)), 1)
@@ -356,8 +357,16 @@ def test_what_does_not_depend_on_the_measure_is_worked_out_once_a_target(monkeyp
     assert len(made) == 1
     kendall_tau(other, columns[0], "b", resamples=200, permutations=0)
     assert len(made) == 2
-    monkeypatch.setattr(kernels, "_last", [])
+    monkeypatch.setattr(kernels, "_last", OrderedDict())
     assert kendall_tau(t, columns[-1], "b", resamples=200, permutations=0) == found[-1]
+    monkeypatch.setattr(kernels, "COLUMNS", 3)
+    for column in columns[:5]:
+        kendall_tau(column, t, "b", resamples=200, permutations=0)
+    assert len(kernels._last) == 3
+    del made[:]
+    for column in (columns[4], columns[2], columns[1]):  # the last three, and one that had to go
+        kendall_tau(column, t, "b", resamples=200, permutations=0)
+    assert len(made) == 1
     counts = np.array(bootstrap_counts(40, 200, 0))
     before = pair_sums(counts, Ranked.of(t), Ranked.of(columns[0]))
     counts[:] = 1  # one that can be written to is not taken for what it was

@@ -10,6 +10,7 @@ for the others costs more than they save.
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
@@ -188,23 +189,21 @@ class _Resamples:
         # Lower models less higher ones are at most all that were drawn.
         self.kind = np.zeros(LANES, np.int16 if int(m.max(initial=0)) < 2**15 else np.int32)
 
-    def fit(self, counts: Counts, x: Ranked) -> bool:
-        """Whether they are these: the same memory, which nobody can write to, and the same order."""
-        if counts.flags.writeable or counts.shape != self.counts.shape or counts.strides != self.counts.strides:
-            return False
-        same = counts.__array_interface__["data"] == self.counts.__array_interface__["data"]
-        return same and np.array_equal(x.order, self.x.order) and np.array_equal(x.ends, self.x.ends)
 
-
-_last: list[_Resamples] = []  # those of the targets that were used last, which thousands of measures share
+COLUMNS = 256  # targets whose resamples are kept; a study has dozens
+# Those of the targets that were used last, which thousands of measures share: by the memory of the multiplicities,
+# which nobody can write to and which is held here, and the order of the models.
+_last: OrderedDict[tuple[Any, ...], _Resamples] = OrderedDict()
 
 
 def _resamples(counts: Counts, x: Ranked) -> _Resamples:
-    found = next((kept for kept in _last if kept.fit(counts, x)), None) or _Resamples(counts, x)
-    if not counts.flags.writeable:
-        _last[:] = [found, *(kept for kept in _last if kept is not found)]
-        while len(_last) > 1 and sum(kept.arranged.nbytes for kept in _last) > KEPT:
-            _last.pop()
+    if counts.flags.writeable:
+        return _Resamples(counts, x)
+    memory = counts.__array_interface__["data"], counts.shape, counts.strides
+    key = (*memory, x.order.tobytes(), x.ends.tobytes())
+    found = _last[key] = _last.pop(key, None) or _Resamples(counts, x)
+    while len(_last) > COLUMNS or (len(_last) > 1 and sum(kept.arranged.nbytes for kept in _last.values()) > KEPT):
+        _last.popitem(last=False)
     return found
 
 

@@ -36,10 +36,12 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def figures_are_drawn_here(monkeypatch):
-    """Drawing processes have tests of their own; each takes seconds to start."""
+    """Drawing processes have tests of their own; each takes seconds to start. So does embedding whole fonts."""
     from acutance.run import outputs
 
     monkeypatch.setattr(outputs, "cores", lambda: 1)
+    if figures := sys.modules.get("acutance.report.figures"):
+        monkeypatch.setitem(figures.SETTINGS, "pdf.fonttype", 3)
 
 
 @pytest.fixture

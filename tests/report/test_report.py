@@ -13,7 +13,7 @@ from reports import make
 
 from acutance.io.written import put
 from acutance.report import figures
-from acutance.report.figures import FigureKey, figure_keys, file_stems, save_figures
+from acutance.report.figures import FigureKey, figure_keys, file_stems, render, save_figures
 from acutance.report.html import render_page
 from acutance.report.scatter import scatter_grid
 from acutance.report.summary import answer
@@ -96,6 +96,14 @@ def test_the_answer_is_computed(data):
         change=lambda m, r: r.__setitem__("value", r["model"].map(m.set_index("model")["target.test_error"])),
     )  # fmt: skip
     assert answer(perfect, "architecture=vit")["verdict"].startswith("Flatter models generalize better")
+
+
+def test_texts_of_figures_can_be_edited_and_their_files_are_the_same_every_time(data, monkeypatch):
+    monkeypatch.undo()  # fonts as they are shipped
+    key = FigureKey("tau", data.levels[0])
+    png, pdf = render(data, key)
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf and b"CreationDate" not in pdf
+    assert render(data, key) == (png, pdf)
 
 
 def test_figures_are_files_with_plain_names(tmp_path):

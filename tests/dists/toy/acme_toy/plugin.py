@@ -217,7 +217,7 @@ class Moody(Measure[MoodySpec]):
             if spec.mood == "unsupported":
                 raise Unsupported("not on a Tuesday")
             if spec.mood == "slow":
-                time.sleep(0.3)
+                time.sleep(0.12)
             if spec.mood == "hang":
                 time.sleep(600)
             if spec.mood == "weights":

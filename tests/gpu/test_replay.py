@@ -5,7 +5,8 @@ import torch
 from models import MLP, Attention, ConvBN, assert_untouched, conv_data, mlp_data, snapshot, token_data
 
 import acutance
-from acutance import LossSurface, replay
+from acutance import LossSurface
+from acutance.surface import replay
 
 pytestmark = pytest.mark.gpu
 

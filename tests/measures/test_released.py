@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import acutance
-from acutance import LossSurface, perturbed
+from acutance import LossSurface
 from acutance.measure import Cost
 from acutance.model.losses import normalize_logits, transform_of
 from acutance.numerics import balls
@@ -19,6 +19,7 @@ from acutance.numerics.auto_pgd import Maximum
 from acutance.numerics.slopes import Slope
 from acutance.plugins import catalog
 from acutance.study.plan import expand
+from acutance.surface import perturbed
 from acutance.surface.evaluation import evaluate_family
 from acutance_worst_case import released, search
 from acutance_worst_case.measure import WorstCaseSpec

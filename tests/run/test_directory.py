@@ -8,8 +8,8 @@ import pytest
 
 from acutance.data.pointsets import PointSets
 from acutance.errors import UserError
+from acutance.io import written
 from acutance.plugins import catalog
-from acutance.report import written
 from acutance.run.directory import FINDINGS, TABLES, RunDirectory, read_csv
 from acutance.run.harness import run_study
 from acutance.study.config import load_config

@@ -10,9 +10,10 @@ from host_reads import as_on_an_accelerator
 from models import MLP, Attention, ConvBN, assert_untouched, conv_data, mlp_data, snapshot, token_data
 
 import acutance
-from acutance import LossSurface, replay
+from acutance import LossSurface
 from acutance.data.lazy import Lazy
 from acutance.numerics.slopes import Slope
+from acutance.surface import replay
 from acutance.surface.core import Core
 from acutance.surface.moving_point import MovingPoint, moving_point
 from acutance.surface.replay import WARM_UP, Replay

@@ -11,10 +11,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from acutance import UserError, training
+from acutance import UserError
 from acutance.plugins import catalog
 from acutance.testing.core import examine
 from acutance.training import initialised, train
+from acutance.training import loop as training
 from acutance_vision.images.rand_augment import equalize, operations, rand_augment
 from acutance_vision.pools.cifar import Cifar10Trained, Cifar10TrainedSpec, partly
 

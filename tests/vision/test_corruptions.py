@@ -11,7 +11,7 @@ import torch
 from acutance import UserError
 from acutance.data.lazy import Lazy
 from acutance.plugins import catalog
-from acutance_vision import common_corruptions, corruption_blurs, corruption_weather
+from acutance_vision.images import common_corruptions, corruption_blurs, corruption_weather
 from acutance_vision.images.common_corruptions import Draws, corrupted, table
 from acutance_vision.images.corruption_names import CORRUPTIONS, SEVERITIES
 

@@ -40,7 +40,7 @@ def red(split):
 @pytest.fixture
 def decoded(monkeypatch):
     """Names of the images that were opened."""
-    from acutance_vision import folders as module
+    from acutance_vision.datasets import folders as module
 
     opened, real = [], decoding.open_rgb
     monkeypatch.setattr(module, "open_rgb", lambda source, name: opened.append(Path(name).name) or real(source, name))

@@ -115,7 +115,8 @@ def test_build_and_load(name, size, cache):
 
 @pytest.mark.parametrize(("name", "size"), [("mnist_resnet", {"width": 2}), ("mnist_vit", {"dim": 16, "depth": 1})])
 def test_initial_weights_are_those_that_training_starts_from(name, size, cache, monkeypatch):
-    from acutance import LossSurface, training
+    from acutance import LossSurface
+    from acutance.training import loop as training
 
     pool = catalog().get("pools", name)()
     spec = pool.Spec(size=3, epochs=1, **size)

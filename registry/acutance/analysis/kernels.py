@@ -201,10 +201,12 @@ def _resamples(counts: Counts, x: Ranked) -> _Resamples:
         return _Resamples(counts, x)
     memory = counts.__array_interface__["data"], counts.shape, counts.strides
     key = (*memory, x.order.tobytes(), x.ends.tobytes())
-    found = _last[key] = _last.pop(key, None) or _Resamples(counts, x)
+    if key not in _last:
+        _last[key] = _Resamples(counts, x)
+    _last.move_to_end(key)
     while len(_last) > COLUMNS or (len(_last) > 1 and sum(kept.arranged.nbytes for kept in _last.values()) > KEPT):
         _last.popitem(last=False)
-    return found
+    return _last[key]
 
 
 def pair_sums(counts: Counts, x: Ranked, y: Ranked, ties: bool = True) -> Ints:

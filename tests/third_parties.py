@@ -8,6 +8,8 @@ import tomllib
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
+from forked import run_forked
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -43,13 +45,21 @@ def installed_from_source(folder):
     return folder / "src"
 
 
-def python(*arguments, path=(), code=0, **options):
-    """Run this interpreter with more folders in front of the path."""
+def python(*arguments, path=(), code=0, forked=False, **options):
+    """Run this interpreter with more folders in front of the path; ``forked``: in a fork that need not start anew."""
     before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, path), *filter(None, before)])}
     environment |= options.pop("env", {})
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=300, env=environment, **options
-    )
+    if forked:
+        done = run_forked(*arguments, env=environment, **options)
+    else:
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=environment,
+            **options,
+        )
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     return done

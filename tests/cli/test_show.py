@@ -82,7 +82,7 @@ def test_types_are_said_in_words():
 
 
 def show(*arguments, **options):
-    return python("-m", "acutance", "show", *arguments, **options)
+    return python("-m", "acutance", "show", *arguments, forked=True, **options)
 
 
 def test_a_measure_is_shown_with_formula_table_and_use():
@@ -123,7 +123,7 @@ def test_an_example_is_not_made_up(tmp_path):
     assert "{name: acme-a/large, size: ...}" in show("acme-a/large", path=[tmp_path]).stdout
     # A citation that nobody knows is the author's mistake, told when the plugin is loaded.
     plugin(tmp_path, "acme-c", source.replace("foret2021sharpness", "foret2021sharpnes"))
-    listed = python("-m", "acutance", "list", path=[tmp_path]).stderr
+    listed = python("-m", "acutance", "list", path=[tmp_path], forked=True).stderr
     assert "acme-c 1.0 failed at spec" in listed and "did you mean 'foret2021sharpness'" in listed
 
 

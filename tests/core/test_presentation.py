@@ -12,7 +12,7 @@ from acutance.analysis.labels import definition_name
 from acutance.presentation import UNKNOWN, Presentation, presentation
 from acutance.report.curves import curve_figure
 from acutance.report.drawing import draw_apart
-from acutance.report.figures import FigureKey, render
+from acutance.report.figures import SETTINGS, FigureKey, render
 from acutance.report.scatter import symbol
 from acutance.run.directory import MEASURES, RunDirectory, reading
 from acutance.run.outputs import report_data
@@ -72,7 +72,7 @@ def run(tmp_path_factory):
     }  # fmt: skip
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     arguments = ("run", folder / "study.yaml", "--out", folder / "run", "--no-report")
-    python("-m", "acutance", *arguments, path=[folder / "site"])
+    python("-m", "acutance", *arguments, path=[folder / "site"], forked=True)
     assert presentation("roughness") == UNKNOWN
     return folder / "run"
 
@@ -98,7 +98,8 @@ def test_tables_and_verdicts_have_its_label(run):
     }
 
 
-def test_figures_and_page_have_label_symbol_and_axes(run):
+def test_figures_and_page_have_label_symbol_and_axes(run, monkeypatch):
+    monkeypatch.setitem(SETTINGS, "pdf.fonttype", 42)  # as in a process that draws
     with reading(run):
         data = report_data(RunDirectory(run), {})
         assert PLAIN in data.definitions and symbol(data, PLAIN) == "$R_{w}$"

@@ -126,15 +126,17 @@ def test_two_third_parties_with_one_name_are_told_apart(tmp_path, toy_config):
     """Both stay; the short name is refused, with both owners; the canonical ids run side by side."""
     for dist, value in (("acme-a", 1.0), ("acme-b", 2.0)):
         plugin(tmp_path, dist, source(f"return {value}"))
-    assert not python("-m", "acutance", "--strict-plugins", "list", path=[tmp_path]).stderr
-    ambiguous = python("-m", "acutance", "show", "mine", path=[tmp_path], code=2).stderr
+    assert not python("-m", "acutance", "--strict-plugins", "list", path=[tmp_path], forked=True).stderr
+    ambiguous = python("-m", "acutance", "show", "mine", path=[tmp_path], forked=True, code=2).stderr
     assert "'mine' is ambiguous" in ambiguous and "acme-a/mine or acme-b/mine" in ambiguous
     study = {**toy_config, "measures": [{"name": "acme-a/mine"}, {"name": "acme-b/mine"}]}
     (tmp_path / "study.json").write_text(json.dumps(study))
     arguments = ("run", tmp_path / "study.json", "--out", tmp_path / "run", "--no-report", "--limit", "1")
-    python("-m", "acutance", *arguments, path=[tmp_path])
+    python("-m", "acutance", *arguments, path=[tmp_path], forked=True)
     rows = json.loads(
-        python("-m", "acutance", "results", tmp_path / "run", "--table", "results", "--json", path=[tmp_path]).stdout
+        python(
+            "-m", "acutance", "results", tmp_path / "run", "--table", "results", "--json", path=[tmp_path], forked=True
+        ).stdout
     )
     values = {row["measure"]: row["value"] for row in rows}
     assert {values[name] for name in values if name.startswith("acme")} == {1.0, 2.0}
@@ -169,7 +171,7 @@ def test_a_study_may_require_a_newer_plugin(tmp_path, toy_config):
     plugin(tmp_path, "acme-old", source(), version="1.1")
     study = {**toy_config, "requires": {"acme-old": ">=1.2"}, "measures": [{"name": "mine"}]}
     (tmp_path / "study.json").write_text(json.dumps(study))
-    told = python("-m", "acutance", "check", tmp_path / "study.json", path=[tmp_path], code=2).stderr
+    told = python("-m", "acutance", "check", tmp_path / "study.json", path=[tmp_path], forked=True, code=2).stderr
     assert "requires.acme-old: needs >=1.2, installed is 1.1" in told and "pip install 'acme-old>=1.2'" in told
 
 
@@ -206,7 +208,9 @@ def test_of_two_versions_on_the_path_the_first_counts(tmp_path):
         plugin(tmp_path / version, "acme-foo", source(f"return {version}"), version=version)
     for first, other in (("1.0", "2.0"), ("2.0", "1.0")):
         path = [tmp_path / first, tmp_path / other]
-        listed = json.loads(python("-m", "acutance", "--strict-plugins", "list", "--json", path=path).stdout)
+        listed = json.loads(
+            python("-m", "acutance", "--strict-plugins", "list", "--json", path=path, forked=True).stdout
+        )
         assert [row["version"] for row in listed["measures"] if row["id"] == "acme-foo/mine"] == [first]
         code = "import acutance, sys; sys.path.insert(0, 'tests'); from models import *; print(acutance.measure('mine', MLP(), mlp_data()).value)"
         assert python("-c", code, path=path).stdout.strip() == first
@@ -247,7 +251,9 @@ def test_a_pool_and_a_dataset_that_fail_take_nothing_else_with_them(tmp_path, to
     study["targets"], study["groups"], study["figures"] = ["test_error"], [], {}
     (tmp_path / "study.json").write_text(json.dumps(study))
     arguments = ("run", tmp_path / "study.json", "--out", tmp_path / "run", "--no-report")
-    done = python("-m", "acutance", *arguments, path=[tmp_path], code=1)
+    done = python("-m", "acutance", *arguments, path=[tmp_path], forked=True, code=1)
     assert "6 of 8 models compared" in done.stdout
-    models = python("-m", "acutance", "results", tmp_path / "run", "--table", "models", path=[tmp_path]).stdout
+    models = python(
+        "-m", "acutance", "results", tmp_path / "run", "--table", "models", path=[tmp_path], forked=True
+    ).stdout
     assert models.count("the disk is gone") == 2

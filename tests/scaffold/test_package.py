@@ -41,14 +41,14 @@ def test_the_own_tests_of_new_packages_pass(packages):
 
 def test_new_packages_are_listed_and_shown_without_problems(packages):
     paths = [path for _, path in packages.values()]
-    listed = json.loads(python("-m", "acutance", "--strict-plugins", "list", "--json", path=paths).stdout)
+    listed = json.loads(python("-m", "acutance", "--strict-plugins", "list", "--json", path=paths, forked=True).stdout)
     # The catalog notes what a plugin imports at module level; a new one imports nothing heavy.
     about = (
         "import sys; from acutance import catalog; from acutance.cli import cli\n"
         "print([p.heavy for p in catalog().plugins if p.dist.startswith('acme')])\n"
         "[cli(['show', name], standalone_mode=False) for name in sys.argv[1:]]"
     )
-    shown = python("-c", about, *(package.id for package, _ in packages.values()), path=paths).stdout
+    shown = python("-c", about, *(package.id for package, _ in packages.values()), path=paths, forked=True).stdout
     heavy, _, pages = shown.partition("\n")
     assert heavy.count("()") >= len(packages) and "('" not in heavy
     for kind, (package, _) in packages.items():
@@ -70,10 +70,18 @@ def test_three_new_packages_make_a_study(packages, tmp_path):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     paths = [path for _, path in packages.values()]
     done = python(
-        "-m", "acutance", "run", tmp_path / "study.yaml", "--out", tmp_path / "run", "--no-report", path=paths
+        "-m",
+        "acutance",
+        "run",
+        tmp_path / "study.yaml",
+        "--out",
+        tmp_path / "run",
+        "--no-report",
+        path=paths,
+        forked=True,
     )
     assert "6 of 6 models compared" in done.stdout and "0 without a number" in done.stdout
-    rows = python("-m", "acutance", "results", tmp_path / "run", "--json", path=paths)
+    rows = python("-m", "acutance", "results", tmp_path / "run", "--json", path=paths, forked=True)
     # Gain multiplies the logits, so the rise grows with it at equal seeds: the correlation is not degenerate.
     taus = [row["tau"] for row in json.loads(rows.stdout) if row["target"] == "attr:gain"]
     assert len(taus) == 2 and all(-1 <= tau <= 1 for tau in taus)

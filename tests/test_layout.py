@@ -158,8 +158,8 @@ def test_analysis_and_report_know_nothing_of_torch():
             assert not any(n.split(".")[0] in {"torch", "timm", "transformers"} for n in names), path
             ours = {n for n in names if n.startswith("acutance") and n != "acutance"}
             allowed = ("acutance.analysis", "acutance.report", "acutance.errors", "acutance.presentation",
-                       "acutance.io.delimited", "acutance.io.spreadsheet", "acutance.io.written", "acutance.system.child",
-                       "acutance.system.kept")  # fmt: skip
+                       "acutance.io.cells", "acutance.io.delimited", "acutance.io.spreadsheet", "acutance.io.written",
+                       "acutance.system.child", "acutance.system.kept")  # fmt: skip
             assert all(n.startswith(allowed) for n in ours), (path, ours)
 
 
@@ -167,7 +167,7 @@ def test_analysis_and_report_know_nothing_of_torch():
 LIGHT = (
     *("__init__", "builtin", "dataset", "empirical", "errors", "explain", "hookspecs", "measure", "moved", "own_code"),
     *("plugins", "pool", "presentation", "references", "scaling", "spec"),
-    *("io/checkpoint_files", "io/delimited", "io/folders", "io/remote", "io/written", "io/yaml_files"),
+    *("io/checkpoint_files", "io/cells", "io/delimited", "io/folders", "io/remote", "io/written", "io/yaml_files"),
     *("study/attributes", "study/config", "study/plan", "study/schema", "study/surface_config", "study/targets"),
     *("run/admission", "run/directory", "run/executors", "run/jobs", "run/ledger", "run/members", "run/preprocessing"),
     *("run/rows", "run/standing", "run/store", "run/tasks"),
@@ -204,6 +204,13 @@ def test_files_of_a_run_are_named_in_one_place():
     for path in files(CORE):
         strings = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
         assert path == home or not strings & set(names), path
+
+
+def test_tables_that_come_as_text_are_read_in_one_place():
+    """Tables made elsewhere by ``io.delimited``; our own, whose types pandas finds, by ``io.spreadsheet``."""
+    for path in files(CORE) + files(PLUGINS):
+        assert path == CORE / "io" / "delimited.py" or "csv" not in set(imports(path)), path
+        assert path == CORE / "io" / "spreadsheet.py" or ".read_csv(" not in path.read_text(), path
 
 
 def test_files_fit_on_a_few_screens():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import NonNegativeInt, PositiveInt
 
 from acutance.errors import UserError, some
+from acutance.io.delimited import MissingColumnError, read_columns
 from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import Spec
 from acutance_text.transformers_pool import fill, make, weights_file
@@ -117,19 +117,28 @@ def _weights(folder: Path) -> Path:
 def published(path: Path) -> dict[int, dict[str, float]]:
     """Return {run: {target: published error}}; the rows behind the runs are summaries and are passed over."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file", "it is published with the models") from None
-    if not rows or {"Run", *PUBLISHED} - set(rows[0]):
+        rows = read_columns(
+            path, [[name] for name in ("Run", *PUBLISHED)], hint="it is published with the models", fill=""
+        )
+    except MissingColumnError:
         raise UserError(
             f"{path}: is not the published table of accuracies", f"its columns are Run, {some([*PUBLISHED])}"
-        )
+        ) from None
     return {
-        int(match[1]): {target: 1 - float(row[column]) for column, target in PUBLISHED.items()}
-        for row in rows
-        if (match := re.fullmatch(r"Run (\d+)", row["Run"] or ""))
+        int(match[1]): {
+            target: 1 - _accuracy(cell, f"{path}: line {line}")
+            for target, cell in zip(PUBLISHED.values(), cells, strict=True)
+        }
+        for line, (run, *cells) in rows
+        if (match := re.fullmatch(r"Run (\d+)", run))
     }
+
+
+def _accuracy(cell: str, where: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise UserError(f"{where}: '{cell}' is no accuracy", "get the published table again") from None
 
 
 def from_tensorflow(folder: Path, arrays: Mapping[str, Any], where: str) -> nn.Module:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from acutance.errors import UserError, some
+from acutance.errors import UserError
+from acutance.io.delimited import Form, column_named
+from acutance.io.delimited import read_columns as read_rows
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
 Columns = list[list[Any]]
@@ -51,39 +51,23 @@ def read_columns(files: Sequence[Path], wanted: Sequence[Sequence[str]]) -> Colu
 
         return [column.to_pylist() for column in read_parquet(files, wanted)]
     path = files[0]
-    try:
-        with _open(path) as lines:
-            read = _json_lines if _kind(path) in (".jsonl", ".json") else _delimited
-            return read(path, lines, wanted)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read: {error}", "give a text file in UTF-8") from None
-
-
-def _kind(path: Path) -> str:
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if kind in (".jsonl", ".json"):
+        try:
+            with _open(path) as lines:
+                return _json_lines(path, lines, wanted)
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read: {error}", "give a text file in UTF-8") from None
+    # GLUE's and HANS's tab-separated files quote nothing: a quotation mark is part of a sentence.
+    form = Form(stripped=False) if kind == ".csv" else Form("\t", quoted=False, stripped=False)
+    rows = [cells for _, cells in read_rows(path, wanted, form, "give a text file in UTF-8")]
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in wanted]
 
 
 def _open(path: Path) -> IO[str]:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-def _delimited(path: Path, lines: IO[str], wanted: Sequence[Sequence[str]]) -> Columns:
-    csv.field_size_limit(sys.maxsize)
-    # GLUE's and HANS's tab-separated files quote nothing: a quotation mark is part of a sentence.
-    plain = _kind(path) != ".csv"
-    reader = csv.reader(lines, delimiter="\t" if plain else ",", quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
-    header = [name.strip() for name in next(reader, [])]
-    places = [header.index(_choose(path, header, names)) for names in wanted]
-    rows = []
-    for number, row in enumerate(reader, 2):
-        if not row:
-            continue
-        if len(row) <= max(places):
-            raise UserError(f"{path}: line {number} has {len(row)} fields, the header {len(header)}")
-        rows.append([row[place] for place in places])
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in wanted]
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def _json_lines(path: Path, lines: IO[str], wanted: Sequence[Sequence[str]]) -> Columns:
@@ -98,12 +82,5 @@ def _json_lines(path: Path, lines: IO[str], wanted: Sequence[Sequence[str]]) -> 
         if not isinstance(row, dict):
             raise UserError(f"{path}: line {number} is no object", "write one object a line")
         for column, names in zip(columns, wanted, strict=True):
-            column.append(row[_choose(path, list(row), names, f": line {number}")])
+            column.append(row[column_named(names, list(row), f"{path}: line {number}")])
     return columns
-
-
-def _choose(path: Path, header: Sequence[str], names: Sequence[str], where: str = "") -> str:
-    found = next((name for name in names if name in header), None)
-    if found is None:
-        raise UserError(f"{path}{where}: has no column {' or '.join(names)}", f"its columns: {some(list(header))}")
-    return found

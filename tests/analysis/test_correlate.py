@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from acutance import UserError, kendall_tau
 from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.definitions import definition
-from acutance.analysis.external import Columns, as_run, read_table
+from acutance.analysis.external import Columns, as_run
 from acutance.cli import cli
+from acutance.io.tables import read_table
 from acutance.run.directory import FINDINGS, read_csv
 from acutance.run.harness import run_study
 from acutance.study.config import load_config

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from acutance.errors import UserError
+from acutance.io.delimited import MissingColumnError, read_columns
 from acutance.io.folders import data_folder
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec
@@ -121,14 +121,16 @@ def _published(path: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     try:
-        with path.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
-        return {
-            row["adapt_filename"].rpartition("/")[2].removesuffix(".npz"): 1 - float(row["adapt_final_test"])
-            for row in rows
-            if row["adapt_filename"] and row["adapt_final_test"]
-        }
-    except (KeyError, TypeError, ValueError, OSError, csv.Error) as error:
+        rows = read_columns(path, [["adapt_filename"], ["adapt_final_test"]], fill="")
+    except MissingColumnError:
         raise UserError(
-            f"{path}: is not the published index: {error}", "columns adapt_filename and adapt_final_test, or remove it"
+            f"{path}: is not the published index", "columns adapt_filename and adapt_final_test, or remove it"
         ) from None
+    published = {}
+    for line, (name, accuracy) in rows:
+        if name and accuracy:
+            try:
+                published[name.rpartition("/")[2].removesuffix(".npz")] = 1 - float(accuracy)
+            except ValueError:
+                raise UserError(f"{path}: line {line}: '{accuracy}' is no accuracy", "get the index again") from None
+    return published

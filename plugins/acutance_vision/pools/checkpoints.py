@@ -13,7 +13,7 @@ from pydantic import PositiveFloat
 
 from acutance.errors import UserError, did_you_mean, some
 from acutance.io.checkpoint_files import INDEX, SUFFIXES, known_suffix
-from acutance.io.delimited import parse_delimited
+from acutance.io.delimited import Delimited, parse_delimited, read_delimited
 from acutance.io.remote import beside, fetched, is_remote, listed, read_text, without_query
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec, canonical_json
@@ -175,7 +175,8 @@ def _listing(files: str) -> list[Row]:
     """Return the rows as they were when entries were made last: a place far away takes seconds to list."""
     if is_remote(files):
         if without_query(files).endswith(".csv"):
-            return _table(files, read_text(files).encode(), lambda path: beside(files, path))
+            table = parse_delimited(read_text(files).encode(), files)
+            return _rows(files, table, lambda path: beside(files, path))
         urls = listed(files)
         if not urls:
             raise UserError(f"pools: files: {files}: no such file", "check the pattern, and that you may list it")
@@ -194,18 +195,13 @@ def _pattern(pattern: Path) -> list[Row]:
 
 def _local_table(path: Path) -> list[Row]:
     """Return the rows of a file on disk; paths are relative to it."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"pools: files: {path}: no such file", "relative paths begin where you are") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error}", "give a CSV file in UTF-8") from None
-    return _table(str(path), data, lambda name: os.path.abspath(path.parent / Path(name).expanduser()))
+    if not path.exists():
+        raise UserError(f"pools: files: {path}: no such file", "relative paths begin where you are")
+    return _rows(str(path), read_delimited(path), lambda name: os.path.abspath(path.parent / Path(name).expanduser()))
 
 
-def _table(path: str, data: bytes, absolute: Callable[[str], str]) -> list[Row]:
+def _rows(path: str, table: Delimited, absolute: Callable[[str], str]) -> list[Row]:
     """Return the rows, each with its place for messages and an absolute path, or a URL."""
-    table = parse_delimited(data, path)
     header = table.header
     if "path" not in header:
         raise UserError(f"{path}: has no column 'path'", f"its columns are: {some(header) or 'none'}")

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from acutance.errors import UserError
-from acutance.io.delimited import is_empty, is_number, like_number
+from acutance.io.cells import is_empty, is_number, like_number
 
 _SETTINGS = re.compile(r"^\s*([^()]+?)\s*\(([^()]*=[^()]*)\)\s*$")
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,18 +13,7 @@ import pandas as pd
 from acutance.analysis.definitions import definition, numeric_radii
 from acutance.analysis.tables import label_text
 from acutance.errors import UserError, did_you_mean
-from acutance.io.delimited import (
-    counts,
-    decimal_commas,
-    is_empty,
-    is_missing,
-    is_name,
-    is_number,
-    like_number,
-    named,
-    plain_numbers,
-    read_delimited,
-)
+from acutance.io.cells import counts, is_empty, is_missing, is_name, is_number, like_number, plain_numbers
 
 OWN = ("pool", "architecture", "train_set")  # columns of models that are no attributes, as in the tables of a run
 INDEX = ("index", "level_0", "row", "#")  # what row numbers are called when a table was written with them
@@ -57,73 +44,6 @@ class Columns:
     within: Sequence[str] = ()
     attributes: Sequence[str] | None = None
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-
-def read_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read a table, and return it with what a reader should know: its separator, columns that were left out.
-
-    CSV and TSV by ``analysis.delimited``, every cell a text or None; Parquet, JSON (records) and JSON lines by their
-    ending, with the types that they have.
-
-    Raises:
-        UserError: when it is not there or not such a table.
-    """
-    ending = path.suffix.lower()
-    notes: list[str] = []
-    if ending == ".parquet":
-        table = _parquet(path)
-    elif ending in (".json", ".jsonl"):
-        table = _json(path, lines=ending == ".jsonl")
-    elif ending in (".xlsx", ".xls", ".ods"):
-        raise UserError(f"{path}: is a workbook of a spreadsheet", "save its table as CSV (UTF-8)")
-    else:
-        table, notes = _delimited(path)
-    if table.empty:
-        raise UserError(f"{path}: the table is empty", "it needs a row for each model")
-    table.columns = [str(name).strip() for name in table.columns]
-    if twice := table.columns[table.columns.duplicated()].tolist():
-        raise UserError(f"{path}: column '{twice[0]}' is there twice", "give every column its own name")
-    return table, notes
-
-
-def _parquet(path: Path) -> pd.DataFrame:
-    try:
-        found: pd.DataFrame = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except ImportError:
-        raise UserError(f"{path}: pandas needs pyarrow to read Parquet", "pip install pyarrow") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: is not a table: {error}", "get the file again") from None
-    return found
-
-
-def _json(path: Path, lines: bool) -> pd.DataFrame:
-    """Texts stay texts: pandas' own reader makes numbers and dates of what looks like some."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
-        return pd.DataFrame(rows)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise UserError(f"{path}: is not a table: {error}", "give a list of records, {column: value} each") from None
-
-
-def _delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    found = read_delimited(path, "", "\t" if path.suffix.lower() == ".tsv" else None)
-    notes, columns = list(found.notes), [[row[i] for _, row in found.rows] for i in range(len(found.header))]
-    if commas := decimal_commas(columns):
-        names = named([found.header[i] for i in commas])
-        cell = next(cell for cell in columns[commas[0]] if "," in cell)
-        notes.append(f"{path}: the comma is a decimal comma in {names}, as in '{cell}'")
-        for i in commas:
-            columns[i] = [cell.replace(",", ".") for cell in columns[i]]
-    table = {
-        name: pd.Series([c or None for c in cells], dtype=object)
-        for name, cells in zip(found.header, columns, strict=True)
-    }
-    return pd.DataFrame(table), notes
 
 
 def as_run(table: pd.DataFrame, columns: Columns, pool: str = "table") -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:

@@ -7,6 +7,7 @@ from importlib import resources
 import pandas as pd
 
 from acutance.errors import UserError, did_you_mean
+from acutance.io.spreadsheet import read_back
 
 SOURCE = "Andriushchenko, Croce, Mueller, Hein, Flammarion: A Modern Look at the Relationship between Sharpness and \
 Generalization, ICML 2023, Tables 1-4"
@@ -26,8 +27,7 @@ def published(setting: str | None = None) -> pd.DataFrame:
         UserError: for a setting that is not in the paper.
     """
     with (resources.files("acutance") / "reference" / "published_tau.csv").open(encoding="utf-8") as file:
-        # "none" is the name of a scaling.
-        table: pd.DataFrame = pd.read_csv(file, keep_default_na=False, na_values=[""])
+        table = read_back(file)
     if setting is None:
         return table
     known = list(dict.fromkeys(table["setting"]))

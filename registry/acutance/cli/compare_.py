@@ -65,10 +65,11 @@ def open_side(source: str, setting: str | None) -> pd.DataFrame:
         UserError: for what is none of these, and for ``published`` without a setting.
     """
     from acutance.analysis.definitions import numeric_radii
-    from acutance.analysis.external import numbers, read_table, require
+    from acutance.analysis.external import numbers, require
     from acutance.analysis.published import published
     from acutance.errors import UserError
     from acutance.io.spreadsheet import unescape_table
+    from acutance.io.tables import read_table
     from acutance.run.directory import RunDirectory
 
     path = Path(source)

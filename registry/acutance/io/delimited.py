@@ -1,27 +1,26 @@
-"""One reader of tables that come as text: separator, decimal sign and encoding are found and said, cells are texts."""
+"""The one reader of tables that come as text: separator, decimal sign and encoding are found and said, cells are texts.
+
+``read_delimited`` and ``parse_delimited`` return a whole table and refuse whatever is odd about it. ``read_columns``
+keeps only the columns that are asked for, and looks at nothing else: of large files, and of published ones.
+"""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
-import math
 import re
 import sys
+import zlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from acutance.errors import UserError, some
+from acutance.io.cells import counts, decimal_commas
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-MISSING = ("nan", "na", "n/a", "#n/a", "null", "none", "<na>")  # in a column of numbers, beside an empty cell
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
-# One that is no name (007) and finite, unless it is too large.
-_PLAIN = re.compile(r"[+-]?(?!0\d+\Z)(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
-_LIKE = re.compile(r"[+-]?[$€£]?\s?[\d.,' \u00a0_]*\d[\d.,' \u00a0_]*([eE][+-]?\d+)?\s?%?")
 # What begins like this is no table of texts.
 _KINDS = {
     b"PK\x03\x04": "is an Excel workbook or a zip archive", b"\xd0\xcf\x11\xe0": "is an Excel workbook",
@@ -44,6 +43,40 @@ class Delimited:
     rows: list[tuple[int, list[str]]]
     notes: list[str] = field(default_factory=list)
 
+    def columns(self) -> list[list[str]]:
+        """Return the cells of every column, in the order of the header."""
+        return [[row[i] for _, row in self.rows] for i in range(len(self.header))]
+
+    def with_points(self, where: str) -> Delimited:
+        """Return the table with decimal points where it has decimal commas, and a note of which columns had some."""
+        columns = self.columns()
+        commas = decimal_commas(columns)
+        if not commas:
+            return self
+        names = some([f"'{self.header[i]}'" for i in commas])
+        cell = next(cell for cell in columns[commas[0]] if "," in cell)
+        note = f"{where}: the comma is a decimal comma in {names}, as in '{cell}'"
+        for i in commas:
+            columns[i] = [cell.replace(",", ".") for cell in columns[i]]
+        lines = [line for line, _ in self.rows]
+        rows = [(line, list(cells)) for line, cells in zip(lines, zip(*columns, strict=True), strict=True)]
+        return replace(self, rows=rows, notes=[*self.notes, note])
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the rows of a file are written.
+
+    Attributes:
+        separator: what stands between two fields.
+        quoted: whether a field may be quoted; where not, a quotation mark is part of a text.
+        stripped: whether spaces around a field are no part of it, and rows of empty fields none.
+    """
+
+    separator: str = ","
+    quoted: bool = True
+    stripped: bool = True
+
 
 def read_delimited(path: Path, hint: str = "give a CSV file in UTF-8", separator: str | None = None) -> Delimited:
     """Read a file with a row of names and a row for each entry; see ``parse_delimited``.
@@ -56,15 +89,67 @@ def read_delimited(path: Path, hint: str = "give a CSV file in UTF-8", separator
     Raises:
         UserError: as ``parse_delimited``, and for a file that is not there.
     """
+    return parse_delimited(_read(path, hint), str(path), separator)
+
+
+def read_columns(
+    path: Path, wanted: Sequence[Sequence[str]], form: Form = Form(), hint: str = "", fill: str | None = None
+) -> list[tuple[int, list[str]]]:
+    """Return (line of the file, wanted cells) of every row; other columns may be anything, and are not kept.
+
+    Args:
+        path: as ``read_delimited`` takes it.
+        wanted: for each column the names it may have, the preferred first; of two columns of a name the first is taken.
+        form: how rows are written.
+        hint: told where there is no such file.
+        fill: what stands in for cells that a row is too short to have.
+
+    Raises:
+        MissingColumnError: for a column that is not there.
+        UserError: for a file that is not there or no text, and, with its line, for a row that ends before a wanted
+            column where nothing stands in.
+    """
+    data, notes = _read(path, hint), list[str]()
+    rows = _records(data, _encoding(data, str(path), notes), form, str(path))
+    header = [name.strip() for name in next(rows, (0, []))[1]]
+    places = [header.index(column_named(names, header, str(path))) for names in wanted]
+    found = []
+    for line, cells in rows:
+        if len(cells) <= max(places):
+            if fill is None:
+                raise UserError(f"{path}: line {line} has {len(cells)} fields, the header {len(header)}")
+            cells += [fill] * (max(places) + 1 - len(cells))
+        found.append((line, [cells[place] for place in places]))
+    return found
+
+
+class MissingColumnError(UserError):
+    """A table lacks a column that is needed."""
+
+
+def column_named(names: Sequence[str], header: Sequence[str], where: str) -> str:
+    """Return the first of some names that a table has.
+
+    Raises:
+        MissingColumnError: when it has none, naming those that it has.
+    """
+    for name in names:
+        if name in header:
+            return name
+    raise MissingColumnError(
+        f"{where}: has no column {' or '.join(names)}", f"its columns: {some(list(header)) or 'none'}"
+    )
+
+
+def _read(path: Path, hint: str) -> bytes:
+    """Return what is in a file, unpacked."""
     try:
         data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+        return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", hint) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {error}", hint) from None
-    return parse_delimited(data, str(path), separator)
 
 
 def parse_delimited(data: bytes, where: str, separator: str | None = None) -> Delimited:
@@ -83,9 +168,9 @@ def parse_delimited(data: bytes, where: str, separator: str | None = None) -> De
             the header, and for a name that two columns have; each with its line.
     """
     notes: list[str] = []
-    text = _decoded(data, where, notes)
-    chosen = separator or _separator(text)
-    lines = _records(text, chosen, where)
+    encoding = _encoding(data, where, notes)
+    chosen = separator or _separator(data, encoding)
+    lines = list(_records(data, encoding, Form(chosen), where))
     if not lines:
         return Delimited([], [], notes)
     if chosen != "," and separator is None:
@@ -103,17 +188,18 @@ def parse_delimited(data: bytes, where: str, separator: str | None = None) -> De
     return _without_index(Delimited(header, rows, notes), where)
 
 
-def _decoded(data: bytes, where: str, notes: list[str]) -> str:
+def _encoding(data: bytes, where: str, notes: list[str]) -> str:
+    """Return the encoding of a text; all of it can be decoded."""
     for start, kind in _KINDS.items():
         if data.startswith(start):
             raise UserError(f"{where}: {kind}", "save its table as CSV (UTF-8)")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
-            text = data.decode("utf-16")
+            data.decode("utf-16")
         except UnicodeDecodeError:
             raise UserError(f"{where}: cannot be read: damaged UTF-16", "save it as CSV (UTF-8)") from None
         notes.append(f"{where}: is read as UTF-16")
-        return text
+        return "utf-16"
     if b"\x00" in data:
         raise UserError(f"{where}: is no table of texts", "give a CSV file in UTF-8")
     try:
@@ -126,31 +212,35 @@ def _decoded(data: bytes, where: str, notes: list[str]) -> str:
         ) from None
     if text[:300].lstrip().lower().startswith(("<!doctype", "<html")):
         raise UserError(f"{where}: is a page of the web, no table", "download the file itself")
-    return text
+    return "utf-8-sig"
 
 
-def _records(text: str, separator: str, where: str) -> list[tuple[int, list[str]]]:
-    """Return (line, cells) of every row that is not empty."""
+def _records(data: bytes, encoding: str, form: Form, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, cells) of every row that is not empty."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    found, before = [], 0
+    reader = csv.reader(
+        io.TextIOWrapper(io.BytesIO(data), encoding, newline=""),
+        delimiter=form.separator,
+        skipinitialspace=form.stripped,
+        quoting=csv.QUOTE_MINIMAL if form.quoted else csv.QUOTE_NONE,
+    )
+    before = 0
     try:
-        for cells in reader:
-            stripped = [cell.strip() for cell in cells]
-            if any(stripped):
-                found.append((before + 1, stripped))
+        for row in reader:
+            cells = [cell.strip() for cell in row] if form.stripped else row
+            if any(cells) if form.stripped else cells:
+                yield before + 1, cells
             before = reader.line_num
     except csv.Error as error:
         raise UserError(f"{where}: cannot be read: line {reader.line_num}: {error}", "is a quote missing?") from None
-    return found
 
 
-def _separator(text: str) -> str:
+def _separator(data: bytes, encoding: str) -> str:
     """Return what splits all rows into as many fields as the header; a comma wherever it does."""
     best, most = ",", 1
     for separator in SEPARATORS:
         try:
-            lines = _records(text, separator, "")
+            lines = list(_records(data, encoding, Form(separator), ""))
         except UserError:
             continue
         count = len(lines[0][1]) if lines else 0
@@ -179,68 +269,3 @@ def _without_index(table: Delimited, where: str) -> Delimited:
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise UserError(f"{where}: column '{twice[0]}' is there twice", "give every column its own name")
     return Delimited(names, [(line, [row[i] for i in kept]) for line, row in table.rows], notes)
-
-
-def counts(cells: Sequence[str]) -> bool:
-    """Whether cells are 0, 1, 2 ... or 1, 2, 3 ..."""
-    return any(list(cells) == [str(i + start) for i in range(len(cells))] for start in (0, 1))
-
-
-def is_number(text: str) -> bool:
-    """Whether a cell is one number with a decimal point, or without."""
-    return _NUMBER.fullmatch(text) is not None
-
-
-def plain_numbers(cells: Sequence[object]) -> list[float] | None:
-    """Return what a column of numbers says, where every cell is a text of one, and none may be a name; else None."""
-    match = _PLAIN.fullmatch
-    if not cells or not all(isinstance(cell, str) and match(cell) for cell in cells):
-        return None
-    values = [float(str(cell)) for cell in cells]
-    return None if any(map(math.isinf, values)) else values
-
-
-def is_missing(text: str) -> bool:
-    """Whether a cell of a column of numbers stands for no value."""
-    return not text or text.lower() in MISSING
-
-
-def is_empty(cell: object) -> bool:
-    """Whether a cell of a table, a text or not, stands for no value."""
-    return (
-        cell is None or (isinstance(cell, float) and math.isnan(cell)) or (isinstance(cell, str) and is_missing(cell))
-    )
-
-
-def like_number(text: str) -> bool:
-    """Whether a cell may have been meant as a number: with separators of thousands, a decimal comma, a percent sign."""
-    return is_number(text) or _LIKE.fullmatch(text) is not None
-
-
-def is_name(text: str) -> bool:
-    """Whether a cell that could be a number is more likely a name: ``007``, or ``5e400``, which no number holds."""
-    digits = text.lstrip("+-")
-    if len(digits) > 1 and digits[0] == "0" and digits.isdigit():
-        return True
-    return is_number(text) and "inf" not in text.lower() and math.isinf(float(text))
-
-
-def decimal_commas(columns: Sequence[Sequence[str]]) -> list[int]:
-    """Return the columns of numbers with a decimal comma; none where the comma may separate thousands.
-
-    A column is one where all cells are numbers, at least one with a comma, and none with a point; and one cell of the
-    table at least must have other than three digits behind its comma, or ``1,234`` could be either.
-    """
-    found = [
-        i
-        for i, cells in enumerate(columns)
-        if any("," in cell for cell in cells)
-        and all(is_missing(c) or _COMMA.fullmatch(c) or (is_number(c) and "." not in c) for c in cells)
-    ]
-    sure = any(re.search(r",(\d{1,2}|\d{4,})([eE]|$)|^[+-]?0*,", c) for i in found for c in columns[i] if "," in c)
-    return found if sure else []
-
-
-def named(names: Sequence[str]) -> str:
-    """Return names of columns for a message."""
-    return some([f"'{name}'" for name in names])

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from acutance.errors import UserError, some
+from acutance.errors import UserError
+from acutance.io.delimited import column_named
 
 FOLDERS = (".", "data", "plain_text", "default", "cifar10", "cifar100")
 
@@ -52,10 +53,10 @@ def read_columns(files: Sequence[Path], wanted: Sequence[Sequence[str]]) -> list
             with path.open("rb") as handle:
                 if path.suffix == ".arrow":
                     table = pyarrow.ipc.open_stream(handle).read_all()
-                    names = [_choose(path, table.column_names, known) for known in wanted]
+                    names = [column_named(known, table.column_names, str(path)) for known in wanted]
                 else:
                     file = pyarrow.parquet.ParquetFile(handle)
-                    names = [_choose(path, file.schema_arrow.names, known) for known in wanted]
+                    names = [column_named(known, file.schema_arrow.names, str(path)) for known in wanted]
                     table = file.read(columns=names)
         except (OSError, pyarrow.ArrowException) as error:
             raise UserError(f"{path}: cannot be read as Parquet or Arrow: {error}", "get the file again") from None
@@ -65,10 +66,3 @@ def read_columns(files: Sequence[Path], wanted: Sequence[Sequence[str]]) -> list
         return [pyarrow.chunked_array(column) for column in chunks]
     except pyarrow.ArrowException as error:
         raise UserError(f"{files[0].parent}: its files have columns of different types: {error}") from None
-
-
-def _choose(path: Path, names: Sequence[str], known: Sequence[str]) -> str:
-    for name in known:
-        if name in names:
-            return name
-    raise UserError(f"{path}: has no column {' or '.join(known)}", "its columns: " + some(list(names)))

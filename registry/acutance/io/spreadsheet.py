@@ -1,10 +1,13 @@
-"""Text that a spreadsheet would run as a formula, kept from it: names and attributes of models come from anywhere."""
+"""Tables of ours as CSV, written and read back.
+
+Text that a spreadsheet would run as a formula is kept from it: names and attributes of models come from anywhere.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import IO, Any
 
 import pandas as pd
 
@@ -38,6 +41,24 @@ def unescape_table(table: pd.DataFrame) -> pd.DataFrame:
 def csv_text(table: pd.DataFrame) -> str:
     """Return a table as the CSV that is written for people."""
     return str(escape_table(table).to_csv(index=False))
+
+
+def read_back(file: IO[Any], texts: Collection[str] = ()) -> pd.DataFrame:
+    """Return a table from the CSV that ``csv_text`` made of it.
+
+    Args:
+        file: what is in it, open at its beginning.
+        texts: columns of names, which stay texts though they look like numbers; so do all ``label.*``.
+
+    Raises:
+        pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError: when it is not a table.
+    """
+    # "none" is the name of a scaling, so only what pandas itself writes for a missing value is one.
+    plain: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "low_memory": False}
+    header = pd.read_csv(file, nrows=0, **plain).columns
+    file.seek(0)
+    kept = {name: str for name in header if name in texts or name.startswith("label.")}
+    return unescape_table(pd.read_csv(file, dtype=kept, **plain))
 
 
 def _mapped(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:

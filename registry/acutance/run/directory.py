@@ -150,13 +150,13 @@ class RunDirectory:
             tables: by name.
             gone: name of a table of ours that is removed unless it is one of them.
         """
-        from acutance.io.spreadsheet import csv_text
+        from acutance.io.spreadsheet import csv_text, read_back
 
         old = f"{gone}.csv" if gone and gone not in tables else ""
         for name, table in tables.items():  # one by one: the text of a large one is large
             content = csv_text(table).encode()
             put(self.path, {self.file(name).name: content}, old)
-            self._tables[name] = _parsed(io.BytesIO(content))
+            self._tables[name] = read_back(io.BytesIO(content), TEXTS)
 
     def put_copy(self, table: str, other: RunDirectory) -> None:
         """Write a table as it is in another folder."""
@@ -249,29 +249,17 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from acutance.io.spreadsheet import read_back
+
     try:
-        return _parsed(path)
+        with path.open("rb") as file:
+            return read_back(file, TEXTS)
     except NotADirectoryError:
         raise UserError(f"{path.parent}: is a file, not the folder of a run", "correlate takes tables") from None
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", "run the study first, or check the folder's name") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not a table: {error}", "run the study again to rewrite it") from None
-
-
-def _parsed(source: Path | io.BytesIO) -> pd.DataFrame:
-    """Return a table as its file says it, from the file or from what is in it."""
-    import pandas as pd
-
-    from acutance.io.spreadsheet import unescape_table
-
-    # "none" is the name of a scaling, so only what pandas itself writes for a missing value is one.
-    plain: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "low_memory": False}
-    header = pd.read_csv(source, nrows=0, **plain).columns
-    if isinstance(source, io.BytesIO):
-        source.seek(0)
-    texts = {name: str for name in header if name in TEXTS or name.startswith("label.")}
-    return unescape_table(pd.read_csv(source, dtype=texts, **plain))
 
 
 def write_presentations(directory: Path, measures: Iterable[str]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from acutance.errors import UserError, did_you_mean
-from acutance.io.delimited import decimal_commas, is_name, is_number, read_delimited
+from acutance.io.cells import is_name, is_number
+from acutance.io.delimited import read_delimited
 from acutance.pool import Attribute
 from acutance.study.targets import AttributeTarget
 
@@ -127,17 +128,15 @@ def read(source: Attributes, notes: list[str] | None = None) -> tuple[str, Table
 
 
 def _read_csv(path: Path, notes: list[str]) -> Table:
-    found = read_delimited(path, "give a CSV file with a column 'model' or 'id'")
+    found = read_delimited(path, "give a CSV file with a column 'model' or 'id'").with_points(str(path))
     header = found.header
     notes += found.notes
     column = next((name for name in NAMES if name in header), None)
     if column is None:
         raise UserError(f"{path}: has no column 'model' or 'id'", f"its columns are: {_first(header) or 'none'}")
-    commas = decimal_commas([[row[i] for _, row in found.rows] for i in range(len(header))])
     table: Table = {}
     for number, row in found.rows:
-        texts = [text.replace(",", ".") if i in commas else text for i, text in enumerate(row)]
-        fields = dict(zip(header, texts, strict=True))
+        fields = dict(zip(header, row, strict=True))
         model = fields.pop(column)
         if not model:
             raise UserError(f"{path}: line {number} names no model", f"fill its column '{column}'")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from acutance.analysis.columns import MIN_MODELS
-from acutance.analysis.external import Columns, as_run, read_table
+from acutance.analysis.external import Columns, as_run
 from acutance.errors import UserError, did_you_mean
+from acutance.io.tables import read_table
 from acutance.run.directory import CURVES, RunDirectory, write_presentations
 from acutance.run.outputs import correlate, judge, measured, write_report, write_statistics
 
@@ -66,7 +67,7 @@ def of_table(
     """Return a table made elsewhere as the tables of a run.
 
     Args:
-        source: a file, see ``analysis.external.read_table``; or the table itself.
+        source: a file, see ``io.tables.read_table``; or the table itself.
         columns: what its columns are.
         points: test points by target, for the noise ceiling.
         title: headline of the page; the file's name by default.

@@ -1,5 +1,6 @@
 """Tables that come as text: names stay texts, columns are measures only when they are numbers throughout."""
 
+import gzip
 import json
 
 import numpy as np
@@ -8,13 +9,16 @@ import pytest
 from click.testing import CliRunner
 
 from acutance import UserError
-from acutance.analysis.external import Columns, as_run, read_table
+from acutance.analysis.external import Columns, as_run
 from acutance.analysis.tables import group_labels
 from acutance.cli import cli
-from acutance.io.delimited import decimal_commas, parse_delimited
+from acutance.io.cells import decimal_commas
+from acutance.io.delimited import Form, MissingColumnError, parse_delimited, read_columns, read_delimited
+from acutance.io.tables import read_table
 from acutance.run.directory import RunDirectory, read_csv
 from acutance.run.outputs import report_data
 from acutance.study.attributes import parse_field
+from acutance.study.attributes import read as read_attributes
 from acutance.workflows.correlating import of_table, write
 
 N = 8
@@ -195,3 +199,55 @@ def test_output_never_replaces_an_input_or_a_strangers_file(tmp_path):
             "--no-report",
         ]
         assert CliRunner().invoke(cli, again).exit_code == 0
+
+
+def put(path, data):
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda data: data.decode().encode("utf-16")])
+def test_columns_of_a_file_are_found_by_name_and_the_rest_may_be_anything(tmp_path, pack):
+    text = 'id,x,,x,text\n1, 0.5 ,?,9,"a, b"\n\n2,7\n3,1,2,3,c,d,e\n'
+    path = put(tmp_path / "t.csv", pack(text.encode()))
+    wanted = [["no", "text"], ["x"]]
+    rows = [(2, ["a, b", "0.5"]), (4, ["-", "7"]), (5, ["c", "1"])]
+    assert read_columns(path, wanted, fill="-") == rows
+    with pytest.raises(UserError, match=r"t.csv: line 4 has 2 fields, the header 5"):
+        read_columns(path, wanted)
+    with pytest.raises(MissingColumnError, match=r"t.csv: has no column y or z.*its columns: id, x,  and 2 more"):
+        read_columns(path, [["y", "z"]])
+
+
+def test_texts_stay_as_they_stand_where_nothing_is_quoted_or_stripped(tmp_path):
+    path = put(tmp_path / "t.tsv", 'a\tb\n "x\t y\n\n\t\n')
+    form = Form("\t", quoted=False, stripped=False)
+    assert read_columns(path, [["a"], ["b"]], form) == [(2, [' "x', " y"]), (4, ["", ""])]
+    assert read_columns(path, [["a"]], Form("\t", quoted=False)) == [(2, ['"x'])]
+
+
+def test_what_cannot_be_read_is_one_sentence_for_whole_tables_and_for_columns_alike(tmp_path):
+    gone, damaged, latin = tmp_path / "none.csv", tmp_path / "d.csv", tmp_path / "l.csv"
+    put(damaged, gzip.compress(b"a,b\n" * 500)[:-30])
+    put(latin, b"a,b\nx,1\ny,\xe9\n")
+    for read in (
+        lambda path: read_delimited(path, "look again"),
+        lambda path: read_columns(path, [["a"]], hint="look again"),
+    ):
+        for path, message in ((gone, "none.csv: no such file"), (damaged, "d.csv: cannot be read"),
+                              (latin, "l.csv: cannot be read: line 3 is not UTF-8 .byte 0xe9")):  # fmt: skip
+            with pytest.raises(UserError, match=message) as told:
+                read(path)
+            assert path == latin or told.value.hint == "look again"
+
+
+def test_decimal_commas_become_points_once_for_all_readers(tmp_path):
+    text = "model;x;n\na;0,5;u,v\nb;1,25;w\n"
+    table = parse_delimited(text.encode(), "t.csv").with_points("t.csv")
+    assert table.rows == [(2, ["a", "0.5", "u,v"]), (3, ["b", "1.25", "w"])]
+    note = "t.csv: the comma is a decimal comma in 'x', as in '0,5'"
+    assert table.notes[-1] == note and table.with_points("t.csv") is table
+    path, notes = put(tmp_path / "t.csv", text), []
+    assert read_attributes(path, notes)[1] == {"a": {"x": 0.5, "n": "u,v"}, "b": {"x": 1.25, "n": "w"}}
+    assert read_table(path)[0]["x"].tolist() == ["0.5", "1.25"]
+    assert notes == read_table(path)[1] and notes[-1].endswith(note)

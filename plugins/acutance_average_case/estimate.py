@@ -95,7 +95,7 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
     with walk:
         for k in range(max(sample.noises for sample in family)):
             draw(norm, k, base.w, out=noise)
-            _control([sample for sample in family if k < sample.noises], noise)
+            _record_controls([sample for sample in family if k < sample.noises], noise)
             for point, members in points.items():
                 for sign in (1, -1):
                     active = [sample for sample in members if k < sample.noises and sign in sample.signs]
@@ -114,15 +114,15 @@ def _slope(view: LossSurface, scaling_name: str, c: Tensor | None) -> Tensor:
     return view.memo(("average_case.slope", scaling_name), compute)
 
 
-def _control(active: Sequence[Sample], noise: Tensor) -> None:
+def _record_controls(active: Sequence[Sample], noise: Tensor) -> None:
     """Note <c * gradient, noise> for every spec that uses it; specs that share the slope share the product."""
-    found: dict[int, Tensor] = {}
+    products: dict[int, Tensor] = {}
     for sample in active:
         if sample.slope is not None:
             name = id(sample.slope)
-            if name not in found:
-                found[name] = torch.dot(sample.slope, noise).double()
-            sample.controls.append(found[name])
+            if name not in products:
+                products[name] = torch.dot(sample.slope, noise).double()
+            sample.controls.append(products[name])
 
 
 class Walk(Protocol):
@@ -198,11 +198,11 @@ class ManyAtOnce:
                 sample.errors.append(errors[row])
                 sample.cost = sample.cost + share
         for view in {id(sample.view): sample.view for active in waiting for sample in active}.values():
-            mine = [[sample for sample in active if sample.view is view] for active in waiting]
-            rows = [row for row, samples in enumerate(mine) if samples]
+            by_row = [[sample for sample in active if sample.view is view] for active in waiting]
+            rows = [row for row, samples in enumerate(by_row) if samples]
             losses = view.losses_at(raw if len(rows) == len(raw) else raw[rows])
             for row, loss in zip(rows, losses.unbind(), strict=True):
-                for sample in mine[row]:
+                for sample in by_row[row]:
                     sample.losses.append(loss)
 
 
@@ -221,8 +221,8 @@ def _estimate(sample: Sample) -> Estimate:
         if sample.spec.variance_reduction == "antithetic":
             rise = rise.view(-1, 2).mean(dim=1)
         value, stderr = float(rise.mean()), _standard_error(rise, 1)
-    found = Estimate(value, stderr, extras=extras, cost=sample.cost)
-    return scaling.resolved(found, sample.view, sample.spec.scaling, sample.spec.rho)
+    estimate = Estimate(value, stderr, extras=extras, cost=sample.cost)
+    return scaling.resolved(estimate, sample.view, sample.spec.scaling, sample.spec.rho)
 
 
 def _controlled(rise: Tensor, control: Tensor) -> tuple[float, float | None, float, float]:
@@ -235,8 +235,8 @@ def _controlled(rise: Tensor, control: Tensor) -> tuple[float, float | None, flo
     variance = torch.dot(h, h)
     beta = torch.dot(r, h) / variance if variance > 0 else torch.zeros_like(variance)
     residual = rise - beta * control
-    left = float(residual.var() / rise.var()) if rise.var() > 0 else 1.0
-    return float(residual.mean()), _standard_error(residual, 2), float(beta), left
+    remaining = float(residual.var() / rise.var()) if rise.var() > 0 else 1.0
+    return float(residual.mean()), _standard_error(residual, 2), float(beta), remaining
 
 
 def _standard_error(values: Tensor, fitted: int) -> float | None:

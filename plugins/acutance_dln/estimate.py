@@ -1,4 +1,4 @@
-"""From a surface to the closed forms: what they are taken of, where they are defined, what is told beside them."""
+"""From a surface to the closed forms: their arguments, where they are defined, and the extras of their estimates."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def regression(surface: LossSurface, spec: ClosedFormSpec) -> Regression:
 
 
 def _regression(surface: LossSurface, u: Tensor, v: Tensor, loss: str) -> Regression:
-    clean = surface.clean()  # the surface's own look at the data comes first
+    clean = surface.clean()  # first, because the surface itself checks the data in its pass
     x, n = surface.inputs, surface.n
     if not isinstance(x, Tensor) or x.shape != (n, len(u)):
         raise Unsupported(f"{WHAT} takes inputs that are one tensor of shape (n, {len(u)})")
@@ -112,7 +112,7 @@ def trace(surface: LossSurface, spec: ClosedFormSpec) -> Estimate:
     at, c = regression(surface, spec), units(surface, spec)
     value = float(closed_forms.trace(at.x, at.u, at.v, c, at.kappa))
     extras = _identity(surface, spec, at, c, 0) | {"columns_off_unit": float(closed_forms.off_unit(at.x))}
-    return _told(value, at, c, extras)
+    return _estimate(value, at, c, extras)
 
 
 @torch.no_grad()
@@ -129,7 +129,7 @@ def top_eigenvalue(surface: LossSurface, spec: ClosedFormSpec) -> Estimate:
         "columns_off_unit": float(closed_forms.off_unit(at.x)),
         "columns_off_orthonormal": float(closed_forms.off_orthonormal(at.x)),
     }
-    return _told(value, at, c, extras)
+    return _estimate(value, at, c, extras)
 
 
 def _identity(surface: LossSurface, spec: ClosedFormSpec, at: Regression, c: Tensor, which: int) -> dict[str, Any]:
@@ -143,8 +143,15 @@ def _identity(surface: LossSurface, spec: ClosedFormSpec, at: Regression, c: Ten
     return {"identity": float(form(at.u, at.v, c)), "identity_of": name}
 
 
-def _told(value: float, at: Regression, c: Tensor, extras: dict[str, Any]) -> Estimate:
-    """Return the estimate with what a reader needs to judge the identities and the branch of Proposition 1."""
+def _estimate(value: float, at: Regression, c: Tensor, extras: dict[str, Any]) -> Estimate:
+    """Return the estimate with what a reader needs to judge the identities and the branch of Proposition 1.
+
+    Args:
+        value: of the closed form; where it is not finite, the estimate says so and has no value.
+        at: the network on its points.
+        c: (2d,) scaling of u and v, 0 for what is not free.
+        extras: of this closed form; the others are the same for all.
+    """
     if not math.isfinite(value):
         return Estimate.without_value(Status.NONFINITE, "the Hessian overflows double precision at these weights")
     slope = closed_forms.gradient(at.x, at.r, at.u, at.v, at.kappa) * c

@@ -108,7 +108,7 @@ def train(
             # One network a piece of work: some take a hundred times as many steps as others.
             with numba.parallel_chunksize(1):
                 rows = _with_zeros(x, y, 1)
-                _wander_all(*rows, u, v, rates, factor, batch_size, seeds, tolerance, max_steps, loss, steps)
+                _sgd_all(*rows, u, v, rates, factor, batch_size, seeds, tolerance, max_steps, loss, steps)
     finally:
         numba.set_num_threads(before)
     return Networks(u, v, loss, steps)
@@ -227,7 +227,7 @@ def _gradient(x: Floats, y: Floats, rows: Ints, start: int, stop: int, beta: Flo
 
 
 @_compiled()
-def _below(state: NDArray[np.uint64], bound: int) -> int:
+def _random_below(state: NDArray[np.uint64], bound: int) -> int:
     """Return a random whole number below a bound (splitmix64; Steele et al. 2014)."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]
@@ -238,10 +238,13 @@ def _below(state: NDArray[np.uint64], bound: int) -> int:
 
 
 @_compiled()
-def _wander(
+def _sgd(
     x: Floats, y: Floats, u: Floats, v: Floats, rate: float, batch: int, seed: int, tolerance: float, max_steps: int,
 ) -> tuple[float, int]:  # fmt: skip
-    """Train one network with rate times the gradient of 1/2 ||r||^2; return that loss and the steps."""
+    """Train one network by SGD on batches, with rate times the gradient of 1/2 ||r_B||^2, in place.
+
+    Returns 1/2 ||r||^2 on all points at the end, and the number of steps taken.
+    """
     n = y.size - 1
     rows, beta, g, state = np.arange(n), u * v, np.empty(u.size), np.empty(1, np.uint64)
     state[0] = seed
@@ -251,7 +254,7 @@ def _wander(
         if loss <= tolerance or steps >= max_steps or not np.isfinite(loss):
             return loss, steps
         for i in range(n - 1, 0, -1):
-            j = _below(state, i + 1)
+            j = _random_below(state, i + 1)
             rows[i], rows[j] = rows[j], rows[i]
         for start in range(0, n, batch):
             if steps < max_steps:
@@ -261,10 +264,10 @@ def _wander(
 
 
 @_compiled(parallel=True)
-def _wander_all(
+def _sgd_all(
     x: Floats, y: Floats, u: Floats, v: Floats, rates: Floats, factor: float, batch: int, seeds: NDArray[np.uint64],
     tolerance: float, max_steps: int, loss: Floats, steps: Ints,
 ) -> None:  # fmt: skip
     for m in numba.prange(len(u)):
-        half, steps[m] = _wander(x, y, u[m], v[m], factor * rates[m], batch, seeds[m], tolerance / factor, max_steps)
+        half, steps[m] = _sgd(x, y, u[m], v[m], factor * rates[m], batch, seeds[m], tolerance / factor, max_steps)
         loss[m] = factor * half

@@ -47,8 +47,8 @@ def classifier(spec: TaskSpec) -> Tensor:
     return weights
 
 
-def _seed(spec: TaskSpec, what: str) -> int:
-    name = {"d": spec.d, "classes": spec.classes, "data_seed": spec.data_seed, "what": what}
+def _seed(spec: TaskSpec, purpose: str) -> int:
+    name = {"d": spec.d, "classes": spec.classes, "data_seed": spec.data_seed, "what": purpose}
     return int(digest(name)[:15], 16)
 
 
@@ -76,13 +76,13 @@ class LinearSeparable(Dataset[LinearSeparableSpec]):
         spec = self.spec
         n = spec.train_points if split == "train" else spec.test_points
         weights, generator = classifier(spec), torch.Generator().manual_seed(_seed(spec, split))
-        kept: list[Tensor] = []
+        accepted: list[Tensor] = []
         for _ in range(100):
             x = torch.randn(max(n, 1024), spec.d, generator=generator, dtype=torch.float64)
             top = (x @ weights.T).topk(2, dim=1).values
-            kept.append(x[top[:, 0] - top[:, 1] >= spec.margin])
-            if sum(map(len, kept)) >= n:
-                inputs = torch.cat(kept)[:n]
+            accepted.append(x[top[:, 0] - top[:, 1] >= spec.margin])
+            if sum(map(len, accepted)) >= n:
+                inputs = torch.cat(accepted)[:n]
                 return Split(inputs, (inputs @ weights.T).argmax(dim=1), description=f"{n} separable points, {split}")
         raise UserError(f"dataset.margin: fewer than 1% of the points have a margin of {spec.margin:g}", "lower it")
 

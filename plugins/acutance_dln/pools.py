@@ -77,8 +77,8 @@ class DLN(ModelPool[DLNSpec]):
     def recipe(self, spec: DLNSpec, i: int) -> dict[str, Any]:
         """Return all that the weights of network i depend on: the same in a pool of any size."""
 
-        def draw(what: str) -> float:
-            return uniform(self.name, spec.seed, i, what)
+        def draw(setting: str) -> float:
+            return uniform(self.name, spec.seed, i, setting)
 
         imbalance = spec.imbalance_max
         recipe: dict[str, Any] = {
@@ -101,11 +101,11 @@ class DLN(ModelPool[DLNSpec]):
     def entries(self, spec: DLNSpec) -> Sequence[ModelEntry]:
         """Return the networks with their hyperparameters, trained or not."""
         train_set = f"sparse_regression:{digest(task_identity(spec))[:12]}"
-        found = []
+        entries = []
         for i in range(spec.size):
             recipe = self.recipe(spec, i)
             path = cache_folder() / "models" / f"{self.name}-{digest(recipe)[:20]}.safetensors"
-            found.append(
+            entries.append(
                 ModelEntry(
                     id=f"{self.name}_{i:03d}",
                     attributes={name: recipe[name] for name in ("learning_rate", "init_scale", "imbalance")},
@@ -115,7 +115,7 @@ class DLN(ModelPool[DLNSpec]):
                     path=str(path),
                 )
             )
-        return found
+        return entries
 
     def missing(self, entries: Sequence[ModelEntry], spec: DLNSpec) -> list[ModelEntry]:
         """Return the networks that have not been trained yet."""

@@ -42,9 +42,9 @@ class Ray(Limited[RaySpec]):
     def __init__(self, spec: RaySpec | None = None) -> None:
         super().__init__(spec)
         self._ray: Any = None
-        self._ours = False
-        self._crew: list[_Actor] = []
-        self._seen = 0.0  # when an actor was last up
+        self._started_here = False
+        self._actors: list[_Actor] = []
+        self._last_up = 0.0  # monotonic seconds
         self._trouble = ""  # what the last one died of
 
     @property
@@ -67,8 +67,8 @@ class Ray(Limited[RaySpec]):
                 "set executor.gpus; 0 is for CPUs alone",
             )
         if find_spec("ray") is None:
-            raise _missing()
-        _reach(self.spec.address)
+            raise _missing_package()
+        _require_listener(self.spec.address)
 
     def _gpus(self) -> float:
         if self.spec.gpus is not None:
@@ -82,15 +82,15 @@ class Ray(Limited[RaySpec]):
             UserError: when ray is not installed, or there is no such cluster.
         """
         if self._ray is None:
-            # A study is nobody's business: set before ray is imported.
+            # No statistics of use are sent out; ray reads this when it is imported.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             try:
                 import ray
             except ImportError:
-                raise _missing() from None
+                raise _missing_package() from None
             if not ray.is_initialized():
-                _reach(self.spec.address)
-                self._ours = True
+                _require_listener(self.spec.address)
+                self._started_here = True
                 settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
                 if self.spec.address is None:
                     settings["include_dashboard"] = False  # no port is opened to anyone
@@ -106,12 +106,12 @@ class Ray(Limited[RaySpec]):
         self._connected()
         waiting = list(jobs)[::-1]
         wanted = min(self.workers, len(waiting))
-        while len(self._crew) < wanted:
-            self._crew.append(self._actor())
-        self._seen, self._trouble = time.monotonic(), ""
+        while len(self._actors) < wanted:
+            self._actors.append(self._actor())
+        self._last_up, self._trouble = time.monotonic(), ""
         try:
-            while waiting or any(actor.job for actor in self._crew):
-                for actor in self._crew:
+            while waiting or any(actor.job for actor in self._actors):
+                for actor in self._actors:
                     if waiting and actor.ready and not actor.job:
                         actor.start(waiting.pop())
                 for actor in self._ready():
@@ -130,13 +130,13 @@ class Ray(Limited[RaySpec]):
 
     def _ready(self) -> list[_Actor]:
         """Return the actors that have something to tell; wait for one of them, until the next look at who is late."""
-        pending = {actor.waits_for: actor for actor in self._crew if actor.waits_for is not None}
+        pending = {actor.waits_for: actor for actor in self._actors if actor.waits_for is not None}
         done, _ = self._ray.wait(list(pending), num_returns=1, timeout=self.glance(5.0), fetch_local=False)
         return [pending[reference] for reference in done]
 
     def _late(self) -> list[_Actor]:
         """Return the actors whose cells take longer than the limit; one that has something to tell is not late."""
-        late = {actor.waits_for: actor for actor in self._crew if actor.late}
+        late = {actor.waits_for: actor for actor in self._actors if actor.late}
         if not late:
             return []
         _, silent = self._ray.wait(list(late), num_returns=len(late), timeout=0, fetch_local=False)
@@ -145,7 +145,7 @@ class Ray(Limited[RaySpec]):
     def _replace(self, actor: _Actor) -> None:
         """Put another actor in the place of one that has ended."""
         self._trouble = actor.trouble or self._trouble
-        self._crew[self._crew.index(actor)] = self._actor()
+        self._actors[self._actors.index(actor)] = self._actor()
 
     def _check_patience(self) -> None:
         """Go on while some actor is up, or one may still come up.
@@ -153,9 +153,9 @@ class Ray(Limited[RaySpec]):
         Raises:
             UserError: when none has been up for too long.
         """
-        if any(actor.ready for actor in self._crew):
-            self._seen = time.monotonic()
-        elif time.monotonic() - self._seen > self.spec.patience:
+        if any(actor.ready for actor in self._actors):
+            self._last_up = time.monotonic()
+        elif time.monotonic() - self._last_up > self.spec.patience:
             raise UserError(
                 f"executor ray: no actor with {self.spec.cpus} cores and {self._gpus():g} GPUs came up in "
                 f"{self.spec.patience:g} s{self._trouble and f' ({self._trouble})'}",
@@ -177,19 +177,20 @@ class Ray(Limited[RaySpec]):
 
     def close(self) -> None:
         """End all actors, and the cluster when it was started for this run."""
-        for actor in self._crew:
+        for actor in self._actors:
             actor.end()
-        self._crew.clear()
-        if self._ours and self._ray is not None:
+        self._actors.clear()
+        if self._started_here and self._ray is not None:
             self._ray.shutdown()
-        self._ray, self._ours = None, False
+        self._ray, self._started_here = None, False
 
 
-def _missing() -> UserError:
+def _missing_package() -> UserError:
+    """Return the error for an installation without ray."""
     return UserError("executor ray: the package ray is missing", "pip install 'ray>=2.30'")
 
 
-def _reach(address: str | None) -> None:
+def _require_listener(address: str | None) -> None:
     """Refuse an address that nobody listens at; ray itself would try for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
@@ -206,7 +207,13 @@ def _no_cluster(address: str | None, why: str) -> UserError:
 
 
 class _Actor(Watched):
-    """An actor, and the reference that tells what it does next: that it is up, or an outcome of its job."""
+    """An actor of Ray with its job.
+
+    Attributes:
+        waits_for: the reference that is ready when the actor is up, or has the next outcome of its job; None without.
+        ready: whether it has come up.
+        trouble: the last line of what it died of.
+    """
 
     def __init__(self, ray: Any, settings: dict[str, Any], threads: int, device: str, limit: float | None) -> None:
         super().__init__(limit)
@@ -251,7 +258,7 @@ class _Actor(Watched):
 
 
 class Worker:
-    """What an actor is: one job after the other, with the threads and the device it was given."""
+    """The class of the actors: executes one job after the other, with the threads and the device it was given."""
 
     def __init__(self, threads: int, device: str) -> None:
         import torch

@@ -77,14 +77,14 @@ class BertFeather(ModelPool[FeatherSpec]):
             if spec.subset > len(runs):
                 raise UserError(f"subset: {spec.subset} of {len(runs)} models", "ask for fewer")
             chosen = sorted(random.Random(spec.seed).sample(chosen, spec.subset))
-        known = published(Path(spec.accuracies).expanduser()) if spec.accuracies else {}
-        if known and (without := [f"Run {i}" for i in chosen if i not in known]):
+        targets = published(Path(spec.accuracies).expanduser()) if spec.accuracies else {}
+        if targets and (without := [f"Run {i}" for i in chosen if i not in targets]):
             raise UserError(f"{spec.accuracies}: has no row for {some(without)}")
         return [
             ModelEntry(
                 id=f"bert_{i:02d}",
                 attributes={"run_number": i},
-                targets=known.get(i, {}),
+                targets=targets.get(i, {}),
                 architecture="bert-base",
                 train_set="mnli",
                 path=str(_weights(runs[i])),
@@ -108,10 +108,10 @@ class BertFeather(ModelPool[FeatherSpec]):
 
 def _weights(folder: Path) -> Path:
     """Return a run's data file of TensorFlow, else the weights of a converted folder."""
-    found = sorted(folder.glob("*.ckpt*.data-*"))
-    if len(found) > 1:
+    files = sorted(folder.glob("*.ckpt*.data-*"))
+    if len(files) > 1:
         raise UserError(f"{folder}: has several checkpoints", "keep the last one")
-    return found[0] if found else weights_file(folder)
+    return files[0] if files else weights_file(folder)
 
 
 def published(path: Path) -> dict[int, dict[str, float]]:

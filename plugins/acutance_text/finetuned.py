@@ -99,8 +99,8 @@ class FineTuned(TrainedPool[FineTunedSpec, FineTuning]):
     def train_set(self, spec: FineTunedSpec) -> str:
         """Return the dataset with the settings that choose and cut texts."""
         chosen = {name: value for name, value in (spec.settings or {}).items() if name not in ("root", "hans_root")}
-        said = ",".join(f"{name}={value}" for name, value in sorted(chosen.items()))
-        return f"{spec.dataset}[{said}]" if said else spec.dataset
+        settings = ",".join(f"{name}={value}" for name, value in sorted(chosen.items()))
+        return f"{spec.dataset}[{settings}]" if settings else spec.dataset
 
     def architecture(self, spec: FineTunedSpec) -> Mapping[str, Any]:
         """Return what the network is made of; of a folder, its weights file by size and date."""
@@ -117,8 +117,8 @@ class FineTuned(TrainedPool[FineTunedSpec, FineTuning]):
     def recipe(self, spec: FineTunedSpec, i: int) -> FineTuning:
         """Return how model i is trained: the same in a pool of any size."""
 
-        def draw(what: str) -> float:
-            return uniform(self.name, self.family(spec), spec.seed, i, what)
+        def draw(setting: str) -> float:
+            return uniform(self.name, self.family(spec), spec.seed, i, setting)
 
         return FineTuning(
             learning_rate=log_uniform(spec.learning_rate_min, spec.learning_rate_max, draw("learning_rate")),
@@ -175,8 +175,8 @@ class FineTuned(TrainedPool[FineTunedSpec, FineTuning]):
         from acutance.spec import validate
 
         item = catalog().find("datasets", spec.dataset)
-        made: Dataset[Any] = item.target(validate(item.target.Spec, spec.settings or {}, "pools.settings"))
-        return made
+        dataset: Dataset[Any] = item.target(validate(item.target.Spec, spec.settings or {}, "pools.settings"))
+        return dataset
 
 
 def encoder_folder(encoder: str) -> Path:
@@ -214,10 +214,11 @@ def with_new_head(folder: Path, classes: int, attention: str) -> nn.Module:
     prefix = f"{model.base_model_prefix}."
     state = {name.removeprefix(prefix): tensor for name, tensor in read_state(file).items()}
     encoder = model.base_model
-    own = encoder.state_dict()
+    initialised = encoder.state_dict()
     # Heads of other tasks stay behind; a pooler that was not saved begins anew.
-    kept = {name: tensor for name, tensor in state.items() if name.split(".")[0] in {n.split(".")[0] for n in own}}
-    absent = {name: tensor for name, tensor in own.items() if name.startswith("pooler.") and name not in kept}
-    fill(encoder, kept | absent, str(file))
-    made: nn.Module = model
-    return made
+    parts = {name.split(".")[0] for name in initialised}
+    loaded = {name: tensor for name, tensor in state.items() if name.split(".")[0] in parts}
+    absent = {name: tensor for name, tensor in initialised.items() if name.startswith("pooler.") and name not in loaded}
+    fill(encoder, loaded | absent, str(file))
+    classifier: nn.Module = model
+    return classifier

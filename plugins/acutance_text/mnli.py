@@ -62,6 +62,7 @@ class MnliLike(Texts[SpecT]):
         return dev.rows(range(count) if split == "train" else range(count, len(dev.labels)))
 
     def _read(self, split: str) -> Examples:
+        """Read the pairs of a split of MNLI from whichever layout the folder has."""
         from acutance_text.tables import find_table, read_columns
 
         if sorted(self.spec.labels) != sorted(LABELS):
@@ -71,15 +72,17 @@ class MnliLike(Texts[SpecT]):
         if not files:
             names = " or ".join(f"{stem}.tsv, .jsonl, .parquet" for stem in STEMS[split][:1])
             raise UserError(f"{self._folder}: has no {names}", "docs/text.md lists the layouts")
-        premises, hypotheses, found = read_columns(files, [PREMISE, HYPOTHESIS, LABEL])
+        premises, hypotheses, labels = read_columns(files, [PREMISE, HYPOTHESIS, LABEL])
         numbers = {label: i for i, label in enumerate(self.spec.labels)}
-        words = [PUBLISHED[value] if isinstance(value, int) and 0 <= value < 3 else str(value) for value in found]
-        kept = [i for i, word in enumerate(words) if word in numbers]
+        words = [PUBLISHED[value] if isinstance(value, int) and 0 <= value < 3 else str(value) for value in labels]
+        labelled = [i for i, word in enumerate(words) if word in numbers]
         unknown = {words[i] for i in range(len(words))} - set(numbers) - {"-", "-1"}
         if unknown:
             raise UserError(f"{files[0]}: the label '{sorted(unknown)[0]}' is unknown", f"known: {', '.join(LABELS)}")
         return Examples(
-            [str(premises[i]) for i in kept], [str(hypotheses[i]) for i in kept], [numbers[words[i]] for i in kept]
+            [str(premises[i]) for i in labelled],
+            [str(hypotheses[i]) for i in labelled],
+            [numbers[words[i]] for i in labelled],
         )
 
     @cached_property
@@ -141,7 +144,7 @@ class Hans(MnliLike[HansSpec]):
         """Return the pairs of a split."""
         if split in ("train", "test", "mismatched"):
             return super().examples(split)
-        pairs, golds, heuristics, subcases = self._hans
+        pairs, golds, heuristics, subcases = self._evaluation_set
         heuristic, entailed = split.removesuffix("_entailed"), split.endswith("_entailed")
         chosen: Sequence[int]
         if split == "hans":
@@ -164,7 +167,8 @@ class Hans(MnliLike[HansSpec]):
         return EntailmentOrNot(self.spec.labels.index("entailment"))
 
     @cached_property
-    def _hans(self) -> tuple[list[tuple[str, str]], list[str], list[str], list[str]]:
+    def _evaluation_set(self) -> tuple[list[tuple[str, str]], list[str], list[str], list[str]]:
+        """Pairs, their labels, heuristics and subcases, in the order of HANS's file."""
         from acutance_text.tables import find_table, read_columns
 
         folder = data_folder(self.name, self.spec.hans_root, "hans", "hans_root")

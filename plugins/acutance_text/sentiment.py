@@ -106,6 +106,6 @@ def _opened(folder: Path, name: str) -> IO[bytes]:
 
 def _inside(archive: bytes, name: str) -> IO[bytes]:
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as files:
-        found = files.extractfile(f"hutto_ICWSM_2014/{name}")
-        assert found is not None  # a folder, which it is not
-        return io.BytesIO(found.read())
+        member = files.extractfile(f"hutto_ICWSM_2014/{name}")
+        assert member is not None  # a folder, which it is not
+        return io.BytesIO(member.read())

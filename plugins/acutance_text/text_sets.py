@@ -87,10 +87,10 @@ class Texts(Dataset[SpecT]):
 
         if split not in self.splits:
             raise UserError(f"{self.name} has no split '{split}'", did_you_mean(split, self.splits))
-        found = self._chosen(split)
-        inputs = encode(self.encoder, found.texts, found.seconds, self.spec.max_length)
-        labels = torch.tensor(found.labels, dtype=torch.long)
-        kind = "texts" if found.seconds is None else "pairs of texts"
+        examples = self._chosen(split)
+        inputs = encode(self.encoder, examples.texts, examples.seconds, self.spec.max_length)
+        labels = torch.tensor(examples.labels, dtype=torch.long)
+        kind = "texts" if examples.seconds is None else "pairs of texts"
         return Split(inputs, labels, self.score(split), f"{len(labels)} {kind}, {split}")
 
     def trimmed(self, inputs: Any) -> Any:
@@ -120,22 +120,23 @@ class Texts(Dataset[SpecT]):
         return Words([*train.texts, *(train.seconds or ())], self.spec.vocabulary)
 
     def _chosen(self, split: str) -> Examples:
+        """Return the texts of a split that the settings ask for: all, or so many with balanced classes."""
         import torch
 
         from acutance.data.points import select
 
-        found = self.examples(split)
+        examples = self.examples(split)
         field = "train_points" if split == "train" else "limit"
         count = getattr(self.spec, field)
-        if not found.labels:
+        if not examples.labels:
             raise UserError(f"{self.name}: split '{split}' has no texts")
-        if count is None or (field == "limit" and count >= len(found.labels)):
-            return found
-        if count > len(found.labels):
+        if count is None or (field == "limit" and count >= len(examples.labels)):
+            return examples
+        if count > len(examples.labels):
             raise UserError(
-                f"dataset.{field}: {count} texts, but there are {len(found.labels)}", f"lower dataset.{field}"
+                f"dataset.{field}: {count} texts, but there are {len(examples.labels)}", f"lower dataset.{field}"
             )
-        return found.rows(select(torch.tensor(found.labels), count, "balanced").tolist())
+        return examples.rows(select(torch.tensor(examples.labels), count, "balanced").tolist())
 
 
 class OwnTextSpec(TextSpec):
@@ -175,6 +176,7 @@ class OwnText(Texts[OwnTextSpec]):
         return Examples(texts, seconds, [self._number(value, split) for value in labels])
 
     def _read(self, split: str) -> tuple[list[str], list[str] | None, list[Any]]:
+        """Return texts, second texts where there are pairs, and labels as the table has them."""
         from acutance_text.tables import read_columns
 
         if self.spec.files is None:
@@ -193,12 +195,12 @@ class OwnText(Texts[OwnTextSpec]):
         if not any(suffix in SUFFIXES for suffix in path.suffixes[-2:]):
             raise UserError(f"dataset.files.{split}: {path}: is of no known kind", f"one of {', '.join(SUFFIXES)}")
         columns = [self.spec.text, self.spec.label, *([self.spec.pair] if self.spec.pair else [])]
-        found = read_columns([path], [[name] for name in columns])
-        for name, column in zip(columns, found, strict=True):
+        values = read_columns([path], [[name] for name in columns])
+        for name, column in zip(columns, values, strict=True):
             empty = next((i for i, value in enumerate(column) if value is None), None)
             if empty is not None:
                 raise UserError(f"{path}: row {empty + 1} has no '{name}'", "fill it or take the row out")
-        texts, labels, *seconds = found
+        texts, labels, *seconds = values
         return [str(t) for t in texts], [str(t) for t in seconds[0]] if seconds else None, labels
 
     @property
@@ -218,11 +220,12 @@ class OwnText(Texts[OwnTextSpec]):
         return {} if numbers else {word: i for i, word in enumerate(words)}
 
     def _number(self, value: Any, split: str) -> int:
+        """Return the class number of a label of the table."""
         if not self._words:
             if not isinstance(value, bool) and str(value).isdigit():
                 return int(value)
             raise UserError(f"dataset.files.{split}: the label {value!r} is no number", "those of train are numbers")
         if str(value) not in self._words:
-            known = f"known: {some(list(self._words))}"
-            raise UserError(f"dataset.files.{split}: the label {value!r} is unknown", known)
+            hint = f"known: {some(list(self._words))}"
+            raise UserError(f"dataset.files.{split}: the label {value!r} is unknown", hint)
         return self._words[str(value)]

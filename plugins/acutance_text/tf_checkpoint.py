@@ -77,11 +77,11 @@ def read_index(table: bytes) -> tuple[int, dict[str, Place]]:
 
 
 def _place(name: str, fields: list[tuple[int, Any]]) -> Place:
-    found = dict(fields)
-    if 7 in found:
+    values = dict(fields)
+    if 7 in values:
         raise ValueError(f"'{name}' is saved in slices")
-    dims = [dict(_fields(dim)).get(1, 0) for number, dim in _fields(found.get(2, b"")) if number == 2]
-    return Place(found.get(1, 0), tuple(dims), found.get(3, 0), found.get(4, 0), found.get(5, 0), found.get(6, 0))
+    dims = [dict(_fields(dim)).get(1, 0) for number, dim in _fields(values.get(2, b"")) if number == 2]
+    return Place(values.get(1, 0), tuple(dims), values.get(3, 0), values.get(4, 0), values.get(5, 0), values.get(6, 0))
 
 
 def _array(data: NDArray[np.uint8], place: Place, name: str) -> NDArray[Any]:

@@ -57,7 +57,7 @@ class Words:
 
     def __call__(self, texts: Sequence[str], seconds: Sequence[str] | None, length: int) -> list[Pair]:
         """Return tokens and sentence numbers; of a pair that is too long the longer sentence is cut first."""
-        found = []
+        pairs = []
         for i, text in enumerate(texts):
             first = [self.numbers.get(word, UNKNOWN) for word in self.split(text)]
             second = [self.numbers.get(word, UNKNOWN) for word in self.split(seconds[i])] if seconds else None
@@ -66,8 +66,8 @@ class Words:
             kinds = [0] * len(ids)
             if second is not None:
                 ids, kinds = [*ids, *second, END], [*kinds, *[1] * (len(second) + 1)]
-            found.append((ids, kinds))
-        return found
+            pairs.append((ids, kinds))
+        return pairs
 
 
 def _cut(first: list[int], second: list[int] | None, room: int) -> None:
@@ -113,11 +113,11 @@ class OnDisk:
 
     def __call__(self, texts: Sequence[str], seconds: Sequence[str] | None, length: int) -> list[Pair]:
         """Return tokens and sentence numbers; of a pair that is too long the longer sentence is cut first."""
-        found = self.tokenizer(
+        encoding = self.tokenizer(
             list(texts), list(seconds) if seconds else None, truncation=True, max_length=length,
             return_token_type_ids=True, return_attention_mask=False,
         )  # fmt: skip
-        return list(zip(found["input_ids"], found["token_type_ids"], strict=True))
+        return list(zip(encoding["input_ids"], encoding["token_type_ids"], strict=True))
 
 
 def _bert(path: Path, lowercase: bool) -> Any:

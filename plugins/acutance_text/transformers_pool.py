@@ -55,8 +55,8 @@ class Folders(ModelPool[FolderSpecT]):
         Raises:
             UserError: when there is no such folder, or two of one name, or a model has no row in ``attributes``.
         """
-        found = find_models(spec.path)
-        names = [name for name, _ in found]
+        models = find_models(spec.path)
+        names = [name for name, _ in models]
         twice = [name for name, times in Counter(names).items() if times > 1]
         if twice:
             raise UserError(f"path: {spec.path} has several models of the name {some(twice)}", "rename their folders")
@@ -70,9 +70,9 @@ class Folders(ModelPool[FolderSpecT]):
                 attributes=settings_of(name) | table.get(name, {}),
                 architecture=architecture(folder),
                 train_set=spec.train_set,
-                path=_remembered(weights_file(folder)),
+                path=_dated_file(weights_file(folder)),
             )
-            for name, folder in found
+            for name, folder in models
         ]
 
     def load(self, entry: ModelEntry, spec: FolderSpecT) -> nn.Module:
@@ -117,9 +117,9 @@ def find_models(path: str) -> list[tuple[str, Path]]:
     Raises:
         UserError: when there is none.
     """
-    kept = None if glob.glob(str(Path(path).expanduser())) else in_cache(path)
-    if kept is not None:
-        return [(path.rpartition("/")[2], kept)]  # the folder itself is called after a commit
+    cached = None if glob.glob(str(Path(path).expanduser())) else in_cache(path)
+    if cached is not None:
+        return [(path.rpartition("/")[2], cached)]  # the folder itself is called after a commit
     return [(folder.resolve().name, folder) for folder in find_folders(path)]
 
 
@@ -143,11 +143,11 @@ def find_folders(path: str) -> list[Path]:
     Raises:
         UserError: when there is none.
     """
-    found = [Path(name) for name in sorted(glob.glob(str(Path(path).expanduser())))]
-    inside = [folder if (folder / "config.json").is_file() else None for folder in found]
+    matches = [Path(name) for name in sorted(glob.glob(str(Path(path).expanduser())))]
+    inside = [folder if (folder / "config.json").is_file() else None for folder in matches]
     folders = [folder for folder in inside if folder is not None]
-    if not folders and len(found) == 1 and found[0].is_dir():
-        folders = [folder for folder in sorted(found[0].iterdir()) if (folder / "config.json").is_file()]
+    if not folders and len(matches) == 1 and matches[0].is_dir():
+        folders = [folder for folder in sorted(matches[0].iterdir()) if (folder / "config.json").is_file()]
     if not folders:
         raise UserError(
             f"path: {path} has no model (a folder with config.json and weights)",
@@ -156,8 +156,11 @@ def find_folders(path: str) -> list[Path]:
     return folders
 
 
-def _remembered(file: Path) -> str | None:
-    """Return the file whose date tells whether a model is the one that was hashed; an index does not tell."""
+def _dated_file(file: Path) -> str | None:
+    """Return the file whose size and date say that a model is still the one hashed before; None for a list of files.
+
+    The list (an ``.index.json``) stays the same when the weights beside it are exchanged.
+    """
     return None if file.suffix == ".json" else str(file)
 
 
@@ -171,14 +174,14 @@ def weights_file(folder: Path) -> Path:
 
 def settings_of(name: str) -> dict[str, Attribute]:
     """Return the attributes in a folder's name: ``learning_rate=2e-5_seed=3`` has two."""
-    found: dict[str, Attribute] = {}
+    settings: dict[str, Attribute] = {}
     for key, text in _SETTING.findall(name):
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        found[key] = value if isinstance(value, bool | int | float) else text
-    return found
+        settings[key] = value if isinstance(value, bool | int | float) else text
+    return settings
 
 
 def architecture(folder: Path) -> str:
@@ -229,9 +232,11 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module
     """
     from acutance.io.checkpoints import load_state
 
-    own = model.state_dict()
+    expected = model.state_dict()
     # Names of checkpoints older than transformers 4, and tables of positions that are no longer saved.
     renamed = {re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name): tensor for name, tensor in state.items()}
     renamed = {re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name): tensor for name, tensor in renamed.items()}
-    kept = {n: t for n, t in renamed.items() if n in own or not n.endswith((".position_ids", ".attn.masked_bias"))}
-    return load_state(model, kept, where)
+    wanted = {
+        n: t for n, t in renamed.items() if n in expected or not n.endswith((".position_ids", ".attn.masked_bias"))
+    }
+    return load_state(model, wanted, where)

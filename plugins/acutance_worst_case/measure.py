@@ -118,9 +118,9 @@ class WorstCase(Measure[WorstCaseSpec]):
         rungs = len(spec.ladder) + 1
         forwards, backwards = spec.restarts * rungs * (spec.steps + 1), spec.restarts * rungs * spec.steps
         if steps_after_looks(spec.steps):
-            known = (rungs - 1) * (spec.start == "zero")
-            forwards -= known
-            backwards -= 2 * spec.restarts * (rungs - 1) + known
+            at_origin = (rungs - 1) * (spec.start == "zero")
+            forwards -= at_origin
+            backwards -= 2 * spec.restarts * (rungs - 1) + at_origin
         if spec.start == "screened":
             forwards += 2 + spec.restarts * spec.candidates
             backwards += 1
@@ -136,8 +136,8 @@ class WorstCase(Measure[WorstCaseSpec]):
         for climb in climbs(specs):
             spec = specs[climb[-1]]
             origin = Cost(forwards=1, backwards=int(self.shares(spec) == "gradient"))
-            known = spec.view in views if origin.backwards else clean
-            total += self.passes(spec) - (origin if known else Cost())
+            shared = spec.view in views if origin.backwards else clean
+            total += self.passes(spec) - (origin if shared else Cost())
             clean = True  # of every pass at w*
             if origin.backwards:
                 views.add(spec.view)

@@ -30,15 +30,15 @@ def checkpoints(steps: int) -> list[int]:
     It ends where an entry comes twice, so 5 and 10 steps lose their last checkpoints.
     """
     before, p = 0.0, 0.22
-    found: list[int] = []
-    while p <= 1 and len(set(found)) == len(found):
-        found.append(math.ceil(p * steps))
+    steps_at: list[int] = []
+    while p <= 1 and len(set(steps_at)) == len(steps_at):
+        steps_at.append(math.ceil(p * steps))
         before, p = p, p + max(p - before - 0.03, 0.06)
-    return found
+    return steps_at
 
 
 def search(objective: Objective, like: Tensor, c: Tensor | None, norm: str, rho: float, steps: int) -> Maximum:
-    """Return the best point met, in coordinates delta, from a start at zero.
+    """Return the best point of the search, in coordinates delta, from a start at zero.
 
     The published code evaluates the loss at every new iterate and once more for its gradient; here one pass
     gives both, so N steps cost N gradients and N + 1 values, with the same numbers.

@@ -58,14 +58,14 @@ class FromOrigin:
 
 def largest_rises(surface: LossSurface, specs: Sequence[WorstCaseSpec], rng: Streams) -> list[Estimate]:
     """Return the best rise of every spec, with how it was reached; rungs of one ladder share its climb."""
-    found: dict[int, Estimate] = {}
+    estimates: dict[int, Estimate] = {}
     for climb in climbs(specs):
         before = surface.cost
         reached = _reached(surface, specs[climb[-1]], {_radii(specs[i]) for i in climb}, rng)
         share = (surface.cost - before) * (1 / len(climb))
         for i in climb:
-            found[i] = replace(reached[_radii(specs[i])], cost=share)
-    return [found[i] for i in range(len(specs))]
+            estimates[i] = replace(reached[_radii(specs[i])], cost=share)
+    return [estimates[i] for i in range(len(specs))]
 
 
 Radii = tuple[float, ...]
@@ -81,10 +81,10 @@ def climbs(specs: Sequence[WorstCaseSpec]) -> list[list[int]]:
     climbs: list[list[int]] = []
     settings = [spec.model_copy(update={"rho": 1.0, "ladder": ()}) for spec in specs]
     for i in sorted(range(len(specs)), key=lambda i: len(specs[i].ladder)):
-        mine = _radii(specs[i])
+        radii = _radii(specs[i])
         for climb in climbs:
             below = _radii(specs[climb[-1]])
-            if settings[climb[0]] == settings[i] and mine[: len(below)] == below:
+            if settings[climb[0]] == settings[i] and radii[: len(below)] == below:
                 climb.append(i)
                 break
         else:
@@ -93,14 +93,17 @@ def climbs(specs: Sequence[WorstCaseSpec]) -> list[list[int]]:
 
 
 class Stuck:
-    """Whether a search of F has stopped rising, and that it was asked.
+    """The test of whether a search of F has stopped rising, and its last answer.
 
     Args:
         clean: F at the origin.
+
+    Attributes:
+        stopped: what the last call returned; False before the first one.
     """
 
     def __init__(self, clean: float) -> None:
-        self._clean, self.found = clean, False
+        self._clean, self.stopped = clean, False
 
     def __call__(self, quarter: Scalar, half_way: Scalar, last: Scalar) -> bool:
         """Return whether the search stays where it is: hardly higher than after a quarter of its steps.
@@ -109,8 +112,8 @@ class Stuck:
         """
         before, now, here = (float(value) - self._clean for value in (quarter, half_way, last))
         lowest = now * (1 - GAIN)
-        self.found = not lowest > before and not here < lowest
-        return self.found
+        self.stopped = not lowest > before and not here < lowest
+        return self.stopped
 
 
 def _reached(surface: LossSurface, spec: WorstCaseSpec, wanted: set[Radii], rng: Streams) -> dict[Radii, Estimate]:
@@ -122,16 +125,16 @@ def _reached(surface: LossSurface, spec: WorstCaseSpec, wanted: set[Radii], rng:
     starts: dict[Radii, list[float]] = {radii: [] for radii in wanted}
     with objective.held():
         for restart in range(spec.restarts):
-            for radii, found in _climb(objective, c, spec, rng, restart):
+            for radii, maximum in _climb(objective, c, spec, rng, restart):
                 if radii in wanted:
-                    mine = _estimate(view, c, spec, radii[-1], found)
-                    best[radii] = _higher(best[radii], mine) if radii in best else mine
-                    starts[radii] += map(float, found.starts or (found.value,))
-                del found  # its memory serves the next search
+                    estimate = _estimate(view, c, spec, radii[-1], maximum)
+                    best[radii] = _higher(best[radii], estimate) if radii in best else estimate
+                    starts[radii] += map(float, maximum.starts or (maximum.value,))
+                del maximum  # its memory serves the next search
     clean = float(view.clean().loss)
     return {
-        radii: replace(found, extras={**found.extras, **_spread([value - clean for value in starts[radii]])})
-        for radii, found in best.items()
+        radii: replace(estimate, extras={**estimate.extras, **_spread([value - clean for value in starts[radii]])})
+        for radii, estimate in best.items()
     }
 
 
@@ -150,7 +153,7 @@ def _higher(a: Estimate, b: Estimate) -> Estimate:
 
 
 def _estimate(view: LossSurface, c: Tensor | None, spec: WorstCaseSpec, rho: float, best: Maximum) -> Estimate:
-    """Return the rise at the best point."""
+    """Return the rise at the best point of the search, max F - L_S(w*), with the losses and errors beside it."""
     gamma = torch.where(c > 0, best.x / c, 0.0) if spec.mode == "released" and c is not None else best.x
     clean = view.clean()
     clean_loss = float(clean.loss)
@@ -164,8 +167,8 @@ def _estimate(view: LossSurface, c: Tensor | None, spec: WorstCaseSpec, rho: flo
         extras["clean_error"] = float(view.mean_error_of(clean.raw))
         extras["perturbed_error"] = float(view.mean_error_of(best.note))
     # The origin is feasible, so the maximum is never below the clean loss.
-    found = Estimate(max(float(best.value) - clean_loss, 0.0), extras=extras)
-    return scaling.resolved(found, view, spec.scaling, rho)
+    estimate = Estimate(max(float(best.value) - clean_loss, 0.0), extras=extras)
+    return scaling.resolved(estimate, view, spec.scaling, rho)
 
 
 def _climb(
@@ -182,20 +185,20 @@ def _climb(
         return
     best = _ascend(objective, ball(spec.norm, radii[0]), spec, rng, restart)
     yield radii[:1], best
-    left = steps_after_looks(spec.steps)
+    remaining = steps_after_looks(spec.steps)
     # Names hold no more than the best point: each search needs the memory of the one before.
     for i, (smaller, larger) in enumerate(itertools.pairwise(radii), start=2):
         region = ball(spec.norm, larger)
-        warm = auto_pgd(objective, best.x * (larger / smaller), region, LOOK if left else spec.steps)
+        warm = auto_pgd(objective, best.x * (larger / smaller), region, LOOK if remaining else spec.steps)
         looks: tuple[Scalar, ...] = (warm.value,)
         best = _better(best, warm)
         del warm
-        if left:
+        if remaining:
             cold = auto_pgd(*_cold(objective, region, spec, rng, restart), region, LOOK)
             looks = (*looks, cold.value)
             best = _better(best, cold)
             del cold
-            best = _better(best, auto_pgd(objective, best.x.clone(), region, left))
+            best = _better(best, auto_pgd(objective, best.x.clone(), region, remaining))
         best = replace(best, starts=looks)
         yield radii[:i], best
 
@@ -211,7 +214,7 @@ def steps_after_looks(steps: int) -> int:
 def _cold(
     objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int
 ) -> tuple[Perturbed | FromOrigin, Tensor]:
-    """Return what to ask and where to start for a search that knows no smaller ball."""
+    """Return the objective and the first point, (p,), of a search that knows no smaller ball."""
     if spec.start == "random" or restart > 0:
         return objective, _random(objective, region, rng, restart, 0)
     if spec.start == "zero":
@@ -229,15 +232,15 @@ def _ascend(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: S
     if screened is None:
         start = torch.zeros_like(objective.surface.w)
         return auto_pgd(FromOrigin(objective) if restart == 0 else objective, start, region, spec.steps)
-    found = _from_two(objective, region, spec, rng, restart, screened)
+    maximum = _from_two(objective, region, spec, rng, restart, screened)
     if screened.where != ONE_STEP:
-        return found
-    if screened.value > float(found.value):
+        return maximum
+    if screened.value > float(maximum.value):
         # Made again: it would have been one more vector to hold.
         one_step = region.steepest(objective.origin()[2])
-        return Maximum(one_step, screened.value, screened.note, screened.value, starts=found.starts)
-    found.value_half = max(float(found.value_half), screened.value)
-    return found
+        return Maximum(one_step, screened.value, screened.note, screened.value, starts=maximum.starts)
+    maximum.value_half = max(float(maximum.value_half), screened.value)
+    return maximum
 
 
 def _from_two(
@@ -253,16 +256,16 @@ def _from_two(
             return region.steepest(objective.origin()[2]).mul_(INSIDE)
         return _random(objective, region, rng, restart, where)
 
-    left = spec.steps - half(spec.steps) - 1
-    if left < 1 or screened.second is None or not region.gaussian or objective.c is None:
+    remaining = spec.steps - half(spec.steps) - 1
+    if remaining < 1 or screened.second is None or not region.gaussian or objective.c is None:
         return auto_pgd(objective, start(screened.where), region, spec.steps)
     stuck = Stuck(float(objective.surface.clean().loss))
-    found = auto_pgd(objective, start(screened.where), region, spec.steps, stuck)
-    if not stuck.found:
-        return found
-    again = auto_pgd(objective, start(screened.second), region, left)
-    best = found if float(found.value) >= float(again.value) else again
-    return replace(best, value_half=found.value_half, starts=(found.value, again.value))
+    first = auto_pgd(objective, start(screened.where), region, spec.steps, stuck)
+    if not stuck.stopped:
+        return first
+    again = auto_pgd(objective, start(screened.second), region, remaining)
+    best = first if float(first.value) >= float(again.value) else again
+    return replace(best, value_half=first.value_half, starts=(first.value, again.value))
 
 
 ONE_STEP = -1  # which start it is; others are random points, by number

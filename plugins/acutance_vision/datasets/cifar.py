@@ -87,14 +87,14 @@ class Cifar(Dataset[SpecT]):
 
     def _corrupted(self, kinds: Sequence[str], split: str) -> Split:
         """Return test images with these corruptions, each with the same number of images, so the error is the mean."""
-        from acutance_vision.datasets.corrupted_sets import joined, kept
+        from acutance_vision.datasets.corrupted_sets import corrupted_images, joined
 
         images, labels, indices = self._corruptible
         severities = SEVERITIES if self.spec.severity is None else (self.spec.severity,)
-        parts = [kept(kind, severity, images, indices) for kind in kinds for severity in severities]
+        parts = [corrupted_images(kind, severity, images, indices) for kind in kinds for severity in severities]
         targets = labels.repeat(len(parts))
-        said = f"{len(parts)} times {len(labels)} images, {split}"
-        return Split(joined(parts, self._normalized), targets, description=said, versions=len(parts))
+        description = f"{len(parts)} times {len(labels)} images, {split}"
+        return Split(joined(parts, self._normalized), targets, description=description, versions=len(parts))
 
     def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Return images (n, 3, 32, 32), cut at random after padding by 4 black pixels, half of them mirrored.

@@ -58,18 +58,18 @@ class PublishedCorruptions(Cifar[SpecT]):
             images = _load(folder / f"{kind}.npy", (len(labels), 32, 32, 3))
             for severity in severities:
                 rows = slice((severity - 1) * n, severity * n)
-                here: Array = images[rows]
-                found = torch.from_numpy(labels[rows].astype("int64"))
+                pixels: Array = images[rows]
+                classes = torch.from_numpy(labels[rows].astype("int64"))
                 if released:
-                    here, found = here[:RELEASED_POINTS], found[:RELEASED_POINTS]
+                    pixels, classes = pixels[:RELEASED_POINTS], classes[:RELEASED_POINTS]
                 elif spec.corruption_points is not None and spec.corruption_points < n:
-                    chosen = select(found, spec.corruption_points, "balanced")
-                    here, found = _Rows(here, chosen.numpy()), found[chosen]
-                parts.append(here)
-                targets.append(found)
+                    chosen = select(classes, spec.corruption_points, "balanced")
+                    pixels, classes = _Rows(pixels, chosen.numpy()), classes[chosen]
+                parts.append(pixels)
+                targets.append(classes)
         inputs = joined(parts, self._normalized, channels_last=True)
-        said = f"{len(parts)} times {len(parts[0])} images, {split}"
-        return Split(inputs, torch.cat(targets), description=said, versions=len(parts))
+        description = f"{len(parts)} times {len(parts[0])} images, {split}"
+        return Split(inputs, torch.cat(targets), description=description, versions=len(parts))
 
     def _labels(self, folder: Path) -> np.ndarray[Any, Any]:
         labels = _load(folder / "labels.npy", None)
@@ -101,15 +101,15 @@ def _load(path: Path, shape: tuple[int, ...] | None) -> np.ndarray[Any, Any]:
     import numpy as np
 
     try:
-        found: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", "unpack the archive again") from None
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: cannot be read as .npy: {error}", "unpack the archive again") from None
-    if shape is not None and (found.shape != shape or found.dtype != np.uint8):
-        message = f"{path}: holds {found.dtype} of shape {found.shape}, not uint8 of shape {shape}"
+    if shape is not None and (array.shape != shape or array.dtype != np.uint8):
+        message = f"{path}: holds {array.dtype} of shape {array.shape}, not uint8 of shape {shape}"
         raise UserError(message, "unpack the archive again")
-    return found
+    return array
 
 
 class Cifar10C(PublishedCorruptions[Cifar10CSpec]):

@@ -85,10 +85,10 @@ def _all_or_none(folders: Sequence[Path], names: Sequence[str]) -> list[Path]:
         UserError: when it does not have all.
     """
     for folder in folders:
-        found = [folder / name for name in names]
-        missing = [path.name for path in found if not path.is_file()]
+        files = [folder / name for name in names]
+        missing = [path.name for path in files if not path.is_file()]
         if not missing:
-            return found
+            return files
         if len(missing) < len(names):
             raise UserError(f"{folder}: {', '.join(missing)} is missing", "unpack the archive again")
     return []
@@ -110,15 +110,15 @@ def _read_pickled(files: list[Path], classes: int) -> Images:
     for path in files:
         batch = read_batch(path)
         key = "labels" if classes == 10 else "fine_labels"
-        pixels, found = batch.get("data"), batch.get(key)
+        pixels, numbers = batch.get("data"), batch.get(key)
         if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
             raise UserError(f"{path}: 'data' is no array of {PIXELS} bytes an image", "unpack the archive again")
-        if not isinstance(found, list) or not all(type(label) is int for label in found):
+        if not isinstance(numbers, list) or not all(type(label) is int for label in numbers):
             raise UserError(f"{path}: '{key}' is no list of class numbers", f"is it CIFAR-{classes}?")
-        if len(found) != len(pixels):
-            raise UserError(f"{path}: {len(pixels)} images, but {len(found)} labels", "unpack the archive again")
+        if len(numbers) != len(pixels):
+            raise UserError(f"{path}: {len(pixels)} images, but {len(numbers)} labels", "unpack the archive again")
         images.append(torch.from_numpy(pixels.copy()).view(-1, 3, SIDE, SIDE))
-        labels.append(torch.tensor(found, dtype=torch.int64))
+        labels.append(torch.tensor(numbers, dtype=torch.int64))
     return torch.cat(images), torch.cat(labels)
 
 
@@ -193,9 +193,9 @@ def _read_classes(files: list[Path], classes: int) -> Images:
         if label is None:
             raise UserError(f"{inside}: is no class of CIFAR-{classes}", did_you_mean(inside.name, names))
         every = (path for path in inside.iterdir() if path.suffix.lower() in SUFFIXES)
-        found = sorted(path for path in every if not hidden(path.name))
-        sources += [(str(path), path) for path in found]
-        labels += [label] * len(found)
+        images = sorted(path for path in every if not hidden(path.name))
+        sources += [(str(path), path) for path in images]
+        labels += [label] * len(images)
     if not sources:
         raise UserError(f"{folder}: its class folders hold no images", "known: " + ", ".join(SUFFIXES))
     return small_images(sources, SIDE), torch.tensor(labels)

@@ -18,7 +18,7 @@ from acutance.io.folders import cache_folder
 VERSION = 1  # of the corruptions: raised when their images change
 
 
-def kept(kind: str, severity: int, images: Tensor, indices: Tensor) -> np.ndarray[Any, Any]:
+def corrupted_images(kind: str, severity: int, images: Tensor, indices: Tensor) -> np.ndarray[Any, Any]:
     """Return corrupted images (n, 3, h, w) uint8, mapped into memory from a file that is made when it is missing.
 
     Args:
@@ -29,29 +29,30 @@ def kept(kind: str, severity: int, images: Tensor, indices: Tensor) -> np.ndarra
     """
     from acutance_vision.images.common_corruptions import corrupted
 
-    what = hashlib.sha256(f"{VERSION}/{tuple(images.shape)}".encode())
-    what.update(images.contiguous().numpy().data)
-    what.update(indices.contiguous().numpy().data)
-    path = cache_folder() / "corruptions" / what.hexdigest()[:20] / f"{kind}-{severity}.npy"
-    found = _mapped(path, tuple(images.shape))
-    if found is None:
+    identity = hashlib.sha256(f"{VERSION}/{tuple(images.shape)}".encode())
+    identity.update(images.contiguous().numpy().data)
+    identity.update(indices.contiguous().numpy().data)
+    path = cache_folder() / "corruptions" / identity.hexdigest()[:20] / f"{kind}-{severity}.npy"
+    pixels = _mapped(path, tuple(images.shape))
+    if pixels is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Written beside and moved: another process that makes the same images can only replace them by their equals.
         partial = path.with_suffix(f".{os.getpid()}.partial")
         with partial.open("wb") as file:
             np.save(file, corrupted(kind, severity, images, indices).numpy())
         os.replace(partial, path)
-        found = _mapped(path, tuple(images.shape))
-        assert found is not None
-    return found
+        pixels = _mapped(path, tuple(images.shape))
+        assert pixels is not None
+    return pixels
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
+    """Map a file of bytes in this shape into memory; None where there is none, or a damaged one."""
     try:
-        found: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None  # missing or cut short: it is made again
-    return found if found.shape == shape and found.dtype == np.uint8 else None
+    return array if array.shape == shape and array.dtype == np.uint8 else None
 
 
 def joined(
@@ -68,13 +69,13 @@ def joined(
 
     def read(rows: Tensor) -> Tensor:
         wanted = rows.numpy()
-        which = np.searchsorted(ends, wanted, side="right")
+        part_of = np.searchsorted(ends, wanted, side="right")
         shape = parts[0].shape[1:]
         images = np.empty((len(wanted), *shape), np.uint8)
-        for i in np.unique(which):
-            here = which == i
-            images[here] = parts[i][wanted[here] - (ends[i] - len(parts[i]))]
-        found = torch.from_numpy(images)
-        return prepare(found.permute(0, 3, 1, 2).contiguous() if channels_last else found)
+        for i in np.unique(part_of):
+            inside = part_of == i
+            images[inside] = parts[i][wanted[inside] - (ends[i] - len(parts[i]))]
+        pixels = torch.from_numpy(images)
+        return prepare(pixels.permute(0, 3, 1, 2).contiguous() if channels_last else pixels)
 
     return every_row(read, int(ends[-1]))

@@ -31,19 +31,19 @@ def preparation(spec: ImageSpec) -> Prepare:
     """
     from timm.data.transforms_factory import create_transform
 
-    found: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "input_size": (3, 224, 224), "crop_pct": 0.875, "crop_mode": "center", "interpolation": "bicubic",
         "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225),
     }  # fmt: skip
     if spec.data_config is not None:
-        found |= _timm_config(spec.data_config)
+        settings |= _timm_config(spec.data_config)
     names = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
-    found |= {name: value for name in names if (value := getattr(spec, name)) is not None}
+    settings |= {name: value for name in names if (value := getattr(spec, name)) is not None}
     if spec.size is not None:
-        found["input_size"] = (3, spec.size, spec.size)
+        settings["input_size"] = (3, spec.size, spec.size)
     if spec.grey:
-        found |= {"mean": found["mean"][:1], "std": found["std"][:1]}
-    transform: Prepare = create_transform(**found, is_training=False)
+        settings |= {"mean": settings["mean"][:1], "std": settings["std"][:1]}
+    transform: Prepare = create_transform(**settings, is_training=False)
     return (lambda image: transform(image.convert("L"))) if spec.grey else transform
 
 
@@ -54,8 +54,8 @@ def _timm_config(name: str) -> dict[str, Any]:
     config = timm.get_pretrained_cfg(name, allow_unregistered=False) if timm.is_model(name) else None
     if config is None:
         raise UserError(f"dataset.data_config: timm has no model '{name}'", "see timm.list_models()")
-    found: dict[str, Any] = resolve_data_config({}, pretrained_cfg=config.to_dict())
-    return found
+    settings: dict[str, Any] = resolve_data_config({}, pretrained_cfg=config.to_dict())
+    return settings
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def listed(folder: Path, labels: Mapping[str, int]) -> Images:
         UserError: when there are no images.
     """
     names: list[str] = []
-    found: list[int] = []
+    targets: list[int] = []
     skipped: list[str] = []
     for inside, label in sorted(labels.items(), key=lambda item: (item[1], item[0])):
         # Names alone: a training set has more than a million of them.
@@ -133,7 +133,7 @@ def listed(folder: Path, labels: Mapping[str, int]) -> Images:
         files = [name for name in every if not hidden(name)]
         skipped += [f"{inside}/{name}" for name in every if hidden(name)]
         names += [f"{inside}/{name}" for name in files]
-        found += [label] * len(files)
+        targets += [label] * len(files)
     if not names:
         raise UserError(f"{folder}: its class folders hold no images", "known: " + ", ".join(SUFFIXES))
-    return Images(folder, names, torch.tensor(found, dtype=torch.int64), skipped)
+    return Images(folder, names, torch.tensor(targets, dtype=torch.int64), skipped)

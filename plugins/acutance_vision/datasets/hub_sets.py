@@ -120,8 +120,8 @@ class Cells:
     def __getitem__(self, i: int) -> bytes | Path:
         from acutance_vision.images.reading import encoded
 
-        found = self.cell(i)
-        return found if isinstance(found, Path) else encoded(found, f"{self.where}: image {i}")
+        value = self.cell(i)
+        return value if isinstance(value, Path) else encoded(value, f"{self.where}: image {i}")
 
 
 def _files(path: Path, part: str) -> list[Path]:
@@ -135,12 +135,12 @@ def _files(path: Path, part: str) -> list[Path]:
         if Path(part).suffix not in (".parquet", ".arrow", ".jsonl"):
             raise UserError(f"dataset.path: {path / part}: is no .parquet, .arrow or .jsonl")
         return [path / part]
-    found = parquet_files(path, part) or sorted((path / part).glob("data-*-of-*.arrow"))
-    found = found or [file for file in (path / f"{part}.jsonl", path / f"{part}.arrow") if file.is_file()][:1]
-    if not found:
-        known = f"{part}.parquet, {part}-00000-of-00001.parquet (also in data/), {part}/data-*.arrow, {part}.jsonl"
-        raise UserError(f"dataset.path: {path}: holds no part '{part}'", f"looked for {known}")
-    return found
+    files = parquet_files(path, part) or sorted((path / part).glob("data-*-of-*.arrow"))
+    files = files or [file for file in (path / f"{part}.jsonl", path / f"{part}.arrow") if file.is_file()][:1]
+    if not files:
+        layouts = f"{part}.parquet, {part}-00000-of-00001.parquet (also in data/), {part}/data-*.arrow, {part}.jsonl"
+        raise UserError(f"dataset.path: {path}: holds no part '{part}'", f"looked for {layouts}")
+    return files
 
 
 def _from_lines(files: Sequence[Path], spec: HuggingFaceSpec) -> tuple[Cells, list[Any]]:
@@ -188,17 +188,17 @@ def _from_hub(spec: HuggingFaceSpec, part: str) -> tuple[Cells, list[Any]]:
         raise UserError(message, "check the path, or pip install datasets") from None
     try:
         with _offline(datasets):
-            found = datasets.load_dataset(spec.path, spec.config, split=part)
+            table = datasets.load_dataset(spec.path, spec.config, split=part)
     except Exception as error:
         hint = f"get it first: datasets.load_dataset({spec.path!r}, {spec.config!r})"
         raise UserError(f"{where}: is not in the cache of datasets: {error}", hint) from None
     for name in (spec.image, spec.label):
-        if name not in found.column_names:
-            raise UserError(f"{where}: has no column {name}", "its columns: " + some(list(found.column_names)))
-    encoded = found.cast_column(spec.image, datasets.Image(decode=False))
+        if name not in table.column_names:
+            raise UserError(f"{where}: has no column {name}", "its columns: " + some(list(table.column_names)))
+    encoded = table.cast_column(spec.image, datasets.Image(decode=False))
 
     def cell(i: int) -> Any:
         image = encoded[i][spec.image]
         return Path(image["path"]) if image["bytes"] is None else image
 
-    return Cells(cell, f"{spec.path}: {part}"), list(found[spec.label])
+    return Cells(cell, f"{spec.path}: {part}"), list(table[spec.label])

@@ -9,15 +9,15 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from acutance.spec import Spec
 
 
-def own_names(splits: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Refuse names of further splits that are those of the usual ones."""
+def not_usual_names(splits: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return further splits as they are; refuse the names of the usual ones, and empty names."""
     for name in splits or {}:
         if name in ("train", "test") or not name:
             raise ValueError(f"'{name}' cannot be the name of a further split")
     return splits
 
 
-Further = Annotated[dict[str, str] | None, AfterValidator(own_names)]
+Further = Annotated[dict[str, str] | None, AfterValidator(not_usual_names)]
 
 
 class ImageSpec(Spec):

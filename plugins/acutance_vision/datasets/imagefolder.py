@@ -57,10 +57,10 @@ class ImageFolder(Dataset[ImageFolderSpec]):
         if split not in self.splits:
             raise UserError(f"imagefolder has no split '{split}'", did_you_mean(split, self.splits))
         folder = self._folder(split)
-        known = {name: i for i, name in enumerate(self._classes)}
-        labels = {name: _known(name, known, folder) for name in class_names(folder)}
+        numbers = {name: i for i, name in enumerate(self._classes)}
+        labels = {name: _class_number(name, numbers, folder) for name in class_names(folder)}
         images = listed(folder, labels).first(self.spec.train_points if split == "train" else self.spec.limit)
-        if self.spec.restrict and len(labels) < len(known):
+        if self.spec.restrict and len(labels) < len(numbers):
             return images.split(split, self._prepare, Restricted(list(labels.values())))
         return images.split(split, self._prepare)
 
@@ -82,11 +82,12 @@ class ImageFolder(Dataset[ImageFolderSpec]):
         return preparation(self.spec)
 
 
-def _known(name: str, known: dict[str, int], folder: Path) -> int:
-    if name not in known:
+def _class_number(name: str, numbers: dict[str, int], folder: Path) -> int:
+    """Return the number of a class folder, which the training images must have."""
+    if name not in numbers:
         message = f"{folder / name}: is no class of the training images"
-        raise UserError(message, did_you_mean(name, list(known)))
-    return known[name]
+        raise UserError(message, did_you_mean(name, list(numbers)))
+    return numbers[name]
 
 
 def read_names(path: str) -> list[str]:

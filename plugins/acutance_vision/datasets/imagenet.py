@@ -117,12 +117,12 @@ class ImageNet(Dataset[ImageNetSpec]):
         from acutance_vision.datasets.folders import listed
         from acutance_vision.datasets.scores import Grouped
 
-        known = self._objectnet_groups()
-        missing = [name for name in known if name not in names]
+        groups = self._objectnet_groups()
+        missing = [name for name in groups if name not in names]
         if missing:
             raise UserError(f"{folder}: has no folder {some(missing)}, which dataset.objectnet_map names", "check both")
-        score = Grouped(list(known.values()))
-        labels = dict(zip(known, score.targets, strict=True))
+        score = Grouped(list(groups.values()))
+        labels = dict(zip(groups, score.targets, strict=True))
         border, prepare = self.spec.objectnet_border, self._prepare
 
         def cut(image: Any) -> Tensor:
@@ -140,13 +140,14 @@ class ImageNet(Dataset[ImageNetSpec]):
             )
         where = f"dataset.objectnet_map: {path}"
         try:
-            found = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+            folders = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{where}: cannot be read: {error}", "give a JSON file") from None
-        if not isinstance(found, dict) or not found or not all(isinstance(ids, list) and ids for ids in found.values()):
+        classes = folders.values() if isinstance(folders, dict) else ()
+        if not classes or not all(isinstance(ids, list) and ids for ids in classes):
             raise UserError(f"{where}: is no mapping from folders to lists", '{"folder": ["n02123045", ...]}')
         groups = {}
-        for folder, ids in found.items():
+        for folder, ids in folders.items():
             wrong = [i for i in ids if not self._is_class(i)]
             if wrong:
                 raise UserError(f"{where}: {folder}: {wrong[0]!r} is no class of ImageNet", "WordNet ids or numbers")

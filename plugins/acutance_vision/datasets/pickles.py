@@ -45,9 +45,9 @@ def _reconstruct(*_: Any) -> _Array:
 
 def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> _Array:
     """What protocol 5 writes."""
-    found = _Array()
-    found.state = (1, shape, dtype, order != "C", bytes(data))
-    return found
+    array = _Array()
+    array.state = (1, shape, dtype, order != "C", bytes(data))
+    return array
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
@@ -86,11 +86,11 @@ def read_batch(path: Path) -> dict[str, Any]:
         UserError: for a file that asks for anything but arrays, is no pickle, or holds no dictionary.
     """
     try:
-        found = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}, not a dictionary")
+        batch = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        if not isinstance(batch, dict):
+            raise ValueError(f"it holds a {type(batch).__name__}, not a dictionary")
         return {
-            str(key): value.array() if isinstance(value, _Array) else value for key, value in _text_keys(found).items()
+            str(key): value.array() if isinstance(value, _Array) else value for key, value in _text_keys(batch).items()
         }
     except UserError as error:
         raise UserError(f"{path}: {error.message}", error.hint) from None
@@ -99,5 +99,5 @@ def read_batch(path: Path) -> dict[str, Any]:
         raise UserError(message, "get the file again from the official site") from None
 
 
-def _text_keys(found: dict[Any, Any]) -> dict[Any, Any]:
-    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in found.items()}
+def _text_keys(batch: dict[Any, Any]) -> dict[Any, Any]:
+    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}

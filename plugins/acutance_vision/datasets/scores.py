@@ -49,8 +49,8 @@ class Grouped:
         alone = [[k for k in group if len(owners[k]) == 1] for group in groups]
         if not all(alone):
             raise UserError(f"group {alone.index([])} has no class of its own", "groups must be told apart")
-        self.targets = [found[0] for found in alone]
-        pairs = [(k, g) for k, found in owners.items() for g in found]
+        self.targets = [classes[0] for classes in alone]
+        pairs = [(k, g) for k, groups_of_k in owners.items() for g in groups_of_k]
         self._classes, self._groups = torch.tensor([k for k, _ in pairs]), torch.tensor([g for _, g in pairs])
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:

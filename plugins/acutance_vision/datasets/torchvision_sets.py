@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean
 from acutance.io.folders import data_folder
-from acutance_vision.datasets.image_spec import FolderSpec, own_names
+from acutance_vision.datasets.image_spec import FolderSpec, not_usual_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class TorchvisionSpec(FolderSpec):
     """Arguments that choose the training images; without them train: true, or split: train, as the class takes them."""
     test: Arguments | None = None
     """Arguments that choose the test images; without them train: false, or split: test."""
-    ood: Annotated[dict[str, Arguments] | None, AfterValidator(own_names)] = None
+    ood: Annotated[dict[str, Arguments] | None, AfterValidator(not_usual_names)] = None
     """More splits: {name: arguments}."""
 
 
@@ -58,26 +58,30 @@ class Torchvision(Dataset[TorchvisionSpec]):
 
         if split not in self.splits:
             raise UserError(f"torchvision has no split '{split}'", did_you_mean(split, self.splits))
-        found = self._made(split)
-        labels = _labels(found, f"dataset.source: {self.spec.source}")
+        images = self._dataset(split)
+        labels = _labels(images, f"dataset.source: {self.spec.source}")
         count = self.spec.train_points if split == "train" else self.spec.limit
         rows = in_turn(labels, count)
         prepare = preparation(self.spec)
 
         def one(i: int) -> Tensor:
-            return prepare(found[i][0].convert("RGB"))
+            return prepare(images[i][0].convert("RGB"))
 
         return Split(lazily(one, rows), labels[rows], description=f"{len(rows)} images, {self.spec.source}, {split}")
 
-    def _made(self, split: str) -> Any:
-        """Return torchvision's object for a split."""
-        spec, target = self.spec, self._class()
+    def _dataset(self, split: str) -> Any:
+        """Return torchvision's dataset of a split.
+
+        Raises:
+            UserError: for a split that nothing tells it, or whatever torchvision says of the files.
+        """
+        spec, target = self.spec, self._dataset_class()
         takes = inspect.signature(target).parameters
-        own: dict[str, Any] = {"train": spec.train, "test": spec.test, **(spec.ood or {})}
-        arguments = own[split]
+        of_split: dict[str, Any] = {"train": spec.train, "test": spec.test, **(spec.ood or {})}
+        arguments = of_split[split]
         if arguments is None:
             ways = {"train": {"train": split == "train"}, "split": {"split": split}}
-            arguments = next((given for name, given in ways.items() if name in takes), {})
+            arguments = next((way for name, way in ways.items() if name in takes), {})
             if not arguments:
                 message = f"dataset.{split}: {spec.source} has neither an argument train nor split"
                 raise UserError(message, f"write dataset.{split}: {{...}} with arguments out of {', '.join(takes)}")
@@ -91,14 +95,15 @@ class Torchvision(Dataset[TorchvisionSpec]):
             hint = f"get the files first: torchvision.datasets.{spec.source}({_shown(arguments)}, download=True)"
             raise UserError(f"dataset.source: {spec.source}({_shown(arguments)}): {error}", hint) from None
 
-    def _class(self) -> Any:
+    def _dataset_class(self) -> Any:
+        """Return the class in torchvision.datasets that the settings name."""
         import torchvision.datasets
 
         name = self.spec.source
-        known = [n for n in torchvision.datasets.__all__ if inspect.isclass(getattr(torchvision.datasets, n))]
-        if name not in known:
-            what = "nothing says which one" if name is None else f"torchvision has no '{name}'"
-            raise UserError(f"dataset.source: {what}", did_you_mean(name or "", known))
+        classes = [n for n in torchvision.datasets.__all__ if inspect.isclass(getattr(torchvision.datasets, n))]
+        if name not in classes:
+            problem = "nothing says which one" if name is None else f"torchvision has no '{name}'"
+            raise UserError(f"dataset.source: {problem}", did_you_mean(name or "", classes))
         return getattr(torchvision.datasets, str(name))
 
 
@@ -107,20 +112,20 @@ def _shown(arguments: dict[str, Any]) -> str:
     return f"root={Path(arguments['root']).name!r}, {shown}" if "root" in arguments else shown
 
 
-def _labels(found: Any, where: str) -> Tensor:
+def _labels(images: Any, where: str) -> Tensor:
     """Return the class numbers of all images, from an attribute that agrees with the first and last, or one by one."""
     import torch
 
-    def of(i: int) -> Any:
-        return found[i][1]
+    def label(i: int) -> Any:
+        return images[i][1]
 
-    if len(found) == 0:
+    if len(images) == 0:
         raise UserError(f"{where}: has no images", "check its files")
-    ends = (0, len(found) - 1)
-    if not all(isinstance(of(i), int) or getattr(of(i), "ndim", 1) == 0 for i in ends):
-        raise UserError(f"{where}: its targets are no class numbers, but {of(0)!r}", "choose one for classification")
+    ends = (0, len(images) - 1)
+    if not all(isinstance(label(i), int) or getattr(label(i), "ndim", 1) == 0 for i in ends):
+        raise UserError(f"{where}: its targets are no class numbers, but {label(0)!r}", "choose one for classification")
     for name in ("targets", "labels", "_labels"):
-        labels = getattr(found, name, None)
-        if labels is not None and len(labels) == len(found) and all(int(labels[i]) == int(of(i)) for i in ends):
+        labels = getattr(images, name, None)
+        if labels is not None and len(labels) == len(images) and all(int(labels[i]) == int(label(i)) for i in ends):
             return torch.as_tensor(labels).long()
-    return torch.tensor([int(of(i)) for i in range(len(found))])
+    return torch.tensor([int(label(i)) for i in range(len(images))])

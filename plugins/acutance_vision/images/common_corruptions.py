@@ -69,8 +69,8 @@ def corrupted(kind: str, severity: int, images: Tensor, indices: Tensor) -> Tens
     parts = []
     for x, i in zip(images.split(CHUNK), indices.split(CHUNK), strict=True):
         draws = Draws([f"{kind}/{severity}/{int(k)}" for k in i])
-        found = function(x.float() / 255, draws, parameters[severity - 1])
-        parts.append((found.clamp(0, 1) * 255).round().to(torch.uint8))
+        changed = function(x.float() / 255, draws, parameters[severity - 1])
+        parts.append((changed.clamp(0, 1) * 255).round().to(torch.uint8))
     return torch.cat(parts)
 
 

@@ -19,12 +19,12 @@ ICE = (0.86, 0.94, 1.0)  # colour of frost
 
 def snow(x: Tensor, draws: Draws, parameters: tuple[float, float, float, float, int, float, float]) -> Tensor:
     """Whiten the image, and let flakes fall on it: thresholded noise, blurred along a steep line, and turned about."""
-    mean, sd, zoom, threshold, radius, fall, kept = parameters
+    mean, sd, zoom, threshold, radius, fall, share = parameters
     flakes = zoomed(mean + sd * draws.normal(1, *x.shape[2:]), zoom)
     flakes = torch.where(flakes < threshold, 0.0, flakes).clamp(0, 1)
     flakes = streak(flakes, radius, fall, draws.uniform(-0.75 * math.pi, -0.25 * math.pi))
     grey = torch.einsum("nchw,c->nhw", x, torch.tensor(GREY))[:, None]
-    whitened = kept * x + (1 - kept) * torch.maximum(x, 1.5 * grey + 0.5)
+    whitened = share * x + (1 - share) * torch.maximum(x, 1.5 * grey + 0.5)
     return whitened + flakes + flakes.flip(2, 3)
 
 
@@ -66,8 +66,8 @@ def fog(x: Tensor, draws: Draws, parameters: tuple[float, float]) -> Tensor:
 
 def frost(x: Tensor, draws: Draws, parameters: tuple[float, float]) -> Tensor:
     """Add ice: veins along the level lines of one fractal on patches of another. Not the published photographs."""
-    kept, ice = parameters
+    share, ice = parameters
     veins = 1 - (2 * _plasma_over(x, draws, 1.5) - 1).abs()
     patches = _plasma_over(x, draws, 1.9)
     texture = (0.15 + 0.55 * patches + 0.45 * veins**3).clamp(0, 1)
-    return kept * x + ice * texture * torch.tensor(ICE).view(1, 3, 1, 1)
+    return share * x + ice * texture * torch.tensor(ICE).view(1, 3, 1, 1)

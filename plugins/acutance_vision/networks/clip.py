@@ -50,12 +50,12 @@ def from_clip(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         raise UserError(f"{where}: has no {some(missing)}", "a state dict of model soups has them")
     head = {"head.weight": state["classification_head.weight"]}
     head["head.bias"] = state.get("classification_head.bias", torch.zeros(len(head["head.weight"])))
-    found = {"proj.weight": state[f"{prefix}proj"].T.contiguous()} | head
+    renamed = {"proj.weight": state[f"{prefix}proj"].T.contiguous()} | head
     for name, tensor in state.items():
         if not name.startswith(prefix) or name == f"{prefix}proj":
             continue
-        found |= {f"tower.{to}": value for to, value in _renamed(name.removeprefix(prefix), tensor).items()}
-    return {name: tensor.float() for name, tensor in found.items()}
+        renamed |= {f"tower.{to}": value for to, value in _renamed(name.removeprefix(prefix), tensor).items()}
+    return {name: tensor.float() for name, tensor in renamed.items()}
 
 
 def _renamed(name: str, tensor: Tensor) -> dict[str, Tensor]:
@@ -65,7 +65,7 @@ def _renamed(name: str, tensor: Tensor) -> dict[str, Tensor]:
         return {"pos_embed": tensor.unsqueeze(0)}
     if name.startswith("transformer.resblocks."):
         _, _, number, rest = name.split(".", 3)
-        for theirs, ours in BLOCK.items():
-            if rest.startswith(theirs):
-                return {f"blocks.{number}.{ours}{rest.removeprefix(theirs)}": tensor}
+        for clip_name, timm_name in BLOCK.items():
+            if rest.startswith(clip_name):
+                return {f"blocks.{number}.{timm_name}{rest.removeprefix(clip_name)}": tensor}
     return {TOP.get(name, name): tensor}

@@ -39,14 +39,14 @@ def load_jax(model: nn.Module, path: Path) -> nn.Module:
     if prefix is None:
         raise UserError(f"{path}: has no array embedding/kernel", "it is no vision transformer of the JAX code")
     wanted = _wanted(model, path)
-    found = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+    arrays = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
     different = [
-        f"{name} is {found[name]}, the model has {shape}"
+        f"{name} is {arrays[name]}, the model has {shape}"
         for name, shape in wanted.items()
-        if name in found and found[name] != shape and not _resampled(name, found[name], shape)
+        if name in arrays and arrays[name] != shape and not _resampled(name, arrays[name], shape)
     ]
-    missing = [name for name in wanted if name not in found]
-    if problem := mismatch(missing, [name for name in found if name not in wanted], different):
+    missing = [name for name in wanted if name not in arrays]
+    if problem := mismatch(missing, [name for name in arrays if name not in wanted], different):
         raise UserError(
             f"{path}: does not fit the architecture: {problem}",
             "it was saved from another architecture, or with another number of classes",
@@ -72,8 +72,8 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         ) from None
 
 
-def _resampled(name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    return name == POSITIONS and len(found) == 3 and found[0] == 1 and found[2] == shape[2]
+def _resampled(name: str, saved: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return name == POSITIONS and len(saved) == 3 and saved[0] == 1 and saved[2] == shape[2]
 
 
 def _wanted(model: Any, path: Path) -> dict[str, tuple[int, ...]]:

@@ -32,7 +32,7 @@ class Normalize:
 def normalization(
     architecture: str, config: str, mean: Channels | None, std: Channels | None, where: str
 ) -> Normalize | None:
-    """Return what a pool's spec asks for.
+    """Return the normalization that a pool's spec asks for, None where it asks for none.
 
     Args:
         architecture: ``timm:NAME`` gives the numbers where config is ``timm``.
@@ -51,8 +51,8 @@ def normalization(
         from timm.data.config import resolve_data_config
         from timm.models import get_pretrained_cfg
 
-        found = get_pretrained_cfg(name)
-        data = resolve_data_config(pretrained_cfg=found.to_dict() if found else {})
+        config_of_name = get_pretrained_cfg(name)
+        data = resolve_data_config(pretrained_cfg=config_of_name.to_dict() if config_of_name else {})
         mean, std = mean or tuple(data["mean"]), std or tuple(data["std"])
     if mean is None and std is None:
         return None

@@ -58,16 +58,16 @@ class SteinerAugReg(ModelPool[SteinerAugRegSpec]):
         published = _published(folder / "index.csv")
         entries = []
         for path in sorted(folder.glob("*.npz")):
-            found = FILE.fullmatch(path.stem)
-            if not found or found["model"] != spec.model or found["dataset"] != "imagenet2012":
+            match = FILE.fullmatch(path.stem)
+            if not match or match["model"] != spec.model or match["dataset"] != "imagenet2012":
                 continue
-            if int(found["resolution"]) != spec.resolution or spec.pretraining not in ("any", found["pretraining"]):
+            if int(match["resolution"]) != spec.resolution or spec.pretraining not in ("any", match["pretraining"]):
                 continue
             error = published.get(path.stem)
             entries.append(
                 ModelEntry(
                     id=path.stem,
-                    attributes=attributes(found),
+                    attributes=attributes(match),
                     targets={} if error is None else {"test_error": error},
                     architecture=described(spec.architecture, spec.arguments or {}),
                     train_set="imagenet",
@@ -95,24 +95,24 @@ class SteinerAugReg(ModelPool[SteinerAugRegSpec]):
         return load_jax(make_model(spec.architecture, spec.arguments or {}), Path(entry.path or ""))
 
 
-def attributes(found: re.Match[str]) -> dict[str, Attribute]:
+def attributes(match: re.Match[str]) -> dict[str, Attribute]:
     """Return the hyperparameters of a file name.
 
     ``augmentation_group`` and ``strength`` (0 to 3) are the paper's four groups of the seven augmentations, and
     ``regularized`` its colours: dropout and stochastic depth are both on or both off.
     """
-    group = found["augmentation"].rstrip("0123456789")
+    group = match["augmentation"].rstrip("0123456789")
     numbers = ("learning_rate", "weight_decay", "dropout", "stochastic_depth", "finetune_learning_rate")
-    values: dict[str, Attribute] = {name: float(found[name]) for name in numbers}
+    values: dict[str, Attribute] = {name: float(match[name]) for name in numbers}
     return values | {
-        "pretraining": found["pretraining"],
-        "augmentation": found["augmentation"],
+        "pretraining": match["pretraining"],
+        "augmentation": match["augmentation"],
         "augmentation_group": group,
         "strength": AUGMENTATIONS.index(group) if group in AUGMENTATIONS else None,
-        "regularized": float(found["dropout"]) > 0 or float(found["stochastic_depth"]) > 0,
-        "epochs": int(found["epochs"]),
-        "finetune_steps": int(found["steps"]) * 1000,
-        "resolution": int(found["resolution"]),
+        "regularized": float(match["dropout"]) > 0 or float(match["stochastic_depth"]) > 0,
+        "epochs": int(match["epochs"]),
+        "finetune_steps": int(match["steps"]) * 1000,
+        "resolution": int(match["resolution"]),
     }
 
 

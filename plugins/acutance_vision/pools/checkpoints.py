@@ -73,11 +73,11 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
         rows = _listing(spec.files)
         names = _names([row["path"] for _, row in rows])
         entries = [self._entry(place, row, name, spec) for (place, row), name in zip(rows, names, strict=True)]
-        seen: dict[str, str] = {}
+        places: dict[str, str] = {}
         for (place, _), entry in zip(rows, entries, strict=True):
-            if entry.id in seen:
-                raise UserError(f"{place}: '{entry.id}' is there already ({seen[entry.id]})", "give each its own id")
-            seen[entry.id] = place
+            if entry.id in places:
+                raise UserError(f"{place}: '{entry.id}' is there already ({places[entry.id]})", "give each its own id")
+            places[entry.id] = place
         return entries
 
     def _entry(self, place: str, row: Mapping[str, str], name: str, spec: CheckpointsSpec) -> ModelEntry:
@@ -155,8 +155,8 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
     @staticmethod
     def _model(entry: ModelEntry, row: Mapping[str, str], spec: CheckpointsSpec) -> tuple[str, dict[str, Any], str]:
         """Return architecture, arguments and file; an entry tells them as text for people only."""
-        own = {c.removeprefix(ARGUMENT): parse_field(t) for c, t in row.items() if c.startswith(ARGUMENT)}
-        arguments = dict(spec.arguments or {}) | {k: v for k, v in own.items() if v is not None}
+        of_row = {c.removeprefix(ARGUMENT): parse_field(t) for c, t in row.items() if c.startswith(ARGUMENT)}
+        arguments = dict(spec.arguments or {}) | {k: v for k, v in of_row.items() if v is not None}
         return entry.architecture.partition("(")[0], arguments, row["path"]
 
     def _row(self, entry: ModelEntry, spec: CheckpointsSpec) -> dict[str, str]:
@@ -205,17 +205,17 @@ def _rows(path: str, table: Delimited, absolute: Callable[[str], str]) -> list[R
     header = table.header
     if "path" not in header:
         raise UserError(f"{path}: has no column 'path'", f"its columns are: {some(header) or 'none'}")
-    found: list[Row] = []
+    rows: list[Row] = []
     for number, row in table.rows:
         place, fields = f"{path}: line {number}", dict(zip(header, row, strict=True))
         if not fields["path"]:
             raise UserError(f"{place} names no file", "fill its column 'path'")
         if not is_remote(fields["path"]):
             fields["path"] = absolute(fields["path"])
-        found.append((place, fields))
-    if not found:
+        rows.append((place, fields))
+    if not rows:
         raise UserError(f"{path}: has no rows", "list one checkpoint a line")
-    return found
+    return rows
 
 
 def _names(paths: Sequence[str]) -> list[str]:

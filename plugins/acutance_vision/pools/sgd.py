@@ -41,8 +41,8 @@ class SgdPool(TrainedPool[SpecT, Recipe]):
     def recipe(self, spec: SpecT, i: int) -> Recipe:
         """Return the hyperparameters of model i: the same in a pool of any size."""
 
-        def draw(what: str) -> float:
-            return uniform(self.family(spec), spec.seed, i, what)
+        def draw(setting: str) -> float:
+            return uniform(self.family(spec), spec.seed, i, setting)
 
         mixup = draw("mixup") < 0.5
         return Recipe(

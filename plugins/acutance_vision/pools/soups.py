@@ -87,8 +87,8 @@ class ClipSoups(ModelPool[ClipSoupsSpec]):
 
 
 def _number(name: str) -> tuple[int, str]:
-    found = re.fullmatch(r"model_(\d+)", name)
-    return (int(found[1]) if found else -1, name)
+    match = re.fullmatch(r"model_(\d+)", name)
+    return (int(match[1]) if match else -1, name)
 
 
 def _settings(path: Path) -> dict[str, dict[str, Attribute]]:
@@ -96,18 +96,18 @@ def _settings(path: Path) -> dict[str, dict[str, Attribute]]:
     if not path.is_file():
         return {}
     try:
-        found: Mapping[str, Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return {name: _attributes(fields) for name, fields in found.items()}
+        table: Mapping[str, Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        return {name: _attributes(fields) for name, fields in table.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read: {error}", "it is not the published file") from None
 
 
 def _attributes(fields: Mapping[str, Any]) -> dict[str, Attribute]:
-    known: dict[str, Attribute] = {HYPERPARAMETERS[k]: v for k, v in fields.items() if k in HYPERPARAMETERS}
-    drawn = re.fullmatch(r"rand-m(\d+)-n(\d+)", str(known.get("augmentation", "")))
-    if drawn:
-        known |= {"randaugment_magnitude": int(drawn[1]), "randaugment_operations": int(drawn[2])}
-    return known
+    attributes: dict[str, Attribute] = {HYPERPARAMETERS[k]: v for k, v in fields.items() if k in HYPERPARAMETERS}
+    match = re.fullmatch(r"rand-m(\d+)-n(\d+)", str(attributes.get("augmentation", "")))
+    if match:
+        attributes |= {"randaugment_magnitude": int(match[1]), "randaugment_operations": int(match[2])}
+    return attributes
 
 
 def _results(path: Path) -> dict[str, dict[str, float]]:

@@ -52,15 +52,15 @@ class Timm(ModelPool[TimmSpec]):
         """
         import timm
 
-        known = timm.list_models(pretrained=spec.pretrained)
+        available = timm.list_models(pretrained=spec.pretrained)
         chosen: dict[str, None] = {}
         for pattern in spec.models:
-            found = [name for name in known if fnmatchcase(name, pattern)]
-            if not found:  # a name without its tag is the model with its default tag
-                found = [name for name in timm.list_models() if fnmatchcase(name, pattern)]
-            if not found:
-                raise UserError(f"timm has no model '{pattern}'", did_you_mean(pattern, known))
-            chosen |= dict.fromkeys(found)
+            matching = [name for name in available if fnmatchcase(name, pattern)]
+            if not matching:  # a name without its tag is the model with its default tag
+                matching = [name for name in timm.list_models() if fnmatchcase(name, pattern)]
+            if not matching:
+                raise UserError(f"timm has no model '{pattern}'", did_you_mean(pattern, available))
+            chosen |= dict.fromkeys(matching)
         return [self._entry(name, spec) for name in chosen]
 
     def _entry(self, name: str, spec: TimmSpec) -> ModelEntry:

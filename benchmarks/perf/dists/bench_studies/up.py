@@ -10,7 +10,7 @@ class RayUp(Ray):
 
     def run(self, jobs):
         ray = self._connected()
-        if not self._crew:
-            self._crew = [self._actor() for _ in range(self.workers)]
-            ray.wait([actor.waits_for for actor in self._crew], num_returns=self.workers)
+        if not self._actors:
+            self._actors = [self._actor() for _ in range(self.workers)]
+            ray.wait([actor.waits_for for actor in self._actors], num_returns=self.workers)
         yield from super().run(jobs)

@@ -70,8 +70,8 @@ def test_two_starts_make_the_passes_of_one(norm, rho, steps):
 def test_a_search_ends_half_way_only_when_it_is_stuck():
     asked = []
     stuck = search.Stuck(1.0)
-    assert stuck(2.0, 2.0, 2.0) and stuck.found
-    assert stuck(2.0, 2.009, 2.0) and not stuck(2.0, 2.02, 2.02) and not stuck.found
+    assert stuck(2.0, 2.0, 2.0) and stuck.stopped
+    assert stuck(2.0, 2.009, 2.0) and not stuck(2.0, 2.02, 2.02) and not stuck.stopped
     assert not stuck(2.0, 2.0, 1.98)  # it moves to and fro: its steps are too long
     assert search.Stuck(1.0)(1.0, 1.0, 1.0)  # nothing rose at all
 

@@ -34,14 +34,20 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def figures_are_drawn_here(monkeypatch):
-    """Drawing processes have tests of their own; each takes seconds to start. So does embedding whole fonts."""
+@pytest.fixture(autouse=True, scope="session")
+def figures_are_drawn_here():
+    """Drawing processes have tests of their own; each takes seconds to start. So does embedding whole fonts.
+
+    It gives the settings as they are shipped.
+    """
+    from acutance.report import figures
     from acutance.run import outputs
 
-    monkeypatch.setattr(outputs, "cores", lambda: 1)
-    if figures := sys.modules.get("acutance.report.figures"):
-        monkeypatch.setitem(figures.SETTINGS, "pdf.fonttype", 3)
+    shipped = dict(figures.SETTINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outputs, "cores", lambda: 1)
+        patch.setitem(figures.SETTINGS, "pdf.fonttype", 3)
+        yield shipped
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from third_parties import plugin, python
 
 from acutance.analysis.labels import definition_name
 from acutance.presentation import UNKNOWN, Presentation, presentation
+from acutance.report import figures
 from acutance.report.curves import curve_figure
 from acutance.report.drawing import draw_apart
-from acutance.report.figures import SETTINGS, FigureKey, render
+from acutance.report.figures import FigureKey, render
 from acutance.report.scatter import symbol
 from acutance.run.directory import MEASURES, RunDirectory, reading
 from acutance.run.outputs import report_data
@@ -98,8 +99,8 @@ def test_tables_and_verdicts_have_its_label(run):
     }
 
 
-def test_figures_and_page_have_label_symbol_and_axes(run, monkeypatch):
-    monkeypatch.setitem(SETTINGS, "pdf.fonttype", 42)  # as in a process that draws
+def test_figures_and_page_have_label_symbol_and_axes(run, monkeypatch, figures_are_drawn_here):
+    monkeypatch.setattr(figures, "SETTINGS", figures_are_drawn_here)  # as in a process that draws
     with reading(run):
         data = report_data(RunDirectory(run), {})
         assert PLAIN in data.definitions and symbol(data, PLAIN) == "$R_{w}$"

@@ -26,7 +26,9 @@ def doctor(*arguments, **options):
 
 
 def test_plugins_are_shown_with_the_time_of_each_phase_and_what_they_import(tmp_path):
+    """In interpreters started anew: what is imported already is not noticed. It ends with 0, whatever it finds."""
     plugin(tmp_path, "acme-slow", "import numba\nfrom acutance import hookimpl")
+    plugin(tmp_path, "acme-bad", "import no_such_module")
     about = json.loads(doctor("--json", path=[tmp_path]).stdout)
     assert about["libraries"]["torch"]
     loading = {row["plugin"]: row for row in about["loading"]}
@@ -37,8 +39,9 @@ def test_plugins_are_shown_with_the_time_of_each_phase_and_what_they_import(tmp_
         assert row["seconds"] == pytest.approx(sum(row["phases"].values())) and min(row["phases"].values()) >= 0
     # What takes the time is the import of numba.
     assert slow["phases"]["import"] > 0.9 * slow["seconds"]
-    text = doctor(path=[tmp_path]).stdout
-    assert "imports numba at import time" in text and "(import " in text and text.endswith("no problems\n")
+    text, _, problems = doctor(path=[tmp_path]).stdout.partition("problems\n")
+    assert "imports numba at import time" in text and "(import " in text
+    assert "acme_bad of acme-bad 1.0 failed at import" in problems and "Traceback" not in problems
 
 
 def test_phases_of_a_plugin_with_a_faulty_spec(tmp_path, monkeypatch):
@@ -62,12 +65,11 @@ def test_phases_of_a_plugin_with_a_faulty_spec(tmp_path, monkeypatch):
     assert found.problems[0].phase == "spec" and "spec" in found.plugins[0].phases
 
 
-def test_a_problem_is_listed_once_and_its_traceback_on_demand(tmp_path):
+def test_the_traceback_of_a_problem_is_shown_on_demand_and_a_strict_doctor_fails(tmp_path):
     plugin(tmp_path, "acme-bad", "import no_such_module")
-    quiet = doctor(path=[tmp_path]).stdout
-    assert "acme_bad of acme-bad 1.0 failed at import" in quiet.partition("problems\n")[2] and "Traceback" not in quiet
-    # It reports and ends with 0, unless asked to be strict.
-    verbose = python("-m", "acutance", "--strict-plugins", "doctor", "--verbose", path=[tmp_path], code=3).stdout
+    arguments = ("-m", "acutance", "--strict-plugins", "doctor", "--verbose")
+    verbose = python(*arguments, path=[tmp_path], code=3, forked=True).stdout
+    assert verbose.count("acme_bad of acme-bad 1.0 failed at import") == 1
     assert "Traceback" in verbose and "import no_such_module" in verbose
 
 
@@ -254,7 +256,7 @@ def test_a_distribution_that_hides_another_is_told(tmp_path):
     for version in ("2.0", "1.0"):
         plugin(tmp_path / version, "acme-foo", "", version=version)
     path = [tmp_path / "1.0", tmp_path / "2.0"]
-    (line,) = json.loads(doctor("--json", path=path).stdout)["problems"]
+    (line,) = json.loads(doctor("--json", path=path, forked=True).stdout)["problems"]
     assert line == f"acme-foo is on the path 2 times: 1.0 in {path[0]} hides 2.0 in {path[1]}; uninstall one"
 
 
@@ -281,6 +283,14 @@ def inside(capsys, *arguments, code=0):
     assert ended.value.code == code
     printed = capsys.readouterr()
     return printed.err if code else printed.out
+
+
+def test_a_sound_installation_has_no_problems(capsys, monkeypatch):
+    for name in ("stale_metadata", "shadowed"):  # of the environment that the tests run in
+        monkeypatch.setattr(health, name, list)
+    assert inside(capsys).endswith("no problems\n")
+    monkeypatch.setattr(health, "shadowed", lambda: ["one hides another"])
+    assert inside(capsys).endswith("problems\n  one hides another\n")
 
 
 # -- a run directory ----------------------------------------------------------------------------------

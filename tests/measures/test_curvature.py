@@ -82,8 +82,12 @@ def test_products_equal_those_with_a_dense_hessian(name):
         assert (products - vs @ exact).norm() < 1e-10 * (vs @ exact).norm()
 
 
+# The dense Hessian of the convnext takes as long as those of all others together.
+WITH_SLOW = [pytest.param(n, marks=pytest.mark.slow) if n == "convnext" else n for n in NETWORKS]
+
+
 @pytest.mark.parametrize("scaling", SCALINGS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", WITH_SLOW)
 def test_the_largest_eigenvalue(name, scaling):
     exact = torch.linalg.eigvalsh(hessian_of(name, scaling))
     found = acutance.measure("hessian_top_eigenvalue", surface_of(name), scaling=scaling, tol=1e-8, max_iterations=200)

@@ -98,8 +98,8 @@ def test_the_answer_is_computed(data):
     assert answer(perfect, "architecture=vit")["verdict"].startswith("Flatter models generalize better")
 
 
-def test_texts_of_figures_can_be_edited_and_their_files_are_the_same_every_time(data, monkeypatch):
-    monkeypatch.undo()  # fonts as they are shipped
+def test_texts_of_figures_can_be_edited_and_files_are_the_same_every_time(data, monkeypatch, figures_are_drawn_here):
+    monkeypatch.setattr(figures, "SETTINGS", figures_are_drawn_here)
     key = FigureKey("tau", data.levels[0])
     png, pdf = render(data, key)
     assert b"/FontFile2" in pdf and b"/Type3" not in pdf and b"CreationDate" not in pdf

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from acutance import __version__
-from acutance.cli.screen import FAILURES, echo, settle_streams
+from acutance.cli.screen import FAILURES, echo, escape_output
 from acutance.errors import UserError
 from acutance.system.ending import STORED, in_order
 
@@ -35,7 +35,7 @@ VERBS = {
 }
 
 
-# What a file system or a device says no with: nobody's bug.
+# Error numbers with which a file system or a device refuses to write: no bug of this package.
 DENIED = {getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG", "ENAMETOOLONG")}
 
 
@@ -101,13 +101,17 @@ def main(argv: list[str] | None = None) -> None:
     if os.getcwd() not in sys.path:
         # So that a config can name module:function of a file beside it; last, so that nothing is shadowed.
         sys.path.append(os.getcwd())
-    settle_streams()
+    escape_output()
     with in_order():
-        _told(arguments)
+        _run_verb(arguments)
 
 
-def _told(arguments: list[str]) -> None:
-    """Run a verb and end with its exit code; what goes wrong is told in a sentence."""
+def _run_verb(arguments: list[str]) -> None:
+    """Run a verb and end the process with its exit code; print a user's mistake as one sentence with a hint.
+
+    Raises:
+        SystemExit: always, but for an error that is none of the user's, or one to be shown with its traceback.
+    """
     try:
         code: Any = cli.main(arguments, prog_name="acutance", standalone_mode=False)
         sys.stdout.flush()

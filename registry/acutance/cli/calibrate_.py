@@ -50,20 +50,21 @@ def command(
     console = wide_console()
     if console.is_terminal and not json_:
         with Bars(console) as bars:
-            found = calibrate(study, models, points, device, bars, wanted)
+            calibration = calibrate(study, models, points, device, bars, wanted)
     else:
-        found = calibrate(study, models, points, device, Silent(), wanted)
-    name = _namer(found)
+        calibration = calibrate(study, models, points, device, Silent(), wanted)
+    name = _namer(calibration)
     if json_:
-        as_json(_rows(found, name))
+        as_json(_rows(calibration, name))
     else:
-        _print(found, name, console)
-        click.echo("\nmeasures:\n" + "".join(f"  - {_flow(s)}\n" for s in sections(found)), nl=False)
-    for path, data in ((write, with_radii(study, found)), (out, study.resolved | {"measures": sections(found)})):
+        _print(calibration, name, console)
+        click.echo("\nmeasures:\n" + "".join(f"  - {_flow(s)}\n" for s in sections(calibration)), nl=False)
+    measured = study.resolved | {"measures": sections(calibration)}
+    for path, data in ((write, with_radii(study, calibration)), (out, measured)):
         if path is not None:
             write_study(path, data)
             click.echo(f"study: {path}", err=json_)
-    return 0 if all(definition.proposal for definition in found.definitions) else 1
+    return 0 if all(definition.proposal for definition in calibration.definitions) else 1
 
 
 def _shares(text: str) -> list[float]:
@@ -78,23 +79,23 @@ def _flow(section: Mapping[str, Any]) -> str:
     return dump_yaml(dict(section), default_flow_style=True, width=10_000).strip()
 
 
-def _namer(found: Calibration) -> Callable[[Definition], str]:
+def _namer(calibration: Calibration) -> Callable[[Definition], str]:
     from acutance.analysis.labels import Namer
 
     def row(definition: Definition) -> dict[str, Any]:
         fields = definition.spec.full()
         return {"measure": definition.item.name, **{f"spec.{k}": str(v) for k, v in fields.items() if k != "rho"}}
 
-    name = Namer([row(definition) for definition in found.definitions])
+    name = Namer([row(definition) for definition in calibration.definitions])
     return lambda definition: name(row(definition))
 
 
-def _print(found: Calibration, name: Callable[[Definition], str], console: Console) -> None:
+def _print(calibration: Calibration, name: Callable[[Definition], str], console: Console) -> None:
     from acutance.cli.screen import print_grid
     from acutance.workflows.radii import most_looks
 
     rows = []
-    for definition in found.definitions:
+    for definition in calibration.definitions:
         window, levels = definition.window, list(definition.levels.values())
         rows.append(
             [
@@ -108,21 +109,21 @@ def _print(found: Calibration, name: Callable[[Definition], str], console: Conso
         )
     heads = ["resolved from", "chance level from", "clean loss", "chance", "radii outside"]
     print_grid(console, "Useful radii: median model [smallest, largest]", ["definition"], heads, rows, left=heads[-1:])
-    shares = [f"{100 * share:.4g}%" for share in found.shares]
+    shares = [f"{100 * share:.4g}%" for share in calibration.shares]
     radii = [
-        [name(d), *(f"{rho:g}" if (rho := d.proposals.get(share)) is not None else "-" for share in found.shares)]
-        for d in found.definitions
+        [name(d), *(f"{rho:g}" if (rho := d.proposals.get(share)) is not None else "-" for share in calibration.shares)]
+        for d in calibration.definitions
     ]
     print_grid(console, "Proposed radii, by share of the rise to chance level", ["definition"], shares, radii)
-    for definition in found.definitions:
+    for definition in calibration.definitions:
         for note in definition.notes:
             console.print(f"note: {name(definition)}: {note}", highlight=False, markup=False)
-    cost = found.cost
+    cost = calibration.cost
     console.print(
-        f"{len(found.models)} models ({', '.join(found.models)}), {found.examples} points; passes in examples: "
-        f"{cost.forwards:,.0f} forwards, {cost.backwards:,.0f} backwards, {cost.hvps:,.0f} Hessian-vector products; "
-        f"{sum(d.looks for d in found.definitions)} radii looked at, at most {most_looks(len(found.shares))} for a "
-        "definition and model",
+        f"{len(calibration.models)} models ({', '.join(calibration.models)}), {calibration.examples} points; "
+        f"passes in examples: {cost.forwards:,.0f} forwards, {cost.backwards:,.0f} backwards, "
+        f"{cost.hvps:,.0f} Hessian-vector products; {sum(d.looks for d in calibration.definitions)} radii looked at, "
+        f"at most {most_looks(len(calibration.shares))} for a definition and model",
         highlight=False, markup=False,
     )  # fmt: skip
 
@@ -134,18 +135,19 @@ def _range(middle: float | None, ends: list[float]) -> str:
     return span if middle is None else f"{middle:.3g} {span}"
 
 
-def _rows(found: Calibration, name: Callable[[Definition], str]) -> dict[str, Any]:
+def _rows(calibration: Calibration, name: Callable[[Definition], str]) -> dict[str, Any]:
     definitions = [
         {
             "definition": name(d), "measure": d.item.id, "spec": d.section([]), "rho": d.proposal,
             "low": d.window.low, "high": d.window.high, "note": "; ".join(d.notes), "outside": d.outside,
-            "shares": [{"share": share, "rho": d.proposals.get(share)} for share in found.shares], "looks": d.looks,
-            "models": {model: _model(w) | _levels(d, model) for model, w in d.windows.items()},
+            "shares": [{"share": share, "rho": d.proposals.get(share)} for share in calibration.shares],
+            "looks": d.looks, "models": {model: _model(w) | _levels(d, model) for model, w in d.windows.items()},
         }
-        for d in found.definitions
+        for d in calibration.definitions
     ]  # fmt: skip
-    cost = {"forwards": found.cost.forwards, "backwards": found.cost.backwards, "hvps": found.cost.hvps}
-    return {"definitions": definitions, "points": found.examples, "cost": cost}
+    cost = calibration.cost
+    passes = {"forwards": cost.forwards, "backwards": cost.backwards, "hvps": cost.hvps}
+    return {"definitions": definitions, "points": calibration.examples, "cost": passes}
 
 
 def _model(window: Window) -> dict[str, Any]:

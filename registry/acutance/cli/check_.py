@@ -76,9 +76,9 @@ def _print_time(time: dict[str, Any], m: int) -> None:
     width = max(len(row["pool"]) for row in time["pools"])
     for row in time["pools"]:
         each = " / ".join(f"{1000 * row[kind]:.3g}" for kind in ("forward", "gradient", "product"))
-        said = f"{each:<20}  {row['models']} models in {in_words(row['seconds'])}"
+        text = f"{each:<20}  {row['models']} models in {in_words(row['seconds'])}"
         note = f", {row['note']}" if row["note"] else ""
-        click.echo(f"    {row['pool']:<{width}}  {said if row['model'] else 'no model is there'}{note}")
+        click.echo(f"    {row['pool']:<{width}}  {text if row['model'] else 'no model is there'}{note}")
     whole, workers = sum(row["seconds"] for row in time["pools"]), time["workers"]
     shared = f"; {in_words(whole / workers)} if {workers} workers do not slow each other" if workers > 1 else ""
     click.echo(f"    about {in_words(whole)}, one model after the other{shared}")
@@ -107,10 +107,10 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
         items[planned.item.id] = planned.item
         vectors = max(vectors, planned.item.target().vectors(planned.spec))
         together.setdefault((planned.item.id, planned.level, planned.replicate), []).append(planned.spec)
-    known: dict[str, set[Any]] = {}
+    views: dict[str, set[Any]] = {}
     for (of, level, _), specs in together.items():
         measure = items[of].target()
-        cost = measure.passes_together(specs) - _made_before(measure, specs, known.setdefault(level, set()))
+        cost = measure.passes_together(specs) - _shared_passes(measure, specs, views.setdefault(level, set()))
         cost *= batches if level == "batch" else 1
         measures[items[of].name] = measures.get(items[of].name, Cost()) + cost
     terms = {term[1:] for term in terms_of([*study.targets, *(target for target, _ in study.admit)])}
@@ -129,17 +129,18 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
     }
 
 
-def _made_before(measure: Measure[Any], specs: list[Any], known: set[Any]) -> Cost:
-    """Return the passes at w* that earlier families of the same surfaces have made, and add those of this one.
+def _shared_passes(measure: Measure[Any], specs: list[Any], views: set[Any]) -> Cost:
+    """Return the passes at w* that a family of specs needs and earlier ones of the same surfaces have made already.
 
     Args:
         measure: of the family.
         specs: of the family.
-        known: views whose gradient at w* is known, and None when the logits there are.
+        views: those whose gradient at w* has been computed, and None when the logits there have; this family's are
+            added.
     """
     asked = [(measure.shares(spec), spec) for spec in specs]
-    gradients = {spec.view for what, spec in asked if what == "gradient"}
-    again = len(gradients & known)
-    logits = not gradients and bool(known) and any(what for what, _ in asked)
-    known |= gradients | ({None} if any(what for what, _ in asked) else set())
+    gradients = {spec.view for need, spec in asked if need == "gradient"}
+    again = len(gradients & views)
+    logits = not gradients and bool(views) and any(need for need, _ in asked)
+    views |= gradients | ({None} if any(need for need, _ in asked) else set())
     return Cost(forwards=again + logits, backwards=again)

@@ -40,16 +40,16 @@ def command(
 
     if setting is not None and "published" not in (a, b):
         raise UserError("--setting: is for 'published'", "write 'published' for A or B")
-    left, right = open_side(a, setting), open_side(b, setting)
-    left, right = choose(left, "group", group, f"--group: {a}"), choose(right, "group", group, f"--group: {b}")
+    first, second = open_side(a, setting), open_side(b, setting)
+    first, second = choose(first, "group", group, f"--group: {a}"), choose(second, "group", group, f"--group: {b}")
     if within is not None:
-        left = choose(left, "within", within, f"--within: {a}")
+        first = choose(first, "within", within, f"--within: {a}")
     if out is not None:
         sides = [Path(side) for side in (a, b)]
         refuse_replacing(out, [*sides, *(RunDirectory(side).file("correlations") for side in sides)])
         require_ours(out)
     click.get_current_context().with_resource(reading(Path(a), Path(b)))
-    table = compare(left, right, defaults=defaults, targets=pairs(renamed), names=(a, b))
+    table = compare(first, second, defaults=defaults, targets=pairs(renamed), names=(a, b))
     if out is not None:
         put_file(out, csv_text(table))
     if json_:
@@ -75,8 +75,8 @@ def open_side(source: str, setting: str | None) -> pd.DataFrame:
     path = Path(source)
     if source == "published" and not path.exists():
         if setting is None:
-            known = ", ".join(dict.fromkeys(published()["setting"]))
-            raise UserError("--setting: say which of the paper's tables to compare with", f"one of {known}")
+            settings = ", ".join(dict.fromkeys(published()["setting"]))
+            raise UserError("--setting: say which of the paper's tables to compare with", f"one of {settings}")
         table = published(setting).assign(within=setting)
     elif path.is_dir():
         table = RunDirectory(path).table("correlations")
@@ -94,8 +94,14 @@ def open_side(source: str, setting: str | None) -> pd.DataFrame:
     return table.assign(**missing)
 
 
-def choose(table: pd.DataFrame, column: str, value: str, what: str) -> pd.DataFrame:
+def choose(table: pd.DataFrame, column: str, value: str, where: str) -> pd.DataFrame:
     """Return the rows of one group or level.
+
+    Args:
+        table: correlations.
+        column: ``group`` or ``within``.
+        value: of that column.
+        where: the option and the table, for messages.
 
     Raises:
         UserError: when there is none of that name.
@@ -104,8 +110,8 @@ def choose(table: pd.DataFrame, column: str, value: str, what: str) -> pd.DataFr
 
     chosen = table[table[column].astype(str) == value]
     if not len(chosen):
-        known = list(dict.fromkeys(map(str, table[column])))
-        raise UserError(f"{what} has no '{value}'", did_you_mean(value, known))
+        values = list(dict.fromkeys(map(str, table[column])))
+        raise UserError(f"{where} has no '{value}'", did_you_mean(value, values))
     return chosen
 
 
@@ -113,17 +119,17 @@ def pairs(texts: tuple[str, ...]) -> dict[str, str]:
     """Return ``("ours=theirs",)`` as a mapping; a target's settings may hold ``=`` within brackets."""
     from acutance.errors import UserError
 
-    found = {}
+    renamed = {}
     for text in texts:
         depth = 0
         for i, letter in enumerate(text):
             depth += (letter == "(") - (letter == ")")
             if letter == "=" and depth == 0 and text[:i].strip() and text[i + 1 :].strip():
-                found[text[:i].strip()] = text[i + 1 :].strip()
+                renamed[text[:i].strip()] = text[i + 1 :].strip()
                 break
         else:
             raise UserError(f"--target {text}: write OURS=THEIRS", "for example --target corruptions.error=CIFAR-10-C")
-    return found
+    return renamed
 
 
 def defaults(measure: str) -> Mapping[str, Any]:
@@ -144,8 +150,8 @@ def print_comparison(table: pd.DataFrame, console: Console, names: tuple[str, st
     from acutance.cli.screen import print_grid
 
     # Each side is named by itself: that the other one lacks a field tells nobody's definitions apart.
-    alone = table["found"] == "b"
-    own, theirs = (Namer(table[mask].to_dict("records")) for mask in (~alone, alone))
+    only_b = table["found"] == "b"
+    names_a, names_b = (Namer(table[mask].to_dict("records")) for mask in (~only_b, only_b))
     both = table[table["found"] == "both"]
     shown = table if everything else both
     for (within, group), part in shown.groupby(["within", "group"], sort=False):
@@ -158,7 +164,7 @@ def print_comparison(table: pd.DataFrame, console: Console, names: tuple[str, st
             cells = [_tau(row, side, names[i]) for i, side in enumerate("ab")]
             difference = f"{row['difference']:+.2f}" if math.isfinite(row["difference"]) else ""
             inside = {True: "yes", False: "no"}.get(row["inside"], "")
-            label = definition_label(row, theirs if row["found"] == "b" else own)
+            label = definition_label(row, names_b if row["found"] == "b" else names_a)
             rows.append([label, target, *cells, difference, inside])
         print_grid(console, title, ["definition", "target"], [*names, "difference", "in interval"], rows)
     judged = both[both["inside"].notna()]

@@ -38,9 +38,9 @@ def command(
     plugins = catalog()
     item = locate(name, kind, plugins)
     settings = parse_pairs(fields, "--set") or None
-    own = load(surfaces) if surfaces else None
-    own = own() if callable(own) else own
-    examination = examine(item, spec=settings, surfaces=own, plugin_modules=plugin_modules_of(item, plugins))
+    own_surfaces = load(surfaces) if surfaces else None
+    own_surfaces = own_surfaces() if callable(own_surfaces) else own_surfaces
+    examination = examine(item, spec=settings, surfaces=own_surfaces, plugin_modules=plugin_modules_of(item, plugins))
     specs = [spec.full() for spec in examination.subject.specs]
     outcomes = []
     if not json_:

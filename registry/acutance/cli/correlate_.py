@@ -133,7 +133,7 @@ def merged(roles: dict[str, str | None], columns: tuple[str, ...]) -> dict[str, 
     """
     from acutance.errors import UserError, did_you_mean
 
-    found = dict(roles)
+    merged = dict(roles)
     for text in columns:
         role, equals, names = text.partition("=")
         role = (
@@ -143,10 +143,10 @@ def merged(roles: dict[str, str | None], columns: tuple[str, ...]) -> dict[str, 
         )
         if role not in ROLES or not equals:
             raise UserError(f"--columns {text}: write ROLE=COLUMN,COLUMN", did_you_mean(role, ROLES))
-        if found[role] is not None:
+        if merged[role] is not None:
             raise UserError(f"--columns {text}: {role} is given twice", "give each role once")
-        found[role] = names
-    return found
+        merged[role] = names
+    return merged
 
 
 def _of_run(directory: Path, chosen: dict[str, list[str]], settings: dict[str, Any], title: str) -> Tables:
@@ -173,12 +173,12 @@ def _of_table(
     for name in ("model", "colour", "size"):
         if len(chosen.get(name, [""])) != 1:
             raise UserError(f"--{name}: give one column")
-    given = Columns(
+    columns = Columns(
         targets=targets, measures=chosen.get("measures", []), model=model[0] if model else None,
         long=(long[0], long[1]) if long else None, groups=chosen.get("groups", []), within=chosen.get("within", []),
         attributes=chosen.get("attributes"),
         figures={name: chosen[name] for name in ("colour", "marker", "size") if name in chosen},
     )  # fmt: skip
     return of_table(
-        path, given, points=parse_points(points, targets), title=title, **{**settings, "seed": settings["seed"] or 0}
+        path, columns, points=parse_points(points, targets), title=title, **{**settings, "seed": settings["seed"] or 0}
     )

@@ -20,7 +20,7 @@ HEAD = r'^(?:class|def) {}\b[^\n]*(?:\n[^\n]*?)?:\n    r?"""(.*?)"""'
 
 def summary(item: Item) -> str:
     """Return the first line of what an item says of itself."""
-    doc = _unread(item.source) if isinstance(item.source, str) else ""
+    doc = _docstring_in_text(item.source) if isinstance(item.source, str) else ""
     if not doc:
         try:
             doc = item.source if item.kind == "scalings" else item.target.__doc__ or ""
@@ -29,10 +29,10 @@ def summary(item: Item) -> str:
     return doc.strip().splitlines()[0] if doc.strip() else ""
 
 
-def _unread(path: str) -> str:
+def _docstring_in_text(path: str) -> str:
     """Return the docstring of ``module:name`` from the text of the module, which is not run; empty where it has none.
 
-    What a file says can be read a hundred times while it is imported once.
+    Reading a file takes a hundredth of the time that importing it does.
     """
     module, _, name = path.partition(":")
     try:
@@ -40,8 +40,8 @@ def _unread(path: str) -> str:
         text = Path(spec.origin).read_text() if spec and spec.origin else ""
     except (ImportError, OSError, UnicodeDecodeError):
         return ""
-    found = re.search(HEAD.format(re.escape(name)), text, re.MULTILINE | re.DOTALL)
-    return inspect.cleandoc(found[1]) if found else ""
+    match = re.search(HEAD.format(re.escape(name)), text, re.MULTILINE | re.DOTALL)
+    return inspect.cleandoc(match[1]) if match else ""
 
 
 @click.command("list")
@@ -50,13 +50,13 @@ def _unread(path: str) -> str:
 def command(kind: Kind | None, json_: bool) -> None:
     """List measures, pools, datasets, executors or scalings; all of them without KIND."""
     kinds = [kind] if kind else list(KINDS)
-    found = {k: catalog().items(k) for k in kinds}
+    installed = {k: catalog().items(k) for k in kinds}
     if json_:
-        as_json({k: [_row(item) for item in items] for k, items in found.items()})
+        as_json({k: [_row(item) for item in items] for k, items in installed.items()})
         return
-    width = max((len(item.name) for items in found.values() for item in items), default=0)
-    origin = max((len(f"{i.dist} {i.version}") for items in found.values() for i in items), default=0)
-    for k, items in found.items():
+    width = max((len(item.name) for items in installed.values() for item in items), default=0)
+    origin = max((len(f"{i.dist} {i.version}") for items in installed.values() for i in items), default=0)
+    for k, items in installed.items():
         if not kind:
             click.secho(k, bold=True)
         for item in items:

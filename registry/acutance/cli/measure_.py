@@ -90,7 +90,7 @@ def command(
         levels.add(instance.level_of(spec))
     member = _member(model)
     asked = member.pool.data_settings(member.entry, member.spec) if member else {}
-    held, (inputs, targets) = _data(data, asked, parse_pairs(data_arguments, "--data-arg"), points)
+    dataset, (inputs, targets) = _data(data, asked, parse_pairs(data_arguments, "--data-arg"), points)
     if member is not None:
         net = member.loaded()
     else:
@@ -101,40 +101,40 @@ def command(
         load_file(net, weights, key, prefix)
     elif key or prefix:
         raise UserError("--key and --prefix say where in --weights the state lies", "give --weights FILE")
-    told = tuple(vars(net).get("load_notes", ()))
-    for sentence in told:
+    load_notes = tuple(vars(net).get("load_notes", ()))
+    for sentence in load_notes:
         click.echo(f"note: {sentence}", err=True)
     if member is None:
-        opened = OpenModel(net, model, held, device, dtype)
+        opened = OpenModel(net, model, dataset, device, dtype)
     else:
-        opened = OpenModel.entry(member.pool, member.spec, member.entry, held, device, dtype, net)
-    seen, m = applied(opened.preprocess, inputs), m or min(M, len(targets))
+        opened = OpenModel.entry(member.pool, member.spec, member.entry, dataset, device, dtype, net)
+    prepared, m = applied(opened.preprocess, inputs), m or min(M, len(targets))
     if levels - {"weights"}:
-        refuse_nonfinite(seen, targets, f"--data {data}")
+        refuse_nonfinite(prepared, targets, f"--data {data}")
         opened.look(inputs, targets, "cross_entropy", f"--data {data}")
     if "batch" in levels:
-        _fit(opened, seen, targets, m)
+        _fit(opened, prepared, targets, m)
     initial = member.pool.initial(member.entry, member.spec) if member and "initial_weights" in needs else None
-    found = {}
+    estimates = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AcutanceWarning)  # the estimates have them as notes, which are printed
         for name in measures:
-            found[name] = measure(name, opened, (seen, targets), m=m, seed=seed, initial=initial, **settings)
-    for sentence in dict.fromkeys(sentence for e in found.values() for sentence in e.notes):
-        if sentence not in told:
+            estimates[name] = measure(name, opened, (prepared, targets), m=m, seed=seed, initial=initial, **settings)
+    for sentence in dict.fromkeys(sentence for e in estimates.values() for sentence in e.notes):
+        if sentence not in load_notes:
             click.echo(f"note: {sentence}", err=True)
     if json_:
-        as_json({name: _row(e) | ({"explanation": e.explain()} if explain else {}) for name, e in found.items()})
+        as_json({name: _row(e) | ({"explanation": e.explain()} if explain else {}) for name, e in estimates.items()})
     elif explain:
-        click.echo("\n\n".join(e.explain() for e in found.values()))
+        click.echo("\n\n".join(e.explain() for e in estimates.values()))
     else:
-        for name, e in found.items():
+        for name, e in estimates.items():
             error = f" ± {e.stderr:.2g}" if e.stderr is not None else ""
             note = "" if e.status == "ok" else f"  {e.status}: {e.message}"
             click.echo(f"{name}: {e.value:.6g}{error}  ({len(e.per_batch)} batches){note}")
             for key, value in e.extras.items():
                 click.echo(f"    {key}: {value:.6g}" if isinstance(value, float) else f"    {key}: {value}")
-    return 0 if all(e.status == "ok" for e in found.values()) else 1
+    return 0 if all(e.status == "ok" for e in estimates.values()) else 1
 
 
 def _row(e: Any) -> dict[str, Any]:
@@ -198,19 +198,19 @@ def _dataset(name: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -
     """Return a dataset by its name, or the one that reads a file."""
     from acutance.io.data_files import SUFFIXES
 
-    path, known = Path(name), [item.target for item in catalog().usable("datasets")]
-    reads = [target for target in known if path.suffix and path.suffixes[-1] in target.suffixes]
+    path, datasets = Path(name), [item.target for item in catalog().usable("datasets")]
+    reads = [target for target in datasets if path.suffix and path.suffixes[-1] in target.suffixes]
     if path.suffix == ".gz":
-        reads = [target for target in known if Path(path.stem).suffix in target.suffixes]
+        reads = [target for target in datasets if Path(path.stem).suffix in target.suffixes]
     if not reads and (path.suffix or path.exists()):
-        every = (*SUFFIXES, *(suffix for target in known for suffix in target.suffixes))
+        every = (*SUFFIXES, *(suffix for target in datasets for suffix in target.suffixes))
         raise UserError(f"--data {name}: is of no kind that can be read", f"{', '.join(every)}, or DATASET[:SPLIT]")
     target = reads[0] if reads else catalog().get("datasets", name)
     fields = target.Spec.model_fields
     chosen = {key: value for key, value in asked.items() if key in fields}
     file = target.settings_for(path) if reads else {}
-    found: Dataset[Any] = target(validate(target.Spec, {**file, **chosen, **settings}, f"--data {name}"))
-    return found
+    dataset: Dataset[Any] = target(validate(target.Spec, {**file, **chosen, **settings}, f"--data {name}"))
+    return dataset
 
 
 @dataclass(frozen=True)

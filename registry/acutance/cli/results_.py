@@ -105,10 +105,10 @@ def print_summary(correlations: pd.DataFrame, console: Console, group: str = "al
 
 def _ceiling(part: pd.DataFrame, target: Any) -> str:
     """Return what a perfect measure is expected to show; a range where definitions have noise of their own."""
-    found = part.loc[part["target"] == target, "ceiling"].dropna()
-    if found.empty:
+    ceilings = part.loc[part["target"] == target, "ceiling"].dropna()
+    if ceilings.empty:
         return ""
-    low, high = f"{found.min():+.2f}", f"{found.max():+.2f}"
+    low, high = f"{ceilings.min():+.2f}", f"{ceilings.max():+.2f}"
     return low if low == high else f"{low} to {high}"
 
 
@@ -144,7 +144,7 @@ def print_taus(
         key = (definition_key(row), str(row.get("spec.rho")))
         labels.setdefault(key, definition_label(row, name))
         cells.setdefault(key, {})[row[by]] = _cell(row, intervals)
-    rows = [[labels[key], *(found.get(value, "") for value in heads)] for key, found in cells.items()]
+    rows = [[labels[key], *(texts.get(value, "") for value in heads)] for key, texts in cells.items()]
     print_grid(console, title, [corner], list(heads.values()), rows, last)
 
 

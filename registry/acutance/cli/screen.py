@@ -20,7 +20,7 @@ NARROWEST = 12  # characters in a line of a folded name
 
 
 class _Pipe(io.FileIO):
-    """A stream whose reader may have gone, or whose device be full: what is written then is nobody's."""
+    """A stream whose reader may have gone, or whose device may be full: what is written then is dropped."""
 
     gone = False
 
@@ -39,26 +39,26 @@ class _Pipe(io.FileIO):
 FAILURES: list[OSError] = []  # of the process's own streams; told when the verb has ended
 
 
-def settle_streams() -> None:
+def escape_output() -> None:
     """Make the process's own output end quietly with its reader, and write what it cannot encode as escapes.
 
     A verb goes on to its own exit status: ``acutance run ... | head`` computes to the end.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        own = stream is not None and stream is getattr(sys, f"__{name}__")
-        if not own or not isinstance(getattr(stream, "buffer", None), io.BufferedIOBase | io.RawIOBase):
+        is_own = stream is not None and stream is getattr(sys, f"__{name}__")
+        if not is_own or not isinstance(getattr(stream, "buffer", None), io.BufferedIOBase | io.RawIOBase):
             continue  # somebody else's: a test's, a notebook's
         stream.flush()
         raw = _Pipe(stream.fileno(), "w", closefd=False)
-        settled = io.TextIOWrapper(
+        escaping = io.TextIOWrapper(
             raw if stream.write_through else io.BufferedWriter(raw),
             stream.encoding,
             "backslashreplace",
             line_buffering=stream.line_buffering or name == "stderr",
             write_through=stream.write_through,  # python -u
         )
-        setattr(sys, name, settled)
+        setattr(sys, name, escaping)
 
 
 def echo(text: str, err: bool = False) -> None:

@@ -87,8 +87,8 @@ def _print(item: Item, about: dict[str, Any], console: Console) -> None:
         for line in about["example"]:
             console.print(Text(f"  {line}"), soft_wrap=True)
     if item.kind == "measures":
-        how = f"To cite it: acutance show {catalog().names(item)[0]} --bibtex"
-        console.print(Text("\n" + (how if about["bibtex"] else nothing_to_cite(item))))
+        citation = f"To cite it: acutance show {catalog().names(item)[0]} --bibtex"
+        console.print(Text("\n" + (citation if about["bibtex"] else nothing_to_cite(item))))
 
 
 def nothing_to_cite(item: Item) -> str:
@@ -139,8 +139,8 @@ def describe(item: Item) -> dict[str, Any]:
         }
         about["bibtex"] = entries(t.bibtex)
     elif item.kind == "datasets":
-        known = target.splits
-        about["traits"] = {"splits": ", ".join(known) if isinstance(known, tuple) else "as its settings say"}
+        splits = target.splits
+        about["traits"] = {"splits": ", ".join(splits) if isinstance(splits, tuple) else "as its settings say"}
     about["example"] = example(item)
     return about
 

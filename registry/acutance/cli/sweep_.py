@@ -44,22 +44,22 @@ def command(
         "overrides": overrides, "device": device, "executor": executor, "limit": limit, "report": not no_report,
     }  # fmt: skip
     with reporter(console, quiet) as shown:
-        found = sweep(config, axis, out, reporter=shown, **options)
+        study_sweep = sweep(config, axis, out, reporter=shown, **options)
     if not quiet:
-        print_sweep(found, console)
-    if found.failed:
-        told = f"{found.failed} without a number: the results.csv of each run says why; exit status 1"
-        click.echo(told, err=True)
-    return 1 if found.failed else 0
+        print_sweep(study_sweep, console)
+    if study_sweep.failed:
+        message = f"{study_sweep.failed} without a number: the results.csv of each run says why; exit status 1"
+        click.echo(message, err=True)
+    return 1 if study_sweep.failed else 0
 
 
-def print_sweep(found: Sweep, console: Console) -> None:
+def print_sweep(study_sweep: Sweep, console: Console) -> None:
     """Print tau with its interval: a table for each target and level, a column for each value."""
     from acutance.analysis.judging import HOLDS
     from acutance.analysis.labels import Namer, target_label
     from acutance.cli.results_ import print_taus, shows_intervals
 
-    table, axis = found.correlations, found.axis
+    table, axis = study_sweep.correlations, study_sweep.axis
     name = Namer(table.to_dict("records"))
     whole = table[table["group"] == "all"]
     intervals = shows_intervals(console, len(axis.values))
@@ -69,4 +69,4 @@ def print_sweep(found: Sweep, console: Console) -> None:
         heads = {value: str(value) for value in part[axis.name]}
         print_taus(console, part, title, axis.name, axis.name, heads, name, intervals)
     console.print(f"tau > 0: flatter models generalize better. * holds: {HOLDS}, within one value.")
-    console.print(f"table: {found.directory}/sweep.csv; figures: {found.directory}/figures", soft_wrap=True)
+    console.print(f"table: {study_sweep.directory}/sweep.csv; figures: {study_sweep.directory}/figures", soft_wrap=True)

@@ -71,26 +71,29 @@ def gpus() -> dict[str, Any]:
         memory in bytes and compute capability; ``problem``, empty when there is none.
     """
     driver = DRIVER.read_text().partition("Module")[2].split()[:1] if DRIVER.is_file() else []
-    found: dict[str, Any] = {"cuda": None, "driver": driver[0] if driver else None, "devices": [], "problem": ""}
+    state: dict[str, Any] = {"cuda": None, "driver": driver[0] if driver else None, "devices": [], "problem": ""}
     try:
         torch = import_module("torch")
-        found["cuda"] = torch.version.cuda
-        with warnings.catch_warnings(record=True) as told:
+        state["cuda"] = torch.version.cuda
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
             for i in devices:
-                about = torch.cuda.get_device_properties(i)
-                capability = f"{about.major}.{about.minor}"
-                found["devices"].append({"name": about.name, "memory": about.total_memory, "capability": capability})
+                properties = torch.cuda.get_device_properties(i)
+                capability = f"{properties.major}.{properties.minor}"
+                state["devices"].append(
+                    {"name": properties.name, "memory": properties.total_memory, "capability": capability}
+                )
     except Exception as error:
-        return found | {"problem": f"torch cannot look for GPUs: {type(error).__name__}: {error}".splitlines()[0]}
-    return found | {"problem": _gpu_problem(torch, found, told)}
+        return state | {"problem": f"torch cannot look for GPUs: {type(error).__name__}: {error}".splitlines()[0]}
+    return state | {"problem": _gpu_problem(torch, state, warned)}
 
 
-def _gpu_problem(torch: Any, found: dict[str, Any], told: list[warnings.WarningMessage]) -> str:
-    if found["devices"]:
+def _gpu_problem(torch: Any, state: dict[str, Any], warned: list[warnings.WarningMessage]) -> str:
+    """Return what keeps torch from computing on GPUs that are there, with what to do; empty when nothing does."""
+    if state["devices"]:
         built = torch.cuda.get_arch_list()
-        for device in found["devices"]:
+        for device in state["devices"]:
             if built and not any(_runs(name, device["capability"]) for name in built):
                 return (
                     f"this build of torch has no kernels for {device['name']} (capability {device['capability']}; "
@@ -98,11 +101,11 @@ def _gpu_problem(torch: Any, found: dict[str, Any], told: list[warnings.WarningM
                 )
     elif os.environ.get("CUDA_VISIBLE_DEVICES") not in (None, ""):
         return f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']} names no GPU that torch can use: unset it"
-    elif found["driver"] and found["cuda"] is None:
-        return f"there is an NVIDIA driver ({found['driver']}), but torch is a build for the CPU: install a CUDA build"
-    elif found["driver"] and os.environ.get("CUDA_VISIBLE_DEVICES") is None:
-        why = f": {str(told[0].message).splitlines()[0]}" if told else ""
-        return f"there is an NVIDIA driver ({found['driver']}), but torch sees no GPU{why}"
+    elif state["driver"] and state["cuda"] is None:
+        return f"there is an NVIDIA driver ({state['driver']}), but torch is a build for the CPU: install a CUDA build"
+    elif state["driver"] and os.environ.get("CUDA_VISIBLE_DEVICES") is None:
+        why = f": {str(warned[0].message).splitlines()[0]}" if warned else ""
+        return f"there is an NVIDIA driver ({state['driver']}), but torch sees no GPU{why}"
     return ""
 
 
@@ -130,13 +133,13 @@ def stale_metadata() -> list[str]:
         except (OSError, ValueError, KeyError):
             # A folder that has gone or is no project any more: what is installed is all there is.
             continue
-        known = {(point.name, point.value) for point in dist.entry_points if point.group == GROUP}
+        installed = {(point.name, point.value) for point in dist.entry_points if point.group == GROUP}
         written = set(project.get("entry-points", {}).get(GROUP, {}).items())
-        lacking, gone = sorted(name for name, _ in written - known), sorted(name for name, _ in known - written)
+        lacking, gone = sorted(name for name, _ in written - installed), sorted(name for name, _ in installed - written)
         if lacking or gone:
-            what = f"has new entry points ({', '.join(lacking)})" if lacking else f"has lost {', '.join(gone)}"
+            change = f"has new entry points ({', '.join(lacking)})" if lacking else f"has lost {', '.join(gone)}"
             problems.append(
-                f"{folder / 'pyproject.toml'} {what} since {dist.name} was installed: pip install -e {folder}"
+                f"{folder / 'pyproject.toml'} {change} since {dist.name} was installed: pip install -e {folder}"
             )
         elif "version" in project and project["version"] != dist.version:
             problems.append(
@@ -151,11 +154,11 @@ def _source_folders() -> Iterator[tuple[Distribution, Path]]:
     import acutance
 
     checkout = Path(acutance.__file__).resolve().parents[2]
-    seen: set[str] = set()
+    names: set[str] = set()
     for dist in distributions():
-        if dist.name in seen:
+        if dist.name in names:
             continue
-        seen.add(dist.name)
+        names.add(dist.name)
         if dist.name == OWN and (checkout / "pyproject.toml").is_file():
             yield dist, checkout
             continue
@@ -173,9 +176,9 @@ def shadowed() -> list[str]:
     for dist in distributions():
         if any(point.group == GROUP for point in dist.entry_points):
             place = f"{dist.version} in {Path(str(dist.locate_file(''))).resolve()}"
-            found = folders.setdefault(dist.name, [])
-            if place not in found:
-                found.append(place)
+            others = folders.setdefault(dist.name, [])
+            if place not in others:
+                others.append(place)
     return [
         f"{name} is on the path {len(places)} times: {places[0]} hides {', '.join(places[1:])}; uninstall one"
         for name, places in folders.items()

@@ -27,18 +27,18 @@ def examine(directory: Path) -> dict[str, Any]:
     path = RunDirectory(directory).store if directory.is_dir() else directory
     if not path.is_file():
         raise UserError(f"{directory}: holds no run", f"a run directory has a file {STORE}")
-    found: dict[str, Any] = {"path": str(path), "bytes": path.stat().st_size, "problems": []}
+    report: dict[str, Any] = {"path": str(path), "bytes": path.stat().st_size, "problems": []}
     try:
         connection = _open(path)
         try:
-            _read(connection, found)
+            _read(connection, report)
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
-        found["problems"].append(
+        report["problems"].append(
             f"{path}: is damaged or not a store of acutance ({error}): move it away and run again, or restore a backup"
         )
-    return found
+    return report
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -52,29 +52,30 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _read(connection: sqlite3.Connection, found: dict[str, Any]) -> None:
-    path, problems = found["path"], found["problems"]
+def _read(connection: sqlite3.Connection, report: dict[str, Any]) -> None:
+    """Add to a report, which has the store's path and its problems, what the tables say."""
+    path, problems = report["path"], report["problems"]
     lines = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
-    found["integrity"] = "; ".join(lines)
+    report["integrity"] = "; ".join(lines)
     if lines != ["ok"]:
         problems.append(f"{path}: SQLite finds it damaged ({lines[0]}): restore a backup, or run again elsewhere")
     row = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
-    found["schema"] = int(row[0]) if row else None
-    if found["schema"] != SCHEMA_VERSION:
-        newer = (found["schema"] or 0) > SCHEMA_VERSION
+    report["schema"] = int(row[0]) if row else None
+    if report["schema"] != SCHEMA_VERSION:
+        newer = (report["schema"] or 0) > SCHEMA_VERSION
         advice = "use the acutance that wrote it" if newer else "run again with another --out"
-        problems.append(f"{path}: has schema {found['schema']}, this acutance reads {SCHEMA_VERSION}: {advice}")
+        problems.append(f"{path}: has schema {report['schema']}, this acutance reads {SCHEMA_VERSION}: {advice}")
         return
     counted = connection.execute(
         "SELECT state, status, count(*) FROM cell GROUP BY state, status ORDER BY state, status"
     )
-    found["cells"] = {f"{state}/{status}" if state != status else state: n for state, status, n in counted}
-    found["models"] = connection.execute("SELECT count(*) FROM model").fetchone()[0]
-    found["journal"] = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    report["cells"] = {f"{state}/{status}" if state != status else state: n for state, status, n in counted}
+    report["models"] = connection.execute("SELECT count(*) FROM model").fetchone()[0]
+    report["journal"] = connection.execute("PRAGMA journal_mode").fetchone()[0]
     last = connection.execute("SELECT id, state, started, finished FROM run ORDER BY id DESC").fetchone()
-    found["run"] = dict(zip(("number", "state", "started", "finished"), last, strict=True)) if last else None
+    report["run"] = dict(zip(("number", "state", "started", "finished"), last, strict=True)) if last else None
     driver = connection.execute("SELECT host, pid, heartbeat FROM driver").fetchone()
     writing = driver is not None and is_writing(*driver)
-    found["writer"] = f"process {driver[1]} on {driver[0]}" if writing else None
+    report["writer"] = f"process {driver[1]} on {driver[0]}" if writing else None
     if last and last[1] == "running" and not writing:
         problems.append(f"{path}: the last run was cut off: the same command goes on from what is stored")

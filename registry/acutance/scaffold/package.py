@@ -194,9 +194,11 @@ def _check_dist(package: Package) -> None:
         raise UserError(f"--dist {dist}: is installed already, in version {version(dist)}", "give another --dist")
     except PackageNotFoundError:
         pass
-    found = find_spec(module)
-    if found is not None and found.origin is not None:
-        raise UserError(f"--dist {dist}: there is a module '{module}' already ({found.origin})", "give another --dist")
+    existing = find_spec(module)
+    if existing is not None and existing.origin is not None:
+        raise UserError(
+            f"--dist {dist}: there is a module '{module}' already ({existing.origin})", "give another --dist"
+        )
 
 
 def _imported(source: str) -> set[str]:

@@ -131,7 +131,7 @@ class Ray(Limited[RaySpec]):
     def _ready(self) -> list[_Actor]:
         """Return the actors that have something to tell; wait for one of them, until the next look at who is late."""
         pending = {actor.waits_for: actor for actor in self._actors if actor.waits_for is not None}
-        done, _ = self._ray.wait(list(pending), num_returns=1, timeout=self.glance(5.0), fetch_local=False)
+        done, _ = self._ray.wait(list(pending), num_returns=1, timeout=self.wait_seconds(5.0), fetch_local=False)
         return [pending[reference] for reference in done]
 
     def _late(self) -> list[_Actor]:
@@ -238,9 +238,9 @@ class _Actor(Watched):
                 outcome: str = self.ray.get(next(self.waits_for))
             except StopIteration:
                 self.waits_for = None
-                self.hear(None)
+                self.note_outcome(None)
                 return None, True
-            self.hear(outcome)
+            self.note_outcome(outcome)
             return outcome, True
         except self.ray.exceptions.RayError as error:
             self.trouble = (str(error) or type(error).__name__).strip().splitlines()[-1]

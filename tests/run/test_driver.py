@@ -298,12 +298,12 @@ def test_a_worker_is_late_past_the_limit_and_not_before(monkeypatch, driver):
     watched.job = job = write(task_of(driver, {0: [0]}).job)
     assert not watched.late
     for worker_ in (watched, patient):
-        worker_.hear('{"job": "0", "kind": "begin", "cells": [0]}')
+        worker_.note_outcome('{"job": "0", "kind": "begin", "cells": [0]}')
     now[0] += 1.0
     assert not watched.late and not patient.late
     now[0] += 0.1
     assert watched.late and not patient.late
-    watched.hear('{"job": "0", "kind": "note", "message": "m"}')
+    watched.note_outcome('{"job": "0", "kind": "note", "message": "m"}')
     assert not watched.late and watched.job == job
     assert json.loads(watched.given_up())["job"] == "0" and watched.job is None
     for limit, wait in ((0.2, 0.2), (60.0, 1.0), (None, 1.0)):

@@ -164,10 +164,10 @@ class Lines(Silent):
 @pytest.fixture
 def hanging(monkeypatch):
     """Have only the cells 2 and 3 timed, whatever else the machine is busy with; return how long each took to end."""
-    hear, given_up, took = Watched.hear, Watched.given_up, []
+    note_outcome, given_up, took = Watched.note_outcome, Watched.given_up, []
 
     def timed(worker, outcome):
-        hear(worker, outcome)
+        note_outcome(worker, outcome)
         if outcome and json.loads(outcome).get("cells") != [2, 3]:
             worker._began = None
 
@@ -175,7 +175,7 @@ def hanging(monkeypatch):
         took.append(time.monotonic() - worker._began)
         return given_up(worker)
 
-    monkeypatch.setattr(Watched, "hear", timed)
+    monkeypatch.setattr(Watched, "note_outcome", timed)
     monkeypatch.setattr(Watched, "given_up", ended)
     return took
 

@@ -36,14 +36,16 @@ def admitted(members: Sequence[Member]) -> list[Member]:
     Raises:
         UserError: when no model is left, with each reason once.
     """
-    found = [member for member in members if member.compared]
-    if not found:
+    compared = [member for member in members if member.compared]
+    if not compared:
         reasons: dict[str, list[Member]] = {}
         for member in members:
             reasons.setdefault(member.general(member.reason), []).append(member)
-        told = [f"{alike[0].label}: {alike[0].reason}{and_others(alike)}" for alike in list(reasons.values())[:3]]
-        raise UserError(f"no model is admitted: {'; '.join(told)}", "loosen 'admit' in the config or check the models")
-    return found
+        sentences = [f"{alike[0].label}: {alike[0].reason}{and_others(alike)}" for alike in list(reasons.values())[:3]]
+        raise UserError(
+            f"no model is admitted: {'; '.join(sentences)}", "loosen 'admit' in the config or check the models"
+        )
+    return compared
 
 
 def and_others(members: Sequence[Member]) -> str:

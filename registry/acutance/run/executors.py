@@ -104,13 +104,13 @@ class Limited(Executor[LimitedT]):
         """Whether workers must say what begins: where there is a limit to it."""
         return self.spec.time_limit is not None
 
-    def glance(self, most: float) -> float:
-        """Return how long to wait for outcomes before the next look at who is late, at most ``most`` seconds."""
-        return min(self.spec.time_limit or most, most)
+    def wait_seconds(self, longest: float) -> float:
+        """Return how many seconds to wait for outcomes before workers that are late are ended, at most ``longest``."""
+        return min(self.spec.time_limit or longest, longest)
 
 
 class Watched:
-    """A worker as its executor sees it: its job, and since when the cells in work are so.
+    """A worker as its executor sees it: its job, and when it began the cells that it computes now.
 
     Args:
         limit: seconds that the cells of one measure may take on one m-batch; None where they may take any time.
@@ -119,9 +119,9 @@ class Watched:
     def __init__(self, limit: float | None = None) -> None:
         self.limit = limit
         self.job: str | None = None
-        self._began: float | None = None  # if that was said
+        self._began: float | None = None  # monotonic seconds, where the worker says when it begins cells
 
-    def hear(self, outcome: str | None) -> None:
+    def note_outcome(self, outcome: str | None) -> None:
         """Take note of an outcome, None at the end of a job."""
         if outcome is None:
             self.job = None
@@ -131,7 +131,7 @@ class Watched:
 
     @property
     def late(self) -> bool:
-        """Whether the cells in work take longer than the limit."""
+        """Whether the cells that it computes now take longer than the limit."""
         return self.limit is not None and self._began is not None and time.monotonic() - self._began > self.limit
 
     def lost(self, message: str) -> str:
@@ -191,8 +191,8 @@ class Processes(Limited[ProcessesSpec]):
 
     def __init__(self, spec: ProcessesSpec | None = None) -> None:
         super().__init__(spec)
-        self._crew: list[_Worker] = []
-        self._heard: queue.Queue[tuple[Child, bytes | None]] = queue.Queue()
+        self._processes: list[_Worker] = []
+        self._inbox: queue.Queue[tuple[Child, bytes | None]] = queue.Queue()
 
     @property
     def workers(self) -> int:
@@ -212,16 +212,16 @@ class Processes(Limited[ProcessesSpec]):
     def run(self, jobs: Iterable[str]) -> Iterator[str]:
         """Yield outcomes as they come; a worker that dies costs only its job in flight."""
         waiting = list(jobs)[::-1]
-        while len(self._crew) < min(self.workers, len(waiting)):
+        while len(self._processes) < min(self.workers, len(waiting)):
             threads = max(cores() // self.workers, 1)
-            self._crew.append(_Worker(len(self._crew), threads, self._heard, self.spec.time_limit))
+            self._processes.append(_Worker(len(self._processes), threads, self._inbox, self.spec.time_limit))
         try:
-            for worker in self._crew:
+            for worker in self._processes:
                 if waiting:
                     worker.start(waiting.pop())
-            while any(worker.job for worker in self._crew):
+            while any(worker.job for worker in self._processes):
                 yield from self._next()
-                for worker in self._crew:
+                for worker in self._processes:
                     if not worker.job and waiting:
                         worker.start(waiting.pop())
         except BaseException:
@@ -229,23 +229,23 @@ class Processes(Limited[ProcessesSpec]):
             raise
 
     def _next(self) -> Iterator[str]:
-        """Yield what a worker tells next, or else what those that take too long have lost."""
+        """Yield the next outcome of a worker, or else that those which take too long are ended."""
         try:
-            child, frame = self._heard.get(timeout=None if self.spec.time_limit is None else self.glance(1.0))
+            child, frame = self._inbox.get(timeout=None if self.spec.time_limit is None else self.wait_seconds(1.0))
         except queue.Empty:
-            # Nobody has anything to tell: only then is somebody late.
-            yield from [worker.give_up() for worker in self._crew if worker.late]
+            # A worker is late only if none has sent anything: an outcome that waits to be read is no delay of its own.
+            yield from [worker.give_up() for worker in self._processes if worker.late]
             return
-        # One that was ended may still be heard of.
-        for worker in self._crew:
+        # What comes from a process that was ended and replaced is passed over.
+        for worker in self._processes:
             if worker.child is child and (outcome := worker.receive(frame)) is not None:
                 yield outcome
 
     def close(self) -> None:
         """End all workers at once; what they had sent is already stored."""
-        for worker in self._crew:
+        for worker in self._processes:
             worker.child.kill()
-        self._crew.clear()
+        self._processes.clear()
 
 
 def _gpus() -> int:
@@ -261,10 +261,10 @@ class _Worker(Watched):
     """One process; started again when it dies."""
 
     def __init__(
-        self, index: int, threads: int, heard: queue.Queue[tuple[Child, bytes | None]], limit: float | None
+        self, index: int, threads: int, inbox: queue.Queue[tuple[Child, bytes | None]], limit: float | None
     ) -> None:
         super().__init__(limit)
-        self._heard, self._false_starts = heard, 0
+        self._inbox, self._false_starts = inbox, 0
         # Read by the libraries when the child imports them; this process's own pools are already made.
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
         self._variables = {name: str(threads) for name in names}
@@ -274,8 +274,8 @@ class _Worker(Watched):
         self._spawn()
 
     def _spawn(self) -> None:
-        self._up = False  # whether it has told anything yet
-        self.child = Child(SERVE, "a worker process", lambda *told: self._heard.put(told), self._variables)
+        self._has_answered = False
+        self.child = Child(SERVE, "a worker process", lambda *message: self._inbox.put(message), self._variables)
 
     def start(self, job: str) -> None:
         self.job = job
@@ -288,15 +288,15 @@ class _Worker(Watched):
             UserError: when the process cannot even start, again and again.
         """
         if frame is None:
-            self._false_starts += self.child.failed and not self._up
+            self._false_starts += self.child.failed and not self._has_answered
             if self._false_starts == FALSE_STARTS:
                 raise UserError(f"no worker can start: {self.child.how()}", "mend that, or use executor serial")
             outcome = self.lost(self.child.how()) if self.job else None
             self._spawn()
             return outcome
-        self._up, self._false_starts = True, 0
+        self._has_answered, self._false_starts = True, 0
         text = frame.decode() or None  # an empty frame ends a job
-        self.hear(text)
+        self.note_outcome(text)
         return text
 
     def give_up(self) -> str:

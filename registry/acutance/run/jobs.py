@@ -291,9 +291,9 @@ def plain(message: Any) -> Any:
     if isinstance(message, BaseModel):
         return message.model_dump(mode="json")
     if is_dataclass(message):
-        found = {f.name: getattr(message, f.name) for f in fields(message)}
+        values = {f.name: getattr(message, f.name) for f in fields(message)}
         # An absent model is left out, as absent fields are everywhere.
-        return {name: plain(value) for name, value in found.items() if not (name == "next" and value is None)}
+        return {name: plain(value) for name, value in values.items() if not (name == "next" and value is None)}
     if isinstance(message, list | tuple):
         return [plain(entry) for entry in message]
     return message
@@ -314,8 +314,8 @@ def read_job(text: str) -> Job:
     Raises:
         Unreadable: for another text.
     """
-    found: Job = _read(text, _jobs(), "a job", "id")
-    return found
+    job: Job = _read(text, _jobs(), "a job", "id")
+    return job
 
 
 def read_outcome(text: str) -> Outcome:
@@ -324,11 +324,11 @@ def read_outcome(text: str) -> Outcome:
     Raises:
         Unreadable: for another text.
     """
-    found: Outcome = _read(text, _outcomes(), "an outcome", "job")
-    return found
+    outcome: Outcome = _read(text, _outcomes(), "an outcome", "job")
+    return outcome
 
 
-def _read(text: str, adapter: TypeAdapter[Any], what: str, name: str) -> Any:
+def _read(text: str, adapter: TypeAdapter[Any], expected: str, name: str) -> Any:
     data: Any = None
     try:
         data = json.loads(text)
@@ -340,7 +340,7 @@ def _read(text: str, adapter: TypeAdapter[Any], what: str, name: str) -> Any:
         why = str(error)
     job = str(data.get(name, "")) if isinstance(data, Mapping) else ""
     hint = "have the same acutance on all machines; executors pass texts on unchanged"
-    raise Unreadable(f"{what} of a run cannot be read: {why}", hint, job)
+    raise Unreadable(f"{expected} of a run cannot be read: {why}", hint, job)
 
 
 @cache

@@ -31,22 +31,22 @@ class Preprocessed:
     @cached_property
     def name(self) -> str:
         """Names the preprocessing by what it makes of these points."""
-        return digest({name: list(found) for name, found in self.digests.items()})[:16]
+        return digest({name: list(digests) for name, digests in self.digests.items()})[:16]
 
     @property
     def record(self) -> dict[str, list[str]]:
         """The digests as a store keeps them beside those of the points themselves."""
-        return {f"{name}{MARK}{self.name}": list(found) for name, found in self.digests.items()}
+        return {f"{name}{MARK}{self.name}": list(digests) for name, digests in self.digests.items()}
 
     @classmethod
     def recorded(cls, name: str, record: Mapping[str, Sequence[str]]) -> Preprocessed:
         """Return the preprocessing of a name from a store's record."""
         end = MARK + name
-        return cls({known.removesuffix(end): found for known, found in record.items() if known.endswith(end)})
+        return cls({entry.removesuffix(end): digests for entry, digests in record.items() if entry.endswith(end)})
 
 
 def preprocess(members: Sequence[Member], sets: PointSets) -> list[Preprocessed]:
-    """Tell every model what it sees of the points, and return each preprocessing once.
+    """Set ``Member.points`` of every model, what it sees of the points, and return each preprocessing once.
 
     A pool that does not override ``ModelPool.preprocess`` costs nothing. Functions that are equal are applied once, so
     a pool whose models share a preprocessing returns one object for all of them. A model whose preprocessing fails
@@ -56,7 +56,7 @@ def preprocess(members: Sequence[Member], sets: PointSets) -> list[Preprocessed]
         members: models that are usable.
         sets: the points, whose digests have been asked for: these sets are the ones that matter.
     """
-    known: list[tuple[Any, Preprocessed]] = []
+    applied: list[tuple[Any, Preprocessed]] = []
     for member in members:
         target = member.pool.item.target
         if target.preprocess is ModelPool.preprocess:
@@ -65,11 +65,11 @@ def preprocess(members: Sequence[Member], sets: PointSets) -> list[Preprocessed]
             function = target().preprocess(member.entry, member.pool.spec)
             if function is None:
                 continue
-            found = next((made for other, made in known if other is function or other == function), None)
-            if found is None:
-                found = Preprocessed(sets.digests_after(function))
-                known.append((function, found))
-            member.points = found
+            preprocessed = next((points for other, points in applied if other is function or other == function), None)
+            if preprocessed is None:
+                preprocessed = Preprocessed(sets.digests_after(function))
+                applied.append((function, preprocessed))
+            member.points = preprocessed
         except Exception as error:
             member.leave(Standing.BROKEN, f"its preprocessing failed: {type(error).__name__}: {error}")
-    return [made for _, made in known]
+    return [preprocessed for _, preprocessed in applied]

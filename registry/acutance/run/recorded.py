@@ -67,7 +67,7 @@ def _natural(entry: ModelEntry) -> list[tuple[bool, int, str]]:
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
-def _pool_item(pool: str, known: list[ModelEntry]) -> Item:
+def _pool_item(pool: str, recorded_entries: list[ModelEntry]) -> Item:
     dist, _, short = pool.rpartition("/")
 
     class Recorded(ModelPool[AnySpec]):
@@ -76,7 +76,7 @@ def _pool_item(pool: str, known: list[ModelEntry]) -> Item:
         name = short
 
         def entries(self, spec: AnySpec) -> Sequence[ModelEntry]:
-            return known
+            return recorded_entries
 
         def load(self, entry: ModelEntry, spec: AnySpec) -> nn.Module:
             _refuse()

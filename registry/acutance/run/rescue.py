@@ -50,12 +50,12 @@ class Place:
                 f"{folder}: was renamed to {moved.parent} during the run, which has stopped; what it computed is there",
                 f"go on with --out {moved.parent}",
             )
-        kept = _free_folder(folder)
-        with closing(sqlite3.connect(kept / self.path.name)) as copy:
+        saved = _free_folder(folder)
+        with closing(sqlite3.connect(saved / self.path.name)) as copy:
             connection.backup(copy)
         return UserError(
-            f"{folder}: was deleted during the run, which has stopped; what it computed is kept in {kept}",
-            f"go on with --out {kept}",
+            f"{folder}: was deleted during the run, which has stopped; what it computed is kept in {saved}",
+            f"go on with --out {saved}",
         )
 
 

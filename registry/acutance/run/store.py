@@ -104,10 +104,10 @@ class Store:
 
     def _open(self, write: bool) -> None:
         self._connection.execute("PRAGMA busy_timeout = 30000")
-        found = self._connection.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchone()
-        if not found and not write and self.path.stat().st_size == 0:
+        has_tables = self._connection.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchone()
+        if not has_tables and not write and self.path.stat().st_size == 0:
             raise UserError(f"{self.path.parent}: holds no run yet", "run the study first")
-        if not found:
+        if not has_tables:
             if self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise sqlite3.DatabaseError("its tables are those of another program")
             self._connection.execute(f"PRAGMA journal_mode = {self._journal_mode()}")
@@ -229,7 +229,7 @@ class Store:
             self._put_facts({f"{pool}/{entry}": facts or {}})
 
     def _put_facts(self, facts: Mapping[str, Mapping[str, str]]) -> None:
-        rows = [(_FACTS + model, json.dumps(dict(found))) for model, found in facts.items() if found]
+        rows = [(_FACTS + model, json.dumps(dict(values))) for model, values in facts.items() if values]
         self._connection.executemany("REPLACE INTO meta VALUES (?, ?)", rows)
 
     def put_facts(self, facts: Mapping[str, Mapping[str, str]]) -> None:
@@ -256,8 +256,8 @@ class Store:
     def points(self) -> dict[str, list[str]]:
         """Return the digests of the points of the newest run; empty for a store of an older version."""
         row = self._connection.execute("SELECT value FROM meta WHERE name = 'points'").fetchone()
-        found: dict[str, list[str]] = json.loads(row[0]) if row else {}
-        return found
+        digests: dict[str, list[str]] = json.loads(row[0]) if row else {}
+        return digests
 
     # -- whole tables -------------------------------------------------------------------------------
 
@@ -265,12 +265,12 @@ class Store:
         """Return the rows of all tables that hold results, as they stood at one moment."""
         self._connection.execute("BEGIN")
         try:
-            found = {}
+            tables = {}
             for name in TABLES:
                 cursor = self._connection.execute(f"SELECT * FROM {name} ORDER BY rowid")
                 columns = [column[0] for column in cursor.description]
-                found[name] = [dict(zip(columns, row, strict=True)) for row in cursor]
-            return found
+                tables[name] = [dict(zip(columns, row, strict=True)) for row in cursor]
+            return tables
         finally:
             self._connection.execute("COMMIT")
 
@@ -362,22 +362,22 @@ class Parts:
     def get(self, key: str) -> Estimate | None:
         """Return a part, or None."""
         if key not in self._read:
-            found = self._connection.execute(
+            row = self._connection.execute(
                 "SELECT value, stderr, status, message, extras FROM part WHERE key = ?", (key,)
             ).fetchone()
-            if found is None:
+            if row is None:
                 return None
-            self._read[key] = _estimate(found)
+            self._read[key] = _estimate(row)
         return self._read[key]
 
     def __contains__(self, key: str) -> bool:
         return self.get(key) is not None
 
     def __getitem__(self, key: str) -> Estimate:
-        found = self.get(key)
-        if found is None:
+        estimate = self.get(key)
+        if estimate is None:
             raise KeyError(key)
-        return found
+        return estimate
 
     def __setitem__(self, key: str, estimate: Estimate) -> None:
         """Know a part that is about to be stored."""
@@ -405,8 +405,8 @@ def _estimate(columns: Sequence[Any]) -> Estimate:
 def read_only(path: Path) -> sqlite3.Connection:
     """Open a store for reading, leaving its folder as it is where nobody writes to it."""
     # Even a reader makes files beside a store in WAL mode, unless it is told that nobody is writing.
-    how = "mode=ro" if _written(path) else "immutable=1"
-    return sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=30, isolation_level=None)
+    options = "mode=ro" if _written(path) else "immutable=1"
+    return sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True, timeout=30, isolation_level=None)
 
 
 def _written(path: Path) -> bool:

@@ -46,8 +46,8 @@ class Task(Generic[JobT]):
         """The job for a worker: what is still missing of it."""
         if not isinstance(self.job, Evaluate):
             return write(self.job)
-        left = [replace(cell, batches=tuple(self.missing[cell.index])) for cell in self.job.cells]
-        return write(replace(self.job, cells=tuple(cell for cell in left if cell.batches)))
+        remaining = [replace(cell, batches=tuple(self.missing[cell.index])) for cell in self.job.cells]
+        return write(replace(self.job, cells=tuple(cell for cell in remaining if cell.batches)))
 
     def done(self, cell: int, batch: int) -> bool:
         """Take a batch of a cell off, and return whether it was the last one."""
@@ -56,10 +56,10 @@ class Task(Generic[JobT]):
 
     def drop(self, among: Iterable[int] | None = None) -> list[int]:
         """Take cells off that are not done, of some or of all, and return their indices."""
-        left = [cell for cell, batches in self.missing.items() if batches and (among is None or cell in among)]
-        for cell in left:
+        dropped = [cell for cell, batches in self.missing.items() if batches and (among is None or cell in among)]
+        for cell in dropped:
             self.missing[cell].clear()
-        return left
+        return dropped
 
 
 def outcomes(

@@ -150,7 +150,7 @@ class _Unit:
     family: list[_Ready]
 
     def outcome(self, job: str, estimates: list[Estimate], device: str, seconds: float, cost: Cost) -> Parts:
-        """Return what the driver is told."""
+        """Return the outcome that the driver gets, with one part for each cell."""
         return Parts(
             job=job, measure=self.measure, split=self.split, batch=self.batch, device=device, seconds=seconds,
             cost=Passes.of(cost),
@@ -202,10 +202,10 @@ class _Bench:
             vars(functional).pop("w0", None)  # a vector that nobody here reads
         self.at: tuple[str, Scope, int] | None = None
         if any(cell.scope != "split" for cell in job.cells):
-            told = len(functional.notes)
+            already = len(functional.notes)
             _ = self.surfaces.as_set_up
-            yield from (Note(job=job.id, message=f"{self.entry.id}: {n}") for n in functional.notes[told:])
-        self.told = len(functional.notes)
+            yield from (Note(job=job.id, message=f"{self.entry.id}: {n}") for n in functional.notes[already:])
+        self.notes_sent = len(functional.notes)
 
     @property
     def device(self) -> str:
@@ -245,7 +245,7 @@ class _Bench:
         if self.rounding:
             moved = f"{self.config.arithmetic} moves the loss of the first m-batch by {self.rounding:.1g}"
             notes.append(f"{self.entry.id}: {moved}; smaller rises mean nothing")
-        return notes + [f"{self.entry.id}: {note}" for note in self.functional.notes[self.told :]]
+        return notes + [f"{self.entry.id}: {note}" for note in self.functional.notes[self.notes_sent :]]
 
 
 def _initial(functional: FunctionalModel) -> str | None:

@@ -196,9 +196,8 @@ def _check_dist(package: Package) -> None:
         pass
     existing = find_spec(module)
     if existing is not None and existing.origin is not None:
-        raise UserError(
-            f"--dist {dist}: there is a module '{module}' already ({existing.origin})", "give another --dist"
-        )
+        message = f"--dist {dist}: there is a module '{module}' already ({existing.origin})"
+        raise UserError(message, "give another --dist")
 
 
 def _imported(source: str) -> set[str]:

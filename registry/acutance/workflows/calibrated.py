@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from acutance.workflows.calibration import Calibration, Definition
 
 
-def sections(found: Calibration) -> list[dict[str, Any]]:
+def sections(calibration: Calibration) -> list[dict[str, Any]]:
     """Return the entries of ``measures``: proposed radii, or the study's own where none could be proposed."""
-    return [_section(definition) for definition in found.definitions] + found.others
+    return [_section(definition) for definition in calibration.definitions] + calibration.others
 
 
-def with_radii(study: Study, found: Calibration) -> dict[str, Any]:
+def with_radii(study: Study, calibration: Calibration) -> dict[str, Any]:
     """Return a study as its author wrote it, overrides included, with the proposed radii in their places.
 
     An entry of ``measures`` that holds one definition keeps its place and its settings, with another ``rho``; a sweep
@@ -32,7 +32,7 @@ def with_radii(study: Study, found: Calibration) -> dict[str, Any]:
     from acutance.workflows.calibration import identity
 
     waiting = {identity(planned): None for planned in study.measures}
-    calibrated = {definition.identity: definition for definition in found.definitions}
+    calibrated = {definition.identity: definition for definition in calibration.definitions}
     measures: list[dict[str, Any]] = []
     for entry in study.written["measures"]:
         names = dict.fromkeys(identity(planned) for planned in expand_measures([entry], catalog())[0])

@@ -70,12 +70,12 @@ class Definition:
 
         A model on which a share is not resolved counts below every radius, one that does not reach it above.
         """
-        low, found = self.window.low, dict[float, float | None]()
+        low, radii = self.window.low, dict[float, float | None]()
         for share, reached in self._by_share().items():
             rho = median_radius([r.radius for r in reached])
-            known = 0 < rho < math.inf and (low is None or rho >= low)
-            found[share] = float(f"{rho:.3g}") if known else None
-        return found
+            resolved = 0 < rho < math.inf and (low is None or rho >= low)
+            radii[share] = float(f"{rho:.3g}") if resolved else None
+        return radii
 
     @property
     def proposal(self) -> list[float]:
@@ -88,19 +88,19 @@ class Definition:
         lines = [self.window.note] if self.window.note else []
         proposals = self.proposals
         for share, reached in self._by_share().items():
-            told = Counter(r.note for r in reached if r.note)
+            notes = Counter(r.note for r in reached if r.note)
             name = f"{100 * share:.4g}% of the way to chance level"
-            lines += [f"{name} {note} ({n} of {len(reached)} models)" for note, n in told.items()]
+            lines += [f"{name} {note} ({n} of {len(reached)} models)" for note, n in notes.items()]
             if proposals[share] is None:
                 lines.append(f"{name}: no radius, as the median model has none above what the loss resolves")
         return lines
 
     def _by_share(self) -> dict[float, list[Reached]]:
-        found: dict[float, list[Reached]] = {}
+        by_share: dict[float, list[Reached]] = {}
         for here in self.windows.values():
             for reached in here.radii:
-                found.setdefault(reached.share, []).append(reached)
-        return found
+                by_share.setdefault(reached.share, []).append(reached)
+        return by_share
 
     @property
     def outside(self) -> list[float]:
@@ -188,9 +188,9 @@ def calibrate_on(
         shares: of the rise to chance level, whose radii are looked for too.
         looked: filled with the radii that were looked at.
     """
-    found = [levels_of(view_of(surface, spec)) for surface in surfaces]
-    n = len(found)
-    levels = Levels(*(sum(getattr(x, name) for x in found) / n for name in ("clean", "chance", "resolution")))
+    bounds = [levels_of(view_of(surface, spec)) for surface in surfaces]
+    n = len(bounds)
+    levels = Levels(*(sum(getattr(x, name) for x in bounds) / n for name in ("clean", "chance", "resolution")))
     instance = item.target()
 
     def rise(rho: float) -> tuple[float, float]:
@@ -262,9 +262,9 @@ def calibrate(
     from acutance.system.progress import Silent
 
     if not shares or not all(0 < share <= 1 for share in shares):
-        said = some([f"{100 * share:g}%" for share in shares]) or "none"
+        percentages = some([f"{100 * share:g}%" for share in shares]) or "none"
         raise UserError(
-            f"shares of the rise to chance level must lie above 0% and at most at 100%, got {said}",
+            f"shares of the rise to chance level must lie above 0% and at most at 100%, got {percentages}",
             "100% is chance level; in Python it is 1",
         )
     shares = sorted(set(shares))
@@ -293,11 +293,11 @@ def calibrate(
             here = surfaces[definition.item.target.level_of(definition.spec)]
             looked: list[float] = []
             try:
-                found, bounds = calibrate_on(here, definition.item, definition.spec, start, study.seed, shares, looked)
+                useful, bounds = calibrate_on(here, definition.item, definition.spec, start, study.seed, shares, looked)
                 definition.levels[member.label] = bounds
             except UserError as error:
-                found = Window(None, None, str(error))
-            definition.windows[member.label] = found
+                useful = Window(None, None, str(error))
+            definition.windows[member.label] = useful
             definition.looks += len(looked)
             reporter.advance(1, 1)
         cost = sum((surface.cost for group in surfaces.values() for surface in group), cost)
@@ -315,16 +315,16 @@ def identity(planned: PlannedMeasure) -> str:
 
 def definitions_of(study: Study) -> tuple[list[Definition], list[dict[str, Any]]]:
     """Return the definitions that have a radius on data, and the other measures as entries of ``measures``."""
-    found: dict[str, Definition] = {}
+    definitions: dict[str, Definition] = {}
     for planned in study.measures:
         rho = planned.spec.full().get("rho") if planned.level != "weights" else None
         name = identity(planned)
-        known = found.setdefault(name, Definition(planned.item, planned.spec, [], identity=name))
-        known.replicates = max(known.replicates, planned.replicate + 1)
-        if rho is not None and rho not in known.radii:
-            known.radii.append(float(rho))
-    with_radius = [d for d in found.values() if d.radii]
-    return with_radius, [d.section([]) for d in found.values() if not d.radii]
+        definition = definitions.setdefault(name, Definition(planned.item, planned.spec, [], identity=name))
+        definition.replicates = max(definition.replicates, planned.replicate + 1)
+        if rho is not None and rho not in definition.radii:
+            definition.radii.append(float(rho))
+    with_radius = [d for d in definitions.values() if d.radii]
+    return with_radius, [d.section([]) for d in definitions.values() if not d.radii]
 
 
 def _spread(all_members: list[Member], count: int) -> list[Member]:

@@ -81,9 +81,9 @@ def of_table(
     """
     if isinstance(source, Path):
         (table, notes), name = read_table(source), source.name
-        told = {"table": str(source), "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
+        origin = {"table": str(source), "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
     else:
-        table, notes, name, told = source, [], "table", {"table": "in memory"}
+        table, notes, name, origin = source, [], "table", {"table": "in memory"}
     if strangers := [target for target in points or {} if target not in columns.targets]:
         raise UserError(f"--points: '{strangers[0]}' is no target", did_you_mean(strangers[0], list(columns.targets)))
     models, results, more = as_run(table, columns, Path(name).stem)
@@ -95,7 +95,7 @@ def of_table(
             )
     figures = {key: list(names) for key, names in columns.figures.items()}
     config = {
-        "title": title or name, "source": told, "targets": list(columns.targets), "groups": list(columns.groups),
+        "title": title or name, "source": origin, "targets": list(columns.targets), "groups": list(columns.groups),
         "within": list(columns.within), "variant": variant, "nonfinite": nonfinite, "seed": seed,
         "points": dict(points or {}),
         "figures": {
@@ -122,15 +122,15 @@ def of_run(directory: Path, changed: Mapping[str, Any], title: str = "") -> Tabl
     """
     run = RunDirectory(directory)
     models, results, config = run.table("models"), run.table("results"), run.config()
-    given = {name: value for name, value in changed.items() if value is not None}
-    if "resamples" in given:
-        given["analysis"] = {"resamples": given.pop("resamples")}
-    config |= given
+    settings = {name: value for name, value in changed.items() if value is not None}
+    if "resamples" in settings:
+        settings["analysis"] = {"resamples": settings.pop("resamples")}
+    config |= settings
     if title:
         config["title"] = title
     ceilings = run.table("ceilings") if run.has("ceilings") else pd.DataFrame()
-    known = dict(zip(ceilings["target"], ceilings["points"], strict=True)) if "points" in ceilings else {}
-    points = {str(target): int(n) for target, n in known.items() if target in config["targets"]}
+    test_points = dict(zip(ceilings["target"], ceilings["points"], strict=True)) if "points" in ceilings else {}
+    points = {str(target): int(n) for target, n in test_points.items() if target in config["targets"]}
     return Tables(models, results, config, points, directory=directory)
 
 
@@ -169,11 +169,11 @@ def write(
     folder.put_tables({"models": tables.models, "results": tables.results})
     write_presentations(directory, measured(tables.results)["measure"])
     folder.put_study(config, environment(catalog()))
-    found = write_statistics(folder, tables.models, tables.results, config, tables.points, say, stages)
+    correlations = write_statistics(folder, tables.models, tables.results, config, tables.points, say, stages)
     if report:
         say("figures and report ...")
         write_report(folder, {})
-    return found
+    return correlations
 
 
 def too_few(tables: Tables) -> str:
@@ -188,10 +188,10 @@ def parse_points(texts: Sequence[str], targets: Sequence[str]) -> dict[str, int]
     Raises:
         UserError: for what is not a whole number of points.
     """
-    found: dict[str, int] = {}
-    for text in (part for given in texts for part in given.split(",")):
+    points: dict[str, int] = {}
+    for text in (part for argument in texts for part in argument.split(",")):
         name, equals, count = text.rpartition("=")
         if not count.strip().isdigit() or int(count) < 1:
             raise UserError(f"--points {text}: is not a number of test points", "write 10000, or test_error=10000")
-        found |= {name.strip(): int(count)} if equals else dict.fromkeys(targets, int(count))
-    return found
+        points |= {name.strip(): int(count)} if equals else dict.fromkeys(targets, int(count))
+    return points

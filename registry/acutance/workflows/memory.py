@@ -31,7 +31,7 @@ def pool_item(
     starts: Mapping[str, nn.Module] | None = None,
 ) -> Item:
     """Return a pool of these models, each with its given targets, {target: {model: value}}, and where it started."""
-    known = starts or {}
+    initial_models = starts or {}
 
     class Held(ModelPool[HeldSpec]):
         """Models held in memory by ``acutance.study``."""
@@ -52,24 +52,24 @@ def pool_item(
             return models[entry.id]
 
         def initial(self, entry: ModelEntry, spec: HeldSpec) -> nn.Module | None:
-            return known.get(entry.id)
+            return initial_models.get(entry.id)
 
     return Item("pools", Held.name, DIST, "", Held)
 
 
-def dataset_item(held: Mapping[str, Split]) -> Item:
+def dataset_item(split_points: Mapping[str, Split]) -> Item:
     """Return a dataset of these splits."""
 
     class Data(Dataset[HeldSpec]):
         """Points held in memory by ``acutance.study``."""
 
         name = "data"
-        splits = tuple(held)
+        splits = tuple(split_points)
 
         def open(self, split: str) -> Split:
-            if split not in held:
-                raise UserError(f"there is no split '{split}'", "the study was given: " + ", ".join(held))
-            return held[split]
+            if split not in split_points:
+                raise UserError(f"there is no split '{split}'", "the study was given: " + ", ".join(split_points))
+            return split_points[split]
 
     return Item("datasets", Data.name, DIST, "", Data)
 

@@ -139,9 +139,11 @@ def read_source(directory: Path) -> Source:
 
 
 def _refuse_another_study(first: Source, other: Source) -> None:
-    found = [d for d in differences(first.config, other.config) if d[0] not in FREE]
-    if found:
-        lines = [f"{path}: {_short(a)} in {first.directory}, {_short(b)} in {other.directory}" for path, a, b in found]
+    changes = [d for d in differences(first.config, other.config) if d[0] not in FREE]
+    if changes:
+        lines = [
+            f"{path}: {_short(a)} in {first.directory}, {_short(b)} in {other.directory}" for path, a, b in changes
+        ]
         raise UserError(
             "the runs are not of one study:\n" + "\n".join(f"  {line}" for line in lines),
             "only pools, limit and executor may differ",
@@ -170,35 +172,35 @@ def _short(value: Any) -> str:
 
 def _points(sources: Sequence[Source]) -> dict[str, list[str]]:
     """Return the digests that all sources agree on."""
-    known = [source for source in sources if source.points]
-    if not known:
+    with_points = [source for source in sources if source.points]
+    if not with_points:
         raise UserError(
             f"{sources[0].directory}: does not say which points it was computed on",
             "run the study once more in one of the folders: it computes nothing and writes that down",
         )
-    for other in known[1:]:
-        for name in known[0].points.keys() & other.points.keys():
-            if known[0].points[name] != other.points[name]:
+    for other in with_points[1:]:
+        for name in with_points[0].points.keys() & other.points.keys():
+            if with_points[0].points[name] != other.points[name]:
                 raise UserError(
-                    f"the points of split '{name.rpartition('/')[0]}' differ between {known[0].directory} and "
+                    f"the points of split '{name.rpartition('/')[0]}' differ between {with_points[0].directory} and "
                     f"{other.directory}",
                     "the data are not the same on both machines",
                 )
-    return {name: digests for source in reversed(known) for name, digests in source.points.items()}
+    return {name: digests for source in reversed(with_points) for name, digests in source.points.items()}
 
 
 def _facts(sources: Sequence[Source]) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Return what enters the models' keys besides their tensors, and a sentence for each disagreement."""
-    found: dict[str, dict[str, str]] = {}
+    facts_by_model: dict[str, dict[str, str]] = {}
     conflicts = []
     for source in sources:
         for model, facts in source.facts.items():
-            mine = found.setdefault(model, {})
-            other = [WORDS[name] for name, value in facts.items() if mine.get(name, value) != value]
-            if other:
-                conflicts.append(f"model {model}: {source.directory} has other {' and '.join(other)}")
-            found[model] = facts | mine
-    return found, conflicts
+            first = facts_by_model.setdefault(model, {})
+            others = [WORDS[name] for name, value in facts.items() if first.get(name, value) != value]
+            if others:
+                conflicts.append(f"model {model}: {source.directory} has other {' and '.join(others)}")
+            facts_by_model[model] = facts | first
+    return facts_by_model, conflicts
 
 
 def _pools(sources: Sequence[Source]) -> list[dict[str, Any]]:
@@ -207,12 +209,12 @@ def _pools(sources: Sequence[Source]) -> list[dict[str, Any]]:
     for source in sources:
         for section in source.config["pools"]:
             entries = {row["entry"] for row in source.tables["model"] if row["pool"] == section["name"]}
-            mine = settings.setdefault(section["name"], {})
+            by_settings = settings.setdefault(section["name"], {})
             text = canonical_json(section)
-            mine[text] = (section, mine[text][1] | entries if text in mine else entries)
+            by_settings[text] = (section, by_settings[text][1] | entries if text in by_settings else entries)
     pools = []
-    for mine in settings.values():
-        sections = list(mine.values())
+    for by_settings in settings.values():
+        sections = list(by_settings.values())
         for i, (section, entries) in enumerate(sections):
             if not any(entries < e or (entries == e and j < i) for j, (_, e) in enumerate(sections)):
                 pools.append(section)
@@ -235,25 +237,27 @@ def combine(sources: Sequence[Source]) -> tuple[dict[str, list[Row]], list[str]]
             same = json.dumps([row["started"], row["config"], row["environment"]])
             numbers[row["id"]] = runs.setdefault(same, {**row, "id": len(runs) + 1})["id"]
         for row in source.tables["attempt"]:
-            mine = {**row, "run": numbers[row["run"]]}
-            same = json.dumps([value for key, value in mine.items() if key != "id"])
-            attempts.setdefault(same, {**mine, "id": len(attempts) + 1})
+            attempt = {**row, "run": numbers[row["run"]]}
+            same = json.dumps([value for key, value in attempt.items() if key != "id"])
+            attempts.setdefault(same, {**attempt, "id": len(attempts) + 1})
         for row in source.tables["model"]:
             first = models.setdefault((row["pool"], row["entry"]), row)
             if first["key"] != row["key"]:
                 conflicts.append(f"model {row['pool']}/{row['entry']}: {source.directory} has other weights")
             else:
                 models[row["pool"], row["entry"]] = _described(first, row)
-    cells, cell_conflicts = _believe_first(sources, "cell", "state")
-    parts, part_conflicts = _believe_first(sources, "part", "status")
+    cells, cell_conflicts = _first_values(sources, "cell", "state")
+    parts, part_conflicts = _first_values(sources, "part", "status")
     labels = {row["key"]: row["entry"] for row in models.values()}
-    known = {row["key"]: row for row in cells}
-    told = {first["key"] for first, _ in cell_conflicts}
+    cells_by_key = {row["key"]: row for row in cells}
+    disputed = {first["key"] for first, _ in cell_conflicts}
     for first, sentence in cell_conflicts:
-        conflicts.append(f"{_what(first, labels)}: {sentence}")
+        conflicts.append(f"{_cell_name(first, labels)}: {sentence}")
     for first, sentence in part_conflicts:
-        if first["cell"] not in told:
-            conflicts.append(f"batch {first['batch']} of {_what(known.get(first['cell'], {}), labels)}: {sentence}")
+        if first["cell"] not in disputed:
+            conflicts.append(
+                f"batch {first['batch']} of {_cell_name(cells_by_key.get(first['cell'], {}), labels)}: {sentence}"
+            )
     tables = {
         "run": list(runs.values()), "attempt": list(attempts.values()), "model": list(models.values()),
         "cell": cells, "part": parts,
@@ -261,7 +265,7 @@ def combine(sources: Sequence[Source]) -> tuple[dict[str, list[Row]], list[str]]
     return tables, conflicts
 
 
-def _what(cell: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+def _cell_name(cell: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     """Name a cell by its measure, model and settings."""
     if not cell:
         return "an unfinished cell"
@@ -269,27 +273,27 @@ def _what(cell: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 
 
 def _described(first: Row, other: Row) -> Row:
-    """Attributes that only the other run joined are kept."""
-    mine, theirs = json.loads(first["description"]), json.loads(other["description"])
-    mine["attributes"] = theirs.get("attributes", {}) | mine.get("attributes", {})
-    return {**first, "description": json.dumps(mine)}
+    """Return the first row of a model, with the attributes that only the other run joined."""
+    description, other_description = json.loads(first["description"]), json.loads(other["description"])
+    description["attributes"] = other_description.get("attributes", {}) | description.get("attributes", {})
+    return {**first, "description": json.dumps(description)}
 
 
-def _believe_first(sources: Sequence[Source], table: str, state: str) -> tuple[list[Row], list[tuple[Row, str]]]:
+def _first_values(sources: Sequence[Source], table: str, state: str) -> tuple[list[Row], list[tuple[Row, str]]]:
     """Return the rows of a table by key, the first that did not fail, and (row, sentence) for other values of it."""
-    found: dict[str, tuple[Row, Source]] = {}
+    rows: dict[str, tuple[Row, Source]] = {}
     conflicts = []
     for source in sources:
         for row in source.tables[table]:
-            first, origin = found.setdefault(row["key"], (row, source))
+            first, origin = rows.setdefault(row["key"], (row, source))
             if row[state] == "failed":
                 continue
             if first[state] == "failed":
-                found[row["key"]] = (row, source)
+                rows[row["key"]] = (row, source)
             elif not _same(first["value"], row["value"]):
                 values = f"{first['value']!r} in {origin.directory}, {row['value']!r} in {source.directory}"
                 conflicts.append((first, values))
-    return [row for row, _ in found.values()], conflicts
+    return [row for row, _ in rows.values()], conflicts
 
 
 def _same(a: float | None, b: float | None) -> bool:
@@ -332,14 +336,14 @@ def _study(config: dict[str, Any], pools: Sequence[str]) -> Study:
     return load_config(config | sections)
 
 
-def _never_loaded(sources: Sequence[Source], known: set[str]) -> list[str]:
+def _never_loaded(sources: Sequence[Source], loaded: set[str]) -> list[str]:
     """Return a note for models that a run lists without a key: the store has nothing of them."""
     notes = []
     for source in sources:
         directory = RunDirectory(source.directory)
         if directory.has("models"):
             models = directory.table("models")
-            broken = [name for name in models.loc[models["key"].isna(), "model"] if name not in known]
+            broken = [name for name in models.loc[models["key"].isna(), "model"] if name not in loaded]
             if broken:
                 notes.append(f"{source.directory}: {', '.join(broken[:5])} could not be loaded and is left out")
     return notes

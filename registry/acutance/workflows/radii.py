@@ -191,12 +191,12 @@ def _bracket(looked: Looked, target: float) -> tuple[float | None, float | None]
 
     Where the smallest one is past it, smaller ones are looked at, by decades to the end of the grid.
     """
-    known = sorted(looked.known)
-    high = next((rho for rho in known if looked(rho)[0] >= target), None)
+    radii = sorted(looked.known)
+    high = next((rho for rho in radii if looked(rho)[0] >= target), None)
     if high is None:
         return None, None
-    if high > known[0]:
-        return known[known.index(high) - 1], high
+    if high > radii[0]:
+        return radii[radii.index(high) - 1], high
     low = high / 10
     while looked(low)[0] >= target:
         if low <= radius(LOWEST):

@@ -52,9 +52,9 @@ class Axis:
         Raises:
             UserError: for a text without keys, or with fewer than two values.
         """
-        left, found, right = text.partition("=")
-        keys = tuple(key.strip() for key in left.split(",") if key.strip())
-        values = parse_yaml(right if right.lstrip().startswith("[") else f"[{right}]", "--over") if found else []
+        names, equals, listed = text.partition("=")
+        keys = tuple(key.strip() for key in names.split(",") if key.strip())
+        values = parse_yaml(listed if listed.lstrip().startswith("[") else f"[{listed}]", "--over") if equals else []
         return cls(keys, tuple(values))
 
     def overrides(self, value: Any) -> dict[str, Any]:
@@ -120,13 +120,13 @@ def sweep(
 
 
 def _studies(config: Any, axis: Axis, overrides: Any, executor: str | None) -> list[Study]:
-    found, common = [], parse_overrides(overrides)
+    studies, common = [], parse_overrides(overrides)
     for value in axis.values:
         try:
-            found.append(load_config(config, {**common, **axis.overrides(value)}, executor=executor))
+            studies.append(load_config(config, {**common, **axis.overrides(value)}, executor=executor))
         except UserError as error:
             raise UserError(f"{axis.name} = {value}: {error.message}", error.hint) from None
-    return found
+    return studies
 
 
 def folder(name: str, value: Any) -> str:
@@ -140,5 +140,5 @@ def together(axis: Axis, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
     parts = [table.assign(**{axis.name: str(value) if isinstance(value, list | dict) else value})
              for value, table in zip(axis.values, tables, strict=True)]  # fmt: skip
-    found = pd.concat(parts, ignore_index=True)
-    return found[[axis.name, *(c for c in found.columns if c != axis.name)]]
+    combined = pd.concat(parts, ignore_index=True)
+    return combined[[axis.name, *(c for c in combined.columns if c != axis.name)]]

@@ -80,20 +80,20 @@ def time_study(
     threads = torch.get_num_threads()
     torch.set_num_threads(max(min(cores() // workers, threads), 1))
     try:
-        return [_time_pool(study, sets, some, passes, device, workers) for some in pools.values()]
+        return [_time_pool(study, sets, pool_members, passes, device, workers) for pool_members in pools.values()]
     finally:
         torch.set_num_threads(threads)
 
 
 def _time_pool(
-    study: Study, sets: PointSets, some: Sequence[Member], passes: Cost, device: str, workers: int
+    study: Study, sets: PointSets, pool_members: Sequence[Member], passes: Cost, device: str, workers: int
 ) -> PoolTime:
     from acutance.surface.open_model import OpenModel, Surfaces
 
-    name = some[0].entry.architecture or some[0].pool.item.name
-    member, model, note = _example(some)
+    name = pool_members[0].entry.architecture or pool_members[0].pool.item.name
+    member, model, note = _example(pool_members)
     if model is None:
-        return PoolTime(name, len(some), note=note)
+        return PoolTime(name, len(pool_members), note=note)
     pool, spec = member.pool.item.target(), member.pool.spec
     opened = OpenModel.entry(pool, spec, member.entry, sets.dataset, device, study.surface.dtype, model)
     surface = Surfaces(opened, sets, study.surface, workers).on(study.surface.split, "batch", 0)
@@ -103,16 +103,16 @@ def _time_pool(
     gradient = _seconds(lambda: float(surface.gradient(next(near))[1].norm())) if passes.backwards else forward
     product = _seconds(lambda: float(surface.hvp(surface.w.detach()).norm())) if passes.hvps else 0.0
     one = passes.forwards * forward + passes.backwards * max(gradient - forward, 0) + passes.hvps * product
-    return PoolTime(name, len(some), member.label, note, forward, gradient, product, len(some) * one)
+    return PoolTime(name, len(pool_members), member.label, note, forward, gradient, product, len(pool_members) * one)
 
 
-def _example(some: Sequence[Member]) -> tuple[Member, nn.Module | None, str]:
+def _example(pool_members: Sequence[Member]) -> tuple[Member, nn.Module | None, str]:
     """Return a model of a pool: one that is there, else an untrained one."""
-    first = some[0]
+    first = pool_members[0]
     pool, spec = first.pool.item.target(), first.pool.spec
-    missing = {entry.id for entry in pool.missing([m.entry for m in some], spec)}
+    missing = {entry.id for entry in pool.missing([m.entry for m in pool_members], spec)}
     untrained = f"{len(missing)} still to be trained, which is not counted" if missing else ""
-    for member in some:
+    for member in pool_members:
         if member.entry.id not in missing:
             return member, pool.load(member.entry, spec), untrained
     return first, pool.initial(first.entry, spec), untrained

@@ -171,14 +171,14 @@ def test_a_model_is_known_by_its_file_as_it_was(driver, tmp_path):
     for member in (first, other):
         member.identity, member.entry = None, member.entry.model_copy(update={"path": str(path)})
     driver.members = [first, other]
-    driver.ledger.meet(first, Identity("k" * 64, 7))
+    driver.ledger.identify(first, Identity("k" * 64, 7))
     first.identity, driver.ledger = None, Ledger(driver.study, driver.store)
     executor = Told()
     driver._recognise(executor)
     assert first.identity == Identity("k" * 64, 7)
     assert [job["entry"]["id"] for job in executor.jobs] == [other.entry.id]
     first.identity = None
-    other.leave(Standing.BROKEN, "gone")
+    other.leave_out(Standing.BROKEN, "gone")
     stat = path.stat()
     path.write_text("changed")  # as long as before, a moment later
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
@@ -218,7 +218,7 @@ def test_a_rerun_computes_each_cell_once_and_uses_no_old_part(driver):
         # Its parts are there: they are what it failed with.
         assert values.missing(member, driver.cells)[0] == (0, [0, 1])
         for batch in (0, 1):
-            values.take(member, batch, [(driver.cells[0], Estimate(5.0))], driver.cells[: batch == 1], ATTEMPT)
+            values.store_parts(member, batch, [(driver.cells[0], Estimate(5.0))], driver.cells[: batch == 1], ATTEMPT)
         assert values.of(member, driver.cells[0]).value == 5.0
         assert 0 not in [i for i, _ in values.missing(member, driver.cells)]
         values.fail(member, driver.cells[:1], "again")
@@ -228,7 +228,7 @@ def test_a_rerun_computes_each_cell_once_and_uses_no_old_part(driver):
 def test_a_target_is_a_number_only_when_all_that_it_needs_is(driver):
     member, values, target = driver.members[0], driver.ledger, driver.study.targets[0]
     assert values.target(member, target, driver.targets) == values.of(member, driver.targets[0]).value
-    values._know(member, driver.targets[0], Estimate.without_value(Status.NONFINITE, "nan"))
+    values._record(member, driver.targets[0], Estimate.without_value(Status.NONFINITE, "nan"))
     assert values.target(member, target, driver.targets) is None
     repeated = load_config(
         CONFIG
@@ -237,11 +237,11 @@ def test_a_target_is_a_number_only_when_all_that_it_needs_is(driver):
     values = Ledger(repeated, driver.store)
     cells = measure_cells(repeated, RecordedPoints(driver.store.points()))
     (target,) = repeated.targets
-    values._know(member, cells[0], Estimate(1.0))
+    values._record(member, cells[0], Estimate(1.0))
     assert values.target(member, target, cells) is None
-    values._know(member, cells[1], Estimate.without_value(Status.NONFINITE, "nan"))
+    values._record(member, cells[1], Estimate.without_value(Status.NONFINITE, "nan"))
     assert values.target(member, target, cells) is None
-    values._know(member, cells[1], Estimate(2.0))
+    values._record(member, cells[1], Estimate(2.0))
     assert values.target(member, target, cells) == 1.5
 
 

@@ -46,10 +46,10 @@ def test_parts_become_cells(stored):
     with pytest.raises(KeyError):
         values.recall(member)
     assert not values.recognise(member, False)
-    values.meet(member, Identity("k" * 64, 7))
+    values.identify(member, Identity("k" * 64, 7))
     for batch in range(4):
         assert values.missing(member, [cell]) == [(0, list(range(batch, 4)))]
-        values.take(member, batch, [(cell, acutance.Estimate(float(batch)))], [], attempt)
+        values.store_parts(member, batch, [(cell, acutance.Estimate(float(batch)))], [], attempt)
     assert values.missing(member, [cell]) == [] and values.of(member, cell).value == 1.5
     assert values.fresh == {cell.key(study, member)} <= store.cells().keys()
     values.fail(member, cells[1:2], "no luck")
@@ -64,7 +64,7 @@ def test_parts_become_cells(stored):
 def test_admission(stored, toy_config):
     _, everyone, store, targets, _ = stored
     study = load_config(toy_config | {"admit": {"attr:learning_rate": {"max": 0.35}, "train_error": {"max": 0.9}}})
-    everyone[0].leave(Standing.BROKEN, "gone")
+    everyone[0].leave_out(Standing.BROKEN, "gone")
     admitted = admit(everyone, Ledger(study, store), [*targets, *_train(study, store)])
     assert [m.label for m in admitted] == ["toy1", "toy2"]
     assert [m.standing.value for m in everyone[:4]] == ["broken", "compared", "compared", "refused"]

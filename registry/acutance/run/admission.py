@@ -26,7 +26,7 @@ def admit(members: Sequence[Member], ledger: Ledger, cells: Sequence[PlannedCell
             reasons = [
                 bound.refusal(target.name, ledger.target(member, target, cells)) for target, bound in ledger.study.admit
             ]
-            member.leave(Standing.REFUSED, "; ".join(reason for reason in reasons if reason))
+            member.leave_out(Standing.REFUSED, "; ".join(reason for reason in reasons if reason))
     return admitted(members)
 
 

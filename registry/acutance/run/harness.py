@@ -134,11 +134,11 @@ class Driver:
         self.notes = join(self.members, attributes) if attributes is not None else []
         require(study, self.members)
         self.device = device
-        self.said: set[str] = set()
-        self.alike: dict[str, list[Member]] = {}  # models that the same was told of, in this stage
+        self.printed: set[str] = set()
+        self.alike: dict[str, list[Member]] = {}  # models with the same message in this stage, by the message
         self.ledger = Ledger(study, store, rerun)
         self.needs_initial = False
-        self.look: list[str] = []  # splits that models are held to before anything is measured
+        self.splits_to_check: list[str] = []  # those that a model must take before anything is measured
         self.misfits: Counter[str] = Counter()
         self.run_id = 0
 
@@ -163,7 +163,8 @@ class Driver:
                 sets = self._open_points()
                 targets, cells = target_cells(study, self.plugins, sets), measure_cells(study, sets)
                 self._preprocess(sets)
-                self.look = list({cell.split: None for cell in [*targets, *cells] if cell.scope != "weights"})
+                on_points = [cell for cell in [*targets, *cells] if cell.scope != "weights"]
+                self.splits_to_check = list(dict.fromkeys(cell.split for cell in on_points))
                 self.needs_initial = any(cell.needs_initial for cell in cells)
                 self._recognise(executor)
                 self._compute(executor, sets, self.members, targets, "targets")
@@ -192,14 +193,14 @@ class Driver:
         return sets
 
     def _preprocess(self, sets: PointSets) -> None:
-        """Tell models what they see of the points, and write down what the points were."""
+        """Set what each model sees of the points where its pool preprocesses them, and store what the points were."""
         sound = [member for member in self.members if member.usable]
-        made = preprocess(sound, sets)
+        preprocessed = preprocess(sound, sets)
         for member in sound:
             if not member.usable:
-                self._tell(member, member.reason)
-        self._tell_rest()
-        self.ledger.put_points(sets.record, made)
+                self._report(member, member.reason)
+        self._report_alike()
+        self.ledger.put_points(sets.record, preprocessed)
 
     def _device(self) -> str:
         if self.device is None:
@@ -215,9 +216,9 @@ class Driver:
         waiting: list[tuple[float, Member]] = []
         for pool in self.study.pools:
             instance = pool.item.target()
-            mine = {m.entry.id: m for m in self.members if m.pool is pool}
-            missing = instance.missing([m.entry for m in mine.values()], pool.spec)
-            waiting += [(instance.build_cost(entry, pool.spec), mine[entry.id]) for entry in missing]
+            members_of_pool = {m.entry.id: m for m in self.members if m.pool is pool}
+            missing = instance.missing([m.entry for m in members_of_pool.values()], pool.spec)
+            waiting += [(instance.build_cost(entry, pool.spec), members_of_pool[entry.id]) for entry in missing]
         if not waiting:
             return
         waiting.sort(key=lambda pair: -pair[0])
@@ -228,22 +229,22 @@ class Driver:
         ]
         for task, outcome in outcomes(executor, tasks, self.reporter.say):
             if isinstance(outcome, Failed):
-                task.member.leave(Standing.BROKEN, f"could not be made: {outcome.message}")
-                self._tell(task.member, task.member.reason)
+                task.member.leave_out(Standing.BROKEN, f"could not be made: {outcome.message}")
+                self._report(task.member, task.member.reason)
             self.reporter.advance(task.job.cost, 1)
-        self._tell_rest()
+        self._report_alike()
 
     # -- cells --------------------------------------------------------------------------------------
 
     def _recognise(self, executor: Executor[Any]) -> None:
         """Learn the key of every model, by its file where it is known, else by loading it."""
-        strangers = [
+        unknown = [
             member
             for member in self.members
             if not self.ledger.recognise(member, self.needs_initial) and member.key is None and member.usable
         ]
-        if strangers and self.ledger:
-            self._work(executor, [(member, []) for member in strangers], [], "recognising models", lambda _: 1.0)
+        if unknown and self.ledger:
+            self._work(executor, [(member, []) for member in unknown], [], "recognising models", lambda _: 1.0)
 
     def _compute(
         self,
@@ -283,16 +284,16 @@ class Driver:
             tasks.append(Task.of(member, job))
         # The longest first, so that workers end together.
         tasks.sort(key=lambda task: -task.job.cost)
-        self._look_ahead(executor, tasks)
-        self._look_first(tasks)
+        self._name_next_models(executor, tasks)
+        self._check_points_first(tasks)
         for task, outcome in outcomes(executor, tasks, self.reporter.say):
             match outcome:
                 case Opened():
-                    self._meet(task.member, outcome)
+                    self._identify(task.member, outcome)
                     if not task.missing:
                         self.reporter.advance(1, 1)
                 case Parts():
-                    finished = self._take(task, cells, outcome)
+                    finished = self._store_parts(task, cells, outcome)
                     self.reporter.advance(sum(units(cells[part.cell]) for part in outcome.parts), finished)
                 case Note():
                     self._note(task.member, outcome.message)
@@ -301,9 +302,9 @@ class Driver:
                 case Failed():
                     self._fail(task, cells, outcome)
             self.plugins.manager.hook.on_outcome(outcome=plain(outcome))
-        self._tell_rest()
+        self._report_alike()
 
-    def _look_ahead(self, executor: Executor[Any], tasks: Sequence[Task[Evaluate]]) -> None:
+    def _name_next_models(self, executor: Executor[Any], tasks: Sequence[Task[Evaluate]]) -> None:
         """Name in each job the model that its worker will most likely get next, where loading it ahead saves time.
 
         That is where its file comes over a network, or where an accelerator measures and leaves the cores free.
@@ -314,14 +315,14 @@ class Driver:
             if waits and member.pool.item.target.loads_ahead:
                 task.job = replace(task.job, next=Model(later.job.pool, later.job.entry))
 
-    def _look_first(self, tasks: Sequence[Task[Evaluate]]) -> None:
-        """Have two models of each architecture held to all points, before the first of their cells: see ``_misfit``."""
-        seen: Counter[str] = Counter()
+    def _check_points_first(self, tasks: Sequence[Task[Evaluate]]) -> None:
+        """Have two models of each architecture tried on all points before their first cells: see ``_misfit``."""
+        checked: Counter[str] = Counter()
         for task in tasks:
             architecture = task.member.entry.architecture
-            if task.missing and seen[architecture] < 2:
-                task.job = replace(task.job, look=tuple(self.look))
-                seen[architecture] += 1
+            if task.missing and checked[architecture] < 2:
+                task.job = replace(task.job, look=tuple(self.splits_to_check))
+                checked[architecture] += 1
 
     def _misfit(self, member: Member, message: str) -> None:
         """Leave out a model that does not take the points; where none like it does either the study is wrong.
@@ -333,16 +334,20 @@ class Driver:
         self.misfits[architecture] += 1
         if self.misfits[architecture] > 1 or not any(m.usable for m in self.members if m is not member):
             raise UserError(f"{member.label}: {message}")
-        member.leave(Standing.BROKEN, message)
+        member.leave_out(Standing.BROKEN, message)
 
-    def _tell(self, member: Member, message: str, prefix: str = "") -> None:
-        """Say of a model what has not been said of another in this stage; ``_tell_rest`` names the others."""
+    def _report(self, member: Member, message: str, prefix: str = "") -> None:
+        """Print a message about a model, once for all models that it holds for in this stage.
+
+        ``_report_alike`` counts the others at the end of the stage.
+        """
         alike = self.alike.setdefault(member.general(message), [])
         alike.append(member)
         if len(alike) == 1:
             self.reporter.say(f"{prefix}{member.label}: {message}")
 
-    def _tell_rest(self) -> None:
+    def _report_alike(self) -> None:
+        """Print which messages of this stage hold for further models, and forget them."""
         for alike in self.alike.values():
             if len(alike) > 1:
                 self.reporter.say(f"as of {alike[0].label}{and_others(alike)}")
@@ -351,22 +356,23 @@ class Driver:
     def _note(self, member: Member, message: str) -> None:
         about = f"{member.entry.id}: "
         if message.startswith(about):
-            self._tell(member, message.removeprefix(about), "note: ")
+            self._report(member, message.removeprefix(about), "note: ")
         else:
             self._say_once(f"note: {message}")
 
     def _say_once(self, text: str) -> None:
-        """Say what holds for many models when the first of them shows it."""
-        if text not in self.said:
-            self.said.add(text)
+        """Print what holds for many models, once a run."""
+        if text not in self.printed:
+            self.printed.add(text)
             self.reporter.say(text)
 
-    def _meet(self, member: Member, outcome: Opened) -> None:
+    def _identify(self, member: Member, outcome: Opened) -> None:
+        """Store the identity of a model that was loaded, and print the notes on it."""
         for note in outcome.notes:
-            self._tell(member, note)
-        self.ledger.meet(member, Identity(outcome.key, outcome.parameters, outcome.initial))
+            self._report(member, note)
+        self.ledger.identify(member, Identity(outcome.key, outcome.parameters, outcome.initial))
 
-    def _take(self, task: Task[Evaluate], cells: Sequence[PlannedCell], outcome: Parts) -> int:
+    def _store_parts(self, task: Task[Evaluate], cells: Sequence[PlannedCell], outcome: Parts) -> int:
         """Store one batch of one family, and return the number of cells that are complete with it."""
         member, done = task.member, [p.cell for p in outcome.parts if task.done(p.cell, outcome.batch)]
         assert member.key is not None
@@ -375,23 +381,23 @@ class Driver:
             outcome.seconds, *outcome.cost,
         )  # fmt: skip
         values = [(cells[part.cell], part.estimate) for part in outcome.parts]
-        self.ledger.take(member, outcome.batch, values, [cells[index] for index in done], attempt)
+        self.ledger.store_parts(member, outcome.batch, values, [cells[index] for index in done], attempt)
         return len(done)
 
     def _late(self, task: Task[Evaluate], cells: Sequence[PlannedCell], outcome: Late) -> None:
         """Give up the cells that took too long: on other batches they would too."""
         late = [cells[index] for index in task.drop(outcome.cells)]
         names = some(sorted({cell.planned.item.name for cell in late}))
-        self._tell(task.member, f"{names}: {outcome.message}; the other measures go on")
+        self._report(task.member, f"{names}: {outcome.message}; the other measures go on")
         self.ledger.fail(task.member, late, outcome.message)
 
     def _fail(self, task: Task[Evaluate], cells: Sequence[PlannedCell], outcome: Failed) -> None:
-        """A whole job failed: its remaining cells are failures with a reason, if the model is known at all."""
+        """Store the remaining cells of a failed job as failures with a reason; without a key, leave the model out."""
         member, message = task.member, outcome.message
         if outcome.misfit:
             self._misfit(member, message)
-        self._tell(member, message)
+        self._report(member, message)
         if member.usable and member.key is None:
-            member.leave(Standing.EXCLUDED if outcome.excluded else Standing.BROKEN, message)
+            member.leave_out(Standing.EXCLUDED if outcome.excluded else Standing.BROKEN, message)
         elif member.usable:
             self.ledger.fail(member, [cells[index] for index in task.drop()], message)

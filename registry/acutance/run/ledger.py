@@ -50,16 +50,16 @@ class Ledger:
             member: a model of the study.
             with_initial: whether its initial weights must be known too.
         """
-        known, found = self._models.get(member.name), self._recorded(member)
-        if known is None or found is None or not member.source or known[1] != member.file:
+        stored, identity = self._models.get(member.name), self._recorded(member)
+        if stored is None or identity is None or not member.source or stored[1] != member.file:
             return False
-        if with_initial and found.initial is None:
+        if with_initial and identity.initial is None:
             return False
-        self.meet(member, found)
+        self.identify(member, identity)
         return True
 
-    def meet(self, member: Member, identity: Identity) -> None:
-        """Know the identity of a model, and store it with the model's description as it is now."""
+    def identify(self, member: Member, identity: Identity) -> None:
+        """Give a model its identity, and store it with the model's description as it is now."""
         member.identity = identity
         self._store.put_model(
             *member.name, identity.key, member.file, member.description, identity.parameters, member.facts
@@ -78,18 +78,19 @@ class Ledger:
             member.points = Preprocessed.recorded(points, self._store.points())
 
     def _recorded(self, member: Member) -> Identity | None:
-        known = self._models.get(member.name)
-        if known is None:
+        """Return the identity that the store has of a model, None where it has none."""
+        stored = self._models.get(member.name)
+        if stored is None:
             return None
-        key, _, parameters = known
+        key, _, parameters = stored
         return Identity(key, parameters, self._facts.get("/".join(member.name), {}).get("initial"))
 
     def put_points(self, record: Mapping[str, Sequence[str]], preprocessed: Iterable[Preprocessed]) -> None:
         """Store what the points of this run were, also as models see them."""
-        # What models that are left out this time see is kept.
-        before = {name: found for name, found in self._store.points().items() if MARK in name}
-        seen = {name: found for one in preprocessed for name, found in one.record.items()}
-        self._store.put_points({**before, **record, **seen})
+        # Points as models see them that are no part of this run stay: a later run may have these models again.
+        before = {name: digests for name, digests in self._store.points().items() if MARK in name}
+        now = {name: digests for points in preprocessed for name, digests in points.record.items()}
+        self._store.put_points({**before, **record, **now})
 
     # -- values -------------------------------------------------------------------------------------------------
 
@@ -99,8 +100,8 @@ class Ledger:
 
     def of(self, member: Member, cell: PlannedCell) -> Estimate | None:
         """Return the value of a cell for a model, or None where there is none yet."""
-        found = None if member.key is None else self._done.get(cell.key(self.study, member))
-        return None if found is None else found.estimate
+        state = None if member.key is None else self._done.get(cell.key(self.study, member))
+        return None if state is None else state.estimate
 
     def target(self, member: Member, target: Target, cells: Sequence[PlannedCell]) -> float | None:
         """Return the value of a target for a model, or None when a cell it needs has none.
@@ -117,17 +118,17 @@ class Ledger:
         total = 0.0
         for sign, measure, split in target.terms:
             cell = next(c for c in cells if (c.planned.item.name, c.split) == (measure, split))
-            found = self.of(member, cell)
-            if found is None or found.status is not Status.OK:
+            estimate = self.of(member, cell)
+            if estimate is None or estimate.status is not Status.OK:
                 return None
-            total += sign * found.value
+            total += sign * estimate.value
         return total
 
     def _measured(self, member: Member, cells: Sequence[PlannedCell]) -> float | None:
         """Return the mean over repetitions, or None where one has no value that can be trusted."""
-        found = [self.of(member, cell) for cell in cells]
-        values = [e.value for e in found if e is not None and e.status is Status.OK]
-        return math.fsum(values) / len(values) if values and len(values) == len(found) else None
+        estimates = [self.of(member, cell) for cell in cells]
+        values = [e.value for e in estimates if e is not None and e.status is Status.OK]
+        return math.fsum(values) / len(values) if values and len(values) == len(estimates) else None
 
     def missing(self, member: Member, cells: Sequence[PlannedCell]) -> list[tuple[int, list[int]]]:
         """Return (index of the cell, batches without a value) for what must be computed.
@@ -154,11 +155,11 @@ class Ledger:
     def _is_done(self, cell: PlannedCell, key: str) -> bool:
         if self.rerun == "all" and key not in self.fresh:
             return False
-        found = self._done.get(key)
-        if found is None or (found.failed and self.rerun == "failed" and key not in self.fresh):
+        state = self._done.get(key)
+        if state is None or (state.failed and self.rerun == "failed" and key not in self.fresh):
             return False
         spec = cell.planned.spec.full()
-        changed = [name for name, value in found.spec.items() if name in spec and spec[name] != value]
+        changed = [name for name, value in state.spec.items() if name in spec and spec[name] != value]
         if changed:
             raise UserError(
                 f"the default of '{changed[0]}' of measure '{cell.planned.item.id}' has changed since the stored "
@@ -167,11 +168,11 @@ class Ledger:
             )
         return True
 
-    def take(
+    def store_parts(
         self, member: Member, batch: int, values: Iterable[tuple[PlannedCell, Estimate]],
         completed: Iterable[PlannedCell], attempt: Attempt,
     ) -> None:  # fmt: skip
-        """Know and store the values of one family on one batch, and the cells that are complete with them, at once.
+        """Store the values of one family on one batch, and the cells that are complete with them, in one transaction.
 
         Args:
             member: the model.
@@ -188,22 +189,23 @@ class Ledger:
         self._store.put_parts(rows, attempt, [self._finished(member, cell) for cell in completed])
 
     def fail(self, member: Member, cells: Iterable[PlannedCell], message: str) -> None:
-        """Know and store that cells could not be computed, and why."""
+        """Store that cells could not be computed, and why."""
         failed = Estimate.without_value(Status.FAILED, message)
-        self._store.put_cells([self._know(member, cell, failed) for cell in cells])
+        self._store.put_cells([self._record(member, cell, failed) for cell in cells])
 
     def cost(self) -> dict[str, float]:
         """Return the work of all runs: seconds of computation and passes in examples."""
         return self._store.cost()
 
     def _finished(self, member: Member, cell: PlannedCell) -> tuple[CellRow, Estimate]:
-        """Know a cell by the mean of its parts, which are all there; return the row to store."""
+        """Record a cell as the mean of its parts, which are all there; return the row and the value to store."""
         keys = [cell.part_key(self.study, member, b) for b in range(len(cell.digests))]
-        found = self._know(member, cell, Estimate.mean([self._parts[key] for key in keys]))
+        row = self._record(member, cell, Estimate.mean([self._parts[key] for key in keys]))
         self._parts.drop(keys)
-        return found
+        return row
 
-    def _know(self, member: Member, cell: PlannedCell, estimate: Estimate) -> tuple[CellRow, Estimate]:
+    def _record(self, member: Member, cell: PlannedCell, estimate: Estimate) -> tuple[CellRow, Estimate]:
+        """Keep the value of a cell in memory as one of this run; return the row and the value to store."""
         row = cell.row(self.study, member)
         self._done[row.key] = CellState(estimate.status is Status.FAILED, dict(row.spec), estimate)
         self.fresh.add(row.key)

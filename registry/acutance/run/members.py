@@ -55,8 +55,8 @@ class Member:
     joined: dict[str, Attribute] = field(default_factory=dict)
     points: Preprocessed | None = None
 
-    def leave(self, standing: Standing, reason: str) -> None:
-        """Take the model out of the comparison, or back into it where there is no reason."""
+    def leave_out(self, standing: Standing, reason: str) -> None:
+        """Leave the model out of the comparison, or take it back into it where there is no reason."""
         self.standing, self.reason = standing if reason else Standing.COMPARED, reason
 
     @property
@@ -124,8 +124,15 @@ class Member:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A cell's identity but for the model, with the digests of the points as the model sees them."""
+class _CellIdentity:
+    """What all models with one preprocessing share of a cell's key, and the digests of the points as they see them.
+
+    Attributes:
+        study: whose surface and seed are in the key.
+        frame: the key without model and points.
+        digests: of the points, one for each set.
+        data: of all sets together.
+    """
 
     study: Study
     frame: KeyFrame
@@ -133,7 +140,8 @@ class _Seen:
     data: str
 
 
-def _known(member: Member) -> str:
+def _key_of(member: Member) -> str:
+    """Return the key of a model that has been loaded."""
     if member.key is None:
         raise ValueError(f"model '{member.label}' has no key before it is loaded")
     return member.key
@@ -151,12 +159,12 @@ class PlannedCell:
     statistics: str = ""
     """Digest of the points that batch normalization is recalibrated on; empty when it is not."""
 
-    _seen: dict[Any, _Seen] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _identities: dict[Any, _CellIdentity] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def _identity(self, study: Study, member: Member) -> _Seen:
-        """Made once for a study and a preprocessing: every model and batch asks for keys again and again."""
-        found = self._seen.get(member.points)
-        if found is None or found.study is not study:
+    def _identity(self, study: Study, member: Member) -> _CellIdentity:
+        """Return what is the same in all keys of this cell for one preprocessing; computed once a study."""
+        identity = self._identities.get(member.points)
+        if identity is None or identity.study is not study:
             digests, statistics = self.digests, self.statistics
             if member.points is not None:
                 if self.scope != "weights":
@@ -171,20 +179,20 @@ class PlannedCell:
                 "seed": study.seed,
                 "replicate": self.planned.replicate,
             }
-            found = self._seen[member.points] = _Seen(
+            identity = self._identities[member.points] = _CellIdentity(
                 study, KeyFrame(fields, self.planned.spec), digests, joint(list(digests))
             )
-        return found
+        return identity
 
     def key(self, study: Study, member: Member) -> str:
         """Return the cell's key for a model that has been loaded."""
-        seen = self._identity(study, member)
-        return seen.frame.key(_known(member), seen.data, initial=self._initial(member))
+        identity = self._identity(study, member)
+        return identity.frame.key(_key_of(member), identity.data, initial=self._initial(member))
 
     def part_key(self, study: Study, member: Member, batch: int) -> str:
         """Return the key of the cell's part on one batch; the same whatever other batches there are."""
-        seen = self._identity(study, member)
-        return seen.frame.key(_known(member), seen.digests[batch], batch, self._initial(member))
+        identity = self._identity(study, member)
+        return identity.frame.key(_key_of(member), identity.digests[batch], batch, self._initial(member))
 
     @cached_property
     def needs_initial(self) -> bool:
@@ -192,14 +200,14 @@ class PlannedCell:
         return "initial_weights" in self.planned.item.target().needs(self.planned.spec)
 
     def _initial(self, member: Member) -> str:
-        known = member.identity.initial if member.identity else None
-        return known or "" if self.needs_initial else ""
+        initial = member.identity.initial if member.identity else None
+        return initial or "" if self.needs_initial else ""
 
     def row(self, study: Study, member: Member) -> CellRow:
         """Return what is stored beside the value."""
         planned = self.planned
         return CellRow(
-            self.key(study, member), _known(member), planned.item.id, planned.item.target.version, planned.spec.full(),
+            self.key(study, member), _key_of(member), planned.item.id, planned.item.target.version, planned.spec.full(),
             self.split, planned.replicate,
         )  # fmt: skip
 
@@ -222,21 +230,21 @@ def members(study: Study, limit: int | None = None) -> list[Member]:
     Raises:
         UserError: for a pool without models, or two models of one id.
     """
-    found: list[Member] = []
+    members: list[Member] = []
     for i, pool in enumerate(study.pools):
         entries: Sequence[ModelEntry] = pool.item.target().entries(pool.spec)
         if not entries:
             raise UserError(f"pools.{i}: pool '{pool.item.name}' has no models", "check its settings")
-        found += [Member(entry.id, pool, entry) for entry in entries[:limit]]
-    labels = [member.label for member in found]
+        members += [Member(entry.id, pool, entry) for entry in entries[:limit]]
+    labels = [member.label for member in members]
     if len(set(labels)) < len(labels):
-        for member in found:
+        for member in members:
             member.label = f"{member.pool.item.name}/{member.entry.id}"
-    labels = [member.label for member in found]
+    labels = [member.label for member in members]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise UserError(f"pools: more than one model is called '{twice[0]}'", "list each pool once")
-    return found
+    return members
 
 
 def target_cells(study: Study, plugins: Catalog, sets: Points) -> list[PlannedCell]:

@@ -71,5 +71,5 @@ def preprocess(members: Sequence[Member], sets: PointSets) -> list[Preprocessed]
                 applied.append((function, preprocessed))
             member.points = preprocessed
         except Exception as error:
-            member.leave(Standing.BROKEN, f"its preprocessing failed: {type(error).__name__}: {error}")
+            member.leave_out(Standing.BROKEN, f"its preprocessing failed: {type(error).__name__}: {error}")
     return [preprocessed for _, preprocessed in applied]

@@ -307,7 +307,7 @@ def test_a_worker_is_late_past_the_limit_and_not_before(monkeypatch, driver):
     assert not watched.late and watched.job == job
     assert json.loads(watched.given_up())["job"] == "0" and watched.job is None
     for limit, wait in ((0.2, 0.2), (60.0, 1.0), (None, 1.0)):
-        assert Processes(ProcessesSpec(time_limit=limit)).glance(1.0) == wait
+        assert Processes(ProcessesSpec(time_limit=limit)).wait_seconds(1.0) == wait
     assert LimitedSpec().time_limit is None
 
 

@@ -22,8 +22,8 @@ from acutance.workflows.radii import (
     DIGITS,
     PER_DECADE,
     SHARES,
+    CachedRise,
     Levels,
-    Looked,
     Reached,
     Window,
     at_share,
@@ -152,7 +152,7 @@ def test_the_search_is_logarithmic():
         calls.append(rho)
         return rho, 0.0
 
-    found = window(Looked(rise), Levels(0.0, 10.0, 3e-10), 1e-4)
+    found = window(CachedRise(rise), Levels(0.0, 10.0, 3e-10), 1e-4)
     assert found == Window(above(3e-8), below(10 * (1 - 1e-12)))
     # From 1e-4: 6 decades up and 10 down at most, and 4 halvings of a decade for each end.
     assert len(calls) == len(set(calls)) <= 24
@@ -301,7 +301,7 @@ FINE = Levels(0.0, 10.0, 1e-16)
 
 
 def shares_of(rise, levels=FINE, start=1e-3, shares=SHARES):
-    looked = Looked(rise)
+    looked = CachedRise(rise)
     window(looked, levels, start)
     return [at_share(looked, levels, share) for share in shares], looked
 
@@ -326,15 +326,15 @@ def test_shares_of_curves_that_are_no_power(rise):
     found, looked = shares_of(lambda rho: (rise(min(rho, 500.0)), 0.0), start=1.0)
     for reached in found:
         assert rise(reached.radius) == pytest.approx(10 * reached.share, rel=0.05) and not reached.note
-    assert len(looked.known) <= most_looks(len(SHARES))
+    assert len(looked.evaluated) <= most_looks(len(SHARES))
 
 
 @pytest.mark.parametrize("power", [0.5, 1, 2, 4])
 def test_one_secant_finds_each_share_of_a_power(power):
-    ends = Looked(lambda rho: (rho**power, 0.0))
+    ends = CachedRise(lambda rho: (rho**power, 0.0))
     window(ends, FINE, 1e-3)
     found, looked = shares_of(lambda rho: (rho**power, 0.0))
-    assert len(looked.known) <= len(ends.known) + len(SHARES) <= 34
+    assert len(looked.evaluated) <= len(ends.evaluated) + len(SHARES) <= 34
     assert [r.radius**power for r in found] == pytest.approx([10 * share for share in SHARES], rel=0.05)
 
 
@@ -344,17 +344,17 @@ def test_shares_that_are_not_there_are_said():
     assert saturates[3].note == "is not reached at any radius looked at"
     jumps, looked = shares_of(lambda rho: (0.5 * rho if rho < 2 else 20.0, 0.0))
     assert [r.note for r in jumps] == ["", "", "is jumped over", "is jumped over"]
-    assert len(looked.known) <= most_looks(4)
+    assert len(looked.evaluated) <= most_looks(4)
     noisy, _ = shares_of(lambda rho: (rho, 0.3))
     assert [r.note for r in noisy] == ["is less than the loss resolves", "", "", ""] and noisy[0].radius == 0
     coarse, _ = shares_of(lambda rho: (rho, 0.0), Levels(0.0, 10.0, 0.015))
     assert [r.radius > 0 for r in coarse] == [False, False, True, True]
-    flat = at_share(Looked(lambda rho: (5.0, 0.0)), FINE, 0.1)
+    flat = at_share(CachedRise(lambda rho: (5.0, 0.0)), FINE, 0.1)
     assert flat.note.startswith("is not reached")  # nothing was looked at yet
     constant, looked = shares_of(lambda rho: (5.0, 0.0))
     assert [r.radius for r in constant] == [0, 0, 0, math.inf]
     assert constant[0].note == "is passed already at the smallest radius looked at"
-    assert len(looked.known) <= most_looks(4)
+    assert len(looked.evaluated) <= most_looks(4)
 
 
 def test_a_rise_that_falls_again_is_said():

@@ -137,7 +137,7 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
         try:
             return load_file(make_model(name, arguments), path, *self._state(row, spec))
         except UserError as error:
-            # What the user knows is the address, not the copy.
+            # Messages name the address that the user wrote, not the local copy.
             raise UserError(error.message.replace(str(path), place), error.hint) from None
 
     def preprocess(self, entry: ModelEntry, spec: CheckpointsSpec) -> Normalize | None:

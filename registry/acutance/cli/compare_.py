@@ -149,7 +149,7 @@ def print_comparison(table: pd.DataFrame, console: Console, names: tuple[str, st
     from acutance.analysis.labels import Namer, definition_label, target_label
     from acutance.cli.screen import print_grid
 
-    # Each side is named by itself: that the other one lacks a field tells nobody's definitions apart.
+    # Each side has names of its own: a field that only one side has does not distinguish that side's definitions.
     only_b = table["found"] == "b"
     names_a, names_b = (Namer(table[mask].to_dict("records")) for mask in (~only_b, only_b))
     both = table[table["found"] == "both"]

@@ -15,7 +15,7 @@ from acutance.analysis.text import visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDTH = 150  # of what is no terminal and says nothing of its width
+WIDTH = 150  # characters in a line where output goes to no terminal and COLUMNS is unset
 NARROWEST = 12  # characters in a line of a folded name
 
 
@@ -36,7 +36,7 @@ class _Pipe(io.FileIO):
         return len(memoryview(data))
 
 
-FAILURES: list[OSError] = []  # of the process's own streams; told when the verb has ended
+FAILURES: list[OSError] = []  # of writing to the process's own streams; the first is raised when the verb has ended
 
 
 def escape_output() -> None:
@@ -48,7 +48,7 @@ def escape_output() -> None:
         stream = getattr(sys, name)
         is_own = stream is not None and stream is getattr(sys, f"__{name}__")
         if not is_own or not isinstance(getattr(stream, "buffer", None), io.BufferedIOBase | io.RawIOBase):
-            continue  # somebody else's: a test's, a notebook's
+            continue  # a stream that a test or a notebook has put there
         stream.flush()
         raw = _Pipe(stream.fileno(), "w", closefd=False)
         escaping = io.TextIOWrapper(

@@ -131,7 +131,7 @@ def stale_metadata() -> list[str]:
             if canonicalize_name(project["name"]) != canonicalize_name(dist.name):
                 continue
         except (OSError, ValueError, KeyError):
-            # A folder that has gone or is no project any more: what is installed is all there is.
+            # The folder has gone or is no project any more: there is nothing to compare the metadata with.
             continue
         installed = {(point.name, point.value) for point in dist.entry_points if point.group == GROUP}
         written = set(project.get("entry-points", {}).get(GROUP, {}).items())

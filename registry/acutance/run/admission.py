@@ -49,6 +49,6 @@ def admitted(members: Sequence[Member]) -> list[Member]:
 
 
 def and_others(members: Sequence[Member]) -> str:
-    """Return how many other models what is told of the first one holds for, in parentheses."""
+    """Return " (and 2 other models: a, b)" for models that share the first one's message; empty for one alone."""
     more = len(members) - 1
     return f" (and {more} other model{'s' * (more > 1)}: {some([m.label for m in members[1:]])})" if more else ""

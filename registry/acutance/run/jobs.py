@@ -145,8 +145,8 @@ class Opened:
     Attributes:
         entry: id of the model in its pool.
         key: of its tensors.
-        initial: digest of its initial weights, empty where there are none; None where nobody asked, or they cannot be
-            had.
+        initial: digest of its initial weights, empty where there are none; None where no measure needs them, or they
+            cannot be loaded.
         parameters: how many it has.
         notes: what a reader should know of it.
     """
@@ -163,7 +163,7 @@ class Opened:
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """Some cells are in work on one batch; said where a limit of time asks for it."""
+    """A worker begins cells of one measure on one batch; sent only where an executor limits the time they take."""
 
     job: str
     kind: Literal["begin"] = "begin"
@@ -182,13 +182,13 @@ class Part(NamedTuple):
 
     @classmethod
     def of(cls, cell: int, estimate: Estimate) -> Part:
-        """Return what is sent of an estimate."""
+        """Return value, error, status, message and extras of an estimate; its cost is sent with the whole family."""
         e = estimate
         return cls(cell, e.value, e.stderr, e.status, e.message, dict(e.extras))
 
     @property
     def estimate(self) -> Estimate:
-        """The estimate as the driver knows it."""
+        """The estimate, without the values of single batches."""
         return Estimate(self.value, self.stderr, self.status, self.message, (), self.extras)
 
 
@@ -201,7 +201,7 @@ class Passes(NamedTuple):
 
     @classmethod
     def of(cls, cost: Cost) -> Passes:
-        """Return what is sent of a cost."""
+        """Return the passes of a cost; peak memory and the checks of the model are not sent."""
         return cls(cost.forwards, cost.backwards, cost.hvps)
 
 
@@ -231,7 +231,7 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """A job ended without what was left of it.
+    """A job ended before all of its cells had a value.
 
     Attributes:
         excluded: whether the pool leaves this model out, which is no failure.
@@ -260,7 +260,7 @@ class Late:
     """The worker of a job was ended because what it had begun took too long.
 
     Attributes:
-        cells: what it had begun; the driver knows.
+        cells: those it had begun, filled in by the driver from the last ``Begun``.
     """
 
     job: str

@@ -39,7 +39,7 @@ class Place:
         return None
 
     def loss(self, connection: sqlite3.Connection) -> UserError:
-        """Return what to tell when the file has gone; what it holds is kept where that says.
+        """Return the error for a file that has gone; what it holds is saved where the message says.
 
         Args:
             connection: open to the file; it must stay open (``leave_open``).

@@ -186,7 +186,8 @@ class Store:
     def close(self) -> None:
         """Release the store."""
         if self._owner:
-            with suppress(sqlite3.OperationalError):  # a full disk; the lock of a process that is gone holds nobody
+            # On a full disk the row stays, which does no harm: the lock of a process that has ended is ignored.
+            with suppress(sqlite3.OperationalError):
                 self._connection.execute("DELETE FROM driver WHERE pid = ?", (os.getpid(),))
         if self._loss is None:
             self._connection.close()
@@ -404,7 +405,7 @@ def _estimate(columns: Sequence[Any]) -> Estimate:
 
 def read_only(path: Path) -> sqlite3.Connection:
     """Open a store for reading, leaving its folder as it is where nobody writes to it."""
-    # Even a reader makes files beside a store in WAL mode, unless it is told that nobody is writing.
+    # Even a reader makes files beside a store in WAL mode, unless it opens the store as immutable.
     options = "mode=ro" if _written(path) else "immutable=1"
     return sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True, timeout=30, isolation_level=None)
 

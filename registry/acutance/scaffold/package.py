@@ -70,7 +70,7 @@ class Package:
         )  # fmt: skip
         facts: dict[str, Any] = {
             "kind": self.kind, "name": self.name, "dist": self.dist, "module": self.module, "title": self.title,
-            "id": self.id, "acutance": oldest_that_will_do(), "summary": SUMMARIES[self.kind],
+            "id": self.id, "acutance": minimum_acutance(), "summary": SUMMARIES[self.kind],
         }  # fmt: skip
         files: dict[str, str] = {}
         for part in ("common", self.kind):
@@ -105,7 +105,7 @@ _PATHS = {
 }
 
 
-def oldest_that_will_do() -> str:
+def minimum_acutance() -> str:
     """Return the lower bound of the new package's requirement on acutance: this minor version."""
     from packaging.version import Version
 

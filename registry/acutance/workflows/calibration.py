@@ -22,7 +22,7 @@ from acutance.study.config import Study
 from acutance.study.plan import PlannedMeasure
 from acutance.surface.evaluation import evaluate_family
 from acutance.surface.loss_surface import LossSurface
-from acutance.workflows.radii import SHARES, Levels, Looked, Reached, Window, at_share, median_radius, window
+from acutance.workflows.radii import SHARES, CachedRise, Levels, Reached, Window, at_share, median_radius, window
 
 if TYPE_CHECKING:
     from acutance.study.surface_config import Scope
@@ -204,14 +204,14 @@ def calibrate_on(
             raise UserError(f"at rho = {rho:g}: {estimate.message}")
         return estimate.value, estimate.stderr or 0.0
 
-    remembered = Looked(rise)
+    rise_of = CachedRise(rise)
     try:
-        ends = window(remembered, levels, start)
+        ends = window(rise_of, levels, start)
         if levels.clean < levels.chance:
-            ends = replace(ends, radii=tuple(at_share(remembered, levels, share) for share in shares))
+            ends = replace(ends, radii=tuple(at_share(rise_of, levels, share) for share in shares))
     finally:
         if looked is not None:
-            looked += remembered.known
+            looked += rise_of.evaluated
     return ends, levels
 
 
@@ -275,7 +275,7 @@ def calibrate(
         raise UserError("none of the study's measures has a radius", "calibrate is for measures with a field 'rho'")
     dataset = study.dataset
     sets = PointSets(dataset.item.target(dataset.spec), study.surface, study.seed)
-    chosen = _spread(members(study), models)
+    chosen = _evenly_spaced(members(study), models)
     batches = min(max((points or study.surface.m) // study.surface.m, 1), study.surface.batch_count)
     reporter.stage("calibrating", len(chosen) * len(definitions), len(chosen) * len(definitions))
     cost, levels = Cost(), dict.fromkeys(str(d.item.target.level_of(d.spec)) for d in definitions)
@@ -327,8 +327,8 @@ def definitions_of(study: Study) -> tuple[list[Definition], list[dict[str, Any]]
     return with_radius, [d.section([]) for d in definitions.values() if not d.radii]
 
 
-def _spread(all_members: list[Member], count: int) -> list[Member]:
-    """Return so many models, evenly over the list, its ends included."""
+def _evenly_spaced(all_members: list[Member], count: int) -> list[Member]:
+    """Return ``count`` models at even distances in the list, its ends included."""
     n = min(count, len(all_members))
     if n == 1:
         return [all_members[len(all_members) // 2]]

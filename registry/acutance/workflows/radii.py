@@ -136,21 +136,21 @@ def _between(condition: Callable[[int], bool], false: int, true: int) -> int:
 # -- shares of the rise ---------------------------------------------------------------------------------------
 
 
-class Looked:
+class CachedRise:
     """A rise that remembers every radius it was asked for: each is evaluated once."""
 
     def __init__(self, rise: Rise) -> None:
-        self.rise, self.known = rise, dict[float, tuple[float, float]]()
+        self.rise, self.evaluated = rise, dict[float, tuple[float, float]]()
 
     def __call__(self, rho: float) -> tuple[float, float]:
         """Return S(rho) and its standard error; a value that is not finite counts as an infinite rise."""
-        if rho not in self.known:
+        if rho not in self.evaluated:
             value, stderr = self.rise(rho)
-            self.known[rho] = (value if math.isfinite(value) else math.inf, stderr)
-        return self.known[rho]
+            self.evaluated[rho] = (value if math.isfinite(value) else math.inf, stderr)
+        return self.evaluated[rho]
 
 
-def at_share(looked: Looked, levels: Levels, share: float) -> Reached:
+def at_share(looked: CachedRise, levels: Levels, share: float) -> Reached:
     r"""Return the smallest radius known to have a share of the rise to chance level.
 
     .. math:: S(\rho) = s\,(L_{chance} - L(w^*)), \qquad S(\rho) \ge \max(100\, \epsilon_L, 2\, se(\rho))
@@ -182,16 +182,16 @@ def at_share(looked: Looked, levels: Levels, share: float) -> Reached:
         return Reached(share, 0.0, "is less than the loss resolves")
     if abs(value - target) > CLOSE * target:
         return Reached(share, math.inf, "is jumped over")
-    falls = any(rho > best and at < (1 - CLOSE) * target for rho, (at, _) in looked.known.items())
+    falls = any(rho > best and at < (1 - CLOSE) * target for rho, (at, _) in looked.evaluated.items())
     return Reached(share, best, "is lost again at a larger radius: the rise does not grow throughout" if falls else "")
 
 
-def _bracket(looked: Looked, target: float) -> tuple[float | None, float | None]:
+def _bracket(looked: CachedRise, target: float) -> tuple[float | None, float | None]:
     """Return neighbours among the radii looked at between which the rise first passes the target.
 
     Where the smallest one is past it, smaller ones are looked at, by decades to the end of the grid.
     """
-    radii = sorted(looked.known)
+    radii = sorted(looked.evaluated)
     high = next((rho for rho in radii if looked(rho)[0] >= target), None)
     if high is None:
         return None, None
@@ -205,11 +205,11 @@ def _bracket(looked: Looked, target: float) -> tuple[float | None, float | None]
     return low, high
 
 
-def _nearest(looked: Looked, low: float, high: float, target: float) -> float:
+def _nearest(looked: CachedRise, low: float, high: float, target: float) -> float:
     return min((low, high), key=lambda rho: abs(looked(rho)[0] - target))
 
 
-def _inside(looked: Looked, low: float, high: float, target: float, secant: bool) -> float:
+def _inside(looked: CachedRise, low: float, high: float, target: float, secant: bool) -> float:
     """Return a radius inside a bracket, by the secant in logarithms where both rises have one, else halfway."""
     below, above = looked(low)[0], looked(high)[0]
     part = 0.5

@@ -13,6 +13,7 @@ from acutance.errors import UserError
 from acutance.measure import Cost, Estimate, Status
 from acutance.pool import ModelEntry
 from acutance.run import jobs
+from acutance.run.executors import Watched
 from acutance.run.jobs import (
     Begun,
     Build,
@@ -117,6 +118,11 @@ def test_another_text_is_refused_with_the_job_it_names(text, named, why):
     assert caught.value.job == named
     with pytest.raises(UserError, match="an outcome of a run cannot be read"):
         read_outcome(text)
+    # A worker that dies of it, or with it, is told all the same.
+    for told in (Watched.lost, lambda worker, _: worker.given_up()):
+        worker = Watched()
+        worker.job = text
+        assert read_outcome(told(worker, "gone")).job == named and worker.job is None
 
 
 def test_messages_are_frozen():

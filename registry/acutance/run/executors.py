@@ -18,7 +18,7 @@ from typing import ClassVar, TypeVar
 from pydantic import PositiveFloat, PositiveInt
 
 from acutance.errors import UserError
-from acutance.run.jobs import Begun, Late, Lost, read_job, read_outcome, write
+from acutance.run.jobs import Begun, Late, Lost, id_of, read_outcome, write
 from acutance.spec import Spec, Specified, SpecT
 from acutance.system.child import Child, Receive, Send
 
@@ -146,7 +146,7 @@ class Watched:
     def _without_job(self) -> str:
         """Take the job off, and return its id."""
         job, self.job, self._began = self.job, None, None
-        return "" if job is None else read_job(job).id
+        return "" if job is None else id_of(job)
 
 
 class SerialSpec(Spec):

@@ -318,6 +318,14 @@ def read_job(text: str) -> Job:
     return job
 
 
+def id_of(text: str) -> str:
+    """Return the id of a job's text, as far as it says one: what executors do with a job needs no more."""
+    try:
+        return read_job(text).id
+    except Unreadable as error:
+        return error.job
+
+
 def read_outcome(text: str) -> Outcome:
     """Return the outcome of a text.
 

@@ -18,3 +18,9 @@ def register_measures() -> dict[str, str]:
         "hessian_effective_dimension": "acutance_hessian.functions:HessianEffectiveDimension",
         "gauss_newton_trace": "acutance_hessian.functions:GaussNewtonTrace",
     }
+
+
+@hookimpl
+def register_figures() -> dict[str, str]:
+    """Return the recipes of figures."""
+    return {"density": "acutance_hessian.figures:Density"}

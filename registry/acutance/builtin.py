@@ -1,4 +1,4 @@
-"""What the core itself registers: the targets, the scalings and the local executors."""
+"""What the core itself registers: the targets, the scalings, the local executors and the figures of every study."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def register_scalings() -> dict[str, str]:
 def register_executors() -> dict[str, str]:
     """Return the executors that need nothing but this machine."""
     return {"serial": "acutance.run.executors:Serial", "processes": "acutance.run.executors:Processes"}
+
+
+@hookimpl
+def register_figures() -> dict[str, str]:
+    """Return the recipes of figures that any study may have."""
+    names = ("Tau", "Target", "Gap", "Hyperparameter", "Radii", "Pairwise", "Iterations", "M", "Curve")
+    return {name.lower(): f"acutance.report.recipes.{name.lower()}:{name}" for name in names}
 
 
 @hookimpl(trylast=True)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 
 class AcutanceWarning(UserWarning):
     """Something a user should know, though the value is still what its definition says."""
+
+
+def warn(sentence: str) -> None:
+    """Tell something that was left out, where the caller has nobody else to tell it to."""
+    warnings.warn(sentence, AcutanceWarning, stacklevel=3)
 
 
 class UserError(ValueError):

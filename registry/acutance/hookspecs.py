@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from acutance.dataset import Dataset
     from acutance.measure import Measure
     from acutance.pool import ModelPool
+    from acutance.report.recipes import Recipe
     from acutance.run.executors import Executor
 
 hookspec = pluggy.HookspecMarker("acutance")
@@ -59,6 +60,11 @@ def register_executors() -> Iterable[type[Executor[Any]] | str]:  # type: ignore
 @hookspec
 def register_scalings() -> Mapping[str, str]:  # type: ignore[empty-body]
     """Return ``{name: "module:function"}``: functions of a surface giving the vector c, (p,) or None for ones."""
+
+
+@hookspec
+def register_figures() -> Iterable[type[Recipe] | str]:  # type: ignore[empty-body]
+    """Return classes of recipes, each of which draws figures of a run, or ``{name: "module:Class"}``."""
 
 
 @hookspec

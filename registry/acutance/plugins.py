@@ -29,8 +29,10 @@ GROUP = "acutance"
 HEAVY = ("torch", "timm", "transformers", "numba", "pandas")
 
 Phase = Literal["import", "register", "hookspec", "collect", "spec"]
-Kind = Literal["measures", "pools", "datasets", "executors", "scalings"]
-KINDS: tuple[Kind, ...] = ("measures", "pools", "datasets", "executors", "scalings")
+Kind = Literal["measures", "pools", "datasets", "executors", "scalings", "figures"]
+KINDS: tuple[Kind, ...] = ("measures", "pools", "datasets", "executors", "scalings", "figures")
+# What only the author of a class can write: method, and how it is called.
+OWED = {"measures": ("evaluate", "surface, spec, rng"), "figures": ("draw", "data, key")}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Item:
     """One registered thing: where it comes from and what stands behind it.
 
     Attributes:
-        kind: measures, pools, datasets, executors or scalings.
+        kind: one of ``KINDS``.
         name: short name.
         dist: distribution that registered it.
         version: of the distribution.
@@ -367,8 +369,9 @@ def _name_of(kind: Kind, target: Any) -> str:
     name = getattr(target, "name", None)
     if not isinstance(target, type) or not isinstance(name, str):
         raise TypeError(f"{target!r} is not a class with a 'name'")
-    if kind == "measures" and _abstract(target, "evaluate"):
-        raise TypeError(f"measure '{name}' does not define evaluate(surface, spec, rng)")
+    method, arguments = OWED.get(kind, ("", ""))
+    if method and _abstract(target, method):
+        raise TypeError(f"{kind.removesuffix('s')} '{name}' does not define {method}({arguments})")
     return name
 
 

@@ -11,9 +11,9 @@ from reports import HOSTILE, make
 
 from acutance.report.cells import group_table, shades
 from acutance.report.data import number
-from acutance.report.heatmap import tau_heatmap
+from acutance.report.figures import recipe
 from acutance.report.markup import _md
-from acutance.report.recipes import recipe
+from acutance.report.recipes.tau import tau_heatmap
 from acutance.report.scales import is_logarithmic
 from acutance.report.scatter import scatter_grid
 from acutance.report.sweeps import sweep_figure, sweep_panels

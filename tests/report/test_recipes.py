@@ -15,9 +15,10 @@ from acutance.analysis.kendall import kendall_tau
 from acutance.analysis.matrix import matrix
 from acutance.cli import cli
 from acutance.io.written import put
+from acutance.plugins import catalog
 from acutance.report.data import number
-from acutance.report.pairwise import pair_values
-from acutance.report.recipes import RECIPES, recipe
+from acutance.report.figures import recipe
+from acutance.report.recipes.pairwise import between_figure, pair_values, paired
 from acutance.report.settings import of_run, of_sweep, settings_figure
 from acutance.run.directory import RunDirectory
 from acutance.run.harness import run_study
@@ -26,6 +27,7 @@ from acutance.study.config import load_config
 from acutance.study.targets import parse_target
 
 ROOT = Path(__file__).parents[2]
+RECIPES = {item.name: item.target for item in catalog().items("figures")}
 PAPER = [*(f"Figure {i}" for i in range(1, 45)), *(f"Table {i}" for i in range(1, 5))]
 
 
@@ -216,8 +218,6 @@ def test_densities_are_a_panel_a_definition(run):
 
 
 def test_a_measure_at_two_settings_of_a_sweep(sweeps):
-    from acutance.report.between import between_figure, paired
-
     found = sweeps["m"]
     (path,) = write_figures(RunDirectory(found.directory), ["pairwise"])
     assert path.name == "pairwise-adaptive_worst_case_linf.png" and path.with_suffix(".pdf").exists()
@@ -237,7 +237,7 @@ def test_a_measure_at_two_settings_of_a_sweep(sweeps):
     "where,name,message",
     [
         ("run", "m", "all measures of a run have the same m.*--over surface.m"),
-        ("run", "nothing", "no recipe 'nothing'.*known: .*hyperparameter"),
+        ("run", "nothing", "unknown figure 'nothing'.*known: .*hyperparameter"),
         ("sweep", "iterations", "this is a sweep over m.*recipes of such a sweep: m, pairwise;"),
         ("sweep", "target", "this is a sweep over m"),
     ],

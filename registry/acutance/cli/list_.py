@@ -48,7 +48,7 @@ def _docstring_in_text(path: str) -> str:
 @click.argument("kind", required=False, type=click.Choice(KINDS))
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def command(kind: Kind | None, json_: bool) -> None:
-    """List measures, pools, datasets, executors or scalings; all of them without KIND."""
+    """List what is installed of one KIND, measures or figures say; all of it without KIND."""
     kinds = [kind] if kind else list(KINDS)
     installed = {k: catalog().items(k) for k in kinds}
     if json_:

@@ -9,7 +9,13 @@ import click
 
 @click.command("report")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--figure", "figures", multiple=True, metavar="RECIPE", help="Draw only these figures; no page.")
+@click.option(
+    "--figure",
+    "figures",
+    multiple=True,
+    metavar="RECIPE",
+    help="Draw only these figures; no page. 'acutance list figures' names them.",
+)
 def command(directory: Path, figures: tuple[str, ...]) -> None:
     """Draw the figures and write the HTML page of the run in DIRECTORY again; needs neither torch nor models."""
     from acutance.cli.screen import echo
@@ -19,7 +25,7 @@ def command(directory: Path, figures: tuple[str, ...]) -> None:
 
     folder = RunDirectory(directory)
     if figures:
-        for path in write_figures(folder, figures):
+        for path in write_figures(folder, figures, _note):
             echo(str(path))
         return
     cost: dict[str, float] = {}
@@ -28,4 +34,10 @@ def command(directory: Path, figures: tuple[str, ...]) -> None:
         cost = store.cost()
         store.close()
     write_markup(folder)
-    echo(f"report: {write_report(folder, cost)}")
+    echo(f"report: {write_report(folder, cost, _note)}")
+
+
+def _note(sentence: str) -> None:
+    from acutance.cli.screen import echo
+
+    echo(f"note: {sentence}", err=True)

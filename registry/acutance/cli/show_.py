@@ -13,6 +13,7 @@ from acutance.cli import as_json
 from acutance.errors import UserError
 from acutance.plugins import KINDS, Item, catalog
 from acutance.references import entries
+from acutance.report.recipes import ANY
 from acutance.spec import Shown
 
 if TYPE_CHECKING:
@@ -114,6 +115,14 @@ def describe(item: Item) -> dict[str, Any]:
         about["doc"] = inspect.getdoc(getattr(import_module(module), name)) or ""
         return about
     about["doc"] = inspect.getdoc(target) or ""
+    if item.kind == "figures":
+        about["traits"] = {
+            "of the paper": ", ".join(target.paper) or "-",
+            "of sweeps over": {"": "-", ANY: "any setting"}.get(target.sweeps, target.sweeps),
+            "on the page": target.page or "-",
+        }
+        about["example"] = [f"acutance report DIR --figure {catalog().names(item)[0]}"]
+        return about
     about["fields"] = [
         {
             "name": name,

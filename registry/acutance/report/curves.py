@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from acutance.presentation import presentation
+from acutance.presentation import presentation, with_curve
 from acutance.report.data import ReportData
 from acutance.report.style import Style, style
 
@@ -36,24 +36,32 @@ def curve_figure(data: ReportData, level: str, definition: str) -> Figure:
     return figure
 
 
-def density_figure(data: ReportData, level: str, definitions: Sequence[str]) -> Figure:
-    """Return the spectral densities of some definitions above each other.
+def stacked_curves(data: ReportData, level: str, definitions: Sequence[str], curve: str, title: str) -> Figure:
+    """Return the curves of one name of some definitions above each other.
 
     Args:
         data: the tables.
         level: a level of ``within``.
-        definitions: names of definitions that have densities.
+        definitions: names of definitions that have the curve.
+        curve: its name.
+        title: headline.
     """
     look = style(data, data.members(level))
     figure = Figure(figsize=(7.0, 0.9 + 2.5 * len(definitions)), layout="constrained")
     axes: Any = figure.subplots(len(definitions), 1, squeeze=False)
     for axis, definition in zip(axes[:, 0], definitions, strict=True):
         rows = data.curve_rows(level, definition)
-        _panel(axis, rows[rows["curve"] == "density"], look)
+        _panel(axis, rows[rows["curve"] == curve], look)
         axis.set_title(definition, fontsize=9)
     _bar(figure, axes, look)
-    figure.suptitle(f"Spectral densities\n{level.replace('architecture=', '')}", fontsize=11)
+    figure.suptitle(f"{title}\n{level.replace('architecture=', '')}", fontsize=11)
     return figure
+
+
+def who_gives(curve: str = "") -> str:
+    """Return which measures to add to a study for curves, or for those of one name."""
+    measures, what = with_curve(curve), "one" if curve else "curves"
+    return f"add {' or '.join(measures)} to the measures" if measures else f"no measure that is installed gives {what}"
 
 
 def _panel(axis: Axes, rows: pd.DataFrame, look: Style) -> None:

@@ -13,21 +13,20 @@ from acutance.system.child import Child, Receive, Send
 
 if TYPE_CHECKING:
     from acutance.report.data import ReportData
-    from acutance.report.figures import FigureKey
+    from acutance.report.recipes.base import FigureKey
 
 Drawn = tuple[bytes, bytes]  # PNG, PDF
 SERVE = "acutance.report.drawing:serve"  # what drawing processes run
 
 
-def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dict[FigureKey, Drawn]:
-    """Return figures as (PNG, PDF), drawn by so many processes, which end with this call.
+def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dict[FigureKey, Drawn | BaseException]:
+    """Return figures as (PNG, PDF), or what drawing one raised, by so many processes, which end with this call.
 
     Raises:
         UserError: when one of them dies.
-        Exception: what drawing raised, as it would here.
     """
     waiting = list(keys)[::-1]
-    drawn: dict[FigureKey, Drawn] = {}
+    drawn: dict[FigureKey, Drawn | BaseException] = {}
     heard: queue.Queue[tuple[Child, bytes | None]] = queue.Queue()
     crew: list[Child] = []
     # A child has not read how the measures of a run are shown.
@@ -45,8 +44,6 @@ def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dic
                     f"figures: {child.how()}", "the tables are written; 'acutance report' draws the figures again"
                 )
             key, found = pickle.loads(frame)
-            if isinstance(found, Exception):
-                raise found
             drawn[key] = found
             if waiting:
                 child.send(pickle.dumps(waiting.pop()))
@@ -59,19 +56,17 @@ def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dic
 def serve(receive: Receive, send: Send) -> None:
     """Draw figures of the tables that come first, in a child."""
     from acutance.report.figures import render
+    from acutance.report.recipes.registered import attempt
 
     data, told = pickle.loads(receive())
     with showing(told):
         while True:
             key: FigureKey = pickle.loads(receive())
-            try:
-                answer = pickle.dumps((key, render(data, key)))
-            except Exception as error:
-                answer = _told(key, error)
-            send(answer)
+            found = attempt(render, data, key)
+            send(_told(key, found) if isinstance(found, BaseException) else pickle.dumps((key, found)))
 
 
-def _told(key: FigureKey, error: Exception) -> bytes:
+def _told(key: FigureKey, error: BaseException) -> bytes:
     """Return an error as a frame; one that cannot travel is told by its words."""
     try:
         frame = pickle.dumps((key, error))

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from acutance.errors import UserError, warn
 from acutance.io.written import put
+from acutance.plugins import Item, catalog
 from acutance.report.data import ReportData
 from acutance.report.drawing import draw_apart
 from acutance.report.lettering import show_names
+from acutance.report.recipes.base import ANY, FigureKey, slug
+from acutance.report.recipes.registered import (
+    Drawing,
+    Say,
+    attempt,
+    called,
+    failure,
+    made,
+    of_report,
+    recipe,
+    without_failures,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LONGEST = 120  # characters of a file's name without its ending; some file systems take 255 bytes, paths less
-
-
-class FigureKey(NamedTuple):
-    """Names one figure: the recipe, the level of ``within``, the definition."""
-
-    recipe: str
-    level: str
-    what: str = ""
-
-    @property
-    def stem(self) -> str:
-        """What its file is called, unless another figure's is too: letters, digits, ``_``, ``.`` and ``-``."""
-        parts = (self.recipe, self.level.replace("architecture=", ""), self.what)
-        return "-".join(_slug(part) for part in parts if part)
 
 
 def file_stems(keys: Sequence[FigureKey]) -> dict[FigureKey, str]:
@@ -56,42 +58,85 @@ def _digest(key: FigureKey) -> str:
 
 
 def figure_keys(data: ReportData) -> list[FigureKey]:
-    """Return the figures a run has, for each level: a heat map, a grid for each definition, and its curves."""
-    keys = []
-    for level in data.levels:
-        if data.named.loc[data.named["within"] == level, "tau"].notna().any():
-            keys.append(FigureKey("tau", level))
-        keys += [FigureKey("target", level, definition) for definition in data.definitions]
-        keys += [FigureKey("curve", level, name) for name in data.definitions if len(data.curve_rows(level, name))]
-    return keys
+    """Return the figures of the report of a run."""
+    return [key for drawing in of_report(data) for key in drawing.keys]
 
 
 def draw(data: ReportData, key: FigureKey) -> Figure:
     """Return one figure."""
-    from acutance.report.recipes import recipe
-
-    return recipe(key.recipe).draw(data, key)
+    found = recipe(key.recipe)
+    return found.draw(data, key._replace(recipe=found.name))
 
 
 def save_figures(
-    data: ReportData, folder: Path, workers: int = 1, only: Sequence[FigureKey] | None = None
+    data: ReportData, folder: Path, workers: int = 1, only: Drawing | None = None, say: Say = warn
 ) -> dict[FigureKey, bytes]:
-    """Write every figure as PNG and PDF and return the PNGs.
+    """Write every figure of the report as PNG and PDF and return the PNGs.
 
     Args:
-        data: the tables.
+        data: what is shown of a run.
         folder: made when it is not there; figures of an earlier run of another study in it are removed.
         workers: processes that draw.
-        only: figures of one recipe: others that are there stay.
+        only: what one recipe draws: figures of others that are there stay.
+        say: told in one sentence of each recipe that fails, which costs its own figures alone.
+
+    Raises:
+        UserError: when none of ``only`` can be drawn.
     """
-    keys = figure_keys(data) if only is None else list(only)
-    old_ones = "*" if only is None else f"{keys[0].recipe}-*"
-    if workers > 1 and len(keys) > 4:
-        drawn = draw_apart(replace(data, everything=None), keys, workers)
-    else:
-        drawn = {key: render(data, key) for key in keys}
-    _write(drawn, folder, old_ones)
+    drawings = of_report(data, say) if only is None else [only]
+    drawn = without_failures(drawings, _attempts(drawings, workers), say, required=only is not None)
+    _write(drawn, folder, "*" if only is None else _pattern(only.item))
     return {key: png for key, (png, _) in drawn.items()}
+
+
+def save_recipe(item: Item, data: ReportData, folder: Path, workers: int, say: Say) -> list[Path]:
+    """Write the figures of one recipe as PNG and PDF and return the PNGs; those of others stay.
+
+    Args:
+        item: the recipe.
+        data: what is shown of a run.
+        folder: made when it is not there.
+        workers: processes that draw.
+        say: told when some of the figures cannot be drawn.
+
+    Raises:
+        UserError: when the run has nothing to draw, or none of it can be drawn.
+    """
+    try:
+        found = Drawing.of(item, data)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(failure(item, error)) from error
+    saved = save_figures(data, folder, workers, found, say)
+    return [folder / f"{stem}.png" for stem in file_stems(list(saved)).values()]
+
+
+def pictures(data: ReportData, say: Say = warn) -> dict[FigureKey, bytes]:
+    """Return every figure of the report as PNG, without writing any."""
+    drawings = of_report(data, say)
+    found = {key: attempt(picture, part.data, key) for part in drawings for key in part.keys}
+    return without_failures(drawings, found, say)
+
+
+def _attempts(drawings: Sequence[Drawing], workers: int) -> dict[FigureKey, tuple[bytes, bytes] | BaseException]:
+    """Draw, by several processes where there is much of one run's tables to draw."""
+    by_tables: dict[int, list[Drawing]] = {}
+    for part in drawings:
+        by_tables.setdefault(id(part.data), []).append(part)
+    found: dict[FigureKey, tuple[bytes, bytes] | BaseException] = {}
+    for parts in by_tables.values():
+        data, keys = parts[0].data, [key for part in parts for key in part.keys]
+        if workers > 1 and len(keys) > 4:
+            found |= draw_apart(replace(data, everything=None), keys, workers)
+        else:
+            found |= {key: attempt(render, data, key) for key in keys}
+    return found
+
+
+def _pattern(item: Item) -> str:
+    """Return which files are those of a recipe."""
+    return f"{slug(catalog().names(item)[0])}-*"
 
 
 def _write(pictures: Mapping[FigureKey, tuple[bytes, bytes]], folder: Path, old_ones: str) -> list[Path]:
@@ -140,12 +185,38 @@ def _png(figure: Figure) -> bytes:
     return png.getvalue()
 
 
+def save_sweep(item: Item, table: pd.DataFrame, runs: Mapping[str, ReportData], name: str, folder: Path) -> list[Path]:
+    """Write the figures of a sweep as PNG and PDF and return the PNGs; those of an earlier sweep go.
+
+    Args:
+        item: a recipe.
+        table: of the sweep.
+        runs: value of the setting -> the tables of its run.
+        name: the swept setting.
+        folder: made when it is not there.
+
+    Raises:
+        UserError: for a recipe that is not of this sweep, has nothing to draw, or fails.
+    """
+    found = made(item)
+    if found.sweeps not in (name, ANY):
+        others = [(other.name, made(other).sweeps) for other in catalog().usable("figures")]
+        known = [other for wanted in (name, ANY) for other, sweeps in others if sweeps == wanted]
+        raise UserError(
+            f"--figure {found.name}: this is a sweep over {name}",
+            f"recipes of such a sweep: {', '.join(known)}; or give the folder of one of its runs",
+        )
+    try:
+        drawn = {called(item, key): figure for key, figure in found.draw_sweep(table, runs, name).items()}
+        saved = {key: _saved(figure) for key, figure in drawn.items()}
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(failure(item, error)) from error
+    return _write(saved, folder, _pattern(item))
+
+
 def save_drawn(figures: Mapping[FigureKey, Figure], folder: Path) -> list[Path]:
     """Write figures of one recipe as PNG and PDF and return the PNGs; others of the recipe, from before, go."""
     recipe = next((key.recipe for key in figures), "")
     return _write({key: _saved(figure) for key, figure in figures.items()}, folder, f"{recipe}-*")
-
-
-def _slug(text: str) -> str:
-    plain = text.replace("ℓ∞", "linf").replace("ℓ2", "l2").replace("ρ", "rho")
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", plain).strip("_.") or "x"

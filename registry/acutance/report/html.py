@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -18,8 +19,11 @@ from acutance.analysis.labels import target_label
 from acutance.report.cells import ceiling_cells, group_table, heat_table, shades
 from acutance.report.data import ReportData, number, p_value, text
 from acutance.report.embed import script_json, study_data
-from acutance.report.figures import FigureKey, figure_keys, file_stems, picture
+from acutance.report.figures import file_stems
+from acutance.report.figures import pictures as drawn
 from acutance.report.methods import latex, methods
+from acutance.report.recipes.base import FigureKey, Recipe
+from acutance.report.recipes.registered import recipe
 from acutance.report.scales import target_scale
 from acutance.report.summary import answer
 from acutance.report.verdicts import (
@@ -45,12 +49,12 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
         pictures: PNGs from ``save_figures``; drawn when not given. Those that would be too large are named instead.
     """
     if pictures is None:
-        pictures = {key: picture(data, key) for key in figure_keys(data)}
+        pictures = drawn(data)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     folder = resources.files("acutance.report")
     template = environment.from_string((folder / "page.html").read_text("utf-8"))
     own = {name: (folder / "web" / name).read_text("utf-8") for name in ("page.css", *SCRIPTS)}
-    embedded = _embedded(pictures)
+    figures = _figures(pictures)
     plain = methods(data.whole)
     return template.render(
         title=data.title,
@@ -59,7 +63,8 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
         style=own["page.css"] + shades(),
         script="(() => {\n" + "\n".join(own[name] for name in SCRIPTS) + "})();",
         study=script_json(study_data(data)),
-        levels=[_level(data, level, embedded) for level in data.levels],
+        levels=[_level(data, level, figures) for level in data.levels],
+        sections=_sections([figure for figure in figures if (figure.key.level or "all") not in data.levels]),
         made_here="surface" in data.config,
         variant=data.config.get("variant", "a"),
         within_chance=_within_chance(data),
@@ -74,25 +79,65 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
     )
 
 
-def _embedded(pictures: dict[FigureKey, bytes]) -> dict[FigureKey, str]:
-    """Return the pictures that the page carries: curves as long as there is room, then all scatter grids or none.
+@dataclass(frozen=True)
+class _Shown:
+    """A figure on the page.
 
-    The grids are for readers without scripts, who otherwise find them as files.
+    Attributes:
+        key: of the figure.
+        recipe: that drew it.
+        file: name of its file, without the ending.
+        picture: empty where there is no room for it.
     """
-    found: dict[FigureKey, str] = {}
-    room = PICTURES
-    for key, png in pictures.items():
-        if key.recipe == "curve" and (size := 4 * len(png) // 3) <= room:
-            found[key], room = _picture(png), room - size
-    grids = {key: _picture(png) for key, png in pictures.items() if key.recipe == "target"}
-    return found | (grids if sum(map(len, grids.values())) <= room else {})
+
+    key: FigureKey
+    recipe: Recipe
+    file: str
+    picture: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is of."""
+        return self.key.what or self.recipe.heading or self.recipe.name
+
+    @property
+    def caption(self) -> str:
+        """What is to be seen, in words."""
+        level = self.key.level
+        return ", ".join(filter(None, (self.recipe.caption(self.key), "all models" if level == "all" else level)))
 
 
-def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict[str, Any]:
+def _figures(pictures: dict[FigureKey, bytes]) -> list[_Shown]:
+    """Return the figures with the pictures that the page carries.
+
+    Those of sections are there as long as there is room, then all for readers without scripts or none of these, who
+    otherwise find them as files.
+    """
+    stems = file_stems(list(pictures))
+    recipes = {name: recipe(name) for name in dict.fromkeys(key.recipe for key in pictures)}
+    found = [_Shown(key, recipes[key.recipe], stems[key]) for key in pictures]
+    room, embedded = PICTURES, dict[FigureKey, str]()
+    for key in (figure.key for figure in found if figure.recipe.page == "section"):
+        if (size := 4 * len(pictures[key]) // 3) <= room:
+            embedded[key], room = _picture(pictures[key]), room - size
+    others = {figure.key: _picture(pictures[figure.key]) for figure in found if figure.recipe.page == "fallback"}
+    embedded |= others if sum(map(len, others.values())) <= room else {}
+    return [replace(figure, picture=embedded.get(figure.key, "")) for figure in found]
+
+
+def _sections(figures: list[_Shown]) -> list[dict[str, Any]]:
+    """Return the sections of the recipes that have one."""
+    found: dict[str, list[_Shown]] = {}
+    for figure in figures:
+        if figure.recipe.page == "section":
+            found.setdefault(figure.key.recipe, []).append(figure)
+    return [{"heading": some[0].recipe.heading or some[0].recipe.name, "figures": some} for some in found.values()]
+
+
+def _level(data: ReportData, level: str, figures: list[_Shown]) -> dict[str, Any]:
     """Everything that is told of one level of ``within``."""
-    stems = file_stems(figure_keys(data))
-    grids = {name: FigureKey("target", level, name) for name in data.definitions}
-    curves = {name: key for name in data.definitions if (key := FigureKey("curve", level, name)) in stems}
+    mine = [figure for figure in figures if (figure.key.level or "all") == level]
+    fallback = [figure for figure in mine if figure.recipe.page == "fallback"]
     return {
         "name": "all models" if level == "all" else level,
         "answer": answer(data, level),
@@ -102,8 +147,7 @@ def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict
         "related": _columns(data, data.relations),
         "ceiling": ceiling_cells(data, level),
         "rows": _rows(data, level, "all"),
-        "grids": [{"name": name, "picture": embedded[key]} for name, key in grids.items() if key in embedded],
-        "files": [stems[key] for key in grids.values()],
+        "fallback": fallback,
         "radii": any(data.radii(name) != [None] for name in data.definitions),
         "curved": any(len(data.radii(name)) > 1 for name in data.definitions),
         "groups": group_table(data, level),
@@ -113,9 +157,7 @@ def _level(data: ReportData, level: str, embedded: dict[FigureKey, str]) -> dict
         "confounds": confound_rows(data, level),
         "beyond": beyond_rows(data, level),
         "held_out": held_out_rows(data, level),
-        "curves": [
-            {"name": name, "picture": embedded.get(key, ""), "file": stems[key]} for name, key in curves.items()
-        ],
+        "sections": _sections(mine),
     }
 
 

@@ -47,7 +47,8 @@ def save_tables(correlations: pd.DataFrame, folder: Path) -> list[Path]:
         correlations: of a run.
         folder: made when it is not there.
     """
-    from acutance.report.figures import FigureKey, file_stems
+    from acutance.report.figures import file_stems
+    from acutance.report.recipes.base import FigureKey
 
     tables = {
         FigureKey("tau", "" if table.level == "all" else table.level): table for table in tau_tables(correlations)

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from acutance.analysis.labels import Namer, definition_label, target_label
-from acutance.report.figures import FigureKey, save_drawn
+from acutance.report.figures import save_drawn
 from acutance.report.lettering import as_text, show_legend
+from acutance.report.recipes.base import FigureKey
 from acutance.report.style import CATEGORIES, MARKERS
 
 LINES = 12  # definitions that one figure tells apart

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from acutance.analysis.columns import joined
+from acutance.errors import UserError, warn
 from acutance.measure import Status, is_curve
-from acutance.plugins import Catalog, catalog
+from acutance.plugins import Catalog, Item, catalog
 from acutance.run.directory import CURVES, FINDINGS, SWEEP, TABLES, RunDirectory, reading, write_presentations
 from acutance.run.executors import cores
 from acutance.run.ledger import Ledger
@@ -22,7 +23,6 @@ from acutance.study.targets import AttributeTarget, SplitTarget, Target
 if TYPE_CHECKING:
     from acutance.analysis.workload import Workload
     from acutance.report.data import ReportData
-    from acutance.report.recipes import Recipe
     from acutance.run.harness import Run
     from acutance.system.progress import Reporter
 
@@ -131,7 +131,7 @@ def write_outputs(
         pass
     elif report:
         reporter.say("figures and report ...")
-        write_report(directory, ledger.cost())
+        write_report(directory, ledger.cost(), lambda sentence: reporter.say(f"note: {sentence}"))
     elif directory.page.exists():
         directory.mark_old()
         reporter.say(f"{directory.page}: is older than the tables now, and says so")
@@ -277,12 +277,13 @@ def points_of(results: pd.DataFrame, targets: Sequence[Target]) -> dict[str, int
     return {name: int(by_split[split]) for name, split in splits.items() if split in by_split}
 
 
-def write_report(directory: RunDirectory, cost: Mapping[str, Any]) -> Path:
+def write_report(directory: RunDirectory, cost: Mapping[str, Any], say: Callable[[str], None] = warn) -> Path:
     """Draw the figures and write the HTML page of a run directory; torch is not needed.
 
     Args:
         directory: of the run.
         cost: seconds and passes, as the store sums them up; empty for a table made elsewhere.
+        say: told in one sentence of each recipe of figures that fails.
     """
     from acutance.report.figures import save_figures
     from acutance.report.html import render_page
@@ -290,7 +291,7 @@ def write_report(directory: RunDirectory, cost: Mapping[str, Any]) -> Path:
 
     with reading(directory.path):
         data = shown(report_data(directory, cost))
-        directory.put_page(render_page(data, save_figures(data, directory.figures, cores())))
+        directory.put_page(render_page(data, save_figures(data, directory.figures, cores(), say=say)))
     return directory.page
 
 
@@ -301,52 +302,55 @@ def write_markup(directory: RunDirectory) -> None:
     save_tables(directory.table("correlations"), directory.markup)
 
 
-def write_figures(directory: RunDirectory, names: Sequence[str]) -> list[Path]:
+def write_figures(directory: RunDirectory, names: Sequence[str], say: Callable[[str], None] = warn) -> list[Path]:
     """Draw the figures of some recipes from the tables of a run or of a sweep, and return the PNGs.
 
     Args:
         directory: of a run, or of a sweep for the recipes of sweeps.
         names: of recipes.
+        say: told why a recipe has no figures where another has.
 
     Raises:
-        UserError: for an unknown recipe, and for one that has nothing to draw.
+        UserError: for an unknown recipe, and when none of them has anything to draw.
     """
-    from acutance.report.recipes import recipe
-
-    recipes = [recipe(name) for name in dict.fromkeys(names)]
+    items = [catalog().find("figures", name) for name in dict.fromkeys(names)]
     if directory.has(SWEEP):
-        return _figures_of_sweep(directory, recipes)
+        return _figures_of_sweep(directory, items, say)
     with reading(directory.path):
-        return _figures_of_run(directory, recipes)
+        return _figures_of_run(directory, items, say)
 
 
-def _figures_of_run(directory: RunDirectory, recipes: Sequence[Recipe]) -> list[Path]:
-    from acutance.report.figures import file_stems, save_figures
+def _figures_of_run(directory: RunDirectory, items: Sequence[Item], say: Callable[[str], None]) -> list[Path]:
+    from acutance.report.figures import save_recipe
     from acutance.report.shown import shown
 
-    data, folder, paths = report_data(directory, {}), directory.figures, list[Path]()
-    for chosen in recipes:
-        prepared = shown(chosen.prepare(data))
-        keys = chosen.keys(prepared)
-        save_figures(prepared, folder, cores(), only=keys)
-        paths += [folder / f"{stem}.png" for stem in file_stems(keys).values()]
-    return paths
+    data = shown(report_data(directory, {}))
+    return _each(items, lambda item: save_recipe(item, data, directory.figures, cores(), say), say)
 
 
-def _figures_of_sweep(directory: RunDirectory, recipes: Sequence[Recipe]) -> list[Path]:
-    from acutance.report.between import save_between
-    from acutance.report.recipes import save_sweep
+def _figures_of_sweep(directory: RunDirectory, items: Sequence[Item], say: Callable[[str], None]) -> list[Path]:
+    from acutance.report.figures import save_sweep
 
-    table, folder, paths = directory.table(SWEEP), directory.figures, list[Path]()
+    table = directory.table(SWEEP)
     name = str(table.columns[0])
     folders = _folders_of_sweep(directory.path, name)
     with reading(*(run.path for run in folders.values())):
         runs = {value: report_data(run, {}) for value, run in folders.items()}
-        for chosen in recipes:
-            if chosen.name == "pairwise":
-                paths += save_between(runs, name, folder)
-            else:
-                paths += save_sweep(table, runs, name, chosen, folder)
+        return _each(items, lambda item: save_sweep(item, table, runs, name, directory.figures), say)
+
+
+def _each(items: Sequence[Item], draw: Callable[[Item], list[Path]], say: Callable[[str], None]) -> list[Path]:
+    """Draw one recipe after the other, also those behind one that cannot be drawn."""
+    paths, errors = list[Path](), list[UserError]()
+    for item in items:
+        try:
+            paths += draw(item)
+        except UserError as error:
+            errors.append(error)
+    if errors and not paths:
+        raise errors[0]
+    for left_out in errors:
+        say(left_out.message)
     return paths
 
 

@@ -202,7 +202,7 @@ def locate(name: str, kind: str | None = None, plugins: Catalog | None = None) -
         kinds = [item.kind.removesuffix("s") for item in checked]
         raise UserError(f"'{name}' is the name of a {' and of a '.join(kinds)}", f"say which: kind {kinds[0]}")
     if found:
-        raise UserError(f"'{name}' is a scaling, for which there are no checks", "measures that use it are checked")
+        raise UserError(f"'{name}' is a {found[0].kind.removesuffix('s')}, for which there are no checks")
     for mistake in mistakes:
         if "ambiguous" in mistake.message:
             raise mistake

@@ -172,7 +172,7 @@ def write(
     correlations = write_statistics(folder, tables.models, tables.results, config, tables.points, say, stages)
     if report:
         say("figures and report ...")
-        write_report(folder, {})
+        write_report(folder, {}, lambda sentence: say(f"note: {sentence}"))
     return correlations
 
 

@@ -1,4 +1,4 @@
-"""All taus of one level at a glance."""
+"""All correlations of a level at a glance."""
 
 from __future__ import annotations
 
@@ -12,6 +12,28 @@ from acutance.analysis.labels import target_label
 from acutance.report.cells import shown_tau
 from acutance.report.data import ReportData, number, radius_key
 from acutance.report.lettering import as_text
+from acutance.report.recipes.base import FigureKey, Recipe
+
+
+class Tau(Recipe):
+    """Heat map of all correlations: Tables 1-4. As numbers: ``acutance results DIR --format latex``."""
+
+    name = "tau"
+    paper = ("Table 1", "Table 2", "Table 3", "Table 4")
+    page = "file"  # the page has a table in its place
+
+    def keys(self, data: ReportData) -> list[FigureKey]:
+        """Return one figure a level."""
+        return [FigureKey(self.name, level) for level in data.levels]
+
+    def keys_of_page(self, data: ReportData) -> list[FigureKey]:
+        """Return the figures of levels that have correlations."""
+        t = data.named
+        return [key for key in self.keys(data) if t.loc[t["within"] == key.level, "tau"].notna().any()]
+
+    def draw(self, data: ReportData, key: FigureKey) -> Figure:
+        """Return the heat map of a level."""
+        return tau_heatmap(data, key.level)
 
 
 def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:

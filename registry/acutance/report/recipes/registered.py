@@ -1,0 +1,118 @@
+"""The recipes that are registered and what each draws of a run; one that fails is left out alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from acutance.errors import UserError, warn
+from acutance.plugins import Item, catalog
+from acutance.report.data import ReportData
+from acutance.report.recipes.base import FigureKey, Recipe
+from acutance.report.shown import shown
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+
+def recipe(name: str) -> Recipe:
+    """Return a recipe by the name that it is registered under.
+
+    Raises:
+        UserError: for an unknown one, and one that cannot be loaded.
+    """
+    return made(catalog().find("figures", name))
+
+
+def made(item: Item) -> Recipe:
+    """Return a recipe as it is registered."""
+    found: Recipe = item.target()
+    return found
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What one recipe draws of a run.
+
+    Attributes:
+        item: the recipe as it is registered.
+        data: the tables as the recipe prepared them.
+        keys: the figures; they bear the name by which the recipe is found, which tells apart recipes of one name.
+    """
+
+    item: Item
+    data: ReportData
+    keys: tuple[FigureKey, ...]
+
+    @classmethod
+    def of(cls, item: Item, data: ReportData, page: bool = False) -> Drawing:
+        """Return what there is to draw.
+
+        Args:
+            item: a recipe.
+            data: what is shown of a run.
+            page: whether for the page, or since somebody asked for it.
+
+        Raises:
+            UserError: when there is nothing that was asked for.
+        """
+        found = made(item)
+        prepared = found.prepare(data.whole)
+        mine = data if prepared is data.whole else shown(prepared)
+        keys = found.keys_of_page(mine) if page else found.keys(mine)
+        return cls(item, mine, tuple(called(item, key) for key in keys))
+
+    def failure(self, errors: Sequence[BaseException]) -> str:
+        """Return in one sentence why figures could not be drawn."""
+        some = f" ({len(errors)} of {len(self.keys)} figures)" if len(errors) < len(self.keys) else ""
+        return failure(self.item, errors[0]) + some
+
+
+def failure(item: Item, error: BaseException) -> str:
+    """Return in one sentence why a recipe could not be drawn."""
+    said = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return f"figure '{item.name}' of {item.dist} {item.version} could not be drawn: {said}"
+
+
+def called(item: Item, key: FigureKey) -> FigureKey:
+    """Return a figure under the name by which its recipe is found here."""
+    return key._replace(recipe=catalog().names(item)[0])
+
+
+def of_report(data: ReportData, say: Say = warn) -> list[Drawing]:
+    """Return what the recipes that are on the page draw of a run; one that fails is told and left out."""
+    found = []
+    for item in catalog().items("figures"):
+        try:
+            if made(item).page:
+                found.append(Drawing.of(item, data, page=True))
+        except (Exception, SystemExit) as error:
+            say(failure(item, error))
+    return found
+
+
+def attempt(how: Callable[[ReportData, FigureKey], T], data: ReportData, key: FigureKey) -> T | BaseException:
+    """Return a figure, or what a recipe raised instead."""
+    try:
+        return how(data, key)
+    except (Exception, SystemExit) as error:
+        return error
+
+
+def without_failures(
+    drawings: Sequence[Drawing], found: Mapping[FigureKey, T | BaseException], say: Say, required: bool = False
+) -> dict[FigureKey, T]:
+    """Return what could be drawn, and tell of the rest.
+
+    Raises:
+        UserError: when something is required and nothing could be drawn.
+    """
+    drawn = {key: figure for key, figure in found.items() if not isinstance(figure, BaseException)}
+    for part in drawings:
+        errors = [error for key in part.keys if isinstance(error := found[key], BaseException)]
+        if errors and required and not drawn:
+            raise UserError(part.failure(errors)) from errors[0]
+        if errors:
+            say(part.failure(errors))
+    return drawn

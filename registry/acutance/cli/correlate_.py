@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ import click
 from acutance.cli import as_json
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from acutance.workflows.correlating import Tables
 
 ROLES = ("targets", "measures", "model", "long", "groups", "within", "attributes", "colour", "marker", "size")
@@ -49,65 +52,156 @@ ROLES = ("targets", "measures", "model", "long", "groups", "within", "attributes
 @click.option("--no-report", is_flag=True, help="Into a directory: tables only.")
 @click.option("--quiet", is_flag=True, help="Into a directory: tell nothing of progress.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
-def command(
-    source: Path, columns: tuple[str, ...], points: tuple[str, ...], variant: str, nonfinite: str, seed: int | None,
-    resamples: int | None, title: str, out: Path | None, no_report: bool, quiet: bool, json_: bool, **roles: str | None,
-) -> None:  # fmt: skip
+def command(**options: Any) -> None:
     """Correlate the columns of SOURCE: a table made elsewhere, or a run directory."""
+    from acutance.cli.screen import echo
+    from acutance.run.directory import reading
+    from acutance.workflows.correlating import too_few
+
+    asked = Asked.of(options)
+    tables = asked.tables()
+    click.get_current_context().with_resource(reading(asked.source))
+    for note in (*tables.notes, *filter(None, [too_few(tables)])):
+        echo(f"note: {note}", err=True)
+    table, judged = _into_folder(asked, tables) if asked.folder else _on_screen(asked, tables)
+    if asked.json_:
+        as_json(table.to_dict(orient="records"))
+    else:
+        _print(asked, table, judged)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for, by option.
+
+    Attributes:
+        source: a table, or the directory of a run.
+        columns: names by role, of the roles that are given.
+        points: test points, as written.
+        settings: of the statistics: variant, nonfinite, seed, resamples.
+        title: headline of the page.
+        out: where to write; None for the screen alone.
+        report: whether a directory gets figures and a page.
+        quiet: whether nothing is told of progress.
+        json_: whether the table is printed as JSON.
+    """
+
+    source: Path
+    columns: dict[str, list[str]]
+    points: tuple[str, ...]
+    settings: dict[str, Any]
+    title: str
+    out: Path | None
+    report: bool
+    quiet: bool
+    json_: bool
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Asked:
+        """Return what the options of the command say."""
+        rest = dict(options)
+        roles = merged({name: rest.pop(name) for name in ROLES}, rest.pop("columns"))
+        columns = {name: names for name, text in roles.items() if (names := split(text)) is not None}
+        settings = {name: rest.pop(name) for name in ("variant", "nonfinite", "seed", "resamples")}
+        return cls(columns=columns, settings=settings, report=not rest.pop("no_report"), **rest)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where everything is written, if it is to be."""
+        return self.out if self.out is not None and self.out.suffix.lower() != ".csv" else None
+
+    def tables(self) -> Tables:
+        """Return what the statistics are computed from."""
+        return self._of_run() if self.source.is_dir() else self._of_table()
+
+    def _of_run(self) -> Tables:
+        from acutance.errors import UserError
+        from acutance.workflows.correlating import of_run
+
+        if strange := sorted(set(self.columns) - {"targets", "groups", "within"}):
+            raise UserError(
+                f"--{strange[0]}: is for tables, and {self.source} is a folder",
+                "give the file, or leave this to the run",
+            )
+        return of_run(self.source, {**self.columns, **self.settings}, self.title)
+
+    def _of_table(self) -> Tables:
+        from acutance.analysis.external import Columns
+        from acutance.errors import UserError
+        from acutance.workflows.correlating import of_table, parse_points
+
+        chosen = self.columns
+        long, model, targets = chosen.get("long"), chosen.get("model"), chosen.get("targets", [])
+        if long is not None and len(long) != 2:
+            raise UserError("--long: give two columns, MEASURE,VALUE, and --model, without --measures")
+        for name in ("model", "colour", "size"):
+            if len(chosen.get(name, [""])) != 1:
+                raise UserError(f"--{name}: give one column")
+        given = Columns(
+            targets=targets, measures=chosen.get("measures", []), model=model[0] if model else None,
+            long=(long[0], long[1]) if long else None, groups=chosen.get("groups", []), within=chosen.get("within", []),
+            attributes=chosen.get("attributes"),
+            figures={name: chosen[name] for name in ("colour", "marker", "size") if name in chosen},
+        )  # fmt: skip
+        settings = {**self.settings, "seed": self.settings["seed"] or 0}
+        return of_table(self.source, given, points=parse_points(self.points, targets), title=self.title, **settings)
+
+
+def _into_folder(asked: Asked, tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write all that a run leaves, and return correlations and verdicts."""
+    from acutance.cli.screen import console, echo
+    from acutance.run.directory import RunDirectory
+    from acutance.system.progress import reporter
+    from acutance.workflows.correlating import write
+
+    assert asked.folder is not None
+    screen = console(sys.stderr)
+    with reporter(screen, asked.quiet or not screen.is_terminal) as shown:
+
+        def say(text: str) -> None:
+            if not asked.quiet and screen.is_terminal:
+                shown.say(text)
+            elif not asked.quiet or text.startswith("note: "):
+                echo(text, err=True)
+
+        table = write(tables, asked.folder, report=asked.report, say=say, stages=shown)
+    return table, RunDirectory(asked.folder).table("verdicts")
+
+
+def _on_screen(asked: Asked, tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return correlations and verdicts, those unless JSON is asked for; the former may also go to a file."""
+    from acutance.cli.screen import echo
+    from acutance.io.spreadsheet import csv_text
+    from acutance.io.written import put_file, require_ours
+    from acutance.run.directory import refuse_replacing
+    from acutance.run.outputs import LONG, workload
+
+    if asked.out is not None:
+        refuse_replacing(asked.out, [asked.source])
+        require_ours(asked.out)
+    work = workload(tables.models, tables.results, tables.config)
+    if work.seconds >= LONG:
+        echo(f"statistics, {work.text} ...", err=True)
+    if work.reduced:
+        echo(f"note: {work.reduced}", err=True)
+    table = tables.correlations()
+    judged = tables.verdicts(table) if not asked.json_ else table[:0]
+    if asked.out is not None:
+        put_file(asked.out, csv_text(table))
+    return table, judged
+
+
+def _print(asked: Asked, table: pd.DataFrame, judged: pd.DataFrame) -> None:
     from acutance.cli.results_ import print_summary
     from acutance.cli.screen import console, echo
     from acutance.cli.verdicts_ import print_verdicts
-    from acutance.io.spreadsheet import csv_text
-    from acutance.io.written import put_file, require_ours
-    from acutance.run.directory import PAGE, RunDirectory, reading, refuse_replacing
-    from acutance.run.outputs import LONG, workload
-    from acutance.system.progress import reporter
-    from acutance.workflows.correlating import too_few, write
+    from acutance.run.directory import PAGE
 
-    chosen = {name: names for name, text in merged(roles, columns).items() if (names := split(text)) is not None}
-    settings: dict[str, Any] = {"variant": variant, "nonfinite": nonfinite, "seed": seed, "resamples": resamples}
-    tables = (
-        _of_run(source, chosen, settings, title)
-        if source.is_dir()
-        else _of_table(source, chosen, points, settings, title)
-    )
-    click.get_current_context().with_resource(reading(source))
-    for note in (*tables.notes, *filter(None, [too_few(tables)])):
-        echo(f"note: {note}", err=True)
-    directory = out is not None and out.suffix.lower() != ".csv"
-    if out is not None and directory:
-        screen = console(sys.stderr)
-        with reporter(screen, quiet or not screen.is_terminal) as shown:
-
-            def say(text: str) -> None:
-                if not quiet and screen.is_terminal:
-                    shown.say(text)
-                elif not quiet or text.startswith("note: "):
-                    echo(text, err=True)
-
-            table = write(tables, out, report=not no_report, say=say, stages=shown)
-        judged = RunDirectory(out).table("verdicts")
-    else:
-        if out is not None:
-            refuse_replacing(out, [source])
-            require_ours(out)
-        work = workload(tables.models, tables.results, tables.config)
-        if work.seconds >= LONG:
-            echo(f"statistics, {work.text} ...", err=True)
-        if work.reduced:
-            echo(f"note: {work.reduced}", err=True)
-        table = tables.correlations()
-        judged = tables.verdicts(table) if not json_ else table[:0]
-        if out is not None:
-            put_file(out, csv_text(table))
-    if json_:
-        as_json(table.to_dict(orient="records"))
-        return
-    print_summary(table, console(), variant=variant)
-    if out is not None and directory and not no_report:
-        echo(f"report: {out / PAGE}")
+    print_summary(table, console(), variant=asked.settings["variant"])
+    if asked.folder is not None and asked.report:
+        echo(f"report: {asked.folder / PAGE}")
     print_verdicts(
-        judged, console(), "in verdicts.csv" if directory else "which --out DIRECTORY writes to verdicts.csv"
+        judged, console(), "in verdicts.csv" if asked.folder else "which --out DIRECTORY writes to verdicts.csv"
     )
 
 
@@ -147,38 +241,3 @@ def merged(roles: dict[str, str | None], columns: tuple[str, ...]) -> dict[str, 
             raise UserError(f"--columns {text}: {role} is given twice", "give each role once")
         merged[role] = names
     return merged
-
-
-def _of_run(directory: Path, chosen: dict[str, list[str]], settings: dict[str, Any], title: str) -> Tables:
-    from acutance.errors import UserError
-    from acutance.workflows.correlating import of_run
-
-    if strange := sorted(set(chosen) - {"targets", "groups", "within"}):
-        raise UserError(
-            f"--{strange[0]}: is for tables, and {directory} is a folder", "give the file, or leave this to the run"
-        )
-    return of_run(directory, {**chosen, **settings}, title)
-
-
-def _of_table(
-    path: Path, chosen: dict[str, list[str]], points: tuple[str, ...], settings: dict[str, Any], title: str
-) -> Tables:
-    from acutance.analysis.external import Columns
-    from acutance.errors import UserError
-    from acutance.workflows.correlating import of_table, parse_points
-
-    long, model, targets = chosen.get("long"), chosen.get("model"), chosen.get("targets", [])
-    if long is not None and len(long) != 2:
-        raise UserError("--long: give two columns, MEASURE,VALUE, and --model, without --measures")
-    for name in ("model", "colour", "size"):
-        if len(chosen.get(name, [""])) != 1:
-            raise UserError(f"--{name}: give one column")
-    columns = Columns(
-        targets=targets, measures=chosen.get("measures", []), model=model[0] if model else None,
-        long=(long[0], long[1]) if long else None, groups=chosen.get("groups", []), within=chosen.get("within", []),
-        attributes=chosen.get("attributes"),
-        figures={name: chosen[name] for name in ("colour", "marker", "size") if name in chosen},
-    )  # fmt: skip
-    return of_table(
-        path, columns, points=parse_points(points, targets), title=title, **{**settings, "seed": settings["seed"] or 0}
-    )

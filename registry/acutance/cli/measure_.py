@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import click
 
 from acutance.cli import as_json
 from acutance.errors import AcutanceWarning, UserError, did_you_mean
+from acutance.measure import Estimate
 from acutance.plugins import Item, catalog
 from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import validate
@@ -46,86 +47,131 @@ if TYPE_CHECKING:
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="The model's own by default.")
 @click.option("--explain", is_flag=True, help="Say in words what each value means and how far to trust it.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
-def command(
-    model: str,
-    weights: Path | None,
-    key: str,
-    prefix: str,
-    arguments: tuple[str, ...],
-    data: str,
-    data_arguments: tuple[str, ...],
-    measures: tuple[str, ...],
-    fields: tuple[str, ...],
-    points: int | None,
-    m: int | None,
-    seed: int,
-    device: str | None,
-    dtype: str | None,
-    explain: bool,
-    json_: bool,
-) -> int:
+def command(**options: Any) -> int:
     """Evaluate measures on one checkpoint.
 
     MODEL is package.module:function, timm:NAME, the folder of a transformer, or POOL/ENTRY of a pool, whose name may be
     its canonical id (mnist_resnet/mnist_resnet_000, acutance/mnist_resnet/mnist_resnet_000).
     """
     from acutance.api import measure
-    from acutance.data.forms import refuse_nonfinite
-    from acutance.data.lazy import applied
-    from acutance.io.checkpoints import load_file, make_model, parse_pairs
-    from acutance.surface.open_model import OpenModel
+    from acutance.io.checkpoints import parse_pairs
     from acutance.system.devices import require_device
-    from acutance.workflows.notebook import M
 
-    if device is not None:
-        require_device(device)
-    settings = parse_pairs(fields, "--set")
-    needs: set[str] = set()
-    levels: set[str] = set()
-    for name in measures:
-        # A mistake in a setting is told before anything is loaded.
-        instance = catalog().measure(name)
-        spec = validate(instance.Spec, settings, name)
-        needs |= instance.needs(spec)
-        levels.add(instance.level_of(spec))
-    member = _member(model)
-    asked = member.pool.data_settings(member.entry, member.spec) if member else {}
-    dataset, (inputs, targets) = _data(data, asked, parse_pairs(data_arguments, "--data-arg"), points)
-    if member is not None:
-        net = member.loaded()
-    else:
-        net = make_model(model, parse_pairs(arguments, "--arg"))
-        if weights is None:
-            click.echo(f"note: {_unloaded(model)}", err=True)
-    if weights is not None:
-        load_file(net, weights, key, prefix)
-    elif key or prefix:
-        raise UserError("--key and --prefix say where in --weights the state lies", "give --weights FILE")
+    asked = Asked(**options)
+    if asked.device is not None:
+        require_device(asked.device)
+    settings = parse_pairs(asked.fields, "--set")
+    needs, levels = _needed(asked.measures, settings)
+    member = _member(asked.model)
+    wanted = member.pool.data_settings(member.entry, member.spec) if member else {}
+    dataset, points = _data(asked.data, wanted, parse_pairs(asked.data_arguments, "--data-arg"), asked.points)
+    net = _loaded(asked, member)
     load_notes = tuple(vars(net).get("load_notes", ()))
     for sentence in load_notes:
         click.echo(f"note: {sentence}", err=True)
-    if member is None:
-        opened = OpenModel(net, model, dataset, device, dtype)
-    else:
-        opened = OpenModel.entry(member.pool, member.spec, member.entry, dataset, device, dtype, net)
-    prepared, m = applied(opened.preprocess, inputs), m or min(M, len(targets))
-    if levels - {"weights"}:
-        refuse_nonfinite(prepared, targets, f"--data {data}")
-        opened.look(inputs, targets, "cross_entropy", f"--data {data}")
-    if "batch" in levels:
-        _fit(opened, prepared, targets, m)
+    opened = _opened(asked, member, dataset, net)
+    points, m = _prepared(asked, opened, points, levels)
     initial = member.pool.initial(member.entry, member.spec) if member and "initial_weights" in needs else None
     estimates = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AcutanceWarning)  # the estimates have them as notes, which are printed
-        for name in measures:
-            estimates[name] = measure(name, opened, (prepared, targets), m=m, seed=seed, initial=initial, **settings)
+        for name in asked.measures:
+            estimates[name] = measure(name, opened, points, m=m, seed=asked.seed, initial=initial, **settings)
     for sentence in dict.fromkeys(sentence for e in estimates.values() for sentence in e.notes):
         if sentence not in load_notes:
             click.echo(f"note: {sentence}", err=True)
-    if json_:
-        as_json({name: _row(e) | ({"explanation": e.explain()} if explain else {}) for name, e in estimates.items()})
-    elif explain:
+    _print(asked, estimates)
+    return 0 if all(e.status == "ok" for e in estimates.values()) else 1
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for, by option."""
+
+    model: str
+    weights: Path | None
+    key: str
+    prefix: str
+    arguments: tuple[str, ...]
+    data: str
+    data_arguments: tuple[str, ...]
+    measures: tuple[str, ...]
+    fields: tuple[str, ...]
+    points: int | None
+    m: int | None
+    seed: int
+    device: str | None
+    dtype: str | None
+    explain: bool
+    json_: bool
+
+
+def _needed(measures: Sequence[str], settings: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """Return what measures need and the levels that they are of.
+
+    Raises:
+        UserError: for a mistake in a setting, before anything is loaded.
+    """
+    needs: set[str] = set()
+    levels: set[str] = set()
+    for name in measures:
+        instance = catalog().measure(name)
+        spec = validate(instance.Spec, settings, name)
+        needs |= instance.needs(spec)
+        levels.add(instance.level_of(spec))
+    return needs, levels
+
+
+def _loaded(asked: Asked, member: _Member | None) -> nn.Module:
+    """Return the model with its weights."""
+    from acutance.io.checkpoints import load_file, make_model, parse_pairs
+
+    if member is not None:
+        net = member.loaded()
+    else:
+        net = make_model(asked.model, parse_pairs(asked.arguments, "--arg"))
+        if asked.weights is None:
+            click.echo(f"note: {_unloaded(asked.model)}", err=True)
+    if asked.weights is not None:
+        load_file(net, asked.weights, asked.key, asked.prefix)
+    elif asked.key or asked.prefix:
+        raise UserError("--key and --prefix say where in --weights the state lies", "give --weights FILE")
+    return net
+
+
+def _opened(asked: Asked, member: _Member | None, dataset: Dataset[Any] | None, net: nn.Module) -> OpenModel:
+    from acutance.surface.open_model import OpenModel
+
+    if member is None:
+        return OpenModel(net, asked.model, dataset, asked.device, asked.dtype)
+    return OpenModel.entry(member.pool, member.spec, member.entry, dataset, asked.device, asked.dtype, net)
+
+
+def _prepared(
+    asked: Asked, opened: OpenModel, points: tuple[Any, Tensor], levels: set[str]
+) -> tuple[tuple[Any, Tensor], int]:
+    """Return the points as the model sees them, held to it as far as the measures need them, and m."""
+    from acutance.data.forms import refuse_nonfinite
+    from acutance.data.lazy import applied
+    from acutance.workflows.notebook import M
+
+    inputs, targets = points
+    prepared, m = applied(opened.preprocess, inputs), asked.m or min(M, len(targets))
+    if levels - {"weights"}:
+        refuse_nonfinite(prepared, targets, f"--data {asked.data}")
+        opened.look(inputs, targets, "cross_entropy", f"--data {asked.data}")
+    if "batch" in levels:
+        _fit(opened, prepared, targets, m)
+    return (prepared, targets), m
+
+
+def _print(asked: Asked, estimates: Mapping[str, Estimate]) -> None:
+    if asked.json_:
+        rows = {
+            name: _row(e) | ({"explanation": e.explain()} if asked.explain else {}) for name, e in estimates.items()
+        }
+        as_json(rows)
+    elif asked.explain:
         click.echo("\n\n".join(e.explain() for e in estimates.values()))
     else:
         for name, e in estimates.items():
@@ -134,10 +180,9 @@ def command(
             click.echo(f"{name}: {e.value:.6g}{error}  ({len(e.per_batch)} batches){note}")
             for key, value in e.extras.items():
                 click.echo(f"    {key}: {value:.6g}" if isinstance(value, float) else f"    {key}: {value}")
-    return 0 if all(e.status == "ok" for e in estimates.values()) else 1
 
 
-def _row(e: Any) -> dict[str, Any]:
+def _row(e: Estimate) -> dict[str, Any]:
     return {
         "value": e.value, "stderr": e.stderr, "status": e.status.value, "message": e.message,
         "per_batch": list(e.per_batch), "extras": dict(e.extras), "notes": list(e.notes),

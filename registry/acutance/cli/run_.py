@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,14 +33,11 @@ def command(
     config: str,
     out: Path | None,
     overrides: tuple[str, ...],
-    device: str | None,
     executor: str | None,
-    rerun: str,
-    limit: int | None,
-    attributes: Path | None,
     allow_download: bool,
     no_report: bool,
     quiet: bool,
+    **settings: Any,
 ) -> int:
     """Run or resume CONFIG, a preset or a YAML file; what is stored is never computed again."""
     study = load_config(config, overrides, executor=executor)
@@ -52,9 +50,8 @@ def command(
     from acutance.system.progress import reporter
 
     console, start = wide_console(), time.monotonic()
-    options = dict(device=device, rerun=rerun, limit=limit, report=not no_report, attributes=attributes)
     with allowing(allow_download), reporter(console, quiet) as shown:
-        run = run_study(study, out, reporter=shown, **options)  # type: ignore[arg-type]
+        run = run_study(study, out, reporter=shown, report=not no_report, **settings)
     if not quiet:
         print_summary(run.correlations, console)
         admitted = int(run.models["admitted"].sum())

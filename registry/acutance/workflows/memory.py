@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError
 from acutance.plugins import Item
 from acutance.pool import ModelEntry, ModelPool
-from acutance.spec import Spec
+from acutance.spec import Spec, digest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +25,45 @@ class HeldSpec(Spec):
 
     digest: str
     """Digest of what is held, so that the record of a run tells it apart."""
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """What a study in memory is made of.
+
+    Attributes:
+        models: by name.
+        targets: given values, ``{target: {model: value}}``.
+        initial: the models where they started, as far as known.
+        splits: the points, by split.
+    """
+
+    models: Mapping[str, nn.Module]
+    targets: Mapping[str, Mapping[str, float]]
+    initial: Mapping[str, nn.Module]
+    splits: Mapping[str, Split]
+
+    @cached_property
+    def pool(self) -> Item:
+        """The models as a pool."""
+        return pool_item(self.models, self.targets, self.initial)
+
+    @cached_property
+    def dataset(self) -> Item:
+        """The points as a dataset."""
+        return dataset_item(self.splits)
+
+    @property
+    def targets_digest(self) -> str:
+        """Names the given values: a model itself is known by its tensors."""
+        return digest([[name, values[name]] for values in self.targets.values() for name in self.models])
+
+    @property
+    def points_digest(self) -> str:
+        """Names the points."""
+        from acutance.data.fingerprint import digest_points
+
+        return digest([[name, digest_points(s.inputs, s.targets)] for name, s in self.splits.items()])
 
 
 def pool_item(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from acutance.dataset import Split
 from acutance.errors import UserError, did_you_mean
 from acutance.plugins import extended
-from acutance.spec import digest
 from acutance.study.attributes import Attributes, read
 from acutance.study.config import Study, load_config
 from acutance.study.targets import SplitTarget, parse_target
+from acutance.workflows.memory import InMemory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,31 +92,26 @@ def study(
     Raises:
         UserError: for whatever does not fit together, in one sentence.
     """
-    from acutance.data.fingerprint import digest_points
     from acutance.run.harness import run_study
-    from acutance.workflows.memory import dataset_item, pool_item
 
     if executor != "serial":
         raise UserError(
             f"executor '{executor}': models in memory cannot be sent to other processes",
             "leave executor out, or write a pool plugin and use acutance.run",
         )
-    named = _models(models)
-    held = _splits(data, test, splits)
+    named, held, asked = _models(models), _splits(data, test, splits), _measures(measures)
     wanted, given = _targets(targets, list(named), tuple(held))
-    asked = _measures(measures)
     if both := [name for name in given if any(m.get("name") == name for m in asked)]:
         raise UserError(f"targets.{both[0]}: is the name of a measure too", "call the given numbers something else")
     if attributes is not None:
         _refuse_strangers(attributes, list(named))
-    pool, dataset = pool_item(named, given, _initial(initial, named)), dataset_item(held)
-    points = digest([[name, digest_points(s.inputs, s.targets)] for name, s in held.items()])
+    memory = InMemory(named, given, _initial(initial, named), held)
     file = {
         "format": 1,
         "title": title,
         "seed": seed,
-        "pools": [{"name": pool.id, "digest": digest([[name, given[t][name]] for t in given for name in named])}],
-        "dataset": {"name": dataset.id, "digest": points},
+        "pools": [{"name": memory.pool.id, "digest": memory.targets_digest}],
+        "dataset": {"name": memory.dataset.id, "digest": memory.points_digest},
         "surface": _surface(held["train"], surface or {}),
         "admit": {name: dict(bound) for name, bound in (admit or {}).items()},
         "targets": wanted,
@@ -125,14 +120,16 @@ def study(
         "measures": asked,
         "figures": dict(figures or {}),
     }
-    directory = (
-        Path(out) if out is not None else Path("runs") / (re.sub(r"[^\w.-]+", "-", title).strip("-.") or "study")
-    )
-    with extended([pool, dataset]):
+    with extended([memory.pool, memory.dataset]):
         return run_study(
-            _validated(file), directory, device=device, rerun=rerun, reporter=reporter, report=report,
-            attributes=attributes,
+            _validated(file), out if out is not None else _folder(title), device=device, rerun=rerun,
+            reporter=reporter, report=report, attributes=attributes,
         )  # fmt: skip
+
+
+def _folder(title: str) -> Path:
+    """Return where a study of a title is written by default."""
+    return Path("runs") / (re.sub(r"[^\w.-]+", "-", title).strip("-.") or "study")
 
 
 def _validated(file: dict[str, Any]) -> Study:

@@ -198,6 +198,19 @@ def test_what_goes_to_workers_and_comes_back_is_written_and_read_in_one_place():
         assert "json" not in set(imports(path)), path
 
 
+def test_the_driver_asks_and_tells_the_ledger_alone():
+    tree = ast.parse((CORE / "run" / "harness.py").read_text())
+    (driver,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Driver"]
+    assert not {"Store", "store"} & {getattr(n, "id", getattr(n, "attr", "")) for n in ast.walk(driver)}
+
+
+def test_the_points_of_a_study_are_opened_in_one_place():
+    for path in files(CORE) + files(PLUGINS):
+        assert path == CORE / "run" / "points.py" or "PointSets(" not in path.read_text().replace(
+            "class PointSets", ""
+        ), path
+
+
 def test_files_of_a_run_are_named_in_one_place():
     """What a run's files are called is known to its folder; a page's and a manifest's own names aside."""
     home = CORE / "run" / "directory.py"

@@ -45,7 +45,9 @@ def test_100_000_cells_keyed(compare):
     )  # fmt: skip
     planned, models = sweep(1000), [name("model", i) for i in range(100)]
     pool, entry = study.pools[0], ModelEntry(id="model", architecture="any")
-    loaded = [Member("model", pool, entry, Identity(model, 0)) for model in models]
+    loaded = [Member("model", pool, entry) for _ in models]
+    for member, model in zip(loaded, models, strict=True):
+        member.identify(Identity(model, 0))
     digests = tuple(name("points", i) for i in range(BATCHES))
 
     def work():

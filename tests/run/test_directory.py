@@ -111,6 +111,23 @@ def test_a_folder_tells_runs_from_statistics_and_from_what_is_neither(tmp_path):
         folder.config()
 
 
+def test_stamps_take_what_was_written_and_a_reader_takes_what_is_there(tmp_path, monkeypatch):
+    folder, read = RunDirectory(tmp_path), []
+    folder.put_study({"title": "t"}, {})
+    folder.put_tables({"models": TABLE, "results": TABLE})
+    monkeypatch.setattr(RunDirectory, "table", lambda self, name: read.append(name))
+    monkeypatch.setattr(Path, "read_bytes", lambda self, old=Path.read_bytes: read.append(self.name) or old(self))
+    folder.stamp("statistics")
+    assert folder.is_current("statistics") and not {"models.csv", "results.csv", "config.yaml"} & set(read)
+    assert RunDirectory(tmp_path).is_current("statistics") and {"models.csv", "results.csv", "config.yaml"} <= set(read)
+    for name in ("models.csv", "results.csv", "config.yaml"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text + "\n")
+        assert not RunDirectory(tmp_path).is_current("statistics"), name
+        (tmp_path / name).write_text(text)
+    assert RunDirectory(tmp_path).is_current("statistics")
+
+
 def test_what_was_made_is_current_until_what_it_was_made_from_changes(tmp_path):
     folder = RunDirectory(tmp_path)
     folder.put_tables({"models": TABLE})

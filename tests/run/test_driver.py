@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -75,7 +76,8 @@ def driver(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     study = load_config(CONFIG)
     store = Store(tmp_path / "run" / "acutance.db")
-    driver = Driver(study, store, "cpu", "missing", None, Lines())
+    driver = Driver(study, Ledger(study, store), "cpu", None, Lines())
+    driver.store = store  # for the tests: the driver itself knows its ledger alone
     points = RecordedPoints(store.points())
     driver.targets, driver.cells = target_cells(study, catalog(), points), measure_cells(study, points)
     for member in driver.members[:3]:
@@ -157,8 +159,7 @@ def test_the_longest_trainings_go_first(driver):
 
     chosen = Chosen(SimpleNamespace(id="acme/toy", name="toy", target=Trained), pool.spec)
     driver.study = SimpleNamespace(pools=(chosen,))
-    for member in driver.members:
-        member.pool = chosen
+    driver.members = [replace(member, pool=chosen) for member in driver.members]
     executor = Told([{"kind": "built", "entry": "x", "facts": {}, "seconds": 0.1}])
     driver._build(executor)
     assert [job["entry"]["id"] for job in executor.jobs] == ["toy1", "toy2", "toy0"]
@@ -167,17 +168,16 @@ def test_the_longest_trainings_go_first(driver):
 def test_a_model_is_known_by_its_file_as_it_was(driver, tmp_path):
     path = tmp_path / "model.pt"
     path.write_text("weights")
-    first, other = driver.members[:2]
-    for member in (first, other):
-        member.identity, member.entry = None, member.entry.model_copy(update={"path": str(path)})
-    driver.members = [first, other]
+    first, other = (replace(m, entry=m.entry.model_copy(update={"path": str(path)})) for m in driver.members[:2])
     driver.ledger.identify(first, Identity("k" * 64, 7))
-    first.identity, driver.ledger = None, Ledger(driver.study, driver.store)
+    first = replace(first)  # as a later run has it before it is loaded
+    driver.members, driver.ledger = [first, other], Ledger(driver.study, driver.store)
     executor = Told()
     driver._recognise(executor)
     assert first.identity == Identity("k" * 64, 7)
     assert [job["entry"]["id"] for job in executor.jobs] == [other.entry.id]
-    first.identity = None
+    first = replace(first)
+    driver.members = [first, other]
     other.leave_out(Standing.BROKEN, "gone")
     stat = path.stat()
     path.write_text("changed")  # as long as before, a moment later

@@ -61,6 +61,21 @@ def test_parts_become_cells(stored):
     assert again.identity == Identity("k" * 64, 7)
 
 
+def test_what_is_known_of_a_model_changes_through_its_methods_alone(stored):
+    study, everyone, *_ = stored
+    member, other = everyone[5], members(study)[5]
+    for name in ("label", "pool", "entry", "identity", "standing", "reason", "joined", "points"):
+        with pytest.raises(AttributeError):
+            setattr(member, name, getattr(member, name))
+    other.add_attributes({"learning_rate": 7.0, "colour": "red"})
+    assert {"learning_rate": 7.0, "colour": "red"}.items() <= other.attributes.items()
+    assert "colour" not in other.entry.attributes and "colour" not in member.attributes
+    other.leave_out(Standing.REFUSED, "too large")
+    assert other.usable and not other.compared and other.reason == "too large"
+    other.leave_out(Standing.REFUSED, "")
+    assert other.compared and other.key is None
+
+
 def test_admission(stored, toy_config):
     _, everyone, store, targets, _ = stored
     study = load_config(toy_config | {"admit": {"attr:learning_rate": {"max": 0.35}, "train_error": {"max": 0.9}}})

@@ -56,6 +56,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tables: dict[str, pd.DataFrame] = {}
+        self._digests: dict[str, str] = {}  # of the files that were written by way of this object
 
     # -- what there is ------------------------------------------------------------------------------------------
 
@@ -141,7 +142,9 @@ class RunDirectory:
 
     def put_study(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Write what a run was asked for, and where it ran."""
-        put(self.path, {CONFIG: dump_yaml(config), ENVIRONMENT: json.dumps(environment, indent=2) + "\n"})
+        text = dump_yaml(config)
+        put(self.path, {CONFIG: text, ENVIRONMENT: json.dumps(environment, indent=2) + "\n"})
+        self._digests[CONFIG] = _digest(text.encode())
 
     def put_tables(self, tables: Mapping[str, pd.DataFrame], gone: str = "") -> None:
         """Write tables, ``NAME.csv`` each.
@@ -156,12 +159,14 @@ class RunDirectory:
         for name, table in tables.items():  # one by one: the text of a large one is large
             content = csv_text(table).encode()
             put(self.path, {self.file(name).name: content}, old)
+            self._digests[self.file(name).name] = _digest(content)
             self._tables[name] = read_back(io.BytesIO(content), TEXTS)
 
     def put_copy(self, table: str, other: RunDirectory) -> None:
         """Write a table as it is in another folder."""
         put(self.path, {self.file(table).name: other.file(table).read_bytes()})
         self._tables.pop(table, None)
+        self._digests.pop(self.file(table).name, None)
 
     def put_page(self, html: str) -> None:
         """Write the page, which is made from the tables as they are now."""
@@ -217,8 +222,10 @@ class RunDirectory:
         self._put_stamps(self._stamps() | {made: self._state()})
 
     def _state(self) -> str:
-        content = b"".join(path.read_bytes() for name in SOURCES if (path := self.path / name).exists())
-        return f"{hashlib.sha256(content).hexdigest()} {__version__}"
+        """Name the tables and the config by their contents: those just written are not read again."""
+        there = {name: path for name in SOURCES if (path := self.path / name).exists()}
+        digests = [f"{name} {self._digests.get(name) or _digest(path.read_bytes())}" for name, path in there.items()]
+        return f"{_digest(chr(10).join(digests).encode())} {__version__}"
 
     def _stamps(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):  # none, or one of an older version
@@ -228,6 +235,10 @@ class RunDirectory:
 
     def _put_stamps(self, stamps: Mapping[str, Any]) -> None:
         (self.path / STAMPS).write_text(json.dumps(stamps, indent=2) + "\n", "utf-8")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def refuse_replacing(path: Path, inputs: Sequence[Path], what: str = "--out") -> None:

@@ -110,7 +110,7 @@ def run_study(
     directory.take(ours=directory.holds_run)
     store = Store(directory.store)
     with closing(store), in_order():
-        driver = Driver(study, store, device, rerun, limit, reporter or Silent(), attributes)
+        driver = Driver(study, Ledger(study, store, rerun), device, limit, reporter or Silent(), attributes)
         return driver.run(directory, report)
 
 
@@ -120,14 +120,13 @@ class Driver:
     def __init__(
         self,
         study: Study,
-        store: Store,
+        ledger: Ledger,
         device: str | None,
-        rerun: Rerun,
         limit: int | None,
         reporter: Reporter,
         attributes: Attributes | None = None,
     ) -> None:
-        self.study, self.store, self.reporter = study, store, reporter
+        self.study, self.ledger, self.reporter = study, ledger, reporter
         self.plugins = catalog()
         self.executor_choice = study.executor
         self.members = members(study, limit)
@@ -136,11 +135,9 @@ class Driver:
         self.device = device
         self.printed: set[str] = set()
         self.alike: dict[str, list[Member]] = {}  # models with the same message in this stage, by the message
-        self.ledger = Ledger(study, store, rerun)
         self.needs_initial = False
         self.splits_to_check: list[str] = []  # those that a model must take before anything is measured
         self.misfits: Counter[str] = Counter()
-        self.run_id = 0
 
     # -- the whole ----------------------------------------------------------------------------------
 
@@ -150,9 +147,9 @@ class Driver:
 
         study = self.study
         env = environment(self.plugins)
-        self.run_id = self.store.start_run(study.resolved, env)
+        self.ledger.begin(env)
         directory.put_study(study.resolved, env)
-        for note in (*study.warnings, *self.store.notes, *self.notes):
+        for note in (*study.warnings, *self.ledger.notes, *self.notes):
             self.reporter.say(f"note: {note}")
         hooks = self.plugins.manager.hook
         hooks.on_run_start(config=study.resolved, directory=str(directory.path))
@@ -177,13 +174,13 @@ class Driver:
         except BaseException as error:
             ended = isinstance(error, KeyboardInterrupt | Terminated)
             with suppress(UserError):  # a store that cannot be written must not hide what went wrong
-                self.store.end_run(self.run_id, "interrupted" if ended else "error")
+                self.ledger.end("interrupted" if ended else "error")
             if isinstance(error, OSError | UserError):
-                self.store.require_place()  # the better sentence, where files are missing with their folder
+                self.ledger.require_place()  # the better sentence, where files are missing with their folder
             raise
         finally:
             close_points()
-        self.store.end_run(self.run_id, "failed" if run.failed else "done")
+        self.ledger.end("failed" if run.failed else "done")
         hooks.on_run_end(directory=str(directory.path), summary={"failed": run.failed, "computed": run.computed})
         return run
 
@@ -377,8 +374,8 @@ class Driver:
         member, done = task.member, [p.cell for p in outcome.parts if task.done(p.cell, outcome.batch)]
         assert member.key is not None
         attempt = Attempt(
-            self.run_id, member.key, outcome.measure, outcome.split, outcome.batch, len(outcome.parts), outcome.device,
-            outcome.seconds, *outcome.cost,
+            self.ledger.run, member.key, outcome.measure, outcome.split, outcome.batch, len(outcome.parts),
+            outcome.device, outcome.seconds, *outcome.cost,
         )  # fmt: skip
         values = [(cells[part.cell], part.estimate) for part in outcome.parts]
         self.ledger.store_parts(member, outcome.batch, values, [cells[index] for index in done], attempt)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from acutance.errors import UserError
 from acutance.measure import Estimate, Status
@@ -29,15 +29,40 @@ class Ledger:
 
     Attributes:
         fresh: keys of the cells that were finished since the store was opened.
+        run: number of the run that is under way; 0 before it begins.
     """
 
     def __init__(self, study: Study, store: Store, rerun: Rerun = "missing") -> None:
         self.study, self.rerun = study, rerun
         self.fresh: set[str] = set()
+        self.run = 0
         self._store = store
         self._done = store.cells()
         self._parts = store.parts()
         self._models, self._facts = store.models(), store.facts()
+
+    # -- the run ------------------------------------------------------------------------------------------------
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader should know of the store."""
+        return self._store.notes
+
+    def begin(self, environment: Mapping[str, Any]) -> None:
+        """Write down that a run of the study begins, and where."""
+        self.run = self._store.start_run(self.study.resolved, environment)
+
+    def end(self, state: Literal["done", "failed", "error", "interrupted"]) -> None:
+        """Write down how the run ended."""
+        self._store.end_run(self.run, state)
+
+    def require_place(self) -> None:
+        """See that the store is still where it was.
+
+        Raises:
+            UserError: when its folder or its file is gone.
+        """
+        self._store.require_place()
 
     # -- models -------------------------------------------------------------------------------------------------
 
@@ -60,7 +85,7 @@ class Ledger:
 
     def identify(self, member: Member, identity: Identity) -> None:
         """Give a model its identity, and store it with the model's description as it is now."""
-        member.identity = identity
+        member.identify(identity)
         self._store.put_model(
             *member.name, identity.key, member.file, member.description, identity.parameters, member.facts
         )
@@ -71,11 +96,11 @@ class Ledger:
         Raises:
             KeyError: for a model that the store does not have.
         """
-        member.identity = self._recorded(member)
-        if member.identity is None:
+        if (identity := self._recorded(member)) is None:
             raise KeyError(member.label)
+        member.identify(identity)
         if (points := self._facts.get("/".join(member.name), {}).get("points")) is not None:
-            member.points = Preprocessed.recorded(points, self._store.points())
+            member.set_points(Preprocessed.recorded(points, self._store.points()))
 
     def _recorded(self, member: Member) -> Identity | None:
         """Return the identity that the store has of a model, None where it has none."""

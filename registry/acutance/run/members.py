@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,32 +32,75 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class _Learned:
+    """What a run has learned of a model so far; it changes through the methods of ``Member`` alone."""
+
+    identity: Identity | None = None
+    standing: Standing = Standing.COMPARED
+    reason: str = ""
+    joined: Mapping[str, Attribute] = field(default_factory=dict)
+    points: Preprocessed | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Member:
-    """One model of the study.
+    """One model of the study: what its pool says of it, and what the run has learned since.
 
     Attributes:
         label: its name in tables; unique in the study.
         pool: where it comes from.
         entry: its description.
-        identity: what it is; None before it has been loaded.
-        standing: where it stands.
-        reason: why it is not compared; empty while it is.
-        joined: attributes from outside the pool, which its entry does not have.
-        points: what it sees of the points, where its pool preprocesses them.
     """
 
     label: str
     pool: Chosen
     entry: ModelEntry
-    identity: Identity | None = None
-    standing: Standing = Standing.COMPARED
-    reason: str = ""
-    joined: dict[str, Attribute] = field(default_factory=dict)
-    points: Preprocessed | None = None
+    _learned: _Learned = field(default_factory=_Learned, init=False, repr=False)
+
+    # -- learning -----------------------------------------------------------------------------------------------
+
+    def identify(self, identity: Identity) -> None:
+        """Set what the model is, once it has been loaded or its file has been recognised."""
+        self._learned.identity = identity
 
     def leave_out(self, standing: Standing, reason: str) -> None:
         """Leave the model out of the comparison, or take it back into it where there is no reason."""
-        self.standing, self.reason = standing if reason else Standing.COMPARED, reason
+        self._learned.standing, self._learned.reason = standing if reason else Standing.COMPARED, reason
+
+    def add_attributes(self, attributes: Mapping[str, Attribute]) -> None:
+        """Set attributes from outside the pool, which its entry does not have."""
+        self._learned.joined = attributes
+
+    def set_points(self, points: Preprocessed) -> None:
+        """Set what it sees of the points, where its pool preprocesses them."""
+        self._learned.points = points
+
+    # -- what is known ------------------------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> Identity | None:
+        """What it is; None before it has been loaded."""
+        return self._learned.identity
+
+    @property
+    def standing(self) -> Standing:
+        """Where it stands."""
+        return self._learned.standing
+
+    @property
+    def reason(self) -> str:
+        """Why it is not compared; empty while it is."""
+        return self._learned.reason
+
+    @property
+    def joined(self) -> Mapping[str, Attribute]:
+        """Attributes from outside the pool."""
+        return self._learned.joined
+
+    @property
+    def points(self) -> Preprocessed | None:
+        """What it sees of the points, where its pool preprocesses them."""
+        return self._learned.points
 
     @property
     def compared(self) -> bool:
@@ -97,7 +140,7 @@ class Member:
     @property
     def attributes(self) -> dict[str, Attribute]:
         """The pool's attributes and the joined ones; the pool itself never sees the latter."""
-        return self.entry.attributes | self.joined
+        return {**self.entry.attributes, **self.joined}
 
     @property
     def description(self) -> dict[str, Any]:
@@ -230,21 +273,19 @@ def members(study: Study, limit: int | None = None) -> list[Member]:
     Raises:
         UserError: for a pool without models, or two models of one id.
     """
-    members: list[Member] = []
+    found: list[tuple[Chosen, ModelEntry]] = []
     for i, pool in enumerate(study.pools):
         entries: Sequence[ModelEntry] = pool.item.target().entries(pool.spec)
         if not entries:
             raise UserError(f"pools.{i}: pool '{pool.item.name}' has no models", "check its settings")
-        members += [Member(entry.id, pool, entry) for entry in entries[:limit]]
-    labels = [member.label for member in members]
+        found += [(pool, entry) for entry in entries[:limit]]
+    labels = [entry.id for _, entry in found]
     if len(set(labels)) < len(labels):
-        for member in members:
-            member.label = f"{member.pool.item.name}/{member.entry.id}"
-    labels = [member.label for member in members]
+        labels = [f"{pool.item.name}/{entry.id}" for pool, entry in found]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise UserError(f"pools: more than one model is called '{twice[0]}'", "list each pool once")
-    return members
+    return [Member(label, pool, entry) for label, (pool, entry) in zip(labels, found, strict=True)]
 
 
 def target_cells(study: Study, plugins: Catalog, sets: Points) -> list[PlannedCell]:

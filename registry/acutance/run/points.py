@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from acutance.plugins import catalog
 from acutance.run.jobs import Choice
 from acutance.spec import validate
+from acutance.study.config import Study
 from acutance.study.surface_config import SurfaceConfig
 
 if TYPE_CHECKING:
@@ -27,6 +30,15 @@ def open_points(dataset: Choice, surface: SurfaceConfig, seed: int) -> PointSets
 
     target = catalog().find("datasets", dataset.name).target
     return PointSets(target(validate(target.Spec, dataset.spec, dataset.name)), surface, seed)
+
+
+@contextmanager
+def points_of(study: Study) -> Iterator[PointSets]:
+    """Open the points of a study for what is done with them here, and let go of them."""
+    try:
+        yield open_points(Choice.of(study.dataset), study.surface, study.seed)
+    finally:
+        close_points()
 
 
 def close_points() -> None:

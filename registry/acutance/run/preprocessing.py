@@ -69,7 +69,7 @@ def preprocess(members: Sequence[Member], sets: PointSets) -> list[Preprocessed]
             if preprocessed is None:
                 preprocessed = Preprocessed(sets.digests_after(function))
                 applied.append((function, preprocessed))
-            member.points = preprocessed
+            member.set_points(preprocessed)
         except Exception as error:
             member.leave_out(Standing.BROKEN, f"its preprocessing failed: {type(error).__name__}: {error}")
     return [preprocessed for _, preprocessed in applied]

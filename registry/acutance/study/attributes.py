@@ -60,7 +60,7 @@ def join(members: Sequence[Member], source: Attributes) -> list[str]:
             raise UserError(f"{where}: '{seen[member.label]}' and '{name}' are the same model", "keep one row of them")
         seen[member.label] = name
     for name, member in matched.items():
-        member.joined = table[name]
+        member.add_attributes(table[name])
     if unknown:
         notes.append(f"{where}: {len(unknown)} rows name no model of the study: {_first(unknown)}")
     without = [member.label for member in members if member.label not in seen]

@@ -17,6 +17,7 @@ from acutance.measure import Cost, Estimate, Status
 from acutance.model.conditions import conditions
 from acutance.plugins import Item
 from acutance.run.members import Member, members
+from acutance.run.points import points_of
 from acutance.spec import Spec, validate
 from acutance.study.config import Study
 from acutance.study.plan import PlannedMeasure
@@ -256,7 +257,6 @@ def calibrate(
     Raises:
         UserError: for shares out of range, a study without a radius, or a model that cannot be loaded.
     """
-    from acutance.data.pointsets import PointSets
     from acutance.model.functional import default_device
     from acutance.system.devices import require_device
     from acutance.system.progress import Silent
@@ -273,34 +273,35 @@ def calibrate(
     definitions, others = definitions_of(study)
     if not definitions:
         raise UserError("none of the study's measures has a radius", "calibrate is for measures with a field 'rho'")
-    dataset = study.dataset
-    sets = PointSets(dataset.item.target(dataset.spec), study.surface, study.seed)
     chosen = _evenly_spaced(members(study), models)
     batches = min(max((points or study.surface.m) // study.surface.m, 1), study.surface.batch_count)
     reporter.stage("calibrating", len(chosen) * len(definitions), len(chosen) * len(definitions))
     cost, levels = Cost(), dict.fromkeys(str(d.item.target.level_of(d.spec)) for d in definitions)
     measured = []
-    for member in chosen:
-        try:
-            surfaces = _surfaces(study, sets, member, levels, batches, device, reporter)
-        except Excluded as error:
-            reporter.say(f"{member.label}: {error}")
-            reporter.advance(len(definitions), len(definitions))
-            continue
-        measured.append(member.label)
-        for definition in definitions:
-            start = math.exp(sum(map(math.log, definition.radii)) / len(definition.radii))
-            here = surfaces[definition.item.target.level_of(definition.spec)]
-            looked: list[float] = []
+    with points_of(study) as sets:
+        for member in chosen:
             try:
-                useful, bounds = calibrate_on(here, definition.item, definition.spec, start, study.seed, shares, looked)
-                definition.levels[member.label] = bounds
-            except UserError as error:
-                useful = Window(None, None, str(error))
-            definition.windows[member.label] = useful
-            definition.looks += len(looked)
-            reporter.advance(1, 1)
-        cost = sum((surface.cost for group in surfaces.values() for surface in group), cost)
+                surfaces = _surfaces(study, sets, member, levels, batches, device, reporter)
+            except Excluded as error:
+                reporter.say(f"{member.label}: {error}")
+                reporter.advance(len(definitions), len(definitions))
+                continue
+            measured.append(member.label)
+            for definition in definitions:
+                start = math.exp(sum(map(math.log, definition.radii)) / len(definition.radii))
+                here = surfaces[definition.item.target.level_of(definition.spec)]
+                looked: list[float] = []
+                try:
+                    useful, bounds = calibrate_on(
+                        here, definition.item, definition.spec, start, study.seed, shares, looked
+                    )
+                    definition.levels[member.label] = bounds
+                except UserError as error:
+                    useful = Window(None, None, str(error))
+                definition.windows[member.label] = useful
+                definition.looks += len(looked)
+                reporter.advance(1, 1)
+            cost = sum((surface.cost for group in surfaces.values() for surface in group), cost)
     if not measured:
         raise UserError("the pools leave out every model that was looked at", "raise --models, or mend the pools")
     return Calibration(definitions, others, measured, batches * study.surface.m, cost, shares)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from acutance.measure import Cost
 from acutance.run.members import Member, members
+from acutance.run.points import points_of
 from acutance.study.config import Study
 from acutance.study.targets import terms_of
 
@@ -61,16 +62,21 @@ def time_study(
         limit: at most this many models of each pool.
         device: where models are evaluated; the GPU when there is one.
     """
-    import torch
-
-    from acutance.data.pointsets import PointSets
     from acutance.model.functional import default_device
-    from acutance.run.executors import cores
     from acutance.system.devices import require_device
 
     device = str(require_device(device or default_device()))
-    dataset = study.dataset
-    sets = PointSets(dataset.item.target(dataset.spec), study.surface, study.seed)
+    with points_of(study) as sets:
+        return _time_pools(study, sets, passes, workers, limit, device)
+
+
+def _time_pools(
+    study: Study, sets: PointSets, passes: Cost, workers: int, limit: int | None, device: str
+) -> list[PoolTime]:
+    import torch
+
+    from acutance.run.executors import cores
+
     # Targets: one forward over each split that is not known beforehand.
     splits = {split for _, _, split in terms_of([*study.targets, *(target for target, _ in study.admit)])}
     passes += Cost(forwards=sum(len(sets.split(split)) for split in splits) / study.surface.m)

@@ -137,14 +137,14 @@ class Asked:
         for name in ("model", "colour", "size"):
             if len(chosen.get(name, [""])) != 1:
                 raise UserError(f"--{name}: give one column")
-        given = Columns(
+        columns = Columns(
             targets=targets, measures=chosen.get("measures", []), model=model[0] if model else None,
             long=(long[0], long[1]) if long else None, groups=chosen.get("groups", []), within=chosen.get("within", []),
             attributes=chosen.get("attributes"),
             figures={name: chosen[name] for name in ("colour", "marker", "size") if name in chosen},
         )  # fmt: skip
         settings = {**self.settings, "seed": self.settings["seed"] or 0}
-        return of_table(self.source, given, points=parse_points(self.points, targets), title=self.title, **settings)
+        return of_table(self.source, columns, points=parse_points(self.points, targets), title=self.title, **settings)
 
 
 def _into_folder(asked: Asked, tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:

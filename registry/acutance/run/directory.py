@@ -177,7 +177,7 @@ class RunDirectory:
         """Say at the top of the page that it is older than the tables beside it, once."""
         text = self.page.read_text("utf-8")
         if OLD not in text:
-            marked = re.sub(r"<body[^>]*>", lambda found: found[0] + OLD, text, count=1)
+            marked = re.sub(r"<body[^>]*>", lambda match: match[0] + OLD, text, count=1)
             put(self.path, {PAGE: marked if marked != text else OLD + text})
         self._put_stamps({name: state for name, state in self._stamps().items() if name != "page"})
 
@@ -203,13 +203,13 @@ class RunDirectory:
         """
         if not (self.path / CONFIG).exists():
             raise UserError(f"{self.path / CONFIG}: no such file", "give the directory of a run, or a table")
-        found: dict[str, Any] = read_yaml(self.path / CONFIG)
-        return found
+        config: dict[str, Any] = read_yaml(self.path / CONFIG)
+        return config
 
     def environment(self) -> dict[str, Any]:
         """Return versions and machine."""
-        found: dict[str, Any] = json.loads((self.path / ENVIRONMENT).read_text("utf-8"))
-        return found
+        environment: dict[str, Any] = json.loads((self.path / ENVIRONMENT).read_text("utf-8"))
+        return environment
 
     # -- what things were made from -----------------------------------------------------------------------------
 
@@ -229,8 +229,8 @@ class RunDirectory:
 
     def _stamps(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):  # none, or one of an older version
-            found = json.loads((self.path / STAMPS).read_text("utf-8"))
-            return found if isinstance(found, dict) else {}
+            stamps = json.loads((self.path / STAMPS).read_text("utf-8"))
+            return stamps if isinstance(stamps, dict) else {}
         return {}
 
     def _put_stamps(self, stamps: Mapping[str, Any]) -> None:
@@ -241,15 +241,15 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def refuse_replacing(path: Path, inputs: Sequence[Path], what: str = "--out") -> None:
+def refuse_replacing(path: Path, inputs: Sequence[Path], option: str = "--out") -> None:
     """Refuse to write over what was read.
 
     Raises:
         UserError: when a path is one of the inputs, also by another name.
     """
-    for given in inputs:
-        if path.exists() and given.exists() and path.samefile(given):
-            raise UserError(f"{what} {path}: is a file that is read, and would be lost", "choose another name")
+    for source in inputs:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise UserError(f"{option} {path}: is a file that is read, and would be lost", "choose another name")
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -280,18 +280,22 @@ def write_presentations(directory: Path, measures: Iterable[str]) -> None:
         directory: of the run.
         measures: their names, as the tables have them; those that nothing is known of are left out.
     """
-    told = {name: how.as_json() for name, how in presentations(measures).items() if how != UNKNOWN}
-    put(directory, {MEASURES: json.dumps(told, indent=2, ensure_ascii=False) + "\n"})
+    shown = {
+        name: presentation.as_json()
+        for name, presentation in presentations(measures).items()
+        if presentation != UNKNOWN
+    }
+    put(directory, {MEASURES: json.dumps(shown, indent=2, ensure_ascii=False) + "\n"})
 
 
 @contextmanager
 def reading(*directories: Path) -> Iterator[None]:
     """Show measures as these runs say, the first of them where they differ; what is no run says nothing."""
-    told: dict[str, Presentation] = {}
+    shown: dict[str, Presentation] = {}
     for directory in directories:
         # A file that cannot be read is no reason to refuse the tables beside it.
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
             written = json.loads((directory / MEASURES).read_text(encoding="utf-8"))
-            told = {name: Presentation.of_json(how) for name, how in written.items()} | told
-    with showing(told):
+            shown = {name: Presentation.of_json(fields) for name, fields in written.items()} | shown
+    with showing(shown):
         yield

@@ -273,19 +273,19 @@ def members(study: Study, limit: int | None = None) -> list[Member]:
     Raises:
         UserError: for a pool without models, or two models of one id.
     """
-    found: list[tuple[Chosen, ModelEntry]] = []
+    models: list[tuple[Chosen, ModelEntry]] = []
     for i, pool in enumerate(study.pools):
         entries: Sequence[ModelEntry] = pool.item.target().entries(pool.spec)
         if not entries:
             raise UserError(f"pools.{i}: pool '{pool.item.name}' has no models", "check its settings")
-        found += [(pool, entry) for entry in entries[:limit]]
-    labels = [entry.id for _, entry in found]
+        models += [(pool, entry) for entry in entries[:limit]]
+    labels = [entry.id for _, entry in models]
     if len(set(labels)) < len(labels):
-        labels = [f"{pool.item.name}/{entry.id}" for pool, entry in found]
+        labels = [f"{pool.item.name}/{entry.id}" for pool, entry in models]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise UserError(f"pools: more than one model is called '{twice[0]}'", "list each pool once")
-    return [Member(label, pool, entry) for label, (pool, entry) in zip(labels, found, strict=True)]
+    return [Member(label, pool, entry) for label, (pool, entry) in zip(labels, models, strict=True)]
 
 
 def target_cells(study: Study, plugins: Catalog, sets: Points) -> list[PlannedCell]:

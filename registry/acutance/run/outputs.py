@@ -91,8 +91,8 @@ def curves_table(ledger: Ledger, members: Sequence[Member], cells: Sequence[Plan
     plugins, tables = catalog(), []
     for member in members:
         for cell in cells if member.compared else ():
-            found = ledger.of(member, cell)
-            for name, value in (found.extras if found else {}).items():
+            estimate = ledger.of(member, cell)
+            for name, value in (estimate.extras if estimate else {}).items():
                 if is_curve(value):
                     measure = short_name(plugins, cell.planned.item.id)
                     row: dict[str, Any] = {"model": member.label, "measure": measure}
@@ -357,14 +357,14 @@ def _each(items: Sequence[Item], draw: Callable[[Item], list[Path]], say: Callab
 def _folders_of_sweep(directory: Path, name: str) -> dict[str, RunDirectory]:
     """Return the folders of the runs of a sweep by the value of the setting, numbers in their order."""
     folders = {path.name.partition("=")[2]: RunDirectory(path) for path in directory.glob(f"{name}=*")}
-    found = {value: run for value, run in folders.items() if run.has("correlations")}
+    finished = {value: run for value, run in folders.items() if run.has("correlations")}
 
     def place(value: str) -> tuple[float, str]:
         with suppress(ValueError):
             return float(value), ""
         return float("inf"), value
 
-    return {value: found[value] for value in sorted(found, key=place)}
+    return {value: finished[value] for value in sorted(finished, key=place)}
 
 
 def report_data(directory: RunDirectory, cost: Mapping[str, Any]) -> ReportData:

@@ -99,20 +99,20 @@ def study(
             f"executor '{executor}': models in memory cannot be sent to other processes",
             "leave executor out, or write a pool plugin and use acutance.run",
         )
-    named, held, asked = _models(models), _splits(data, test, splits), _measures(measures)
-    wanted, given = _targets(targets, list(named), tuple(held))
-    if both := [name for name in given if any(m.get("name") == name for m in asked)]:
+    named, points_of, asked = _models(models), _splits(data, test, splits), _measures(measures)
+    wanted, given_values = _targets(targets, list(named), tuple(points_of))
+    if both := [name for name in given_values if any(m.get("name") == name for m in asked)]:
         raise UserError(f"targets.{both[0]}: is the name of a measure too", "call the given numbers something else")
     if attributes is not None:
         _refuse_strangers(attributes, list(named))
-    memory = InMemory(named, given, _initial(initial, named), held)
+    memory = InMemory(named, given_values, _initial(initial, named), points_of)
     file = {
         "format": 1,
         "title": title,
         "seed": seed,
         "pools": [{"name": memory.pool.id, "digest": memory.targets_digest}],
         "dataset": {"name": memory.dataset.id, "digest": memory.points_digest},
-        "surface": _surface(held["train"], surface or {}),
+        "surface": _surface(points_of["train"], surface or {}),
         "admit": {name: dict(bound) for name, bound in (admit or {}).items()},
         "targets": wanted,
         "groups": _names(groups, "groups"),
@@ -153,19 +153,19 @@ def _models(models: Any) -> dict[str, nn.Module]:
     named = dict(models) if isinstance(models, Mapping) else {f"model{i}": model for i, model in enumerate(models)}
     if not named:
         raise UserError("models: there are none")
-    seen: dict[int, str] = {}
+    names: dict[int, str] = {}
     texts: dict[str, nn.Module] = {}
     for name, model in named.items():
         if not isinstance(model, nn.Module):
             raise UserError(f"models: '{name}' is {type(model).__name__}, not a torch.nn.Module")
-        if id(model) in seen:
+        if id(model) in names:
             raise UserError(
-                f"models: '{seen[id(model)]}' and '{name}' are one and the same object",
+                f"models: '{names[id(model)]}' and '{name}' are one and the same object",
                 "keep a copy.deepcopy of each model when it has been trained",
             )
         if str(name) in texts:
             raise UserError(f"models: two models are called '{name}'", "give every model its own name")
-        seen[id(model)] = str(name)
+        names[id(model)] = str(name)
         texts[str(name)] = model
     return texts
 
@@ -186,15 +186,15 @@ def _initial(initial: Any, models: Mapping[str, nn.Module]) -> dict[str, nn.Modu
     if not isinstance(initial, Mapping) and len(initial) != len(models):
         raise UserError(f"initial: there are {len(initial)} for {len(models)} models", hint)
     named = initial if isinstance(initial, Mapping) else dict(zip(models, initial, strict=True))
-    found = {}
+    modules = {}
     for name, start in ((str(name), start) for name, start in named.items()):
         if name not in models:
             raise UserError(f"initial: there is no model '{name}'", did_you_mean(name, list(models)))
         if not isinstance(start, nn.Module):
             raise UserError(f"initial: '{name}' is {type(start).__name__}, not a torch.nn.Module", hint)
         _refuse_start(name, models[name], start)
-        found[name] = start
-    return found
+        modules[name] = start
+    return modules
 
 
 def _refuse_start(name: str, model: nn.Module, start: nn.Module) -> None:
@@ -219,17 +219,17 @@ def _refuse_start(name: str, model: nn.Module, start: nn.Module) -> None:
 
 
 def _splits(data: Any, test: Any, others: Mapping[str, Any] | None) -> dict[str, Split]:
-    found = {"train": _split("data", data)}
+    splits = {"train": _split("data", data)}
     if test is not None:
-        found["test"] = _split("test", test)
+        splits["test"] = _split("test", test)
     for name, points in (others or {}).items():
-        if name in found:
+        if name in splits:
             argument = "data" if name == "train" else name
             raise UserError(f"splits: '{name}' is given twice", f"the split '{name}' is the argument '{argument}'")
         if not re.fullmatch(r"\w+", str(name)):
             raise UserError(f"splits: '{name}' is not a plain name", "use letters, digits and underscores")
-        found[str(name)] = _split(f"splits.{name}", points)
-    return found
+        splits[str(name)] = _split(f"splits.{name}", points)
+    return splits
 
 
 def _split(where: str, data: Any) -> Split:
@@ -251,18 +251,18 @@ def _targets(
         table = {name: targets[name] for name in targets.columns}
     else:
         table = dict.fromkeys(_names(targets, "targets"))
-    given = {str(name): _values(str(name), v, models) for name, v in table.items() if v is not None}
+    given_values = {str(name): _values(str(name), v, models) for name, v in table.items() if v is not None}
     wanted: list[str] = []
     for name in map(str, table):
-        if name in given and ":" in name:
+        if name in given_values and ":" in name:
             raise UserError(f"targets: '{name}' cannot be given a value", "choose a name without a colon")
         try:
-            measured = isinstance(parse_target(name, splits, given), SplitTarget)
+            measured = isinstance(parse_target(name, splits, given_values), SplitTarget)
         except UserError as error:
             hint = f"give targets={{'{name}': [one number a model]}}, or its split with test=... or splits=..."
             raise UserError(f"targets: {error.message}: it is neither given nor can it be measured", hint) from None
-        wanted += [name, f"given:{name}"] if measured and name in given else [name]
-    return wanted, given
+        wanted += [name, f"given:{name}"] if measured and name in given_values else [name]
+    return wanted, given_values
 
 
 def _values(name: str, values: Any, models: list[str]) -> dict[str, float]:
@@ -290,7 +290,7 @@ def _values(name: str, values: Any, models: list[str]) -> dict[str, float]:
             raise UserError(
                 f"targets.{name}: there are {len(numbers)} values for {len(models)} models", "give one number a model"
             )
-    found = {}
+    by_model = {}
     for model, value in zip(models, numbers, strict=True):
         try:
             number = float(value)
@@ -300,8 +300,8 @@ def _values(name: str, values: Any, models: list[str]) -> dict[str, float]:
             raise UserError(
                 f"targets.{name}: the value of model '{model}' is {number}", "leave that model out, or mend its value"
             )
-        found[model] = number
-    return found
+        by_model[model] = number
+    return by_model
 
 
 def _refuse_strangers(attributes: Attributes, models: list[str]) -> None:
@@ -312,12 +312,12 @@ def _refuse_strangers(attributes: Attributes, models: list[str]) -> None:
         raise UserError(f"{where}: there is no model '{strangers[0]}'", did_you_mean(strangers[0], models))
 
 
-def _surface(train: Split, given: Mapping[str, Any]) -> dict[str, Any]:
+def _surface(train: Split, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the surface section, with as many points as there are."""
-    points = given.get("points", min(POINTS, len(train)))
-    m = given.get("m", min(M, points) if isinstance(points, int) else M)
+    points = settings.get("points", min(POINTS, len(train)))
+    m = settings.get("m", min(M, points) if isinstance(points, int) else M)
     balanced = not train.targets.is_floating_point() and train.targets.dim() == 1
-    return {"points": points, "m": m, "select": "balanced" if balanced else "first", **given}
+    return {"points": points, "m": m, "select": "balanced" if balanced else "first", **settings}
 
 
 def _measures(measures: Sequence[Mapping[str, Any] | str]) -> list[dict[str, Any]]:
@@ -329,7 +329,7 @@ def _measures(measures: Sequence[Mapping[str, Any] | str]) -> list[dict[str, Any
     return [{"name": m} if isinstance(m, str) else dict(m) for m in measures]
 
 
-def _names(names: Sequence[str], what: str) -> list[str]:
+def _names(names: Sequence[str], argument: str) -> list[str]:
     if isinstance(names, str):
-        raise UserError(f"{what}: got the text '{names}'", f'write a list: ["{names}"]')
+        raise UserError(f"{argument}: got the text '{names}'", f'write a list: ["{names}"]')
     return list(names)

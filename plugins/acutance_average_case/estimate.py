@@ -185,6 +185,7 @@ class ManyAtOnce:
             self._pass()
 
     def _pass(self) -> None:
+        """Make one pass over all points that wait, and hand losses, errors and cost to the specs that share them."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return

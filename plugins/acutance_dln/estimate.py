@@ -77,6 +77,7 @@ def regression(surface: LossSurface, spec: ClosedFormSpec) -> Regression:
 
 
 def _regression(surface: LossSurface, u: Tensor, v: Tensor, loss: str) -> Regression:
+    """Return the network on its points, after one pass that shows that the model predicts X (u v)."""
     clean = surface.clean()  # first, because the surface itself checks the data in its pass
     x, n = surface.inputs, surface.n
     if not isinstance(x, Tensor) or x.shape != (n, len(u)):

@@ -55,6 +55,7 @@ class Sentiment4(Texts[Sentiment4Spec]):
         return Examples([text for pair in pairs for text in pair], None, [0, 1] * len(pairs))
 
     def _folder(self) -> Path:
+        """Return the folder of the user's files, else that of the downloaded archive."""
         from acutance.io.downloads import allowed, fetch
         from acutance.io.folders import cache_folder, data_folder
 

@@ -71,6 +71,7 @@ def _open(path: Path) -> IO[str]:
 
 
 def _json_lines(path: Path, lines: IO[str], wanted: Sequence[Sequence[str]]) -> Columns:
+    """Return the columns of JSON lines, an object each."""
     columns: Columns = [[] for _ in wanted]
     for number, line in enumerate(lines, 1):
         if not line.strip():

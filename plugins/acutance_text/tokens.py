@@ -158,6 +158,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], seconds: Sequence[str] | 
 
 
 def _padded(rows: Sequence[Pair], pad: int) -> dict[str, Tensor]:
+    """Return the inputs of a model, (n, L) int64 each, with L the length of the longest row."""
     import torch
 
     longest = max((len(ids) for ids, _ in rows), default=1)

@@ -125,6 +125,7 @@ class Cifar(Dataset[SpecT]):
 
     @cached_property
     def _folder(self) -> Path:
+        """Return the folder of the user's files, else one that was downloaded."""
         name = self.original or self.name
         try:
             return data_folder(self.name, self.spec.root, name)

@@ -72,6 +72,11 @@ class PublishedCorruptions(Cifar[SpecT]):
         return Split(inputs, torch.cat(targets), description=description, versions=len(parts))
 
     def _labels(self, folder: Path) -> np.ndarray[Any, Any]:
+        """Return the class numbers (5 n,), the same n for each severity.
+
+        Raises:
+            UserError: for a file that holds anything else.
+        """
         labels = _load(folder / "labels.npy", None)
         if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) % len(SEVERITIES) or not len(labels):
             raise UserError(f"{folder / 'labels.npy'}: is no list of labels for five severities", "get the files again")

@@ -106,6 +106,7 @@ def _pickled_files(root: Path, part: str, classes: int) -> list[Path]:
 
 
 def _read_pickled(files: list[Path], classes: int) -> Images:
+    """Return images and labels of the batches for Python."""
     images, labels = [], []
     for path in files:
         batch = read_batch(path)
@@ -154,6 +155,7 @@ def _binary_files(root: Path, part: str, classes: int) -> list[Path]:
 
 
 def _read_binary(files: list[Path], classes: int) -> Images:
+    """Return images and labels of the binary batches: a row of labels and pixels for each image."""
     head = 1 if classes == 10 else 2  # CIFAR-100: the superclass, then the class
     rows = []
     for path in files:
@@ -170,6 +172,7 @@ def _parquet(root: Path, part: str, classes: int) -> list[Path]:
 
 
 def _read_parquet(files: list[Path], classes: int) -> Images:
+    """Return images and labels of Parquet shards in the layout of the Hugging Face hub."""
     wanted = [IMAGES, ["label", "labels"] if classes == 10 else ["fine_label", "label"]]
     cells, labels = (column.to_pylist() for column in read_columns(files, wanted))
     if not all(type(label) is int for label in labels):
@@ -185,6 +188,7 @@ def _class_files(root: Path, part: str, classes: int) -> list[Path]:
 
 
 def _read_classes(files: list[Path], classes: int) -> Images:
+    """Return images and labels of class folders, which are called by class names or numbers."""
     folder = files[0]
     names, sources, labels = NAMES[classes], [], []
     numbers = {str(i): i for i in range(classes)} | {f"{i:02d}": i for i in range(classes)}

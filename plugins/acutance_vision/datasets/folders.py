@@ -48,6 +48,11 @@ def preparation(spec: ImageSpec) -> Prepare:
 
 
 def _timm_config(name: str) -> dict[str, Any]:
+    """Return the settings with which timm evaluates a model.
+
+    Raises:
+        UserError: when timm has no such model.
+    """
     import timm
     from timm.data.config import resolve_data_config
 

@@ -114,6 +114,7 @@ class ImageNet(Dataset[ImageNetSpec]):
         raise UserError(message, did_you_mean(name, list(self._numbers)) if name.startswith("n0") else "move it away")
 
     def _objectnet(self, folder: Path, names: list[str]) -> Split:
+        """Return the images of ObjectNet, without their border, scored by groups of ImageNet's classes."""
         from acutance_vision.datasets.folders import listed
         from acutance_vision.datasets.scores import Grouped
 

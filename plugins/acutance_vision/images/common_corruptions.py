@@ -133,6 +133,7 @@ def jpeg_compression(x: Tensor, draws: Draws, quality: int) -> Tensor:
 
 
 def _with_pil(x: Tensor, change: Callable[[Any], Any]) -> Tensor:
+    """Return images (n, 3, h, w) in [0, 1] after a change of each as an image of Pillow."""
     from PIL import Image
 
     def changed(pixels: np.ndarray[Any, Any]) -> Tensor:

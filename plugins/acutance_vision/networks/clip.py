@@ -59,6 +59,7 @@ def from_clip(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
 
 
 def _renamed(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """Return a tensor of CLIP's visual tower by its name and in its shape in timm."""
     if name == "class_embedding":
         return {"cls_token": tensor.view(1, 1, -1)}
     if name == "positional_embedding":

@@ -59,6 +59,11 @@ def load_jax(model: nn.Module, path: Path) -> nn.Module:
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every array of a file, by name.
+
+    Raises:
+        UserError: for a file that is missing or damaged.
+    """
     import numpy as np
 
     if not path.is_file():

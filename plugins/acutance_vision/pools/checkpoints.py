@@ -81,6 +81,17 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
         return entries
 
     def _entry(self, place: str, row: Mapping[str, str], name: str, spec: CheckpointsSpec) -> ModelEntry:
+        """Return the entry of a row: its columns are attributes, targets, or arguments of the architecture.
+
+        Args:
+            place: file and line, for messages.
+            row: texts by column.
+            name: the id where the row gives none.
+            spec: settings of the pool.
+
+        Raises:
+            UserError: naming the place of what is wrong.
+        """
         from acutance_vision.networks.states import described
 
         known_suffix(without_query(row["path"]))

@@ -64,6 +64,7 @@ class Timm(ModelPool[TimmSpec]):
         return [self._entry(name, spec) for name in chosen]
 
     def _entry(self, name: str, spec: TimmSpec) -> ModelEntry:
+        """Return the entry of a model with the facts of its config."""
         from timm.models import get_pretrained_cfg
 
         config = get_pretrained_cfg(name)

@@ -80,6 +80,7 @@ def _flow(section: Mapping[str, Any]) -> str:
 
 
 def _namer(calibration: Calibration) -> Callable[[Definition], str]:
+    """Return the function that names definitions in tables, as briefly as tells them apart."""
     from acutance.analysis.labels import Namer
 
     def row(definition: Definition) -> dict[str, Any]:
@@ -91,6 +92,7 @@ def _namer(calibration: Calibration) -> Callable[[Definition], str]:
 
 
 def _print(calibration: Calibration, name: Callable[[Definition], str], console: Console) -> None:
+    """Print the useful and the proposed radii, notes, and what it took."""
     from acutance.cli.screen import print_grid
     from acutance.workflows.radii import most_looks
 
@@ -136,6 +138,7 @@ def _range(middle: float | None, ends: list[float]) -> str:
 
 
 def _rows(calibration: Calibration, name: Callable[[Definition], str]) -> dict[str, Any]:
+    """Return everything that was found as JSON values."""
     definitions = [
         {
             "definition": name(d), "measure": d.item.id, "spec": d.section([]), "rho": d.proposal,

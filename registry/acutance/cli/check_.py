@@ -70,6 +70,7 @@ def _time(study: Study, about: dict[str, Any], limit: int | None, device: str | 
 
 
 def _print_time(time: dict[str, Any], m: int) -> None:
+    """Print the times of passes and the whole time, by pool."""
     from acutance.workflows.timing import in_words
 
     click.echo(f"  time             (a forward / forward and backward / product over m = {m}, in milliseconds)")

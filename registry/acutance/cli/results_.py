@@ -149,6 +149,7 @@ def print_taus(
 
 
 def _cell(row: Mapping[str, Any], with_interval: bool) -> str:
+    """Return tau as a cell of a table, with its interval where that is wanted."""
     import math
 
     from acutance.analysis.judging import holds

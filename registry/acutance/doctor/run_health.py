@@ -42,6 +42,7 @@ def examine(directory: Path) -> dict[str, Any]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    """Open a store for reading, also in a folder that cannot be written."""
     connection = read_only(path)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

@@ -337,6 +337,17 @@ def read_outcome(text: str) -> Outcome:
 
 
 def _read(text: str, adapter: TypeAdapter[Any], expected: str, name: str) -> Any:
+    """Return the message of a text.
+
+    Args:
+        text: from the other side.
+        adapter: of all messages that it may be.
+        expected: what it should be, for the message.
+        name: the field with the job's id.
+
+    Raises:
+        Unreadable: for another text.
+    """
     data: Any = None
     try:
         data = json.loads(text)

@@ -178,6 +178,11 @@ class Ledger:
         return missing
 
     def _is_done(self, cell: PlannedCell, key: str) -> bool:
+        """Return whether a cell has a result that need not be computed again.
+
+        Raises:
+            UserError: when a default of its measure has changed since, but not the measure's version.
+        """
         if self.rerun == "all" and key not in self.fresh:
             return False
         state = self._done.get(key)

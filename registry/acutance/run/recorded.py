@@ -68,6 +68,7 @@ def _natural(entry: ModelEntry) -> list[tuple[bool, int, str]]:
 
 
 def _pool_item(pool: str, recorded_entries: list[ModelEntry]) -> Item:
+    """Return a pool of recorded entries, whose models cannot be loaded."""
     dist, _, short = pool.rpartition("/")
 
     class Recorded(ModelPool[AnySpec]):

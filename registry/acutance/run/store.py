@@ -103,6 +103,12 @@ class Store:
         return _written(self.path)
 
     def _open(self, write: bool) -> None:
+        """Set the connection up, and make the tables where there are none.
+
+        Raises:
+            UserError: for an empty file that is to be read, and a store of another version.
+            sqlite3.DatabaseError: for a database of another program.
+        """
         self._connection.execute("PRAGMA busy_timeout = 30000")
         has_tables = self._connection.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchone()
         if not has_tables and not write and self.path.stat().st_size == 0:
@@ -420,6 +426,7 @@ def is_writing(host: str, pid: int, heartbeat: float) -> bool:
 
 
 def _alive(pid: int) -> bool:
+    """Return whether a process of this machine is running."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

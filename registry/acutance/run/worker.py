@@ -116,6 +116,7 @@ class _Ready:
 
 
 def _evaluate(job: Evaluate) -> Iterator[Outcome]:
+    """Yield the outcomes of a job: the model's identity, the values of its cells as they come, notes."""
     from acutance.surface.integrity import Corrupted
 
     cells = [_Ready.of(cell) for cell in job.cells]

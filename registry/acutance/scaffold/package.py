@@ -161,6 +161,7 @@ def write(package: Package) -> list[Path]:
 
 
 def _check_name(kind: NewKind, name: str, plugins: Catalog) -> None:
+    """Refuse a name that is no identifier in lower case, too long, or taken."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         better = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
         usable = bool(re.match(r"[a-z]", better)) and not keyword.iskeyword(better)
@@ -179,6 +180,7 @@ def _check_name(kind: NewKind, name: str, plugins: Catalog) -> None:
 
 
 def _check_dist(package: Package) -> None:
+    """Refuse the name of a distribution that cannot be one, is installed, or hides a module that is there."""
     dist, module = package.dist, package.module
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", dist):
         raise UserError(

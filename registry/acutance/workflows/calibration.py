@@ -158,6 +158,7 @@ def _chance(surface: LossSurface, raw: Tensor) -> float:
 
 
 def _constant_answer(surface: LossSurface, raw: Tensor) -> Tensor:
+    """Return outputs (n, K) that do not depend on the inputs, whose loss is chance level."""
     targets = surface.targets
     if surface.classifies and surface.logit_norm:
         frequent = torch.bincount(targets).argmax()

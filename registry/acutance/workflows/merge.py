@@ -139,6 +139,7 @@ def read_source(directory: Path) -> Source:
 
 
 def _refuse_another_study(first: Source, other: Source) -> None:
+    """Refuse two runs whose studies differ in anything but what ``FREE`` names."""
     changes = [d for d in differences(first.config, other.config) if d[0] not in FREE]
     if changes:
         lines = [

@@ -219,6 +219,7 @@ def _refuse_start(name: str, model: nn.Module, start: nn.Module) -> None:
 
 
 def _splits(data: Any, test: Any, others: Mapping[str, Any] | None) -> dict[str, Split]:
+    """Return the points by split: ``data`` is train, ``test`` is test, the others have the names they are given."""
     splits = {"train": _split("data", data)}
     if test is not None:
         splits["test"] = _split("test", test)

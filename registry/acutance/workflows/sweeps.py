@@ -120,6 +120,7 @@ def sweep(
 
 
 def _studies(config: Any, axis: Axis, overrides: Any, executor: str | None) -> list[Study]:
+    """Return the study at each value; an error names the value."""
     studies, common = [], parse_overrides(overrides)
     for value in axis.values:
         try:

@@ -73,6 +73,7 @@ def time_study(
 def _time_pools(
     study: Study, sets: PointSets, passes: Cost, workers: int, limit: int | None, device: str
 ) -> list[PoolTime]:
+    """Time the models of every pool and architecture, with the threads that a worker has."""
     import torch
 
     from acutance.run.executors import cores
@@ -94,6 +95,7 @@ def _time_pools(
 def _time_pool(
     study: Study, sets: PointSets, pool_members: Sequence[Member], passes: Cost, device: str, workers: int
 ) -> PoolTime:
+    """Time the passes of one model, and return what all models of its pool take."""
     from acutance.surface.open_model import OpenModel, Surfaces
 
     name = pool_members[0].entry.architecture or pool_members[0].pool.item.name

@@ -177,16 +177,33 @@ LIGHT = (
 )
 
 
+def homes_of_measures():
+    """The modules of our plugins that have a measure's class: labels, lists and checks read it without torch."""
+    own = [item.source.partition(":")[0] for item in catalog().items("measures") if item.dist == "acutance"]
+    found = {module for module in own if not module.startswith("acutance.")}
+    assert {"acutance_hessian.hessian_trace", "acutance_worst_case.measure"} <= found
+    return found
+
+
+def test_each_measure_of_curvature_has_a_file_of_its_own():
+    homes = [module for module in homes_of_measures() if module.startswith("acutance_hessian.")]
+    own = [item for item in catalog().items("measures") if str(item.source).startswith("acutance_hessian.")]
+    assert len(homes) == len(own) == 8 and {item.source for item in own} == {
+        f"acutance_hessian.{item.name}:{item.target.__name__}" for item in own
+    }
+
+
 def test_what_is_imported_at_start_is_light():
     light = [CORE / f"{name}.py" for name in LIGHT]
     light += [
         *PLUGINS.glob("*/plugin.py"),
         *PLUGINS.rglob("__init__.py"),
         *PLUGINS.glob("*/scalings.py"),
-        *PLUGINS.glob("*/measures.py"),
+        *(PLUGINS / f"{module.replace('.', '/')}.py" for module in homes_of_measures()),
         *PLUGINS.glob("*/pools.py"),
         *PLUGINS.glob("*/pools/*.py"),
         PLUGINS / "acutance_dln" / "regression.py",
+        PLUGINS / "acutance_hessian" / "spec.py",
     ]
     for path in light:
         assert not HEAVY & {name.split(".")[0] for name in imports(path, top_level_only=True)}, path

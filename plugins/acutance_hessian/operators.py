@@ -3,11 +3,11 @@ r"""The rescaled Hessian of one view of a surface as an operator, and what the m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice, starmap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -202,14 +202,37 @@ def choices() -> Iterator[None]:
         raise Unsupported(f"{error}; {CHOICES}") from error
 
 
-def guarded(evaluate: Callable[[], Estimate]) -> Estimate:
-    """Return an estimate, or the one that says that a product was not finite."""
+@torch.no_grad()
+def evaluated(
+    surface: LossSurface, spec: SharpnessSpec, rng: Streams, estimate: Callable[[Curvature], Estimate]
+) -> Estimate:
+    """Return what is estimated from the curvature of a surface, or that a product was not finite.
+
+    Args:
+        surface: the loss surface.
+        spec: as of ``Curvature``.
+        rng: the measure's noise.
+        estimate: makes the estimate from products.
+    """
+    curvature = Curvature(surface, spec, rng)
     try:
-        return evaluate()
+        found = estimate(curvature)
     except NonFiniteProduct:
-        return Estimate.without_value(Status.NONFINITE, NONFINITE)
+        found = Estimate.without_value(Status.NONFINITE, NONFINITE)
+    return curvature.told(found)
 
 
-def nothing() -> Estimate:
+def with_tolerance(
+    value: float, stderr: float | None, converged: bool, extras: Mapping[str, Any], rtol: float
+) -> Estimate:
+    """Return an estimate that says whether its standard error is as small as was asked for."""
+    if converged:
+        return Estimate(value, stderr, extras=extras)
+    reached = "unknown" if stderr is None else f"{stderr / abs(value):.2g}" if value else "infinite"
+    message = f"the relative standard error is {reached}, not {rtol:g}: raise probes"
+    return Estimate(value, stderr, Status.NOT_CONVERGED, message, extras=extras)
+
+
+def zero() -> Estimate:
     """Return the estimate that says that the Hessian is zero."""
     return Estimate.without_value(Status.UNSUPPORTED, ZERO)

@@ -9,14 +9,14 @@ from acutance import hookimpl
 def register_measures() -> dict[str, str]:
     """Return the measures."""
     return {
-        "hessian_trace": "acutance_hessian.measures:HessianTrace",
-        "hessian_top_eigenvalue": "acutance_hessian.measures:HessianTopEigenvalue",
-        "hessian_density": "acutance_hessian.measures:HessianDensity",
-        "gradient_norm": "acutance_hessian.local:GradientNorm",
-        "directional_sharpness": "acutance_hessian.local:DirectionalSharpness",
-        "hessian_frobenius": "acutance_hessian.functions:HessianFrobenius",
-        "hessian_effective_dimension": "acutance_hessian.functions:HessianEffectiveDimension",
-        "gauss_newton_trace": "acutance_hessian.functions:GaussNewtonTrace",
+        "hessian_trace": "acutance_hessian.hessian_trace:HessianTrace",
+        "hessian_top_eigenvalue": "acutance_hessian.hessian_top_eigenvalue:HessianTopEigenvalue",
+        "hessian_density": "acutance_hessian.hessian_density:HessianDensity",
+        "gradient_norm": "acutance_hessian.gradient_norm:GradientNorm",
+        "directional_sharpness": "acutance_hessian.directional_sharpness:DirectionalSharpness",
+        "hessian_frobenius": "acutance_hessian.hessian_frobenius:HessianFrobenius",
+        "hessian_effective_dimension": "acutance_hessian.hessian_effective_dimension:HessianEffectiveDimension",
+        "gauss_newton_trace": "acutance_hessian.gauss_newton_trace:GaussNewtonTrace",
     }
 
 

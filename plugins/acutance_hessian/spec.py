@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
 
-from acutance.measure import Cost, Measure, Need, SharpnessSpec
+from acutance.measure import Cost, Measure, Need, SharpnessSpec, Traits
 from acutance.spec import estimation
 
 TRIALS = 20  # gradients that the choice of a step takes
+# What measures of the spectrum of H_c have in common: estimated from products with random vectors.
+SPECTRUM = Traits(level="batch", larger_means="sharper", needs={"hvp"}, stochastic=True, invariant_to={"rescaling"})
 CHECK_PAIRS, CHECK_STEPS = 16, 20  # noises with both signs, and Auto-PGD steps, that check a proposition
 
 

@@ -166,7 +166,19 @@ def test_analysis_and_report_know_nothing_of_torch():
 
 # What is read before anything is computed, and by a driver whose workers compute.
 LIGHT = (
-    *("__init__", "builtin", "dataset", "empirical", "errors", "explain", "hookspecs", "measure", "moved", "own_code"),
+    *(
+        "__init__",
+        "builtin",
+        "dataset",
+        "empirical",
+        "errors",
+        "explain",
+        "hookspecs",
+        "measure",
+        "moved",
+        "own_code",
+        "sink",
+    ),
     *("plugins", "pool", "presentation", "references", "scaling", "spec"),
     *("io/checkpoint_files", "io/cells", "io/delimited", "io/folders", "io/remote", "io/written", "io/yaml_files"),
     *("study/attributes", "study/config", "study/plan", "study/schema", "study/surface_config", "study/targets"),
@@ -264,7 +276,7 @@ def hooks():
 
 
 def test_every_hook_is_documented_with_its_arguments_and_tested():
-    assert len(hooks()) == 10
+    assert len(hooks()) == 11
     text = DOCS[0].read_text()
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     for name, function in hooks().items():

@@ -150,8 +150,8 @@ def run(
         config: name of a preset, path of a YAML file, or a mapping.
         out: run directory; ``runs/<name>`` by default.
         options: ``overrides`` (``{"surface.m": 64}``); ``executor``, the name of one that replaces the study's before
-            they are made; ``device``, ``rerun``, ``limit``, ``attributes``, ``report`` and ``reporter``, as of
-            ``acutance.run.harness.run_study``.
+            they are made; ``sinks``, names of more of them; ``device``, ``rerun``, ``limit``, ``attributes``,
+            ``report`` and ``reporter``, as of ``acutance.run.harness.run_study``.
 
     Returns:
         The run, with its tables as DataFrames.
@@ -162,5 +162,5 @@ def run(
     from acutance.run.harness import run_study
     from acutance.study.config import load_config
 
-    overrides, executor = options.pop("overrides", {}), options.pop("executor", None)
-    return run_study(load_config(config, overrides, executor=executor), out, **options)
+    chosen = {name: options.pop(name) for name in ("overrides", "executor", "sinks") if name in options}
+    return run_study(load_config(config, **chosen), out, **options)

@@ -1,4 +1,4 @@
-"""What the core itself registers: the targets, the scalings, the local executors and the figures of every study."""
+"""What the core itself registers: targets, scalings, local executors, figures of every study, a sink."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ def register_figures() -> dict[str, str]:
     """Return the recipes of figures that any study may have."""
     names = ("Tau", "Target", "Gap", "Hyperparameter", "Radii", "Pairwise", "Iterations", "M", "Curve")
     return {name.lower(): f"acutance.report.recipes.{name.lower()}:{name}" for name in names}
+
+
+@hookimpl
+def register_sinks() -> dict[str, str]:
+    """Return the sink that needs nothing but a file."""
+    return {"jsonl": "acutance.io.jsonl:Jsonl"}
 
 
 @hookimpl(trylast=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from acutance.pool import ModelPool
     from acutance.report.recipes import Recipe
     from acutance.run.executors import Executor
+    from acutance.sink import Sink
 
 hookspec = pluggy.HookspecMarker("acutance")
 
@@ -65,6 +66,11 @@ def register_scalings() -> Mapping[str, str]:  # type: ignore[empty-body]
 @hookspec
 def register_figures() -> Iterable[type[Recipe] | str]:  # type: ignore[empty-body]
     """Return classes of recipes, each of which draws figures of a run, or ``{name: "module:Class"}``."""
+
+
+@hookspec
+def register_sinks() -> Iterable[type[Sink[Any]] | str]:  # type: ignore[empty-body]
+    """Return classes of sinks, which take values while they are made, or ``{name: "module:Class"}``."""
 
 
 @hookspec

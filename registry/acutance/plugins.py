@@ -29,10 +29,10 @@ GROUP = "acutance"
 HEAVY = ("torch", "timm", "transformers", "numba", "pandas")
 
 Phase = Literal["import", "register", "hookspec", "collect", "spec"]
-Kind = Literal["measures", "pools", "datasets", "executors", "scalings", "figures"]
-KINDS: tuple[Kind, ...] = ("measures", "pools", "datasets", "executors", "scalings", "figures")
+Kind = Literal["measures", "pools", "datasets", "executors", "scalings", "figures", "sinks"]
+KINDS: tuple[Kind, ...] = ("measures", "pools", "datasets", "executors", "scalings", "figures", "sinks")
 # What only the author of a class can write: method, and how it is called.
-OWED = {"measures": ("evaluate", "surface, spec, rng"), "figures": ("draw", "data, key")}
+OWED = {"measures": ("evaluate", "surface, spec, rng"), "figures": ("draw", "data, key"), "sinks": ("write", "row")}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from acutance.study.config import load_config
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, e.g. surface.m=64.")
 @click.option("--device", help="cpu, cuda, cuda:1 ...; the GPU when there is one.")
 @click.option("--executor", help="Replace the study's executor: serial, processes ...")
+@click.option("--sink", "sinks", multiple=True, metavar="NAME", help="One more sink that values go to: jsonl ...")
 @click.option(
     "--rerun",
     type=click.Choice(["missing", "failed", "all"]),
@@ -34,13 +35,14 @@ def command(
     out: Path | None,
     overrides: tuple[str, ...],
     executor: str | None,
+    sinks: tuple[str, ...],
     allow_download: bool,
     no_report: bool,
     quiet: bool,
     **settings: Any,
 ) -> int:
     """Run or resume CONFIG, a preset or a YAML file; what is stored is never computed again."""
-    study = load_config(config, overrides, executor=executor)
+    study = load_config(config, overrides, executor=executor, sinks=sinks)
     from acutance.cli.results_ import print_summary
     from acutance.cli.screen import console as wide_console
     from acutance.cli.verdicts_ import print_verdicts

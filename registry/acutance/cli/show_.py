@@ -197,7 +197,8 @@ def example(item: Item) -> list[str]:
     called = catalog().names(item)[0]
     section = f"{{name: {called}{''.join(f', {name}: {yaml}' for name, (yaml, _) in values.items())}}}"
     if item.kind != "measures":
-        return [f"pools: [{section}]" if item.kind == "pools" else f"{item.kind.removesuffix('s')}: {section}"]
+        several = item.kind in ("pools", "sinks")
+        return [f"{item.kind}: [{section}]" if several else f"{item.kind.removesuffix('s')}: {section}"]
     level = item.target.traits.level
     data = {"batch": ", (inputs, targets), m=128", "dataset": ", (inputs, targets)", "weights": ""}[level]
     arguments = "".join(f", {name}={python}" for name, (_, python) in values.items())

@@ -24,6 +24,8 @@ from acutance.run.rows import Attempt
 from acutance.run.standing import Identity, Standing
 from acutance.run.store import Store
 from acutance.run.tasks import Task, outcomes
+from acutance.run.value_rows import value_row
+from acutance.sink import Sinks
 from acutance.study.attributes import Attributes, join, require
 from acutance.study.config import Study
 from acutance.system.ending import Terminated, in_order
@@ -154,8 +156,14 @@ class Driver:
         hooks = self.plugins.manager.hook
         hooks.on_run_start(config=study.resolved, directory=str(directory.path))
         executor: Executor[Any] = self.executor_choice.item.target(self.executor_choice.spec)
+        chosen_sinks = [(choice.item, choice.spec) for choice in study.sinks]
+        sinks = Sinks(
+            [(choice.item, choice.spec) for choice in study.sinks], directory.path, study.resolved,
+            lambda sentence: self.reporter.say(f"note: {sentence}"),
+        )  # fmt: skip
+        self.ledger.on_stored = lambda *stored: sinks.write(value_row(self.plugins, *stored))
         try:
-            with executor:
+            with sinks, executor:
                 self._build(executor)
                 sets = self._open_points()
                 targets, cells = target_cells(study, self.plugins, sets), measure_cells(study, sets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from acutance.errors import UserError
@@ -30,10 +30,12 @@ class Ledger:
     Attributes:
         fresh: keys of the cells that were finished since the store was opened.
         run: number of the run that is under way; 0 before it begins.
+        on_stored: called with each cell that is finished, once it is stored.
     """
 
     def __init__(self, study: Study, store: Store, rerun: Rerun = "missing") -> None:
         self.study, self.rerun = study, rerun
+        self.on_stored: Callable[[Member, PlannedCell, Estimate], None] = lambda *_: None
         self.fresh: set[str] = set()
         self.run = 0
         self._store = store
@@ -172,7 +174,7 @@ class Ledger:
                 if self.rerun == "missing":
                     batches = [b for b in batches if cell.part_key(self.study, member, b) not in self._parts]
                 if not batches:
-                    self._store.put_cells([self._finished(member, cell)])
+                    self._put(member, [cell], [self._finished(member, cell)])
                     continue
             missing.append((i, batches))
         return missing
@@ -216,12 +218,25 @@ class Ledger:
             part, whole = cell.part_key(self.study, member, batch), cell.key(self.study, member)
             rows.append(PartRow(part, whole, batch, estimate))
             self._parts[part] = estimate
-        self._store.put_parts(rows, attempt, [self._finished(member, cell) for cell in completed])
+        cells = list(completed)
+        finished = [self._finished(member, cell) for cell in cells]
+        self._store.put_parts(rows, attempt, finished)
+        self._announce(member, cells, finished)
 
     def fail(self, member: Member, cells: Iterable[PlannedCell], message: str) -> None:
         """Store that cells could not be computed, and why."""
-        failed = Estimate.without_value(Status.FAILED, message)
-        self._store.put_cells([self._record(member, cell, failed) for cell in cells])
+        failed, cells = Estimate.without_value(Status.FAILED, message), list(cells)
+        self._put(member, cells, [self._record(member, cell, failed) for cell in cells])
+
+    def _put(self, member: Member, cells: Sequence[PlannedCell], finished: Sequence[tuple[CellRow, Estimate]]) -> None:
+        self._store.put_cells(finished)
+        self._announce(member, cells, finished)
+
+    def _announce(
+        self, member: Member, cells: Sequence[PlannedCell], finished: Sequence[tuple[CellRow, Estimate]]
+    ) -> None:
+        for cell, (_, estimate) in zip(cells, finished, strict=True):
+            self.on_stored(member, cell, estimate)
 
     def cost(self) -> dict[str, float]:
         """Return the work of all runs: seconds of computation and passes in examples."""

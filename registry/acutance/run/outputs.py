@@ -12,12 +12,13 @@ import pandas as pd
 from acutance.analysis.columns import joined
 from acutance.errors import UserError, warn
 from acutance.measure import Status, is_curve
-from acutance.plugins import Catalog, Item, catalog
+from acutance.plugins import Item, catalog
 from acutance.run.directory import CURVES, FINDINGS, SWEEP, TABLES, RunDirectory, reading, write_presentations
 from acutance.run.executors import cores
 from acutance.run.ledger import Ledger
 from acutance.run.members import Member, PlannedCell
 from acutance.run.standing import Standing
+from acutance.run.value_rows import short_name, spec_columns, value_row
 from acutance.study.targets import AttributeTarget, SplitTarget, Target
 
 if TYPE_CHECKING:
@@ -53,11 +54,6 @@ def models_table(ledger: Ledger, members: Sequence[Member], cells: Sequence[Plan
     return pd.DataFrame(rows)
 
 
-def _cell_text(value: Any) -> Any:
-    """Return a spec's value as one cell of a table: the entries of a list with spaces between them."""
-    return " ".join(str(entry) for entry in value) if isinstance(value, list) else value
-
-
 def results_table(
     ledger: Ledger, members: Sequence[Member], targets: Sequence[PlannedCell], cells: Sequence[PlannedCell]
 ) -> pd.DataFrame:
@@ -65,22 +61,10 @@ def results_table(
     plugins, rows = catalog(), []
     for member in members:
         for cell in (*targets, *(cells if member.compared else ())):
-            estimate, planned = ledger.of(member, cell), cell.planned
+            estimate = ledger.of(member, cell)
             if estimate is None:
                 continue
-            row: dict[str, Any] = {"model": member.label, "pool": member.pool.item.name}
-            row |= {f"attr.{name}": value for name, value in member.attributes.items()}
-            row |= {"measure": short_name(plugins, planned.item.id), "split": cell.split}
-            row |= {f"spec.{name}": _cell_text(value) for name, value in planned.spec.full().items()}
-            row |= {
-                "replicate": planned.replicate,
-                "value": estimate.value,
-                "stderr": estimate.stderr,
-                "status": estimate.status.value,
-                "message": estimate.message,
-            }
-            row |= {f"extra.{name}": v for name, v in estimate.extras.items() if isinstance(v, int | float | str)}
-            rows.append(row)
+            rows.append(value_row(plugins, member, cell, estimate))
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=EMPTY)
     tail = ["replicate", "value", "stderr", "status", "message", *(c for c in table.columns if c.startswith("extra."))]
     return table[[c for c in table.columns if c not in tail] + tail] if len(table) else table
@@ -96,17 +80,10 @@ def curves_table(ledger: Ledger, members: Sequence[Member], cells: Sequence[Plan
                 if is_curve(value):
                     measure = short_name(plugins, cell.planned.item.id)
                     row: dict[str, Any] = {"model": member.label, "measure": measure}
-                    row |= {f"spec.{field}": _cell_text(v) for field, v in cell.planned.spec.full().items()}
+                    row |= spec_columns(cell)
                     row |= {"replicate": cell.planned.replicate, "curve": name}
                     tables.append(pd.DataFrame({"x": value["x"], "y": value["y"]}).assign(**row))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def short_name(plugins: Catalog, measure: str) -> str:
-    """Return ``NAME`` for ``DIST/NAME``, as long as that says which measure is meant."""
-    dist, _, name = measure.partition("/")
-    twins = [item for item in plugins.items("measures") if item.name == name]
-    return name if len(twins) == 1 or dist == "acutance" else measure
 
 
 def write_outputs(

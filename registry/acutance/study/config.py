@@ -100,6 +100,8 @@ class StudyFile(Section):
     """Measures: name and settings; a list for a field sweeps it."""
     executor: dict[str, Any] = {"name": "serial"}
     """Where cells are computed."""
+    sinks: list[dict[str, Any]] = []
+    """Where values go while they are made, beside the tables: names and settings. No part of what results are of."""
     analysis: AnalysisConfig = AnalysisConfig()
     """How the statistics are taken."""
     figures: FiguresConfig = FiguresConfig()
@@ -108,7 +110,7 @@ class StudyFile(Section):
 
 @dataclass(frozen=True)
 class Chosen:
-    """A pool, dataset or executor with its validated settings."""
+    """A pool, dataset, executor or sink with its validated settings."""
 
     item: Item
     spec: Spec
@@ -127,6 +129,7 @@ class Study:
     measures: tuple[PlannedMeasure, ...]
     targets: tuple[Target, ...]
     admit: tuple[tuple[Target, Bound], ...] = ()
+    sinks: tuple[Chosen, ...] = ()
     warnings: list[str] = field(default_factory=list)
     written: Mapping[str, Any] = field(default_factory=dict)
     """The data as its author wrote it, with what was overridden."""
@@ -154,6 +157,7 @@ def load_config(
     overrides: Mapping[str, Any] | Sequence[str] = (),
     plugins: Catalog | None = None,
     executor: str | None = None,
+    sinks: Sequence[str] = (),
 ) -> Study:
     """Read and validate a study.
 
@@ -162,6 +166,7 @@ def load_config(
         overrides: ``{"surface.points": 256}`` or ``["surface.points=256"]``.
         plugins: what is installed; this process's catalog by default.
         executor: name of one that replaces the study's and its settings; ``overrides`` are made after that.
+        sinks: names of more of them.
 
     Raises:
         UserError: ``file: path: what is wrong``, for every mistake at once.
@@ -177,6 +182,8 @@ def load_config(
         raise UserError(f"{where}: a study is a mapping of sections, got {type(data).__name__}")
     if executor is not None:
         data["executor"] = {"name": executor}
+    if sinks and isinstance(data.get("sinks", []), list):
+        data["sinks"] = [*data.get("sinks", []), *({"name": name} for name in sinks)]
     data = _override(data, overrides, where)
     return replace(_Reader(where, folder, plugins or catalog()).read(name, data), written=data)
 
@@ -257,6 +264,7 @@ class _Reader:
         pools = [self._choose("pools", f"pools.{i}", section) for i, section in enumerate(file.pools)]
         dataset = self._choose("datasets", "dataset", file.dataset)
         executor = self._choose("executors", "executor", file.executor)
+        sinks = [self._choose("sinks", f"sinks.{i}", section) for i, section in enumerate(file.sinks)]
         measures, mistakes, hints = expand_measures(file.measures, self.plugins)
         self.mistakes += mistakes
         self.hints += hints
@@ -277,7 +285,7 @@ class _Reader:
         self._refuse()
         targets, admit = [t for t in found if t], [t for t in limits if t]
         assert dataset and executor and all(pools)
-        resolved = file.model_dump(mode="json") | {
+        resolved = file.model_dump(mode="json", exclude={"sinks"}) | {
             "pools": [{"name": p.item.id, **p.spec.full()} for p in pools if p],
             "dataset": {"name": dataset.item.id, **dataset.spec.full()},
             "executor": {"name": executor.item.id, **executor.spec.full()},
@@ -292,7 +300,7 @@ class _Reader:
             )
         return Study(
             name, file, resolved, tuple(p for p in pools if p), dataset, executor, tuple(measures), tuple(targets),
-            tuple(zip(admit, file.admit.values(), strict=True)), warnings,
+            tuple(zip(admit, file.admit.values(), strict=True)), tuple(s for s in sinks if s), warnings,
         )  # fmt: skip
 
     def _located(self, surface: SurfaceConfig) -> SurfaceConfig:

@@ -39,6 +39,7 @@ def study_schema(plugins: Catalog) -> Schema:
     properties = schema["properties"]
     properties["pools"]["items"] = _chain("pools", plugins, _section, definitions)
     properties["measures"]["items"] = _chain("measures", plugins, _swept_section, definitions)
+    properties["sinks"]["items"] = _chain("sinks", plugins, _section, definitions)
     for name, kind in _SECTIONS.items():
         properties[name] = _annotations(properties[name]) | _chain(kind, plugins, _section, definitions)
     surface = definitions["SurfaceConfig"]["properties"]

@@ -1,0 +1,219 @@
+"""Sinks: every cell that a run computes, once it is stored and in that order; one that fails costs itself alone."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+from third_parties import plugin
+
+from acutance import UserError
+from acutance.io.jsonl import Jsonl, JsonlSpec
+from acutance.plugins import Item, _item, catalog, extended
+from acutance.run.harness import run_study
+from acutance.run.store import Store
+from acutance.sink import Sink, Sinks
+from acutance.spec import Spec
+from acutance.study.config import load_config
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def study(three_models):
+    return three_models | {"measures": [{"name": "weight_norm", "p": [1, 2]}, {"name": "moody", "mood": "nan"}]}
+
+
+def test_what_a_run_computes_is_what_a_file_of_lines_has(study, tmp_path):
+    run = run_study(load_config(study, sinks=["jsonl"]), tmp_path, report=False)
+    rows = lines(tmp_path / "results.jsonl")
+    # The same columns and cells as the table, in the order in which they were stored: targets first.
+    results = pd.read_csv(tmp_path / "results.csv")
+    assert len(rows) == len(results) == run.computed and rows[0]["measure"] == "error"
+    named = {(r["model"], r["measure"], r["split"], r.get("spec.p")): r for r in rows}
+    for told in results.to_dict("records"):
+        p = told["spec.p"] if told["measure"] == "weight_norm" else None
+        row = named[told["model"], told["measure"], told["split"], p]
+        assert row["status"] == told["status"] and set(row) <= set(results.columns)
+        assert row["value"] == (told["value"] if math.isfinite(told["value"]) else None)
+    assert {row["status"] for row in rows if row["measure"] == "moody"} == {"nonfinite"}
+    # Nothing new: no line.
+    assert run_study(load_config(study, sinks=["jsonl"]), tmp_path, report=False).computed == 0
+    assert lines(tmp_path / "results.jsonl") == rows
+
+
+def test_sinks_are_no_part_of_keys_of_the_config_or_of_what_is_out_of_date(study, tmp_path):
+    run_study(load_config(study), tmp_path, report=False)
+    before = {name: (tmp_path / name).read_bytes() for name in ("config.yaml", ".outputs", "correlations.csv")}
+    changed = load_config(study | {"sinks": [{"name": "jsonl", "file": "mine.jsonl"}]})
+    assert run_study(changed, tmp_path, report=False).computed == 0
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert lines(tmp_path / "mine.jsonl") == []
+
+
+@pytest.mark.parametrize("sinks,message", [
+    ([{"name": "jsonk"}], r"sinks.0.name: unknown sink 'jsonk'.*'jsonl'"),
+    ([{"name": "jsonl"}, {"name": "jsonl", "file": "../x.jsonl"}], r"sinks.1.file: .*match pattern"),
+    ({"name": "jsonl"}, r"sinks: Input should be a valid list"),
+])  # fmt: skip
+def test_a_mistake_is_told_with_its_place(study, sinks, message):
+    with pytest.raises(UserError, match=message):
+        load_config(study | {"sinks": sinks})
+
+
+def test_a_row_is_a_line_that_a_broken_one_before_it_does_not_spoil(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"value": 1}\n{"val')
+    for value in (2.0, math.inf):
+        sink = Jsonl(JsonlSpec(file="a.jsonl"))
+        sink.open(tmp_path, {})
+        sink.write({"value": value, "model": "ä"})
+        assert (tmp_path / "a.jsonl").read_bytes().endswith(b"}\n")  # at once
+        sink.close()
+    assert (tmp_path / "a.jsonl").read_text().splitlines() == [
+        '{"value": 1}', '{"val', '{"value": 2.0, "model": "ä"}', '{"value": null, "model": "ä"}'
+    ]  # fmt: skip
+
+
+class Mine(Sink[Spec]):
+    """Keeps its rows, and fails where it is told to."""
+
+    name = "mine"
+    at = ""
+    kept: list = []
+    closed = 0
+
+    def open(self, directory, config):
+        self.fail("open")
+
+    def write(self, row):
+        self.kept.append(row)
+        self.fail("write")
+
+    def close(self):
+        type(self).closed += 1
+        self.fail("close")
+
+    def fail(self, where):
+        if self.at == where:
+            raise SystemExit(1) if where == "open" else OSError("full")
+
+
+class Other(Mine):
+    """Another."""
+
+    name = "other"
+    at = ""
+
+
+@pytest.mark.parametrize("at,rows,closed", [("", 2, 1), ("open", 0, 0), ("write", 1, 1), ("close", 2, 1)])
+def test_one_that_fails_is_told_once_and_costs_itself_alone(tmp_path, monkeypatch, at, rows, closed):
+    for one in (Mine, Other):
+        monkeypatch.setattr(one, "kept", [])
+        monkeypatch.setattr(one, "closed", 0)
+    monkeypatch.setattr(Mine, "at", at)
+    said = []
+    chosen = [(Item("sinks", one.name, "acme", "1", one), Spec()) for one in (Mine, Other)]
+    with Sinks(chosen, tmp_path, {}, said.append) as sinks:
+        for i in range(2):
+            sinks.write({"value": i})
+    assert (len(Mine.kept), Mine.closed) == (rows, closed) and (len(Other.kept), Other.closed) == (2, 1)
+    assert len(said) == bool(at)
+    assert not at or said[0].startswith("sink 'mine' of acme 1 gets nothing more: ")
+    monkeypatch.setattr(Mine, "at", "")
+    with pytest.raises(KeyboardInterrupt), Sinks(chosen, tmp_path, {}, said.append):
+        raise KeyboardInterrupt
+    assert Mine.closed == closed + 1
+
+
+def test_a_row_is_given_when_it_is_stored(study, tmp_path):
+    seen = []
+
+    class Watching(Sink[Spec]):
+        """Looks into the store."""
+
+        name = "watching"
+
+        def open(self, directory, config):
+            self.store = Store(directory / "acutance.db", write=False)
+            assert config["seed"] == 0
+
+        def write(self, row):
+            seen.append((len(self.store.cells()), row["measure"]))
+            row.clear()  # a copy
+
+        def close(self):
+            self.store.close()
+
+    with extended([Item("sinks", "watching", "acme", "1", Watching)]):
+        run = run_study(load_config(study, sinks=["watching", "jsonl"]), tmp_path, report=False)
+    assert [count for count, _ in seen] == sorted(count for count, _ in seen) and seen[-1][0] == run.computed
+    assert all(count > i for i, (count, _) in enumerate(seen)) and len(lines(tmp_path / "results.jsonl")) == len(seen)
+
+
+SOURCE = """
+import os, signal
+from acutance import hookimpl
+from acutance.sink import Sink
+from acutance.spec import Spec
+
+class WireSpec(Spec):
+    after: int = 0
+    '''Rows after which it asks for the end; 0: never.'''
+
+class Wire(Sink[WireSpec]):
+    '''Writes names of models to a file.'''
+    name = "wire"
+    def open(self, directory, config):
+        self.rows, self.file = 0, open(directory / "wire.txt", "a")
+    def write(self, row):
+        self.rows += 1
+        print(row["model"], row["measure"], row.get("spec.p"), file=self.file, flush=True)
+        if self.rows == self.spec.after:
+            os.kill(os.getpid(), signal.SIGTERM)
+    def close(self):
+        print("closed", file=self.file, flush=True)
+
+@hookimpl
+def register_sinks():
+    return [Wire]
+"""
+
+
+def test_a_third_partys_sink_in_a_run_that_is_broken_off_and_goes_on(study, tmp_path):
+    plugin(tmp_path / "dist", "acme-wire", SOURCE)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study | {"sinks": [{"name": "wire", "after": 3}]}))
+    path = os.pathsep.join([str(tmp_path / "dist"), os.environ["PYTHONPATH"]])
+
+    def acutance(*arguments):
+        command = [sys.executable, "-m", "acutance", *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": path}
+        )
+
+    run = ("run", tmp_path / "study.yaml", "--out", tmp_path / "run", "--no-report", "--sink", "jsonl")
+    assert acutance(*run).returncode == 128 + signal.SIGTERM
+    told = (tmp_path / "run" / "wire.txt").read_text().splitlines()
+    assert len(told) >= 4 and told[-1] == "closed"
+    acutance(*run, "--set", "sinks.0.after=0")
+    # Every cell once, over both runs.
+    told = [line for line in (tmp_path / "run" / "wire.txt").read_text().splitlines() if line != "closed"]
+    rows = lines(tmp_path / "run" / "results.jsonl")
+    results = pd.read_csv(tmp_path / "run" / "results.csv")
+    assert len(told) == len(set(told)) == len(rows) == len(results)
+    listed = acutance("list", "sinks").stdout.splitlines()
+    assert any(line.split()[:3] == ["wire", "acme-wire", "1.0"] for line in listed)
+    shown = acutance("show", "wire").stdout
+    assert "acme-wire/wire 1.0  (sink)" in shown and "sinks: [{name: wire}]" in shown
+
+
+def test_a_class_that_takes_nothing_is_no_sink():
+    with pytest.raises(TypeError, match=r"sink 'idle' does not define write\(row\)"):
+        _item("sinks", type("Idle", (Sink,), {"name": "idle"}), "acme", "1")
+    assert catalog().find("sinks", "jsonl").id == "acutance/jsonl"

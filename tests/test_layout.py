@@ -160,7 +160,7 @@ def test_analysis_and_report_know_nothing_of_torch():
             ours = {n for n in names if n.startswith("acutance") and n != "acutance"}
             allowed = ("acutance.analysis", "acutance.report", "acutance.errors", "acutance.plugins", "acutance.presentation",
                        "acutance.io.cells", "acutance.io.delimited", "acutance.io.spreadsheet", "acutance.io.written",
-                       "acutance.system.child", "acutance.system.kept")  # fmt: skip
+                       "acutance.system.child", "acutance.system.ending", "acutance.system.kept")  # fmt: skip
             assert all(n.startswith(allowed) for n in ours), (path, ours)
 
 
@@ -183,7 +183,7 @@ LIGHT = (
     *("io/checkpoint_files", "io/cells", "io/delimited", "io/folders", "io/remote", "io/written", "io/yaml_files"),
     *("study/attributes", "study/config", "study/plan", "study/schema", "study/surface_config", "study/targets"),
     *("run/admission", "run/directory", "run/executors", "run/jobs", "run/ledger", "run/members", "run/preprocessing"),
-    *("run/rows", "run/standing", "run/store", "run/tasks"),
+    *("run/rows", "run/sinks", "run/value_rows", "run/standing", "run/store", "run/tasks"),
     *("doctor/health", "doctor/run_health", "system/child", "system/ending", "system/environment", "system/kept"),
     *("training/__init__", "training/recipe", "training/trained", "workflows/calibrated"),
 )

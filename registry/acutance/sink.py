@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar
 
-from acutance.errors import warn
-from acutance.plugins import Item
-from acutance.spec import Spec, Specified, SpecT
+from acutance.spec import Specified, SpecT
 
 
 class Sink(Specified[SpecT], ABC):
@@ -42,59 +38,3 @@ class Sink(Specified[SpecT], ABC):
 
     def close(self) -> None:
         """Called once after the last row, also when a run is broken off."""
-
-
-class Sinks(AbstractContextManager["Sinks"]):
-    """Several sinks that get the same rows; one that fails is told once, and gets no more.
-
-    Args:
-        chosen: what is registered, with its settings.
-        directory: of the run.
-        config: the resolved study.
-        say: told in one sentence of a sink that fails.
-    """
-
-    def __init__(
-        self,
-        chosen: Iterable[tuple[Item, Spec]],
-        directory: Path,
-        config: Mapping[str, Any],
-        say: Callable[[str], None] = warn,
-    ) -> None:
-        self._chosen, self._directory, self._config, self._say = list(chosen), directory, config, say
-        self._open: list[tuple[Item, Sink[Any]]] = []
-
-    def __enter__(self) -> Sinks:
-        for item, spec in self._chosen:
-            with self._guarded(item):
-                sink: Sink[Any] = item.target(spec)
-                sink.open(self._directory, self._config)
-                self._open.append((item, sink))
-        return self
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Give a row to every sink that has not failed, a copy to each."""
-        for item, sink in list(self._open):
-            with self._guarded(item, sink):
-                sink.write(dict(row))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for item, sink in self._open:
-            with self._guarded(item):
-                sink.close()
-        self._open.clear()
-
-    @contextmanager
-    def _guarded(self, item: Item, sink: Sink[Any] | None = None) -> Iterator[None]:
-        """Tell what a sink raises, and close it and leave it out from there."""
-        try:
-            yield
-        except (Exception, SystemExit) as error:
-            why = f"{type(error).__name__}: {error}"
-            self._say(f"sink '{item.name}' of {item.dist} {item.version} gets nothing more: {why}")
-            if sink is not None:
-                self._open = [pair for pair in self._open if pair[1] is not sink]
-                with suppress(Exception, SystemExit):  # one sentence is enough
-                    sink.close()

@@ -14,6 +14,7 @@ from acutance.plugins import catalog, extended, load
 from acutance.run.harness import run_study
 from acutance.study.config import load_config
 from acutance.surface.evaluation import evaluate_family
+from acutance.system.ending import Terminated
 
 MEASURE = """
 from acutance import hookimpl
@@ -97,6 +98,12 @@ def test_a_measure_that_fails_at_evaluate(tmp_path, toy_config, installed, body,
     mine, others = rows.loc["mine"], rows.drop("mine")
     assert (mine["status"] == "failed").all() and mine["message"].str.contains(message).all() and done.failed == 2
     assert (others["status"] == "ok").all() and others["value"].notna().all()
+
+
+def test_a_signal_that_ends_the_program_is_no_fault_of_a_measure(installed):
+    installed("from acutance.system.ending import Terminated; raise Terminated(15)")
+    with pytest.raises(Terminated):
+        acutance.measure("mine", MLP(), mlp_data())
 
 
 @pytest.mark.parametrize(

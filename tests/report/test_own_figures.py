@@ -12,6 +12,7 @@ from acutance.plugins import Item, catalog, extended
 from acutance.report.figures import figure_keys, pictures, save_figures
 from acutance.report.html import render_page
 from acutance.report.recipes import ANY, FigureKey, Recipe
+from acutance.system.ending import Terminated
 
 SOURCE = """
 from acutance import hookimpl
@@ -152,6 +153,7 @@ def test_one_that_fails_in_any_way_costs_itself_alone(data, way, tmp_path, monke
         with pytest.warns(AcutanceWarning, match="figure 'mine' of acme-mine 2 could not be drawn"):
             assert "Mine</h" not in render_page(data)
     assert {key.recipe for key in saved} == {"tau", "target"} and len(said) == 1 and "could not be drawn" in said[0]
+    assert way != "draw" or said[0].endswith("RuntimeError: the recipe called sys.exit(3)")
 
 
 def test_figures_of_the_whole_run_stand_behind_those_of_its_levels(data):
@@ -190,3 +192,12 @@ def test_the_paper_and_the_page_are_said_by_the_recipes_alone():
     }  # fmt: skip
     assert {name for name, recipe in own.items() if recipe.sweeps} == {"pairwise", "iterations", "m"}
     assert own["pairwise"].sweeps == ANY and catalog().find("figures", "density").source.startswith("acutance_")
+
+
+def test_a_signal_that_ends_the_program_is_no_fault_of_a_recipe(data, tmp_path, monkeypatch):
+    def end(*_):
+        raise Terminated(15)
+
+    monkeypatch.setattr(Mine, "draw", end)
+    with extended([item(Mine)]), pytest.raises(Terminated):
+        save_figures(data, tmp_path)

@@ -16,8 +16,9 @@ from acutance import UserError
 from acutance.io.jsonl import Jsonl, JsonlSpec
 from acutance.plugins import Item, _item, catalog, extended
 from acutance.run.harness import run_study
+from acutance.run.sinks import Sinks
 from acutance.run.store import Store
-from acutance.sink import Sink, Sinks
+from acutance.sink import Sink
 from acutance.spec import Spec
 from acutance.study.config import load_config
 

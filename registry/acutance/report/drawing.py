@@ -19,14 +19,14 @@ Drawn = tuple[bytes, bytes]  # PNG, PDF
 SERVE = "acutance.report.drawing:serve"  # what drawing processes run
 
 
-def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dict[FigureKey, Drawn | BaseException]:
+def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dict[FigureKey, Drawn | Exception]:
     """Return figures as (PNG, PDF), or what drawing one raised, by so many processes, which end with this call.
 
     Raises:
         UserError: when one of them dies.
     """
     waiting = list(keys)[::-1]
-    drawn: dict[FigureKey, Drawn | BaseException] = {}
+    drawn: dict[FigureKey, Drawn | Exception] = {}
     heard: queue.Queue[tuple[Child, bytes | None]] = queue.Queue()
     crew: list[Child] = []
     # A child has not read how the measures of a run are shown.
@@ -63,10 +63,10 @@ def serve(receive: Receive, send: Send) -> None:
         while True:
             key: FigureKey = pickle.loads(receive())
             found = attempt(render, data, key)
-            send(_told(key, found) if isinstance(found, BaseException) else pickle.dumps((key, found)))
+            send(_told(key, found) if isinstance(found, Exception) else pickle.dumps((key, found)))
 
 
-def _told(key: FigureKey, error: BaseException) -> bytes:
+def _told(key: FigureKey, error: Exception) -> bytes:
     """Return an error as a frame; one that cannot travel is told by its words."""
     try:
         frame = pickle.dumps((key, error))

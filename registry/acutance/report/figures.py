@@ -31,6 +31,7 @@ from acutance.report.recipes.registered import (
     recipe,
     without_failures,
 )
+from acutance.system.ending import no_exit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +107,7 @@ def save_recipe(item: Item, data: ReportData, folder: Path, workers: int, say: S
         found = Drawing.of(item, data)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise UserError(failure(item, error)) from error
     saved = save_figures(data, folder, workers, found, say)
     return [folder / f"{stem}.png" for stem in file_stems(list(saved)).values()]
@@ -119,12 +120,12 @@ def pictures(data: ReportData, say: Say = warn) -> dict[FigureKey, bytes]:
     return without_failures(drawings, found, say)
 
 
-def _attempts(drawings: Sequence[Drawing], workers: int) -> dict[FigureKey, tuple[bytes, bytes] | BaseException]:
+def _attempts(drawings: Sequence[Drawing], workers: int) -> dict[FigureKey, tuple[bytes, bytes] | Exception]:
     """Draw, by several processes where there is much of one run's tables to draw."""
     by_tables: dict[int, list[Drawing]] = {}
     for part in drawings:
         by_tables.setdefault(id(part.data), []).append(part)
-    found: dict[FigureKey, tuple[bytes, bytes] | BaseException] = {}
+    found: dict[FigureKey, tuple[bytes, bytes] | Exception] = {}
     for parts in by_tables.values():
         data, keys = parts[0].data, [key for part in parts for key in part.keys]
         if workers > 1 and len(keys) > 4:
@@ -207,11 +208,12 @@ def save_sweep(item: Item, table: pd.DataFrame, runs: Mapping[str, ReportData], 
             f"recipes of such a sweep: {', '.join(known)}; or give the folder of one of its runs",
         )
     try:
-        drawn = {called(item, key): figure for key, figure in found.draw_sweep(table, runs, name).items()}
+        with no_exit("the recipe"):
+            drawn = {called(item, key): figure for key, figure in found.draw_sweep(table, runs, name).items()}
         saved = {key: _saved(figure) for key, figure in drawn.items()}
     except UserError:
         raise
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise UserError(failure(item, error)) from error
     return _write(saved, folder, _pattern(item))
 

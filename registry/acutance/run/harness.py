@@ -21,11 +21,11 @@ from acutance.run.members import Member, PlannedCell, measure_cells, members, ta
 from acutance.run.points import close_points, open_points
 from acutance.run.preprocessing import preprocess
 from acutance.run.rows import Attempt
+from acutance.run.sinks import Sinks
 from acutance.run.standing import Identity, Standing
 from acutance.run.store import Store
 from acutance.run.tasks import Task, outcomes
 from acutance.run.value_rows import value_row
-from acutance.sink import Sinks
 from acutance.study.attributes import Attributes, join, require
 from acutance.study.config import Study
 from acutance.system.ending import Terminated, in_order

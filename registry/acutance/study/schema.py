@@ -65,8 +65,11 @@ def _chain(
         names = plugins.names(item)
         known += names
         branches.append({"if": _called("name", {"enum": names}), "then": {"$ref": f"#/$defs/{key}"}})
-    about = {"enum": known, "description": f"Name of the {kind.removesuffix('s')}."}
-    return {"type": "object", "required": ["name"], "properties": {"name": about}, "allOf": branches}
+    about: Schema = {"description": f"Name of the {kind.removesuffix('s')}."}
+    found: Schema = {"type": "object", "required": ["name"], "properties": {"name": about}}
+    if not branches:
+        return found
+    return found | {"properties": {"name": {"enum": known, **about}}, "allOf": branches}
 
 
 def _called(field: str, value: Schema) -> Schema:

@@ -12,6 +12,7 @@ from acutance.measure import Cost, Estimate, Measure, Status
 from acutance.model.conditions import Conditions
 from acutance.numerics.draws import Streams
 from acutance.surface.loss_surface import LossSurface
+from acutance.system.ending import no_exit
 from acutance.system.kept import preserved_rng
 
 
@@ -51,11 +52,8 @@ def evaluate_family(
         functional = surface.core.functional
         # What a caller or another measure has switched on or off must not reach this one.
         with preserved_rng(), Conditions(functional.device, functional.dtype, grad=True):
-            try:
+            with no_exit(f"measure '{measure_id}'"):
                 estimates = [Estimate.of(e) for e in measure.evaluate_many(surface, some, rng)]
-            except SystemExit as error:
-                # A measure that ends the process would take the whole study with it.
-                raise RuntimeError(f"measure '{measure_id}' called sys.exit({error.code})") from error
         if len(estimates) != len(some):
             raise UserError(f"measure '{measure_id}' returned {len(estimates)} estimates for {len(some)} specs")
         spent = surface.cost - before

@@ -21,6 +21,25 @@ class Terminated(SystemExit):
         self.name = signal.Signals(number).name
 
 
+@contextmanager
+def no_exit(who: str) -> Iterator[None]:
+    """Make ``sys.exit()`` in a plugin an error of that plugin, which would end the whole program with it.
+
+    Args:
+        who: may call it, as ``measure 'foo'``.
+
+    Raises:
+        RuntimeError: when it is called.
+        Terminated: when the program is to end by a signal.
+    """
+    try:
+        yield
+    except Terminated:
+        raise
+    except SystemExit as error:
+        raise RuntimeError(f"{who} called sys.exit({error.code})") from error
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
     raise Terminated(number)
 

@@ -11,6 +11,7 @@ from acutance.plugins import Item, catalog
 from acutance.report.data import ReportData
 from acutance.report.recipes.base import FigureKey, Recipe
 from acutance.report.shown import shown
+from acutance.system.ending import no_exit
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -58,18 +59,19 @@ class Drawing:
             UserError: when there is nothing that was asked for.
         """
         found = made(item)
-        prepared = found.prepare(data.whole)
-        mine = data if prepared is data.whole else shown(prepared)
-        keys = found.keys_of_page(mine) if page else found.keys(mine)
+        with no_exit("the recipe"):
+            prepared = found.prepare(data.whole)
+            mine = data if prepared is data.whole else shown(prepared)
+            keys = found.keys_of_page(mine) if page else found.keys(mine)
         return cls(item, mine, tuple(called(item, key) for key in keys))
 
-    def failure(self, errors: Sequence[BaseException]) -> str:
+    def failure(self, errors: Sequence[Exception]) -> str:
         """Return in one sentence why figures could not be drawn."""
         some = f" ({len(errors)} of {len(self.keys)} figures)" if len(errors) < len(self.keys) else ""
         return failure(self.item, errors[0]) + some
 
 
-def failure(item: Item, error: BaseException) -> str:
+def failure(item: Item, error: Exception) -> str:
     """Return in one sentence why a recipe could not be drawn."""
     said = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return f"figure '{item.name}' of {item.dist} {item.version} could not be drawn: {said}"
@@ -87,30 +89,31 @@ def of_report(data: ReportData, say: Say = warn) -> list[Drawing]:
         try:
             if made(item).page:
                 found.append(Drawing.of(item, data, page=True))
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             say(failure(item, error))
     return found
 
 
-def attempt(how: Callable[[ReportData, FigureKey], T], data: ReportData, key: FigureKey) -> T | BaseException:
+def attempt(how: Callable[[ReportData, FigureKey], T], data: ReportData, key: FigureKey) -> T | Exception:
     """Return a figure, or what a recipe raised instead."""
     try:
-        return how(data, key)
-    except (Exception, SystemExit) as error:
+        with no_exit("the recipe"):
+            return how(data, key)
+    except Exception as error:
         return error
 
 
 def without_failures(
-    drawings: Sequence[Drawing], found: Mapping[FigureKey, T | BaseException], say: Say, required: bool = False
+    drawings: Sequence[Drawing], found: Mapping[FigureKey, T | Exception], say: Say, required: bool = False
 ) -> dict[FigureKey, T]:
     """Return what could be drawn, and tell of the rest.
 
     Raises:
         UserError: when something is required and nothing could be drawn.
     """
-    drawn = {key: figure for key, figure in found.items() if not isinstance(figure, BaseException)}
+    drawn = {key: figure for key, figure in found.items() if not isinstance(figure, Exception)}
     for part in drawings:
-        errors = [error for key in part.keys if isinstance(error := found[key], BaseException)]
+        errors = [error for key in part.keys if isinstance(error := found[key], Exception)]
         if errors and required and not drawn:
             raise UserError(part.failure(errors)) from errors[0]
         if errors:

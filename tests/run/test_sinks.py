@@ -203,11 +203,12 @@ def test_a_third_partys_sink_in_a_run_that_is_broken_off_and_goes_on(study, tmp_
     told = (tmp_path / "run" / "wire.txt").read_text().splitlines()
     assert len(told) >= 4 and told[-1] == "closed"
     acutance(*run, "--set", "sinks.0.after=0")
-    # Every cell once, over both runs.
+    # Every cell once, over both runs; what was under way when the signal came was stored, and given to the first.
     told = [line for line in (tmp_path / "run" / "wire.txt").read_text().splitlines() if line != "closed"]
     rows = lines(tmp_path / "run" / "results.jsonl")
     results = pd.read_csv(tmp_path / "run" / "results.csv")
-    assert len(told) == len(set(told)) == len(rows) == len(results)
+    assert len(told) == len(set(told)) == len(results) == len(rows) + 1
+    assert len({(r["model"], r["measure"], r.get("spec.p")) for r in rows}) == len(rows)
     listed = acutance("list", "sinks").stdout.splitlines()
     assert any(line.split()[:3] == ["wire", "acme-wire", "1.0"] for line in listed)
     shown = acutance("show", "wire").stdout

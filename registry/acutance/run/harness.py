@@ -156,7 +156,6 @@ class Driver:
         hooks = self.plugins.manager.hook
         hooks.on_run_start(config=study.resolved, directory=str(directory.path))
         executor: Executor[Any] = self.executor_choice.item.target(self.executor_choice.spec)
-        chosen_sinks = [(choice.item, choice.spec) for choice in study.sinks]
         sinks = Sinks(
             [(choice.item, choice.spec) for choice in study.sinks], directory.path, study.resolved,
             lambda sentence: self.reporter.say(f"note: {sentence}"),

@@ -54,7 +54,7 @@ def search(objective: Objective, like: Tensor, c: Tensor | None, norm: str, rho:
     delta = previous = torch.zeros_like(like)
     loss, note, slope = objective.gradient(delta)
     places = Rotation(delta, loss)
-    best = Maximum(places.best, loss, note.clone(), loss, slope.kept())
+    best = Maximum(places.best, loss, note.clone(), loss, slope.snapshot())
     eta: Scalar = 2 * rho
     schedule = [0, *checkpoints(steps)]
     improvements: Scalar = 0.0
@@ -70,7 +70,7 @@ def search(objective: Objective, like: Tensor, c: Tensor | None, norm: str, rho:
             loss, note, slope = objective.gradient(delta)
         else:
             loss, note = objective.value(delta)
-        improvements = improvements + best.meet(delta, loss, note, slope)
+        improvements = improvements + best.update(delta, loss, note, slope)
         if k + 1 == (steps + 1) // 2:
             best.value_half = best.value
         if k in schedule[1:]:

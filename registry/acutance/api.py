@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from acutance.data.forms import Given
+    from acutance.data.forms import CheckedPoints
     from acutance.run.harness import Run
     from acutance.surface.loss_surface import LossSurface
     from acutance.surface.open_model import OpenModel
@@ -89,10 +89,10 @@ def measure(
 
     def evaluated(surface: LossSurface, batch: int) -> list[Estimate]:
         with untouched(surface, item.id):
-            found = evaluate_family(item.id, instance, surface, [spec], seed=seed, batch=batch, replicate=replicate)
-        if "perturbed_loss" in found[0].extras:
+            estimates = evaluate_family(item.id, instance, surface, [spec], seed=seed, batch=batch, replicate=replicate)
+        if "perturbed_loss" in estimates[0].extras:
             levels.append(chance_level(surface, spec))
-        return found
+        return estimates
 
     def mean(parts: list[Estimate], notes: Sequence[str]) -> Estimate:
         chance = sum(levels) / len(levels) if levels else None
@@ -115,27 +115,27 @@ def measure(
     if initial is not None:
         functional.w0 = initial_vector(functional, initial)
     size = opened.microbatch if microbatch is None else microbatch
-    parts, left = [], ""
-    pairs: list[Given | None] = [None]
+    parts, remainder = [], ""
+    pairs: list[CheckedPoints | None] = [None]
     if data is not None and level != "weights":
-        found, left = _batches(data, m, level == "dataset")
-        pairs = [*found]
+        batches, remainder = _batches(data, m, level == "dataset")
+        pairs = [*batches]
     for batch, pair in enumerate(pairs):
         surface = LossSurface(functional, pair, loss=loss, microbatch=size)
         parts += evaluated(surface, batch)
     functional.warn(stacklevel=3)
-    return mean(parts, [*functional.told, *filter(None, [left])])
+    return mean(parts, [*functional.all_notes, *filter(None, [remainder])])
 
 
-def _batches(data: Any, m: int | None, whole: bool) -> tuple[list[Given], str]:
+def _batches(data: Any, m: int | None, whole: bool) -> tuple[list[CheckedPoints], str]:
     """Return m-batches of equal size, cut from the points in their order, and what to say of points left over."""
-    from acutance.data.forms import Given, understand
+    from acutance.data.forms import CheckedPoints, understand
     from acutance.data.points import m_batches
     from acutance.study.surface_config import dropped
 
     points = understand(data, stacklevel=4)
     size = len(points.targets) if whole else points.size if m is None else m
-    batches = [Given(*pair) for pair in m_batches(points.inputs, points.targets, size)]
+    batches = [CheckedPoints(*pair) for pair in m_batches(points.inputs, points.targets, size)]
     return batches, dropped(len(points.targets), size)
 
 

@@ -60,9 +60,9 @@ class Loss(Measure[TargetSpec]):
 
     def evaluate(self, surface: LossSurface, spec: TargetSpec, rng: Streams) -> Estimate | float:
         """Return the loss."""
-        found = surface.clean()
-        estimate = Estimate(float(found.loss))
-        bad = ~found.raw.isfinite().reshape(surface.n, -1).all(1)
+        clean = surface.clean()
+        estimate = Estimate(float(clean.loss))
+        bad = ~clean.raw.isfinite().reshape(surface.n, -1).all(1)
         if math.isfinite(estimate.value) or not bool(bad.any()):
             return estimate
         return replace(estimate, message=_no_predictions(bad))

@@ -43,9 +43,9 @@ class Excluded(UserError):
 
 
 class NotInParts(UserError):
-    """What was asked for exists, but not from passes over parts of the batch, as the surface is set up to make them.
+    """The value exists, but not from passes over parts of the batch, which the surface is set to make.
 
-    A family of cells that meets it has failed with this reason: with passes over all examples it has values.
+    Cells whose evaluation raises it are recorded as failed with this reason; passes over all examples give them values.
     """
 
 
@@ -59,9 +59,9 @@ class Unsupported(Exception):
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error says that the memory does not suffice, which says nothing about a model."""
-    said = str(error).lower()
+    text = str(error).lower()
     return type(error).__name__ == "OutOfMemoryError" or any(
-        words in said for words in ("out of memory", "not enough memory", "allocate memory")
+        words in text for words in ("out of memory", "not enough memory", "allocate memory")
     )
 
 

@@ -59,8 +59,8 @@ def _measure(name: str) -> Any:
 def _settings(e: Estimate) -> str:
     """Name every setting that has a value: another norm, scaling or loss is another number, defaults or not."""
     fields: Mapping[str, Any] = e.spec or {}
-    told = [f"{k} = {_plain(v)}" for k, v in fields.items() if v is not None and v != [] and v != ()]
-    return f"  [{', '.join(told)}]" if told else ""
+    parts = [f"{k} = {_plain(v)}" for k, v in fields.items() if v is not None and v != [] and v != ()]
+    return f"  [{', '.join(parts)}]" if parts else ""
 
 
 def _plain(value: Any) -> str:
@@ -72,26 +72,32 @@ def _plain(value: Any) -> str:
 
 
 def _meaning(e: Estimate, measure: Any) -> list[str]:
-    what = " ".join((measure.__doc__ or "").strip().split("\n\n")[0].split())
-    return [what] + ([f"A larger value means: {measure.traits.larger_means}."] if measure.traits.larger_means else [])
+    summary = " ".join((measure.__doc__ or "").strip().split("\n\n")[0].split())
+    return [summary] + (
+        [f"A larger value means: {measure.traits.larger_means}."] if measure.traits.larger_means else []
+    )
 
 
 def _losses(extras: Mapping[str, Any]) -> list[str]:
+    """Return how mean loss and error change from the clean to the perturbed network, where both are known."""
     lines = []
-    for name, what, form in (("loss", "mean loss", "{:.4g}"), ("error", "classification error", "{:.2%}")):
-        clean, moved = extras.get(f"clean_{name}"), extras.get(f"perturbed_{name}")
-        if isinstance(clean, int | float) and isinstance(moved, int | float):
-            lines.append(f"The {what} goes from {form.format(clean)} to {form.format(moved)} in the perturbed network.")
+    for name, noun, form in (("loss", "mean loss", "{:.4g}"), ("error", "classification error", "{:.2%}")):
+        clean, perturbed = extras.get(f"clean_{name}"), extras.get(f"perturbed_{name}")
+        if isinstance(clean, int | float) and isinstance(perturbed, int | float):
+            lines.append(
+                f"The {noun} goes from {form.format(clean)} to {form.format(perturbed)} in the perturbed network."
+            )
     return lines
 
 
 def _past_chance(e: Estimate) -> bool:
     """Whether the perturbed network is worse than an answer that does not look at the input."""
-    moved = e.extras.get("perturbed_loss")
-    return e.chance is not None and isinstance(moved, int | float) and not moved < e.chance
+    perturbed = e.extras.get("perturbed_loss")
+    return e.chance is not None and isinstance(perturbed, int | float) and not perturbed < e.chance
 
 
 def _chance(e: Estimate) -> list[str]:
+    """Return a sentence where the clean or the perturbed network is at chance level; nothing elsewhere."""
     if e.chance is None or not _past_chance(e):
         return []
     clean = e.extras.get("clean_loss", math.nan)
@@ -105,6 +111,7 @@ def _chance(e: Estimate) -> list[str]:
 
 
 def _uncertainty(e: Estimate) -> list[str]:
+    """Return what the errors say: the Monte-Carlo error, whether the sign is certain, the spread over m-batches."""
     lines = []
     if e.stderr is not None and math.isfinite(e.value):
         share = f", {e.stderr / abs(e.value):.1%} of the value" if e.value else ""

@@ -192,8 +192,8 @@ class Estimate:
         values = [part.value for part in parts]
         value = math.fsum(values) / n if all(map(math.isfinite, values)) else _nonfinite_mean(values)
         errors = [part.stderr for part in parts]
-        known = [e for e in errors if e is not None]
-        stderr = math.sqrt(math.fsum(e * e for e in known)) / n if len(known) == n else None
+        stderrs = [e for e in errors if e is not None]
+        stderr = math.sqrt(math.fsum(e * e for e in stderrs)) / n if len(stderrs) == n else None
         extras = _mean_extras([part.extras for part in parts])
         if math.isfinite(value):
             spread = math.fsum((v - value) ** 2 for v in values) / (n - 1)
@@ -216,6 +216,7 @@ def _nonfinite_mean(values: Sequence[float]) -> float:
 
 
 def _mean_extras(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the extras of a mean over m-batches: numbers and curves averaged, texts on which all agree."""
     shared = [key for key in extras[0] if all(key in other for other in extras)]
     result: dict[str, Any] = {}
     for key in shared:
@@ -305,8 +306,8 @@ class SharpnessSpec(Spec):
 
     def canonical(self) -> dict[str, Any]:
         """Return what enters a key; an own function enters with the digest of its file."""
-        own = {"scaling_source": source_digest(self.scaling)} if is_own(self.scaling) else {}
-        return super().canonical() | own
+        source = {"scaling_source": source_digest(self.scaling)} if is_own(self.scaling) else {}
+        return super().canonical() | source
 
 
 class Measure(Specified[SpecT]):

@@ -23,8 +23,8 @@ def named(function: Callable[..., Any]) -> str:
     """Return the name, ``module:function``, under which a function of an importable file is found again.
 
     Raises:
-        UserError: for what has no such name, of a notebook, inside a function or an object: its source is part of what
-            a value is of.
+        UserError: for a function without such a name (of a notebook, inside a function, bound to an object): keys of
+            values contain the digest of its source.
     """
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if module not in (None, "__main__") and getattr(sys.modules.get(str(module)), name, None) is function:
@@ -45,12 +45,12 @@ def source_digest(name: str) -> str:
     """
     module, _, function = name.partition(":")
     try:
-        found = find_spec(module) if module and function else None
+        located = find_spec(module) if module and function else None
     except (ImportError, ValueError):
-        found = None
-    if found is None or not found.origin or not Path(found.origin).is_file():
+        located = None
+    if located is None or not located.origin or not Path(located.origin).is_file():
         raise UserError(f"'{name}': there is no module '{module}'", "write module:function of an importable file")
-    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+    return hashlib.sha256(Path(located.origin).read_bytes()).hexdigest()
 
 
 def load(name: str) -> Any:

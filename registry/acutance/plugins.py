@@ -119,18 +119,18 @@ class Catalog:
 
     def usable(self, kind: Kind) -> list[Item]:
         """Return the items of one kind whose class can be imported; any other is a problem."""
-        found = []
+        importable = []
         for item in self.items(kind):
             try:
                 _ = item.target
-                found.append(item)
+                importable.append(item)
             except UserError as error:
                 cause = error.__cause__ or error
-                told = "".join(tb.format_exception(cause))
-                problem = PluginProblem(item.name, item.dist, item.version, "import", _said(cause), told)
+                trace = "".join(tb.format_exception(cause))
+                problem = PluginProblem(item.name, item.dist, item.version, "import", _describe(cause), trace)
                 if problem not in self.problems:
                     self.problems.append(problem)
-        return found
+        return importable
 
     def import_all(self) -> None:
         """Import every class registered by name, for the problems that this finds (doctor and strict mode)."""
@@ -139,30 +139,30 @@ class Catalog:
 
     def with_items(self, items: Iterable[Item]) -> Catalog:
         """Return a catalog with these too; one takes the place of what has its id."""
-        known: dict[Kind, dict[str, Item]] = {kind: dict(self._items[kind]) for kind in KINDS}
+        registered: dict[Kind, dict[str, Item]] = {kind: dict(self._items[kind]) for kind in KINDS}
         for item in items:
-            known[item.kind][item.id] = item
-        return replace(self, _items=known, problems=list(self.problems))
+            registered[item.kind][item.id] = item
+        return replace(self, _items=registered, problems=list(self.problems))
 
-    def known(self, kind: Kind, name: str) -> Item | None:
+    def lookup(self, kind: Kind, name: str) -> Item | None:
         """Return the item of a canonical id or of a short name that is unique; None for any other name."""
         items = self._items[kind]
-        short = self._called(kind, name)
-        own = [item for item in short if item.dist == OWN]
-        return items.get(name) or next(iter(own or short[: len(short) == 1]), None)
+        short = self._by_short_name(kind, name)
+        built_in = [item for item in short if item.dist == OWN]
+        return items.get(name) or next(iter(built_in or short[: len(short) == 1]), None)
 
-    def _called(self, kind: Kind, name: str) -> list[Item]:
+    def _by_short_name(self, kind: Kind, name: str) -> list[Item]:
         return [item for item in self._items[kind].values() if item.name == name]
 
     def find(self, kind: Kind, name: str) -> Item:
-        """Return what ``known`` does.
+        """Return what ``lookup`` does.
 
         Raises:
             UserError: for an unknown or ambiguous name; names the nearest one and any plugin that failed.
         """
-        if item := self.known(kind, name):
+        if item := self.lookup(kind, name):
             return item
-        short = self._called(kind, name)
+        short = self._by_short_name(kind, name)
         noun = kind.removesuffix("s")
         if short:
             raise UserError(f"{noun} '{name}' is ambiguous", "write " + " or ".join(i.id for i in short))
@@ -175,8 +175,8 @@ class Catalog:
     def nearest(self, name: str, kinds: Sequence[Kind] = KINDS) -> str:
         """Return what an unknown name may have meant: a canonical id for what is written as one, else a short name."""
         items = [item for kind in kinds for item in self.items(kind)]
-        known = [item.id if "/" in name else item.name for item in items]
-        return did_you_mean(name, list(dict.fromkeys(known)))
+        names = [item.id if "/" in name else item.name for item in items]
+        return did_you_mean(name, list(dict.fromkeys(names)))
 
     def names(self, item: Item) -> list[str]:
         """Return what an item may be called: the short name, where that means this item, and the canonical id."""
@@ -200,17 +200,17 @@ class Catalog:
         Raises:
             ValueError: when its id is taken, or its short name belongs to a built-in.
         """
-        known = self._items[item.kind]
-        taken = known.get(item.id) or known.get(f"{OWN}/{item.name}")
-        if taken:
+        registered = self._items[item.kind]
+        holder = registered.get(item.id) or registered.get(f"{OWN}/{item.name}")
+        if holder:
             raise ValueError(
                 f"{item.kind.removesuffix('s')} name '{item.name}' of {item.dist} {item.version} is taken by "
-                f"{taken.dist} {taken.version}"
+                f"{holder.dist} {holder.version}"
             )
-        known[item.id] = item
+        registered[item.id] = item
 
 
-def _said(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -229,10 +229,10 @@ def _selected(points: Iterable[EntryPoint]) -> Iterator[EntryPoint]:
 
 def _unique(points: Iterable[EntryPoint]) -> list[EntryPoint]:
     """Own distribution first, then by name; a distribution seen twice on the path counts once."""
-    seen: dict[tuple[str, str], EntryPoint] = {}
+    by_name: dict[tuple[str, str], EntryPoint] = {}
     for point in points:
-        seen.setdefault((point.dist.name if point.dist else "?", point.name), point)
-    return sorted(seen.values(), key=lambda e: (not e.dist or e.dist.name != OWN, e.dist and e.dist.name, e.name))
+        by_name.setdefault((point.dist.name if point.dist else "?", point.name), point)
+    return sorted(by_name.values(), key=lambda e: (not e.dist or e.dist.name != OWN, e.dist and e.dist.name, e.name))
 
 
 def load(points: Iterable[EntryPoint] | None = None) -> Catalog:
@@ -253,12 +253,15 @@ def load(points: Iterable[EntryPoint] | None = None) -> Catalog:
     for point in _unique(_selected(installed)):
         _load_one(catalog, point)
     if points is None and not any(item.dist == OWN for item in catalog.items("measures")):
-        own = "; ".join(str(problem) for problem in catalog.problems if problem.dist == OWN)
-        raise UserError("no built-in plugins could be loaded" + (f": {own}" if own else ""), "pip install -e .")
+        failures = "; ".join(str(problem) for problem in catalog.problems if problem.dist == OWN)
+        raise UserError(
+            "no built-in plugins could be loaded" + (f": {failures}" if failures else ""), "pip install -e ."
+        )
     return catalog
 
 
 def _load_one(catalog: Catalog, point: EntryPoint) -> None:
+    """Import a plugin and collect what it registers; a failure is added to the problems with its phase."""
     dist = point.dist.name if point.dist else "?"
     version = point.dist.version if point.dist else "?"
     key = f"{dist}:{point.name}"
@@ -273,7 +276,7 @@ def _load_one(catalog: Catalog, point: EntryPoint) -> None:
         phase, since = new, now
 
     def problem(error: BaseException) -> None:
-        catalog.problems.append(PluginProblem(point.name, dist, version, phase, _said(error), tb.format_exc()))
+        catalog.problems.append(PluginProblem(point.name, dist, version, phase, _describe(error), tb.format_exc()))
 
     before = {name for name in HEAVY if name in sys.modules}
     try:
@@ -292,8 +295,8 @@ def _load_one(catalog: Catalog, point: EntryPoint) -> None:
         enter("collect")
         others = [p for p in catalog.manager.get_plugins() if p is not plugin]
         try:
-            found = catalog.manager.subset_hook_caller(f"register_{kind}", others)()
-            for target in _flatten(found):
+            registered = catalog.manager.subset_hook_caller(f"register_{kind}", others)()
+            for target in _flatten(registered):
                 # One bad class must not hide its siblings.
                 enter("collect")
                 try:
@@ -333,12 +336,12 @@ def _refuse_older_core(point: EntryPoint) -> None:
 def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
     for caller in manager.get_hookcallers(plugin) or ():
         if not caller.has_spec():
-            known = [name for name, hook in vars(manager.hook).items() if getattr(hook, "spec", None)]
-            raise ValueError(f"there is no hook '{caller.name}'; {did_you_mean(caller.name, known)}")
+            hooks = [name for name, hook in vars(manager.hook).items() if getattr(hook, "spec", None)]
+            raise ValueError(f"there is no hook '{caller.name}'; {did_you_mean(caller.name, hooks)}")
 
 
-def _flatten(found: Iterable[Any]) -> Iterator[Any]:
-    for group in found:
+def _flatten(groups: Iterable[Any]) -> Iterator[Any]:
+    for group in groups:
         yield from group.items() if isinstance(group, Mapping) else group
 
 
@@ -380,26 +383,27 @@ def _imported(item: Item) -> Any:
     """Return the class of an item that was registered by name, once it is known to be what was registered."""
     noun = item.kind.removesuffix("s")
     try:
-        found = _attribute(item.source)
-        name = _name_of(item.kind, found)
+        target = _attribute(item.source)
+        name = _name_of(item.kind, target)
         if name != item.name:
             raise ValueError(f"{item.source} is called '{name}'")
-        _refuse_bad_spec(replace(item, source=found))
+        _refuse_bad_spec(replace(item, source=target))
     except (Exception, SystemExit) as error:
         # A third party's module may raise anything; nothing but what asked for it is to fail.
         raise UserError(
-            f"{noun} '{item.name}' of {item.dist} {item.version} cannot be loaded: {_said(error)}",
+            f"{noun} '{item.name}' of {item.dist} {item.version} cannot be loaded: {_describe(error)}",
             f"see 'acutance doctor', or leave the distribution out: ACUTANCE_PLUGINS=-{item.dist}",
         ) from error
-    return found
+    return target
 
 
 def _abstract(target: type, method: str) -> bool:
-    found = getattr(target, method, None)
-    return found is None or getattr(found, "__isabstractmethod__", False)
+    function = getattr(target, method, None)
+    return function is None or getattr(function, "__isabstractmethod__", False)
 
 
 def _refuse_bad_spec(item: Item) -> None:
+    """Raise ValueError for a spec class with faults, and UserError for unknown citation keys of a measure."""
     # Pydantic, which a list of names does not need.
     from acutance.spec import Spec, spec_faults
 

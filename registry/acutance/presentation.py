@@ -101,7 +101,7 @@ def _default(spec: type[Spec], name: str) -> Any:
 
 
 UNKNOWN = Presentation()
-_told: ContextVar[Mapping[str, Presentation] | None] = ContextVar("acutance_presentations", default=None)
+_recorded: ContextVar[Mapping[str, Presentation] | None] = ContextVar("acutance_presentations", default=None)
 
 
 def presentation(measure: str) -> Presentation:
@@ -110,17 +110,17 @@ def presentation(measure: str) -> Presentation:
     Args:
         measure: its name, or its canonical id.
     """
-    return (_told.get() or {}).get(measure) or _installed(measure)
+    return (_recorded.get() or {}).get(measure) or _installed(measure)
 
 
 @contextmanager
-def showing(told: Mapping[str, Presentation]) -> Iterator[None]:
+def showing(shown: Mapping[str, Presentation]) -> Iterator[None]:
     """Let ``presentation`` answer with these, in this thread and inside this block, whatever is installed."""
-    token = _told.set({**(_told.get() or {}), **told})
+    token = _recorded.set({**(_recorded.get() or {}), **shown})
     try:
         yield
     finally:
-        _told.reset(token)
+        _recorded.reset(token)
 
 
 def presentations(measures: Iterable[str]) -> dict[str, Presentation]:
@@ -131,12 +131,12 @@ def presentations(measures: Iterable[str]) -> dict[str, Presentation]:
 def with_curve(curve: str = "") -> list[str]:
     """Return the names of the installed measures that give a curve, or that one."""
     items = [(item, _of_class(item.target)) for item in catalog().usable("measures")]
-    return [item.name for item, how in items if (curve in how.curves if curve else how.curves)]
+    return [item.name for item, shown in items if (curve in shown.curves if curve else shown.curves)]
 
 
 def _installed(measure: str) -> Presentation:
     try:
-        item = catalog().known("measures", measure)
+        item = catalog().lookup("measures", measure)
         return _of_class(item.target) if item else UNKNOWN
     except Exception:
         # Nobody reads a table to hear of plugins: what is wrong with one says `acutance doctor`.

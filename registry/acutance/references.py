@@ -195,9 +195,9 @@ def entries(names: Sequence[str] | str) -> list[str]:
     Raises:
         UserError: for a key that is not in this file.
     """
-    found = []
+    bibtex = []
     for name in [names] if isinstance(names, str) else names:
         if not name.lstrip().startswith("@") and name not in ENTRIES:
             raise UserError(f"unknown citation key '{name}'", did_you_mean(name, list(ENTRIES)))
-        found.append(ENTRIES.get(name, name).strip())
-    return found
+        bibtex.append(ENTRIES.get(name, name).strip())
+    return bibtex

@@ -111,6 +111,7 @@ def resolved(estimate: Estimate, surface: LossSurface, name: str, rho: float) ->
 
 
 def _checked(c: Tensor | None, surface: LossSurface, name: str) -> Tensor | None:
+    """Return c on the surface's device in its dtype; refuse another shape, and entries negative or not finite."""
     import torch
 
     if c is None:

@@ -78,6 +78,7 @@ class Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _true_or_false(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a truth value where a number or a text is wanted, and these where a truth value is."""
         kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)  # type: ignore[arg-type]
         if isinstance(value, bool):
             if kinds & {int, float, str} and bool not in kinds:
@@ -229,9 +230,9 @@ def describe(error: ValidationError, spec_type: type[BaseModel], where: str = ""
         path = ".".join(([where] if where else []) + parts)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            known = list(spec_type.model_fields) if len(item["loc"]) == 1 else []
+            fields = list(spec_type.model_fields) if len(item["loc"]) == 1 else []
             absent = getattr(spec_type, "ABSENT", {}) if len(item["loc"]) == 1 else {}
-            why = absent.get(item["loc"][-1]) or (did_you_mean(str(item["loc"][-1]), known) if known else "")
+            why = absent.get(item["loc"][-1]) or (did_you_mean(str(item["loc"][-1]), fields) if fields else "")
             message = "unknown field" + (f"; {why}" if why else "")
         elif item["loc"] and item["loc"][-1] == "[key]":
             path = path.removesuffix(".[key]").rpartition(".")[0]

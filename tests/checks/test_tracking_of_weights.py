@@ -418,11 +418,11 @@ def test_a_loss_of_probabilities_is_looked_at_near_those_of_the_model():
 
 
 def test_an_answer_that_is_no_number_any_more_has_moved():
-    from acutance.checks.tracking import _those_that_move
+    from acutance.checks.tracking import _moving_slots
 
     raw = torch.tensor([[1.0, float("nan")]])
-    assert _those_that_move([0], lambda slots: torch.tensor([[float("nan"), 2.0]]), raw) == [0]
-    assert _those_that_move([0], lambda slots: torch.tensor([[1.0, 2.0]]), raw) == []
+    assert _moving_slots([0], lambda slots: torch.tensor([[float("nan"), 2.0]]), raw) == [0]
+    assert _moving_slots([0], lambda slots: torch.tensor([[1.0, 2.0]]), raw) == []
 
 
 VISION = ["resnet18", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto", "densenet121", "dla34"]

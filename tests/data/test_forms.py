@@ -21,7 +21,7 @@ from torch.utils.data import (
 )
 
 import acutance
-from acutance.data.forms import Given, understand
+from acutance.data.forms import CheckedPoints, understand
 from acutance.surface import LossSurface
 
 G = torch.Generator().manual_seed(1)
@@ -325,9 +325,9 @@ def test_a_model_that_scales_bytes_itself_may():
 
 
 def test_what_was_understood_is_not_looked_at_again():
-    assert LossSurface(net(), Given(NAN, Y)).n == 8
+    assert LossSurface(net(), CheckedPoints(NAN, Y)).n == 8
     with pytest.raises(acutance.UserError, match="there are 8 inputs but 7 targets"):
-        LossSurface(net(), Given(X, Y[:7]))
+        LossSurface(net(), CheckedPoints(X, Y[:7]))
 
 
 @pytest.mark.parametrize("how", ["to_sparse", "to_sparse_csr"])

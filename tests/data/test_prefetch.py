@@ -40,26 +40,26 @@ def test_a_model_that_was_loaded_ahead_is_the_model():
     pool, prefetch = Pool(), Prefetch()
     first, second, damaged = pool.entries(None)
     prefetch.begin(pool, None, second)
-    model, key = prefetch.take(pool, None, second)
+    model, key = prefetch.get(pool, None, second)
     assert float(model.weight.detach().mean()) == 1 and model.weight.requires_grad
-    assert key == Prefetch().take(pool, None, second)[1]
+    assert key == Prefetch().get(pool, None, second)[1]
     assert [name.startswith("acutance-prefetch") for name in pool.threads] == [True, False]
     # Another one than was expected is loaded now; what was loaded ahead is dropped.
     prefetch.begin(pool, None, second)
-    assert float(prefetch.take(pool, None, first)[0].weight.detach().mean()) == 0
-    assert prefetch._found is None
+    assert float(prefetch.get(pool, None, first)[0].weight.detach().mean()) == 0
+    assert prefetch._future is None
     prefetch.begin(pool, None, damaged)
     with pytest.raises(UserError, match="damaged"):
-        prefetch.take(pool, None, damaged)
+        prefetch.get(pool, None, damaged)
 
 
 def test_loading_ahead_draws_none_of_the_random_numbers_of_others():
     pool, prefetch = Pool(), Prefetch()
     before = torch.get_rng_state()
     prefetch.begin(pool, None, pool.entries(None)[1])
-    prefetch.take(pool, None, pool.entries(None)[1])
+    prefetch.get(pool, None, pool.entries(None)[1])
     assert torch.equal(before, torch.get_rng_state())
-    Prefetch().take(pool, None, pool.entries(None)[1])
+    Prefetch().get(pool, None, pool.entries(None)[1])
     assert not torch.equal(before, torch.get_rng_state())
 
 

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import acutance
 from acutance import LossSurface, UserError
-from acutance.model.conditions import apart_from_caller, conditions
+from acutance.model.conditions import conditions, outside_inference_mode
 
 
 class Net(nn.Module):
@@ -193,7 +193,7 @@ def test_what_a_worker_makes_is_made_outside_inference_mode():
         yield nn.Linear(2, 1)(torch.ones(1, 2)).requires_grad
 
     with torch.inference_mode():
-        steps = apart_from_caller(work())
+        steps = outside_inference_mode(work())
         assert next(steps) == (False, True) and torch.is_inference_mode_enabled()
         assert list(steps) == [True] and torch.is_inference_mode_enabled()
 

@@ -55,7 +55,7 @@ def test_a_step_is_the_same_however_the_gradient_is_cut_and_leaves_it_alone(part
 
 def test_known_flags_keep_references_and_unknown_ones_write_over_the_kept_copy():
     old, new = Slope([vector(5)]), Slope([vector(6)])
-    assert old.replaced(True, new) is new and old.replaced(False, new) is old and old.kept() is old
+    assert old.replaced(True, new) is new and old.replaced(False, new) is old and old.snapshot() is old
     mine = Slope([old.parts[0].clone()])
     assert mine.replaced(torch.tensor(False), new) is mine and torch.equal(mine.parts[0], vector(5))
     assert mine.replaced(torch.tensor(True), new) is mine and torch.equal(mine.parts[0], vector(6))

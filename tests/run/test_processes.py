@@ -107,10 +107,10 @@ def test_how_a_child_ended_is_told(hired):
     for (target, word), (child, heard) in crew.items():
         child.send(word)
         assert heard() is None
-        assert cases[target, word] in child.how()
+        assert cases[target, word] in child.ending()
         failed = target != "working:crash"
         assert child.failed == failed
-        assert ("exit code 1; it said last: " in child.how()) == failed
+        assert ("exit code 1; it said last: " in child.ending()) == failed
 
 
 def test_workers_that_cannot_start_are_told_once(monkeypatch):

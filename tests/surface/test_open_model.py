@@ -157,9 +157,9 @@ def test_inputs_go_through_what_the_pool_says_and_targets_see_the_model_as_it_is
     z = model[0](2 * x)
     wanted = (z - z.mean(0)) / (z.var(0) + 1e-5).sqrt()
     assert torch.allclose(batch.logits(), wanted, atol=1e-5) and not torch.allclose(batch.logits(), whole.logits())
-    surfaces.look(["train"])
+    surfaces.require_fit(["train"])
     with pytest.raises(acutance.UserError, match="dataset 'here', split 'train': the model does not take"):
-        Surfaces(OpenModel(nn.Linear(5, 3)), sets(x, y), SurfaceConfig(points=8, m=8)).look(["train"])
+        Surfaces(OpenModel(nn.Linear(5, 3)), sets(x, y), SurfaceConfig(points=8, m=8)).require_fit(["train"])
 
 
 def test_measure_takes_an_open_model_with_what_memory_holds(monkeypatch):

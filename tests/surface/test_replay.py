@@ -54,7 +54,7 @@ def recordings(monkeypatch):
     monkeypatch.setattr(replay, "recorded", recorded)
     monkeypatch.setattr(replay, "mark_of", lambda device: Mark())
     monkeypatch.setattr(Core, "replays", property(lambda core: core._cuda_graphs))
-    monkeypatch.setattr(Slope, "kept", lambda slope: Slope([part.clone() for part in slope.parts], slope.c))
+    monkeypatch.setattr(Slope, "snapshot", lambda slope: Slope([part.clone() for part in slope.parts], slope.c))
     return found
 
 
@@ -100,7 +100,7 @@ def test_all_walks_of_a_surface_share_one_recording(recordings):
     assert point.w is moving_point(surface, surface.w.abs()).w
     surface.release()
     assert point.w is not moving_point(surface).w
-    assert point._slope_replay._again is None  # its memory is free, whoever still holds the point
+    assert point._slope_replay._recording is None  # its memory is free, whoever still holds the point
 
 
 def test_what_it_hands_out_stays_when_it_goes_on(recordings):

@@ -110,7 +110,7 @@ def test_an_interrupted_training_ends_at_the_same_weights(spec_of, network, monk
     expected = {name: tensor.clone() for name, tensor in load_file(entry.path).items()}
     assert whole["epochs"] == 3 and not whole["diverged"]
 
-    remember = training._remember
+    remember = training._save_progress
 
     def stopped(path, *rest):
         remember(path, *rest)
@@ -118,12 +118,12 @@ def test_an_interrupted_training_ends_at_the_same_weights(spec_of, network, monk
 
     os.remove(entry.path)
     for k in range(3):  # stopped after every epoch
-        monkeypatch.setattr(training, "_remember", stopped)
+        monkeypatch.setattr(training, "_save_progress", stopped)
         with pytest.raises(KeyboardInterrupt):
             pool.build(entry, spec)
         left = entry.path.replace(".safetensors", ".epochs")
         assert torch.load(left, weights_only=True)["epoch"] == k + 1
-    monkeypatch.setattr(training, "_remember", remember)
+    monkeypatch.setattr(training, "_save_progress", remember)
     again = pool.build(entry, spec)
     found = load_file(entry.path)
     assert all(torch.equal(t, found[n]) for n, t in expected.items()) and again["loss"] == whole["loss"]

@@ -73,8 +73,8 @@ def wrong_products(core: Core) -> frozenset[int]:
         with conditions(double):
             point = [piece.double() for piece in near(functional)]
             sizes = [torch.linalg.vector_norm(p) / max(p.numel(), 1) ** 0.5 for p in point]
-        found = _Products(double, point, sizes, double.cast_inputs(inputs), ledger)
-        return found.wrong() if found.known else frozenset()
+        products = _Products(double, point, sizes, double.cast_inputs(inputs), ledger)
+        return products.wrong() if products.differentiable else frozenset()
     except (RuntimeError, TypeError, NotImplementedError) as error:
         if lacks_memory(error):
             raise
@@ -97,7 +97,7 @@ class _Products:
         self._differentiate()
 
     @property
-    def known(self) -> bool:
+    def differentiable(self) -> bool:
         """Whether there is a product to look at."""
         return bool(self._product)
 
@@ -118,26 +118,29 @@ class _Products:
             if coarsest(raw) > torch.finfo(torch.float64).eps or not bool(raised.isfinite().all()):
                 self._ledger.book(1)
                 return []
-        found = torch.autograd.grad(self._value(raw), pieces, create_graph=products, allow_unused=True)
+        gradients = torch.autograd.grad(self._value(raw), pieces, create_graph=products, allow_unused=True)
         self._ledger.book(3)
-        return [torch.zeros_like(p) if g is None else g.to_dense() for g, p in zip(found, pieces, strict=True)]
+        return [torch.zeros_like(p) if g is None else g.to_dense() for g, p in zip(gradients, pieces, strict=True)]
 
     def _differentiate(self) -> None:
+        """Compute the gradient and H v at the point; both stay empty where there is no product to look at."""
         with conditions(self._functional, order=2):
             leaves = [piece.detach().requires_grad_() for piece in self._point]
             with self._functional.holding(leaves):
-                found = self._gradients(leaves, products=True)
-                if not found:
+                gradients = self._gradients(leaves, products=True)
+                if not gradients:
                     return
-                recorded = [(g, v) for g, v in zip(found, self._direction, strict=True) if g.requires_grad]
+                recorded = [(g, v) for g, v in zip(gradients, self._direction, strict=True) if g.requires_grad]
                 names = {node.name() for g, _ in recorded for node in graph_nodes(g.grad_fn)}
                 if not recorded or "torch::autograd::Error" in names:
                     return
                 outputs, vectors = zip(*recorded, strict=True)
-                made = torch.autograd.grad(outputs, leaves, vectors, allow_unused=True)
+                products = torch.autograd.grad(outputs, leaves, vectors, allow_unused=True)
         self._ledger.book(4)
-        self._gradient = [g.detach() for g in found]
-        self._product = [torch.zeros_like(p) if h is None else h.to_dense() for h, p in zip(made, leaves, strict=True)]
+        self._gradient = [g.detach() for g in gradients]
+        self._product = [
+            torch.zeros_like(p) if h is None else h.to_dense() for h, p in zip(products, leaves, strict=True)
+        ]
 
     def _rest(self, t: float) -> list[Tensor]:
         """Return E(t), each parameter's part in units of it; the point moves there, in its own memory."""
@@ -147,15 +150,15 @@ class _Products:
             self._moved = t
             leaves = [piece.detach().requires_grad_() for piece in self._point]
             with self._functional.holding(leaves):
-                away = self._gradients(leaves)
+                gradients = self._gradients(leaves)
             # In place as well: these vectors are as long as the weights.
-            parts = zip(away, self._gradient, self._product, self._sizes, strict=True)
+            parts = zip(gradients, self._gradient, self._product, self._sizes, strict=True)
             return [a.sub_(g).div_(t).sub_(h).mul_(s) for a, g, h, s in parts]
 
     def wrong(self) -> frozenset[int]:
         """Return the parameters in which the rest is large, and the same at two lengths."""
-        sized = [torch.stack([torch.linalg.vector_norm(x) * s for x, s in zip(found, self._sizes, strict=True)])
-                 for found in (self._product, self._gradient)]  # fmt: skip
+        sized = [torch.stack([torch.linalg.vector_norm(x) * s for x, s in zip(vectors, self._sizes, strict=True)])
+                 for vectors in (self._product, self._gradient)]  # fmt: skip
         products, gradients = sized
         rounded = ROUNDED * torch.finfo(torch.float64).eps * gradients.norm() / SHORT
         least = (SHARE * products).clamp(min=float(torch.maximum(SHARE / 10 * products.norm(), rounded)))

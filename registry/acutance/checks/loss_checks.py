@@ -1,4 +1,4 @@
-"""What a loss of one's own must be: a function of pairs of outputs and targets; the model makes no pass for it."""
+"""Checks of a user's own loss: a deterministic function of pairs of outputs and targets. The model makes no pass."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def ends_in_sigmoid(head: LossHead, raw: Tensor) -> str:
     binary = takes(head.loss, "binary_cross_entropy_with_logits", nn.BCEWithLogitsLoss)
     if not binary and not takes(head.loss, "cross_entropy", nn.CrossEntropyLoss):
         return ""
-    own = "a sigmoid again" if binary else "the softmax of them"
+    function = "a sigmoid again" if binary else "the softmax of them"
     return (
-        f"the model ends in a sigmoid, and its loss takes {own}: let the model return what goes into the sigmoid, or "
-        "give a loss of probabilities (binary_cross_entropy)"
+        f"the model ends in a sigmoid, and its loss takes {function}: let the model return what goes into the sigmoid, "
+        "or give a loss of probabilities (binary_cross_entropy)"
     )
 
 
@@ -154,15 +154,15 @@ def _first(head: LossHead, outputs: Tensor, targets: Tensor) -> tuple[Tensor, bo
             raise
         # Anything can go wrong in a user's function; what did is told, and is the cause.
         text = str(error).strip().splitlines()
-        said = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        complaint = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
         raise UserError(
-            f"loss: {name_of(head.loss)} raised {said}", _hint_at_call(head.loss, outputs, targets)
+            f"loss: {name_of(head.loss)} raised {complaint}", _hint_at_call(head.loss, outputs, targets)
         ) from error
     sizes = {str(outputs.shape), str(targets.shape)}
     stretched = False
     for one in caught:
-        found = STRETCHED.match(str(one.message))
-        if found and set(found.groups()) == sizes:
+        match = STRETCHED.match(str(one.message))
+        if match and set(match.groups()) == sizes:
             stretched = len(targets) > 1
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
@@ -193,10 +193,10 @@ def _same(a: Tensor, b: Tensor, eps: float) -> bool:
 
 def _hint_at_call(loss: object, outputs: Tensor, targets: Tensor) -> str:
     """Return how the function was called, or what is wrong with tensors of its own."""
-    own = [*loss.parameters(), *loss.buffers()] if isinstance(loss, nn.Module) else []
-    if any(t.device != outputs.device for t in own):
+    tensors = [*loss.parameters(), *loss.buffers()] if isinstance(loss, nn.Module) else []
+    if any(t.device != outputs.device for t in tensors):
         return f"move its own tensors to where the model is: loss.to('{outputs.device}')"
-    if any(t.is_floating_point() and t.dtype != outputs.dtype for t in own):
+    if any(t.is_floating_point() and t.dtype != outputs.dtype for t in tensors):
         kind = str(outputs.dtype).removeprefix("torch.")
         return f"the outputs are {kind} and its own tensors are not: give loss.to(torch.{kind}), or another dtype"
     return (

@@ -1,4 +1,4 @@
-"""Whether the loss of a batch is made of the losses of its parts: if not, values would follow the free memory."""
+"""Whether the loss of a batch follows from those of its parts: if not, values would depend on the free memory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ TOLERANCE = 1e-5  # of the parts' mean size: float32 rounds a thousand times fin
 
 
 def refuse_mixing(core: Core) -> None:
-    """Refuse parts of a batch whose examples the model mixes, and a part of one that it cannot pass.
+    """Refuse passes over parts where the model mixes examples of a batch, or cannot pass a last part of one example.
 
     Raises:
         NotInParts: when the passes are over fewer examples than there are.
     """
     size = core.microbatch or core.n
-    if core.single and not core.in_one_pass and (size == 1 or core.n % size == 1):
+    if core.refuses_single and not core.in_one_pass and (size == 1 or core.n % size == 1):
         raise NotInParts(
-            f"the model cannot pass a single example, the last part of {core.n} in passes of {size} ({core.single})",
+            f"the model cannot pass a single example, the last part of {core.n} in passes of {size} "
+            f"({core.refuses_single})",
             f"set microbatch to None, or to at least {core.n}",
         )
     if core.mixes_examples and not core.in_one_pass:
@@ -51,10 +52,10 @@ def refuse_parts(surface: LossSurface, raw: Tensor | None = None) -> None:
         NotInParts: when the parts' weighted sum is not the loss of the whole.
     """
     core = surface.core
-    if core.in_one_pass or not _asks(core):
+    if core.in_one_pass or not _parts_unknown(core):
         return
     size = core.microbatch or core.n
-    problem = _known(surface, raw, size)
+    problem = _cached_difference(surface, raw, size)
     if problem:
         raise NotInParts(f"{problem}: it cannot be computed in passes of {size}", ALL_AT_ONCE)
 
@@ -69,7 +70,7 @@ def refuse_single(surface: LossSurface, raw: Tensor | None = None) -> None:
     Raises:
         Unsupported: when it is not.
     """
-    problem = _known(surface, raw, 1) if _asks(surface.core) else ""
+    problem = _cached_difference(surface, raw, 1) if _parts_unknown(surface.core) else ""
     if problem:
         raise Unsupported(
             f"{problem}: single examples have no loss; let it return (losses, weights), each (n,), for "
@@ -94,14 +95,15 @@ def divisible(surface: LossSurface, microbatch: int) -> bool:
     return True
 
 
-def _known(surface: LossSurface, raw: Tensor | None, size: int) -> str:
-    found = surface.core.divisible
-    if size not in found:
-        found[size] = difference(surface.core, surface.transform(surface.clean().raw if raw is None else raw), size)
-    return found[size]
+def _cached_difference(surface: LossSurface, raw: Tensor | None, size: int) -> str:
+    differences = surface.core.part_differences
+    if size not in differences:
+        raw = surface.clean().raw if raw is None else raw
+        differences[size] = difference(surface.core, surface.transform(raw), size)
+    return differences[size]
 
 
-def _asks(core: Core) -> bool:
+def _parts_unknown(core: Core) -> bool:
     """Whether nothing says what the loss of a part is: a function of the user's that gives a mean."""
     return callable(core.head.loss) and core.head.weight is None and core.n > 1
 

@@ -7,8 +7,8 @@ gradient that is something else. For :math:`\varphi(w) = \langle u, f(w) \rangle
 
 vanishes with t wherever :math:`\varphi` is differentiable, and is compared with :math:`\|\nabla \varphi \circ d\|`, the
 spread of the last term. Every parameter's share of it is made the same, as far as that goes, so that small ones count.
-Kinks, steep slopes and float32 leave something at any t that float32 can resolve. So float32 may only acquit: what it
-does not is asked again in float64, a thousand times closer to the point.
+Kinks, steep slopes and float32 leave something at any t that float32 can resolve. So float32 may only acquit: a model
+that it does not acquit is tried again in float64, a thousand times closer to the point.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Secants:
         functional: the model.
         point: one tensor for each of its parameters, in its shape; memory of its own.
         inputs: a few examples.
-        book: told of passes, in forwards; a backward counts as two.
+        book: called with the passes made, in forwards; a backward counts as two.
 
     Attributes:
         lost: the parameters that the graph of the logits does not lead to.
@@ -70,8 +70,8 @@ class Secants:
         self._coarse = coarsest(raw)
         generator = torch.Generator(raw.device).manual_seed(SEED)
         self._u = torch.randn(raw.shape, generator=generator, dtype=torch.float64, device=raw.device)
-        found = torch.autograd.grad((self._u * raw.double()).sum(), leaves, allow_unused=True)
-        self._gradient = [torch.zeros_like(p) if g is None else g for g, p in zip(found, leaves, strict=True)]
+        gradients = torch.autograd.grad((self._u * raw.double()).sum(), leaves, allow_unused=True)
+        self._gradient = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, leaves, strict=True)]
         self._size = float((self._u * raw.detach().double()).norm())
 
     @property
@@ -85,31 +85,31 @@ class Secants:
         if not self._gradient or not self._size:
             return 0.0
         if not self._direction:
-            self._lay()
+            self._draw_direction()
         return self._excess(range(len(self.point)), step, SHARE[self.functional.dtype] * self._spread)
 
-    def named(self, step: float, share: float, left: Callable[[], int]) -> list[int]:
+    def localise(self, step: float, share: float, remaining: Callable[[], int]) -> list[int]:
         """Return the parameters behind an excess; halves without one are passed over.
 
         Args:
             step: as it was found with.
             share: of their spread that the excess of some may be.
-            left: returns how many forwards may still be made; what they do not tell apart is returned together.
+            remaining: returns how many forwards may still be made; what they do not tell apart is returned together.
         """
-        waiting, found = [[i for i in range(len(self.point)) if i not in self.lost]], list[int]()
+        waiting, slots = [[i for i in range(len(self.point)) if i not in self.lost]], list[int]()
         while waiting:
             waiting.sort(key=len)
             group = waiting.pop()
-            if len(group) == 1 or left() < 4:
-                found += group
+            if len(group) == 1 or remaining() < 4:
+                slots += group
                 continue
             halves = [group[: len(group) // 2], group[len(group) // 2 :]]
             behind = [half for half in halves if self._excess(half, step, share * self._spread_of(half))]
             waiting += behind
-            found += [] if behind else group
-        return sorted(found)
+            slots += [] if behind else group
+        return sorted(slots)
 
-    def _lay(self) -> None:
+    def _draw_direction(self) -> None:
         """Draw a direction, with every parameter's part of it as long as makes the shares of the spread the same."""
         for i, piece in enumerate(self.point):
             generator = torch.Generator(piece.device).manual_seed(SEED + 1 + i)
@@ -146,8 +146,8 @@ class Secants:
             ends.append(float((self._u * raw.double()).sum()) if raw.shape == self._u.shape else float("nan"))
         self._book(2)
         excess = (ends[0] - ends[1]) / (2 * t) - slope
-        seen = abs(excess) * 2 * t > ROUNDED * self._coarse * self._size
-        return excess if isfinite(excess) and seen and abs(excess) > least else 0.0
+        resolved = abs(excess) * 2 * t > ROUNDED * self._coarse * self._size
+        return excess if isfinite(excess) and resolved and abs(excess) > least else 0.0
 
 
 def steady(long: float, short: float) -> bool:
@@ -155,27 +155,27 @@ def steady(long: float, short: float) -> bool:
     return abs(short - long) <= 0.25 * abs(long)
 
 
-def wrong(secants: Secants, in_double: Callable[[], Secants | None], left: Callable[[], int]) -> list[int]:
+def wrong(secants: Secants, in_double: Callable[[], Secants | None], remaining: Callable[[], int]) -> list[int]:
     """Return the parameters in which the gradient is not the derivative.
 
     Args:
         secants: at a point of the model.
         in_double: returns the same in float64, or None where the model cannot be evaluated in it.
-        left: returns how many forwards may still be made, to name parameters once it is known that there are some.
+        remaining: returns how many forwards may still be made, to name parameters once it is known that there are some.
     """
     if not secants.exceeds(secants.steps[0]):
         return []
     if secants.functional.dtype == torch.float32:
         double = in_double()
         if double is None:
-            return _lost_in_single(secants, left)
+            return _lost_in_single(secants, remaining)
         secants = double
     short, long = secants.steps
-    found = secants.exceeds(short) and secants.exceeds(long)
-    return secants.named(short, SHARE[torch.float64], left) if found else []
+    confirmed = secants.exceeds(short) and secants.exceeds(long)
+    return secants.localise(short, SHARE[torch.float64], remaining) if confirmed else []
 
 
-def _lost_in_single(secants: Secants, left: Callable[[], int]) -> list[int]:
+def _lost_in_single(secants: Secants, remaining: Callable[[], int]) -> list[int]:
     """Return what float32 tells: with the step a kink's excess grows, that of rounding falls, a lost part's stays."""
     short, long = map(secants.exceeds, secants.steps)
-    return secants.named(secants.steps[1], KINKS, left) if long and steady(long, short) else []
+    return secants.localise(secants.steps[1], KINKS, remaining) if long and steady(long, short) else []

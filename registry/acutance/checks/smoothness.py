@@ -46,20 +46,20 @@ def refuse_jumps(functional: FunctionalModel, free: Iterable[int]) -> None:
 def _jumping(functional: FunctionalModel) -> frozenset[int]:
     """Return the parameters of parametrizations that jump; their maps are computed five times, the model not at all."""
     maps = [
-        (f"{path}.parametrizations.{name}.".lstrip("."), made)
+        (f"{path}.parametrizations.{name}.".lstrip("."), layer)
         for path, module in functional.model.named_modules()
         if is_parametrized(module)
-        for name, made in module.parametrizations.items()
+        for name, layer in module.parametrizations.items()
     ]
     slots = [[i for i, slot in enumerate(functional.slots) if slot.name.startswith(prefix)] for prefix, _ in maps]
     moving = {i for group in slots for i in group}
     if not moving:
         return frozenset()
-    layers = [made for _, made in maps]
-    here = _made(functional, layers, moving, 0.0)
+    layers = [layer for _, layer in maps]
+    here = _made_weights(functional, layers, moving, 0.0)
 
     def moves(t: float) -> list[Tensor]:
-        ways = [_apart(_made(functional, layers, moving, sign * t), here) for sign in (1, -1)]
+        ways = [_distances(_made_weights(functional, layers, moving, sign * t), here) for sign in (1, -1)]
         return [torch.maximum(a, b) for a, b in zip(*ways, strict=True)]
 
     sizes = [torch.linalg.vector_norm(weights) for weights in here]
@@ -69,7 +69,7 @@ def _jumping(functional: FunctionalModel) -> frozenset[int]:
     return frozenset(i for group, jump in zip(slots, jumps, strict=True) if jump for i in group)
 
 
-def _made(functional: FunctionalModel, layers: list[nn.Module], moving: set[int], far: float) -> list[Tensor]:
+def _made_weights(functional: FunctionalModel, layers: list[nn.Module], moving: set[int], far: float) -> list[Tensor]:
     """Return the weights that parametrizations make, some way from the model's parameters."""
     with conditions(functional):
         pairs = enumerate(zip(functional.own_pieces(), functional.slots, strict=True))
@@ -78,5 +78,5 @@ def _made(functional: FunctionalModel, layers: list[nn.Module], moving: set[int]
             return [layer() for layer in layers]
 
 
-def _apart(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+def _distances(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
     return [torch.linalg.vector_norm(x - y) for x, y in zip(a, b, strict=True)]

@@ -24,7 +24,7 @@ from acutance.data.lazy import realised
 from acutance.errors import Unsupported, Untracked, lacks_memory, some
 from acutance.model.conditions import conditions
 from acutance.model.derivatives import graph_nodes
-from acutance.model.state import others
+from acutance.model.state import originals_moved
 
 if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
@@ -57,14 +57,14 @@ class Tracking:
         """
         if self.loss:
             raise Untracked(self.loss)
-        for slots, told in ((self.blind, BLIND), (self.wrong, WRONG)):
+        for slots, template in ((self.blind, BLIND), (self.wrong, WRONG)):
             if not (bad := slots.intersection(free)):
                 continue
             names = functional.parameters.names(sorted(bad))
             cure = "let automatic differentiation record all of the forward pass"
             if len(self.blind | self.wrong) < len(functional.slots):
                 cure += f', or leave it out: parameters: "{pattern_without(functional, self.blind | self.wrong)}"'
-            raise Untracked(f"{told.format(some(names))}: derivatives would be wrong; {cure}")
+            raise Untracked(f"{template.format(some(names))}: derivatives would be wrong; {cure}")
 
 
 BLIND = "the loss depends on {} past automatic differentiation (no_grad, detach, .data, numpy)"
@@ -95,15 +95,17 @@ def examine(core: Core) -> Tracking:
     rows, inputs = few_examples(core)
     ledger = Ledger(core, rows)
     secants = Secants(functional, near(functional), inputs, ledger.book)
-    kept = 3 if secants.lost else 0  # forwards to ask for these
-    found = wrong(secants, partial(_in_double, secants, ledger), lambda: ledger.left() - kept) if core.n > 1 else []
+    reserved = 3 if secants.lost else 0  # forwards to ask for these
+    wrong_slots: list[int] = []
+    if core.n > 1:
+        wrong_slots = wrong(secants, partial(_in_double, secants, ledger), lambda: ledger.remaining() - reserved)
     blind = _blind(secants, ledger) if secants.lost else []
-    return Tracking(frozenset(blind), frozenset(found))
+    return Tracking(frozenset(blind), frozenset(wrong_slots))
 
 
 def few_examples(core: Core) -> tuple[int, Any]:
     """Return how many examples are looked at, and their inputs."""
-    rows = max(min(core.n, 2 if core.single else 1), min(ROWS, core.n // 16))
+    rows = max(min(core.n, 2 if core.refuses_single else 1), min(ROWS, core.n // 16))
     return rows, realised(take_rows(core.inputs, slice(0, rows)))
 
 
@@ -118,29 +120,29 @@ class Ledger:
     """Passes over a few examples of a surface: booked as checks, and no more than a pass over all with its gradient."""
 
     def __init__(self, core: Core, rows: int) -> None:
-        self._core, self._rows, self._made = core, rows, 0
+        self._core, self._rows, self._passes = core, rows, 0
 
     def book(self, passes: int) -> None:
         """Enter passes, in forwards."""
-        self._made += passes
+        self._passes += passes
         self._core.book(checks=passes * self._rows)
 
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Return how many forwards may still be made."""
-        return 3 * self._core.n // self._rows - self._made
+        return 3 * self._core.n // self._rows - self._passes
 
 
 def _blind(secants: Secants, ledger: Ledger) -> list[int]:
     """Return the parameters that the outputs move with though their graph does not lead to them."""
     functional, point = secants.functional, secants.point
 
-    def answer(slots: Sequence[int]) -> Tensor:
+    def logits_moving(slots: Sequence[int]) -> Tensor:
         ledger.book(1)
         with conditions(functional):
             return functional([away(p, i, MOVED) if i in slots else p for i, p in enumerate(point)], secants.inputs)
 
-    raw = answer(())
-    return _those_that_move(secants.lost, answer, raw, max(1, ledger.left() - 1))
+    raw = logits_moving(())
+    return _moving_slots(secants.lost, logits_moving, raw, max(1, ledger.remaining() - 1))
 
 
 def _in_double(secants: Secants, ledger: Ledger) -> Secants | None:
@@ -180,12 +182,12 @@ def refuse_elsewhere(functional: FunctionalModel, pieces: Sequence[Tensor], inpu
     """
     if functional.elsewhere is None:
 
-        def answer(slots: Sequence[int]) -> Tensor:
-            with others(functional, slots):
+        def logits_moving(slots: Sequence[int]) -> Tensor:
+            with originals_moved(functional, slots):
                 return functional(pieces, inputs)
 
-        found = _those_that_move(range(len(functional.slots)), answer, raw)
-        functional.elsewhere = functional.parameters.names(found)
+        slots_elsewhere = _moving_slots(range(len(functional.slots)), logits_moving, raw)
+        functional.elsewhere = functional.parameters.names(slots_elsewhere)
     if functional.elsewhere:
         raise Unsupported(
             f"the model's forward pass takes {some(functional.elsewhere)} from elsewhere than its modules (a list, a "
@@ -195,12 +197,12 @@ def refuse_elsewhere(functional: FunctionalModel, pieces: Sequence[Tensor], inpu
 
 def leaves_of(raw: Tensor, leaves: Sequence[Tensor]) -> list[ref[Tensor]]:
     """Return weak references to the tensors that outputs are differentiable in, besides these: kept by no graph."""
-    known = {id(leaf) for leaf in leaves}
-    found = [node.variable for node in graph_nodes(raw.grad_fn) if hasattr(node, "variable")]
-    return [ref(tensor) for tensor in found if id(tensor) not in known]
+    ids = {id(leaf) for leaf in leaves}
+    tensors = [node.variable for node in graph_nodes(raw.grad_fn) if hasattr(node, "variable")]
+    return [ref(tensor) for tensor in tensors if id(tensor) not in ids]
 
 
-def tell_outside(functional: FunctionalModel, others: Sequence[ref[Tensor]]) -> None:
+def note_outside(functional: FunctionalModel, others: Sequence[ref[Tensor]]) -> None:
     """Note weights that outputs depend on and that no module of the model holds, as those of modules in a plain list.
 
     Args:
@@ -211,8 +213,8 @@ def tell_outside(functional: FunctionalModel, others: Sequence[ref[Tensor]]) -> 
         UserError: where they are the model's own, though it holds others: something made of them earlier was used.
     """
     alive = [tensor for tensor in (other() for other in others) if tensor is not None]
-    own = {id(t): slot.name for slot, ts in zip(functional.slots, functional.originals, strict=True) for t in ts}
-    if stale := [own[id(tensor)] for tensor in alive if id(tensor) in own]:
+    names = {id(t): slot.name for slot, ts in zip(functional.slots, functional.originals, strict=True) for t in ts}
+    if stale := [names[id(tensor)] for tensor in alive if id(tensor) in names]:
         raise functional.refuse(
             f"the model's outputs come from what an earlier pass made of {some(stale)} (a cache), which does not "
             "follow the point that is measured",
@@ -226,22 +228,22 @@ def tell_outside(functional: FunctionalModel, others: Sequence[ref[Tensor]]) -> 
         )
 
 
-def _those_that_move(
-    slots: Sequence[int], answer: Callable[[Sequence[int]], Tensor], raw: Tensor, most: int | None = None
+def _moving_slots(
+    slots: Sequence[int], logits_moving: Callable[[Sequence[int]], Tensor], raw: Tensor, most: int | None = None
 ) -> list[int]:
     """Return the parameters with which the logits move, asked for all at once, and one by one only if they do.
 
     Args:
         slots: the parameters to ask for.
-        answer: gives the logits with some of them moved.
+        logits_moving: gives the logits with some of them moved.
         raw: the logits with none of them moved.
         most: how many questions the second round may take; more parameters are asked for in groups.
     """
     largest = raw[raw.isfinite()].abs().amax() if bool(raw.isfinite().any()) else 0.0
     least = (1e-5 if raw.dtype == torch.float32 else 1e-9) * largest
 
-    def moves(some: Sequence[int], least: Tensor | float) -> bool:
-        moved = answer(some)
+    def moves(asked: Sequence[int], least: Tensor | float) -> bool:
+        moved = logits_moving(asked)
         # What is no number at the weights says nothing; what is none any more has moved.
         return moved.shape != raw.shape or not bool(((moved - raw).abs()[raw.isfinite()] <= least).all())
 

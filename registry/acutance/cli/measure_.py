@@ -159,7 +159,7 @@ def _prepared(
     prepared, m = applied(opened.preprocess, inputs), asked.m or min(M, len(targets))
     if levels - {"weights"}:
         refuse_nonfinite(prepared, targets, f"--data {asked.data}")
-        opened.look(inputs, targets, "cross_entropy", f"--data {asked.data}")
+        opened.require_fit(inputs, targets, "cross_entropy", f"--data {asked.data}")
     if "batch" in levels:
         _fit(opened, prepared, targets, m)
     return (prepared, targets), m

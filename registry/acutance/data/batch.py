@@ -65,6 +65,7 @@ def channels_first(inputs: Any) -> Any:
 
 
 def _each_image(inputs: Any, lay_out: Callable[[Tensor], Tensor]) -> Any:
+    """Return inputs with every batch of float32 images in them laid out anew."""
     if isinstance(inputs, Lazy):
         return inputs.then(partial(_each_image, lay_out=lay_out))
     if isinstance(inputs, Mapping):
@@ -117,7 +118,7 @@ def dtype_of(name: str) -> torch.dtype:
     Raises:
         UserError: for anything but float32 and float64.
     """
-    known = {"float32": torch.float32, "float64": torch.float64}
-    if name not in known:
+    dtypes = {"float32": torch.float32, "float64": torch.float64}
+    if name not in dtypes:
         raise UserError(f"dtype: '{name}' is not supported", "choose float32 or float64")
-    return known[name]
+    return dtypes[name]

@@ -26,8 +26,8 @@ FORMS = "give (inputs, targets), a torch Dataset or DataLoader, or dicts with on
 
 
 @dataclass(frozen=True)
-class Given:
-    """Points as everything else takes them, looked at once.
+class CheckedPoints:
+    """Points in the form that surfaces take, checked already: ``understand`` does not check them again.
 
     Attributes:
         inputs: a tensor, a dict or a tuple of tensors, or ``acutance.data.lazy.Lazy``; first axis n.
@@ -42,7 +42,7 @@ class Given:
     notes: tuple[str, ...] = ()
 
 
-def understand(data: Any, where: str = "data", stacklevel: int = 3) -> Given:
+def understand(data: Any, where: str = "data", stacklevel: int = 3) -> CheckedPoints:
     """Return data as points, and warn of what a user should know of how they were read.
 
     Args:
@@ -56,18 +56,18 @@ def understand(data: Any, where: str = "data", stacklevel: int = 3) -> Given:
         UserError: in one sentence, for anything that is none of these, lacks targets, or has parts that do not belong
             together or are not finite.
     """
-    if isinstance(data, Given):
+    if isinstance(data, CheckedPoints):
         _refuse_lengths(data.inputs, len(data.targets), where)
         return data
     if isinstance(data, Split):
-        found = Given(data.inputs, data.targets, len(data.targets))
+        parsed = CheckedPoints(data.inputs, data.targets, len(data.targets))
     else:
-        found = _Reading(where).read(data)
-    _refuse_lengths(found.inputs, len(found.targets), where)
-    refuse_nonfinite(found.inputs, found.targets, where)
-    for note in found.notes:
+        parsed = _Reading(where).read(data)
+    _refuse_lengths(parsed.inputs, len(parsed.targets), where)
+    refuse_nonfinite(parsed.inputs, parsed.targets, where)
+    for note in parsed.notes:
         warnings.warn(f"{where}: {note}", AcutanceWarning, stacklevel=stacklevel)
-    return found
+    return parsed
 
 
 def refuse_nonfinite(inputs: Any, targets: Tensor, where: str, rows: Tensor | None = None, first: int = 0) -> None:
@@ -85,12 +85,12 @@ def refuse_nonfinite(inputs: Any, targets: Tensor, where: str, rows: Tensor | No
     Raises:
         UserError: for NaN or an infinite value.
     """
-    for what, tensor in [*_leaves(inputs, "inputs"), ("targets", targets)]:
+    for name, tensor in [*_leaves(inputs, "inputs"), ("targets", targets)]:
         row = _nonfinite_row(tensor)
         if row is not None:
             number = first + row if rows is None else int(rows[row])
             raise UserError(
-                f"{where}: the {what} have a non-finite value (row {number})", "mend it or leave the row out"
+                f"{where}: the {name} have a non-finite value (row {number})", "mend it or leave the row out"
             )
 
 
@@ -106,16 +106,17 @@ def finite(inputs: Any, targets: Tensor, where: str) -> Any:
     refuse_nonfinite((), targets, where)
     read = 0
 
-    def looked_at(part: Any) -> Any:
+    def checked(part: Any) -> Any:
         nonlocal read
         refuse_nonfinite(part, targets[:0], where, first=read)
         read += length_of(part) or 0
         return part
 
-    return inputs.then(looked_at)
+    return inputs.then(checked)
 
 
 def _leaves(inputs: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield (what a message calls it, tensor) of all inputs but masks, which may hold -inf."""
     if isinstance(inputs, Tensor):
         yield name, inputs
     elif isinstance(inputs, Mapping):
@@ -138,6 +139,7 @@ def _nonfinite_row(tensor: Tensor) -> int | None:
 
 
 def _refuse_lengths(inputs: Any, n: int, where: str) -> None:
+    """Refuse inputs without points, or of another number than there are targets."""
     try:
         count = length_of(inputs)
     except UserError as error:
@@ -149,25 +151,27 @@ def _refuse_lengths(inputs: Any, n: int, where: str) -> None:
 
 
 class _Reading:
-    """One reading of data; collects what is to be said of it."""
+    """Reads data once, and collects the notes on how."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         self.notes: dict[str, None] = {}
 
     def wrong(self, message: str, hint: str = FORMS) -> UserError:
+        """Return an error that says where the data were given."""
         return UserError(f"{self.where}: {message}", hint)
 
-    def say(self, note: str) -> None:
-        self.notes[note] = None
+    def note(self, sentence: str) -> None:
+        """Add a sentence to the notes, once."""
+        self.notes[sentence] = None
 
-    def read(self, data: Any) -> Given:
+    def read(self, data: Any) -> CheckedPoints:
         """Return the points."""
         pairs: list[tuple[Any, Tensor]] = []
         single = None  # whether items are examples, not batches: the first one tells
-        for known, item in self.items(data):
+        for is_example, item in self.items(data):
             if single is None:
-                single = known if known is not None else _is_example(item)
+                single = is_example if is_example is not None else _is_example(item)
             pairs.append(self.pair(item, single))
         if not pairs:
             raise self.wrong("there are no batches")
@@ -175,7 +179,7 @@ class _Reading:
             _refuse_lengths(inputs, len(targets), self.where)
         inputs, targets = concatenate(self.filled_up(pairs))
         size = len(targets) if single else len(pairs[0][1])
-        return Given(inputs, targets, size, tuple(self.notes))
+        return CheckedPoints(inputs, targets, size, tuple(self.notes))
 
     # -- what the data consist of -------------------------------------------------------------------
 
@@ -192,7 +196,7 @@ class _Reading:
             from acutance.data.loaders import batches_of
 
             batched = data.batch_sampler is not None or data.batch_size is not None
-            yield from ((False if batched else None, batch) for batch in batches_of(data, self.say))
+            yield from ((False if batched else None, batch) for batch in batches_of(data, self.note))
         elif isinstance(data, IterableDataset):
             from acutance.data.loaders import seeded
 
@@ -203,7 +207,7 @@ class _Reading:
         elif isinstance(data, Dataset) or _counts(data):
             from acutance.data.loaders import examples_of
 
-            yield from ((True, item) for item in examples_of(data, self.say))
+            yield from ((True, item) for item in examples_of(data, self.note))
         elif isinstance(data, Iterable) and not isinstance(data, str | bytes):
             yield from ((None, item) for item in data)
         else:
@@ -233,27 +237,27 @@ class _Reading:
             )
         if _is_text(inputs):
             raise self.wrong("the inputs are texts", "give what a tokenizer makes of them, as a dict of tensors")
-        known = isinstance(inputs, Tensor | np.ndarray | Mapping | tuple | list | Lazy)
-        if not known and not hasattr(inputs, "to_numpy") and not _is_number(inputs):
+        readable = isinstance(inputs, Tensor | np.ndarray | Mapping | tuple | list | Lazy)
+        if not readable and not hasattr(inputs, "to_numpy") and not _is_number(inputs):
             raise self.wrong(f"a batch is {type(item).__name__}, not a pair (inputs, targets)")
 
     def labelled(self, item: Mapping[Any, Any]) -> tuple[Any, Any]:
         """Take the labels out of a dict."""
-        found = [key for key in LABELS if key in item]
+        label_keys = [key for key in LABELS if key in item]
         keys = some([str(key) for key in item])
-        if not found:
+        if not label_keys:
             raise self.wrong(f"a batch has the keys {keys}, none of them for targets", f"name it {' or '.join(LABELS)}")
-        if len(found) > 1:
-            raise self.wrong(f"a batch has several keys for targets: {', '.join(found)}", "keep one of them")
-        rest = {str(key): value for key, value in item.items() if key != found[0]}
+        if len(label_keys) > 1:
+            raise self.wrong(f"a batch has several keys for targets: {', '.join(label_keys)}", "keep one of them")
+        rest = {str(key): value for key, value in item.items() if key != label_keys[0]}
         unused = [key for key in rest if key in COUNTS or _is_text(rest[key])]
         if unused and len(unused) < len(rest):
-            self.say(f"left out of a batch: {some(unused)}")
+            self.note(f"left out of a batch: {some(unused)}")
             rest = {key: value for key, value in rest.items() if key not in unused}
         if not rest:
             raise self.wrong(f"a batch has the keys {keys}, none of them for inputs")
         only = next(iter(rest))
-        return (rest[only] if len(rest) == 1 and only in ALONE else rest), item[found[0]]
+        return (rest[only] if len(rest) == 1 and only in ALONE else rest), item[label_keys[0]]
 
     def parts(self, item: Sequence[Any], single: bool) -> tuple[Any, Any]:
         """Tell inputs from targets in a tuple: (x, y), (x, y, index) or (ids, mask, y)."""
@@ -263,11 +267,11 @@ class _Reading:
         labels = () if single else (1,)  # ranks of the shape of one number a point
         flat = [shape is not None and len(shape) == len(labels) for shape in shapes]
         if flat[1] and not flat[0]:
-            self.say(f"a batch has {len(item)} parts: the first are the inputs, the second the targets")
+            self.note(f"a batch has {len(item)} parts: the first are the inputs, the second the targets")
             return item[0], item[1]
         alike = all(shape == shapes[0] for shape in shapes[:-1])
         if flat[-1] and not flat[0] and alike and all(_is_whole(part) for part in item[:-1]):
-            self.say(f"a batch has {len(item)} parts: the last are the targets, the others the inputs")
+            self.note(f"a batch has {len(item)} parts: the last are the targets, the others the inputs")
             return tuple(item[:-1]), item[-1]
         raise self.wrong(
             f"a batch has {len(item)} parts, and it cannot be told which are the targets",
@@ -276,26 +280,26 @@ class _Reading:
 
     def targets(self, value: Any, single: bool) -> Tensor:
         """Return targets (n, ...)."""
-        found = self.array(value, "targets")
-        if found is None and isinstance(value, list | tuple) and value and all(_shape(one) == () for one in value):
-            found = torch.stack([torch.as_tensor(one) for one in value])
-        if found is None and _is_text(value):
+        tensor = self.array(value, "targets")
+        if tensor is None and isinstance(value, list | tuple) and value and all(_shape(one) == () for one in value):
+            tensor = torch.stack([torch.as_tensor(one) for one in value])
+        if tensor is None and _is_text(value):
             raise self.wrong("the targets are text, not numbers", "number the classes from 0")
-        if found is None:
+        if tensor is None:
             raise self.wrong(f"the targets are {type(value).__name__}, not a tensor of one a point")
         if single:
-            return found.unsqueeze(0)
-        if found.dim() == 0:
+            return tensor.unsqueeze(0)
+        if tensor.dim() == 0:
             raise self.wrong("the targets are one number, not a tensor of one a point")
-        return found
+        return tensor
 
     def inputs(self, value: Any, n: int | None, single: bool) -> Any:
         """Return inputs as tensors, dicts and tuples of them; what else lies in a dict stays as it is."""
         if _is_number(value) and not single:
             return value  # a setting of the model's, beside its inputs
-        found = self.array(value, "inputs")
-        if found is not None:
-            return found.unsqueeze(0) if single else found
+        tensor = self.array(value, "inputs")
+        if tensor is not None:
+            return tensor.unsqueeze(0) if single else tensor
         if isinstance(value, Mapping):
             return {str(key): self.inputs(part, n, single) for key, part in value.items()}
         if not isinstance(value, tuple | list):
@@ -310,15 +314,15 @@ class _Reading:
         """Return the inputs of examples as those of a batch."""
         return concatenate(self.filled_up([(x, torch.zeros(1)) for x in inputs]))[0]
 
-    def array(self, value: Any, what: str) -> Tensor | None:
+    def array(self, value: Any, role: str) -> Tensor | None:
         """Return a tensor of an array, a table or (nested) lists of numbers; None for anything else."""
         if isinstance(value, Tensor):
             if value.is_nested or value.layout is not torch.strided:
                 layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
-                made = "to_padded_tensor(0)" if value.is_nested else "to_dense()"
-                raise self.wrong(f"the {what} are stored as {layout}", f"make them dense: {what}.{made}")
+                method = "to_padded_tensor(0)" if value.is_nested else "to_dense()"
+                raise self.wrong(f"the {role} are stored as {layout}", f"make them dense: {role}.{method}")
             if value.is_meta:
-                raise self.wrong(f"the {what} have no values (they are on the device meta)", "give real tensors")
+                raise self.wrong(f"the {role} have no values (they are on the device meta)", "give real tensors")
             return value
         if hasattr(value, "to_numpy"):
             value = value.to_numpy()
@@ -328,14 +332,14 @@ class _Reading:
             try:
                 return torch.tensor(value)
             except (ValueError, TypeError):
-                raise self.wrong(f"the {what} are lists of different lengths", "fill them up to one length") from None
+                raise self.wrong(f"the {role} are lists of different lengths", "fill them up to one length") from None
         if not isinstance(value, np.ndarray | np.generic) and not _is_number(value):
             return None
         array = np.asarray(value)
         if array.dtype.kind not in "biufc":
             kind = "text" if array.dtype.kind in "US" else f"an array of {array.dtype}"
-            hint = FORMS if what == "inputs" else "number the classes from 0"
-            raise self.wrong(f"the {what} are {kind}, not numbers", hint)
+            hint = FORMS if role == "inputs" else "number the classes from 0"
+            raise self.wrong(f"the {role} are {kind}, not numbers", hint)
         # Torch takes neither memory that it may not write nor steps backwards or foreign bytes.
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
         plain = native.flags.writeable and all(step >= 0 for step in native.strides)
@@ -357,7 +361,7 @@ class _Reading:
                 "resize or fill them up to one shape; texts in dicts with attention_mask are filled up here",
             )
         length, pad = max(lengths), _padding([inputs for inputs, _ in pairs])
-        self.say(f"texts of other lengths are filled up with {pad} on the right, and masked")
+        self.note(f"texts of other lengths are filled up with {pad} on the right, and masked")
         filled = [(_lengthened(inputs, length, pad), targets) for inputs, targets in pairs]
         kinds = {_layout(inputs) for inputs, _ in filled}
         if len(kinds) > 1:
@@ -368,15 +372,16 @@ class _Reading:
 
 def _padding(inputs: list[dict[str, Any]]) -> int:
     """Return the token that fills up rows, as far as they show one: models may tell the end of a text by it."""
-    seen: set[int] = set()
+    tokens: set[int] = set()
     for part in inputs:
         ids, mask = part.get("input_ids"), part["attention_mask"]
         if isinstance(ids, Tensor) and ids.shape == mask.shape:
-            seen |= set(ids[mask == 0].unique().tolist())
-    return int(seen.pop()) if len(seen) == 1 else 0
+            tokens |= set(ids[mask == 0].unique().tolist())
+    return int(tokens.pop()) if len(tokens) == 1 else 0
 
 
 def _lengthened(inputs: dict[str, Any], length: int, pad: int) -> dict[str, Any]:
+    """Return a batch of texts filled up to a length on the right: token ids with ``pad``, all else with 0."""
     shape = inputs["attention_mask"].shape
 
     def filled(name: str, tensor: Any) -> Any:

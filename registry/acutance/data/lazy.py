@@ -15,7 +15,7 @@ CHUNK = 256  # examples that are read together where nothing else says how many
 
 @dataclass(frozen=True, eq=False)
 class Lazy:
-    """One tensor of inputs, first axis the example, of which only what is looked at is ever read.
+    """One tensor of inputs, first axis the example, of which only the rows that are used are ever read.
 
     A dataset gives it as a split's inputs; the points of a surface are read once, and a whole split microbatch by
     microbatch, the next one while a model works on the present one.
@@ -42,15 +42,15 @@ class Lazy:
 
     def now(self) -> Any:
         """Read all of them."""
-        found: Any = self.read(self.rows)
+        batch: Any = self.read(self.rows)
         for function in self.functions:
-            found = function(found)
-        return found
+            batch = function(batch)
+        return batch
 
     def chunks(self, size: int = CHUNK) -> Iterator[Any]:
         """Read them in parts of this size, always one part ahead."""
         parts = (self[start : start + size] for start in range(0, len(self), size))
-        return (found for found, _ in ahead((part, None) for part in parts))
+        return (chunk for chunk, _ in ahead((part, None) for part in parts))
 
 
 def every_row(read: Callable[[Tensor], Tensor], n: int) -> Lazy:

@@ -16,7 +16,7 @@ DRAWN = "the loader draws points more than once: they are drawn with seed 0, and
 MOVING = "the dataset gives other values at each reading (a random transform?): it is read once, with seed 0"
 
 
-def batches_of(loader: DataLoader[Any], say: Callable[[str], None]) -> Iterator[Any]:
+def batches_of(loader: DataLoader[Any], note: Callable[[str], None]) -> Iterator[Any]:
     """Yield the batches of a loader, the same ones at every call.
 
     An order that is the same twice is kept. Any other is replaced by that of the dataset: which points a measure sees,
@@ -24,36 +24,36 @@ def batches_of(loader: DataLoader[Any], say: Callable[[str], None]) -> Iterator[
 
     Args:
         loader: left as it is, with its generators.
-        say: told what was fixed.
+        note: called with a sentence on what was fixed.
     """
-    own = _generators(loader)
+    generators = _generators(loader)
     if isinstance(loader.dataset, IterableDataset):
-        with seeded(1, own):
+        with seeded(1, generators):
             other = next(iter(loader), None)
-        with seeded(0, own):
-            yield from _watched(loader, other, say)
+        with seeded(0, generators):
+            yield from _compared(loader, other, note)
         return
     orders = []
     for seed in (0, 1):
-        with seeded(seed, own):
+        with seeded(seed, generators):
             orders.append(list(_rows(loader)))
     rows = orders[0]
     if rows:
-        _look_twice(loader.dataset, rows[0], say)
+        _note_if_random(loader.dataset, rows[0], note)
     if rows == orders[1]:
-        with seeded(0, own):
+        with seeded(0, generators):
             yield from loader
         return
-    say(SHUFFLED if len(set(rows)) == len(rows) else DRAWN)
-    with seeded(0, own):
+    note(SHUFFLED if len(set(rows)) == len(rows) else DRAWN)
+    with seeded(0, generators):
         yield from _in_order(loader, sorted(rows))
 
 
-def examples_of(dataset: Any, say: Callable[[str], None]) -> Iterator[Any]:
+def examples_of(dataset: Any, note: Callable[[str], None]) -> Iterator[Any]:
     """Yield the examples of a map-style dataset in its order."""
     n = len(dataset)
     if n:
-        _look_twice(dataset, 0, say)
+        _note_if_random(dataset, 0, note)
     with seeded(0):
         yield from (dataset[i] for i in range(n))
 
@@ -65,25 +65,25 @@ def seeded(seed: int, generators: Iterable[torch.Generator] = ()) -> Iterator[No
 
     from acutance.system.kept import preserved_rng
 
-    kept = [(generator, generator.get_state()) for generator in generators]
+    states = [(generator, generator.get_state()) for generator in generators]
     with preserved_rng():
         random.seed(seed)
         np.random.seed(seed)
         torch.default_generator.manual_seed(seed)
-        for generator, _ in kept:
+        for generator, _ in states:
             generator.manual_seed(seed)
         try:
             yield
         finally:
-            for generator, state in kept:
+            for generator, state in states:
                 generator.set_state(state)
 
 
 def _generators(loader: DataLoader[Any]) -> list[torch.Generator]:
     """Return the generators that a loader and its samplers hold, each once."""
     places = [loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)]
-    found = [getattr(place, "generator", None) for place in places]
-    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+    generators = [getattr(place, "generator", None) for place in places]
+    return list({id(g): g for g in generators if isinstance(g, torch.Generator)}.values())
 
 
 def _rows(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -108,20 +108,21 @@ def _in_order(loader: DataLoader[Any], rows: list[Any]) -> Iterable[Any]:
     return DataLoader(loader.dataset, batch_sampler=cut, **options)
 
 
-def _look_twice(dataset: Any, row: Any, say: Callable[[str], None]) -> None:
-    """Say so when an example is another one at the second reading."""
-    found = []
+def _note_if_random(dataset: Any, row: Any, note: Callable[[str], None]) -> None:
+    """Note it when a second reading of an example gives other values."""
+    readings = []
     for seed in (0, 1):
         with seeded(seed):
-            found.append(dataset[row])
-    if not _same(*found):
-        say(MOVING)
+            readings.append(dataset[row])
+    if not _same(*readings):
+        note(MOVING)
 
 
-def _watched(loader: DataLoader[Any], other: Any, say: Callable[[str], None]) -> Iterator[Any]:
+def _compared(loader: DataLoader[Any], other: Any, note: Callable[[str], None]) -> Iterator[Any]:
+    """Yield the batches; note it when the first is another one than at an earlier reading."""
     for i, batch in enumerate(loader):
         if i == 0 and not _same(batch, other):
-            say(MOVING)
+            note(MOVING)
         yield batch
 
 

@@ -22,6 +22,7 @@ def concatenate(pairs: Sequence[tuple[Any, Tensor]]) -> tuple[Any, Tensor]:
 
 
 def _join(parts: Sequence[Any]) -> Any:
+    """Return parts of one structure (tensors, or dicts or tuples of them) joined along the example axis."""
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat(list(parts))
@@ -45,13 +46,13 @@ def m_batches(inputs: Any, targets: Tensor, m: int) -> list[tuple[Any, Tensor]]:
     return [(take_rows(inputs, slice(i, i + m)), targets[i : i + m]) for i in starts]
 
 
-def select(targets: Tensor, count: int, how: str) -> Tensor:
+def select(targets: Tensor, count: int, rule: str) -> Tensor:
     """Return the indices of ``count`` points, (count,).
 
     Args:
         targets: (n,) labels of the split.
         count: how many.
-        how: ``first``, in file order; or ``balanced``: classes in turn, each in file order, so that every
+        rule: ``first``, in file order; or ``balanced``: classes in turn, each in file order, so that every
             batch of consecutive points is as balanced as the split allows.
 
     Raises:
@@ -60,7 +61,7 @@ def select(targets: Tensor, count: int, how: str) -> Tensor:
     n = len(targets)
     if count > n:
         raise UserError(f"surface.points: {count} points, but the split has {n}", "lower surface.points")
-    if how == "first":
+    if rule == "first":
         return torch.arange(count)
     if targets.is_floating_point() or targets.dim() != 1:
         raise UserError("surface.select: balanced needs class labels", "write select: first")

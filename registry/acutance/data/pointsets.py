@@ -52,19 +52,19 @@ class PointSets:
             self._splits[name] = split
             if self.reporter is not None:
                 for note in split.notes:
-                    self.reporter.say(f"note: {self._called(name)}: {note}")
+                    self.reporter.say(f"note: {self._place_of(name)}: {note}")
         return self._splits[name]
 
     @cached_property
     def points(self) -> Points:
         """The selected points of the surface, augmented when the config says so, before they are cut."""
-        split, how = self.split(self.config.split), self.config.select
-        if isinstance(how, Indices):
-            chosen = read_indices(how.indices, self.config.points, len(split))
+        split, rule = self.split(self.config.split), self.config.select
+        if isinstance(rule, Indices):
+            chosen = read_indices(rule.indices, self.config.points, len(split))
         else:
-            chosen = select(split.targets, self.config.points, how)
+            chosen = select(split.targets, self.config.points, rule)
         inputs, targets = realised(take_rows(split.inputs, chosen)), split.targets[chosen]
-        refuse_nonfinite(inputs, targets, self._called(self.config.split), chosen)
+        refuse_nonfinite(inputs, targets, self._place_of(self.config.split), chosen)
         return self._augmented(inputs, targets) if self.config.augment else inputs, targets
 
     def _augmented(self, inputs: Any, targets: Tensor) -> Any:
@@ -83,11 +83,11 @@ class PointSets:
 
     def _cut(self) -> list[Points]:
         inputs, targets = self.points
-        m, how = self.config.m, self.config.batches
-        if not isinstance(how, Sampled):
+        m, cutting = self.config.m, self.config.batches
+        if not isinstance(cutting, Sampled):
             return m_batches(inputs, targets, m)
         noise = Streams(self.seed, self.digests(self.config.split, "points")[0], "batches")
-        subsets = [noise.subset("batch", k, m, len(targets)) for k in range(how.sampled)]
+        subsets = [noise.subset("batch", k, m, len(targets)) for k in range(cutting.sampled)]
         return [(take_rows(inputs, rows), targets[rows]) for rows in subsets]
 
     def _trimmed(self, inputs: Any) -> Any:
@@ -104,8 +104,8 @@ class PointSets:
         if scope == "weights":
             return []
         if scope == "split":
-            found = self.split(split)
-            return [(found.inputs, found.targets)]
+            whole = self.split(split)
+            return [(whole.inputs, whole.targets)]
         if split != self.config.split:
             raise UserError(f"points are taken from split '{self.config.split}', not '{split}'")
         return [self.points] if scope == "points" else self.batches
@@ -124,27 +124,28 @@ class PointSets:
         return self._digests[split, scope]
 
     def _digested(self, split: str, scope: Scope, preprocess: Callable[[Any], Any] | None = None) -> list[str]:
-        sets = ((applied(preprocess, self._watched(split, x)), y) for x, y in self.sets(split, scope))
+        sets = ((applied(preprocess, self._reporting(split, x)), y) for x, y in self.sets(split, scope))
         if scope == "split" or preprocess is not None:
-            where = self._called(split) + (" as its models see it" if preprocess is not None else "")
+            where = self._place_of(split) + (" as its models see it" if preprocess is not None else "")
             sets = ((finite(x, y, where), y) for x, y in sets)
         return [digest_points(x, y) for x, y in sets]
 
-    def _called(self, split: str) -> str:
+    def _place_of(self, split: str) -> str:
+        """Return what messages call a split."""
         return f"dataset '{self.dataset.name}', split '{split}'"
 
-    def _watched(self, split: str, inputs: Any) -> Any:
+    def _reporting(self, split: str, inputs: Any) -> Any:
         """Return the inputs; where reading them takes long, the reporter is told of every part."""
         if self.reporter is None or not isinstance(inputs, Lazy):
             return inputs
         reporter = self.reporter
         reporter.stage(f"reading {split}", len(inputs), len(inputs))
 
-        def seen(part: Any) -> Any:
+        def advance(part: Any) -> Any:
             reporter.advance(len(part), len(part))
             return part
 
-        return inputs.then(seen)
+        return inputs.then(advance)
 
     def digests_after(self, preprocess: Callable[[Any], Any]) -> dict[str, list[str]]:
         """Return the digests of ``record`` as they are when the inputs have been preprocessed."""
@@ -153,4 +154,4 @@ class PointSets:
     @property
     def record(self) -> dict[str, list[str]]:
         """All digests asked for so far, by ``split/scope``: what the points were, without the points."""
-        return {f"{split}/{scope}": found for (split, scope), found in self._digests.items()}
+        return {f"{split}/{scope}": digests for (split, scope), digests in self._digests.items()}

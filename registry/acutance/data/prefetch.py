@@ -24,25 +24,25 @@ class Prefetch:
     def __init__(self) -> None:
         self._thread: ThreadPoolExecutor | None = None
         self._wanted: tuple[Any, ModelEntry] | None = None
-        self._found: Future[Loaded] | None = None
+        self._future: Future[Loaded] | None = None
 
     def begin(self, pool: ModelPool[Any], spec: Any, entry: ModelEntry) -> None:
-        """Start loading a model; one that nobody took is dropped."""
+        """Start loading a model; one that was loaded ahead and not asked for is dropped."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="acutance-prefetch")
         self._wanted = (spec, entry)
-        self._found = self._thread.submit(_apart, pool, spec, entry)
+        self._future = self._thread.submit(_load_privately, pool, spec, entry)
 
-    def take(self, pool: ModelPool[Any], spec: Any, entry: ModelEntry) -> Loaded:
+    def get(self, pool: ModelPool[Any], spec: Any, entry: ModelEntry) -> Loaded:
         """Return a model and its key: the one that was loaded ahead, if it is this one, else loaded now.
 
         Raises:
             Exception: whatever loading raises, also where it happened ahead.
         """
-        wanted, found = self._wanted, self._found
-        self._wanted = self._found = None
-        if found is not None and wanted == (spec, entry):
-            return found.result()
+        wanted, future = self._wanted, self._future
+        self._wanted = self._future = None
+        if future is not None and wanted == (spec, entry):
+            return future.result()
         return loaded(pool, spec, entry)
 
 
@@ -52,7 +52,7 @@ def loaded(pool: ModelPool[Any], spec: Any, entry: ModelEntry) -> Loaded:
     return model, model_key(entry.architecture, model)
 
 
-def _apart(pool: ModelPool[Any], spec: Any, entry: ModelEntry) -> Loaded:
+def _load_privately(pool: ModelPool[Any], spec: Any, entry: ModelEntry) -> Loaded:
     """Load without touching the global random numbers, which the measure at work may be drawing from."""
     with torch.enable_grad(), PrivateRandomness():
         return loaded(pool, spec, entry)
@@ -77,12 +77,12 @@ class PrivateRandomness(TorchDispatchMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Give an operation that draws without a generator this one."""
-        given = dict(kwargs or {})
-        if torch.Tag.nondeterministic_seeded in func.tags and given.get("generator") is None:
+        arguments = dict(kwargs or {})
+        if torch.Tag.nondeterministic_seeded in func.tags and arguments.get("generator") is None:
             if any(argument.name == "generator" for argument in func._schema.arguments):
-                given["generator"] = self._generator
+                arguments["generator"] = self._generator
             else:
                 name = "generator" if func._overloadname == "default" else f"{func._overloadname}_generator"
                 if name in func.overloadpacket.overloads():
-                    func, given["generator"] = getattr(func.overloadpacket, name), self._generator
-        return func(*args, **given)
+                    func, arguments["generator"] = getattr(func.overloadpacket, name), self._generator
+        return func(*args, **arguments)

@@ -48,17 +48,17 @@ class Conditions:
     caller has changed nothing, and contexts nest.
 
     Args:
-        device: where is computed.
+        device: where passes run.
         dtype: of the weights.
         grad: whether automatic differentiation records.
-        how: arithmetic of float32: its own, or a coarser one that was asked for.
+        arithmetic: of float32: its own, or a coarser one that was asked for.
         needs: makes further contexts, entered last.
 
     Raises:
         UserError: on entering, inside a transform of ``torch.func``.
     """
 
-    __slots__ = ("_device", "_dtype", "_grad", "_how", "_needs", "_stack", "_was")
+    __slots__ = ("_arithmetic", "_device", "_dtype", "_grad", "_needs", "_stack", "_was")
 
     def __init__(
         self,
@@ -66,14 +66,16 @@ class Conditions:
         dtype: torch.dtype,
         *,
         grad: bool,
-        how: Arithmetic = "exact",
+        arithmetic: Arithmetic = "exact",
         needs: tuple[Callable[[], AbstractContextManager[Any]], ...] = (),
     ) -> None:
-        self._device, self._dtype, self._grad, self._how, self._needs = device, dtype, grad, how, needs
+        self._device, self._dtype, self._grad, self._needs = device, dtype, grad, needs
+        self._arithmetic = arithmetic
         self._stack: ExitStack | None = None
 
     def __enter__(self) -> None:
-        contexts = [*_undone(self._device, self._dtype), *_arithmetic(self._device, self._how), *self._needs]
+        arithmetic = _arithmetic_contexts(self._device, self._arithmetic)
+        contexts = [*_undone(self._device, self._dtype), *arithmetic, *self._needs]
         if contexts:
             stack = ExitStack()
             with stack:
@@ -97,13 +99,15 @@ class Conditions:
             ) from error
 
 
-def conditions(functional: FunctionalModel, order: Literal[0, 1, 2] = 0, how: Arithmetic = "exact") -> Conditions:
+def conditions(
+    functional: FunctionalModel, order: Literal[0, 1, 2] = 0, arithmetic: Arithmetic = "exact"
+) -> Conditions:
     """Return the context of a pass of a model.
 
     Args:
         functional: the model.
         order: how often it is differentiated.
-        how: arithmetic of float32, see ``Conditions``.
+        arithmetic: of float32, see ``Conditions``.
     """
     needs: list[Callable[[], AbstractContextManager[Any]]] = []
     if functional.compiled:
@@ -117,32 +121,32 @@ def conditions(functional: FunctionalModel, order: Literal[0, 1, 2] = 0, how: Ar
     if order == 2:
         # Flash and memory-efficient attention have no second derivative.
         needs.append(partial(sdpa_kernel, [SDPBackend.MATH]))
-    return Conditions(functional.device, functional.dtype, grad=order > 0, how=how, needs=tuple(needs))
+    return Conditions(functional.device, functional.dtype, grad=order > 0, arithmetic=arithmetic, needs=tuple(needs))
 
 
 def in_own_conditions(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
     """Decorate a method of a surface: what it makes outlives the caller's modes, and does not depend on them."""
 
     @wraps(method)
-    def called(surface: S, /, *arguments: P.args, **named: P.kwargs) -> R:
+    def wrapped(surface: S, /, *arguments: P.args, **named: P.kwargs) -> R:
         with conditions(surface.core.functional):
             return method(surface, *arguments, **named)
 
-    return called
+    return wrapped
 
 
-def apart_from_caller(steps: Iterator[R]) -> Iterator[R]:
+def outside_inference_mode(steps: Iterator[R]) -> Iterator[R]:
     """Yield what an iterator yields, whose work is done outside the caller's inference mode: it may train models."""
     while True:
         with torch.inference_mode(False), torch.enable_grad():
             try:
-                found = next(steps)
+                item = next(steps)
             except StopIteration:
                 return
-        yield found
+        yield item
 
 
-def own(tensor: Tensor) -> Tensor:
+def trackable(tensor: Tensor) -> Tensor:
     """Return a tensor, copied if it was made in inference mode: such a tensor cannot be differentiated through."""
     return tensor.clone() if tensor.is_inference() else tensor
 
@@ -151,44 +155,44 @@ def own(tensor: Tensor) -> Tensor:
 
 
 def _undone(device: torch.device, dtype: torch.dtype) -> list[Callable[[], AbstractContextManager[Any]]]:
-    """Return what undoes the caller's state where it would change a pass: mostly nothing."""
+    """Return contexts that undo the caller's global state where it would change a pass; mostly none."""
     if torch._C._functorch.maybe_current_level() is not None:
         raise UserError(
             "a surface cannot be evaluated inside a transform of torch.func (grad, vmap, jvp ...)",
             "ask the surface for derivatives: gradient, hvp, jvp, example_gradients",
         )
-    found: list[Callable[[], AbstractContextManager[Any]]] = []
+    contexts: list[Callable[[], AbstractContextManager[Any]]] = []
     if torch.is_inference_mode_enabled():
-        found.append(partial(torch.inference_mode, False))
+        contexts.append(partial(torch.inference_mode, False))
     if torch._C._is_any_autocast_enabled():
-        found.append(partial(_without_autocast, device))
+        contexts.append(partial(_without_autocast, device))
     if torch.is_anomaly_enabled():
-        found.append(partial(torch.autograd.set_detect_anomaly, False))
+        contexts.append(partial(torch.autograd.set_detect_anomaly, False))
     if torch.are_deterministic_algorithms_enabled():
-        found.append(_free_algorithms)
+        contexts.append(_free_algorithms)
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
-        found.append(_without_hooks)
+        contexts.append(_without_hooks)
     default = torch.get_default_dtype()
     if default != torch.float32 and not default == dtype == torch.float64:
         # What a forward pass makes by itself is no finer than the weights, and no coarser than float32.
-        found.append(partial(_switched, torch.get_default_dtype, torch.set_default_dtype, torch.float32))
+        contexts.append(partial(_switched, torch.get_default_dtype, torch.set_default_dtype, torch.float32))
     if torch._C._len_torch_function_stack() and _default_device() not in (None, device):
-        found.append(partial(torch.device, device))
-    return found
+        contexts.append(partial(torch.device, device))
+    return contexts
 
 
 @contextmanager
 def _without_hooks() -> Iterator[None]:
     """Take the caller's hooks of saved tensors off: they may round them, and vectorised gradients do not take them."""
     stack: Any = torch._C._autograd
-    found = []
+    popped = []
     while (hooks := stack._top_saved_tensors_default_hooks(True)) is not None:
-        found.append(hooks)
+        popped.append(hooks)
         stack._pop_saved_tensors_default_hooks()
     try:
         yield
     finally:
-        for hooks in reversed(found):
+        for hooks in reversed(popped):
             stack._push_saved_tensors_default_hooks(*hooks)
 
 
@@ -239,14 +243,16 @@ def _without_reentrance() -> Iterator[None]:
 # -- arithmetic -------------------------------------------------------------------------------------------------
 
 
-def _arithmetic(device: torch.device, how: Arithmetic) -> list[Callable[[], AbstractContextManager[Any]]]:
+def _arithmetic_contexts(
+    device: torch.device, arithmetic: Arithmetic
+) -> list[Callable[[], AbstractContextManager[Any]]]:
     """Return contexts of the dtype's own arithmetic, or of a coarser one that was asked for.
 
     TF32 and its like would turn small differences of losses into rounding.
     """
-    if how == "bf16":
+    if arithmetic == "bf16":
         return [partial(torch.autocast, device.type, torch.bfloat16)]
-    return [partial(_tf32, how == "tf32")] if device.type == "cuda" or _coarse_products() else []
+    return [partial(_tf32, arithmetic == "tf32")] if device.type == "cuda" or _coarse_products() else []
 
 
 def _coarse_products() -> bool:
@@ -289,6 +295,7 @@ def _attribute(place: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any]
 
 @contextmanager
 def _switched(read: Callable[[], Any], write: Callable[[Any], None], wanted: Any) -> Iterator[None]:
+    """Context in which a global setting has the wanted value."""
     before = read()
     if before == wanted:
         yield

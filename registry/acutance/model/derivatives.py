@@ -15,12 +15,12 @@ from acutance.errors import Unsupported
 
 def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     """Gradient of a 0-d loss with respect to each of its leaves, in their shapes; zero where it does not depend."""
-    found: Sequence[Tensor | None] = [None] * len(leaves)
+    partials: Sequence[Tensor | None] = [None] * len(leaves)
     if loss.requires_grad:
-        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+        partials = torch.autograd.grad(loss, leaves, allow_unused=True)
     return [
         torch.zeros_like(leaf) if g is None else g.to_dense() if g.is_sparse else g
-        for g, leaf in zip(found, leaves, strict=True)
+        for g, leaf in zip(partials, leaves, strict=True)
     ]
 
 
@@ -60,8 +60,8 @@ def refuse_missing_derivatives(*gradients: Tensor, of: Tensor | None = None) -> 
     """
     roots = [gradient.grad_fn for gradient in gradients]
     if any(node.name() == "torch::autograd::Error" for node in graph_nodes(*roots)):
-        found = {_marked(node) for node in graph_nodes(of.grad_fn)} - {""} if of is not None else set()
-        name = f"{', '.join(sorted(found))}, " if found else ""
+        functions = {_marked(node) for node in graph_nodes(of.grad_fn)} - {""} if of is not None else set()
+        name = f"{', '.join(sorted(functions))}, " if functions else ""
         raise Unsupported(
             f"the model has an operation without a second derivative ({name}an autograd.Function marked "
             "once_differentiable)"

@@ -10,22 +10,31 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
-    from acutance.model.state import Taken
+    from acutance.model.state import Snapshot
 
 
 class Exchange:
-    """Context in which a model holds other tensors, in evaluation mode; afterwards all is back, whatever happened."""
+    """Context in which a model holds other tensors, in evaluation mode; afterwards all is back, whatever happened.
+
+    Args:
+        functional: the model.
+        pieces: one tensor for every slot in order, flat or in its shape.
+
+    Attributes:
+        held: the pieces that the model held before; None for its own tensors.
+        attributes: what its modules' attributes were on entering; None before that, or where nothing was exchanged.
+    """
 
     def __init__(self, functional: FunctionalModel, pieces: Sequence[Tensor]) -> None:
         self._functional, self._pieces = functional, pieces
 
     def __enter__(self) -> None:
         f = self._functional
-        self.held, self._outer = f.held, f.taken
+        self.held, self._outer = f.held, f.snapshot
         if self.held is self._pieces:
             return
         self._saved: list[tuple[dict[str, Any], str, Any]] = []
-        self.attributes: Taken | None = None
+        self.attributes: Snapshot | None = None
         self._training = [module for module in f.modules if module.training]
         self._recurrent = [(module, module._flat_weights) for module in f.recurrent_layers]
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -39,13 +48,13 @@ class Exchange:
                 self._put(table, name, False)
             for slot, piece in zip(f.slots, self._pieces, strict=True):
                 tensor = piece if piece.shape == slot.shape else piece.view(slot.shape)
-                for table, name, seen in slot.places:
-                    self._put(table, name, tensor if seen is None else seen(tensor))
+                for table, name, view in slot.places:
+                    self._put(table, name, tensor if view is None else view(tensor))
             for table, name, buffer in f.buffers:
                 self._put(table, name, buffer)
             for module in f.recurrent_layers:
                 module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
-            self.attributes = f.taken = f.attributes.taken()
+            self.attributes = f.snapshot = f.attributes.snapshot()
             f.held = self._pieces
         except BaseException:
             self.__exit__()
@@ -62,9 +71,9 @@ class Exchange:
         interrupt: KeyboardInterrupt | None = None
         while True:
             try:
-                self._functional.held, self._functional.taken = self.held, self._outer
+                self._functional.held, self._functional.snapshot = self.held, self._outer
                 if self.attributes is not None:
-                    self._functional.attributes.put_back(self.attributes)
+                    self._functional.attributes.restore(self.attributes)
                 for table, name, tensor in reversed(self._saved):
                     table[name] = tensor
                 for module in self._training:

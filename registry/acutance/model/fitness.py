@@ -1,4 +1,4 @@
-"""Whether a model takes the points it is given: its first answer, or one sentence."""
+"""Whether a model takes the points it is given: tried with one forward over a few of them, refused in one sentence."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def answering(inputs: Any) -> Iterator[None]:
         raise
     except REFUSALS as error:
         text = str(error).strip().splitlines()
-        said = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        complaint = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
         if lacks_memory(error):
             raise
-        raise Misfit(f"the model does not take {described(inputs)}: {said}", _hint(inputs, error)) from error
+        raise Misfit(f"the model does not take {described(inputs)}: {complaint}", _hint(inputs, error)) from error
 
 
 def require_fit(functional: FunctionalModel, inputs: Any, targets: Tensor, loss: Any, where: str) -> None:
@@ -74,6 +74,7 @@ def described(inputs: Any) -> str:
 
 
 def _parts(inputs: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, tensor) of every tensor in inputs; a single one has no name."""
     if isinstance(inputs, Tensor):
         yield name, inputs
     elif isinstance(inputs, Mapping):
@@ -89,7 +90,7 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _hint(inputs: Any, error: Exception) -> str:
-    """Return what is most likely to be done about it."""
+    """Return the likeliest remedy."""
     tensors = [tensor for _, tensor in _parts(inputs, "")]
     for tensor in tensors:
         if tensor.dtype in SCALES and tensor.dim() > 2:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from acutance.data.lazy import Lazy, realised
 from acutance.errors import AcutanceWarning, UserError, some
-from acutance.model.conditions import conditions, own
+from acutance.model.conditions import conditions, trackable
 from acutance.model.exchange import Exchange
 from acutance.model.initial import initial_vector
 from acutance.model.notes import no_weights, notes_on, remarks_on
 from acutance.model.parameters import Slot
-from acutance.model.state import Attributes, Moving, Taken, looked_at, put_back
+from acutance.model.state import Attributes, Moving, Snapshot, first_pass, restore_buffers
 from acutance.model.ties import parameters_of
 from acutance.model.wrappers import calls_compiled_code, unwrapped
 from acutance.system.devices import require_device
@@ -50,10 +50,10 @@ class FunctionalModel:
         compiled: whether some part of it was given to ``torch.compile``.
         modules: all of its modules.
         recurrent_layers: those of torch.
-        attributes: what passes may leave on the modules.
+        attributes: those of the modules, which a pass may change; restored before the next one.
         switches: (table, name) of settings that are off in a pass.
         held: the pieces that the model holds, None for its own tensors.
-        taken: what the attributes were before the model held what it holds.
+        snapshot: what the attributes were before the model held what it holds.
         initial: opens the model at its initial weights, or its state dict; None where they are not known.
         moving: (name, buffer, as it was) of each buffer that a forward pass changes; known after the first one.
         refused: why the model cannot be measured, once that is known.
@@ -69,19 +69,19 @@ class FunctionalModel:
         self.compiled = calls_compiled_code(model)
         self.notes: list[str] = list(vars(model).get("load_notes", ()))
         self._warned = 0
-        self.parameters, self._own = parameters_of(model)
+        self.parameters, self._owners = parameters_of(model)
         if not self.slots:
             raise UserError("the model has no floating-point parameters", no_weights(model))
         self.notes += notes_on(model)
         self.remarks = remarks_on(model, self.slots)
         self.originals = [list({id(t[n]): t[n] for t, n, _ in slot.places}.values()) for slot in self.slots]
         self._tied = [
-            (i, table, name, seen)
+            (i, table, name, view)
             for i, slot in enumerate(self.slots)
-            for table, name, seen in slot.places
-            if seen is not None
+            for table, name, view in slot.places
+            if view is not None
         ]
-        self.device = require_device(device) if device is not None else self._own[0].device
+        self.device = require_device(device) if device is not None else self._owners[0].device
         self.dtype = dtype or self._own_dtype()
         if self.dtype not in (torch.float32, torch.float64):
             raise UserError(f"dtype {self.dtype} is not supported", "choose float32 or float64")
@@ -98,7 +98,7 @@ class FunctionalModel:
         self.recurrent_layers: list[Any] = [m for m in model.modules() if hasattr(m, "_flat_weights_names")]
         self.modules = list(model.modules())
         self.attributes = Attributes(self.modules)
-        self.taken: Taken | None = None
+        self.snapshot: Snapshot | None = None
         # Their gradients are divided by how often a row occurs in a batch, or sparse: settings of training.
         self.switches = [
             (vars(module), name)
@@ -119,7 +119,7 @@ class FunctionalModel:
     def _read(self) -> Tensor:
         """Return the model's own weights, (P,)."""
         with conditions(self):
-            return torch.cat([p.detach().to(self.device, self.dtype).reshape(-1) for p in self._own]).contiguous()
+            return torch.cat([p.detach().to(self.device, self.dtype).reshape(-1) for p in self._owners]).contiguous()
 
     def in_double(self) -> FunctionalModel:
         """Return the same model for passes in float64: its buffers are cast, its weights are those of each call."""
@@ -135,7 +135,7 @@ class FunctionalModel:
             self.w.copy_(self._read())
 
     def refuse(self, message: str, hint: str) -> UserError:
-        """Return the reason why the model cannot be measured, to be raised; nobody else is to blame for it."""
+        """Record why the model cannot be measured, and return it to be raised: the fault is the model's alone."""
         self.refused = UserError(message, hint)
         return self.refused
 
@@ -145,7 +145,7 @@ class FunctionalModel:
         return [(f"{paths[id(table)]}.{name}".strip("."), buffer) for table, name, buffer in self.buffers]
 
     def _own_dtype(self) -> torch.dtype:
-        dtypes = {p.dtype for p in self._own}
+        dtypes = {p.dtype for p in self._owners}
         low = dtypes - {torch.float32, torch.float64}
         if low:
             names = ", ".join(sorted(str(d).removeprefix("torch.") for d in low))
@@ -169,8 +169,8 @@ class FunctionalModel:
             self.remarks.append(sentence)
 
     @property
-    def told(self) -> list[str]:
-        """What a reader of the results should know: notes, which are warned of, and remarks, which are not."""
+    def all_notes(self) -> list[str]:
+        """What a reader of the results should know: notes, which are warned of, then remarks, which are not."""
         return [*self.notes, *self.remarks]
 
     def warn(self, stacklevel: int) -> None:
@@ -184,6 +184,7 @@ class FunctionalModel:
         self._warned = len(self.notes)
 
     def _refuse_nonfinite(self) -> None:
+        """Raise UserError naming the first parameter with values that are not finite."""
         if bool(torch.isfinite(self.w).all()):
             return
         for slot, piece in zip(self.slots, self.own_pieces(), strict=True):
@@ -210,8 +211,8 @@ class FunctionalModel:
         return [
             (i, row)
             for i, slot in enumerate(self.slots)
-            for table, name, seen in slot.places
-            if name == "weight" and seen is None and isinstance(row := rows.get(id(table)), int)
+            for table, name, view in slot.places
+            if name == "weight" and view is None and isinstance(row := rows.get(id(table)), int)
         ]
 
     @property
@@ -230,7 +231,7 @@ class FunctionalModel:
         """Return inputs on the device, floating-point ones in the dtype; keeps dicts and tuples, reads nothing."""
         if isinstance(inputs, Tensor):
             with conditions(self):
-                return self._cast(own(inputs.detach()))
+                return self._cast(trackable(inputs.detach()))
         if isinstance(inputs, Lazy):
             return inputs.then(self.cast_inputs)
         if isinstance(inputs, Mapping):
@@ -242,61 +243,62 @@ class FunctionalModel:
     def __call__(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
         """Return the model's logits with one piece for every slot in order, flat or in its shape."""
         if pieces is self.held:
-            self.as_taken()
+            self.restore_attributes()
             return self._logits_of(inputs)
         with self.holding(pieces):
             return self._logits_of(inputs)
 
-    def as_taken(self) -> None:
+    def restore_attributes(self) -> None:
         """Take off the modules what an earlier pass left there (a counter, a buffer, a cache): no pass is to see it."""
-        assert self.taken is not None
-        self.attributes.put_back(self.taken)
+        assert self.snapshot is not None
+        self.attributes.restore(self.snapshot)
 
-    def spoil(self) -> list[str]:
+    def fill_with_nan(self) -> list[str]:
         """Replace the numbers that passes have left on the modules by NaN, and return their names."""
-        assert self.taken is not None
-        return self.attributes.spoil(self.taken)
+        assert self.snapshot is not None
+        return self.attributes.fill_with_nan(self.snapshot)
 
     def _logits_of(self, inputs: Any) -> Tensor:
+        """Return logits at the pieces that the model holds; its first pass ever is looked at for what it changes."""
         inputs = realised(inputs)
         assert self.held is not None
-        for i, table, name, seen in self._tied:
+        for i, table, name, view in self._tied:
             # Made anew for every pass, in its grad mode: a view does not follow a point that moves.
-            table[name] = seen(self.held[i])
+            table[name] = view(self.held[i])
         if self.moving is None:
-            return looked_at(self, self.held, inputs)
+            return first_pass(self, self.held, inputs)
         if self.moving:
-            put_back(self.moving)
+            restore_buffers(self.moving)
         return self.forward(inputs)
 
     def forward(self, inputs: Any) -> Tensor:
-        """Call the model as it stands: no buffer is put back before, and nothing is looked at."""
-        output = self._called(inputs)
-        return output if isinstance(output, Tensor) else self._chosen(output)
+        """Call the model as it stands: no buffer is restored before, and no change of it is looked for."""
+        output = self._call(inputs)
+        return output if isinstance(output, Tensor) else self._select_logits(output)
 
-    def _called(self, inputs: Any) -> Any:
+    def _call(self, inputs: Any) -> Any:
         if isinstance(inputs, Tensor):
             return self.model(inputs)
         return self.model(**inputs) if isinstance(inputs, Mapping) else self.model(*inputs)
 
-    def _chosen(self, output: Any) -> Tensor:
+    def _select_logits(self, output: Any) -> Tensor:
         """Return the logits among several things that a model returned, and note what is left out."""
-        found = _logits(output)
+        logits = _logits(output)
         self.returns_several = True
         if isinstance(output, Mapping):
             others = [str(name) for name, value in output.items() if name != "logits" and isinstance(value, Tensor)]
             if others:
                 self.remark(f"the model returns {some(others)} beside 'logits': the logits are measured")
         elif not hasattr(output, "logits") and any(isinstance(value, Tensor) for value in output[1:]):
-            shape = tuple(found.shape[1:])
+            shape = tuple(logits.shape[1:])
             self.note(f"the model returns {len(output)} outputs: the first, of shape {shape} an example, is measured")
-        return found
+        return logits
 
-    def returned(self, pieces: Sequence[Tensor], inputs: Any) -> Any:
+    def outputs(self, pieces: Sequence[Tensor], inputs: Any) -> Any:
         """Return all that the model returns with one piece for every slot, whatever it is."""
         with self.holding(pieces):
-            self.as_taken()
-            return self._called(realised(inputs))
+            self.restore_attributes()
+            return self._call(realised(inputs))
 
     def holding(self, pieces: Sequence[Tensor]) -> Exchange:
         """Return a context in which the model holds these pieces, so that calls with them need not exchange them.

@@ -28,17 +28,17 @@ def initial_vector(functional: FunctionalModel, initial: nn.Module | Mapping[str
     Raises:
         UserError: naming what is missing, unexpected, of another shape or not finite.
     """
-    given: dict[str, Tensor] = (
+    start: dict[str, Tensor] = (
         dict(initial.named_parameters(remove_duplicate=False)) if isinstance(initial, nn.Module) else dict(initial)
     )
     model = functional.model
-    known = {*model.state_dict(), *(name for name, _ in model.named_parameters(remove_duplicate=False))}
-    known.update(name for name, _ in model.named_buffers(remove_duplicate=False))
-    found = [next((given[name] for name in slot.names if name in given), None) for slot in functional.slots]
-    pairs = list(zip(functional.slots, found, strict=True))
+    names = {*model.state_dict(), *(name for name, _ in model.named_parameters(remove_duplicate=False))}
+    names.update(name for name, _ in model.named_buffers(remove_duplicate=False))
+    tensors = [next((start[name] for name in slot.names if name in start), None) for slot in functional.slots]
+    pairs = list(zip(functional.slots, tensors, strict=True))
     problem = mismatch(
         [slot.name for slot, tensor in pairs if tensor is None],
-        [name for name in given if name not in known],
+        [name for name in start if name not in names],
         [
             f"{slot.name} is {tuple(tensor.shape)}, the model has {tuple(slot.shape)}"
             for slot, tensor in pairs
@@ -55,4 +55,4 @@ def initial_vector(functional: FunctionalModel, initial: nn.Module | Mapping[str
             raise UserError(f"the initial weights of '{slot.name}' are not finite")
     w = functional.w
     with Conditions(w.device, w.dtype, grad=False):
-        return torch.cat([tensor.detach().to(w.device, w.dtype).reshape(-1) for tensor in found if tensor is not None])
+        return torch.cat([t.detach().to(w.device, w.dtype).reshape(-1) for t in tensors if t is not None])

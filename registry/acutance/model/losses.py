@@ -165,27 +165,27 @@ class LossHead:
         if not callable(self.loss):
             losses = self.losses(logits, targets)
             return losses.sum() if self.sums else losses.mean()
-        found = self._own(logits, targets)
-        return found if isinstance(found, Tensor) else (found[0] * found[1]).sum() / found[1].sum()
+        result = self._call_loss(logits, targets)
+        return result if isinstance(result, Tensor) else (result[0] * result[1]).sum() / result[1].sum()
 
-    def _own(self, logits: Tensor, targets: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def _call_loss(self, logits: Tensor, targets: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return what the user's function gives, in float64."""
         assert callable(self.loss)
-        found: Any = self.loss(logits, targets)
-        if isinstance(found, Tensor) and found.dim() == 0:
-            return found.double()
+        result: Any = self.loss(logits, targets)
+        if isinstance(result, Tensor) and result.dim() == 0:
+            return result.double()
         n = len(targets)
-        if isinstance(found, tuple) and [getattr(part, "shape", None) for part in found] == [(n,), (n,)]:
-            losses, weights = found
+        if isinstance(result, tuple) and [getattr(part, "shape", None) for part in result] == [(n,), (n,)]:
+            losses, weights = result
             return losses.double(), weights.detach().double()
         raise UserError(
-            f"loss: your function must return a 0-d tensor, the mean loss over the examples, but gave {_shape(found)}",
+            f"loss: your function must return a 0-d tensor, the mean loss over the examples, but gave {_shape(result)}",
             f"take the mean, or return (losses, weights), each of shape ({n},), for a weighted mean",
         )
 
     def _weighted(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return w_i l_i, (n,)."""
-        losses, weights = self._own(logits, targets)
+        losses, weights = self._call_loss(logits, targets)
         return losses * weights
 
     def weigh(self, logits: Tensor, targets: Tensor) -> None:
@@ -202,10 +202,10 @@ class LossHead:
             return
         rows = torch.arange(len(targets), device=logits.device) % len(logits)
         with torch.no_grad():
-            found = [self._own(logits[order], targets) for order in (rows, rows.flip(0))]
-        if isinstance(found[0], Tensor) or isinstance(found[1], Tensor):
+            results = [self._call_loss(logits[order], targets) for order in (rows, rows.flip(0))]
+        if isinstance(results[0], Tensor) or isinstance(results[1], Tensor):
             return
-        (_, weights), (_, other) = found
+        (_, weights), (_, other) = results
         if not bool(((weights >= 0) & (weights < torch.inf)).all() & (weights.sum() > 0)):
             raise UserError(
                 "loss: the weights that your function returns must be finite, not negative, and not all 0",

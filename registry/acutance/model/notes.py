@@ -19,17 +19,17 @@ def notes_on(model: nn.Module) -> list[str]:
     whole = [f"{name} ({p.numel()} of {_dtype(p)})" for name, p in named if not p.is_floating_point() and p.numel()]
     if whole:
         notes.append(f"parameters of whole numbers stay as they are: {some(whole)}")
-    asked = [name or type(module).__name__ for name, module in model.named_modules() if _has_own_train(module)]
-    if asked:
+    overriding = [name or type(module).__name__ for name, module in model.named_modules() if _has_own_train(module)]
+    if overriding:
         notes.append(
             f"the model is measured in evaluation mode without asking train() of its own, which may differ: "
-            f"{some(asked)}"
+            f"{some(overriding)}"
         )
-    left = [name for name, module in model.named_modules() if module.training and not model.training]
-    if left:
+    training = [name for name, module in model.named_modules() if module.training and not model.training]
+    if training:
         notes.append(
             f"the model is measured in evaluation mode in all of its parts, though some are left in training: "
-            f"{some(left)}"
+            f"{some(training)}"
         )
     quantized = [name for name, module in model.named_modules() if _is_quantized(module)]
     if quantized:
@@ -39,8 +39,8 @@ def notes_on(model: nn.Module) -> list[str]:
 
 def _has_own_train(module: nn.Module) -> bool:
     """Whether it has a say in its mode, which passes set by the flag alone: asking it might merge or change weights."""
-    own = type(module).train
-    return own is not nn.Module.train and not own.__module__.startswith(LIBRARIES)
+    train = type(module).train
+    return train is not nn.Module.train and not train.__module__.startswith(LIBRARIES)
 
 
 def no_weights(model: nn.Module) -> str:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from acutance.errors import UserError, did_you_mean
 
-Seen = Callable[[Tensor], Tensor] | None  # from the slot's tensor to what a module holds; None for the tensor itself
-Places = list[tuple[dict[str, Any], str, Seen]]
+View = Callable[[Tensor], Tensor] | None  # from the slot's tensor to what a module holds; None for the tensor itself
+Places = list[tuple[dict[str, Any], str, View]]
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class Parameters:
     @property
     def layers(self) -> list[tuple[str, str, torch.Size, slice]]:
         """(name, kind of module, shape, slice of v) of every free parameter."""
-        found, start = [], 0
+        layers, start = [], 0
         for slot in self.free_slots:
-            found.append((slot.name, slot.kind, slot.shape, slice(start, start + slot.numel)))
+            layers.append((slot.name, slot.kind, slot.shape, slice(start, start + slot.numel)))
             start += slot.numel
-        return found
+        return layers
 
     def names(self, places: Iterable[int]) -> list[str]:
         """Return the names of some slots."""
@@ -101,17 +101,17 @@ class Parameters:
         Raises:
             UserError: naming what is missing, or does not fit.
         """
-        found = []
+        pieces = []
         for slot in self.free_slots:
             tensor = named.get(slot.name)
             if tensor is None:
                 raise UserError(f"there is no tensor for parameter '{slot.name}'", did_you_mean(slot.name, list(named)))
             try:
-                found.append(tensor.expand(slot.shape).reshape(-1))
+                pieces.append(tensor.expand(slot.shape).reshape(-1))
             except RuntimeError:
                 shapes = f"is {tuple(tensor.shape)}, the parameter has {tuple(slot.shape)}"
                 raise UserError(f"the tensor for '{slot.name}' {shapes}") from None
-        return torch.cat(found)
+        return torch.cat(pieces)
 
     def free_part(self, v: Tensor) -> Tensor:
         """Return what a vector over all parameters, (P,), has in the free ones, (p,): v itself where all are free."""
@@ -120,8 +120,8 @@ class Parameters:
         pieces = v.split_with_sizes([slot.numel for slot in self.slots])
         return torch.cat([pieces[i] for i in self.free])
 
-    def moved(self, fixed: Sequence[Tensor], free: Sequence[Tensor]) -> list[Tensor]:
-        """Return one piece for every slot: those of the free parameters, and of the others what is fixed.
+    def merged(self, fixed: Sequence[Tensor], free: Sequence[Tensor]) -> list[Tensor]:
+        """Return one piece for every slot: from ``free`` for the free parameters, from ``fixed`` for the others.
 
         Args:
             fixed: one piece for every slot.
@@ -160,16 +160,16 @@ class Parameters:
         wanted = [part for part in parts if not part.startswith("!")]
         chosen: set[str] = set() if wanted else set(primary.values())
         for part in wanted:
-            found = names if part == "all" else fnmatch.filter(names, part)
-            if not found:
+            matches = names if part == "all" else fnmatch.filter(names, part)
+            if not matches:
                 raise UserError(f"parameters: '{part}' matches no parameter", did_you_mean(part, names))
-            chosen.update(primary[name] for name in found)
+            chosen.update(primary[name] for name in matches)
         for part in parts:
             if part.startswith("!"):
-                found = fnmatch.filter(names, part[1:])
-                if not found:
+                matches = fnmatch.filter(names, part[1:])
+                if not matches:
                     raise UserError(f"parameters: '{part}' leaves out no parameter", did_you_mean(part[1:], names))
-                chosen.difference_update(primary[name] for name in found)
+                chosen.difference_update(primary[name] for name in matches)
         if not chosen:
             raise UserError(f"parameters: '{pattern}' leaves no parameter free")
         return chosen

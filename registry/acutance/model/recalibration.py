@@ -66,15 +66,15 @@ def recalibrated(functional: FunctionalModel, batches: Iterable[Any]) -> Functio
         for handle in handles:
             handle.remove()
     # A layer that no batch reached keeps what it had.
-    found = {module: torch.stack(moments).mean(0) for module, moments in sums.items()}
-    return _with_statistics(functional, found)
+    statistics = {module: torch.stack(moments).mean(0) for module, moments in sums.items()}
+    return _with_statistics(functional, statistics)
 
 
-def _with_statistics(functional: FunctionalModel, found: Mapping[nn.Module, Tensor]) -> FunctionalModel:
+def _with_statistics(functional: FunctionalModel, statistics: Mapping[nn.Module, Tensor]) -> FunctionalModel:
     """Return a functional model that shares everything but the running statistics, (2, channels) for each layer."""
     tables = {
         id(module._buffers): {"running_mean": moments[0], "running_var": moments[1]}
-        for module, moments in found.items()
+        for module, moments in statistics.items()
     }
     other = copy.copy(functional)
     other.moving = None

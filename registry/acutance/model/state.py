@@ -1,4 +1,4 @@
-"""What a forward pass leaves on a model: attributes are put back, changed buffers seen; changed weights are refused."""
+"""What a forward pass changes on a model: attributes and buffers are restored, changed weights and inputs refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OWN = frozenset(vars(nn.Module()))  # tables that nn.Module keeps itself
 _NAMED = ("_parameters", "_buffers", "_modules")  # those that hold what a module's attributes are bound to
 _CONTAINERS = (list, dict, OrderedDict, set, deque)
 Moving = Sequence[tuple[str, Tensor, Tensor]]  # name, buffer, as it was
-Taken = tuple[list[dict[str, Any]], list[Any]]
+Snapshot = tuple[list[dict[str, Any]], list[Any]]
 
 
 class Attributes:
@@ -41,25 +41,25 @@ class Attributes:
         ]
         self._tables: list[dict[str, Any]] = own + named
 
-    def taken(self) -> Taken:
+    def snapshot(self) -> Snapshot:
         """Return what is there now: no tensor is copied."""
         return [table.copy() for table in self._tables], [value.copy() for value in self._containers]
 
-    def spoil(self, taken: Taken) -> list[str]:
+    def fill_with_nan(self, snapshot: Snapshot) -> list[str]:
         """Replace the numbers that have come since by NaN, and return the names under which they lie."""
         names = []
-        for table, before in zip(self._tables, taken[0], strict=True):
+        for table, before in zip(self._tables, snapshot[0], strict=True):
             for name in [n for n, value in table.items() if n not in _OWN and value is not before.get(n)]:
-                names += [name] if _spoilt(table, name) else []
-        for value, old in zip(self._containers, taken[1], strict=True):
+                names += [name] if _filled_with_nan(table, name) else []
+        for value, old in zip(self._containers, snapshot[1], strict=True):
             if not _holds_the_same(value, old) and isinstance(value, list | dict):
                 keys = list(value) if isinstance(value, dict) else range(len(value))
-                names += ["an entry of a list"] * any([_spoilt(value, key) for key in keys])
+                names += ["an entry of a list"] * any([_filled_with_nan(value, key) for key in keys])
         return names
 
-    def put_back(self, taken: Taken) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Put back what was there; may be called again after an interrupt."""
-        tables, containers = taken
+        tables, containers = snapshot
         for table, before in zip(self._tables, tables, strict=True):
             if len(table) != len(before) or not all(map(is_, table.values(), before.values())):
                 for name in [name for name in table if name not in before]:
@@ -76,7 +76,7 @@ def _may_leave(module: nn.Module) -> bool:
     return bool(hooked) or not type(module).__module__.startswith("torch.nn.modules.")
 
 
-def _spoilt(table: Any, name: Any) -> bool:
+def _filled_with_nan(table: Any, name: Any) -> bool:
     """Replace a floating-point tensor or number by NaN; return whether it was one."""
     value = table[name]
     if isinstance(value, Tensor) and value.is_floating_point():
@@ -94,7 +94,7 @@ def _holds_the_same(a: Any, b: Any) -> bool:
     return len(a) == len(b) and all(map(is_, a, b))
 
 
-def looked_at(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
+def first_pass(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
     """Make a model's first pass, and see what it changes.
 
     Buffers that it changes begin each later pass as they are now. The pass works on copies of the inputs.
@@ -112,12 +112,12 @@ def looked_at(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any
     """
     inputs = _copied(inputs)
     watched = {"weights": list(pieces), "inputs": list(tensors_of(inputs))}
-    before = {name: [version_of(tensor) for tensor in found] for name, found in watched.items()}
+    before = {name: [version_of(tensor) for tensor in tensors] for name, tensors in watched.items()}
     buffers = [(name, b, version_of(b), b.clone()) for name, b in functional.named_buffers()]
     logits = functional.forward(inputs)
-    changed = {name for name, found in watched.items() if [version_of(t) for t in found] != before[name]}
+    changed = {name for name, tensors in watched.items() if [version_of(t) for t in tensors] != before[name]}
     moving = [(name, b, start) for name, b, version, start in buffers if version_of(b) != version]
-    put_back(moving)
+    restore_buffers(moving)
     if "weights" in changed:
         names = some(_renormalized(functional))
         functional.reread()
@@ -151,11 +151,11 @@ def refuse_drift(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: 
         with functional.holding(pieces):
             functional.forward(inputs)
             moved = buffer.clone()
-            put_back(functional.moving or ())
+            restore_buffers(functional.moving or ())
             buffer.copy_(moved)
-            functional.as_taken()
+            functional.restore_attributes()
             again = functional.forward(inputs)
-        put_back(functional.moving or ())
+        restore_buffers(functional.moving or ())
         if not torch.allclose(first, again, rtol=0, atol=tolerance, equal_nan=True):
             read.append(name)
     if read:
@@ -168,7 +168,7 @@ def refuse_drift(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: 
 def refuse_reading(
     functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any, loss: Callable[[Tensor], Tensor]
 ) -> None:
-    """Refuse a user's loss that reads what a forward pass leaves on the model: it is taken when that is gone.
+    """Refuse a user's loss that reads what a forward pass leaves on the model: that is gone when the loss is computed.
 
     What the pass left is replaced by NaN; a loss of the same logits that changes, or fails, has read it.
 
@@ -183,11 +183,11 @@ def refuse_reading(
     """
     with functional.holding(pieces):
         logits = functional.forward(inputs).detach()
-        names = functional.spoil()
+        names = functional.fill_with_nan()
         if not names:
             return
-        told = _outcome(loss, logits)
-    if told is None or not torch.equal(told, loss(logits)):
+        value = _outcome(loss, logits)
+    if value is None or not torch.equal(value, loss(logits)):
         raise functional.refuse(
             f"the loss reads what a forward pass leaves on the model ({some(names)})",
             "let the model return it with its outputs, or make it from the logits",
@@ -212,11 +212,11 @@ def refuse_penalty(
         UserError: saying so.
     """
     slots, logits = range(len(functional.slots)), logits.detach()
-    with functional.holding([other(piece) for piece in pieces]), others(functional, slots):
-        told = _outcome(loss, logits)
+    with functional.holding([far_from(piece) for piece in pieces]), originals_moved(functional, slots):
+        moved = _outcome(loss, logits)
     value = loss(logits)
     eps = 16 * torch.finfo(logits.dtype).eps  # kernels may add in another order
-    if told is None or not torch.allclose(told, value, rtol=eps, atol=0.0, equal_nan=True):
+    if moved is None or not torch.allclose(moved, value, rtol=eps, atol=0.0, equal_nan=True):
         raise functional.refuse(
             "your loss reads the model's weights (a penalty on them, or a pass of its own), which do not follow the "
             "point that is measured",
@@ -224,22 +224,23 @@ def refuse_penalty(
         )
 
 
-def other(weights: Tensor) -> Tensor:
-    """Return other weights of the same shape, far from these, zeros too."""
+def far_from(weights: Tensor) -> Tensor:
+    """Return weights far from these, in their shape: 1.5 w + 0.1, so that zeros move too."""
     return (1.5 * weights.detach()).add_(0.1)
 
 
 @contextmanager
-def others(functional: FunctionalModel, slots: Sequence[int]) -> Iterator[None]:
-    """Context in which the model's own tensors of some slots have other values: not what it holds, but what it had."""
+def originals_moved(functional: FunctionalModel, slots: Sequence[int]) -> Iterator[None]:
+    """Context in which the model's original tensors of some slots have other values; those it holds for passes stay."""
     with ExitStack() as stack:
         for tensor in (own for i in slots for own in functional.originals[i]):
             stack.callback(setattr, tensor, "data", tensor.data)
-            tensor.data = other(tensor.data)
+            tensor.data = far_from(tensor.data)
         yield
 
 
 def _outcome(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor | None:
+    """Return a user's loss of logits; None where it fails."""
     try:
         return loss(logits)
     except Exception as error:
@@ -249,7 +250,7 @@ def _outcome(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor | None:
         return None
 
 
-def put_back(moving: Moving) -> None:
+def restore_buffers(moving: Moving) -> None:
     """Let the buffers that forward passes change be what they were before the first one."""
     with torch.no_grad():
         for _, buffer, start in moving:
@@ -258,8 +259,8 @@ def put_back(moving: Moving) -> None:
 
 def _renormalized(functional: FunctionalModel) -> list[str]:
     """Return the names of the weights of layers that are told to keep them below a norm."""
-    found = functional.model.named_modules()
-    return [f"{name}.weight" if name else "weight" for name, m in found if getattr(m, "max_norm", None) is not None]
+    modules = functional.model.named_modules()
+    return [f"{name}.weight" if name else "weight" for name, m in modules if getattr(m, "max_norm", None) is not None]
 
 
 def version_of(tensor: Tensor) -> int:

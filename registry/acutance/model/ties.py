@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from acutance.errors import UserError
-from acutance.model.parameters import Parameters, Places, Seen, Slot
+from acutance.model.parameters import Parameters, Places, Slot, View
 
 SHARDED = ("DTensor", "FlatParameter", "ShardedTensor")
 
 
 @dataclass
-class _Found:
+class _Owner:
     """A parameter that owns a slot, with the names and places of all that are tied to it."""
 
     tensor: Tensor
@@ -35,17 +35,17 @@ def parameters_of(model: nn.Module) -> tuple[Parameters, list[Tensor]]:
         UserError: for parameters that cannot be measured, or that share memory in a way no view of torch expresses.
     """
     named = [(name, p) for name, p in model.named_parameters(remove_duplicate=False) if _usable(name, p)]
-    owners: list[_Found] = []
-    same: dict[Any, _Found] = {}
-    overlapping: dict[int, list[_Found]] = {}
+    owners: list[_Owner] = []
+    same: dict[Any, _Owner] = {}
+    overlapping: dict[int, list[_Owner]] = {}
     # The larger first: a part that comes earlier in the model belongs to the whole that comes later.
     for _, tensor in sorted(named, key=lambda pair: (-pair[1].numel(), not pair[1].is_contiguous())):
         if _layout(tensor) in same:
             continue
         beside = overlapping.setdefault(tensor.untyped_storage().data_ptr(), [])
-        owner = next((found for found in beside if _share(found.tensor, tensor)), None)
+        owner = next((owner for owner in beside if _share(owner.tensor, tensor)), None)
         if owner is None:
-            owner = _Found(tensor)
+            owner = _Owner(tensor)
             owners.append(owner)
             beside.append(owner)
         same[_layout(tensor)] = owner
@@ -58,20 +58,21 @@ def parameters_of(model: nn.Module) -> tuple[Parameters, list[Tensor]]:
         table = modules[path]._parameters
         if (id(table), last) not in written:
             written.add((id(table), last))
-            owner.places.append((table, last, _seen(owner, tensor, name)))
+            owner.places.append((table, last, _view(owner, tensor, name)))
     position = {name: i for i, (name, _) in enumerate(named)}
-    owners.sort(key=lambda found: position[found.names[0]])
+    owners.sort(key=lambda owner: position[owner.names[0]])
     layouts = {name: _layout(tensor) for name, tensor in named}
     slots = []
-    for found in owners:
+    for owner in owners:
         # Its own names come before those of what is seen through it in another shape.
-        names = sorted(found.names, key=lambda name: layouts[name] != _layout(found.tensor))
+        names = sorted(owner.names, key=lambda name: layouts[name] != _layout(owner.tensor))
         kind = type(modules[names[0].rpartition(".")[0]]).__name__
-        slots.append(Slot(tuple(names), kind, found.tensor.shape, found.tensor.numel(), found.places))
-    return Parameters.all_free(slots), [found.tensor for found in owners]
+        slots.append(Slot(tuple(names), kind, owner.tensor.shape, owner.tensor.numel(), owner.places))
+    return Parameters.all_free(slots), [owner.tensor for owner in owners]
 
 
 def _usable(name: str, parameter: Tensor) -> bool:
+    """Return whether a parameter takes part: floating-point, not empty; raise UserError where it cannot be measured."""
     kind = type(parameter).__name__
     if kind in SHARDED or type(parameter.data).__name__ == "DTensor":
         raise UserError(f"parameter '{name}' is sharded ({kind})", "gather the model on one device first")
@@ -113,7 +114,7 @@ def _addresses(tensor: Tensor) -> Tensor:
     return tensor.data_ptr() + offsets.flatten() * tensor.element_size()
 
 
-def _seen(owner: _Found, tensor: Tensor, name: str) -> Seen:
+def _view(owner: _Owner, tensor: Tensor, name: str) -> View:
     """Return how a tied parameter is seen through the tensor that owns its memory.
 
     Raises:

@@ -36,15 +36,15 @@ class Objective(Protocol):
 
 @dataclass
 class Maximum:
-    """The best point met.
+    """The best point evaluated so far.
 
     Attributes:
         x: (p,) position.
         value: F(x).
-        note: what the objective noted there.
+        note: the objective's note at x, a copy.
         value_half: the best value after half of the steps: how much the second half brought.
-        slope: the gradient there; that of an earlier best point where none was made.
-        starts: what each start reached, where more than one was searched.
+        slope: the gradient at x; that of an earlier best point where none was computed (at the last point of a search).
+        starts: best value of each start, where several were searched.
     """
 
     x: Tensor
@@ -54,11 +54,11 @@ class Maximum:
     slope: Slope | None = None
     starts: tuple[Scalar, ...] = ()
 
-    def meet(self, x: Tensor, value: Scalar, note: Tensor, slope: Slope | None = None) -> Flag:
-        """Take a point that beats the best one, and its gradient.
+    def update(self, x: Tensor, value: Scalar, note: Tensor, slope: Slope | None = None) -> Flag:
+        """Replace the best point, with its note and gradient, by this one where its value is larger.
 
         Returns:
-            Whether it was taken.
+            Whether it was replaced.
         """
         better = value > self.value
         self.x = pick(better, x, self.x)
@@ -74,7 +74,8 @@ class Rotation:
 
     Args:
         start: (p,) the first iterate, in its place.
-        value: F there; says whether numbers are known on the host, so that the best iterate is a reference.
+        value: F there. A float (on a CPU) means that comparisons are known on the host, and the best iterate is a
+            reference; a tensor means that it is a copy, written over on the device.
     """
 
     def __init__(self, start: Tensor, value: Scalar) -> None:
@@ -97,13 +98,13 @@ def checkpoints(steps: int) -> list[int]:
     :math:`p_{j+1} = p_j + \max(p_j - p_{j-1} - 0.03, 0.06)` while :math:`p_j \le 1`; p is held in hundredths,
     since in floating point 0.7 * 20 rounds up to 15.
     """
-    found, before, p = [], 0, 22
+    iterations, before, p = [], 0, 22
     while p <= 100:
         w = -(-p * steps // 100)
-        if w not in found:
-            found.append(w)
+        if w not in iterations:
+            iterations.append(w)
         before, p = p, p + max(p - before - 3, 6)
-    return found
+    return iterations
 
 
 # (best value after a quarter of the steps, after half of them, value at the last point) -> whether to end there.
@@ -118,7 +119,7 @@ def half(steps: int) -> int:
 def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int, stuck: Stuck | None = None) -> Maximum:
     """Maximise from one start point: ``steps`` gradients and ``steps`` + 1 values, no host synchronisation.
 
-    A search that is stuck ends after half of the steps, with one gradient and one value for each point that it met.
+    A search that ``stuck`` ends has made half of the steps: one gradient and one value for each of its points.
 
     Args:
         objective: what to maximise.
@@ -128,12 +129,12 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int, stuck:
         stuck: asked once, after half of the steps, whether to end there.
 
     Returns:
-        The best of the points met.
+        The best of the points evaluated.
     """
     f, note, g = objective.gradient(start)
     places = Rotation(start, f)
     x = previous = start
-    best = Maximum(places.best, f, note.clone(), f, g.kept())
+    best = Maximum(places.best, f, note.clone(), f, g.snapshot())
     quarter: Scalar = f
     eta: Scalar = 2 * ball.rho
     judged = set(checkpoints(steps))
@@ -148,10 +149,10 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int, stuck:
         if k + 1 < steps:
             del g  # its memory serves the next one, unless it belongs to the best point
             f_next, note, g = objective.gradient(x)
-            best.meet(x, f_next, note, g)
+            best.update(x, f_next, note, g)
         else:
             f_next, note = objective.value(x)
-            best.meet(x, f_next, note)
+            best.update(x, f_next, note)
         if k + 1 == half(steps) // 2:
             quarter = best.value
         if k + 1 == half(steps):

@@ -22,11 +22,14 @@ def gram(walk: Iterable[tuple[Tensor, ...]]) -> list[Scalar]:
     """Return the inner products of all pairs of the vectors walked over, in double precision.
 
     For x, y, z: xx, xy, xz, yy, yz, zz; in one walk.
+
+    Args:
+        walk: aligned blocks of the vectors, as ``slopes.blocks`` yields them.
     """
     sums: list[Scalar] = []
     for piece in walk:
-        found = [scalar(torch.dot(a, b)) for i, a in enumerate(piece) for b in piece[i:]]
-        sums = [total + more for total, more in zip(sums, found, strict=True)] if sums else found
+        products = [scalar(torch.dot(a, b)) for i, a in enumerate(piece) for b in piece[i:]]
+        sums = [total + more for total, more in zip(sums, products, strict=True)] if sums else products
     return sums
 
 
@@ -79,7 +82,7 @@ class L2(Ball):
     def steepest(self, g: Slope) -> Tensor:
         """Return rho g / ||g||, or zero where the gradient vanishes."""
         (squared,) = gram((gi,) for gi, _ in g.walk())
-        factor, point = self.rho * inverse(root(squared)), g.room()
+        factor, point = self.rho * inverse(root(squared)), g.new_empty()
         for gi, _, to in g.walk(point):
             torch.mul(gi, factor, out=to)
         return point
@@ -128,7 +131,7 @@ class Linf(Ball):
 
     def steepest(self, g: Slope) -> Tensor:
         """Return rho sign(g)."""
-        corner = g.room()
+        corner = g.new_empty()
         for gi, _, to in g.walk(corner):
             torch.sign(gi, out=to).mul_(self.rho)
         return corner
@@ -139,12 +142,12 @@ class Linf(Ball):
 
     def advance(self, x: Tensor, previous: Tensor, g: Slope, eta: Scalar, momentum: float | None, out: Tensor) -> None:
         """Write the next iterate, clipping coordinate by coordinate."""
-        for gi, room, xi, previous_i, to in g.walk(x, previous, out):
-            sign = torch.sign(gi, out=room)
+        for gi, scratch, xi, previous_i, to in g.walk(x, previous, out):
+            sign = torch.sign(gi, out=scratch)
             if momentum is None:
                 add_multiple(xi, eta, sign, out=to).clamp_(-self.rho, self.rho)
                 continue
-            z = add_multiple(xi, eta, sign, out=room).clamp_(-self.rho, self.rho)
+            z = add_multiple(xi, eta, sign, out=scratch).clamp_(-self.rho, self.rho)
             torch.mul(previous_i, -momentum, out=to).add_(xi, alpha=2 * momentum).add_(z, alpha=1 - momentum)
             to.clamp_(-self.rho, self.rho)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from acutance.numerics.slopes import BLOCK
 
 ROWS = 32  # small vectors are kept in blocks of so many, so that a projection is one matrix product
-KEEPS = 0.7  # a projection that leaves this share of a vector lost no digits (Daniel, Gragg, Kaufman, Stewart 1976)
+NO_LOSS = 0.7  # a projection that leaves this share of a vector lost no digits (Daniel, Gragg, Kaufman, Stewart 1976)
 
 
 class NonFiniteProduct(ArithmeticError):
@@ -51,11 +51,11 @@ class Basis:
         return self._blocks[i // self._rows][i % self._rows]
 
     def _filled(self) -> list[Tensor]:
-        found, left = [], self._size
+        filled, remaining = [], self._size
         for block in self._blocks:
-            found.append(block[: min(left, self._rows)])
-            left -= self._rows
-        return found
+            filled.append(block[: min(remaining, self._rows)])
+            remaining -= self._rows
+        return filled
 
     def coefficients(self, x: Tensor) -> Tensor:
         r"""Return :math:`Q^\top x`, (k,) in double precision on the host, for x, (p,)."""
@@ -88,13 +88,13 @@ class Basis:
         if first == 0 or self._size >= self._p:
             return self.coefficients(x), 0.0
         while self._size:
-            found = self.coefficients(x)
-            self.subtract(x, found)
-            c += found
+            projection = self.coefficients(x)
+            self.subtract(x, projection)
+            c += projection
             after = length(x)
             if after <= smallest:
                 return c, 0.0
-            if after > KEEPS * before:
+            if after > NO_LOSS * before:
                 before = after
                 break
             before = after

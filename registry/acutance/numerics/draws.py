@@ -44,11 +44,11 @@ class Streams:
         The numbers are made in float32 on the CPU and then cast, so that float64, float32 and every device
         see the same ones.
         """
-        return _filled(like, out, lambda room: room.normal_(generator=self.generator(stream, k)))
+        return _filled(like, out, lambda memory: memory.normal_(generator=self.generator(stream, k)))
 
     def uniform(self, stream: str, k: int, like: Tensor, out: Tensor | None = None) -> Tensor:
         """Return draw k of uniform noise on [-1, 1], shaped as ``like``, in ``out`` or new memory."""
-        return _filled(like, out, lambda room: room.uniform_(-1, 1, generator=self.generator(stream, k)))
+        return _filled(like, out, lambda memory: memory.uniform_(-1, 1, generator=self.generator(stream, k)))
 
     def signs(self, stream: str, k: int, like: Tensor, out: Tensor | None = None) -> Tensor:
         """Return draw k of random signs (Rademacher noise), shaped as ``like``, in ``out`` or new memory.
@@ -56,11 +56,11 @@ class Streams:
         Sixty-four of them come of one random integer: that is faster than Gaussian noise.
         """
 
-        def fill(room: Tensor) -> Tensor:
-            words = torch.empty((room.numel() + 63) // 64, dtype=torch.int64)
+        def fill(memory: Tensor) -> Tensor:
+            words = torch.empty((memory.numel() + 63) // 64, dtype=torch.int64)
             words.random_(-(2**63), None, generator=self.generator(stream, k))
-            table = _SIGNS.to(room.dtype)
-            return room.copy_(table[words.view(torch.uint8).int()].view(-1)[: room.numel()].view(room.shape))
+            table = _SIGNS.to(memory.dtype)
+            return memory.copy_(table[words.view(torch.uint8).int()].view(-1)[: memory.numel()].view(memory.shape))
 
         return _filled(like, out, fill)
 

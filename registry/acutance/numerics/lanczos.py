@@ -19,7 +19,8 @@ from acutance.numerics.basis import Basis, length
 
 Product = Callable[[Tensor], Tensor]
 
-# The gap is that to what the run has seen: an eigenvalue to which its start is nearly orthogonal shows late.
+# The gap is to eigenvalues that the run has resolved: one whose eigenvector is nearly orthogonal to the start appears
+# late. So bounds are this much larger.
 SAFETY = 4.0
 
 
@@ -61,8 +62,8 @@ class Ritz:
 class Lanczos:
     """A run that can be continued, and looked at as it was after fewer products.
 
-    It holds one (p,) vector for each product, besides what the product itself needs, and no reference to A:
-    ``extend`` is told it.
+    It holds one (p,) vector for each product, besides what the product itself needs, and no reference to A, which
+    ``extend`` takes.
 
     Args:
         start: (p,) any vector but zero; overwritten.
@@ -92,7 +93,7 @@ class Lanczos:
 
     @property
     def can_continue(self) -> bool:
-        """Whether the vectors are there still."""
+        """Whether the vectors are still held."""
         return self._basis is not None
 
     def forget(self) -> None:
@@ -120,6 +121,7 @@ class Lanczos:
         return min(k, self.products)
 
     def _step(self, basis: Basis, product: Product) -> None:
+        """Make one product with A, and with it one more row of T and one more vector of V."""
         v = basis[self.products]
         u = product(v)
         length(u)
@@ -161,8 +163,8 @@ class Lanczos:
         """
         k = self.products if k is None else k
         if self.exhausted and k == self.products:
-            found = self.ritz(k)
-            return (float(found.weights[found.values < x].sum()),) * 2
+            ritz = self.ritz(k)
+            return (float(ritz.weights[ritz.values < x].sum()),) * 2
         if k == 1:
             return 0.0, 1.0
         alphas = torch.tensor(self._alphas[:k], dtype=torch.float64)
@@ -222,12 +224,12 @@ def largest_eigenvalues(
         NonFiniteProduct: when a product is not finite.
     """
     for j in range(1, max_products + 1):
-        made = run.extend(product, j)
-        ritz = run.ritz(made)
+        products = run.extend(product, j)
+        ritz = run.ritz(products)
         values, bounds = ritz.values[:k], ritz.bounds(k)
-        end = run.exhausted and made == run.products
+        end = run.exhausted and products == run.products
         floor = torch.finfo(torch.float64).eps * ritz.norm
-        converged = end or (made >= k and bool((bounds <= tol * values.abs() + floor).all()))
+        converged = end or (products >= k and bool((bounds <= tol * values.abs() + floor).all()))
         if converged or j == max_products:
             break
-    return Eigenvalues(values.tolist(), bounds.tolist(), made, converged, ritz)
+    return Eigenvalues(values.tolist(), bounds.tolist(), products, converged, ritz)

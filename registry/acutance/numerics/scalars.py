@@ -29,12 +29,18 @@ def choose(flag: Flag, yes: Scalar, no: Scalar) -> Scalar:
 
 def both(a: Flag, b: Flag) -> Flag:
     """Return a and b."""
-    return a and b if isinstance(a, bool) and isinstance(b, bool) else torch.logical_and(_t(a, b), _t(b, a))
+    return (
+        a and b
+        if isinstance(a, bool) and isinstance(b, bool)
+        else torch.logical_and(_as_tensor(a, b), _as_tensor(b, a))
+    )
 
 
 def either(a: Flag, b: Flag) -> Flag:
     """Return a or b."""
-    return a or b if isinstance(a, bool) and isinstance(b, bool) else torch.logical_or(_t(a, b), _t(b, a))
+    return (
+        a or b if isinstance(a, bool) and isinstance(b, bool) else torch.logical_or(_as_tensor(a, b), _as_tensor(b, a))
+    )
 
 
 def negate(a: Flag) -> Flag:
@@ -42,7 +48,8 @@ def negate(a: Flag) -> Flag:
     return not a if isinstance(a, bool) else ~a
 
 
-def _t(flag: Flag, like: Flag) -> Tensor:
+def _as_tensor(flag: Flag, like: Flag) -> Tensor:
+    """Return a flag as a 0-d tensor, on the device of the other one where that is a tensor."""
     device = like.device if isinstance(like, Tensor) else None
     return flag if isinstance(flag, Tensor) else torch.full((), flag, dtype=torch.bool, device=device)
 

@@ -53,35 +53,35 @@ class Slope:
         if len(self.parts) == 1 and first.numel() <= size:
             yield (*self._formed(first, self.c, torch.empty_like(first)), *vectors)
             return
-        room, start = first.new_empty(min(size, max(part.numel() for part in self.parts))), 0
+        scratch, start = first.new_empty(min(size, max(part.numel() for part in self.parts))), 0
         for part in self.parts:
             for piece in part.split(size):
                 end = start + piece.numel()
                 c = None if self.c is None else self.c[start:end]
-                yield (*self._formed(piece, c, room[: end - start]), *[v[start:end] for v in vectors])
+                yield (*self._formed(piece, c, scratch[: end - start]), *[v[start:end] for v in vectors])
                 start = end
 
     @staticmethod
-    def _formed(g: Tensor, c: Tensor | None, room: Tensor) -> tuple[Tensor, Tensor]:
-        return (g, room) if c is None else (torch.mul(g, c, out=room), room)
+    def _formed(g: Tensor, c: Tensor | None, scratch: Tensor) -> tuple[Tensor, Tensor]:
+        return (g, scratch) if c is None else (torch.mul(g, c, out=scratch), scratch)
 
     def flat(self) -> Tensor:
         """Return it as one vector, (p,), for reading: it may be the only part."""
         g = self.parts[0] if len(self.parts) == 1 else torch.cat(list(self.parts))
         return g if self.c is None else g * self.c
 
-    def room(self) -> Tensor:
+    def new_empty(self) -> Tensor:
         """Return uninitialised memory for a vector of its size, (p,)."""
         return self.parts[0].new_empty(sum(part.numel() for part in self.parts))
 
-    def kept(self) -> Slope:
-        """Return one to keep beside the best point: itself on the CPU, a copy to write over on an accelerator."""
+    def snapshot(self) -> Slope:
+        """Return a slope to hold beside the best point: itself on a CPU, else a copy that ``replaced`` writes over."""
         return self if self.parts[0].device.type == "cpu" else Slope([part.clone() for part in self.parts], self.c)
 
     def replaced(self, flag: Flag, new: Slope) -> Slope:
-        """Return ``new`` where the flag is set, else this one; an accelerator is not asked for the flag."""
+        """Return ``new`` where the flag is set, else this one; on an accelerator written over, without a wait."""
         if isinstance(flag, bool):
             return new if flag else self
-        for mine, other in zip(self.parts, new.parts, strict=True):
-            torch.where(flag, other, mine, out=mine)
+        for old, part in zip(self.parts, new.parts, strict=True):
+            torch.where(flag, part, old, out=old)
         return self

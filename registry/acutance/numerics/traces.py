@@ -1,7 +1,7 @@
 r"""The trace of a symmetric operator that is known by its products only: Hutchinson, Hutch++ and XTrace.
 
-Each is unbiased for random signs z, :math:`E z z^\top = I`. The probes are draws that can be made again, so that
-they are not kept.
+Each is unbiased for random signs z, :math:`E z z^\top = I`. Probes are counter-based draws: they are drawn again where
+they are needed again, not stored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TraceEstimate:
 
     Attributes:
         value: the estimate.
-        stderr: its standard error; None where it cannot be told.
+        stderr: its standard error; None for a single sample.
         products: how many products with A were made.
         converged: whether the standard error is within the relative tolerance, where one was given.
         exactly_zero: whether every product was zero in every entry.
@@ -60,9 +60,9 @@ def mean_and_error(samples: list[float]) -> tuple[float, float | None]:
 
 
 def stages(limit: int, rtol: float, first: int = FIRST) -> Iterator[int]:
-    """Return after how many samples a sum looks whether it may end: 8, 16, 32 ... and the limit.
+    """Yield the numbers of samples at which a running mean may stop: 8, 16, 32 ... and the limit.
 
-    Looking rarely keeps the bias small that comes of stopping where the samples happen to agree.
+    Few such points keep the bias small that comes of stopping where the samples happen to agree.
     """
     n = first
     while rtol > 0 and n < limit:
@@ -77,7 +77,7 @@ def close_enough(value: float, stderr: float | None, rtol: float) -> bool:
 
 
 def one_by_one(product: Product) -> Products:
-    """Return x, y ... -> (x, A x), (y, A y) ...: what an operator that makes several products at once replaces."""
+    """Return x, y ... -> (x, A x), (y, A y) ... with one product at a time: for operators that make one only."""
     return lambda xs: ((x, product(x)) for x in xs)
 
 
@@ -138,8 +138,8 @@ def hutch_plus_plus(
     r"""Return :math:`tr(Q^\top A Q) + \frac1g \sum_k z_k^\top (I - QQ^\top) A (I - QQ^\top) z_k`.
 
     Q spans A times a third of the probes, and takes a second third of the products (Meyer, Musco, Musco, Woodruff
-    2021). The g probes of the last third are split from those of Q: given Q they are independent, and whatever Q
-    is the mean is the trace, so their standard error is that of the whole. It holds one vector for each of Q.
+    2021). The g probes of the last third are other ones than those of Q: given Q they are independent and the estimate
+    is unbiased, so their standard error is that of the whole. Memory: one (p,) vector for each column of Q.
 
     Args:
         product: x -> A x for x, (p,), which it may not change; it gives a new vector.
@@ -158,10 +158,10 @@ def hutch_plus_plus(
         basis.insert(y)
         del z, y  # before the next product is made
     assert basis is not None
-    known = [form for form, _ in starmap(quadratic_form, many(basis[j] for j in range(len(basis))))]
+    inside = [form for form, _ in starmap(quadratic_form, many(basis[j] for j in range(len(basis))))]
     spent = size + len(basis)
-    exact, _ = mean_and_error(known) if known else (0.0, None)
-    exact *= len(known)
+    exact, _ = mean_and_error(inside) if inside else (0.0, None)
+    exact *= len(inside)
     forms: list[tuple[float, float]] = []
 
     def outside(k: int) -> Tensor:
@@ -174,7 +174,7 @@ def hutch_plus_plus(
         rest, stderr = mean_and_error([form for form, _ in forms])
         if rtol > 0 and close_enough(exact + rest, stderr, rtol):
             break
-    value, zero = exact + rest, not known and all(square == 0 for _, square in forms)
+    value, zero = exact + rest, not inside and all(square == 0 for _, square in forms)
     return TraceEstimate(value, stderr, spent + len(forms), close_enough(value, stderr, rtol), zero)
 
 
@@ -202,11 +202,11 @@ def xtrace(
     limit, many = products // 2, many or one_by_one(product)
     basis: Basis | None = None
     triangle, inner = torch.zeros(limit, limit, dtype=torch.float64), torch.zeros(limit, limit, dtype=torch.float64)
-    spent = made = 0
+    spent = drawn = 0
     for m in stages(limit, rtol):
-        known = 0 if basis is None else len(basis)
-        i = made
-        for z, y in many(draw(i) for i in range(made, m)):
+        size_before = 0 if basis is None else len(basis)
+        i = drawn
+        for z, y in many(draw(i) for i in range(drawn, m)):
             basis = basis if basis is not None else Basis(y)
             r, new = basis.insert(y)
             del z, y  # before the next product is made
@@ -216,24 +216,24 @@ def xtrace(
             i += 1
         assert basis is not None
         size = len(basis)
-        j = known
-        for z, y in many(basis[j] for j in range(known, size)):
+        j = size_before
+        for z, y in many(basis[j] for j in range(size_before, size)):
             inner[:size, j] = inner[j, :size] = basis.coefficients(y)
             del z, y
             j += 1
-        spent += m - made + size - known
-        made = m
+        spent += m - drawn + size - size_before
+        drawn = m
         if size == 0:
             return TraceEstimate(0.0, 0.0, spent, True, exactly_zero=True)
         probes = torch.stack([basis.coefficients(draw(i)) for i in range(m)], dim=1)
-        value, stderr = _LeftOut.of(triangle[:size, :m], inner[:size, :size], probes).mean_and_error()
+        value, stderr = _LeaveOneOut.of(triangle[:size, :m], inner[:size, :size], probes).mean_and_error()
         if rtol > 0 and close_enough(value, stderr, rtol):
             break
     return TraceEstimate(value, stderr, spent, close_enough(value, stderr, rtol))
 
 
 @dataclass(frozen=True)
-class _LeftOut:
+class _LeaveOneOut:
     r"""The small matrices that all estimates with some probes left out are read off.
 
     Attributes:
@@ -249,7 +249,8 @@ class _LeftOut:
     dual: Tensor
 
     @classmethod
-    def of(cls, r: Tensor, h: Tensor, w: Tensor) -> _LeftOut:
+    def of(cls, r: Tensor, h: Tensor, w: Tensor) -> _LeaveOneOut:
+        """Return these matrices with the dual vectors, which follow from r."""
         if not bool(torch.isfinite(r).all() and torch.isfinite(h).all()):
             raise NonFiniteProduct
         if len(r) == r.shape[1]:
@@ -262,12 +263,12 @@ class _LeftOut:
     def estimates(self, which: Tensor, *removed: Tensor) -> Tensor:
         """Return estimates, (j,), with probes ``which``, (j,), each without orthonormal directions, (k, j) each."""
         w, r = self.w[:, which], self.r[:, which]
-        left = w
+        outside = w
         exact = self.h.trace()
         for s in removed:
-            left = left - s * (s * w).sum(0)
+            outside = outside - s * (s * w).sum(0)
             exact = exact - (s * (self.h @ s)).sum(0)
-        return exact + (w * r).sum(0) - 2 * (r * left).sum(0) + (left * (self.h @ left)).sum(0)
+        return exact + (w * r).sum(0) - 2 * (r * outside).sum(0) + (outside * (self.h @ outside)).sum(0)
 
     def mean_and_error(self) -> tuple[float, float | None]:
         r"""Return the mean of the m estimates :math:`t_i` and its standard error.

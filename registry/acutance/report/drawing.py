@@ -41,7 +41,7 @@ def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dic
             child, frame = heard.get()
             if frame is None:
                 raise UserError(
-                    f"figures: {child.how()}", "the tables are written; 'acutance report' draws the figures again"
+                    f"figures: {child.ending()}", "the tables are written; 'acutance report' draws the figures again"
                 )
             key, found = pickle.loads(frame)
             drawn[key] = found

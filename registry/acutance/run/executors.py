@@ -290,8 +290,8 @@ class _Worker(Watched):
         if frame is None:
             self._false_starts += self.child.failed and not self._has_answered
             if self._false_starts == FALSE_STARTS:
-                raise UserError(f"no worker can start: {self.child.how()}", "mend that, or use executor serial")
-            outcome = self.lost(self.child.how()) if self.job else None
+                raise UserError(f"no worker can start: {self.child.ending()}", "mend that, or use executor serial")
+            outcome = self.lost(self.child.ending()) if self.job else None
             self._spawn()
             return outcome
         self._has_answered, self._false_starts = True, 0

@@ -54,7 +54,7 @@ def execute(job: str, device: str | None = None) -> Iterator[str]:
         job: the text of an ``acutance.run.jobs.Job``.
         device: of this worker, in place of the one that the job names.
     """
-    from acutance.model.conditions import apart_from_caller
+    from acutance.model.conditions import outside_inference_mode
     from acutance.system.kept import preserved_rng
 
     try:
@@ -64,7 +64,7 @@ def execute(job: str, device: str | None = None) -> Iterator[str]:
         return
     try:
         with preserved_rng():
-            for outcome in apart_from_caller(_build(work) if isinstance(work, Build) else _evaluate(work)):
+            for outcome in outside_inference_mode(_build(work) if isinstance(work, Build) else _evaluate(work)):
                 yield write(outcome)
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -122,7 +122,7 @@ def _evaluate(job: Evaluate) -> Iterator[Outcome]:
     cells = [_Ready.of(cell) for cell in job.cells]
     bench = _Bench(job, any("initial_weights" in ready.instance.needs(ready.spec) for ready in cells))
     yield from bench.open()
-    bench.surfaces.look(job.look)
+    bench.surfaces.require_fit(job.look)
     for unit in _units(cells):
         if job.announce:
             yield Begun(job=job.id, cells=tuple(ready.cell.index for ready in unit.family))
@@ -187,7 +187,7 @@ class _Bench:
 
         start, job = time.perf_counter(), self.job
         self.sets = open_points(job.dataset, self.config, job.seed)
-        model, key = _prefetch().take(self.pool, self.spec, self.entry)
+        model, key = _prefetch().get(self.pool, self.spec, self.entry)
         if job.next is not None:
             _prefetch().begin(*_opened(job.next))
         self.opened = OpenModel.entry(
@@ -196,7 +196,7 @@ class _Bench:
         self.functional = functional = self.opened.functional
         yield Opened(
             job=job.id, entry=self.entry.id, key=key, initial=_initial(functional) if job.initial else None,
-            parameters=functional.w.numel(), notes=tuple(functional.told), seconds=time.perf_counter() - start,
+            parameters=functional.w.numel(), notes=tuple(functional.all_notes), seconds=time.perf_counter() - start,
         )  # fmt: skip
         self.surfaces = Surfaces(self.opened, self.sets, self.config, job.workers)
         if not self.need_initial:

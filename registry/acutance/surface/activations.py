@@ -20,7 +20,7 @@ from acutance.surface.core import Core
 def activations(core: Core, pieces: Sequence[Tensor], names: str | Sequence[str]) -> dict[str, Tensor]:
     """Return {module name: (n, ...) output}; see ``LossSurface.activations``."""
     matched = _matched(core.functional.model, names)
-    modules = {name: core.functional.model.get_submodule(name) for found in matched.values() for name in found}
+    modules = {name: core.functional.model.get_submodule(name) for group in matched.values() for name in group}
     with conditions(core.functional):
         parts = [
             (len(targets), _record(core, pieces, modules, inputs)) for inputs, targets in core.chunks(as_given=True)
@@ -31,33 +31,36 @@ def activations(core: Core, pieces: Sequence[Tensor], names: str | Sequence[str]
             # A first axis is the examples if it follows their number: a pass of another size, outside the ledger.
             size = 1 if parts[0][0] > 1 else 2
             checks.append((size, _record(core, pieces, modules, take_rows(core.inputs, slice(0, size)))))
-    keys = [key for key in parts[0][1] if all(_is_per_example(found.get(key), n) for n, found in checks)]
-    for pattern, found in matched.items():
-        if not any(key.partition("#")[0] in found for key in keys):
+    keys = [key for key in parts[0][1] if all(_is_per_example(outputs.get(key), n) for n, outputs in checks)]
+    for pattern, group in matched.items():
+        if not any(key.partition("#")[0] in group for key in keys):
             raise UserError(
-                f"activations: '{pattern}' matches {some(found)}: no call of these gives one row an example",
+                f"activations: '{pattern}' matches {some(group)}: no call of these gives one row an example",
                 "name modules that the forward pass calls, not containers",
             )
-    return {key: parts[0][1][key] if len(parts) == 1 else torch.cat([found[key] for _, found in parts]) for key in keys}
+    return {
+        key: parts[0][1][key] if len(parts) == 1 else torch.cat([outputs[key] for _, outputs in parts]) for key in keys
+    }
 
 
 def _matched(model: nn.Module, names: str | Sequence[str]) -> dict[str, list[str]]:
     """Return {pattern: module names}."""
     patterns = names.split(",") if isinstance(names, str) else list(names)
     patterns = [pattern.strip() for pattern in patterns if pattern.strip()]
-    known = [name for name, _ in model.named_modules() if name]
+    modules = [name for name, _ in model.named_modules() if name]
     if not patterns:
-        raise UserError("activations: no module is named", did_you_mean("", known))
+        raise UserError("activations: no module is named", did_you_mean("", modules))
     matched = {}
     for pattern in patterns:
-        matched[pattern] = fnmatch.filter(known, pattern)
+        matched[pattern] = fnmatch.filter(modules, pattern)
         if not matched[pattern]:
-            raise UserError(f"activations: '{pattern}' matches no module", did_you_mean(pattern, known))
+            raise UserError(f"activations: '{pattern}' matches no module", did_you_mean(pattern, modules))
     return matched
 
 
 def _record(core: Core, pieces: Sequence[Tensor], modules: Mapping[str, nn.Module], inputs: Any) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    """Return {module name: copy of its output} of one pass; its second call is named ``name#2``."""
+    outputs: dict[str, Tensor] = {}
     calls: Counter[str] = Counter()
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -66,7 +69,7 @@ def _record(core: Core, pieces: Sequence[Tensor], modules: Mapping[str, nn.Modul
             calls[name] += 1
             if tensor is not None:
                 # A copy: an in-place ReLU would change it after the fact.
-                found[name if calls[name] == 1 else f"{name}#{calls[name]}"] = tensor.detach().clone()
+                outputs[name if calls[name] == 1 else f"{name}#{calls[name]}"] = tensor.detach().clone()
 
         return keep
 
@@ -74,7 +77,7 @@ def _record(core: Core, pieces: Sequence[Tensor], modules: Mapping[str, nn.Modul
         for name, module in modules.items():
             stack.callback(module.register_forward_hook(hook(name)).remove)
         core.functional(pieces, inputs)
-    return found
+    return outputs
 
 
 def _first_tensor(output: Any) -> Tensor | None:

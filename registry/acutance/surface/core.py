@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge
 from acutance.checks.loss_checks import doubt, ends_in_sigmoid, refuse_parts, refuse_unfit
 from acutance.checks.parts import refuse_mixing
 from acutance.checks.smoothness import refuse_jumps
-from acutance.checks.tracking import Tracking, examine, leaves_of, refuse_elsewhere, tell_outside
+from acutance.checks.tracking import Tracking, examine, leaves_of, note_outside, refuse_elsewhere
 from acutance.data.batch import channels_first, channels_last, take_rows
 from acutance.data.lazy import Lazy, ahead, realised
 from acutance.errors import Unsupported, UserError, did_you_mean, lacks_memory
@@ -75,14 +75,14 @@ class Core:
         self.forwards = self.backwards = self.hvps = self.checks = 0.0
         self.tracking: Tracking | None = None
         self.loss_products: str | None = None  # why products with the Hessian of the user's own loss would be wrong
-        self._few: Tensor | None = None  # logits of a few examples at w*, from the first check
+        self._few_logits: Tensor | None = None  # logits of a few examples at w*, from the first check
         self.checked = False
         self._by_pixel = False  # whether images are given to the model in the layout of channels_last
         self._laid_out: Any = None  # the inputs in it, where all go through the model together
         self.mixes_examples = False
-        self.single = ""  # why the model cannot pass a single example
+        self.refuses_single = ""  # why the model cannot pass a single example
         self.vectorises: bool | None = None
-        self.divisible: dict[int, str] = {}  # by size of parts: how the loss differs from that of its parts, if it does
+        self.part_differences: dict[int, str] = {}  # size of parts -> how the loss differs from that of its parts
         self.digest: str | None = None
         self.clean_logits: Tensor | None = None
         self.exact_logits: Tensor | None = None  # at w*, where the arithmetic is a coarser one
@@ -144,7 +144,7 @@ class Core:
         return ahead(parts) if isinstance(self.inputs, Lazy) else parts
 
     def check(self) -> None:
-        """Look at a few examples at w*: every one has logits, deterministically, with classes for all labels.
+        """Try a few examples at w*: each has logits, the same ones every time, with an output for every label.
 
         Raises:
             Unsupported: when there are no data.
@@ -173,17 +173,17 @@ class Core:
             refuse_drift(self.functional, pieces, probe, first)
             if callable(self.head.loss):
                 if self.functional.returns_several:
-                    refuse_parts(self.head, self.functional.returned(pieces, probe), first, self.targets[:size])
+                    refuse_parts(self.head, self.functional.outputs(pieces, probe), first, self.targets[:size])
                 refuse_unfit(self.head, first, self.targets)
                 # A loss may be one of as many examples as there are targets, and of no fewer.
                 rows = torch.arange(self.n, device=first.device) % size
-                for refuse, seen in ((refuse_reading, probe), (refuse_penalty, first)):
-                    refuse(self.functional, pieces, seen, lambda f: self.head.value(f[rows], self.targets))
+                for refuse, argument in ((refuse_reading, probe), (refuse_penalty, first)):
+                    refuse(self.functional, pieces, argument, lambda f: self.head.value(f[rows], self.targets))
             refuse_elsewhere(self.functional, pieces, probe, first)
             self.mixes_examples = self._mixes(pieces, probe, first)
-            tell_outside(self.functional, self._others)
-            by_pixel = self._tried_by_pixel(pieces, probe)
-        self._few = first
+            note_outside(self.functional, self._others)
+            by_pixel = self._logits_by_pixel(pieces, probe)
+        self._few_logits = first
         self.head.weigh(first, self.targets)
         refuse_mixing(self)
         self._by_pixel = by_pixel is not None and _close(first, by_pixel, 1e-3 * scale)
@@ -196,23 +196,23 @@ class Core:
             return False
         parts = [slice(i, i + 1) for i in range(2)]
         try:
-            found = [
-                self._closely(pieces, take_rows(probe, parts[0])),
+            logits = [
+                self._inspected_logits(pieces, take_rows(probe, parts[0])),
                 self.functional(pieces, take_rows(probe, parts[1])),
             ]
         except (RuntimeError, ValueError, IndexError) as error:
             if lacks_memory(error):
                 raise
             # What cannot pass a single example, as batch normalization by the batch's own statistics, may pass two.
-            self.single = str(error).splitlines()[0]
+            self.refuses_single = str(error).splitlines()[0]
             parts = [slice(i, i + 2) for i in range(0, len(first) - 1, 2)]
             if len(first) == 2:
                 return False
-            found = [self.functional(pieces, take_rows(probe, rows)) for rows in parts]
-        return not _close(first[: sum(map(len, found))], torch.cat(found), tolerance)
+            logits = [self.functional(pieces, take_rows(probe, rows)) for rows in parts]
+        return not _close(first[: sum(map(len, logits))], torch.cat(logits), tolerance)
 
-    def _closely(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
-        """Return logits; note where they went through coarser numbers than the weights are, or come from others."""
+    def _inspected_logits(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
+        """Return logits, and note what their graph shows: numbers coarser than the weights, a sigmoid at the end."""
         functional = self.functional
         with conditions(functional, order=1):
             leaves = [piece.detach().requires_grad_() for piece in pieces]
@@ -242,30 +242,31 @@ class Core:
         """
         if self.loss_products is None:
             self.loss_products = ""
-            if callable(self.head.loss) and self._few is not None:
+            if callable(self.head.loss) and self._few_logits is not None:
                 with conditions(self.functional, order=2):
-                    self.loss_products = product_objection(self.head, self._few, self.targets[: len(self._few)])
+                    targets = self.targets[: len(self._few_logits)]
+                    self.loss_products = product_objection(self.head, self._few_logits, targets)
         if self.loss_products:
             raise Unsupported(self.loss_products)
 
     def examined(self) -> Tracking:
         """Return what automatic differentiation does not see, asked once a model and size of batch, and once a loss."""
         if self.tracking is None:
-            known = self.functional.tracking
-            if self.n not in known:
-                known[self.n] = examine(self)
-            self.tracking = known[self.n]
-            if callable(self.head.loss) and self._few is not None:
+            cache = self.functional.tracking
+            if self.n not in cache:
+                cache[self.n] = examine(self)
+            self.tracking = cache[self.n]
+            if callable(self.head.loss) and self._few_logits is not None:
                 with conditions(self.functional, order=1):
-                    told = objection(self.head, self._few, self.targets[: len(self._few)])
-                self.tracking = replace(self.tracking, loss=told)
+                    problem = objection(self.head, self._few_logits, self.targets[: len(self._few_logits)])
+                self.tracking = replace(self.tracking, loss=problem)
         return self.tracking
 
-    def _tried_by_pixel(self, pieces: Sequence[Tensor], probe: Any) -> Tensor | None:
+    def _logits_by_pixel(self, pieces: Sequence[Tensor], probe: Any) -> Tensor | None:
         """Return the logits of images laid out pixel by pixel; None where that must not be, or brings nothing."""
         if not self.functional.convolves or self.functional.device.type != "cpu":
             return None
-        with Convolutions() as seen:
+        with Convolutions() as convolutions:
             try:
                 logits = self.functional(pieces, channels_last(probe))
             except RuntimeError as error:
@@ -273,7 +274,7 @@ class Core:
                     raise
                 # A model that calls ``view`` on feature maps relies on their layout.
                 return None
-        if seen.needs_channels_first:
+        if convolutions.needs_channels_first:
             self.inputs = channels_first(self.inputs)  # the user's own may lie pixel by pixel
             return None
         return logits

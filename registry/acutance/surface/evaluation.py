@@ -47,36 +47,37 @@ def evaluate_family(
     """
     rng = Streams(seed, surface.digest, batch, measure_id, replicate)
 
-    def attempt(some: Sequence[Any]) -> list[Estimate]:
+    def attempt(subset: Sequence[Any]) -> list[Estimate]:
+        """Return the estimates of some specs, each with its cost: an equal share where the measure books none."""
         before = surface.cost
         functional = surface.core.functional
         # What a caller or another measure has switched on or off must not reach this one.
         with preserved_rng(), Conditions(functional.device, functional.dtype, grad=True):
             with no_exit(f"measure '{measure_id}'"):
-                estimates = [Estimate.of(e) for e in measure.evaluate_many(surface, some, rng)]
-        if len(estimates) != len(some):
-            raise UserError(f"measure '{measure_id}' returned {len(estimates)} estimates for {len(some)} specs")
+                estimates = [Estimate.of(e) for e in measure.evaluate_many(surface, subset, rng)]
+        if len(estimates) != len(subset):
+            raise UserError(f"measure '{measure_id}' returned {len(estimates)} estimates for {len(subset)} specs")
         spent = surface.cost - before
         if sum((e.cost for e in estimates), Cost()).units == 0 and spent.units:
-            estimates = [replace(e, cost=spent * (1 / len(some))) for e in estimates]
+            estimates = [replace(e, cost=spent * (1 / len(subset))) for e in estimates]
         return estimates
 
-    def told(estimates: Sequence[Estimate]) -> list[Estimate]:
+    def labelled(estimates: Sequence[Estimate]) -> list[Estimate]:
         pairs = zip(estimates, specs, strict=True)
-        return [replace(_blamed(e, surface), measure=measure_id, spec=spec.full()) for e, spec in pairs]
+        return [replace(_explained(e, surface), measure=measure_id, spec=spec.full()) for e, spec in pairs]
 
     try:
-        return told(attempt(specs))
+        return labelled(attempt(specs))
     except Unsupported as error:
         if len(specs) == 1:
-            return told([Estimate.without_value(Status.UNSUPPORTED, str(error))])
+            return labelled([Estimate.without_value(Status.UNSUPPORTED, str(error))])
     except NotInParts as error:
-        return told([Estimate.without_value(Status.FAILED, str(error))] * len(specs))
+        return labelled([Estimate.without_value(Status.FAILED, str(error))] * len(specs))
     except Exception as error:
         if not catch:
             raise
         if len(specs) == 1:
-            return told([Estimate.without_value(Status.FAILED, reason(error))])
+            return labelled([Estimate.without_value(Status.FAILED, reason(error))])
     return [
         evaluate_family(measure_id, measure, surface, [spec], seed=seed, batch=batch, replicate=replicate, catch=catch)[
             0
@@ -85,8 +86,8 @@ def evaluate_family(
     ]
 
 
-def _blamed(estimate: Estimate, surface: LossSurface) -> Estimate:
-    """Return an estimate that blames no radius where the loss is no number at the model's own weights already."""
+def _explained(estimate: Estimate, surface: LossSurface) -> Estimate:
+    """Return an estimate whose message says so where the loss is not finite at w* already, whatever the radius."""
     raw = surface.core.clean_logits
     if estimate.status is not Status.NONFINITE or estimate.message != Status.NONFINITE.advice or raw is None:
         return estimate

@@ -17,35 +17,35 @@ SHARE = 0.5  # of the free memory that a pass may take
 BACKWARD = 2.0  # what a backward holds, in units of what the forward kept for it
 
 
-def fitting_microbatch(core: Core, room: float | None) -> int | None:
+def fitting_microbatch(core: Core, free: float | None) -> int | None:
     """Return how many examples to pass at once: a power of two, or None where all of them fit.
 
     What automatic differentiation keeps of 4 and of 8 examples gives the bytes an example takes; a pass over all
-    must fit into half of the room. The two forwards are outside the ledger, as those of the surface's first check.
+    must fit into half of what is free. The two forwards are outside the ledger, as those of the surface's first check.
 
     Args:
         core: model and data; a model whose outputs mix examples is never cut.
-        room: free bytes, or None where nobody knows them.
+        free: bytes of free memory; None where they are not known.
     """
-    if room is None or core.n <= 2 * FEW or core.mixes_examples:
+    if free is None or core.n <= 2 * FEW or core.mixes_examples:
         return None
-    few, more = _kept(core, FEW), _kept(core, 2 * FEW)
-    an_example = BACKWARD * max(more - few, 0) / FEW
-    always = max(BACKWARD * more - 2 * FEW * an_example, 0.0)
-    fits = (SHARE * room - always) / an_example if an_example else core.n
+    few, more = _saved_bytes(core, FEW), _saved_bytes(core, 2 * FEW)
+    per_example = BACKWARD * max(more - few, 0) / FEW
+    fixed = max(BACKWARD * more - 2 * FEW * per_example, 0.0)
+    fits = (SHARE * free - fixed) / per_example if per_example else core.n
     if fits >= core.n:
         return None
     return 1 << max(int(fits), 1).bit_length() - 1
 
 
-def _kept(core: Core, rows: int) -> int:
+def _saved_bytes(core: Core, rows: int) -> int:
     """Return the bytes that automatic differentiation keeps of a forward over the first rows, weights left out."""
     functional = core.functional
     leaves = [piece.detach().requires_grad_() for piece in functional.own_pieces()]
     seen = {functional.w.untyped_storage().data_ptr()}
     total = 0
 
-    def keep(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> Tensor:
         nonlocal total
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in seen:
@@ -56,7 +56,7 @@ def _kept(core: Core, rows: int) -> int:
     inputs = realised(take_rows(core.inputs, slice(0, rows)))
     with (
         conditions(functional, order=1),
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):
         logits = functional(leaves, inputs)  # held until all that was kept is counted: no address is used twice
         del logits
@@ -68,11 +68,11 @@ def free_bytes(device: torch.device) -> float | None:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    found = [value for value in (_available(), _left_of_group()) if value is not None]
-    return min(found) if found else None
+    limits = [value for value in (_system_available(), _cgroup_available()) if value is not None]
+    return min(limits) if limits else None
 
 
-def _available() -> float | None:
+def _system_available() -> float | None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -81,7 +81,7 @@ def _available() -> float | None:
     return float(named["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in named else None
 
 
-def _left_of_group() -> float | None:
+def _cgroup_available() -> float | None:
     """Return what the control group of a container or a cluster's job still allows."""
     for limit, used in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),

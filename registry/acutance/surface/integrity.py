@@ -29,24 +29,24 @@ def untouched(surface: LossSurface, measure: str) -> Iterator[None]:
     Raises:
         Corrupted: when weights, buffers, inputs or targets are not what they were, also after an exception.
     """
-    before = _marks(surface)
+    before = _fingerprints(surface)
     try:
         yield
     finally:
         functional = surface.core.functional
         if functional.refused is None:
-            after = _marks(surface)
+            after = _fingerprints(surface)
             moving = {f"buffers {name}" for name, _, _ in functional.moving or ()}
             changed = [name for name in before if name not in moving and before[name] != after[name]]
             if changed:
-                what = " and the ".join(dict.fromkeys(name.partition(" ")[0] for name in changed))
+                parts = " and the ".join(dict.fromkeys(name.partition(" ")[0] for name in changed))
                 raise Corrupted(
-                    f"measure '{measure}' changed the {what} of the surface that it was given: it must work on copies; "
-                    "its values are refused"
+                    f"measure '{measure}' changed the {parts} of the surface that it was given: it must work on "
+                    "copies; its values are refused"
                 )
 
 
-def _marks(surface: LossSurface) -> dict[str, tuple[int, ...]]:
+def _fingerprints(surface: LossSurface) -> dict[str, tuple[int, ...]]:
     """Return numbers that change with any of the tensors: the counts of in-place changes, and the sums of all bits.
 
     The counts see what moves without changing a sum, the sums see what is written past autograd (``.data``, NumPy). One
@@ -60,9 +60,9 @@ def _marks(surface: LossSurface) -> dict[str, tuple[int, ...]]:
         "targets": list(tensors_of(surface.targets)),
     }
     sums = [_bits(tensor) for tensors in groups.values() for tensor in tensors]
-    found = iter(torch.stack(sums).tolist())
+    totals = iter(torch.stack(sums).tolist())
     return {
-        name: tuple(number for tensor in tensors for number in (version_of(tensor), next(found)))
+        name: tuple(number for tensor in tensors for number in (version_of(tensor), next(totals)))
         for name, tensors in groups.items()
     }
 

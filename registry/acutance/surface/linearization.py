@@ -57,8 +57,8 @@ class Linearization:
         ramp = torch.arange(self.outputs.numel(), dtype=torch.float64, device=self.outputs.device)
         u = torch.cos(1.7 * ramp).to(self.outputs.dtype).view(self.outputs.shape).requires_grad_()
         if self.outputs.requires_grad:
-            found = torch.autograd.grad(self.outputs, self.leaves, u, create_graph=True, allow_unused=True)
-            self._pulled = [(i, g) for i, g in enumerate(found) if g is not None]
+            gradients = torch.autograd.grad(self.outputs, self.leaves, u, create_graph=True, allow_unused=True)
+            self._pulled = [(i, g) for i, g in enumerate(gradients) if g is not None]
             refuse_missing_derivatives(*(g for _, g in self._pulled))
         self._cotangent = u
 

@@ -33,7 +33,7 @@ WRONG_TWICE = (
 )
 ROUNDED = 2e-8  # of the gradient, that differences of it by rounding may be, over the closer length
 
-Ask = Callable[[LossHead, Tensor, Tensor, Sequence[Tensor]], bool | None]
+Comparison = Callable[[LossHead, Tensor, Tensor, Sequence[Tensor]], bool | None]
 
 
 def objection(head: LossHead, logits: Tensor, targets: Tensor) -> str:
@@ -49,7 +49,7 @@ def objection(head: LossHead, logits: Tensor, targets: Tensor) -> str:
         logits: (k, ...) of a few examples.
         targets: theirs.
     """
-    return WRONG if _asked(_is_wrong, head, logits, targets) else ""
+    return WRONG if _first_answer(_is_wrong, head, logits, targets) else ""
 
 
 def product_objection(head: LossHead, logits: Tensor, targets: Tensor) -> str:
@@ -57,20 +57,22 @@ def product_objection(head: LossHead, logits: Tensor, targets: Tensor) -> str:
 
     As ``objection``, in float64 alone: a function that does not take it is not looked at.
     """
-    return WRONG_TWICE if _asked(_product_is_wrong, head, logits, targets) else ""
+    return WRONG_TWICE if _first_answer(_product_is_wrong, head, logits, targets) else ""
 
 
-def _asked(ask: Ask, head: LossHead, logits: Tensor, targets: Tensor) -> bool:
+def _first_answer(compare: Comparison, head: LossHead, logits: Tensor, targets: Tensor) -> bool:
     """Return the answer at the first point and in the first dtype that the function takes."""
-    found, targets = logits.detach().cpu().double(), targets.cpu()
+    outputs, targets = logits.detach().cpu().double(), targets.cpu()
     generator = torch.Generator().manual_seed(0)
-    size = float(found.square().mean().sqrt())
-    for centre, unit, near in ((torch.zeros_like(found), 1.0, 1.0), (found, size, NEAR)):
-        noise = [unit * torch.randn(found.shape, generator=generator, dtype=found.dtype) for _ in range(DIRECTIONS + 1)]
+    size = float(outputs.square().mean().sqrt())
+    for centre, unit, near in ((torch.zeros_like(outputs), 1.0, 1.0), (outputs, size, NEAR)):
+        noise = [
+            unit * torch.randn(outputs.shape, generator=generator, dtype=torch.float64) for _ in range(DIRECTIONS + 1)
+        ]
         point = centre + near * noise.pop()
         for kind in (torch.float64, logits.dtype):
             try:
-                wrong = ask(head, point.to(kind), targets, [direction.to(kind) for direction in noise])
+                wrong = compare(head, point.to(kind), targets, [direction.to(kind) for direction in noise])
             except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, AssertionError):
                 # Tensors of another dtype or device, outputs out of range.
                 continue

@@ -15,7 +15,7 @@ from acutance.data.forms import understand
 from acutance.dataset import argmax_error
 from acutance.errors import Unsupported, UserError
 from acutance.measure import Cost
-from acutance.model.conditions import Arithmetic, conditions, in_own_conditions, own
+from acutance.model.conditions import Arithmetic, conditions, in_own_conditions, trackable
 from acutance.model.functional import FunctionalModel
 from acutance.model.initial import initial_vector
 from acutance.model.losses import LossFunction, LossHead, NormScale, transform_of
@@ -97,6 +97,7 @@ class LossSurface(Readings):
     def _setup(
         self, core: Core, parameters: Parameters, logit_norm: bool, norm_scale: NormScale, num_train: int
     ) -> None:
+        """Set the state of a new surface, or of a view of one, which shares its core."""
         self.core, self.parameters = core, parameters
         self.logit_norm, self.norm_scale, self.num_train = logit_norm, norm_scale, num_train
         self.transform = transform_of(logit_norm, norm_scale)
@@ -117,8 +118,8 @@ class LossSurface(Readings):
     def __repr__(self) -> str:
         from acutance.explain import surface_line
 
-        found = self._memo.get("clean")
-        return surface_line(self, self.core.head.loss, found and found.loss)
+        clean = self._memo.get("clean")
+        return surface_line(self, self.core.head.loss, clean and clean.loss)
 
     # -- what it is ---------------------------------------------------------------------------------
 
@@ -177,7 +178,7 @@ class LossSurface(Readings):
     @property
     def notes(self) -> list[str]:
         """What a reader of the results should know (weights upcast, say)."""
-        return self.core.functional.told
+        return self.core.functional.all_notes
 
     @property
     def layers(self) -> list[tuple[str, str, torch.Size, slice]]:
@@ -189,10 +190,10 @@ class LossSurface(Readings):
 
         Empty as long as nobody has asked for the gradient at w*: no pass is made for it.
         """
-        found: Evaluation | None = self._memo.get("gradient")
-        if found is None or found.gradient is None:
+        evaluation: Evaluation | None = self._memo.get("gradient")
+        if evaluation is None or evaluation.gradient is None:
             return []
-        pieces = self.parameters.split(found.gradient)
+        pieces = self.parameters.split(evaluation.gradient)
         largest = torch.stack([torch.linalg.vector_norm(piece, torch.inf) for piece in pieces])
         return [slot.name for slot, size in zip(self.parameters.free_slots, largest.tolist(), strict=True) if size == 0]
 
@@ -258,9 +259,9 @@ class LossSurface(Readings):
         """Free the graphs kept at w* for derivatives, recorded passes and everything memoised."""
         self._second.release()
         self.core.clean_logits = self.core.exact_logits = None
-        for kept in self._memo.values():
-            if isinstance(kept, MovingPoint):
-                kept.forget()
+        for value in self._memo.values():
+            if isinstance(value, MovingPoint):
+                value.forget()
         self._memo.clear()
         for view in self._views.values():
             view.release()
@@ -275,7 +276,7 @@ class LossSurface(Readings):
         """
         if w.shape != self.w.shape:
             raise UserError(f"w has shape {tuple(w.shape)}, this surface has {self.w.numel()} free parameters")
-        return self.parameters.moved(self._pieces, self.parameters.split(w))
+        return self.parameters.merged(self._pieces, self.parameters.split(w))
 
     def check(self, derived: bool = False) -> None:
         """Look at the model once; refuse passes that have become too small since, for what is derived from the loss."""
@@ -354,10 +355,10 @@ class LossSurface(Readings):
         point = MovingPoint(self, w=w)
         if not gradient:
             return point.value()
-        found = point.gradient()
+        evaluation = point.gradient()
         if w is self.w:
-            self.core.clean_logits = found.raw
-        return found
+            self.core.clean_logits = evaluation.raw
+        return evaluation
 
     # -- many points: what searches and averages are made of -----------------------------------------
 
@@ -471,7 +472,7 @@ class LossSurface(Readings):
         """
         self.check()
         refuse_single(self)
-        pieces = self.pieces(own((self.w if w is None else tensor(w, "w")).detach().to(self.w)))
+        pieces = self.pieces(trackable((self.w if w is None else tensor(w, "w")).detach().to(self.w)))
         return ExampleGradients(self.core, pieces, self.parameters, self.transform).chunks(chunk)
 
     def activations(self, names: str | Sequence[str]) -> dict[str, Tensor]:

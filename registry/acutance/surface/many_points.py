@@ -67,11 +67,11 @@ class ManyPoints:
         moved = parameters.split(self.rows[:k])
         free = [piece.view(k, *slot.shape) for piece, slot in zip(moved, parameters.free_slots, strict=True)]
         whole = functional.parameters.shaped(functional.w)
-        pieces = parameters.moved(whole, free)
+        pieces = parameters.merged(whole, free)
         batched = [None if piece is fixed else 0 for piece, fixed in zip(pieces, whole, strict=True)]
-        with conditions(functional, how=core.arithmetic):
-            found: Tensor = torch.func.vmap(
+        with conditions(functional, arithmetic=core.arithmetic):
+            logits: Tensor = torch.func.vmap(
                 lambda *points: functional(points, core.inputs), in_dims=tuple(batched)
             )(*pieces)  # fmt: skip
         core.book(forwards=k * core.n)
-        return found
+        return logits

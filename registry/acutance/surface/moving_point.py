@@ -11,7 +11,7 @@ from torch import Tensor
 from acutance.checks.parts import refuse_parts
 from acutance.checks.smoothness import refuse_jumps
 from acutance.data.batch import tensor
-from acutance.model.conditions import conditions, own
+from acutance.model.conditions import conditions, trackable
 from acutance.model.derivatives import gradients
 from acutance.surface.core import Evaluation
 from acutance.surface.replay import Replay, Work
@@ -43,7 +43,7 @@ class MovingPoint:
         if w is not surface.w:
             refuse_jumps(self._core.functional, surface.parameters.free)
         with conditions(self._core.functional):
-            self.w = torch.empty_like(surface.w) if w is None else own(tensor(w, "w").detach().to(surface.w))
+            self.w = torch.empty_like(surface.w) if w is None else trackable(tensor(w, "w").detach().to(surface.w))
             self._lay_out(surface)
         self._forward_replay = self._replay_of(self._forward) if replayed else None
         self._slope_replay = self._replay_of(self._slope) if replayed else None
@@ -62,9 +62,9 @@ class MovingPoint:
 
     def forget(self) -> None:
         """Free the memory of recorded passes now: it is as large as their activations."""
-        for kept in (self._forward_replay, self._slope_replay):
-            if kept is not None:
-                kept.forget()
+        for replay in (self._forward_replay, self._slope_replay):
+            if replay is not None:
+                replay.forget()
 
     def in_units(self, c: Tensor | None) -> MovingPoint:
         """Return the same point, in the same memory, moved in units of c, (p,)."""
@@ -93,9 +93,9 @@ class MovingPoint:
 
     def _forward(self) -> tuple[Tensor]:
         core = self._core
-        with conditions(core.functional, how=core.arithmetic):
+        with conditions(core.functional, arithmetic=core.arithmetic):
             logits = [self._logits(inputs) for inputs, _ in core.chunks()]
-        return (self._apart(logits[0]) if len(logits) == 1 else torch.cat(logits),)
+        return (self._unshared(logits[0]) if len(logits) == 1 else torch.cat(logits),)
 
     def _logits(self, inputs: Any) -> Tensor:
         """Return logits in the surface's dtype: autocast leaves them in its own."""
@@ -112,8 +112,8 @@ class MovingPoint:
         """Return loss, logits and the gradient with respect to the weights, (p,), in new memory."""
         loss, raw, parts = self.slope()
         # A single part was joined, so it is memory of its own already, or that of the next replay.
-        own = len(parts) == 1 and self._slope_replay is None
-        return Evaluation(loss, raw, parts[0] if own else torch.cat(parts))
+        is_own = len(parts) == 1 and self._slope_replay is None
+        return Evaluation(loss, raw, parts[0] if is_own else torch.cat(parts))
 
     def slope(self) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return loss, logits and the gradient with respect to the weights, in parts that make (p,) together.
@@ -132,32 +132,33 @@ class MovingPoint:
         return loss, raw, parts
 
     def _slope(self) -> tuple[Tensor, ...]:
+        """Return (loss, logits, parts of the gradient ...): one forward and one backward for each microbatch."""
         core = self._core
         chunks = tuple(core.chunks())
         parts: list[Tensor] = []
         losses, logits = [], []
-        with conditions(core.functional, order=1, how=core.arithmetic), self.held():
+        with conditions(core.functional, order=1, arithmetic=core.arithmetic), self.held():
             for inputs, targets in chunks:
                 raw = self._logits(inputs)
                 loss = core.head.part(self._surface.transform(raw), targets, core.n)
-                found = self._grouped(gradients(loss, self._leaves))
+                joined = self._grouped(gradients(loss, self._leaves))
                 if parts:
-                    torch._foreach_add_(parts, found)
+                    torch._foreach_add_(parts, joined)
                 else:
                     # Automatic differentiation may hand out one tensor twice: to add to it, it must be our own.
-                    parts = found if len(chunks) == 1 else [part.clone() for part in found]
+                    parts = joined if len(chunks) == 1 else [part.clone() for part in joined]
                 losses.append(loss.detach())
-                logits.append(self._apart(raw.detach()))
-                del raw, loss, found
+                logits.append(self._unshared(raw.detach()))
+                del raw, loss, joined
         if len(chunks) == 1:
             return losses[0], logits[0], *parts
         whole = torch.cat(logits)
         refuse_parts(self._surface, whole)
         return torch.stack(losses).sum(), whole, *parts
 
-    def _grouped(self, found: list[Tensor]) -> list[Tensor]:
+    def _grouped(self, grads: list[Tensor]) -> list[Tensor]:
         """Return gradients of the parameters as one-dimensional parts: large ones as they are, others joined."""
-        flat = [self._apart(g.reshape(-1)) for g in found]
+        flat = [self._unshared(g.reshape(-1)) for g in grads]
         if len(self._groups) == 1:
             return [torch.cat(flat)]
         return [
@@ -165,7 +166,7 @@ class MovingPoint:
             for group in self._groups
         ]
 
-    def _apart(self, tensor: Tensor) -> Tensor:
+    def _unshared(self, tensor: Tensor) -> Tensor:
         """Return the tensor, copied if it lies in the memory of the point, which will move."""
         return tensor.clone() if self._start <= tensor.data_ptr() < self._end else tensor
 
@@ -183,13 +184,13 @@ def moving_point(surface: LossSurface, c: Tensor | None = None) -> MovingPoint:
 
 def _groups(sizes: list[int], on_cpu: bool) -> list[range]:
     """Return runs of parameters whose gradients are worth joining: on the CPU the small ones, else all of them."""
-    found: list[range] = []
+    groups: list[range] = []
     alone = True
     for i, size in enumerate(sizes):
         large = on_cpu and size >= LARGE
-        if large or alone or not found:
-            found.append(range(i, i + 1))
+        if large or alone or not groups:
+            groups.append(range(i, i + 1))
         else:
-            found[-1] = range(found[-1].start, i + 1)
+            groups[-1] = range(groups[-1].start, i + 1)
         alone = large
-    return found
+    return groups

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from acutance.checks.parts import divisible
 from acutance.data.batch import dtype_of, take_rows
-from acutance.data.forms import Given
+from acutance.data.forms import CheckedPoints
 from acutance.data.lazy import applied
 from acutance.errors import UserError
 from acutance.model.fitness import FEW, require_fit
@@ -102,8 +102,8 @@ class OpenModel:
         """The function that the inputs go through first, or None."""
         return self._preprocess()
 
-    def look(self, inputs: Any, targets: Tensor, loss: Any, where: str) -> None:
-        """See whether the model takes the first of some points, and has outputs for all their targets.
+    def require_fit(self, inputs: Any, targets: Tensor, loss: Any, where: str) -> None:
+        """Refuse points that the model does not take (the first are tried), or targets it has no outputs for.
 
         Args:
             inputs: of all points, as the dataset gives them.
@@ -112,7 +112,7 @@ class OpenModel:
             where: what a message calls the points.
 
         Raises:
-            Misfit: when it does not.
+            Misfit: saying what does not fit.
         """
         few = applied(self.preprocess, take_rows(inputs, slice(0, FEW)))
         require_fit(self.functional, few, targets, loss, where)
@@ -156,15 +156,15 @@ class Surfaces:
             return functional
         return recalibrated(functional, (applied(preprocess, x) for x, _ in self._sets.batches))
 
-    def look(self, splits: Iterable[str]) -> None:
-        """See whether the model takes the points of these splits before anything is measured on them.
+    def require_fit(self, splits: Iterable[str]) -> None:
+        """Refuse splits whose points the model does not take, before anything is measured on them.
 
         Raises:
             Misfit: naming the split.
         """
         for name in splits:
             split, where = self._sets.split(name), f"dataset '{self._sets.dataset.name}', split '{name}'"
-            self._opened.look(split.inputs, split.targets, self._config.loss, where)
+            self._opened.require_fit(split.inputs, split.targets, self._config.loss, where)
 
     def on(self, split: str, scope: Scope, batch: int) -> LossSurface:
         """Return the surface that a cell of this scope sees: one m-batch, all points, a whole split, or no data.
@@ -182,7 +182,7 @@ class Surfaces:
         inputs, targets = self._sets.sets(split, scope)[batch]
         surface = LossSurface(
             functional,
-            Given(applied(self._opened.preprocess, inputs), targets),
+            CheckedPoints(applied(self._opened.preprocess, inputs), targets),
             loss=config.loss,
             parameters="all" if scope == "split" else config.parameters,
             microbatch=config.microbatch or (None if scope == "batch" else WHOLE_MICROBATCH),
@@ -210,14 +210,14 @@ def require_order(model: Any, name: str, dataset: Dataset[Any]) -> None:
     Raises:
         UserError: when the words are the same and their order is another.
     """
-    given = tuple(getattr(model, "class_names", ()))
+    names = tuple(getattr(model, "class_names", ()))
     # Not asked before, since a dataset may have to read a file for its words.
-    wanted = dataset.labels if given else ()
-    ours, theirs = [word.casefold() for word in wanted], [word.casefold() for word in given]
-    if ours == theirs or sorted(ours) != sorted(theirs):
+    wanted = dataset.labels if names else ()
+    of_data, of_model = [word.casefold() for word in wanted], [word.casefold() for word in names]
+    if of_data == of_model or sorted(of_data) != sorted(of_model):
         return
     hint = "reorder the rows of its last layer and the names in its config"
     if "labels" in type(dataset.spec).model_fields:
-        spelled = dict(zip(ours, wanted, strict=True))
-        hint = f"write dataset.labels: [{', '.join(spelled[word] for word in theirs)}], or {hint}"
-    raise UserError(f"model {name} gives ({', '.join(given)}), dataset {dataset.name} has ({', '.join(wanted)})", hint)
+        spelled = dict(zip(of_data, wanted, strict=True))
+        hint = f"write dataset.labels: [{', '.join(spelled[word] for word in of_model)}], or {hint}"
+    raise UserError(f"model {name} gives ({', '.join(names)}), dataset {dataset.name} has ({', '.join(wanted)})", hint)

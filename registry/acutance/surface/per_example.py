@@ -48,8 +48,8 @@ class ExampleGradients:
         core.refuse_derivatives(self.parameters.free)
         if chunk is not None and chunk < 1:
             raise UserError(f"chunk: must be at least 1, got {chunk}")
-        if core.mixes_examples or core.single:
-            why = f" ({core.single})" if core.single else ""
+        if core.mixes_examples or core.refuses_single:
+            why = f" ({core.refuses_single})" if core.refuses_single else ""
             raise Unsupported(
                 "gradients of single examples do not exist for this model: its output for an example depends on the "
                 f"other examples of the batch{why}"
@@ -60,7 +60,7 @@ class ExampleGradients:
             core.vectorises = self._vectorises()
         gradients = self._together if core.vectorises else self._one_by_one
 
-        def found() -> Iterator[Tensor]:
+        def generate() -> Iterator[Tensor]:
             for start in range(0, core.n, size):
                 with conditions(core.functional):
                     rows = torch.arange(start, min(start + size, core.n), device=core.functional.device)
@@ -68,30 +68,33 @@ class ExampleGradients:
                 core.book(forwards=len(rows), backwards=len(rows))
                 yield result
 
-        return found()
+        return generate()
 
     def _loss(self, pieces: list[Tensor], rows: Tensor) -> Tensor:
         raw = self._core.functional(pieces, take_rows(self._core.inputs, rows))
         return self._core.head.example(self._transform(raw), self._core.targets[rows], self._core.n)
 
     def _together(self, rows: Tensor) -> Tensor:
+        """Return the gradients of some examples, (k, p), vectorised."""
         gradient = torch.func.grad(
-            lambda leaves, row: self._loss(self.parameters.moved(self._pieces, leaves), row[None])
+            lambda leaves, row: self._loss(self.parameters.merged(self._pieces, leaves), row[None])
         )
         functional = self._core.functional
         # The fused attention kernels have no batching rule.
         with conditions(functional, order=2), torch.no_grad(), functional.holding(self._pieces):
-            found = torch.func.vmap(gradient, in_dims=(None, 0))(self._leaves, rows)
-        return torch.cat([g.reshape(len(rows), -1) for g in found], dim=1)
+            parts = torch.func.vmap(gradient, in_dims=(None, 0))(self._leaves, rows)
+        return torch.cat([g.reshape(len(rows), -1) for g in parts], dim=1)
 
     def _one_by_one(self, rows: Tensor) -> Tensor:
+        """Return the gradients of some examples, (k, p), with a backward pass for each."""
         functional = self._core.functional
         leaves = [leaf.detach().requires_grad_() for leaf in self._leaves]
-        pieces = self.parameters.moved(self._pieces, leaves)
+        pieces = self.parameters.merged(self._pieces, leaves)
         with conditions(functional, order=1), functional.holding(pieces):
             return torch.stack([flat_gradient(self._loss(pieces, row), leaves) for row in rows.split(1)])
 
     def _vectorises(self) -> bool:
+        """Return whether vmap takes the model, and gives two examples the gradients that single passes give."""
         rows = torch.arange(min(2, self._core.n), device=self._core.functional.device)
         # First one by one: what the model itself raises is raised here.
         alone = self._one_by_one(rows)

@@ -43,11 +43,11 @@ class Perturbed:
 
     def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
         """Return loss and logits."""
-        found = self._point.move(x).value()
-        return scalar(found.loss), found.raw
+        evaluation = self._point.move(x).value()
+        return scalar(evaluation.loss), evaluation.raw
 
     def origin(self) -> tuple[Scalar, Tensor, Slope]:
         """Return loss, logits and gradient at w*, from the one pass that all specs share."""
-        found = self.surface.clean_gradient()
-        assert found.gradient is not None
-        return scalar(found.loss), found.raw, Slope([found.gradient], self.c)
+        evaluation = self.surface.clean_gradient()
+        assert evaluation.gradient is not None
+        return scalar(evaluation.loss), evaluation.raw, Slope([evaluation.gradient], self.c)

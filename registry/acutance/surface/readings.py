@@ -39,8 +39,8 @@ class Readings:
         core = self.core
         if callable(core.head.loss):
             return torch.stack([self.loss_of(one) for one in raw])
-        k, seen = len(raw), self.transform(raw)
-        each = core.head.losses(seen.flatten(0, 1), core.targets_of(k)).view(k, -1)
+        k, transformed = len(raw), self.transform(raw)
+        each = core.head.losses(transformed.flatten(0, 1), core.targets_of(k)).view(k, -1)
         return each.sum(1) if core.head.sums else each.mean(1)
 
     def mean_errors_at(self, raw: Tensor) -> Tensor:

@@ -22,33 +22,33 @@ class Replay:
     Args:
         work: makes the pass; launches kernels only, without reading what they compute.
         device: a GPU.
-        told: is given a sentence where the pass cannot be recorded, and goes on being made one by one.
+        note: called with a sentence where the pass cannot be recorded, and so is made anew each time.
     """
 
-    def __init__(self, work: Work, device: torch.device, told: Callable[[str], None]) -> None:
-        self._work, self._device, self._told = work, device, told
-        self._again: Work | None = None
-        self._made = 0
+    def __init__(self, work: Work, device: torch.device, note: Callable[[str], None]) -> None:
+        self._work, self._device, self._note = work, device, note
+        self._recording: Work | None = None
+        self._passes = 0
         self._one_by_one = False
         self._marks: list[torch.cuda.Event] = []
 
     def forget(self) -> None:
         """Free what was recorded; the next pass is made by itself, and may be recorded again."""
-        self._again, self._made = None, 0
+        self._recording, self._passes = None, 0
         self._marks.clear()
 
     def __call__(self) -> tuple[Tensor, ...]:
         """Make the pass."""
-        if self._again is not None:
-            return self._again()
-        if self._made == WARM_UP and not self._one_by_one:
+        if self._recording is not None:
+            return self._recording()
+        if self._passes == WARM_UP and not self._one_by_one:
             self._record()
-            return self() if self._again is not None else self._work()
-        found = self._work()
-        if self._made < WARM_UP:
-            self._made += 1
+            return self() if self._recording is not None else self._work()
+        result = self._work()
+        if self._passes < WARM_UP:
+            self._passes += 1
             self._one_by_one = not self._launch_bound()
-        return found
+        return result
 
     def _launch_bound(self) -> bool:
         """Return whether the device had ended the pass before, when the host was through launching this one.
@@ -60,14 +60,15 @@ class Replay:
         return len(self._marks) == 1 or bool(self._marks.pop(0).query())
 
     def _record(self) -> None:
+        """Record the pass as a CUDA graph; where that fails, say so and go on making it anew."""
         try:
-            self._again = recorded(self._work, self._device)
+            self._recording = recorded(self._work, self._device)
         except torch.OutOfMemoryError:
             raise  # whoever evaluates the surface makes smaller passes
         except RuntimeError as error:
             # What the model itself raises, it raises again in a pass of its own.
             self._one_by_one = True
-            self._told(f"passes are made one by one: not recordable as a CUDA graph ({str(error).splitlines()[0]})")
+            self._note(f"passes are made one by one: not recordable as a CUDA graph ({str(error).splitlines()[0]})")
 
 
 def mark_of(device: torch.device) -> torch.cuda.Event:
@@ -87,10 +88,10 @@ def recorded(work: Work, device: torch.device) -> Work:
     # The outer context leaves the stream also where the inner one fails to. Other threads (the next model is being
     # loaded) may use the device meanwhile.
     with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        found = work()
+        outputs = work()
 
-    def again() -> tuple[Tensor, ...]:
+    def replay() -> tuple[Tensor, ...]:
         graph.replay()
-        return found
+        return outputs
 
-    return again
+    return replay

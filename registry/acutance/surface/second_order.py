@@ -15,7 +15,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from acutance.checks.double_backward import refuse_products, wrong_products
 from acutance.data.batch import tensor
 from acutance.errors import Unsupported, UserError
-from acutance.model.conditions import conditions, in_own_conditions, own
+from acutance.model.conditions import conditions, in_own_conditions, trackable
 from acutance.model.derivatives import (
     gradient_graph,
     graph_nodes,
@@ -60,32 +60,32 @@ class SecondOrder:
         with conditions(functional, order=2), second_derivatives(), functional.holding(pieces):
             yield
 
-    def _fitting(self, name: str, v: Tensor) -> Tensor:
+    def _vector(self, name: str, v: Tensor) -> Tensor:
         if tensor(v, name).shape != self._w.shape:
             raise UserError(f"{name} has shape {tuple(v.shape)}, this surface has {self._w.numel()} free parameters")
-        return own(v.detach().to(self._w))
+        return trackable(v.detach().to(self._w))
 
     def _point(self, w: Tensor | None) -> Tensor:
-        return self._w.detach() if w is None else self._fitting("w", w)
+        return self._w.detach() if w is None else self._vector("w", w)
 
     def _pieces(self, free: list[Tensor]) -> list[Tensor]:
-        return self.parameters.moved(self.core.functional.own_pieces(), free)
+        return self.parameters.merged(self.core.functional.own_pieces(), free)
 
     # -- Hessian ------------------------------------------------------------------------------------
 
     @in_own_conditions
     def hvp(self, v: Tensor, w: Tensor | None) -> Tensor:
         """Return H v, (p,), in memory of its own."""
-        core, v = self.core, self._fitting("v", v)
+        core, v = self.core, self._vector("v", v)
         total: Tensor | None = None
         keep = w is None and core.in_one_pass
-        for leaf, pieces, g in [self._kept_gradient()] if keep else self._gradient_graphs(w):
+        for leaf, pieces, g in [self._cached_gradient()] if keep else self._gradient_graphs(w):
             if g is not None:
                 with self._differentiable(pieces):
                     (product,) = torch.autograd.grad(
                         [g], leaf, [v], retain_graph=keep, allow_unused=True, materialize_grads=True
                     )
-                total = _apart(product, v) if total is None else total.add_(product)
+                total = _unshared(product, v) if total is None else total.add_(product)
         core.book(hvps=core.n)
         return torch.zeros_like(self._w) if total is None else total
 
@@ -94,7 +94,7 @@ class SecondOrder:
         """Return H v for every row v of vs, (k, p)."""
         if tensor(vs, "vs").dim() != 2 or vs.shape[1:] != self._w.shape:
             raise UserError(f"vs has shape {tuple(vs.shape)}, this surface has {self._w.numel()} free parameters")
-        vs = own(vs.detach().to(self._w))
+        vs = trackable(vs.detach().to(self._w))
         if len(vs) > 1 and self.together > 1:
             try:
                 return self._batched(vs)
@@ -104,24 +104,27 @@ class SecondOrder:
         return torch.stack([self.hvp(v, None) for v in vs])
 
     def _batched(self, vs: Tensor) -> Tensor:
-        leaf, pieces, g = self._kept_gradient()
+        """Return H v for every row v of vs, (k, p), by one batched backward pass."""
+        leaf, pieces, g = self._cached_gradient()
         assert g is not None
         with self._differentiable(pieces):
-            (found,) = torch.autograd.grad([g], leaf, [vs], retain_graph=True, allow_unused=True, is_grads_batched=True)
+            (products,) = torch.autograd.grad(
+                [g], leaf, [vs], retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
         self.core.book(hvps=len(vs) * self.core.n)
-        return torch.zeros_like(vs) if found is None else _apart(found, vs)
+        return torch.zeros_like(vs) if products is None else _unshared(products, vs)
 
     @property
     def together(self) -> int:
         """How many products to make at once: more than one where a pass is mostly overhead, convolutions excepted."""
         if self._together is None:
             core, small = self.core, self._w.numel() <= SMALL and self.core.n <= FEW
-            g = self._kept_gradient()[2] if small and core.in_one_pass else None
+            g = self._cached_gradient()[2] if small and core.in_one_pass else None
             convolves = g is None or any("Convolution" in node.name() for node in graph_nodes(g.node))
             self._together = 1 if convolves else TOGETHER
         return self._together
 
-    def _kept_gradient(self) -> Differentiated:
+    def _cached_gradient(self) -> Differentiated:
         """Return the point w* and the gradient there with its graph; another view's graph makes room for it."""
         core = self.core
         if core.gradient_graph is None or core.gradient_graph[0] is not self._name:
@@ -162,11 +165,11 @@ class SecondOrder:
     @in_own_conditions
     def jvp(self, v: Tensor, w: Tensor | None) -> Tensor:
         """Return J v, (n, K)."""
-        v = self._fitting("v", v)
+        v = self._vector("v", v)
         parts = []
         for raw, _ in self._linearized(w):
             with self._differentiable(raw.held):
-                parts.append(self._seen(raw).jvp([self._raw_jvp(raw, v)]))
+                parts.append(self._transformed(raw).jvp([self._raw_jvp(raw, v)]))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @in_own_conditions
@@ -175,27 +178,27 @@ class SecondOrder:
         total, start = torch.zeros_like(self._w), 0
         for raw, targets in self._linearized(w):
             with self._differentiable(raw.held):
-                seen = self._seen(raw)
-                shape = (self.core.n, *seen.outputs.shape[1:])
+                transformed = self._transformed(raw)
+                shape = (self.core.n, *transformed.outputs.shape[1:])
                 if tensor(u, "u").shape != shape:
                     raise UserError(f"u has shape {tuple(u.shape)}, the logits have {shape}")
-                rows = u[start : start + len(targets)].detach().to(seen.outputs)
-                rows = own(rows)
-                total += self._raw_vjp(raw, *seen.vjp(rows))
+                rows = u[start : start + len(targets)].detach().to(transformed.outputs)
+                rows = trackable(rows)
+                total += self._raw_vjp(raw, *transformed.vjp(rows))
             start += len(targets)
         return total
 
     @in_own_conditions
     def ggnvp(self, v: Tensor, w: Tensor | None) -> Tensor:
         """Return the product with the generalized Gauss-Newton matrix, (p,)."""
-        v = self._fitting("v", v)
+        v = self._vector("v", v)
         self.core.refuse_products()
         total = torch.zeros_like(self._w)
         for raw, targets in self._linearized(w):
             with self._differentiable(raw.held):
-                seen = self._seen(raw)
-                moved = seen.jvp([self._raw_jvp(raw, v)])
-                total += self._raw_vjp(raw, *seen.vjp(self._loss_hessian(seen.outputs, targets, moved)))
+                transformed = self._transformed(raw)
+                tangent = transformed.jvp([self._raw_jvp(raw, v)])
+                total += self._raw_vjp(raw, *transformed.vjp(self._loss_hessian(transformed.outputs, targets, tangent)))
         return total
 
     def _linearized(self, w: Tensor | None) -> Iterator[tuple[Linearization, Tensor]]:
@@ -218,7 +221,7 @@ class SecondOrder:
                 core.linearizations[key] = raw
             yield raw, targets
 
-    def _seen(self, raw: Linearization) -> Linearization:
+    def _transformed(self, raw: Linearization) -> Linearization:
         """Return what the loss sees as a function of the raw logits: themselves, or normalized."""
         leaf = raw.outputs.detach().requires_grad_()
         return Linearization(self._transform(leaf), [leaf])
@@ -247,7 +250,7 @@ class SecondOrder:
         return product
 
 
-def _apart(product: Tensor, v: Tensor) -> Tensor:
+def _unshared(product: Tensor, v: Tensor) -> Tensor:
     """Return the product, copied if it is v itself: autograd hands on what an identity leaves unchanged."""
     same = product.untyped_storage().data_ptr() == v.untyped_storage().data_ptr()
     return product.clone() if same or not product.is_contiguous() else product

@@ -26,7 +26,7 @@ from acutance.errors import UserError
 Receive = Callable[[], bytes]
 Send = Callable[[bytes], None]
 
-KEPT = 3  # lines of what a child said last, told when it has died
+LAST_LINES = 3  # of a child's stderr, quoted when it has died
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")  # signals that a program brings upon itself
 _LENGTH = 8  # bytes before each frame
 _SET_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
@@ -38,16 +38,16 @@ class Child:
     Args:
         target: the function; it gets frames by ``receive()`` and answers by ``send(frame)``.
         name: what it is called in messages.
-        heard: called from other threads with this child and each frame that it sends, and with None when it has ended.
+        on_frame: called from other threads with this child and each frame that it sends, with None when it has ended.
         variables: of its environment, beside this process's own.
     """
 
     def __init__(
-        self, target: str, name: str, heard: Callable[[Child, bytes | None], None],
+        self, target: str, name: str, on_frame: Callable[[Child, bytes | None], None],
         variables: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        self.name, self._heard = name, heard
-        self._said: deque[str] = deque(maxlen=KEPT)
+        self.name, self._on_frame = name, on_frame
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         # A death signal follows the thread that started a child, and other threads may end before the process does.
         dies_with = threading.current_thread() is threading.main_thread()
         # The path is set before anything is imported: a file beside the script may be called like a module.
@@ -61,12 +61,12 @@ class Child:
             [_interpreter(), *flags, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe,
             env={**os.environ, **(variables or {})},
         )  # fmt: skip
-        self._readers = [threading.Thread(target=task, daemon=True) for task in (self._listen, self._overhear)]
-        for thread in (*self._readers, threading.Thread(target=self._outlive, daemon=True)):
+        self._readers = [threading.Thread(target=task, daemon=True) for task in (self._read_frames, self._relay_stderr)]
+        for thread in (*self._readers, threading.Thread(target=self._await_end, daemon=True)):
             thread.start()
 
     def send(self, frame: bytes) -> None:
-        """Send a frame; one to a child that has died is lost, which ``heard`` is told."""
+        """Send a frame; one to a child that has died is lost, which ``on_frame`` is told."""
         assert self.process.stdin is not None
         with suppress(OSError, ValueError):
             _write(self.process.stdin, frame)
@@ -82,18 +82,18 @@ class Child:
         with suppress(OSError):
             self.process.stdin.close()
 
-    def how(self) -> str:
-        """Return how it ended, and what it said last: a crash is told from a kill, and both from an error."""
+    def ending(self) -> str:
+        """Return in a sentence how it ended (exit code, crash or kill), with the last lines of its stderr."""
         code = self.process.wait()
-        said = f"; it said last: {' / '.join(self._said)}" if self._said else ""
+        tail = f"; it said last: {' / '.join(self._last_lines)}" if self._last_lines else ""
         if code >= 0:
-            return f"{self.name} ended with exit code {code}{said}"
+            return f"{self.name} ended with exit code {code}{tail}"
         try:
             number = signal.Signals(-code).name
         except ValueError:
             number = f"signal {-code}"
         if number in CRASHES:
-            return f"{self.name} crashed ({number}) in compiled code{said}"
+            return f"{self.name} crashed ({number}) in compiled code{tail}"
         return f"{self.name} was killed ({number})"
 
     @property
@@ -101,29 +101,30 @@ class Child:
         """Whether it ended by an error of its own, neither killed nor crashed."""
         return (self.process.poll() or 0) > 0
 
-    def _listen(self) -> None:
+    def _read_frames(self) -> None:
         assert self.process.stdout is not None
         with self.process.stdout as stream:
             while (frame := _read(stream)) is not None:
-                self._heard(self, frame)
+                self._on_frame(self, frame)
 
-    def _overhear(self) -> None:
-        """Pass on what it says, as if it shared this process's stderr, and remember the end."""
+    def _relay_stderr(self) -> None:
+        """Write its stderr to this process's own, and keep the last lines."""
         assert self.process.stderr is not None
         with self.process.stderr as stream:
             for line in stream:
                 text = line.decode(errors="replace")
                 if text.strip():
-                    self._said.append(text.strip())
+                    self._last_lines.append(text.strip())
                 with suppress(OSError, ValueError, AttributeError):
                     sys.stderr.write(text)
 
-    def _outlive(self) -> None:
+    def _await_end(self) -> None:
+        """Tell ``on_frame`` that it has ended, once all that it sent has been read."""
         self.process.wait()
         for thread in self._readers:
             # Processes that it started in turn may hold its pipes open.
             thread.join(1.0)
-        self._heard(self, None)
+        self._on_frame(self, None)
 
 
 def _interpreter() -> str:
@@ -150,7 +151,7 @@ def main(target: str, parent: int, dies_with: bool) -> None:
     if dies_with:
         _die_with(parent)
     frames: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_follow, args=(source, frames), daemon=True).start()
+    threading.Thread(target=_receive_frames, args=(source, frames), daemon=True).start()
     module, _, function = target.partition(":")
 
     def send(frame: bytes) -> None:
@@ -171,7 +172,7 @@ def _die_with(parent: int) -> None:
             os._exit(0)
 
 
-def _follow(source: IO[bytes], frames: queue.SimpleQueue[bytes]) -> None:
+def _receive_frames(source: IO[bytes], frames: queue.SimpleQueue[bytes]) -> None:
     while (frame := _read(source)) is not None:
         frames.put(frame)
     # Nothing here needs an orderly end: files are written beside and moved.

@@ -25,7 +25,7 @@ def environment(plugins: Catalog) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "libraries": {name: found for name in LIBRARIES if (found := installed(name))},
+        "libraries": {name: number for name in LIBRARIES if (number := installed(name))},
         "gpus": gpus(),
         "plugins": {f"{p.dist}:{p.plugin}": p.version for p in plugins.plugins},
         "problems": [str(problem) for problem in plugins.problems],
@@ -38,7 +38,7 @@ def commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        found = [
+        outputs = [
             subprocess.run(
                 ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10, check=True
             ).stdout
@@ -46,7 +46,7 @@ def commit() -> str | None:
         ]
     except (OSError, subprocess.SubprocessError):
         return None
-    return found[0].strip() + ("+" if found[1].strip() else "")
+    return outputs[0].strip() + ("+" if outputs[1].strip() else "")
 
 
 def installed(distribution: str) -> str | None:

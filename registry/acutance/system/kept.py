@@ -1,4 +1,4 @@
-"""What of a process stays as it is: its number of threads, its random generators."""
+"""Contexts that leave a process its number of threads and the state of its random generators."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from rich.progress import (
 
 
 class Reporter(Protocol):
-    """Told of stages and of progress in them."""
+    """What a run reports to: its stages, and progress in them."""
 
     def stage(self, name: str, total: float, items: int) -> None:
         """A stage begins: its expected work in any unit, and the number of items it has."""
@@ -38,7 +38,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """Says nothing."""
+    """A reporter that prints nothing."""
 
     def stage(self, name: str, total: float, items: int) -> None:
         """Say nothing."""
@@ -72,8 +72,8 @@ class Lines:
         share = min(self._done / self._total, 1.0)
         if now - self._last >= self.every and share > 0:
             self._last = now
-            left = (now - self._start) * (1 - share) / share
-            self.say(f"{self._name}: {self._done_items}/{self._items}, {share:.0%}, {_clock(left)} left")
+            remaining = (now - self._start) * (1 - share) / share
+            self.say(f"{self._name}: {self._done_items}/{self._items}, {share:.0%}, {_clock(remaining)} left")
 
     def say(self, text: str) -> None:
         """Print a line."""

@@ -59,18 +59,18 @@ def estimates(payload: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(payload["threads"])
     target = resolve(payload["target"])
-    instance, found = target(), []
+    instance, answers = target(), []
     for pickled, values in payload["cases"]:
         try:
             problem = pickle.loads(pickled)
         except Exception as error:
             # A model of a test file, say: nothing that a measure could mend.
-            found.append([f"{type(error).__name__}: {error}", ""])
+            answers.append([f"{type(error).__name__}: {error}", ""])
             continue
         spec = target.Spec.model_validate(values)
         estimate = evaluate_fresh(payload["id"], instance, problem, spec)
-        found.append([repr(estimate.value), estimate.status.value])
-    return {"estimates": found}
+        answers.append([repr(estimate.value), estimate.status.value])
+    return {"estimates": answers}
 
 
 def answered(task: str, data: bytes) -> str:

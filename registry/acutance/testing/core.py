@@ -1,7 +1,7 @@
 """What a check is, how checks run, and the test class made of them.
 
 A check raises ``AssertionError`` with advice, or ``unittest.SkipTest`` with a reason; pytest and unittest both
-understand these. One that rests on another is not tried when that one failed, so that a fault is told once.
+understand these. One that rests on another is not tried when that one failed, so that a fault is reported once.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ class Subject:
     Attributes:
         item: from the catalog.
         specs: settings, at least one.
-        given: whether the author chose them.
+        specs_given: whether the author chose them.
         notes: what the check that runs now wants to say.
     """
 
     def __init__(self, item: Item, spec: Any = None, plugin_modules: Sequence[str] = ()) -> None:
         self.item = item
-        self.given = spec is not None
+        self.specs_given = spec is not None
         self.specs = specs_of(item.target.Spec, spec, item.name)
         self.plugin_modules = tuple(plugin_modules)
         self.notes: list[str] = []
@@ -147,6 +147,7 @@ class Examination:
         return self._outcomes[name]
 
     def _run(self, check: Check) -> Outcome:
+        """Run one check; whatever it raises becomes its outcome."""
         self.subject.notes = []
         outcome, start = Outcome(check, "passed"), time.perf_counter()
         try:
@@ -189,20 +190,20 @@ def locate(name: str, kind: str | None = None, plugins: Catalog | None = None) -
         if plural is None:
             raise UserError(f"kind: there are no checks for '{kind}'", "kinds: " + ", ".join(KIND_OF))
         return plugins.find(plural, name)
-    found, mistakes = [], []
+    items, mistakes = [], []
     for each in KINDS:
         try:
-            found.append(plugins.find(each, name))
+            items.append(plugins.find(each, name))
         except UserError as error:
             mistakes.append(error)
-    checked = [item for item in found if item.kind in KIND_OF.values()]
+    checked = [item for item in items if item.kind in KIND_OF.values()]
     if len(checked) == 1:
         return checked[0]
     if checked:
         kinds = [item.kind.removesuffix("s") for item in checked]
         raise UserError(f"'{name}' is the name of a {' and of a '.join(kinds)}", f"say which: kind {kinds[0]}")
-    if found:
-        raise UserError(f"'{name}' is a {found[0].kind.removesuffix('s')}, for which there are no checks")
+    if items:
+        raise UserError(f"'{name}' is a {items[0].kind.removesuffix('s')}, for which there are no checks")
     for mistake in mistakes:
         if "ambiguous" in mistake.message:
             raise mistake
@@ -277,6 +278,8 @@ def conformance(
 
 
 def _method(examination: Examination, name: str) -> Callable[[unittest.TestCase], None]:
+    """Return the test method of one check."""
+
     def test(self: unittest.TestCase) -> None:
         outcome = examination.outcome(name)
         for note in outcome.notes:

@@ -31,8 +31,8 @@ class DatasetSubject(Subject):
     @property
     def splits(self) -> dict[str, Split]:
         """Every split, opened once."""
-        found: dict[str, Split] = self.once("splits", lambda: {name: self.dataset.open(name) for name in self.names})
-        return found
+        splits: dict[str, Split] = self.once("splits", lambda: {name: self.dataset.open(name) for name in self.names})
+        return splits
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -27,18 +27,18 @@ def observed(subject: Subject) -> dict[str, Any]:
             payload = {"target": subject.reference, "spec": subject.specs[0].full(), "grace": GRACE}
             return ask("jobs", json.dumps(payload).encode(), [folder])
 
-    found: dict[str, Any] = subject.once("observed", run)
-    return found
+    record: dict[str, Any] = subject.once("observed", run)
+    return record
 
 
 def _values(outcomes: list[Any]) -> dict[str, list[str]]:
     """Return the outcomes of each job, in order, without what may differ from run to run."""
-    found: dict[str, list[str]] = {}
+    by_job: dict[str, list[str]] = {}
     for text in outcomes:
         outcome = json.loads(text)
-        kept = {key: value for key, value in outcome.items() if key not in VOLATILE}
-        found.setdefault(str(outcome.get("job")), []).append(json.dumps(kept, sort_keys=True))
-    return found
+        stable = {key: value for key, value in outcome.items() if key not in VOLATILE}
+        by_job.setdefault(str(outcome.get("job")), []).append(json.dumps(stable, sort_keys=True))
+    return by_job
 
 
 @executors()
@@ -55,8 +55,8 @@ def name_and_doc(subject: Subject) -> None:
 @executors()
 def runs_jobs(subject: Subject) -> None:
     """Jobs are texts and so are their outcomes; no jobs give no outcomes."""
-    seen = observed(subject)
-    for outcome in [*seen["first"], *seen["second"]]:
+    record = observed(subject)
+    for outcome in [*record["first"], *record["second"]]:
         require(
             isinstance(outcome, str),
             f"run yielded a {outcome.get('not a text') if isinstance(outcome, dict) else outcome}: yield the JSON "
@@ -68,20 +68,20 @@ def runs_jobs(subject: Subject) -> None:
             raise AssertionError(
                 f"run yielded {outcome[:60]!r}, which is not JSON: yield the texts of the worker"
             ) from None
-    require(not seen["none"], "run([]) yielded outcomes: no jobs, no outcomes")
+    require(not record["none"], "run([]) yielded outcomes: no jobs, no outcomes")
     require(
-        isinstance(seen["workers"], int) and seen["workers"] >= 1,
-        f"workers is {seen['workers']!r}: give how many jobs run at once",
+        isinstance(record["workers"], int) and record["workers"] >= 1,
+        f"workers is {record['workers']!r}: give how many jobs run at once",
     )
 
 
 @executors("runs_jobs")
 def a_failing_job_stops_no_other(subject: Subject) -> None:
     """The job that fails has an outcome that says so, and all others are computed."""
-    seen = observed(subject)
+    record = observed(subject)
     for name in ("first", "second"):
-        found = _values(seen[name])
-        lost = [job for job in seen["jobs"] if job not in found]
+        by_job = _values(record[name])
+        lost = [job for job in record["jobs"] if job not in by_job]
         require(
             not lost,
             f"{', '.join(lost)} gave no outcome among jobs of which one fails: every job must be answered; a failure "
@@ -92,17 +92,17 @@ def a_failing_job_stops_no_other(subject: Subject) -> None:
 @executors("a_failing_job_stops_no_other")
 def outcomes_are_those_of_serial(subject: Subject) -> None:
     """Every job has the outcomes that ``serial`` gives it, in the same order within the job."""
-    seen = observed(subject)
-    serial = _values(seen["serial"])
+    record = observed(subject)
+    serial = _values(record["serial"])
     for name in ("first", "second"):
-        found = _values(seen[name])
+        by_job = _values(record[name])
         for job, outcomes in serial.items():
             require(
-                found.get(job) == outcomes,
-                f"{job} gave {_short(found.get(job))}, serial gave {_short(outcomes)}: pass the worker's texts on "
+                by_job.get(job) == outcomes,
+                f"{job} gave {_short(by_job.get(job))}, serial gave {_short(outcomes)}: pass the worker's texts on "
                 "unchanged, once, and in the order in which they came",
             )
-        require(set(found) <= set(serial), f"there are outcomes of unknown jobs: {sorted(set(found) - set(serial))}")
+        require(set(by_job) <= set(serial), f"there are outcomes of unknown jobs: {sorted(set(by_job) - set(serial))}")
 
 
 def _short(outcomes: list[str] | None) -> str:
@@ -114,19 +114,19 @@ def _short(outcomes: list[str] | None) -> str:
 @executors("runs_jobs")
 def closing_ends_all_workers(subject: Subject) -> None:
     """As a context manager it leaves no process behind, also when its outcomes were not all read."""
-    seen = observed(subject)
+    record = observed(subject)
     require(
-        seen["manager"] and seen["entered"],
+        record["manager"] and record["entered"],
         "it does not work as a context manager: derive from Executor; __enter__ must return the executor",
     )
     for key, when in (("left", "after the with block"), ("left_after_interruption", "after a run that was broken off")):
         require(
-            not seen[key],
-            f"{seen[key]} worker process(es) were still there {when}: end them in close(), also busy ones",
+            not record[key],
+            f"{record[key]} worker process(es) were still there {when}: end them in close(), also busy ones",
         )
     require(
-        not seen["closes_twice"],
-        f"close() raised when called again ({seen['closes_twice']}): closing twice must do nothing",
+        not record["closes_twice"],
+        f"close() raised when called again ({record['closes_twice']}): closing twice must do nothing",
     )
 
 

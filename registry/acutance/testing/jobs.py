@@ -84,25 +84,25 @@ def _closes_twice(executor: Executor[Any]) -> str:
 def _left_over(before: set[int], grace: float) -> int:
     """Return how many processes started since are still there after a while, and end them."""
     deadline = time.monotonic() + grace
-    while (left := children() - before) and time.monotonic() < deadline:
+    while (remaining := children() - before) and time.monotonic() < deadline:
         time.sleep(0.05)
-    for pid in left:
+    for pid in remaining:
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-    return len(left)
+    return len(remaining)
 
 
 def children() -> set[int]:
     """Return the ids of this process's children, without the helper that Python's own multiprocessing keeps."""
-    found = {child.pid for child in multiprocessing.active_children() if child.pid}
+    pids = {child.pid for child in multiprocessing.active_children() if child.pid}
     listing = Path(f"/proc/{os.getpid()}/task")
     if listing.is_dir():
         for thread in listing.iterdir():
             try:
-                found |= {int(pid) for pid in (thread / "children").read_text().split()}
+                pids |= {int(pid) for pid in (thread / "children").read_text().split()}
             except OSError:
                 continue
     from multiprocessing import resource_tracker
 
-    return found - {getattr(resource_tracker._resource_tracker, "_pid", None)}
+    return pids - {getattr(resource_tracker._resource_tracker, "_pid", None)}

@@ -23,7 +23,7 @@ from acutance.testing.settings import far, neighbours
 from acutance.testing.watching import (
     ALLOWED_BY,
     READS_DATA,
-    Faltering,
+    FailingModel,
     Interrupted,
     WatchedSurface,
     counted_examples,
@@ -38,7 +38,7 @@ STREAM = Streams("conformance")
 def _prepared(subject: MeasureSubject, problem: Problem) -> tuple[LossSurface, Any]:
     """Return a surface whose model is in an unusual state, and the points it was made of."""
     points = problem.data() if subject.with_data else None
-    surface = problem.surface(with_data=subject.with_data, functional=Faltering, points=points)
+    surface = problem.surface(with_data=subject.with_data, functional=FailingModel, points=points)
     if subject.with_data:
         surface.raw_logits()  # the surface's own examination of the model, outside what is counted
     model = surface.model.train()
@@ -161,12 +161,12 @@ def all_passes_are_booked(subject: MeasureSubject) -> None:
         if subject.with_data:
             surface.raw_logits()  # the surface's own examination of the model is no part of the measure's work
         before = surface.cost
-        with counted_examples(surface.model) as seen:
+        with counted_examples(surface.model) as counts:
             _evaluate(subject, surface, spec)
         spent = surface.cost - before
         require(
-            seen["examples"] <= spent.forwards + spent.checks + 1e-6,
-            f"{seen['examples']} examples went through the model of '{problem.name}' but {spent.forwards:g} were "
+            counts["examples"] <= spent.forwards + spent.checks + 1e-6,
+            f"{counts['examples']} examples went through the model of '{problem.name}' but {spent.forwards:g} were "
             "booked: evaluate through the surface (loss, logits, gradient), which counts, not by calling surface.model",
         )
         needs = subject.instance.needs(spec)
@@ -191,15 +191,17 @@ def _compare_with_declared(subject: MeasureSubject, problem: Problem, spec: Spec
     """Note by how much the work on a fresh surface differs from what ``passes`` says."""
     surface = subject.surface(problem)
     _evaluate(subject, surface, spec)
-    made = surface.cost * (1 / max(surface.n, 1))
+    spent = surface.cost * (1 / max(surface.n, 1))
     declared: Cost = subject.instance.passes(spec)
     pairs = {
-        "forwards": (declared.forwards, made.forwards),
-        "backwards": (declared.backwards, made.backwards),
-        "Hessian-vector products": (declared.hvps, made.hvps),
+        "forwards": (declared.forwards, spent.forwards),
+        "backwards": (declared.backwards, spent.backwards),
+        "Hessian-vector products": (declared.hvps, spent.hvps),
     }
     wrong = [
-        f"{said:g} {what} where {did:g} were made" for what, (said, did) in pairs.items() if abs(said - did) > 1e-6
+        f"{promised:g} {kind} where {made:g} were made"
+        for kind, (promised, made) in pairs.items()
+        if abs(promised - made) > 1e-6
     ]
     if wrong:
         subject.note(f"passes({show(spec)}) says {', '.join(wrong)} on '{problem.name}'")
@@ -264,8 +266,8 @@ def estimates_are_json(subject: MeasureSubject) -> None:
 @conduct("evaluates")
 def standard_error_is_given(subject: MeasureSubject) -> None:
     """A Monte-Carlo estimate has a standard error, a deterministic value has none (a note, never a failure)."""
-    given = {estimate.stderr is not None for _, _, estimate in subject.cases() if estimate.status is Status.OK}
-    if subject.traits.stochastic and given == {False}:
+    has_stderr = {estimate.stderr is not None for _, _, estimate in subject.cases() if estimate.status is Status.OK}
+    if subject.traits.stochastic and has_stderr == {False}:
         subject.note("stochastic, but without stderr: right for a search, for an average give its standard error")
-    if not subject.traits.stochastic and True in given:
+    if not subject.traits.stochastic and True in has_stderr:
         subject.note("deterministic, but with a stderr: a standard error is that of random draws")

@@ -22,8 +22,8 @@ def name_doc_and_reference(subject: MeasureSubject) -> None:
         re.fullmatch(r"[a-z][a-z0-9_]*", target.name),
         f"the name '{target.name}' cannot be a column or a file name: use small letters, digits and underscores",
     )
-    own = target.__dict__.get("__doc__")
-    require(own and own.strip(), f"{target.__name__} has no docstring: give the formula, its source and the symbols")
+    doc = target.__dict__.get("__doc__")
+    require(doc and doc.strip(), f"{target.__name__} has no docstring: give the formula, its source and the symbols")
     require(subject.traits.reference, "traits.reference is empty: say where the definition stands (paper, equation)")
     require(
         isinstance(target.version, int) and target.version >= 1,
@@ -40,13 +40,13 @@ def traits_are_known_words(subject: MeasureSubject) -> None:
         traits.level in ("batch", "dataset", "weights"),
         f"traits.level is {traits.level!r}: write batch, dataset or weights",
     )
-    for field, words, known in (
+    for field, words, allowed in (
         ("traits.needs", traits.needs, get_args(Need)),
         ("traits.invariant_to", traits.invariant_to, get_args(Invariance)),
         *((f"needs({show(spec)})", subject.instance.needs(spec), get_args(Need)) for spec in subject.specs),
     ):
-        unknown = sorted(set(words) - set(known))
-        require(not unknown, f"{field} has unknown words {', '.join(unknown)}: known are {', '.join(known)}")
+        unknown = sorted(set(words) - set(allowed))
+        require(not unknown, f"{field} has unknown words {', '.join(unknown)}: known are {', '.join(allowed)}")
     if traits.level == "weights":
         more = sorted(set(traits.needs) - {"weights", "initial_weights"})
         require(
@@ -64,18 +64,18 @@ def is_shown_by_its_own_fields(subject: MeasureSubject) -> None:
             isinstance(axes, tuple | list) and len(axes) == 2 and all(isinstance(text, str) for text in axes),
             f"traits.curves['{curve}'] is {axes!r}: say what both axes are, ('eigenvalue', 'share')",
         )
-    how = Presentation.of(traits, subject.item.target.Spec)
-    added = ((f"what the mark of field '{found.field}' adds", found.template) for found in how.additions)
-    for what, template in (("traits.label", traits.label), *added):
+    shown = Presentation.of(traits, subject.item.target.Spec)
+    added = ((f"what the mark of field '{addition.field}' adds", addition.template) for addition in shown.additions)
+    for place, template in (("traits.label", traits.label), *added):
         unknown = [name for name in re.findall(r"\{(\w+)\}", template) if name not in fields]
         require(
             not unknown and not re.search(r"[{}]", filled(template, {})),
-            f"{what}, '{template}', has {', '.join(unknown) or 'braces around what is no name'}: write {{FIELD}} with "
+            f"{place}, '{template}', has {', '.join(unknown) or 'braces around what is no name'}: write {{FIELD}} with "
             f"one of {', '.join(fields)}",
         )
     for spec in subject.specs:
         require(
-            not traits.label or label_of(how, spec.full()).strip(),
+            not traits.label or label_of(shown, spec.full()).strip(),
             f"traits.label is empty with {show(spec)}: add a word",
         )
 
@@ -103,7 +103,7 @@ def evaluates(subject: MeasureSubject) -> None:
         for spec in subject.specs:
             where = f"on problem '{problem.name}' with {show(spec)}"
             try:
-                estimate = subject.known(problem, spec)
+                estimate = subject.cached_value(problem, spec)
             except Exception as error:
                 raise AssertionError(
                     f"evaluate raised {type(error).__name__}: {error} {where}; where the measure is not defined, raise "

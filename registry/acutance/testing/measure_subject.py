@@ -14,7 +14,7 @@ from acutance.surface.loss_surface import LossSurface
 from acutance.system.kept import preserved_rng
 from acutance.testing.core import Subject
 from acutance.testing.problems import PROBLEMS, Problem, additional
-from acutance.testing.twins import TWINS, apart
+from acutance.testing.twins import TWINS, split_twins
 from acutance.testing.watching import seed_generators
 
 # Between them: second order, ReLU, buffers, attention kernels; enough where a check needs many evaluations.
@@ -62,9 +62,9 @@ class MeasureSubject(Subject):
         self.traits = item.target.traits
         self.instance: Measure[Any] = item.target()
         self.with_data = self.traits.level != "weights"
-        given, twins = apart(surfaces)
+        others, twins = split_twins(surfaces)
         self.twins = (*TWINS, *twins)
-        more = [*additional(given), *(twin.original for twin in twins)]
+        more = [*additional(others), *(twin.original for twin in twins)]
         self.additional = {problem.name for problem in more}
         self.problems = {**PROBLEMS, **{problem.name: problem for problem in more}}
 
@@ -82,18 +82,18 @@ class MeasureSubject(Subject):
         """Return the value of one spec on a fresh surface."""
         return self.evaluate(self.surface(problem, **options), [spec], seed, replicate)[0]
 
-    def known(self, problem: Problem, spec: Spec) -> Estimate:
+    def cached_value(self, problem: Problem, spec: Spec) -> Estimate:
         """Return the value in the problem's own dtype with seed 0, computed once."""
-        found: Estimate = self.once((problem.name, spec.model_dump_json()), lambda: self.value(problem, spec))
-        return found
+        estimate: Estimate = self.once((problem.name, spec.model_dump_json()), lambda: self.value(problem, spec))
+        return estimate
 
     def cases(self, few: bool = False) -> Iterator[tuple[Problem, Spec, Estimate]]:
         """Yield (problem, spec, value) wherever the measure is defined; in a few problems when asked."""
         chosen = [p for p in self.problems.values() if not few or p.name in FEW or p.name in self.additional]
-        found = [(p, s, e) for p in chosen for s in self.specs if _defined(e := self.known(p, s))]
-        if few and not found:
+        cases = [(p, s, e) for p in chosen for s in self.specs if _defined(e := self.cached_value(p, s))]
+        if few and not cases:
             yield from self.cases()
-        yield from found
+        yield from cases
 
     def level_of_loss(self, problem: Problem) -> float:
         """Return |L(w*)|, to which a difference of losses is known; 0 for measures of the weights."""

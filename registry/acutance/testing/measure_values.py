@@ -40,14 +40,14 @@ def same_seed_same_value(subject: MeasureSubject) -> None:
 def leaves_global_generators_alone(subject: MeasureSubject) -> None:
     """The global random generators are neither used nor moved."""
     for problem, spec, _ in subject.cases(few=True):
-        found = []
+        results = []
         for seed in (11, 12):
             # Named by the same stream, so that only the global generators differ.
             surface, rng = subject.surface(problem), Streams("conformance", problem.name)
             with preserved_rng():
                 seed_generators(seed)
                 before = generator_states()
-                found.append(Estimate.of(subject.instance.evaluate_many(surface, [spec], rng)[0]).value)
+                results.append(Estimate.of(subject.instance.evaluate_many(surface, [spec], rng)[0]).value)
                 moved = [name for name, state in generator_states().items() if state != before[name]]
             require(
                 not moved,
@@ -55,15 +55,15 @@ def leaves_global_generators_alone(subject: MeasureSubject) -> None:
                 "argument rng (rng.normal, rng.uniform), which is the same for all models and every order",
             )
         require(
-            repr(found[0]) == repr(found[1]),
-            f"the value on '{problem.name}' depends on the global random state ({found[0]!r} and {found[1]!r}): draw "
-            "noise from the argument rng",
+            repr(results[0]) == repr(results[1]),
+            f"the value on '{problem.name}' depends on the global random state ({results[0]!r} and {results[1]!r}): "
+            "draw noise from the argument rng",
         )
 
 
-def _moved(subject: MeasureSubject, problem: Problem, spec: Spec) -> str:
+def _where_the_seed_matters(subject: MeasureSubject, problem: Problem, spec: Spec) -> str:
     """Return where another seed or replicate changed the value, or an empty text."""
-    first = subject.known(problem, spec)
+    first = subject.cached_value(problem, spec)
     for seed, replicate in SEEDS:
         other = subject.value(problem, spec, seed, replicate)
         if repr(other.value) != repr(first.value):
@@ -75,11 +75,11 @@ def _moved(subject: MeasureSubject, problem: Problem, spec: Spec) -> str:
 def other_seeds_matter_where_declared(subject: MeasureSubject) -> None:
     """Another seed gives another value exactly where the measure says that it is stochastic."""
     tried = [(problem, spec) for problem, spec, _ in subject.cases(few=True)]
-    moved = next(filter(None, (_moved(subject, problem, spec) for problem, spec in tried)), None)
+    moved = next(filter(None, (_where_the_seed_matters(subject, problem, spec) for problem, spec in tried)), None)
     if subject.traits.stochastic and not moved:
         # A search may find the same point from every start; its other settings draw more.
         others = ((problem, other) for problem, spec in tried for other in neighbours(spec))
-        moved = next(filter(None, (_moved(subject, problem, spec) for problem, spec in others)), None)
+        moved = next(filter(None, (_where_the_seed_matters(subject, problem, spec) for problem, spec in others)), None)
     if subject.traits.stochastic:
         require(
             moved,
@@ -121,16 +121,16 @@ def order_of_batches_does_not_matter(subject: MeasureSubject) -> None:
     for problem, spec, _ in subject.cases(few=True):
         n = len(problem.data()[1])
         parts = (problem.part(slice(0, n // 2)), problem.part(slice(n // 2, n)))
-        found: dict[tuple[int, ...], list[float]] = {}
+        by_order: dict[tuple[int, ...], list[float]] = {}
         for order in ((0, 1), (1, 0)):
             instance = subject.item.target()
             values = {i: _evaluate_with(subject, instance, problem, spec, parts[i]) for i in order}
-            found[order] = [values[0], values[1]]
+            by_order[order] = [values[0], values[1]]
         require(
-            repr(found[0, 1]) == repr(found[1, 0]),
-            f"on '{problem.name}' the batches gave {found[0, 1]} in one order and {found[1, 0]} in the other: keep "
-            "nothing from one evaluation to the next (attributes of the measure, module variables); surface.memo is "
-            "for that",
+            repr(by_order[0, 1]) == repr(by_order[1, 0]),
+            f"on '{problem.name}' the batches gave {by_order[0, 1]} in one order and {by_order[1, 0]} in the other: "
+            "keep nothing from one evaluation to the next (attributes of the measure, module variables); surface.memo "
+            "is for that",
         )
         surface = subject.surface(problem)
         once, twice = (subject.evaluate(surface, [spec])[0].value for _ in range(2))
@@ -142,11 +142,11 @@ def order_of_batches_does_not_matter(subject: MeasureSubject) -> None:
 
 
 def _evaluate_with(subject: MeasureSubject, instance: object, problem: Problem, spec: Spec, points: object) -> float:
-    kept, subject.instance = subject.instance, instance  # type: ignore[assignment]
+    original, subject.instance = subject.instance, instance  # type: ignore[assignment]
     try:
         return subject.evaluate(subject.surface(problem, points=points), [spec])[0].value
     finally:
-        subject.instance = kept
+        subject.instance = original
 
 
 @values("other_seeds_matter_where_declared", "order_of_batches_does_not_matter")
@@ -187,10 +187,10 @@ def gpu_agrees_with_cpu(subject: MeasureSubject) -> None:
     if not torch.cuda.is_available():
         raise SkipTest("there is no GPU here")
     for problem, spec, reference in subject.cases(few=True):
-        found = subject.value(problem, spec, device="cuda")
+        on_gpu = subject.value(problem, spec, device="cuda")
         require(
-            agree(found.value, reference.value, 1e-6, subject.level_of_loss(problem)),
-            f"the GPU gave {found.value!r} and the CPU {reference.value!r} on '{problem.name}' with {show(spec)}: "
+            agree(on_gpu.value, reference.value, 1e-6, subject.level_of_loss(problem)),
+            f"the GPU gave {on_gpu.value!r} and the CPU {reference.value!r} on '{problem.name}' with {show(spec)}: "
             "create tensors on surface.w.device, and noise through rng, which is the same on every device",
         )
 
@@ -228,7 +228,7 @@ def evaluate_many_equals_evaluate(subject: MeasureSubject) -> None:
     for problem, first, _ in list(subject.cases(few=True))[:: len(subject.specs)]:
         specs = list(dict.fromkeys([*subject.specs, *neighbours(first)]))
         alone = [subject.value(problem, spec) for spec in specs]
-        for what, order in (("in a list", specs), ("in a list in reverse order", specs[::-1])):
+        for arrangement, order in (("in a list", specs), ("in a list in reverse order", specs[::-1])):
             together = dict(zip(order, subject.evaluate(subject.surface(problem), order), strict=True))
             for spec, single in zip(specs, alone, strict=True):
                 other = together[spec]
@@ -236,8 +236,8 @@ def evaluate_many_equals_evaluate(subject: MeasureSubject) -> None:
                     other.status is single.status
                     and agree(other.value, single.value, 1e-12, subject.level_of_loss(problem)),
                     f"{show(spec)} gave {single.value!r} ({single.status}) alone and {other.value!r} ({other.status}) "
-                    f"{what} of {len(specs)} specs on '{problem.name}': evaluate_many may share passes, never change "
-                    "values",
+                    f"{arrangement} of {len(specs)} specs on '{problem.name}': evaluate_many may share passes, never "
+                    "change values",
                 )
 
 
@@ -245,15 +245,15 @@ def evaluate_many_equals_evaluate(subject: MeasureSubject) -> None:
 def declared_invariances_hold(subject: MeasureSubject) -> None:
     """Every invariance that traits declares holds on twins: other weights, same function."""
     specs = list(dict.fromkeys(at_defaults(spec) for spec in subject.specs))
-    held: dict[str, list[bool]] = {}
+    agreements: dict[str, list[bool]] = {}
     for twin in subject.twins:
         require(twin.difference() < 1e-10, f"the twin '{twin.name}' of '{twin.original.name}' has another function")
         declared = twin.invariance in subject.traits.invariant_to
         for spec in specs:
-            a, b = subject.known(twin.original, spec), subject.value(twin.changed, spec)
+            a, b = subject.cached_value(twin.original, spec), subject.value(twin.changed, spec)
             if Status.UNSUPPORTED in (a.status, b.status):
                 continue
-            held.setdefault(twin.invariance, []).append(agree(a.value, b.value, 1e-5))
+            agreements.setdefault(twin.invariance, []).append(agree(a.value, b.value, 1e-5))
             require(
                 not declared or _equal_on_twins(subject, a, b, twin),
                 f"traits claims invariance to {twin.invariance}, but '{twin.original.name}' gave {a.value!r} and its "
@@ -261,9 +261,11 @@ def declared_invariances_hold(subject: MeasureSubject) -> None:
                 "measure",
             )
     for word in sorted(subject.traits.invariant_to):
-        if word not in held:
+        if word not in agreements:
             subject.note(f"the claim of invariance to {word} was not tried: the measure is not defined on these twins")
-    undeclared = [word for word, results in held.items() if all(results) and word not in subject.traits.invariant_to]
+    undeclared = [
+        word for word, results in agreements.items() if all(results) and word not in subject.traits.invariant_to
+    ]
     if undeclared:
         subject.note(
             f"also held on all twins, though not declared: {', '.join(undeclared)}; add what is true in general"
@@ -297,12 +299,12 @@ def closed_forms_are_met(subject: MeasureSubject) -> None:
         compared += 1
         if isinstance(expected, int | float):
             slack = 4 * estimate.stderr if estimate.stderr is not None else 0.0
-            met = agree(estimate.value, float(expected), 1e-6) or abs(estimate.value - float(expected)) <= slack
+            agrees = agree(estimate.value, float(expected), 1e-6) or abs(estimate.value - float(expected)) <= slack
         else:
-            met = bool(estimate.value == expected)
+            agrees = bool(estimate.value == expected)
         error = f" ± {estimate.stderr:.2g}" if estimate.stderr is not None else ""
         require(
-            met,
+            agrees,
             f"'{problem.name}' with {show(spec)} gave {estimate.value!r}{error}, expected {expected!r}: one of the two "
             "is wrong; for a looser comparison return pytest.approx(value, rel=...)",
         )

@@ -37,25 +37,25 @@ class PoolSubject(Subject):
     @property
     def entries(self) -> list[ModelEntry]:
         """What the pool lists."""
-        found: list[ModelEntry] = self.once("entries", lambda: list(self.pool.entries(self.spec)))
-        return found
+        entries: list[ModelEntry] = self.once("entries", lambda: list(self.pool.entries(self.spec)))
+        return entries
 
     @property
     def models(self) -> list[tuple[ModelEntry, nn.Module]]:
         """The few models that are opened: those that need not be made first, and of these the first ones."""
-        found: list[tuple[ModelEntry, nn.Module]] = self.once("models", self._load)
-        return found
+        models: list[tuple[ModelEntry, nn.Module]] = self.once("models", self._load)
+        return models
 
     def _load(self) -> list[tuple[ModelEntry, nn.Module]]:
-        return [(entry, self.pool.load(entry, self.spec)) for entry in self.chosen()]
+        return [(entry, self.pool.load(entry, self.spec)) for entry in self.entries_to_open()]
 
-    def chosen(self) -> list[ModelEntry]:
+    def entries_to_open(self) -> list[ModelEntry]:
         """Return the entries to open: what is there, else, for settings the author chose, the cheapest to make."""
         missing = {entry.id for entry in self.pool.missing(self.entries, self.spec)}
         there = [entry for entry in self.entries if entry.id not in missing]
         if there or not self.entries:
             return there[:LOADED]
-        if not self.given:
+        if not self.specs_given:
             raise SkipTest(
                 f"none of the {len(self.entries)} models is there, and making them may take long: pass the smallest "
                 "settings as spec (--set size=2 ...), and they will be made"
@@ -116,21 +116,21 @@ def entries_are_cheap(subject: PoolSubject) -> None:
 @pools("entries_are_sound")
 def entries_are_stable(subject: PoolSubject) -> None:
     """Two calls and two processes list the same models."""
-    mine = [entry.model_dump(mode="json") for entry in subject.entries]
+    here = [entry.model_dump(mode="json") for entry in subject.entries]
     again = [entry.model_dump(mode="json") for entry in subject.pool.entries(subject.spec)]
-    require(again == mine, "two calls of entries() gave different models: derive everything from the settings")
-    other = declared(subject)["entries"]
-    if other != mine:
+    require(again == here, "two calls of entries() gave different models: derive everything from the settings")
+    there = declared(subject)["entries"]
+    if there != here:
         raise AssertionError(
-            f"another process listed other models: {_first_difference(mine, other)}; derive everything from the "
+            f"another process listed other models: {_first_difference(here, there)}; derive everything from the "
             "settings, not from time, hash() or the order of a folder"
         )
 
 
-def _first_difference(mine: list[Any], other: list[Any]) -> str:
-    if len(mine) != len(other):
-        return f"{len(mine)} here, {len(other)} there"
-    pair = next((a, b) for a, b in zip(mine, other, strict=True) if a != b)
+def _first_difference(here: list[Any], there: list[Any]) -> str:
+    if len(here) != len(there):
+        return f"{len(here)} here, {len(there)} there"
+    pair = next((a, b) for a, b in zip(here, there, strict=True) if a != b)
     names = [name for name in pair[0] if pair[0][name] != pair[1][name]]
     return f"{names[0]} is {pair[0][names[0]]!r} here, {pair[1][names[0]]!r} there"
 
@@ -145,7 +145,7 @@ def missing_models_can_be_made(subject: PoolSubject) -> None:
         not strange,
         f"missing() names {', '.join(strange[:3])}, which it was not asked about: return a part of its argument",
     )
-    chosen = [entry for entry in subject.chosen() if entry in missing]
+    chosen = [entry for entry in subject.entries_to_open() if entry in missing]
     for entry in chosen:
         cost = pool.build_cost(entry, spec)
         require(math.isfinite(cost) and cost > 0, f"build_cost('{entry.id}') is {cost!r}: give a positive number")
@@ -218,20 +218,20 @@ def files_exist(subject: PoolSubject) -> None:
 @pools("models_load")
 def initial_weights_fit(subject: PoolSubject) -> None:
     """``initial``, where given, has the parameters and shapes of the model."""
-    found = 0
+    compared = 0
     for entry, model in subject.models:
         initial = subject.pool.initial(entry, subject.spec)
         if initial is None:
             continue
-        found += 1
-        mine, start = ({n: tuple(p.shape) for n, p in m.named_parameters()} for m in (model, initial))
-        wrong = [name for name in {**mine, **start} if mine.get(name) != start.get(name)]
+        compared += 1
+        shapes, initial_shapes = ({n: tuple(p.shape) for n, p in m.named_parameters()} for m in (model, initial))
+        wrong = [name for name in {**shapes, **initial_shapes} if shapes.get(name) != initial_shapes.get(name)]
         require(
             not wrong,
             f"initial('{entry.id}') does not fit the model at {', '.join(wrong[:3])}: return the same architecture "
             "before training",
         )
-    if not found:
+    if not compared:
         raise SkipTest("the pool has no initial weights")
 
 

@@ -76,10 +76,10 @@ class Problem:
             kind: class of the surface, to watch what a measure calls.
             functional: class of the model's functional form, to count or fail passes.
         """
-        made = functional(self.model(), device, getattr(torch, dtype or self.dtype))
+        opened = functional(self.model(), device, getattr(torch, dtype or self.dtype))
         chosen = (points or self.data()) if with_data else None
         initial = self.initial() if self.initial is not None else None
-        return kind(made, chosen, self.loss, microbatch=microbatch if with_data else None, initial=initial)
+        return kind(opened, chosen, self.loss, microbatch=microbatch if with_data else None, initial=initial)
 
     def part(self, rows: slice | Tensor) -> Points:
         """Return some of the points."""
@@ -126,10 +126,10 @@ def quadratic_model(offset: float = 0.0, p: int = 8) -> nn.Module:
 @torch.no_grad()
 def scaled(model: Callable[[], nn.Module], factor: float) -> nn.Module:
     """Return a model with all its weights times a factor."""
-    made = model()
-    for p in made.parameters():
+    network = model()
+    for p in network.parameters():
         p.mul_(factor)
-    return made
+    return network
 
 
 def tanh_mlp() -> nn.Module:
@@ -213,6 +213,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def _problem(value: Any, name: str) -> Problem:
+    """Return the problem of what an author gave: itself, or one made of a surface or a pair (model, data)."""
     if isinstance(value, Problem):
         return value
     if isinstance(value, LossSurface):

@@ -63,16 +63,16 @@ def declared(subject: Subject) -> dict[str, Any]:
 
     def asking() -> dict[str, Any]:
         # What is registered by name is imported when it is looked up, whatever it imports then.
-        own = [] if isinstance(subject.item.source, str) else [subject.item.target.__module__]
-        modules = list(dict.fromkeys([*subject.plugin_modules, *own]))
+        own_modules = [] if isinstance(subject.item.source, str) else [subject.item.target.__module__]
+        modules = list(dict.fromkeys([*subject.plugin_modules, *own_modules]))
         payload = {
             "modules": modules, "target": subject.reference, "kind": subject.item.kind,
             "specs": [spec.full() for spec in subject.specs],
         }  # fmt: skip
         return ask("declarations", json.dumps(payload).encode())
 
-    found: dict[str, Any] = subject.once("declared", asking)
-    return found
+    declarations: dict[str, Any] = subject.once("declared", asking)
+    return declarations
 
 
 @shared()
@@ -145,12 +145,12 @@ def spec_round_trips(subject: Subject) -> None:
 def schema_is_stable(subject: Subject) -> None:
     """Two processes see the same schema and the same canonical settings."""
     answer = declared(subject)
-    for what, mine in (
+    for part, here in (
         ("schema", subject.item.target.Spec.model_json_schema()),
         ("canonical", [spec.canonical() for spec in subject.specs]),
     ):
         require(
-            json.dumps(answer[what], sort_keys=True) == json.dumps(mine, sort_keys=True),
-            f"the {what} of {subject.item.target.Spec.__name__} differs between two processes: a default or a choice "
+            json.dumps(answer[part], sort_keys=True) == json.dumps(here, sort_keys=True),
+            f"the {part} of {subject.item.target.Spec.__name__} differs between two processes: a default or a choice "
             "is computed (time, environment, order of a set); write it out",
         )

@@ -16,29 +16,30 @@ CANDIDATES: tuple[Any, ...] = (0.05, 0.5, 1.0, 2, 3, 10, 100, -1.0, True, (0.05,
 MAX_NEIGHBOURS = 8
 
 
-def specs_of(spec_type: type[Spec], given: Any, name: str) -> list[Spec]:
+def specs_of(spec_type: type[Spec], settings: Any, name: str) -> list[Spec]:
     """Return the specs to test.
 
     Args:
         spec_type: the item's spec class.
-        given: a mapping of settings, a Spec, a list of either, or None.
+        settings: a mapping of settings, a Spec, a list of either, or None.
         name: of the item, for messages.
 
     Raises:
         UserError: for wrong settings, or a required field for which no value can be derived.
     """
-    several = [given] if given is None or isinstance(given, Mapping | Spec) else given
+    several = [settings] if settings is None or isinstance(settings, Mapping | Spec) else settings
     if not isinstance(several, Sequence) or isinstance(several, str) or not several:
         raise UserError("spec: give a mapping of settings, or a list of mappings")
     return [_one(spec_type, entry, name) for entry in several]
 
 
-def _one(spec_type: type[Spec], given: Any, name: str) -> Spec:
-    if isinstance(given, Spec):
-        return given
-    if given is not None and not isinstance(given, Mapping):
-        raise UserError(f"spec: {given!r} is not a mapping of settings", "write spec={'field': value}")
-    values = dict(given or {})
+def _one(spec_type: type[Spec], settings: Any, name: str) -> Spec:
+    """Return the spec of some settings, with values derived for the required fields that they leave out."""
+    if isinstance(settings, Spec):
+        return settings
+    if settings is not None and not isinstance(settings, Mapping):
+        raise UserError(f"spec: {settings!r} is not a mapping of settings", "write spec={'field': value}")
+    values = dict(settings or {})
     derived = {
         field: example(field, info, name)
         for field, info in spec_type.model_fields.items()
@@ -73,7 +74,7 @@ def example(name: str, field: FieldInfo, owner: str) -> Any:
 
 def neighbours(spec: Spec) -> list[Spec]:
     """Return specs that differ from this one in one field: another radius, another choice, a switch turned."""
-    fields, found = type(spec).model_fields, []
+    fields, specs = type(spec).model_fields, []
     for name, field in fields.items():
         value = getattr(spec, name)
         annotation = field.annotation
@@ -84,8 +85,8 @@ def neighbours(spec: Spec) -> list[Spec]:
             others = [choice for choice in get_args(annotation) if choice != value]
         elif isinstance(value, float):
             others = [2 * value]
-        found += [other for choice in others if (other := changed(spec, {name: choice})) is not None]
-    return found[:MAX_NEIGHBOURS]
+        specs += [other for choice in others if (other := changed(spec, {name: choice})) is not None]
+    return specs[:MAX_NEIGHBOURS]
 
 
 def changed(spec: Spec, values: Mapping[str, Any]) -> Spec | None:

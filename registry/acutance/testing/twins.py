@@ -39,9 +39,9 @@ FACTOR = 3.7
 
 @torch.no_grad()
 def _changed(model: Callable[[], nn.Module], change: Change) -> nn.Module:
-    made = model()
-    change(made)
-    return made
+    network = model()
+    change(network)
+    return network
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Twin:
 
     def difference(self) -> float:
         """Return how much of the function changed: the largest relative difference of what is preserved."""
-        a, b = (self._kept(problem) for problem in (self.original, self.changed))
+        a, b = (self._preserved(problem) for problem in (self.original, self.changed))
         return float((a - b).abs().max() / a.abs().max())
 
     def moved(self) -> float:
@@ -83,7 +83,7 @@ class Twin:
         a, b = (problem.surface(with_data=False).w for problem in (self.original, self.changed))
         return float((a - b).norm() / a.norm())
 
-    def _kept(self, problem: Problem) -> Tensor:
+    def _preserved(self, problem: Problem) -> Tensor:
         surface = problem.surface()
         if self.preserves == "normalized":
             return surface.transformed(True).logits()
@@ -230,7 +230,7 @@ TWINS: tuple[Twin, ...] = (
 )
 
 
-def apart(surfaces: Any) -> tuple[Any, list[Twin]]:
+def split_twins(surfaces: Any) -> tuple[Any, list[Twin]]:
     """Return what an author gave as surfaces without the twins among them, and the twins."""
     if isinstance(surfaces, Twin):
         return None, [surfaces]

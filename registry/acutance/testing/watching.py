@@ -1,4 +1,4 @@
-"""Looking over a measure's shoulder: what it calls, how many passes it makes, what it leaves changed."""
+"""Recording what a measure calls, how many passes it makes, and what it leaves changed."""
 
 from __future__ import annotations
 
@@ -79,6 +79,7 @@ class WatchedPoint(MovingPoint):
 
 
 def _watch(name: str) -> Any:
+    """Return a method or property of LossSurface that notes its calls in the surface's log."""
     original = getattr(LossSurface, name)
     if isinstance(original, property):
 
@@ -91,11 +92,11 @@ def _watch(name: str) -> Any:
     def call(self: WatchedSurface, *arguments: Any, **named: Any) -> Any:
         gradient = name == "evaluate" and (named.get("gradient") or len(arguments) > 1)
         with self.log.call("evaluate(gradient=True)" if gradient else name):
-            found = original(self, *arguments, **named)
-        if isinstance(found, MovingPoint):
-            found.__class__ = WatchedPoint
-            vars(found)["log"] = self.log
-        return found
+            result = original(self, *arguments, **named)
+        if isinstance(result, MovingPoint):
+            result.__class__ = WatchedPoint
+            vars(result)["log"] = self.log
+        return result
 
     return call
 
@@ -109,7 +110,7 @@ class Interrupted(RuntimeError):
     """The failure that the kit makes happen."""
 
 
-class Faltering(FunctionalModel):
+class FailingModel(FunctionalModel):
     """A model whose passes are counted, and fail once there were as many as allowed.
 
     Attributes:
@@ -131,17 +132,17 @@ class Faltering(FunctionalModel):
 @contextmanager
 def counted_examples(model: nn.Module) -> Iterator[Counter[str]]:
     """Count the examples that go through a model's forward, whoever calls it."""
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
 
     def note(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], __: Any) -> None:
         inputs = arguments or named
         # Inside vmap the first axis is not the example's; there the ledger is believed.
         if torch._C._functorch.maybe_current_level() is None:
-            seen["examples"] += length_of(inputs) or 0
+            counts["examples"] += length_of(inputs) or 0
 
     handle = model.register_forward_hook(note, with_kwargs=True)
     try:
-        yield seen
+        yield counts
     finally:
         handle.remove()
 
@@ -177,32 +178,33 @@ def snapshot(surface: LossSurface, points: Any) -> dict[str, Any]:
         points: the (inputs, targets) that the surface was made of, or None.
     """
     model = surface.model
-    found: dict[str, Any] = {"the surface's w": surface.w.clone()}
+    state: dict[str, Any] = {"the surface's w": surface.w.clone()}
     for name, p in model.named_parameters():
-        found[f"parameter '{name}'"] = p.detach().clone()
-        found[f"identity of parameter '{name}'"] = (id(p), p.data_ptr())
-        found[f"requires_grad of '{name}'"] = p.requires_grad
-        found[f"grad of '{name}'"] = None if p.grad is None else p.grad.clone()
+        state[f"parameter '{name}'"] = p.detach().clone()
+        state[f"identity of parameter '{name}'"] = (id(p), p.data_ptr())
+        state[f"requires_grad of '{name}'"] = p.requires_grad
+        state[f"grad of '{name}'"] = None if p.grad is None else p.grad.clone()
     for name, b in model.named_buffers():
-        found[f"buffer '{name}'"] = b.clone()
+        state[f"buffer '{name}'"] = b.clone()
     for name, module in model.named_modules():
-        found[f"training flag of '{name or 'the model'}'"] = module.training
-        found[f"hooks of '{name or 'the model'}'"] = (
+        state[f"training flag of '{name or 'the model'}'"] = module.training
+        state[f"hooks of '{name or 'the model'}'"] = (
             len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks),
         )  # fmt: skip
     for i, (_, name, buffer) in enumerate(surface.core.functional.buffers):
-        found[f"the surface's buffer {i} '{name}'"] = buffer.clone()
+        state[f"the surface's buffer {i} '{name}'"] = buffer.clone()
     if points is not None:
-        found |= {f"the {name}": value for name, value in _tensors("inputs", points[0])}
-        found["the targets"] = points[1].clone()
-    found["grad mode"] = torch.is_grad_enabled()
-    found["default dtype"] = torch.get_default_dtype()
-    found["number of threads"] = torch.get_num_threads()
-    found["deterministic algorithms"] = torch.are_deterministic_algorithms_enabled()
-    return found
+        state |= {f"the {name}": value for name, value in _tensors("inputs", points[0])}
+        state["the targets"] = points[1].clone()
+    state["grad mode"] = torch.is_grad_enabled()
+    state["default dtype"] = torch.get_default_dtype()
+    state["number of threads"] = torch.get_num_threads()
+    state["deterministic algorithms"] = torch.are_deterministic_algorithms_enabled()
+    return state
 
 
 def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, copy) of every tensor in a value."""
     if isinstance(value, Tensor):
         yield name, value.clone()
     elif isinstance(value, dict):

@@ -28,7 +28,7 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Trained:
-    """What became of a training run.
+    """The outcome of a training run.
 
     Attributes:
         loss: mean training loss of the last epoch, as optimized (with mixup and augmentation).
@@ -89,7 +89,7 @@ def train(
     n = len(targets)
     per_epoch = math.ceil(n / recipe.batch_size)
     total = recipe.epochs * per_epoch
-    first, mean, before = (0, math.nan, 0.0) if resume is None else _resumed(resume, recipe, model, optimizer)
+    first, mean, before = (0, math.nan, 0.0) if resume is None else _load_progress(resume, recipe, model, optimizer)
     model.train()
     channel_by_channel = device.type == "cpu" and needs_channels_first(model)
     epoch = first
@@ -118,7 +118,7 @@ def train(
             break
         if resume is not None:
             seconds = before + time.perf_counter() - start
-            _remember(resume, recipe, model, optimizer, {"epoch": epoch + 1, "mean": mean, "seconds": seconds})
+            _save_progress(resume, recipe, model, optimizer, {"epoch": epoch + 1, "mean": mean, "seconds": seconds})
         if on_epoch is not None:
             on_epoch(epoch, mean)
     model.eval()
@@ -127,7 +127,7 @@ def train(
     return Trained(mean, before + time.perf_counter() - start, recipe.epochs if not diverged else epoch, diverged)
 
 
-def _remember(
+def _save_progress(
     path: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict[str, Any]
 ) -> None:
     """Write all that the next epoch needs, all or nothing."""
@@ -138,7 +138,7 @@ def _remember(
     os.replace(partial, path)
 
 
-def _resumed(
+def _load_progress(
     path: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, float, float]:
     """Return the next epoch, the last epoch's mean loss and the seconds spent, with model and optimizer as they were.

@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCES = (ROOT / "registry", ROOT / "plugins")
 FRONT = ("__init__", "api", "builtin", "moved")  # what users and Python take, not the house
+DIVIDED = ("analysis",)  # folders whose own folders stand one on the other
 
 
 @cache
@@ -50,7 +51,10 @@ def homes():
 
 
 def folder(module):
-    """Return the floor of a module: its folder in acutance, ``vocabulary`` and ``front`` at its top, or a plugin's."""
+    """Return the floor of a module: its folder in acutance, ``vocabulary`` and ``front`` at its top, or a plugin's.
+
+    The folders in one of ``DIVIDED`` are floors of their own.
+    """
     top, *rest = module.split(".")
     if top != "acutance":
         return ".".join([top, *rest[:-1]])
@@ -58,8 +62,9 @@ def folder(module):
         return "front"
     if rest == ["__main__"]:
         return "cli"
-    is_folder = (ROOT / "registry" / "acutance" / rest[0]).is_dir()
-    return rest[0] if is_folder else "vocabulary"
+    is_folder = (ROOT / "registry" / "acutance").joinpath(*rest).is_dir()
+    folders = rest if is_folder else rest[:-1]
+    return ".".join(folders[: 2 if folders[:1] and folders[0] in DIVIDED else 1]) or "vocabulary"
 
 
 def resolve(module, name):

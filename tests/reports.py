@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from acutance.analysis.tables import correlations
+from acutance.plugins import catalog
 from acutance.report.data import ReportData
 
 HOSTILE = "<script>alert('x')</script>&\"'"
@@ -51,4 +52,5 @@ def make(n=10, seed=0, targets=("test_error", "attr:learning_rate"), change=None
         models=models, results=results, correlations=table, problems=problems,
         cost={"seconds": 10, "forwards": 1e6}, targets=list(targets), groups=["augment"],
         figures={"colour": "learning_rate", "marker": ["augment"], "size": None},
+        statistics=[item.target() for item in catalog().items("statistics")],
     )  # fmt: skip

@@ -42,7 +42,7 @@ def test_folders_and_files_are_small():
     for root in architecture.SOURCES:
         for folder in [path for path in root.rglob("*") if path.is_dir() and list(path.glob("*.py"))]:
             modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
-            assert len(modules) <= BOUND or "analysis" in folder.parts, folder
+            assert len(modules) <= BOUND, folder
 
 
 @pytest.mark.parametrize("old", MOVED)

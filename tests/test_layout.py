@@ -276,7 +276,7 @@ def hooks():
 
 
 def test_every_hook_is_documented_with_its_arguments_and_tested():
-    assert len(hooks()) == 11
+    assert len(hooks()) == 12
     text = DOCS[0].read_text()
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     for name, function in hooks().items():

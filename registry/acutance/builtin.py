@@ -1,4 +1,4 @@
-"""What the core itself registers: targets, scalings, local executors, figures of every study, a sink."""
+"""What the core itself registers: targets, scalings, local executors, a sink, figures and statistics of every study."""
 
 from __future__ import annotations
 
@@ -37,6 +37,13 @@ def register_figures() -> dict[str, str]:
 def register_sinks() -> dict[str, str]:
     """Return the sink that needs nothing but a file."""
     return {"jsonl": "acutance.io.jsonl:Jsonl"}
+
+
+@hookimpl
+def register_statistics() -> dict[str, str]:
+    """Return the statistics of every run, in the order in which the page tells of them."""
+    names = ("hypotheses", "confounds", "associations", "radii", "ceilings", "pairwise", "verdicts")
+    return {name: f"acutance.analysis.statistics.{name}:{name.capitalize()}" for name in names}
 
 
 @hookimpl(trylast=True)

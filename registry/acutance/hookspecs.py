@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from acutance.analysis.statistics import Statistic
     from acutance.dataset import Dataset
     from acutance.measure import Measure
     from acutance.pool import ModelPool
@@ -71,6 +72,11 @@ def register_figures() -> Iterable[type[Recipe] | str]:  # type: ignore[empty-bo
 @hookspec
 def register_sinks() -> Iterable[type[Sink[Any]] | str]:  # type: ignore[empty-body]
     """Return classes of sinks, which take values while they are made, or ``{name: "module:Class"}``."""
+
+
+@hookspec
+def register_statistics() -> Iterable[type[Statistic] | str]:  # type: ignore[empty-body]
+    """Return statistic classes, or ``{name: "module:Class"}``: tables of every run, with their place on its page."""
 
 
 @hookspec

@@ -8,6 +8,7 @@ stops the others. The own distribution loads first, so nobody can take a built-i
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import traceback as tb
@@ -29,10 +30,15 @@ GROUP = "acutance"
 HEAVY = ("torch", "timm", "transformers", "numba", "pandas")
 
 Phase = Literal["import", "register", "hookspec", "collect", "spec"]
-Kind = Literal["measures", "pools", "datasets", "executors", "scalings", "figures", "sinks"]
-KINDS: tuple[Kind, ...] = ("measures", "pools", "datasets", "executors", "scalings", "figures", "sinks")
+Kind = Literal["measures", "pools", "datasets", "executors", "scalings", "figures", "sinks", "statistics"]
+KINDS: tuple[Kind, ...] = ("measures", "pools", "datasets", "executors", "scalings", "figures", "sinks", "statistics")
 # What only the author of a class can write: method, and how it is called.
-OWED = {"measures": ("evaluate", "surface, spec, rng"), "figures": ("draw", "data, key"), "sinks": ("write", "row")}
+OWED = {
+    "measures": ("evaluate", "surface, spec, rng"), "figures": ("draw", "data, key"), "sinks": ("write", "row"),
+    "statistics": ("compute", "study"),
+}  # fmt: skip
+TABLE = re.compile(r"[a-z][a-z0-9_]*")  # what a statistic may be called: its table's file is
+TABLES = ("models", "results", "correlations", "curves", "sweep")  # a run's own
 
 
 @dataclass(frozen=True)
@@ -198,10 +204,13 @@ class Catalog:
         """Register one item.
 
         Raises:
-            ValueError: when its id is taken, or its short name belongs to a built-in.
+            ValueError: when its id is taken, or its short name belongs to a built-in; of a statistic, whose table has
+                that name, to anybody.
         """
         registered = self._items[item.kind]
         holder = registered.get(item.id) or registered.get(f"{OWN}/{item.name}")
+        if item.kind == "statistics":
+            holder = next(iter(self._by_short_name(item.kind, item.name)), None)
         if holder:
             raise ValueError(
                 f"{item.kind.removesuffix('s')} name '{item.name}' of {item.dist} {item.version} is taken by "
@@ -351,6 +360,7 @@ def _item(kind: Kind, target: Any, dist: str, version: str) -> Item:
         name, path = target
         if kind != "scalings" and not (isinstance(path, str) and ":" in path):
             raise TypeError(f"{path!r} of '{name}' is not a text \"module:Class\"")
+        _refuse_bad_name(kind, name)
         return Item(kind, name, dist, version, path)
     if isinstance(target, str):
         # Without a name beside it only the class says what it is called.
@@ -375,7 +385,14 @@ def _name_of(kind: Kind, target: Any) -> str:
     method, arguments = OWED.get(kind, ("", ""))
     if method and _abstract(target, method):
         raise TypeError(f"{kind.removesuffix('s')} '{name}' does not define {method}({arguments})")
+    _refuse_bad_name(kind, name)
     return name
+
+
+def _refuse_bad_name(kind: Kind, name: str) -> None:
+    """Refuse a statistic whose table could not be a file of its name."""
+    if kind == "statistics" and (name in TABLES or not TABLE.fullmatch(name)):
+        raise ValueError(f"statistic '{name}': its table is NAME.csv: small letters, digits and _, no other table's")
 
 
 @cache

@@ -10,7 +10,7 @@ import scipy.stats
 from acutance import UserError, kendall_tau
 from acutance.analysis.association import _Spearman, _Weighted, association
 from acutance.analysis.kendall import tau_without_each
-from acutance.analysis.resampling import bootstrap_counts
+from acutance.analysis.machinery.resampling import bootstrap_counts
 
 
 def columns(n, levels=None, seed=0):

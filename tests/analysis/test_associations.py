@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from findings import findings
 
 from acutance import kendall_tau
 from acutance.analysis.association import association
 from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.decompose import stratified_tau
-from acutance.analysis.findings import findings
 from acutance.analysis.multiplicity import held_out_radius
 from acutance.analysis.partial import partial
 from acutance.analysis.reliability import reliability

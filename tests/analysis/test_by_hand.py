@@ -6,24 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from findings import findings
 
 from acutance import kendall_tau
-from acutance.analysis import findings as found_in
 from acutance.analysis import hypotheses
 from acutance.analysis.adjust import family_p, max_tau_p
 from acutance.analysis.association import association
 from acutance.analysis.ceiling import _perfect_but_noisy, noise_ceiling
 from acutance.analysis.decompose import _drawn_pairs, _resamples, _taus, stratified_tau
-from acutance.analysis.findings import findings
 from acutance.analysis.hypotheses import strong, weak
-from acutance.analysis.intervals import bca, jackknife
-from acutance.analysis.kernels import pair_sums
+from acutance.analysis.machinery.intervals import bca, jackknife
+from acutance.analysis.machinery.kernels import pair_sums
+from acutance.analysis.machinery.ranked import within
+from acutance.analysis.machinery.resampling import permuted_orders
+from acutance.analysis.machinery.selection import clopper_pearson, flattest, quantile_slope
 from acutance.analysis.matrix import matrix
 from acutance.analysis.multiplicity import held_out_radius
-from acutance.analysis.ranked import within
 from acutance.analysis.reliability import reliability
-from acutance.analysis.resampling import permuted_orders
-from acutance.analysis.selection import clopper_pearson, flattest, quantile_slope
+from acutance.analysis.statistics import pairwise
 from acutance.analysis.tables import correlations, definitions_and_values
 
 NOT_ASKED = {"resamples": 9, "permutations": 9}
@@ -238,10 +238,10 @@ def test_the_model_at_the_median_is_no_violation():
 
 
 def test_pairs_of_very_many_definitions_are_those_that_go_with_a_target(monkeypatch):
-    monkeypatch.setattr(found_in, "PAIRED", 2)
+    monkeypatch.setattr(pairwise, "PAIRED", 2)
     g, t = np.random.default_rng(0), np.arange(12.0)
     s = pd.DataFrame({"noise": g.normal(size=12), "same": t, "other": g.normal(size=12), "near": t + g.normal(size=12)})
-    table = found_in._pairwise(s, {"t": t})
+    table = pairwise.pairs(s, {"t": t})
     assert set(table["definition"]) == {"same", "near"} and "2 of 4 definitions" in table["note"].iloc[0]
 
 

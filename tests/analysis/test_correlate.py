@@ -17,8 +17,9 @@ from acutance.analysis.definitions import definition
 from acutance.analysis.external import Columns, as_run
 from acutance.cli import cli
 from acutance.io.tables import read_table
-from acutance.run.directory import FINDINGS, read_csv
+from acutance.run.directory import RunDirectory, read_csv
 from acutance.run.harness import run_study
+from acutance.run.statistics import table_names
 from acutance.study.config import load_config
 from acutance.workflows.correlating import of_table
 
@@ -196,7 +197,10 @@ def everything(tmp_path_factory):
 def test_a_directory_gets_all_that_a_run_writes(everything):
     folder, frame = everything
     out = folder / "out"
-    tables = {name: read_csv(out / f"{name}.csv") for name in ("models", "results", "correlations", *FINDINGS)}
+    tables = {
+        name: read_csv(out / f"{name}.csv")
+        for name in ("models", "results", "correlations", *table_names(RunDirectory(out)))
+    }
     row = tables["correlations"].query("`spec.rho` == 0.2 and group == 'all'").iloc[0]
     exact = kendall_tau(frame["err"], frame["average_case(rho=0.2)"], "b")
     assert (row["tau"], row["low"], row["high"]) == (exact.tau, exact.low, exact.high)

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from findings import findings
 
 from acutance.analysis.association import association
 from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.decompose import decompose
-from acutance.analysis.findings import findings
 from acutance.analysis.hypotheses import strong, weak
 from acutance.analysis.multiplicity import false_discovery
 from acutance.analysis.tables import correlations

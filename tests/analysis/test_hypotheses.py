@@ -9,8 +9,8 @@ import scipy.stats
 
 from acutance import UserError, kendall_tau
 from acutance.analysis.hypotheses import fewest, models_needed, strong, weak
+from acutance.analysis.machinery.selection import clopper_pearson, flattest, quantile_slope, tails
 from acutance.analysis.power import power_of, tau_sd
-from acutance.analysis.selection import clopper_pearson, flattest, quantile_slope, tails
 
 QUICK = {"resamples": 499, "permutations": 199}
 

@@ -14,13 +14,13 @@ import pytest
 import scipy.stats
 
 from acutance import UserError, kendall_tau
-from acutance.analysis import kernels, perfect, permuting, resampling
 from acutance.analysis.adjust import family_p, max_tau_p
-from acutance.analysis.kernels import agreements, pair_sums, plain_sums, sums_without_each
-from acutance.analysis.perfect import perfect_bound
-from acutance.analysis.permuting import family_sums, permuted_sums
-from acutance.analysis.ranked import Family, Ranked
-from acutance.analysis.resampling import bootstrap_counts, order_blocks, permuted_orders
+from acutance.analysis.machinery import kernels, perfect, permuting, resampling
+from acutance.analysis.machinery.kernels import agreements, pair_sums, plain_sums, sums_without_each
+from acutance.analysis.machinery.perfect import perfect_bound
+from acutance.analysis.machinery.permuting import family_sums, permuted_sums
+from acutance.analysis.machinery.ranked import Family, Ranked
+from acutance.analysis.machinery.resampling import bootstrap_counts, order_blocks, permuted_orders
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

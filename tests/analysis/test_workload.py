@@ -19,6 +19,8 @@ def test_seconds_grow_with_the_table():
     assert workload(*table(5000, 3), 2, []).seconds > 10 * plain
     assert workload(*table(5000, 3), 2, ["g"]).seconds > 1.5 * workload(*table(5000, 3), 2, []).seconds
     assert workload(pd.DataFrame(), pd.DataFrame(), 1, []).seconds == 0
+    more, most = (workload(*table(5000, 3), 2, [], others=others).seconds for others in (3, 6))
+    assert 0 < more - workload(*table(5000, 3), 2, []).seconds == pytest.approx(most - more)
 
 
 def test_fewer_resamples_are_said_and_asked_ones_are_taken(monkeypatch):

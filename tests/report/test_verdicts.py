@@ -7,16 +7,10 @@ import pandas as pd
 import pytest
 from reports import HOSTILE, make
 
+from acutance.analysis.statistics import Cell
+from acutance.plugins import catalog
 from acutance.report.cells import ceiling_cells
 from acutance.report.html import render_page
-from acutance.report.verdicts import (
-    beyond_rows,
-    ceiling_sentences,
-    confound_rows,
-    held_out_rows,
-    hypothesis_rows,
-    hypothesis_sentences,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +53,38 @@ def data():
     return dataclasses.replace(plain, findings={k: pd.DataFrame(v) for k, v in tables.items()})
 
 
+def of(name, data, level=None):
+    """A statistic, and the rows of its table that are of a level: the first one by default."""
+    table = data.findings.get(name, pd.DataFrame(columns=["within"]))
+    return catalog().get("statistics", name)(), table[table["within"] == (level or data.levels[0])]
+
+
+def section(name, data, level=None):
+    statistic, rows = of(name, data, level)
+    return statistic.section(rows)
+
+
+def sentences(name, data, level=None):
+    statistic, rows = of(name, data, level)
+    return statistic.sentences(rows)
+
+
 def test_the_rows_are_those_of_the_tables(data):
-    level = data.levels[0]
-    found = hypothesis_rows(data, level)
-    assert found["heads"] == ["strong", "weak, test error", "weak, wide, test error"]
-    assert [(row["definition"], *(v for v, _ in row["verdicts"])) for row in found["rows"]] == [
+    found = section("hypotheses", data)
+    assert found.columns == ["definition", "strong", "weak, test error", "weak, wide, test error"] == found.words
+    assert [(name, *(cell.text for cell in cells)) for name, *cells in found.rows] == [
         ("a", "supported", "inconclusive, too few models", "inconclusive"), (HOSTILE, "refuted", "refuted", "supported"),
     ]  # fmt: skip
-    assert {why for row in found["rows"] for _, why in row["verdicts"]} == {f"because {HOSTILE}"}
-    (sentence,) = ceiling_sentences(data, level)
+    assert {cell.why for _, *cells in found.rows for cell in cells} == {f"because {HOSTILE}"}
+    (sentence,) = sentences("ceilings", data)
     assert "τ = +0.81 [+0.70, +0.90] with test error, counted on 3000 points" in sentence
-    cells = [row["cells"][0] for row in confound_rows(data, level)["rows"]]
-    assert cells == [{"tau": "+0.50", "interval": "[+0.40, +0.60]"}, {"tau": "–", "interval": ""}]
+    found = section("confounds", data)
+    assert found.columns == ["definition", "lr"] and not found.folded
+    assert [cell for _, cell in found.rows] == [Cell("+0.50", "[+0.40, +0.60]"), Cell("–")]
 
 
 def test_each_hypothesis_is_a_sentence_that_says_where_no_outcome_could_have_supported_it(data):
-    strong, weak, wide = hypothesis_sentences(data, data.levels[0])
+    strong, weak, wide = sentences("hypotheses", data)
     assert strong == "Flatter models generalize better, for every target: 1 supported, 1 refuted, of 2 definitions."
     assert weak.endswith(
         "worse than the median: 1 refuted, 1 inconclusive, of 2 definitions; no outcome could show it in 1, that takes "
@@ -86,18 +96,18 @@ def test_each_hypothesis_is_a_sentence_that_says_where_no_outcome_could_have_sup
     # A run of before has neither the wide form nor the number of models.
     table = data.findings["hypotheses"].drop(columns=["short", "needed"])
     old = dataclasses.replace(data, findings={"hypotheses": table[table["hypothesis"] != "weak_wide"]})
-    found = hypothesis_sentences(old, data.levels[0])
+    found = sentences("hypotheses", old)
     assert found[0] == strong and len(found) == 2 and found[1].endswith("1 inconclusive, of 2 definitions.")
-    assert hypothesis_rows(old, data.levels[0])["rows"][0]["verdicts"][1][0] == "inconclusive"
+    assert section("hypotheses", old).rows[0][2].text == "inconclusive"
 
 
 def test_what_is_left_beyond_the_controls_and_what_a_held_out_radius_is_worth(data):
-    level = data.levels[0]
-    found = beyond_rows(data, level)
-    assert found["controls"] == "aug, learning rate" and found["parts"] == ["within groups", "beyond controls"]
-    assert [row["cells"] for row in found["rows"]] == [["+0.40", "−0.25 (p < 0.001)"], ["+0.40", "–"]]
-    (row,) = held_out_rows(data, level)  # one without a number is not told
-    assert (row["chosen"], row["tau"], row["spread"], row["best"]) == ("0.01 (75%)", "+0.30", "[+0.10, +0.50]", "+0.60")
+    found = section("associations", data)
+    assert found.title == "What is left beyond the hyperparameters (aug, learning rate)" and found.folded
+    assert found.columns == ["definition", "target", "τ", "within groups", "beyond controls"]
+    assert [row[3:] for row in found.rows] == [["+0.40", "−0.25 (p < 0.001)"], ["+0.40", "–"]]
+    (row,) = section("radii", data).rows  # one without a number is not told
+    assert row == [HOSTILE, "test error", "0.01 (75%)", "+0.30", "[+0.10, +0.50]", "+0.60", "+0.20"]
 
 
 def test_the_ceiling_stands_below_the_heat_map_and_beside_each_tau(data):
@@ -111,8 +121,8 @@ def test_the_ceiling_stands_below_the_heat_map_and_beside_each_tau(data):
 def test_another_level_and_a_run_without_findings_have_none(data):
     plain = make(targets=("test_error",))
     for where, level in ((data, data.levels[1]), (plain, plain.levels[0])):
-        assert not hypothesis_rows(where, level)["rows"] and not confound_rows(where, level)["rows"]
-        assert hypothesis_sentences(where, level) == [] and ceiling_sentences(where, level) == []
+        for name in ("hypotheses", "confounds", "associations", "radii", "ceilings"):
+            assert section(name, where, level) is None and sentences(name, where, level) == [], name
 
 
 def test_the_page_shows_them_escaped(data):
@@ -124,3 +134,10 @@ def test_the_page_shows_them_escaped(data):
         page.count('scope="col">weak, wide, test error</th>') == 1 and page.count(">inconclusive, too few models<") == 1
     )
     assert "290 models in each group judged.</li>" in page
+
+
+def test_relations_and_confounds_stand_under_one_heading(data):
+    related = dataclasses.replace(make(), findings={"confounds": data.findings["confounds"]})
+    page = render_page(related, {})
+    assert len(related.levels) == page.count("What the measures go with</h3>") == 2
+    assert page.count('aria-label="Relations, ') == 2 and page.count('aria-label="Confounds, ') == 1

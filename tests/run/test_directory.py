@@ -10,8 +10,9 @@ from acutance.data.pointsets import PointSets
 from acutance.errors import UserError
 from acutance.io import written
 from acutance.plugins import catalog
-from acutance.run.directory import FINDINGS, TABLES, RunDirectory, read_csv
+from acutance.run.directory import TABLES, RunDirectory, read_csv
 from acutance.run.harness import run_study
+from acutance.run.statistics import table_names
 from acutance.study.config import load_config
 
 CONFIG = {
@@ -69,7 +70,9 @@ def test_a_serial_run_opens_each_split_once_writes_each_file_once_and_reads_no_t
     run = run_study(load_config(CONFIG), tmp_path / "run")
     assert +opened == {"data": 1, "test": 1}
     assert set((+put).values()) == {1}
-    assert {f"run/{name}.csv" for name in (*TABLES, *FINDINGS)} | {"run/report.html"} <= set(put)
+    assert {f"run/{name}.csv" for name in (*TABLES, *table_names(RunDirectory(tmp_path)))} | {"run/report.html"} <= set(
+        put
+    )
     assert any(name.startswith("tables/tau") for name in put) and not +read
     for name in TABLES:
         pd.testing.assert_frame_equal(getattr(run, name), read_csv(run.directory / f"{name}.csv"))

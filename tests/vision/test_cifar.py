@@ -345,7 +345,7 @@ def test_randaugment_follows_on_whole_grey_values_and_disturbs_no_other_generato
 def test_versions_of_an_image_are_one_example_to_the_ceiling(tmp_path, cifar10):
     import pandas as pd
 
-    from acutance.run.outputs import points_of
+    from acutance.run.statistics import points_of
     from acutance.study.targets import parse_target
 
     layouts.batches_py(tmp_path)

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acutance.analysis.kendall import null_sd, permutation_p
-from acutance.analysis.kernels import plain_sums
-from acutance.analysis.permuting import family_sums
-from acutance.analysis.ranked import Family, Ranked
-from acutance.analysis.resampling import Orders, goes_through_all, order_blocks, orders_of, p_of_hits
+from acutance.analysis.machinery.kernels import plain_sums
+from acutance.analysis.machinery.permuting import family_sums
+from acutance.analysis.machinery.ranked import Family, Ranked
+from acutance.analysis.machinery.resampling import Orders, goes_through_all, order_blocks, orders_of, p_of_hits
 
 BLOCK = 4_000_000  # sums held at a time
 

@@ -15,13 +15,13 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from acutance.analysis.columns import MIN_MODELS, Array, Infinite, complete, constant, joined
-from acutance.analysis.intervals import bca, jackknife
 from acutance.analysis.kendall import Variant, kendall_tau, tau_without_each, tied_pairs
-from acutance.analysis.kernels import agreements
-from acutance.analysis.perfect import perfect_bound
-from acutance.analysis.ranked import Ranked
-from acutance.analysis.resampling import (
+from acutance.analysis.machinery.columns import MIN_MODELS, Array, Infinite, complete, constant, joined
+from acutance.analysis.machinery.intervals import bca, jackknife
+from acutance.analysis.machinery.kernels import agreements
+from acutance.analysis.machinery.perfect import perfect_bound
+from acutance.analysis.machinery.ranked import Ranked
+from acutance.analysis.machinery.resampling import (
     Counts,
     Orders,
     bootstrap_counts,

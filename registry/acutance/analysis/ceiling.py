@@ -10,10 +10,10 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from acutance.analysis.columns import MIN_MODELS, Array, joined
-from acutance.analysis.kernels import plain_sums
-from acutance.analysis.ranked import Ranked
-from acutance.analysis.resampling import pieces
+from acutance.analysis.machinery.columns import MIN_MODELS, Array, joined
+from acutance.analysis.machinery.kernels import plain_sums
+from acutance.analysis.machinery.ranked import Ranked
+from acutance.analysis.machinery.resampling import pieces
 from acutance.errors import UserError
 
 FEW = 200  # models up to which comparing all pairs, many draws at once, takes less time than sorting draw by draw

@@ -11,14 +11,14 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from acutance.analysis.columns import MIN_MODELS, Array, codes, complete, joined
-from acutance.analysis.intervals import bca
 from acutance.analysis.kendall import tied_pairs
-from acutance.analysis.kernels import pair_sums, plain_sums, sums_without_each
-from acutance.analysis.perfect import perfect_bound
-from acutance.analysis.permuting import permuted_sums
-from acutance.analysis.ranked import Family, Ranked, within
-from acutance.analysis.resampling import Counts, Orders, p_of_hits, pieces, tally
+from acutance.analysis.machinery.columns import MIN_MODELS, Array, codes, complete, joined
+from acutance.analysis.machinery.intervals import bca
+from acutance.analysis.machinery.kernels import pair_sums, plain_sums, sums_without_each
+from acutance.analysis.machinery.perfect import perfect_bound
+from acutance.analysis.machinery.permuting import permuted_sums
+from acutance.analysis.machinery.ranked import Family, Ranked, within
+from acutance.analysis.machinery.resampling import Counts, Orders, p_of_hits, pieces, tally
 from acutance.errors import UserError
 
 EXACT = math.factorial(8)  # so many orders within groups are all gone through

@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 
 from acutance.analysis.association import association
-from acutance.analysis.associations import PARTIAL
-from acutance.analysis.columns import Array
 from acutance.analysis.decompose import Stratified
 from acutance.analysis.judging import ALPHA
 from acutance.analysis.kendall import null_sd
-from acutance.analysis.partial import numeric_columns, partial
+from acutance.analysis.machinery.columns import Array
+from acutance.analysis.partial import DRAWS, numeric_columns, partial
 
 FOLLOWS = 0.7  # |tau-b| of a measure with an attribute from which on it says what the attribute says
 GOES_WITH = 0.3  # an attribute that surely goes less with a measure is not what a relation worth the name comes from
@@ -88,7 +87,7 @@ def attribute_checks(t: Array, s: Array, attributes: pd.DataFrame, *, resamples:
         size = _goes_with(s, column)
         if size is not None:
             suspects[str(name)] = size
-    settings: dict[str, Any] = {"draws": min(resamples, PARTIAL), "seed": seed}
+    settings: dict[str, Any] = {"draws": min(resamples, DRAWS), "seed": seed}
     checks = [_beyond(t, s, attributes[[name]], size, settings) for name, size in suspects.items()]
     if len(suspects) > 1 and all(check.result == "survives" for check in checks):
         checks = [_beyond(t, s, attributes[list(suspects)], 0.0, settings)]

@@ -17,11 +17,11 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from acutance.analysis.association import association
-from acutance.analysis.columns import MIN_MODELS, complete, constant, joined
 from acutance.analysis.decompose import stratified_at_levels
 from acutance.analysis.kendall import tau_at_levels
+from acutance.analysis.machinery.columns import MIN_MODELS, complete, constant, joined
+from acutance.analysis.machinery.selection import clopper_pearson, flattest, quantile_slope
 from acutance.analysis.power import models_needed
-from acutance.analysis.selection import clopper_pearson, flattest, quantile_slope
 from acutance.errors import UserError
 
 __all__ = ["Hypothesis", "Verdict", "models_needed", "strong", "weak"]

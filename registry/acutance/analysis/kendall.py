@@ -11,12 +11,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from acutance.analysis.intervals import bca
-from acutance.analysis.kernels import pair_sums, plain_sums, sums_without_each
-from acutance.analysis.perfect import perfect_bound
-from acutance.analysis.permuting import permuted_sums
-from acutance.analysis.ranked import Family, Ranked
-from acutance.analysis.resampling import bootstrap_counts, goes_through_all, order_blocks, orders_of, p_of_hits
+from acutance.analysis.machinery.intervals import bca
+from acutance.analysis.machinery.kernels import pair_sums, plain_sums, sums_without_each
+from acutance.analysis.machinery.perfect import perfect_bound
+from acutance.analysis.machinery.permuting import permuted_sums
+from acutance.analysis.machinery.ranked import Family, Ranked
+from acutance.analysis.machinery.resampling import (
+    bootstrap_counts,
+    goes_through_all,
+    order_blocks,
+    orders_of,
+    p_of_hits,
+)
 from acutance.errors import UserError
 
 Variant = Literal["a", "b", "c"]

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
-from acutance.analysis.columns import MIN_MODELS
-from acutance.analysis.kernels import plain_sums
-from acutance.analysis.ranked import Ranked
+from acutance.analysis.machinery.columns import MIN_MODELS
+from acutance.analysis.machinery.kernels import plain_sums
+from acutance.analysis.machinery.ranked import Ranked
 from acutance.errors import UserError
 
 DENSE = 1000  # models up to which all pairs are compared at once, for all definitions together

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from acutance.analysis.columns import Array, complete, joined
-from acutance.analysis.kernels import pair_sums
-from acutance.analysis.ranked import Ranked
-from acutance.analysis.resampling import Counts, pieces
+from acutance.analysis.machinery.columns import Array, complete, joined
+from acutance.analysis.machinery.kernels import pair_sums
+from acutance.analysis.machinery.ranked import Ranked
+from acutance.analysis.machinery.resampling import Counts, pieces
 from acutance.errors import UserError
 
 MIN_HALVES = 8  # fewer models leave halves in which a tau says nothing

@@ -13,14 +13,15 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from acutance.analysis.association import Association, Method, association
-from acutance.analysis.columns import MIN_MODELS, Array, complete, constant, joined, ranks
-from acutance.analysis.kernels import plain_sums
-from acutance.analysis.ranked import Ranked
-from acutance.analysis.resampling import p_of_hits, pieces
+from acutance.analysis.machinery.columns import MIN_MODELS, Array, complete, constant, joined, ranks
+from acutance.analysis.machinery.kernels import plain_sums
+from acutance.analysis.machinery.ranked import Ranked
+from acutance.analysis.machinery.resampling import p_of_hits, pieces
 from acutance.errors import UserError
 
 NAN = math.nan
 DEGREE = 9  # of the largest power of a control that is fitted
+DRAWS = 499  # simulated pools for each p of a study's tables
 STUDENTIZED = 50  # models from which on products of what is left tell their own variance
 PartialMethod = Literal["kendall", "spearman"]
 Controls = Mapping[str, Any]

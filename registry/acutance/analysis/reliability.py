@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from acutance.analysis.association import association
-from acutance.analysis.columns import MIN_MODELS, Array, joined
+from acutance.analysis.machinery.columns import MIN_MODELS, Array, joined
 from acutance.errors import UserError
 
 

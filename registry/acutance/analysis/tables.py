@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from acutance.analysis.adjust import family_p
 from acutance.analysis.ceiling import noise_ceiling
-from acutance.analysis.columns import MIN_MODELS, Array, joined
 from acutance.analysis.decompose import decompose
 from acutance.analysis.judging import families
 from acutance.analysis.kendall import Nonfinite, Variant, kendall_tau
+from acutance.analysis.machinery.columns import MIN_MODELS, Array, joined
 from acutance.analysis.multiplicity import false_discovery
 from acutance.errors import UserError, did_you_mean
 

@@ -1,8 +1,10 @@
-"""Names from anywhere, as a terminal or a figure may show them: no control characters, no turned direction."""
+"""Names from anywhere, as a terminal or a figure may show them, and numbers as sentences and tables write them."""
 
 from __future__ import annotations
 
 import re
+
+import numpy as np
 
 # C0 and C1 controls, the marks and overrides of the direction of writing, line and paragraph separators, the mark of
 # the byte order, and halves of surrogate pairs (bytes of a file name that are no UTF-8).
@@ -28,3 +30,25 @@ def visible(text: str, keep: str = "") -> str:
         return _PLAIN.get(letter) or (f"\\x{ord(letter):02x}" if ord(letter) < 256 else f"\\u{ord(letter):04x}")
 
     return _HIDDEN.sub(shown, text)
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return tau with its sign, or a dash for a missing one."""
+    return f"{value:+.{digits}f}".replace("-", "\u2212") if np.isfinite(value) else "\u2013"
+
+
+def p_value(value: float, name: str = "") -> str:
+    """Return a p-value with three digits: ``0.013``, ``<0.001``; after its name ``p = 0.013``, ``p < 0.001``."""
+    small = value < 0.001
+    plain = ("<0.001" if small else f"{value:.3f}") if np.isfinite(value) else "\u2013"
+    return f"{name} < 0.001" if name and small else f"{name} = {plain}" if name else plain
+
+
+def typographic(text: str) -> str:
+    """Return a text with minus signs before its numbers."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "\u2212", text)
+
+
+def ends(low: float, high: float) -> str:
+    """Return an interval; empty where there is none."""
+    return f"[{number(low)}, {number(high)}]" if np.isfinite(low) else ""

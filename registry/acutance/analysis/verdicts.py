@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from acutance.analysis.columns import Array
 from acutance.analysis.decompose import stratified_tau
 from acutance.analysis.explained import Check, attribute_checks, group_check
 from acutance.analysis.judging import counted, holding, outcomes
 from acutance.analysis.labels import Namer, definition_label, spec_fields, target_label, with_radius
-from acutance.analysis.tables import definitions_and_values, group_labels, levels, target_values
+from acutance.analysis.machinery.columns import Array
+from acutance.analysis.tables import admitted_models, definitions_and_values, group_labels, levels, target_values
 
 FEW = 8  # models below which confounds cannot be looked for; halves of them say nothing either
 SMALL = 0.3  # a tau below the threshold of the strong hypothesis is none worth the name
@@ -94,7 +94,9 @@ def verdicts(
         ``p_adjusted`` are those of the correlation that the line is about; ``holding`` of ``comparisons`` correlations
         of the measure hold.
     """
-    admitted = models[models["admitted"].astype(bool)].set_index("model")
+    admitted = admitted_models(models)
+    if not len(admitted):
+        return pd.DataFrame(columns=COLUMNS)
     fields = [c for c in results.columns if c.startswith("spec.")]
     definitions, values = definitions_and_values(results, fields, list(admitted.index))
     name = Namer(definitions)

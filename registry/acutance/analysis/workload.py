@@ -9,16 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from acutance.analysis.findings import RESAMPLES
-from acutance.analysis.kernels import THREADS
-from acutance.analysis.permuting import PACKED
+from acutance.analysis.machinery.kernels import THREADS
+from acutance.analysis.machinery.permuting import PACKED
 from acutance.analysis.tables import admitted_models
 
 # Of one core, a resample and a permutation of one model in one pair of columns; measured, with 200 to 20 000 models.
 FEW_STEP, MANY_STEP = 2.2e-9, 25e-9
 PAIR = 8e-3  # what a pair of columns costs beside them
-OTHERS = 3  # tables whose intervals and p-values come from fewer resamples
 FULL = 9999
+RESAMPLES = 1999  # of the other statistics: enough for a verdict
 LEAST = 999  # resamples of an interval that is still worth its name
 AFFORDABLE = 900.0  # seconds
 FEWER = "{} resamples and permutations, not {}"
@@ -64,9 +63,10 @@ def reduced(notes: Iterable[Any]) -> int | None:
 
 
 def workload(
-    models: pd.DataFrame, results: pd.DataFrame, targets: int, groups: Sequence[str], resamples: int | None = None
-) -> Workload:
-    """Return what correlations and findings cost, from as many resamples as are affordable.
+    models: pd.DataFrame, results: pd.DataFrame, targets: int, groups: Sequence[str], resamples: int | None = None,
+    others: int = 0,
+) -> Workload:  # fmt: skip
+    """Return what correlations and the other statistics cost, from as many resamples as are affordable.
 
     Args:
         models: as for ``correlations``.
@@ -74,6 +74,7 @@ def workload(
         targets: how many there are.
         groups: attributes whose combinations are judged again, each with its part of the models.
         resamples: of a correlation, whatever they cost; by default as many as usual, or as can be afforded.
+        others: intervals and p-values of each correlation that come from fewer resamples, see ``Statistic.rounds``.
     """
     n = len(admitted_models(models))
     fields = ["measure", *(c for c in results.columns if c.startswith("spec."))]
@@ -82,7 +83,7 @@ def workload(
 
     def seconds(count: int) -> float:
         step = FEW_STEP if n <= PACKED else MANY_STEP
-        return pairs * (PAIR + step * n * (rounds * count + OTHERS * min(count, RESAMPLES))) / THREADS
+        return pairs * (PAIR + step * n * (rounds * count + others * min(count, RESAMPLES))) / THREADS
 
     if resamples is not None or seconds(FULL) <= AFFORDABLE:
         chosen = FULL if resamples is None else resamples

@@ -174,7 +174,7 @@ def _on_screen(asked: Asked, tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame
     from acutance.io.spreadsheet import csv_text
     from acutance.io.written import put_file, require_ours
     from acutance.run.directory import refuse_replacing
-    from acutance.run.outputs import LONG, workload
+    from acutance.run.statistics import LONG, workload
 
     if asked.out is not None:
         refuse_replacing(asked.out, [asked.source])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acutance.cli import as_json
-from acutance.run.directory import FINDINGS, TABLES, RunDirectory
+from acutance.run.directory import TABLES, RunDirectory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
     "--table",
-    type=click.Choice((*TABLES[::-1], *FINDINGS)),
+    metavar="NAME",
     default="correlations",
     show_default=True,
-    help="Which table.",
+    help="Which table: correlations, results, models, or that of a statistic, see 'acutance list statistics'.",
 )
 @click.option("--group", default="all", show_default=True, help="Subgroup, e.g. 'augment=1;mixup=0'.")
 @click.option(
@@ -45,7 +45,9 @@ def command(directory: Path, table: str, group: str, format_: str, everything: b
     from acutance.io.spreadsheet import csv_text
     from acutance.run.directory import reading
 
-    data = RunDirectory(directory).table(table)
+    folder = RunDirectory(directory)
+    check_table(folder, table)
+    data = folder.table(table)
     click.get_current_context().with_resource(reading(directory))
     if json_:
         as_json(data.to_dict(orient="records"))
@@ -57,6 +59,23 @@ def command(directory: Path, table: str, group: str, format_: str, everything: b
         print_tables(data, group, format_)
     else:
         print_summary(data, console(), group)
+
+
+def check_table(directory: RunDirectory, table: str) -> None:
+    """Refuse a table that no run has, and say why that of a statistic that failed is not there.
+
+    Raises:
+        UserError: naming the nearest one that is.
+    """
+    from acutance.errors import UserError, did_you_mean
+    from acutance.run.statistics import table_names
+
+    known = [*TABLES[::-1], *table_names(directory)]
+    if table not in known:
+        raise UserError(f"--table: there is no table '{table}'", did_you_mean(table, known))
+    about = directory.recorded().get(table)
+    if about is not None and about.fault:
+        raise UserError(f"--table {table}: {about.fault.rstrip('.')}", "make it work, and give the run again")
 
 
 def print_tables(correlations: pd.DataFrame, group: str, format_: str) -> None:

@@ -123,6 +123,10 @@ def describe(item: Item) -> dict[str, Any]:
         }
         about["example"] = [f"acutance report DIR --figure {catalog().names(item)[0]}"]
         return about
+    if item.kind == "statistics":
+        about["traits"] = {"table": f"{item.name}.csv"}
+        about["example"] = [f"acutance results DIR --table {item.name}"]
+        return about
     about["fields"] = [
         {
             "name": name,

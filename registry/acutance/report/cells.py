@@ -12,7 +12,8 @@ from matplotlib.colors import to_hex
 
 from acutance.analysis.judging import holds, open_sign
 from acutance.analysis.labels import target_label
-from acutance.report.data import ReportData, number, radius_key
+from acutance.analysis.text import number
+from acutance.report.data import ReportData, radius_key
 
 STEPS = 10  # of colour between zero and one
 FADED, FAINT = 0.5, 0.25  # of the colour, where tau does not hold, and where not even its sign is known

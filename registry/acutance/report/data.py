@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from acutance.analysis.judging import outcomes
 from acutance.analysis.labels import Namer, definition_key
+from acutance.analysis.statistics import Statistic
 from acutance.analysis.tables import definition_codes, group_labels
 from acutance.presentation import presentation
 
@@ -37,10 +37,12 @@ class ReportData:
         groups: attributes that form subgroups.
         figures: colour, marker and size attributes.
         curves: one row a point of a curve that a cell has beside its value; None for a run without.
-        findings: the tables of ``acutance.analysis.findings``, by name.
+        findings: the tables of statistics, by name.
         names: names definitions, where that of these tables alone would not do.
         everything: the whole run of which this is the part that is drawn; None where this is all of it.
         left_out: what is not drawn, in one sentence.
+        statistics: that the run has a table of, in the order in which the page tells of them.
+        faults: a sentence for each statistic that has no table, and why.
     """
 
     title: str
@@ -59,6 +61,8 @@ class ReportData:
     names: Namer | None = None
     everything: ReportData | None = None
     left_out: str = ""
+    statistics: Sequence[Statistic] = ()
+    faults: Sequence[str] = ()
 
     @property
     def whole(self) -> ReportData:
@@ -219,23 +223,6 @@ def target_values(models: pd.DataFrame, target: str) -> pd.Series:
     found = pd.to_numeric(models[name], errors="coerce") if name in models else pd.Series(np.nan, index=models.index)
     found.index = pd.Index(models["model"])
     return found
-
-
-def number(value: float, digits: int = 2) -> str:
-    """Return tau with its sign, or a dash for a missing one."""
-    return f"{value:+.{digits}f}".replace("-", "\u2212") if np.isfinite(value) else "\u2013"
-
-
-def p_value(value: float, name: str = "") -> str:
-    """Return a p-value with three digits: ``0.013``, ``<0.001``; after its name ``p = 0.013``, ``p < 0.001``."""
-    small = value < 0.001
-    plain = ("<0.001" if small else f"{value:.3f}") if np.isfinite(value) else "\u2013"
-    return f"{name} < 0.001" if name and small else f"{name} = {plain}" if name else plain
-
-
-def typographic(text: str) -> str:
-    """Return a text with minus signs before its numbers."""
-    return re.sub(r"(?<![\w.])-(?=\d)", "\u2212", text)
 
 
 def _different(table: pd.DataFrame) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:

@@ -12,12 +12,13 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from acutance.analysis.columns import MIN_MODELS
 from acutance.analysis.judging import holds
 from acutance.analysis.kendall import null_sd
 from acutance.analysis.labels import target_label
+from acutance.analysis.machinery.columns import MIN_MODELS
+from acutance.analysis.text import number, p_value
 from acutance.report.cells import ceiling_cells, group_table, heat_table, shades
-from acutance.report.data import ReportData, number, p_value, text
+from acutance.report.data import ReportData, text
 from acutance.report.embed import script_json, study_data
 from acutance.report.figures import file_stems
 from acutance.report.figures import pictures as drawn
@@ -25,15 +26,8 @@ from acutance.report.methods import latex, methods
 from acutance.report.recipes.base import FigureKey, Recipe
 from acutance.report.recipes.registered import recipe
 from acutance.report.scales import target_scale
+from acutance.report.sections import level_sections, sentences, study_sections
 from acutance.report.summary import answer
-from acutance.report.verdicts import (
-    beyond_rows,
-    ceiling_sentences,
-    confound_rows,
-    held_out_rows,
-    hypothesis_rows,
-    hypothesis_sentences,
-)
 
 SCRIPTS = ("plot.js", "scatter.js", "radii.js", "tables.js")
 PICTURES = 900_000  # characters of pictures on a page, so that it stays under 3 MB with everything else
@@ -55,7 +49,8 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
     template = environment.from_string((folder / "page.html").read_text("utf-8"))
     own = {name: (folder / "web" / name).read_text("utf-8") for name in ("page.css", *SCRIPTS)}
     figures = _figures(pictures)
-    plain = methods(data.whole)
+    faults = list(data.faults)
+    plain = methods(data.whole, faults)
     return template.render(
         title=data.title,
         left_out=data.left_out,
@@ -63,7 +58,9 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
         style=own["page.css"] + shades(),
         script="(() => {\n" + "\n".join(own[name] for name in SCRIPTS) + "})();",
         study=script_json(study_data(data)),
-        levels=[_level(data, level, figures) for level in data.levels],
+        levels=[_level(data, level, figures, faults) for level in data.levels],
+        study_statistics=study_sections(data, faults),
+        faults=faults,
         sections=_sections([figure for figure in figures if (figure.key.level or "all") not in data.levels]),
         made_here="surface" in data.config,
         variant=data.config.get("variant", "a"),
@@ -134,7 +131,7 @@ def _sections(figures: list[_Shown]) -> list[dict[str, Any]]:
     return [{"heading": some[0].recipe.heading or some[0].recipe.name, "figures": some} for some in found.values()]
 
 
-def _level(data: ReportData, level: str, figures: list[_Shown]) -> dict[str, Any]:
+def _level(data: ReportData, level: str, figures: list[_Shown], faults: list[str]) -> dict[str, Any]:
     """Everything that is told of one level of ``within``."""
     mine = [figure for figure in figures if (figure.key.level or "all") == level]
     fallback = [figure for figure in mine if figure.recipe.page == "fallback"]
@@ -151,12 +148,8 @@ def _level(data: ReportData, level: str, figures: list[_Shown]) -> dict[str, Any
         "radii": any(data.radii(name) != [None] for name in data.definitions),
         "curved": any(len(data.radii(name)) > 1 for name in data.definitions),
         "groups": group_table(data, level),
-        "hypothesis": hypothesis_sentences(data.whole, level),
-        "hypotheses": hypothesis_rows(data, level),
-        "ceilings": ceiling_sentences(data, level),
-        "confounds": confound_rows(data, level),
-        "beyond": beyond_rows(data, level),
-        "held_out": held_out_rows(data, level),
+        "sentences": sentences(data, level, faults),
+        "after": level_sections(data, level, faults),
         "sections": _sections(mine),
     }
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from acutance.analysis.columns import MIN_MODELS
 from acutance.analysis.judging import counted
 from acutance.analysis.labels import spec_fields, target_label
+from acutance.analysis.machinery.columns import MIN_MODELS
 from acutance.analysis.workload import FULL, reduced, resamples_of
 from acutance.report.data import ReportData, text
 from acutance.report.markup import SIGNS
+from acutance.report.sections import methods_sentences
 
 LATEX = SIGNS | {
     "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "–": "--",
@@ -25,9 +26,15 @@ INFINITE = {
 LISTED = 12  # values of a setting that are written out
 
 
-def methods(data: ReportData) -> str:
-    """Return the methods paragraph in plain words: models, surface, measures with settings, statistics, versions."""
-    return " ".join([*_models(data), *_surface(data), *_measures(data), *_statistics(data), *_versions(data)])
+def methods(data: ReportData, faults: list[str] | None = None) -> str:
+    """Return the methods paragraph in plain words: models, surface, measures with settings, statistics, versions.
+
+    Args:
+        data: all of a run.
+        faults: gets a sentence for each statistic that fails to say its part.
+    """
+    told = _statistics(data, [] if faults is None else faults)
+    return " ".join([*_models(data), *_surface(data), *_measures(data), *told, *_versions(data)])
 
 
 def latex(paragraph: str) -> str:
@@ -94,7 +101,7 @@ def _measures(data: ReportData) -> Iterable[str]:
         yield f"Values are means over {replicates} replicates."
 
 
-def _statistics(data: ReportData) -> Iterable[str]:
+def _statistics(data: ReportData, faults: list[str]) -> Iterable[str]:
     t = data.named
     if not len(t):
         return
@@ -117,21 +124,15 @@ def _statistics(data: ReportData) -> Iterable[str]:
         f"{resamples} permutations of the models; adjusted ones control the family-wise error over all definitions, "
         f"radii and targets (the largest |τ| under permutation, up to {family} comparisons{apart})."
     )
-    yield from _beside(data)
+    yield from methods_sentences(data, faults)
+    yield from _ceiling(data)
 
 
 def _said(target: str) -> str:
     return target_label(target).removeprefix("attr:").replace("_", " ")
 
 
-def _beside(data: ReportData) -> Iterable[str]:
-    """What stands beside the correlations, as far as the run has it."""
-    beside, radii = (data.findings.get(name, pd.DataFrame()) for name in ("associations", "radii"))
-    controls = next((str(c) for c in beside.get("controls", []) if isinstance(c, str) and c), "")
-    if controls:
-        yield f"Partial correlations hold {controls.replace('_', ' ')} fixed."
-    if len(radii):
-        yield "Held-out correlations choose the radius on a random half of the models and are taken on the other half."
+def _ceiling(data: ReportData) -> Iterable[str]:
     if "ceiling" in data.named and data.named["ceiling"].notna().any():
         yield (
             "The ceiling is the mean correlation that a measure ranking models by their true errors would show over "

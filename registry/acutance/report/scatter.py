@@ -14,8 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from acutance.analysis.labels import target_label
+from acutance.analysis.text import number
 from acutance.presentation import presentation
-from acutance.report.data import ReportData, number, target_values
+from acutance.report.data import ReportData, target_values
 from acutance.report.lettering import as_text, mathematics, show_legend
 from acutance.report.scales import is_logarithmic, target_scale
 from acutance.report.style import Style, style

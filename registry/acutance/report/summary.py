@@ -9,8 +9,9 @@ import pandas as pd
 
 from acutance.analysis.judging import counted, holding, holds
 from acutance.analysis.labels import target_label
+from acutance.analysis.text import number, p_value, typographic
 from acutance.analysis.verdicts import EXPLAINED, conclusion, in_order
-from acutance.report.data import ReportData, number, p_value, typographic
+from acutance.report.data import ReportData
 
 
 def answer(data: ReportData, level: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ from acutance import __version__
 from acutance.errors import UserError
 from acutance.io.written import begin, foreign, put
 from acutance.io.yaml_files import dump_yaml, read_yaml
+from acutance.plugins import TABLE, catalog
 from acutance.presentation import UNKNOWN, Presentation, presentations, showing
 
 if TYPE_CHECKING:
@@ -23,14 +25,10 @@ if TYPE_CHECKING:
 STORE = "acutance.db"
 CONFIG, ENVIRONMENT, PAGE = "config.yaml", "environment.json", "report.html"
 MEASURES = "measures.json"  # how measures are shown
+STATISTICS = "statistics.json"  # statistics of third parties, and those that failed
 FIGURES, MARKUP = "figures", "tables"  # folders in it
 TABLES = ("models", "results", "correlations")
-FINDINGS = ("associations", "ceilings", "confounds", "hypotheses", "pairwise", "radii", "verdicts")
 CURVES, SWEEP = "curves", "sweep"  # tables that not every folder has
-NAMES = (  # what is written to a run's folder, beside its store and the folders in it
-    *(f"{name}.csv" for name in (*TABLES, *FINDINGS, CURVES)),
-    *(CONFIG, ENVIRONMENT, MEASURES, PAGE),
-)
 # Columns of names: a model may be called 007 or 12e45.
 TEXTS = ("model", "pool", "architecture", "train_set", "key", "measure", "target", "within", "group")
 
@@ -42,6 +40,32 @@ OLD = (
 )
 
 Made = Literal["statistics", "page"]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run's folder says of a statistic, for readers who do not have it.
+
+    Attributes:
+        dist: distribution that registered it.
+        version: of the distribution.
+        title: heading of its part of the page.
+        explanation: below the heading.
+        fault: why it has no table, in one sentence; empty for one that has.
+    """
+
+    dist: str
+    version: str
+    title: str = ""
+    explanation: str = ""
+    fault: str = ""
+
+
+def own_names() -> list[str]:
+    """Return what is written to a run's folder, beside its store and the folders in it."""
+    statistics = [item.name for item in catalog().items("statistics")]
+    tables = [f"{name}.csv" for name in (*TABLES, *statistics, CURVES)]
+    return [*tables, CONFIG, ENVIRONMENT, MEASURES, STATISTICS, PAGE]
 
 
 class RunDirectory:
@@ -106,29 +130,31 @@ class RunDirectory:
 
     # -- taking it ----------------------------------------------------------------------------------------------
 
-    def refuse_foreign(self, ours: bool, inputs: Sequence[Path] = (), names: Sequence[str] = NAMES) -> None:
+    def refuse_foreign(self, ours: bool, inputs: Sequence[Path] = (), names: Sequence[str] | None = None) -> None:
         """Refuse a folder in which files that no run wrote, or that are read, would be replaced.
 
         Args:
             ours: whether an earlier run or ``correlate`` wrote it: which of its files are ours is what its manifest
                 says, and all of them where an older version kept none.
             inputs: files that are read.
-            names: of the files to be written.
+            names: of the files to be written; those of a run by default.
 
         Raises:
             UserError: naming the first such file.
         """
+        names = own_names() if names is None else names
         for name in names:
             refuse_replacing(self.path / name, inputs)
         if theirs := foreign(self.path, names, ours):
             raise UserError(f"--out {self.path}: {theirs}", "choose another folder, or move the file away")
 
-    def take(self, ours: bool, inputs: Sequence[Path] = (), names: Sequence[str] = NAMES) -> None:
+    def take(self, ours: bool, inputs: Sequence[Path] = (), names: Sequence[str] | None = None) -> None:
         """Make the folder, unless it is there, and keep a manifest of what is written to it; see ``refuse_foreign``.
 
         Raises:
             UserError: for files of somebody else, and a folder that cannot be made.
         """
+        names = own_names() if names is None else names
         self.refuse_foreign(ours, inputs, names)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -168,6 +194,21 @@ class RunDirectory:
         self._tables.pop(table, None)
         self._digests.pop(self.file(table).name, None)
 
+    def put_statistics(self, tables: Mapping[str, pd.DataFrame], recorded: Mapping[str, Recorded]) -> None:
+        """Write the tables of statistics, and what is recorded of them; tables that were recorded and are none go.
+
+        Args:
+            tables: by name.
+            recorded: by name.
+        """
+        for name in {*self.recorded(), *recorded} - set(tables):
+            put(self.path, {}, self.file(name).name)
+            self._tables.pop(name, None)
+        self.put_tables(tables)
+        told = {name: asdict(about) for name, about in recorded.items()}
+        files = {STATISTICS: json.dumps(told, indent=2, ensure_ascii=False) + "\n"} if told else {}
+        put(self.path, files, STATISTICS)
+
     def put_page(self, html: str) -> None:
         """Write the page, which is made from the tables as they are now."""
         put(self.path, {PAGE: html})
@@ -195,6 +236,13 @@ class RunDirectory:
         """Yield (name, table) for those of some tables that are there."""
         return ((name, self.table(name)) for name in names if self.has(name))
 
+    def recorded(self) -> dict[str, Recorded]:
+        """Return what is recorded of statistics, by name: those of third parties, and those that failed."""
+        with suppress(OSError, ValueError, TypeError, AttributeError):  # none, or no record of ours
+            found = json.loads((self.path / STATISTICS).read_text("utf-8"))
+            return {name: Recorded(**about) for name, about in found.items() if TABLE.fullmatch(name)}
+        return {}
+
     def config(self) -> dict[str, Any]:
         """Return the resolved study, or what ``correlate`` was asked for.
 
@@ -218,8 +266,9 @@ class RunDirectory:
         return self._stamps().get(made) == self._state()
 
     def stamp(self, made: Made) -> None:
-        """Note that something has been made from the tables and the config as they are."""
-        self._put_stamps(self._stamps() | {made: self._state()})
+        """Note that something has been made from the tables and the config as they are; the page is from statistics."""
+        kept = {} if made == "statistics" else self._stamps()
+        self._put_stamps(kept | {made: self._state()})
 
     def _state(self) -> str:
         """Name the tables and the config by their contents: those just written are not read again."""

@@ -9,26 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from acutance.analysis.columns import joined
 from acutance.errors import UserError, warn
 from acutance.measure import Status, is_curve
 from acutance.plugins import Item, catalog
-from acutance.run.directory import CURVES, FINDINGS, SWEEP, TABLES, RunDirectory, reading, write_presentations
+from acutance.run.directory import CURVES, SWEEP, TABLES, RunDirectory, reading, write_presentations
 from acutance.run.executors import cores
 from acutance.run.ledger import Ledger
 from acutance.run.members import Member, PlannedCell
 from acutance.run.standing import Standing
+from acutance.run.statistics import are_current, measured, points_of, shown_statistics, write_statistics
 from acutance.run.value_rows import short_name, spec_columns, value_row
-from acutance.study.targets import AttributeTarget, SplitTarget, Target
+from acutance.study.targets import AttributeTarget, Target
 
 if TYPE_CHECKING:
-    from acutance.analysis.workload import Workload
     from acutance.report.data import ReportData
     from acutance.run.harness import Run
     from acutance.system.progress import Reporter
 
 EMPTY = ("model", "pool", "measure", "split", "replicate", "value", "stderr", "status", "message")
-LONG = 10.0  # seconds from which on it is said how long statistics will take
 
 
 def models_table(ledger: Ledger, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
@@ -99,8 +97,7 @@ def write_outputs(
         tables[CURVES] = curves
     directory.put_tables(tables, gone=CURVES)
     write_presentations(directory.path, measured(results)["measure"])
-    made = all(map(directory.has, ("correlations", *FINDINGS)))
-    if not made or not directory.is_current("statistics"):
+    if not are_current(directory):
         points = points_of(results, ledger.study.targets)
         write_statistics(directory, models, results, ledger.study.resolved, points, reporter.say)
         directory.stamp("statistics")
@@ -116,142 +113,6 @@ def write_outputs(
     failed = int(results["status"].isin(bad).sum()) + sum(m.standing is Standing.BROKEN for m in members)
     models, results, correlations = map(directory.table, TABLES)  # as a reader of the files has them
     return Run(directory.path, models, results, correlations, failed, len(ledger.fresh))
-
-
-def measured(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of measures, without those that targets are measured in."""
-    return results[~results["measure"].isin(["error", "loss"])] if len(results) else results
-
-
-def write_statistics(
-    directory: RunDirectory, models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any],
-    points: Mapping[str, int],
-    say: Callable[[str], None], stages: Reporter | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """Write what the tables of a run say: correlations, in the paper's layout too, and findings; return the former.
-
-    Args:
-        directory: of the run.
-        models: as ``models_table`` returns them.
-        results: as ``results_table`` returns them.
-        config: the resolved study.
-        points: test points of the targets that are errors counted on a test set.
-        say: told what is under way.
-        stages: told of progress.
-    """
-    from acutance.report.markup import save_tables
-
-    work = workload(models, results, config)
-    say(f"statistics, {work.text} ..." if work.seconds >= LONG else "statistics ...")
-    if work.reduced:
-        say(f"note: {work.reduced}")
-    if stages is not None:
-        stages.stage("correlations", work.pairs, work.pairs)
-    advance = (lambda count: None) if stages is None else (lambda count: stages.advance(count, count))
-    correlations = correlate(models, results, config, points, advance, work)
-    directory.put_tables({"correlations": correlations})
-    save_tables(correlations, directory.markup)
-    found = find(models, results, config, points)
-    if stages is not None:
-        stages.stage("verdicts", work.definitions, work.definitions)
-    directory.put_tables({**found, "verdicts": judge(models, results, correlations, config, advance)})
-    return correlations
-
-
-def workload(models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any]) -> Workload:
-    """Return how long the statistics of a run take, and from how many resamples."""
-    from acutance.analysis.workload import resamples_of
-    from acutance.analysis.workload import workload as found
-
-    return found(models, measured(results), len(config["targets"]), config["groups"], resamples_of(config))
-
-
-def correlate(
-    models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int] | None = None,
-    done: Callable[[int], None] = lambda count: None, work: Workload | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """Return the correlations table of a run, from as many resamples as is affordable, which ``note`` says if fewer."""
-    from acutance.analysis.tables import correlations
-
-    work = work or workload(models, results, config)
-    table = correlations(
-        models,
-        measured(results),
-        targets=config["targets"],
-        groups=config["groups"],
-        within=config["within"],
-        variant=config.get("variant", "a"),
-        nonfinite=config.get("nonfinite", "rank_max"),
-        points=points,
-        resamples=work.resamples,
-        permutations=work.resamples,
-        seed=config["seed"],
-        done=done,
-    )
-    if work.reduced:
-        table["note"] = [joined(note, work.reduced) for note in table["note"]]
-    return table
-
-
-def find(
-    models: pd.DataFrame, results: pd.DataFrame, config: Mapping[str, Any], points: Mapping[str, int] | None = None
-) -> dict[str, pd.DataFrame]:
-    """Return what the tables of a run say beyond single correlations, by name."""
-    from acutance.analysis.findings import findings
-
-    found = findings(
-        models, measured(results), targets=config["targets"], groups=config["groups"], within=config["within"],
-        points=points, controls=controls_of(models, config), seed=config["seed"],
-        resamples=_of_findings(config),
-    )  # fmt: skip
-    return found.tables
-
-
-def _of_findings(config: Mapping[str, Any]) -> int:
-    """Return how many resamples the tables beside the correlations take: no more than those."""
-    from acutance.analysis.findings import RESAMPLES
-    from acutance.analysis.workload import resamples_of
-
-    return min(RESAMPLES, resamples_of(config) or RESAMPLES)
-
-
-def judge(
-    models: pd.DataFrame, results: pd.DataFrame, correlations: pd.DataFrame, config: Mapping[str, Any],
-    done: Callable[[int], None] = lambda count: None,
-) -> pd.DataFrame:  # fmt: skip
-    """Return the verdict on each measure of a run, one line each."""
-    from acutance.analysis.verdicts import verdicts
-
-    return verdicts(
-        models, measured(results), correlations, targets=config["targets"], groups=config["groups"],
-        within=config["within"], seed=config["seed"], done=done,
-        resamples=_of_findings(config),
-    )  # fmt: skip
-
-
-def controls_of(models: pd.DataFrame, config: Mapping[str, Any]) -> list[str]:
-    """Return what partial correlations hold fixed beside the groups: colour and size as numbers, training's end."""
-    found = []
-    for name in (config["figures"].get("colour"), config["figures"].get("size")):
-        column = f"attr.{name}"
-        if name and column in models and pd.api.types.is_numeric_dtype(models[column]):
-            found.append(name)
-    return [*found, *(name for name in ("train_loss", "train_error") if f"target.{name}" in models)]
-
-
-def points_of(results: pd.DataFrame, targets: Sequence[Target]) -> dict[str, int]:
-    """Return how many examples the targets that are errors on one split were counted on, as far as that is known.
-
-    Several versions of one example, corrupted in several ways, are one.
-    """
-    if "extra.points" not in results:
-        return {}
-    known = results[(results["measure"] == "error") & results["extra.points"].notna()]
-    versions = known["extra.versions"].fillna(1) if "extra.versions" in known else 1
-    by_split = known.assign(examples=known["extra.points"] / versions).groupby("split")["examples"].first()
-    alone = {t.name: t.terms[0] for t in targets if isinstance(t, SplitTarget) and len(t.terms) == 1}
-    splits = {name: split for name, (_, measure, split) in alone.items() if measure == "error"}
-    return {name: int(by_split[split]) for name, split in splits.items() if split in by_split}
 
 
 def write_report(directory: RunDirectory, cost: Mapping[str, Any], say: Callable[[str], None] = warn) -> Path:
@@ -350,6 +211,7 @@ def report_data(directory: RunDirectory, cost: Mapping[str, Any]) -> ReportData:
 
     models, results, correlations = map(directory.table, TABLES)
     config = directory.config()
+    statistics, faults = shown_statistics(directory)
     return ReportData(
         title=config["title"] or directory.path.name,
         config=config,
@@ -363,7 +225,9 @@ def report_data(directory: RunDirectory, cost: Mapping[str, Any]) -> ReportData:
         groups=list(config["groups"]),
         figures=config["figures"],
         curves=directory.table(CURVES) if directory.has(CURVES) else None,
-        findings=dict(directory.tables(FINDINGS)),
+        findings=dict(directory.tables([statistic.name for statistic in statistics])),
+        statistics=statistics,
+        faults=faults,
     )
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from acutance.analysis.columns import MIN_MODELS
 from acutance.analysis.external import Columns, as_run
+from acutance.analysis.machinery.columns import MIN_MODELS
 from acutance.errors import UserError, did_you_mean
 from acutance.io.tables import read_table
 from acutance.run.directory import CURVES, RunDirectory, write_presentations
-from acutance.run.outputs import correlate, judge, measured, write_report, write_statistics
+from acutance.run.outputs import write_report
+from acutance.run.statistics import correlate, judge, measured, write_statistics
 
 if TYPE_CHECKING:
     from acutance.system.progress import Reporter

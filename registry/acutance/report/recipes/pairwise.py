@@ -11,8 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from acutance.analysis.matrix import matrix
+from acutance.analysis.text import number
 from acutance.errors import UserError
-from acutance.report.data import ReportData, number
+from acutance.report.data import ReportData
 from acutance.report.lettering import as_text, mathematics
 from acutance.report.recipes.base import ANY, FigureKey, Recipe, printed
 from acutance.report.scatter import panel

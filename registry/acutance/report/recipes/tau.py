@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from acutance.analysis.judging import holds
 from acutance.analysis.labels import target_label
+from acutance.analysis.text import number
 from acutance.report.cells import shown_tau
-from acutance.report.data import ReportData, number, radius_key
+from acutance.report.data import ReportData, radius_key
 from acutance.report.lettering import as_text
 from acutance.report.recipes.base import FigureKey, Recipe
 

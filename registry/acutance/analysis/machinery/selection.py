@@ -15,8 +15,8 @@ from scipy.optimize import linprog
 from scipy.sparse import csc_array, eye_array, hstack
 from scipy.special import betaincinv
 
-from acutance.analysis.columns import MIN_MODELS, Array, complete, constant, joined, ranks
-from acutance.analysis.resampling import goes_through_all, order_blocks, orders_of, p_of_hits
+from acutance.analysis.machinery.columns import MIN_MODELS, Array, complete, constant, joined, ranks
+from acutance.analysis.machinery.resampling import goes_through_all, order_blocks, orders_of, p_of_hits
 from acutance.errors import UserError
 
 SPARSE = 500  # models from which on the program of the quantile regression is written down without its zeros

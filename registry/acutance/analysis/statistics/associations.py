@@ -1,9 +1,9 @@
-"""Tables beside the correlations: other coefficients, tau within groups and beyond the controls, held-out radii."""
+"""Other coefficients beside tau-a, tau within groups and beyond the controls, and how reliable a measure is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,88 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from acutance.analysis.association import METHODS, association
-from acutance.analysis.columns import Array, joined
 from acutance.analysis.decompose import stratified_tau
-from acutance.analysis.labels import Namer, spec_fields
-from acutance.analysis.multiplicity import held_out_radius
-from acutance.analysis.partial import partial
+from acutance.analysis.labels import target_label
+from acutance.analysis.machinery.columns import Array, joined
+from acutance.analysis.partial import DRAWS, partial
 from acutance.analysis.reliability import reliability
+from acutance.analysis.statistics.base import Section, Statistic
+from acutance.analysis.statistics.study import Level
+from acutance.analysis.text import ends, number, p_value
 
-PARTIAL = 499  # simulated pools for the p of partial correlations
-ASSOCIATIONS = [
+COLUMNS = [
     "definition", "target", "n", "ties", *METHODS, "jackknife_low", "jackknife_high",
     "stratified", "stratified_low", "stratified_high", "stratified_p",
     "partial_kendall", "partial_kendall_p", "partial_spearman", "partial_spearman_p", "partial_n", "controls",
     "icc", "icc_mean", "replicates", "replicate_lowest", "replicate_highest", "note",
 ]  # fmt: skip
-RADII = ["definition", "target", "n", "chosen", "share", "tau", "low", "high", "best", "optimism", "note"]
+
+
+class Associations(Statistic):
+    """A definition and a target: other coefficients, tau inside groups and beyond the controls, reliability."""
+
+    name = "associations"
+    after = "relations"
+    rounds = 1
+
+    def of_level(self, level: Level) -> pd.DataFrame:
+        """Return one row for each definition and target."""
+        study, values = level.study, level.values
+        return associations(
+            level.targets, {str(n): values[n].to_numpy(np.float64) for n in values}, level.groups, level.controls,
+            level.replicates, measured=level.measured_controls, resamples=study.resamples, seed=study.seed,
+        )  # fmt: skip
+
+    def section(self, table: pd.DataFrame) -> Section | None:
+        """Return what is left of each correlation, in the columns that the run has."""
+        rows = table.to_dict("records")
+        parts = {
+            "within groups": [_with_ends(row) for row in rows],
+            "beyond controls": [_with_p(row) for row in rows],
+            "intraclass correlation": [
+                number(row["icc_mean"]) if math.isfinite(row["icc_mean"]) else "" for row in rows
+            ],
+            "of single replicates": [ends(row["replicate_lowest"], row["replicate_highest"]) for row in rows],
+        }
+        kept = {name: texts for name, texts in parts.items() if any(texts)}
+        if not kept:
+            return None
+        controls = _controls(table).replace("_", " ")
+        return Section(
+            "What is left beyond the hyperparameters" + (f" ({controls})" if controls else ""),
+            "τ over pairs of models of one subgroup; Kendall’s partial τ with the controls held fixed, which is small "
+            "where the measure only says what they say; with replicates, how well the measure agrees with itself.",
+            ["definition", "target", "τ", *kept],
+            [
+                [
+                    str(row["definition"]), target_label(str(row["target"])).replace("_", " "), number(row["tau_a"]),
+                    *(texts[i] or "\u2013" for texts in kept.values()),
+                ]
+                for i, row in enumerate(rows)
+            ],
+            words=["definition", "target"],
+            label="Correlations beyond the controls",
+            folded=True,
+        )  # fmt: skip
+
+    def methods(self, table: pd.DataFrame) -> list[str]:
+        """Say what is held fixed."""
+        controls = _controls(table).replace("_", " ")
+        return [f"Partial correlations hold {controls} fixed."] if controls else []
+
+
+def _controls(table: pd.DataFrame) -> str:
+    return next((str(c) for c in table.get("controls", []) if isinstance(c, str) and c), "")
+
+
+def _with_ends(row: dict[str, Any]) -> str:
+    tau = number(row["stratified"]) if math.isfinite(row["stratified"]) else ""
+    return " ".join(filter(None, (tau, ends(row["stratified_low"], row["stratified_high"]))))
+
+
+def _with_p(row: dict[str, Any]) -> str:
+    value = row["partial_kendall"]
+    return f"{number(value)} ({p_value(row['partial_kendall_p'], 'p')})" if math.isfinite(value) else ""
 
 
 def associations(
@@ -66,7 +133,7 @@ def associations(
         for name, s in values.items()
         for target, t in targets.items()
     ]
-    return pd.DataFrame(rows, columns=ASSOCIATIONS)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _row(
@@ -87,7 +154,7 @@ def _row(
         }  # fmt: skip
     if controls is not None and controls.shape[1]:
         # The p is that of both.
-        kendall = partial(t, s, controls, "kendall", measured=measured, draws=min(resamples, PARTIAL), seed=seed)
+        kendall = partial(t, s, controls, "kendall", measured=measured, draws=min(resamples, DRAWS), seed=seed)
         spearman = partial(t, s, controls, "spearman", draws=0)
         row |= {
             "partial_kendall": kendall.value, "partial_kendall_p": kendall.p, "partial_spearman": spearman.value,
@@ -102,71 +169,3 @@ def _row(
             "note": joined(row["note"], found.note and f"replicates: {found.note}"),
         }  # fmt: skip
     return row
-
-
-def chosen_controls(models: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return attributes and targets of models as controls: those that differ between the models.
-
-    Args:
-        models: with ``attr.*`` and ``target.*``.
-        names: of attributes or targets; those that no model has are left out.
-    """
-    found = {}
-    for name in dict.fromkeys(names):
-        column = _column(models, name)
-        if column is not None and models[column].nunique(dropna=True) > 1:
-            found[name] = models[column].reset_index(drop=True)
-    return pd.DataFrame(found)
-
-
-def measured_controls(models: pd.DataFrame, names: Iterable[str]) -> list[str]:
-    """Return the controls that are targets: these are measured, as a train loss, where attributes are given."""
-    return [name for name in names if str(_column(models, name)).startswith("target.")]
-
-
-def _column(models: pd.DataFrame, name: str) -> str | None:
-    """Return the column of an attribute or target; None where no model has it."""
-    return next((c for c in (name, f"attr.{name}", f"target.{name}") if c in models), None)
-
-
-def held_out_radii(
-    definitions: Sequence[Mapping[str, Any]], values: Array, targets: Mapping[str, Array], name: Namer, *, seed: int = 0
-) -> pd.DataFrame:
-    """Return one row for each definition with several radii, and target: a radius chosen on half, judged on the other.
-
-    Args:
-        definitions: rows with ``measure`` and ``spec.*``.
-        values: their values over the models, (D, M).
-        targets: name -> values, (M,).
-        name: names definitions without their radius.
-        seed: names the halves.
-
-    Returns:
-        ``chosen``: the radius chosen most often, in a ``share`` of the halves; ``tau``, ``low``, ``high`` on the halves
-        that did not choose; ``best``: what choosing and judging on the same models reports, too high by ``optimism``.
-    """
-    by_name: dict[str, dict[float, Array]] = {}
-    for row, column in zip(definitions, values, strict=True):
-        rho = spec_fields(row).get("rho")
-        if rho is not None:
-            by_name.setdefault(name(row), {})[float(rho)] = column
-    rows = []
-    for definition, found in by_name.items():
-        if len(found) > 1:
-            radii = sorted(found)
-            stack = np.stack([found[rho] for rho in radii])
-            rows += [
-                {"definition": definition, "target": target, **_held_out(t, stack, radii, seed)}
-                for target, t in targets.items()
-            ]
-    return pd.DataFrame(rows, columns=RADII)
-
-
-def _held_out(t: Array, stack: Array, radii: Sequence[float], seed: int) -> dict[str, Any]:
-    # Infinite values have a rank; a model that lacks a radius is left out and counted.
-    found = held_out_radius(t, stack, radii, seed=seed)
-    chosen = max(found.chosen, key=lambda rho: found.chosen[rho], default=math.nan)
-    return {
-        "n": found.n, "chosen": chosen, "share": found.chosen.get(chosen, math.nan), "tau": found.tau, "low": found.low,
-        "high": found.high, "best": found.best, "optimism": found.optimism, "note": found.note,
-    }  # fmt: skip

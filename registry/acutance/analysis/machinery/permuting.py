@@ -13,9 +13,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from acutance.analysis.kernels import Ints, Kernel, bits, helper
-from acutance.analysis.ranked import Family
-from acutance.analysis.resampling import Orders
+from acutance.analysis.machinery.kernels import Ints, Kernel, bits, helper
+from acutance.analysis.machinery.ranked import Family
+from acutance.analysis.machinery.resampling import Orders
 
 PACKED = 256  # models up to which all pairs as bits are quicker than n log n
 TOGETHER = 16  # orders that go through packed measures together

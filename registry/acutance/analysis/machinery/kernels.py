@@ -20,8 +20,8 @@ import numpy as np
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from acutance.analysis.ranked import Ranked
-from acutance.analysis.resampling import KEPT, Counts, Orders
+from acutance.analysis.machinery.ranked import Ranked
+from acutance.analysis.machinery.resampling import KEPT, Counts, Orders
 
 Ints = NDArray[np.int64]
 F = TypeVar("F", bound=Callable[..., Any])

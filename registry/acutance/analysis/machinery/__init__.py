@@ -1,0 +1,1 @@
+"""What statistics are computed with: ranks, sums over pairs, resamples and permutations of models, intervals."""

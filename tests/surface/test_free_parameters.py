@@ -64,11 +64,11 @@ def test_a_pattern_without_parameters_is_refused(parameters, pattern, message):
 
 def test_what_moves_takes_its_place_among_what_is_fixed(parameters):
     some, fixed = parameters.only("*.bias"), parameters.split(torch.zeros(23))
-    moved = some.moved(fixed, some.split(torch.arange(1.0, 7.0)))
+    moved = some.merged(fixed, some.split(torch.arange(1.0, 7.0)))
     assert torch.cat(moved).tolist() == [0] * 9 + [1, 2, 3, 4] + [0] * 8 + [5, 6]
     assert [a is b for a, b in zip(moved, fixed, strict=True)] == [True, True, False, True, False]
     with pytest.raises(ValueError, match="shorter"):
-        some.moved(fixed, [torch.zeros(4)])
+        some.merged(fixed, [torch.zeros(4)])
 
 
 def test_flatten_is_the_inverse_of_unflatten_and_broadcasts(parameters):

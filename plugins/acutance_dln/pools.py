@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from acutance.errors import Excluded, UserError
+from acutance.io.checkpoints import read_state
 from acutance.io.folders import cache_folder
 from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import Size, digest
 from acutance.training.recipe import log_uniform, uniform
-from acutance_dln.regression import RegressionSpec, task_identity
+from acutance_dln.regression import RegressionSpec, generator, task_identity, training_points
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,7 +152,6 @@ class DLN(ModelPool[DLNSpec]):
         import numpy as np
 
         from acutance_dln.kernel import train
-        from acutance_dln.regression import training_points
 
         if not entries:
             return
@@ -185,8 +186,6 @@ class DLN(ModelPool[DLNSpec]):
             Excluded: for a network whose training did not get to the tolerance.
             UserError: for a damaged file; deleting it makes the next run train it again.
         """
-        import math
-
         state = self._state(entry)
         loss, steps = float(state["loss"]), int(state["steps"])
         rate = entry.attributes["learning_rate"]
@@ -199,8 +198,6 @@ class DLN(ModelPool[DLNSpec]):
     @staticmethod
     def _state(entry: ModelEntry) -> dict[str, Tensor]:
         """Return what is in a network's file."""
-        from acutance.io.checkpoints import read_state
-
         path = Path(entry.path or "")
         again = f"delete {path} to train the network again"
         try:
@@ -214,8 +211,6 @@ class DLN(ModelPool[DLNSpec]):
 
 def initial_weights(recipe: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return u0 and v0, (d,), of a recipe."""
-    from acutance_dln.regression import generator
-
     u, v = generator(*recipe["weights"], "weights").standard_normal((2, recipe["task"]["d"]))
     scale, root = recipe["init_scale"], recipe["imbalance"] ** 0.5
     return scale * root * u, scale / root * v

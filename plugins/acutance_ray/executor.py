@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from acutance.errors import UserError
 from acutance.run.executors import Limited, LimitedSpec, Watched
+from acutance.run.worker import execute
 
 PASSED_ON = ("ACUTANCE_CACHE", "ACUTANCE_DATA", "ACUTANCE_PLUGINS", "PYTHONPATH")  # variables that workers need too
 
@@ -272,6 +273,4 @@ class Worker:
 
     def execute(self, job: str) -> Iterator[str]:
         """Yield the outcomes of a job; the driver's machine may have another device than this one."""
-        from acutance.run.worker import execute
-
         yield from execute(job, self.device)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import NonNegativeInt, PositiveInt
 
 from acutance.errors import UserError, some
+from acutance.io.checkpoints import read_state
 from acutance.io.delimited import MissingColumnError, read_columns
 from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import Spec
@@ -94,8 +95,6 @@ class BertFeather(ModelPool[FeatherSpec]):
 
     def load(self, entry: ModelEntry, spec: FeatherSpec) -> nn.Module:
         """Return the classifier; its labels are those of BERT's MNLI task: contradiction, entailment, neutral."""
-        from acutance.io.checkpoints import read_state
-
         assert entry.path is not None
         file = Path(entry.path)
         if file.suffix != ".index" and ".data-" not in file.name:

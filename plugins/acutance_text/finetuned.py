@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from acutance.errors import UserError
+from acutance.io.checkpoints import read_state
+from acutance.plugins import catalog
 from acutance.pool import Attribute
-from acutance.spec import Spec
+from acutance.spec import Spec, validate
 from acutance.training.recipe import log_uniform, uniform
 from acutance.training.trained import TrainedPool, TrainedSpec
+from acutance_text.packaged import minilm_folder
+from acutance_text.transformers_pool import fill, weights_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,7 +113,6 @@ class FineTuned(TrainedPool[FineTunedSpec, FineTuning]):
             return {name: getattr(spec, name) for name in names}
         if spec.encoder == "minilm":
             return {"classes": spec.classes}
-        from acutance_text.transformers_pool import weights_file
 
         facts = weights_file(Path(spec.encoder).expanduser()).stat()
         return {"classes": spec.classes, "bytes": facts.st_size, "changed": facts.st_mtime_ns}
@@ -171,9 +174,6 @@ class FineTuned(TrainedPool[FineTunedSpec, FineTuning]):
         Raises:
             UserError: for an unknown one or wrong settings.
         """
-        from acutance.plugins import catalog
-        from acutance.spec import validate
-
         item = catalog().find("datasets", spec.dataset)
         dataset: Dataset[Any] = item.target(validate(item.target.Spec, spec.settings or {}, "pools.settings"))
         return dataset
@@ -185,8 +185,6 @@ def encoder_folder(encoder: str) -> Path:
     Raises:
         UserError: when the package is not installed, or there is no such folder.
     """
-    from acutance_text.packaged import minilm_folder
-
     if encoder == "minilm":
         return minilm_folder("pools.encoder")
     path = Path(encoder).expanduser()
@@ -202,9 +200,6 @@ def with_new_head(folder: Path, classes: int, attention: str) -> nn.Module:
         UserError: for weights that do not fit the encoder.
     """
     import transformers
-
-    from acutance.io.checkpoints import read_state
-    from acutance_text.transformers_pool import fill, weights_file
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     config.num_labels = classes

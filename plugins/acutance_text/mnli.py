@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from acutance.dataset import argmax_error
 from acutance.errors import UserError
 from acutance.io.folders import data_folder
+from acutance_text.tables import find_table, read_columns
 from acutance_text.text_sets import Examples, Score, Texts, TextSpec
 
 if TYPE_CHECKING:
@@ -63,8 +64,6 @@ class MnliLike(Texts[SpecT]):
 
     def _read(self, split: str) -> Examples:
         """Read the pairs of a split of MNLI from whichever layout the folder has."""
-        from acutance_text.tables import find_table, read_columns
-
         if sorted(self.spec.labels) != sorted(LABELS):
             message = f"dataset.labels: {', '.join(self.spec.labels)} are not the labels of MNLI"
             raise UserError(message, f"write {', '.join(LABELS)} in the order of the model")
@@ -169,8 +168,6 @@ class Hans(MnliLike[HansSpec]):
     @cached_property
     def _evaluation_set(self) -> tuple[list[tuple[str, str]], list[str], list[str], list[str]]:
         """Pairs, their labels, heuristics and subcases, in the order of HANS's file."""
-        from acutance_text.tables import find_table, read_columns
-
         folder = data_folder(self.name, self.spec.hans_root, "hans", "hans_root")
         files = find_table(folder, ("heuristics_evaluation_set", "validation"), (".", "data"))
         if not files:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import IO
 
 from acutance.errors import UserError
+from acutance.io.downloads import allowed, fetch
+from acutance.io.folders import cache_folder, data_folder
 from acutance_text.text_sets import Examples, Texts, TextSpec
 
 FILES = {
@@ -56,9 +58,6 @@ class Sentiment4(Texts[Sentiment4Spec]):
 
     def _folder(self) -> Path:
         """Return the folder of the user's files, else that of the downloaded archive."""
-        from acutance.io.downloads import allowed, fetch
-        from acutance.io.folders import cache_folder, data_folder
-
         try:
             return data_folder(self.name, self.spec.root)
         except UserError as error:

@@ -11,6 +11,7 @@ from typing import IO, Any
 from acutance.errors import UserError
 from acutance.io.delimited import Form, column_named
 from acutance.io.delimited import read_columns as read_rows
+from acutance.io.parquet import read_columns as read_parquet
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
 Columns = list[list[Any]]
@@ -47,8 +48,6 @@ def read_columns(files: Sequence[Path], wanted: Sequence[Sequence[str]]) -> Colu
         UserError: naming file, line and column, for a file that cannot be read or lacks a column.
     """
     if files[0].suffix == ".parquet":
-        from acutance.io.parquet import read_columns as read_parquet
-
         return [column.to_pylist() for column in read_parquet(files, wanted)]
     path = files[0]
     kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix

@@ -14,7 +14,9 @@ from pydantic import PositiveInt
 from acutance.dataset import Dataset, Split, argmax_error
 from acutance.errors import UserError, did_you_mean, some
 from acutance.spec import Spec
-from acutance_text.tables import SUFFIXES
+from acutance_text.packaged import minilm_folder
+from acutance_text.tables import SUFFIXES, read_columns
+from acutance_text.tokens import OnDisk, Words, encode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,8 +85,6 @@ class Texts(Dataset[SpecT]):
         """
         import torch
 
-        from acutance_text.tokens import encode
-
         if split not in self.splits:
             raise UserError(f"{self.name} has no split '{split}'", did_you_mean(split, self.splits))
         examples = self._chosen(split)
@@ -109,9 +109,6 @@ class Texts(Dataset[SpecT]):
     @cached_property
     def encoder(self) -> Tokenizer:
         """The tokenizer."""
-        from acutance_text.packaged import minilm_folder
-        from acutance_text.tokens import OnDisk, Words
-
         if self.spec.tokenizer == "minilm":
             return OnDisk(minilm_folder("dataset.tokenizer"), self.spec.lowercase)
         if self.spec.tokenizer != "words":
@@ -177,8 +174,6 @@ class OwnText(Texts[OwnTextSpec]):
 
     def _read(self, split: str) -> tuple[list[str], list[str] | None, list[Any]]:
         """Return texts, second texts where there are pairs, and labels as the table has them."""
-        from acutance_text.tables import read_columns
-
         if self.spec.files is None:
             raise UserError(
                 f"{self.name}: nothing says where the texts are", "write dataset.files: {train: FILE, test: FILE}"

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from acutance.errors import UserError
+from acutance.io.checkpoints import read_state
+from acutance.io.folders import cache_folder
 from acutance.spec import digest
 
 if TYPE_CHECKING:
@@ -137,9 +139,6 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], seconds: Sequence[str] | 
     are made once and kept in the cache folder under a digest of texts, tokenizer and length.
     """
     from safetensors.torch import save_file
-
-    from acutance.io.checkpoints import read_state
-    from acutance.io.folders import cache_folder
 
     # Each text with its length, so that no two lists of texts look alike.
     named = hashlib.sha256()

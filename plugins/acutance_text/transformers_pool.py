@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from acutance.errors import UserError, some
+from acutance.io.checkpoints import load_state, read_state
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec
 from acutance.study.attributes import read
@@ -81,8 +82,6 @@ class Folders(ModelPool[FolderSpecT]):
         Raises:
             UserError: when its folder is gone, cannot be read or does not fit.
         """
-        from acutance.io.checkpoints import read_state
-
         folders = dict(find_models(spec.path))
         if entry.id not in folders:
             raise UserError(f"path: {spec.path} no longer has '{entry.id}'", "start the run again")
@@ -230,8 +229,6 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module
     Raises:
         UserError: as ``load_state``.
     """
-    from acutance.io.checkpoints import load_state
-
     expected = model.state_dict()
     # Names of checkpoints older than transformers 4, and tables of positions that are no longer saved.
     renamed = {re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name): tensor for name, tensor in state.items()}

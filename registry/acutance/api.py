@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from acutance.errors import UserError
 from acutance.measure import Estimate
 from acutance.plugins import catalog
+from acutance.run.harness import run_study
 from acutance.spec import validate
+from acutance.study.config import load_config
+from acutance.study.surface_config import dropped
 
 if TYPE_CHECKING:
     import torch
@@ -131,7 +134,6 @@ def _batches(data: Any, m: int | None, whole: bool) -> tuple[list[CheckedPoints]
     """Return m-batches of equal size, cut from the points in their order, and what to say of points left over."""
     from acutance.data.forms import CheckedPoints, understand
     from acutance.data.points import m_batches
-    from acutance.study.surface_config import dropped
 
     points = understand(data, stacklevel=4)
     size = len(points.targets) if whole else points.size if m is None else m
@@ -159,8 +161,5 @@ def run(
     Raises:
         UserError: for a mistake in the config.
     """
-    from acutance.run.harness import run_study
-    from acutance.study.config import load_config
-
     chosen = {name: options.pop(name) for name in ("overrides", "executor", "sinks") if name in options}
     return run_study(load_config(config, **chosen), out, **options)

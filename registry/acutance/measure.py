@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from acutance.errors import Unsupported
+from acutance.explain import estimate_html, estimate_line, explain
 from acutance.own_code import is_own, source_digest
 from acutance.spec import Spec, Specified, SpecT, estimation, labelled
 
@@ -132,8 +133,6 @@ class Estimate:
         return self.value
 
     def __str__(self) -> str:
-        from acutance.explain import estimate_line
-
         return estimate_line(self)
 
     def __rich__(self) -> Any:
@@ -142,14 +141,10 @@ class Estimate:
         return Text(str(self))
 
     def _repr_html_(self) -> str:
-        from acutance.explain import estimate_html
-
         return estimate_html(self)
 
     def explain(self) -> str:
         """Return what the value says in words: meaning, uncertainty, convergence, losses, advice, cost."""
-        from acutance.explain import explain
-
         return explain(self)
 
     @classmethod

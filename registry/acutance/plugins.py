@@ -23,11 +23,13 @@ from typing import Any, Literal
 
 import pluggy
 
+from acutance import __version__, hookspecs
 from acutance.errors import UserError, did_you_mean
 
 OWN = "acutance"
 GROUP = "acutance"
-HEAVY = ("torch", "timm", "transformers", "numba", "pandas")
+# Libraries that take long to import: what is light imports none of them before it is used.
+HEAVY = ("torch", "numpy", "timm", "transformers", "numba", "pandas", "scipy", "sklearn", "matplotlib", "torchvision")
 
 Phase = Literal["import", "register", "hookspec", "collect", "spec"]
 Kind = Literal["measures", "pools", "datasets", "executors", "scalings", "figures", "sinks", "statistics"]
@@ -253,8 +255,6 @@ def load(points: Iterable[EntryPoint] | None = None) -> Catalog:
     Raises:
         UserError: when not even the built-ins are installed (a raw checkout).
     """
-    from acutance import hookspecs
-
     manager = pluggy.PluginManager("acutance")
     manager.add_hookspecs(hookspecs)
     catalog = Catalog(manager)
@@ -331,8 +331,6 @@ def _refuse_older_core(point: EntryPoint) -> None:
     if not any(line.startswith(OWN) for line in wanted):
         return
     from packaging.requirements import Requirement
-
-    from acutance import __version__
 
     for need in map(Requirement, wanted):
         applies = need.name == OWN and (need.marker is None or need.marker.evaluate({"extra": ""}))

@@ -11,6 +11,8 @@ from pydantic import PositiveFloat
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean
+from acutance.io.checkpoints import all_arrays
+from acutance.io.data_files import chosen
 from acutance.spec import Spec
 
 if TYPE_CHECKING:
@@ -106,15 +108,11 @@ def _lazy(inputs: Tensor) -> Lazy:
 
 @lru_cache(maxsize=2)
 def _read(path: Path, changed: int) -> dict[str, Tensor]:
-    from acutance.io.checkpoints import all_arrays
-
     return all_arrays(path)
 
 
 def _chosen(text: str, split: str, where: str) -> tuple[Tensor, Tensor]:
     """Return the two arrays that a text names."""
-    from acutance.io.data_files import chosen
-
     written = re.fullmatch(r"(.+\.(?:npz|safetensors))(?::([^:,]+),([^:,]+))?", text)
     if not written:
         raise UserError(f"{where}: is not understood", 'write FILE.npz, FILE.safetensors or "FILE.npz:INPUTS,TARGETS"')

@@ -11,7 +11,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean
-from acutance.io.folders import data_folder
+from acutance.io.downloads import allowed, fetch
+from acutance.io.folders import cache_folder, data_folder
 from acutance.spec import Spec
 from acutance_vision.images.corruption_names import CORRUPTIONS, SEVERITIES
 
@@ -136,8 +137,6 @@ class Cifar(Dataset[SpecT]):
 
     def _downloaded(self, name: str, error: UserError) -> Path:
         """Return the folder that was downloaded, now or before; without either, raise the error again."""
-        from acutance.io.downloads import allowed, fetch
-        from acutance.io.folders import cache_folder
         from acutance_vision.datasets.cifar_files import unpack
 
         folder = cache_folder() / "data" / name

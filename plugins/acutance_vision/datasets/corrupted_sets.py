@@ -14,6 +14,7 @@ from torch import Tensor
 
 from acutance.data.lazy import Lazy, every_row
 from acutance.io.folders import cache_folder
+from acutance_vision.images.common_corruptions import corrupted
 
 VERSION = 1  # of the corruptions: raised when their images change
 
@@ -27,8 +28,6 @@ def corrupted_images(kind: str, severity: int, images: Tensor, indices: Tensor) 
         images: (n, 3, h, w) uint8.
         indices: (n,) numbers of the images in their set.
     """
-    from acutance_vision.images.common_corruptions import corrupted
-
     identity = hashlib.sha256(f"{VERSION}/{tuple(images.shape)}".encode())
     identity.update(images.contiguous().numpy().data)
     identity.update(indices.contiguous().numpy().data)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean, some
+from acutance.io.parquet import parquet_files, read_columns
 from acutance_vision.datasets.image_spec import FolderSpec, Further
 
 if TYPE_CHECKING:
@@ -84,7 +85,6 @@ class HuggingFace(Dataset[HuggingFaceSpec]):
         files = _files(path, part)
         if files[0].suffix == ".jsonl":
             return _from_lines(files, self.spec)
-        from acutance.io.parquet import read_columns
 
         images, labels = read_columns(files, [[self.spec.image], [self.spec.label]])
         return Cells(lambda i: images[i].as_py(), f"{path}: {part}"), labels.to_pylist()
@@ -126,8 +126,6 @@ class Cells:
 
 def _files(path: Path, part: str) -> list[Path]:
     """Return what the folder has for a part, which may also be the name of a file in it."""
-    from acutance.io.parquet import parquet_files
-
     if path.is_file():
         hint = f"write dataset.path: {path.parent} and dataset.train: {path.name}"
         raise UserError(f"dataset.path: {path}: is a file, but train and test are different parts", hint)

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acutance_vision.images import corruption_blurs as blurs
+from acutance_vision.images import corruption_weather as weather
 from acutance_vision.images.corruption_names import CORRUPTIONS, SEVERITIES
 from acutance_vision.images.reading import in_threads, to_bytes
 
@@ -145,9 +147,6 @@ def _with_pil(x: Tensor, change: Callable[[Any], Any]) -> Tensor:
 
 def table() -> dict[str, tuple[Corruption, Sequence[Any]]]:
     """Return function and parameters, from severity 1 to 5, of every corruption."""
-    from acutance_vision.images import corruption_blurs as blurs
-    from acutance_vision.images import corruption_weather as weather
-
     return {
         "gaussian_noise": (gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
         "shot_noise": (shot_noise, (500, 250, 100, 75, 50)),

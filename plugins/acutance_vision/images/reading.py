@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from acutance.data.lazy import Lazy, every_row
+from acutance.data.points import select
 from acutance.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ def lazily(one: Callable[[int], Tensor], rows: Tensor) -> Lazy:
 
 def in_turn(labels: Tensor, count: int | None) -> Tensor:
     """Return the rows of at most this many examples, classes in turn, each in file order; all in order without it."""
-    from acutance.data.points import select
-
     if count is None or count >= len(labels):
         return torch.arange(len(labels))
     return select(labels, count, "balanced")

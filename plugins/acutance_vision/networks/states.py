@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acutance.io import checkpoints
+from acutance_vision.networks.jax_vit import jax_prefix, load_jax
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,16 +21,12 @@ def load_file(model: nn.Module, path: Path, key: str = "", prefix: str = "") -> 
         UserError: for a file that cannot be read, or the first names that do not fit.
     """
     if path.suffix.lower() == ".npz" and _is_jax(path):
-        from acutance_vision.networks.jax_vit import load_jax
-
         return load_jax(model, path)
     return checkpoints.load_file(model, path, key, prefix)
 
 
 def _is_jax(path: Path) -> bool:
     """Whether an .npz file holds a vision transformer of the JAX code; what cannot be read is left to its reader."""
-    from acutance_vision.networks.jax_vit import jax_prefix
-
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

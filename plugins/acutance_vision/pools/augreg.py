@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from acutance.errors import UserError
+from acutance.io.checkpoints import make_model
 from acutance.io.delimited import MissingColumnError, read_columns
 from acutance.io.folders import data_folder
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec
+from acutance_vision.networks.jax_vit import load_jax
 from acutance_vision.networks.states import described
 
 if TYPE_CHECKING:
@@ -89,9 +91,6 @@ class SteinerAugReg(ModelPool[SteinerAugRegSpec]):
         Raises:
             UserError: for a damaged file, or the first names that do not fit the architecture.
         """
-        from acutance.io.checkpoints import make_model
-        from acutance_vision.networks.jax_vit import load_jax
-
         return load_jax(make_model(spec.architecture, spec.arguments or {}), Path(entry.path or ""))
 
 

@@ -13,11 +13,14 @@ from pydantic import PositiveFloat
 
 from acutance.errors import UserError, did_you_mean, some
 from acutance.io.checkpoint_files import INDEX, SUFFIXES, known_suffix
+from acutance.io.checkpoints import make_model
 from acutance.io.delimited import Delimited, parse_delimited, read_delimited
 from acutance.io.remote import beside, fetched, is_remote, listed, read_text, without_query
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec, canonical_json
 from acutance.study.attributes import parse_field
+from acutance_vision.networks.normalize import normalization
+from acutance_vision.networks.states import described, load_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,8 +95,6 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
         Raises:
             UserError: naming the place of what is wrong.
         """
-        from acutance_vision.networks.states import described
-
         known_suffix(without_query(row["path"]))
         architecture = row.get("architecture") or spec.architecture
         if ":" not in architecture:
@@ -139,9 +140,6 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
         Raises:
             UserError: for a file that is missing or damaged, or the first names that do not fit the architecture.
         """
-        from acutance.io.checkpoints import make_model
-        from acutance_vision.networks.states import load_file
-
         row = self._row(entry, spec)
         name, arguments, place = self._model(entry, row, spec)
         path = fetched(place) if is_remote(place) else Path(place)
@@ -153,8 +151,6 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
 
     def preprocess(self, entry: ModelEntry, spec: CheckpointsSpec) -> Normalize | None:
         """Return the normalization that the spec asks for."""
-        from acutance_vision.networks.normalize import normalization
-
         name = entry.architecture.partition("(")[0]
         return normalization(name, spec.preprocess, spec.mean, spec.std, "checkpoints")
 

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from acutance.spec import Size
 from acutance.training.recipe import Recipe
+from acutance_vision.datasets.cifar import Cifar10, Cifar10Spec
 from acutance_vision.pools.sgd import SgdPool, SgdSpec
 
 if TYPE_CHECKING:
@@ -121,7 +122,6 @@ class Cifar10Trained(SgdPool[Cifar10TrainedSpec]):
         import torch
 
         from acutance.training import train
-        from acutance_vision.datasets.cifar import Cifar10, Cifar10Spec
 
         settings = {"root": spec.root, "train_points": spec.train_points, "augmentation": spec.augmentation}
         dataset = Cifar10(Cifar10Spec.model_validate(settings))

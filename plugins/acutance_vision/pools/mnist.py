@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from acutance.training.recipe import Recipe
+from acutance_vision.datasets.mnist import Mnist5k
 from acutance_vision.pools.sgd import SgdPool, SgdSpec
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ class MnistPool(SgdPool[SpecT]):
     def train(self, model: nn.Module, recipe: Recipe, spec: SpecT, resume: Path) -> Trained:
         """Train a model in seconds, so that nothing is kept for a resumption."""
         from acutance.training import train
-        from acutance_vision.datasets.mnist import Mnist5k
         from acutance_vision.images.augment import shift_and_rotate
 
         data = Mnist5k().open("train")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acutance.errors import UserError
+from acutance.io.checkpoints import load_state, make_model, read_state
 from acutance.io.folders import data_folder
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec
@@ -74,7 +75,6 @@ class ClipSoups(ModelPool[ClipSoupsSpec]):
         Raises:
             UserError: for a file that is missing or damaged, or the first names that do not fit the architecture.
         """
-        from acutance.io.checkpoints import load_state, make_model, read_state
         from acutance_vision.networks.clip import ClipClassifier, from_clip
 
         path = Path(entry.path or "")

@@ -11,6 +11,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from acutance.errors import UserError, did_you_mean
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec
+from acutance_vision.networks.normalize import normalization
 
 if TYPE_CHECKING:
     from torch import nn
@@ -104,8 +105,6 @@ class Timm(ModelPool[TimmSpec]):
 
     def preprocess(self, entry: ModelEntry, spec: TimmSpec) -> Normalize | None:
         """Return the normalization that the spec asks for."""
-        from acutance_vision.networks.normalize import normalization
-
         return normalization(f"timm:{entry.id}", spec.preprocess, spec.mean, spec.std, "timm")
 
 

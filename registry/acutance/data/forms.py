@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from acutance.data.batch import length_of
 from acutance.data.lazy import Lazy
+from acutance.data.loaders import batches_of, examples_of, seeded
 from acutance.data.points import concatenate
 from acutance.dataset import Split
 from acutance.errors import AcutanceWarning, UserError, some
@@ -193,20 +194,14 @@ class _Reading:
                 "give a pair: (table.drop(columns='label').to_numpy('float32'), table['label'])",
             )
         elif isinstance(data, DataLoader):
-            from acutance.data.loaders import batches_of
-
             batched = data.batch_sampler is not None or data.batch_size is not None
             yield from ((False if batched else None, batch) for batch in batches_of(data, self.note))
         elif isinstance(data, IterableDataset):
-            from acutance.data.loaders import seeded
-
             with seeded(0):
                 yield from ((None, item) for item in data)
         elif isinstance(data, Tensor | np.ndarray | Mapping) or _is_batch(data):
             yield False, data
         elif isinstance(data, Dataset) or _counts(data):
-            from acutance.data.loaders import examples_of
-
             yield from ((True, item) for item in examples_of(data, self.note))
         elif isinstance(data, Iterable) and not isinstance(data, str | bytes):
             yield from ((None, item) for item in data)

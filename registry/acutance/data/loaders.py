@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+
+from acutance.system.kept import preserved_rng
 
 SHUFFLED = "the loader shuffles: its points are taken in the order of its dataset"
 DRAWN = "the loader draws points more than once: they are drawn with seed 0, and taken in the order of its dataset"
@@ -61,10 +64,6 @@ def examples_of(dataset: Any, note: Callable[[str], None]) -> Iterator[Any]:
 @contextmanager
 def seeded(seed: int, generators: Iterable[torch.Generator] = ()) -> Iterator[None]:
     """Set all random generators to a seed, and put them back afterwards."""
-    import numpy as np
-
-    from acutance.system.kept import preserved_rng
-
     states = [(generator, generator.get_state()) for generator in generators]
     with preserved_rng():
         random.seed(seed)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,8 +86,6 @@ def read_indices(path: str | Path, count: int, n: int) -> Tensor:
     Raises:
         UserError: for a file that is unreadable or too short, or rows that repeat or do not exist.
     """
-    import numpy as np
-
     where, path = f"surface.select.indices: {path}", Path(path)
     try:
         if path.suffix == ".npy":

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import tomllib
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import Distribution, distributions, requires
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+import acutance
 from acutance.io.folders import cache_folder
 from acutance.plugins import GROUP, OWN
 from acutance.system.environment import installed
@@ -58,8 +60,6 @@ def _unfit_torchvision(version: str) -> str:
 
 
 def _requires(name: str) -> list[str]:
-    from importlib.metadata import requires
-
     return requires(name) or []
 
 
@@ -151,8 +151,6 @@ def stale_metadata() -> list[str]:
 
 def _source_folders() -> Iterator[tuple[Distribution, Path]]:
     """Yield editable installations with their folders, and this package's when it runs from a checkout."""
-    import acutance
-
     checkout = Path(acutance.__file__).resolve().parents[2]
     names: set[str] = set()
     for dist in distributions():
@@ -188,8 +186,6 @@ def shadowed() -> list[str]:
 
 def cache() -> dict[str, Any]:
     """Return where trained models are kept, how much room is left there, and what is wrong with it."""
-    import shutil
-
     folder = cache_folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     problem = ""

@@ -5,7 +5,10 @@ A file is told by what is in it, not by its suffix, and nothing in it is ever ex
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import pathlib
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -105,8 +108,6 @@ def _joined(path: Path) -> dict[str, Any]:
     Raises:
         UserError: for an index that is none, and parts that are missing, elsewhere, or lack a tensor.
     """
-    import json
-
     try:
         places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         parts = dict.fromkeys(places.values())
@@ -240,9 +241,6 @@ def _pickled(path: Path) -> Any:
 
 def _harmless() -> list[Any]:
     """Return what training scripts put beside the weights that cannot run anything: options, numbers and paths."""
-    import argparse
-    import pathlib
-
     import numpy as np
 
     scalar, data = np.float64(0).__reduce__()[0], type(np.dtype(np.float64))

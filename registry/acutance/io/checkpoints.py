@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acutance.errors import UserError, did_you_mean, some
+from acutance.io.checkpoint_files import AVERAGE, is_checkpoint, states_in
+from acutance.io.data_files import read_points
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,8 +30,6 @@ def read_state(path: Path, key: str = "") -> dict[str, Tensor]:
     Raises:
         UserError: for a missing, damaged or hostile file, or one without tensors.
     """
-    from acutance.io.checkpoint_files import states_in
-
     return next(iter(states_in(path, key).values()))
 
 
@@ -48,8 +48,6 @@ def load_file(model: nn.Module, path: Path, key: str = "", prefix: str = "") -> 
     Raises:
         UserError: for a file that cannot be read, or the first names that do not fit.
     """
-    from acutance.io.checkpoint_files import states_in
-
     states = states_in(path, key)
     if prefix:
         states = {name: _only(prefix, state) for name, state in states.items()}
@@ -207,8 +205,6 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _averaged(key: str) -> bool:
-    from acutance.io.checkpoint_files import AVERAGE
-
     return AVERAGE.search(key) is not None
 
 
@@ -239,8 +235,6 @@ def make_model(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         UserError: when there is no such model, or it cannot be made.
     """
     from torch import nn
-
-    from acutance.io.checkpoint_files import is_checkpoint
 
     module, _, attribute = name.partition(":")
     if module == "timm":
@@ -305,8 +299,6 @@ def read_arrays(path: Path) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: for a file that is missing, unreadable or lacks these names.
     """
-    from acutance.io.data_files import read_points
-
     return read_points(path)
 
 

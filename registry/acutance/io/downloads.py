@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import click
 
 from acutance.errors import UserError
 
@@ -48,10 +51,6 @@ def fetch(url: str, path: Path, digest: str) -> Path:
     Raises:
         UserError: when downloads are not allowed, the connection fails, or the file is another than the published one.
     """
-    import urllib.request
-
-    import click
-
     if path.is_file():
         return path
     if not allowed():

@@ -12,6 +12,7 @@ from torch import Tensor
 from acutance.data.batch import take_rows
 from acutance.data.lazy import realised
 from acutance.errors import Misfit, UserError, lacks_memory
+from acutance.model.losses import LossHead
 
 if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
@@ -53,8 +54,6 @@ def require_fit(functional: FunctionalModel, inputs: Any, targets: Tensor, loss:
     Raises:
         Misfit: for shapes or types that the model does not take, or labels that it has no output for.
     """
-    from acutance.model.losses import LossHead
-
     few = realised(functional.cast_inputs(take_rows(inputs, slice(0, FEW))))
     try:
         with torch.no_grad(), answering(few):

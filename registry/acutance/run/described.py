@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from acutance.analysis.labels import Namer, definition_label
+
 if TYPE_CHECKING:
     from acutance.run.harness import Run
 
@@ -41,8 +43,6 @@ def run_html(run: Run) -> str:
 
 
 def _namer(run: Run) -> Any:
-    from acutance.analysis.labels import Namer, definition_label
-
     name = Namer(run.correlations.to_dict("records"))
     return lambda row: definition_label(row, name)
 

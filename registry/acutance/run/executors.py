@@ -19,8 +19,10 @@ from pydantic import PositiveFloat, PositiveInt
 
 from acutance.errors import UserError
 from acutance.run.jobs import Begun, Late, Lost, id_of, read_outcome, write
+from acutance.run.worker import close_data, execute
 from acutance.spec import Spec, Specified, SpecT
 from acutance.system.child import Child, Receive, Send
+from acutance.system.devices import require_device
 
 SERVE = "acutance.run.executors:serve"  # what worker processes run
 FALSE_STARTS = 3  # of a worker one after the other: then none will ever start
@@ -73,8 +75,6 @@ class Executor(Specified[SpecT], AbstractContextManager["Executor[SpecT]"]):
             UserError: for what is not there.
         """
         if device is not None:
-            from acutance.system.devices import require_device
-
             require_device(device)
 
     def __exit__(
@@ -165,15 +165,11 @@ class Serial(Executor[SerialSpec]):
 
     def run(self, jobs: Iterable[str]) -> Iterator[str]:
         """Yield outcomes in order."""
-        from acutance.run.worker import execute
-
         for job in jobs:
             yield from execute(job)
 
     def close(self) -> None:
         """Let go of the points and the model that stay open in this process between jobs."""
-        from acutance.run.worker import close_data
-
         close_data()
 
 
@@ -316,7 +312,6 @@ def serve(receive: Receive, send: Send) -> None:
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    from acutance.run.worker import execute
 
     while True:
         for outcome in execute(receive().decode()):

@@ -13,6 +13,7 @@ from acutance.errors import UserError, some
 from acutance.io.remote import is_remote
 from acutance.plugins import catalog
 from acutance.run.admission import admit, admitted, and_others
+from acutance.run.described import run_html, run_line
 from acutance.run.directory import PAGE, RunDirectory
 from acutance.run.executors import Executor
 from acutance.run.jobs import Build, Choice, Evaluate, Failed, Late, Model, Note, Opened, Parts, plain
@@ -64,8 +65,6 @@ class Run:
         return self.directory / PAGE
 
     def __repr__(self) -> str:
-        from acutance.run.described import run_line
-
         return run_line(self)
 
     def __rich__(self) -> Any:
@@ -74,8 +73,6 @@ class Run:
         return Text(repr(self))
 
     def _repr_html_(self) -> str:
-        from acutance.run.described import run_html
-
         return run_html(self)
 
 

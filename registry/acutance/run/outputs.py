@@ -12,8 +12,12 @@ import pandas as pd
 from acutance.errors import UserError, warn
 from acutance.measure import Status, is_curve
 from acutance.plugins import Item, catalog
+from acutance.report.data import ReportData
+from acutance.report.markup import save_tables
+from acutance.report.shown import shown
 from acutance.run.directory import CURVES, SWEEP, TABLES, RunDirectory, reading, write_presentations
 from acutance.run.executors import cores
+from acutance.run.harness import Run
 from acutance.run.ledger import Ledger
 from acutance.run.members import Member, PlannedCell
 from acutance.run.standing import Standing
@@ -22,8 +26,6 @@ from acutance.run.value_rows import short_name, spec_columns, value_row
 from acutance.study.targets import AttributeTarget, Target
 
 if TYPE_CHECKING:
-    from acutance.report.data import ReportData
-    from acutance.run.harness import Run
     from acutance.system.progress import Reporter
 
 EMPTY = ("model", "pool", "measure", "split", "replicate", "value", "stderr", "status", "message")
@@ -89,8 +91,6 @@ def write_outputs(
     cells: Sequence[PlannedCell], report: bool, reporter: Reporter,
 ) -> Run:  # fmt: skip
     """Write the tables and, when something has changed since they were last made, statistics and report."""
-    from acutance.run.harness import Run
-
     models, results = models_table(ledger, members, [*targets, *cells]), results_table(ledger, members, targets, cells)
     tables = {"models": models, "results": results}
     if len(curves := curves_table(ledger, members, cells)):
@@ -125,7 +125,6 @@ def write_report(directory: RunDirectory, cost: Mapping[str, Any], say: Callable
     """
     from acutance.report.figures import save_figures
     from acutance.report.html import render_page
-    from acutance.report.shown import shown
 
     with reading(directory.path):
         data = shown(report_data(directory, cost))
@@ -135,8 +134,6 @@ def write_report(directory: RunDirectory, cost: Mapping[str, Any], say: Callable
 
 def write_markup(directory: RunDirectory) -> None:
     """Write the correlations of a run directory in the layout of the paper's tables."""
-    from acutance.report.markup import save_tables
-
     save_tables(directory.table("correlations"), directory.markup)
 
 
@@ -160,7 +157,6 @@ def write_figures(directory: RunDirectory, names: Sequence[str], say: Callable[[
 
 def _figures_of_run(directory: RunDirectory, items: Sequence[Item], say: Callable[[str], None]) -> list[Path]:
     from acutance.report.figures import save_recipe
-    from acutance.report.shown import shown
 
     data = shown(report_data(directory, {}))
     return _each(items, lambda item: save_recipe(item, data, directory.figures, cores(), say), say)
@@ -207,8 +203,6 @@ def _folders_of_sweep(directory: Path, name: str) -> dict[str, RunDirectory]:
 
 def report_data(directory: RunDirectory, cost: Mapping[str, Any]) -> ReportData:
     """Return what figures and page are made from: the tables of a run directory, its config and environment."""
-    from acutance.report.data import ReportData
-
     models, results, correlations = map(directory.table, TABLES)
     config = directory.config()
     statistics, faults = shown_statistics(directory)

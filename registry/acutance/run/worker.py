@@ -39,6 +39,7 @@ from acutance.run.jobs import (
 from acutance.run.points import close_points, open_points
 from acutance.spec import validate
 from acutance.study.surface_config import Scope
+from acutance.system.kept import preserved_rng
 
 if TYPE_CHECKING:
     from acutance.data.prefetch import Prefetch
@@ -55,7 +56,6 @@ def execute(job: str, device: str | None = None) -> Iterator[str]:
         device: of this worker, in place of the one that the job names.
     """
     from acutance.model.conditions import outside_inference_mode
-    from acutance.system.kept import preserved_rng
 
     try:
         work = on_device(read_job(job), device)

@@ -12,6 +12,7 @@ from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from acutance import __version__
@@ -83,8 +84,6 @@ class Package:
 
     def commands(self) -> list[str]:
         """The three commands that come next."""
-        from shlex import quote
-
         folder = str(self.folder) if self.folder.is_absolute() else f"./{self.folder}"
         return [
             f"python -m pip install -e {quote(folder + '[test]')}",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -227,8 +229,6 @@ def parse_overrides(overrides: Mapping[str, Any] | Sequence[str]) -> dict[str, A
 
 def _override(data: dict[str, Any], overrides: Mapping[str, Any] | Sequence[str], where: str) -> dict[str, Any]:
     """Return a copy with ``a.b.0.c=value`` applied."""
-    import copy
-
     data = copy.deepcopy(data)
     for key, value in parse_overrides(overrides).items():
         node: Any = data
@@ -367,8 +367,6 @@ class _Reader:
             self._wrong(path, error.message, error.hint)
 
     def _check_requires(self, requires: Mapping[str, str]) -> None:
-        from importlib.metadata import PackageNotFoundError, version
-
         from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
         for dist, wanted in requires.items():

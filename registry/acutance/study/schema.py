@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pydantic.errors import PydanticInvalidForJsonSchema
+
 from acutance.errors import AcutanceWarning
 from acutance.plugins import Catalog, Item, Kind
 from acutance.study.config import StudyFile
@@ -79,8 +81,6 @@ def _called(field: str, value: Schema) -> Schema:
 
 def _section(item: Item, key: str, plugins: Catalog) -> Schema:
     """Return the schema of a section with the settings of one item."""
-    from pydantic.errors import PydanticInvalidForJsonSchema
-
     try:
         schema: Schema = item.target.Spec.model_json_schema(ref_template=f"#/$defs/{key}.{{model}}")
     except PydanticInvalidForJsonSchema as error:

@@ -14,6 +14,7 @@ from acutance.data.fingerprint import digest_points
 from acutance.data.forms import understand
 from acutance.dataset import argmax_error
 from acutance.errors import Unsupported, UserError
+from acutance.explain import surface_line
 from acutance.measure import Cost
 from acutance.model.conditions import Arithmetic, conditions, in_own_conditions, trackable
 from acutance.model.functional import FunctionalModel
@@ -116,8 +117,6 @@ class LossSurface(Readings):
         return self._views[key]
 
     def __repr__(self) -> str:
-        from acutance.explain import surface_line
-
         clean = self._memo.get("clean")
         return surface_line(self, self.core.head.loss, clean and clean.loss)
 

@@ -13,10 +13,9 @@ from functools import reduce
 from importlib import import_module
 from typing import Any
 
+from acutance.plugins import HEAVY
+
 MARK = "acutance.testing.answer:"
-HEAVY = (
-    "torch", "numpy", "timm", "transformers", "numba", "pandas", "scipy", "sklearn", "matplotlib", "torchvision",
-)  # fmt: skip
 
 
 def resolve(reference: str) -> Any:

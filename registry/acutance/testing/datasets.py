@@ -15,8 +15,10 @@ from acutance.data.lazy import Lazy
 from acutance.dataset import Dataset, Split, argmax_error
 from acutance.errors import UserError
 from acutance.plugins import Item
+from acutance.system.kept import preserved_rng
 from acutance.testing.core import Checklist, Subject, require
 from acutance.testing.processes import shared
+from acutance.testing.watching import seed_generators
 
 datasets = Checklist()
 
@@ -157,9 +159,6 @@ def opening_leaves_the_others_alone(subject: DatasetSubject) -> None:
 @datasets("opening_leaves_the_others_alone")
 def opening_again_gives_the_same_points(subject: DatasetSubject) -> None:
     """Another instance, with the global generators in another state, opens the same points in the same order."""
-    from acutance.system.kept import preserved_rng
-    from acutance.testing.watching import seed_generators
-
     for name, split in subject.splits.items():
         with preserved_rng():
             seed_generators(31)

@@ -18,6 +18,8 @@ from functools import cache
 from importlib import import_module, invalidate_caches
 from typing import IO, Any, NamedTuple
 
+from acutance.testing.child import answered
+
 # What each task finds imported already. Declarations are about what importing a plugin imports: nothing heavy.
 PRELOADED = {
     "declarations": ("acutance.testing.child", "acutance.plugins", "acutance.pool", "acutance.measure"),
@@ -161,7 +163,6 @@ def _answer(request: tuple[str, bytes, dict[str, str], list[str], str, int], out
         os.chdir(folder)
         sys.path[:] = path
         invalidate_caches()
-        from acutance.testing.child import answered
 
         print(answered(task, payload), flush=True)
         code = 0

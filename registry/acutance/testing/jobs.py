@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,5 @@ def children() -> set[int]:
                 pids |= {int(pid) for pid in (thread / "children").read_text().split()}
             except OSError:
                 continue
-    from multiprocessing import resource_tracker
 
     return pids - {getattr(resource_tracker._resource_tracker, "_pid", None)}

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from typing import Any
 
-from acutance.spec import canonical_json
+from pydantic import ValidationError
+
+from acutance.spec import Spec, canonical_json, spec_faults
 from acutance.testing.child import MARK
 from acutance.testing.core import Checklist, Subject, require
 from acutance.testing.forking import LATE, PRELOADED, Ended, forked
@@ -89,10 +91,6 @@ def import_is_light(subject: Subject) -> None:
 @shared()
 def spec_is_closed_and_documented(subject: Subject) -> None:
     """Settings are frozen, refuse unknown fields, and say what each field means."""
-    from pydantic import ValidationError
-
-    from acutance.spec import Spec, spec_faults
-
     spec_type, spec = subject.item.target.Spec, subject.specs[0]
     require(issubclass(spec_type, Spec), f"{spec_type.__name__} is not an acutance Spec: derive it from acutance.Spec")
     faults = spec_faults(spec_type)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -152,8 +153,6 @@ T = TypeVar("T")
 
 def generator_states() -> dict[str, Any]:
     """Return the states of the global random generators."""
-    import numpy as np
-
     return {
         "torch": torch.get_rng_state().tolist(),
         "numpy": repr(np.random.get_state()),
@@ -163,8 +162,6 @@ def generator_states() -> dict[str, Any]:
 
 def seed_generators(seed: int) -> None:
     """Seed the global random generators."""
-    import numpy as np
-
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from pydantic import NonNegativeInt
 
 from acutance.errors import UserError
+from acutance.io.checkpoints import load_state, read_state
 from acutance.io.folders import cache_folder
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Size, Spec, digest
@@ -162,7 +163,6 @@ class TrainedPool(ModelPool[SpecT], Generic[SpecT, RecipeT]):
         Raises:
             UserError: for a damaged file; deleting it makes the next run train it again.
         """
-        from acutance.io.checkpoints import load_state, read_state
         from acutance.training.loop import initialised
 
         path = Path(entry.path or "")

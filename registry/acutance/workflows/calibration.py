@@ -15,6 +15,7 @@ from torch import Tensor
 from acutance.errors import Excluded, UserError, some
 from acutance.measure import Cost, Estimate, Status
 from acutance.model.conditions import conditions
+from acutance.model.functional import default_device
 from acutance.plugins import Item
 from acutance.run.members import Member, members
 from acutance.run.points import points_of
@@ -23,6 +24,9 @@ from acutance.study.config import Study
 from acutance.study.plan import PlannedMeasure
 from acutance.surface.evaluation import evaluate_family
 from acutance.surface.loss_surface import LossSurface
+from acutance.surface.open_model import OpenModel, Surfaces
+from acutance.system.devices import require_device
+from acutance.system.progress import Silent
 from acutance.workflows.radii import SHARES, CachedRise, Levels, Reached, Window, at_share, median_radius, window
 
 if TYPE_CHECKING:
@@ -258,10 +262,6 @@ def calibrate(
     Raises:
         UserError: for shares out of range, a study without a radius, or a model that cannot be loaded.
     """
-    from acutance.model.functional import default_device
-    from acutance.system.devices import require_device
-    from acutance.system.progress import Silent
-
     if not shares or not all(0 < share <= 1 for share in shares):
         percentages = some([f"{100 * share:g}%" for share in shares]) or "none"
         raise UserError(
@@ -341,8 +341,6 @@ def _surfaces(
     study: Study, sets: Any, member: Member, levels: Iterable[str], batches: int, device: str, reporter: Reporter
 ) -> dict[str, list[LossSurface]]:
     """Load a model once, making it when need be, and put it on its m-batches or on all points, as each level asks."""
-    from acutance.surface.open_model import OpenModel, Surfaces
-
     pool, spec, entry = member.pool.item.target(), member.pool.spec, member.entry
     if pool.missing([entry], spec):
         reporter.say(f"{member.label} is being made")

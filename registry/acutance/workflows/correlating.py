@@ -14,9 +14,11 @@ from acutance.analysis.external import Columns, as_run
 from acutance.analysis.machinery.columns import MIN_MODELS
 from acutance.errors import UserError, did_you_mean
 from acutance.io.tables import read_table
+from acutance.plugins import catalog
 from acutance.run.directory import CURVES, RunDirectory, write_presentations
 from acutance.run.outputs import write_report
 from acutance.run.statistics import correlate, judge, measured, write_statistics
+from acutance.system.environment import environment
 
 if TYPE_CHECKING:
     from acutance.system.progress import Reporter
@@ -153,9 +155,6 @@ def write(
     Raises:
         UserError: when the directory is that of a run, whose tables would be lost, or is a file.
     """
-    from acutance.plugins import catalog
-    from acutance.system.environment import environment
-
     folder = RunDirectory(directory)
     if folder.holds_run:
         raise UserError(f"--out {directory}: is the directory of a run", "give another one")

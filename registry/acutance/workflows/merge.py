@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from acutance.errors import UserError
 from acutance.plugins import extended
 from acutance.run.admission import admit
-from acutance.run.directory import STORE, RunDirectory
+from acutance.run.directory import STORE, RunDirectory, reading
 from acutance.run.ledger import Ledger
 from acutance.run.members import measure_cells, members, target_cells
 from acutance.run.recorded import RecordedPoints, dataset_item, pool_items
@@ -19,6 +19,7 @@ from acutance.run.store import Store
 from acutance.spec import canonical_json
 from acutance.study.attributes import require
 from acutance.study.config import Study, load_config
+from acutance.system.progress import Silent
 
 if TYPE_CHECKING:
     from acutance.run.harness import Run
@@ -82,8 +83,6 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
         UserError: for a folder that holds no run, runs of different studies or points, or an ``out`` that is one
             of the runs or holds a run already.
     """
-    from acutance.run.directory import reading
-
     if len(directories) < 2:
         raise UserError("merge: give at least two run directories")
     merged = RunDirectory(out)
@@ -311,7 +310,6 @@ def _write(
 ) -> tuple[Run, list[str]]:
     """Complete cells whose parts are all there, and write tables and report, with neither models nor data."""
     from acutance.run.outputs import write_outputs
-    from acutance.system.progress import Silent
 
     descriptions = {(row["pool"], row["entry"]): json.loads(row["description"]) for row in models}
     pools, data = pool_items(models, descriptions), dataset_item(config["dataset"]["name"], points.splits)

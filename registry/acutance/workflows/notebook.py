@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from acutance.dataset import Split
 from acutance.errors import UserError, did_you_mean
 from acutance.plugins import extended
+from acutance.run.harness import run_study
 from acutance.study.attributes import Attributes, read
 from acutance.study.config import Study, load_config
 from acutance.study.targets import SplitTarget, parse_target
@@ -92,8 +93,6 @@ def study(
     Raises:
         UserError: for whatever does not fit together, in one sentence.
     """
-    from acutance.run.harness import run_study
-
     if executor != "serial":
         raise UserError(
             f"executor '{executor}': models in memory cannot be sent to other processes",

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from acutance.errors import UserError
 from acutance.io.yaml_files import parse_yaml
 from acutance.run.directory import STORE, SWEEP, RunDirectory
+from acutance.run.harness import run_study
 from acutance.study.config import Study, load_config, parse_overrides
+from acutance.system.progress import Silent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,8 +101,6 @@ def sweep(
         KeyboardInterrupt: after everything computed so far has been stored.
     """
     from acutance.report.sweeps import save_sweep_figures
-    from acutance.run.harness import run_study
-    from acutance.system.progress import Silent
 
     axis = Axis.parse(over) if isinstance(over, str) else over
     studies = _studies(config, axis, options.pop("overrides", {}), options.pop("executor", None))

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from acutance.measure import Cost
+from acutance.run.executors import cores
 from acutance.run.members import Member, members
 from acutance.run.points import points_of
 from acutance.study.config import Study
 from acutance.study.targets import terms_of
+from acutance.system.devices import require_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +65,6 @@ def time_study(
         device: where models are evaluated; the GPU when there is one.
     """
     from acutance.model.functional import default_device
-    from acutance.system.devices import require_device
 
     device = str(require_device(device or default_device()))
     with points_of(study) as sets:
@@ -75,8 +76,6 @@ def _time_pools(
 ) -> list[PoolTime]:
     """Time the models of every pool and architecture, with the threads that a worker has."""
     import torch
-
-    from acutance.run.executors import cores
 
     # Targets: one forward over each split that is not known beforehand.
     splits = {split for _, _, split in terms_of([*study.targets, *(target for target, _ in study.admit)])}

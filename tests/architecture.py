@@ -11,7 +11,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCES = (ROOT / "registry", ROOT / "plugins")
 FRONT = ("__init__", "api", "builtin", "moved")  # what users and Python take, not the house
-DIVIDED = ("analysis",)  # folders whose own folders stand one on the other
 
 
 @cache
@@ -51,10 +50,7 @@ def homes():
 
 
 def folder(module):
-    """Return the floor of a module: its folder in acutance, ``vocabulary`` and ``front`` at its top, or a plugin's.
-
-    The folders in one of ``DIVIDED`` are floors of their own.
-    """
+    """Return the floor of a module: its folder in acutance, ``vocabulary`` and ``front`` at its top, or a plugin's."""
     top, *rest = module.split(".")
     if top != "acutance":
         return ".".join([top, *rest[:-1]])
@@ -64,7 +60,7 @@ def folder(module):
         return "cli"
     is_folder = (ROOT / "registry" / "acutance").joinpath(*rest).is_dir()
     folders = rest if is_folder else rest[:-1]
-    return ".".join(folders[: 2 if folders[:1] and folders[0] in DIVIDED else 1]) or "vocabulary"
+    return ".".join(folders) or "vocabulary"
 
 
 def resolve(module, name):

@@ -40,7 +40,7 @@ def figures_are_drawn_here():
 
     It gives the settings as they are shipped.
     """
-    from acutance.report import figures
+    from acutance.report.page import figures
     from acutance.run import outputs
 
     shipped = dict(figures.SETTINGS)

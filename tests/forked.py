@@ -20,7 +20,7 @@ from types import SimpleNamespace
 LIBRARIES = (
     "torch", "numpy", "pandas", "scipy.stats", "numba", "pydantic", "pluggy", "click", "rich.progress", "rich.table", "yaml",
     "jinja2", "matplotlib.figure", "matplotlib.backends.backend_pdf", "safetensors.torch", "acutance.run.harness",
-    "acutance.run.outputs", "acutance.run.worker", "acutance.surface.open_model", "acutance.report.html",
+    "acutance.run.outputs", "acutance.run.worker", "acutance.surface.open_model", "acutance.report.page.html",
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from acutance.analysis.external import Columns, as_run
 from acutance.analysis.hypotheses import strong, weak
 from acutance.cli import cli
 from acutance.report.data import ReportData
-from acutance.report.methods import methods
+from acutance.report.page.methods import methods
 from acutance.run.directory import read_csv
 
 

@@ -10,10 +10,10 @@ from third_parties import plugin, python
 
 from acutance.analysis.labels import definition_name
 from acutance.presentation import UNKNOWN, Presentation, presentation
-from acutance.report import figures
 from acutance.report.curves import curve_figure
-from acutance.report.drawing import draw_apart
-from acutance.report.figures import FigureKey, render
+from acutance.report.page import figures
+from acutance.report.page.drawing import draw_apart
+from acutance.report.page.figures import FigureKey, render
 from acutance.report.scatter import symbol
 from acutance.run.directory import MEASURES, RunDirectory, reading
 from acutance.run.outputs import report_data

@@ -11,8 +11,8 @@ from reports import HOSTILE, make
 
 from acutance.report.cells import group_table, shades
 from acutance.report.data import number
-from acutance.report.figures import recipe
-from acutance.report.markup import _md
+from acutance.report.page.figures import recipe
+from acutance.report.page.markup import _md
 from acutance.report.recipes.tau import tau_heatmap
 from acutance.report.scales import is_logarithmic
 from acutance.report.scatter import scatter_grid

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from acutance.analysis.published import published
-from acutance.report.markup import to_latex
-from acutance.report.methods import latex
+from acutance.report.page.markup import to_latex
+from acutance.report.page.methods import latex
 from acutance.report.tables import tau_tables
 
 LATEX = shutil.which("pdflatex")

@@ -9,8 +9,8 @@ from third_parties import plugin, python
 
 from acutance import AcutanceWarning, UserError
 from acutance.plugins import Item, catalog, extended
-from acutance.report.figures import figure_keys, pictures, save_figures
-from acutance.report.html import render_page
+from acutance.report.page.figures import figure_keys, pictures, save_figures
+from acutance.report.page.html import render_page
 from acutance.report.recipes import ANY, FigureKey, Recipe
 from acutance.system.ending import Terminated
 

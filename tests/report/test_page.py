@@ -17,10 +17,10 @@ import pytest
 from acutance.analysis.judging import holds
 from acutance.report.cells import group_table, heat_table
 from acutance.report.data import ReportData
-from acutance.report.embed import script_json, study_data
-from acutance.report.figures import FigureKey, figure_keys
-from acutance.report.html import render_page
-from acutance.report.methods import latex, methods
+from acutance.report.page.embed import script_json, study_data
+from acutance.report.page.figures import FigureKey, figure_keys
+from acutance.report.page.html import render_page
+from acutance.report.page.methods import latex, methods
 
 HOSTILE = "</script><script>alert('x')</script><!--\u2028&\"' __proto__"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -301,7 +301,7 @@ def test_nothing_overflows_a_narrow_window_and_dark_is_dark(page, tmp_path):
 
 
 def test_the_parts_of_the_page_are_files_of_the_package():
-    folder = Path(importlib.util.find_spec("acutance.report").submodule_search_locations[0])
+    folder = Path(importlib.util.find_spec("acutance.report.page").submodule_search_locations[0])
     names = {path.name for path in (folder / "web").iterdir()}
     assert {"page.css", "plot.js", "scatter.js", "radii.js", "tables.js"} <= names
     assert all(len(path.read_text().splitlines()) < 300 for path in (folder / "web").iterdir())

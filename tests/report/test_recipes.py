@@ -17,7 +17,7 @@ from acutance.cli import cli
 from acutance.io.written import put
 from acutance.plugins import catalog
 from acutance.report.data import number
-from acutance.report.figures import recipe
+from acutance.report.page.figures import recipe
 from acutance.report.recipes.pairwise import between_figure, pair_values, paired
 from acutance.report.settings import of_run, of_sweep, settings_figure
 from acutance.run.directory import RunDirectory

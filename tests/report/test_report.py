@@ -12,11 +12,11 @@ import pytest
 from reports import make
 
 from acutance.io.written import put
-from acutance.report import figures
-from acutance.report.figures import FigureKey, figure_keys, file_stems, render, save_figures
-from acutance.report.html import render_page
+from acutance.report.page import figures
+from acutance.report.page.figures import FigureKey, figure_keys, file_stems, render, save_figures
+from acutance.report.page.html import render_page
+from acutance.report.page.summary import answer
 from acutance.report.scatter import scatter_grid
-from acutance.report.summary import answer
 
 
 def test_files_of_figures_have_safe_names_of_their_own():
@@ -366,7 +366,7 @@ def test_the_page_of_a_table_made_elsewhere_says_only_what_is_known():
 
 
 def test_groups_are_coloured_and_marked_without_being_asked(data):
-    from acutance.report.embed import study_data
+    from acutance.report.page.embed import study_data
     from acutance.report.style import style
 
     models = data.models.assign(**{"attr.mixup": [0, 1] * 5})

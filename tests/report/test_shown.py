@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from acutance.analysis.external import Columns
-from acutance.report.html import render_page
+from acutance.report.page.html import render_page
 from acutance.report.shown import shown
 from acutance.run.directory import RunDirectory
 from acutance.run.outputs import report_data
@@ -54,7 +54,7 @@ def test_models_are_taken_evenly_and_no_number_is_of_fewer(data):
 
 
 def test_figures_say_what_they_leave_out(data):
-    from acutance.report.figures import FigureKey, draw
+    from acutance.report.page.figures import FigureKey, draw
 
     few = shown(data, definitions=3, models=4)
     for key in (FigureKey("tau", "all"), FigureKey("target", "all", few.definitions[0])):

@@ -12,7 +12,7 @@ from acutance import UserError
 from acutance.analysis.published import published
 from acutance.cli import cli
 from acutance.io.written import MANIFEST, put
-from acutance.report.markup import save_tables, to_csv, to_latex, to_markdown
+from acutance.report.page.markup import save_tables, to_csv, to_latex, to_markdown
 from acutance.report.tables import tau_tables
 
 

@@ -10,7 +10,7 @@ from reports import HOSTILE, make
 from acutance.analysis.statistics import Cell
 from acutance.plugins import catalog
 from acutance.report.cells import ceiling_cells
-from acutance.report.html import render_page
+from acutance.report.page.html import render_page
 
 
 @pytest.fixture(scope="module")

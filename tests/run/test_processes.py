@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from acutance import UserError
-from acutance.report.drawing import _told, draw_apart
-from acutance.report.figures import FigureKey
+from acutance.report.page.drawing import _told, draw_apart
+from acutance.report.page.figures import FigureKey
 from acutance.run import executors
 from acutance.run.executors import Processes, ProcessesSpec
 from acutance.run.harness import run_study
@@ -210,7 +210,7 @@ def test_what_drawing_raises_comes_back_and_a_drawing_process_that_dies_is_told(
     found = draw_apart(SimpleNamespace(measures=()), keys, 2)
     assert list(found) == keys and all("has no attribute" in str(error) for error in found.values())
     assert pickle.loads(_told(keys[0], Odd(1, 2)))[1].args == ("Odd: odd",)
-    monkeypatch.setattr("acutance.report.drawing.SERVE", "working:fail")
+    monkeypatch.setattr("acutance.report.page.drawing.SERVE", "working:fail")
     with pytest.raises(UserError, match=r"figures: a drawing process ended with exit code 1; .*the tables are written"):
         draw_apart(SimpleNamespace(measures=()), keys, 2)
 
@@ -222,7 +222,7 @@ def test_a_kill_while_figures_are_drawn_leaves_no_process(toy_config, tmp_path):
     code = (
         "import sys; from pathlib import Path; from acutance.run.outputs import report_data; "
         "from acutance.run.directory import RunDirectory; "
-        "from acutance.report.figures import save_figures; "
+        "from acutance.report.page.figures import save_figures; "
         "d = Path(sys.argv[1]); save_figures(report_data(RunDirectory(d), {}), d / 'figures', 2)"
     )
     with subprocess.Popen([sys.executable, "-c", code, tmp_path]) as driver:

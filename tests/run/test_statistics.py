@@ -15,7 +15,7 @@ from third_parties import plugin, python
 from acutance.cli import cli
 from acutance.plugins import TABLES as RESERVED
 from acutance.plugins import Item, catalog, extended, load
-from acutance.report.html import render_page
+from acutance.report.page.html import render_page
 from acutance.run.directory import CURVES, OLD, STATISTICS, SWEEP, TABLES, RunDirectory, read_csv
 from acutance.run.harness import run_study
 from acutance.run.outputs import report_data
@@ -165,7 +165,7 @@ def test_a_distribution_of_its_own_has_its_statistic_everywhere(tmp_path):
     (tmp_path / "lines.json").write_text(json.dumps(lines))
     (tmp_path / "all.py").write_text(
         "import json, sys\nfrom pathlib import Path\nfrom click.testing import CliRunner\nfrom acutance.cli import cli\n"
-        "from acutance.report.html import render_page\nfrom acutance.run.directory import RunDirectory\n"
+        "from acutance.report.page.html import render_page\nfrom acutance.run.directory import RunDirectory\n"
         "from acutance.run.outputs import report_data\n"
         "for line in json.loads(Path(sys.argv[1]).read_text()):\n"
         "    done = CliRunner().invoke(cli, line)\n    assert done.exit_code == 0, done.exception\n"

@@ -81,7 +81,7 @@ def check_table(directory: RunDirectory, table: str) -> None:
 def print_tables(correlations: pd.DataFrame, group: str, format_: str) -> None:
     """Print the tables of all levels in the layout of the paper's Tables 1-4."""
     from acutance.cli.screen import echo_data
-    from acutance.report.markup import FORMATS
+    from acutance.report.page.markup import FORMATS
     from acutance.report.tables import tau_tables
 
     check_group(correlations, group)

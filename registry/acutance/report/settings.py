@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from acutance.report.data import ReportData, target_values
+from acutance.report.keys import FigureKey
 from acutance.report.lettering import mathematics
-from acutance.report.recipes.base import FigureKey
 from acutance.report.scatter import legends, panel, symbol, target_name, write_tau
 from acutance.report.style import style
 

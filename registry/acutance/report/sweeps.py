@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from acutance.analysis.labels import Namer, definition_label, target_label
-from acutance.report.figures import save_drawn
+from acutance.report.keys import FigureKey
 from acutance.report.lettering import as_text, show_legend
-from acutance.report.recipes.base import FigureKey
 from acutance.report.style import CATEGORIES, MARKERS
 
 LINES = 12  # definitions that one figure tells apart
@@ -69,18 +67,6 @@ def _line(axis: Axes, rows: pd.DataFrame, name: str, place: dict[Any, float], i:
     (line,) = axis.plot(x, rows["tau"], dashes, marker=marker, ms=4.5, lw=1.3, color=colour, label=name)
     axis.fill_between(x, rows["low"], rows["high"], color=colour, alpha=0.12, lw=0)
     return line
-
-
-def save_sweep_figures(table: pd.DataFrame, name: str, folder: Path) -> list[Path]:
-    """Draw every target and level of a sweep, whole pools only; return the PNGs. Those of earlier sweeps go.
-
-    Args:
-        table: of a sweep.
-        name: column of the swept setting.
-        folder: made when it is not there.
-    """
-    keys = sweep_panels(table, name)
-    return save_drawn({key: sweep_figure(rows, name, panel_title(key, rows)) for key, rows in keys.items()}, folder)
 
 
 def sweep_panels(

@@ -13,7 +13,7 @@ from acutance.errors import UserError, warn
 from acutance.measure import Status, is_curve
 from acutance.plugins import Item, catalog
 from acutance.report.data import ReportData
-from acutance.report.markup import save_tables
+from acutance.report.page.markup import save_tables
 from acutance.report.shown import shown
 from acutance.run.directory import CURVES, SWEEP, TABLES, RunDirectory, reading, write_presentations
 from acutance.run.executors import cores
@@ -123,8 +123,8 @@ def write_report(directory: RunDirectory, cost: Mapping[str, Any], say: Callable
         cost: seconds and passes, as the store sums them up; empty for a table made elsewhere.
         say: told in one sentence of each recipe of figures that fails.
     """
-    from acutance.report.figures import save_figures
-    from acutance.report.html import render_page
+    from acutance.report.page.figures import save_figures
+    from acutance.report.page.html import render_page
 
     with reading(directory.path):
         data = shown(report_data(directory, cost))
@@ -156,14 +156,14 @@ def write_figures(directory: RunDirectory, names: Sequence[str], say: Callable[[
 
 
 def _figures_of_run(directory: RunDirectory, items: Sequence[Item], say: Callable[[str], None]) -> list[Path]:
-    from acutance.report.figures import save_recipe
+    from acutance.report.page.figures import save_recipe
 
     data = shown(report_data(directory, {}))
     return _each(items, lambda item: save_recipe(item, data, directory.figures, cores(), say), say)
 
 
 def _figures_of_sweep(directory: RunDirectory, items: Sequence[Item], say: Callable[[str], None]) -> list[Path]:
-    from acutance.report.figures import save_sweep
+    from acutance.report.page.figures import save_sweep
 
     table = directory.table(SWEEP)
     name = str(table.columns[0])

@@ -17,7 +17,7 @@ from acutance.analysis.workload import RESAMPLES, Workload, resamples_of
 from acutance.analysis.workload import workload as workload_of
 from acutance.errors import UserError
 from acutance.plugins import OWN, Item, catalog
-from acutance.report.markup import save_tables
+from acutance.report.page.markup import save_tables
 from acutance.run.directory import Recorded, RunDirectory
 from acutance.study.targets import SplitTarget, Target
 

@@ -100,7 +100,7 @@ def sweep(
             is run.
         KeyboardInterrupt: after everything computed so far has been stored.
     """
-    from acutance.report.sweeps import save_sweep_figures
+    from acutance.report.page.figures import save_sweep_figures
 
     axis = Axis.parse(over) if isinstance(over, str) else over
     studies = _studies(config, axis, options.pop("overrides", {}), options.pop("executor", None))

@@ -1,4 +1,4 @@
-"""What a recipe of figures is, and what one figure is called.
+"""What a recipe of figures is.
 
 "The paper" is Andriushchenko et al. (2023), A Modern Look at the Relationship between Sharpness and Generalization. A
 recipe makes a figure of the paper in the sense that the same panels come out of a study of the same models.
@@ -6,12 +6,12 @@ recipe makes a figure of the paper in the sense that the same panels come out of
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from acutance.errors import UserError
+from acutance.report.keys import FigureKey
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,26 +22,6 @@ if TYPE_CHECKING:
 ANY = "*"  # of ``Recipe.sweeps``
 
 Place = Literal["", "file", "fallback", "section"]
-
-
-class FigureKey(NamedTuple):
-    """Names one figure: the recipe, the level of ``within`` (empty: of the whole run), the definition."""
-
-    recipe: str
-    level: str
-    what: str = ""
-
-    @property
-    def stem(self) -> str:
-        """What its file is called, unless another figure's is too: letters, digits, ``_``, ``.`` and ``-``."""
-        parts = (self.recipe, self.level.replace("architecture=", ""), self.what)
-        return "-".join(slug(part) for part in parts if part)
-
-
-def slug(text: str) -> str:
-    """Return a text as part of a file's name: without ``-``, which stands between the parts."""
-    plain = text.replace("ℓ∞", "linf").replace("ℓ2", "l2").replace("ρ", "rho")
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", plain).strip("_.") or "x"
 
 
 def printed(*spans: int | tuple[int, int]) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from acutance.errors import UserError
 from acutance.report.curves import curve_figure, who_gives
 from acutance.report.data import ReportData
-from acutance.report.recipes.base import FigureKey, Recipe
+from acutance.report.keys import FigureKey
+from acutance.report.recipes.base import Recipe
 
 
 class Curve(Recipe):

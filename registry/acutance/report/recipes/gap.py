@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 
 from acutance.errors import UserError
 from acutance.report.data import ReportData
-from acutance.report.recipes.base import FigureKey, Recipe, printed
+from acutance.report.keys import FigureKey
+from acutance.report.recipes.base import Recipe, printed
 from acutance.report.scatter import scatter_grid
 
 GAP = "generalization_gap"

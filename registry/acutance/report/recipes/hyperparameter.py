@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from acutance.analysis.tables import correlations
 from acutance.errors import UserError
 from acutance.report.data import ReportData, column
-from acutance.report.recipes.base import FigureKey, Recipe, printed
+from acutance.report.keys import FigureKey
+from acutance.report.recipes.base import Recipe, printed
 from acutance.report.scatter import scatter_grid
 
 

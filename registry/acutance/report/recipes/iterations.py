@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from acutance.errors import UserError
 from acutance.report.data import ReportData
-from acutance.report.recipes.base import FigureKey, printed
+from acutance.report.keys import FigureKey
+from acutance.report.recipes.base import printed
 from acutance.report.recipes.lines import Lines
 from acutance.report.settings import level_of, of_run, settings_figure
 

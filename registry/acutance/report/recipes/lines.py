@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from acutance.errors import UserError
 from acutance.report.data import ReportData
-from acutance.report.recipes.base import FigureKey, Recipe
+from acutance.report.keys import FigureKey
+from acutance.report.recipes.base import Recipe
 from acutance.report.settings import of_sweep, settings_figures
 from acutance.report.sweeps import panel_title, sweep_figure, sweep_panels
 

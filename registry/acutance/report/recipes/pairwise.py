@@ -14,8 +14,9 @@ from acutance.analysis.matrix import matrix
 from acutance.analysis.text import number
 from acutance.errors import UserError
 from acutance.report.data import ReportData
+from acutance.report.keys import FigureKey
 from acutance.report.lettering import as_text, mathematics
-from acutance.report.recipes.base import ANY, FigureKey, Recipe, printed
+from acutance.report.recipes.base import ANY, Recipe, printed
 from acutance.report.scatter import panel
 from acutance.report.style import style
 

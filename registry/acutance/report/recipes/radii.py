@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from acutance.report.recipes.base import FigureKey
+from acutance.report.keys import FigureKey
 from acutance.report.recipes.lines import Lines
 from acutance.report.sweeps import sweep_panels
 

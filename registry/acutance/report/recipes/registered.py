@@ -9,7 +9,8 @@ from typing import TypeVar
 from acutance.errors import UserError, warn
 from acutance.plugins import Item, catalog
 from acutance.report.data import ReportData
-from acutance.report.recipes.base import FigureKey, Recipe
+from acutance.report.keys import FigureKey
+from acutance.report.recipes.base import Recipe
 from acutance.report.shown import shown
 from acutance.system.ending import no_exit
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from acutance.report.data import ReportData
-from acutance.report.recipes.base import FigureKey, Recipe, printed
+from acutance.report.keys import FigureKey
+from acutance.report.recipes.base import Recipe, printed
 from acutance.report.scatter import scatter_grid
 
 

@@ -12,8 +12,9 @@ from acutance.analysis.labels import target_label
 from acutance.analysis.text import number
 from acutance.report.cells import shown_tau
 from acutance.report.data import ReportData, radius_key
+from acutance.report.keys import FigureKey
 from acutance.report.lettering import as_text
-from acutance.report.recipes.base import FigureKey, Recipe
+from acutance.report.recipes.base import Recipe
 
 
 class Tau(Recipe):

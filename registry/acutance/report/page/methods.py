@@ -13,8 +13,8 @@ from acutance.analysis.labels import spec_fields, target_label
 from acutance.analysis.machinery.columns import MIN_MODELS
 from acutance.analysis.workload import FULL, reduced, resamples_of
 from acutance.report.data import ReportData, text
-from acutance.report.markup import SIGNS
-from acutance.report.sections import methods_sentences
+from acutance.report.page.markup import SIGNS
+from acutance.report.page.sections import methods_sentences
 
 LATEX = SIGNS | {
     "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "–": "--",

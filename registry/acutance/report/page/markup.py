@@ -11,7 +11,7 @@ import pandas as pd
 from acutance.analysis.labels import target_label
 from acutance.io.spreadsheet import csv_text
 from acutance.io.written import put
-from acutance.report.recipes.base import FigureKey
+from acutance.report.keys import FigureKey
 from acutance.report.tables import Entry, TauTable, tau_tables
 
 NOTE = (
@@ -48,7 +48,7 @@ def save_tables(correlations: pd.DataFrame, folder: Path) -> list[Path]:
         correlations: of a run.
         folder: made when it is not there.
     """
-    from acutance.report.figures import file_stems
+    from acutance.report.page.figures import file_stems
 
     tables = {
         FigureKey("tau", "" if table.level == "all" else table.level): table for table in tau_tables(correlations)

@@ -19,15 +19,16 @@ from acutance.analysis.machinery.columns import MIN_MODELS
 from acutance.analysis.text import number, p_value
 from acutance.report.cells import ceiling_cells, group_table, heat_table, shades
 from acutance.report.data import ReportData, text
-from acutance.report.embed import script_json, study_data
-from acutance.report.figures import file_stems
-from acutance.report.figures import pictures as drawn
-from acutance.report.methods import latex, methods
-from acutance.report.recipes.base import FigureKey, Recipe
+from acutance.report.keys import FigureKey
+from acutance.report.page.embed import script_json, study_data
+from acutance.report.page.figures import file_stems
+from acutance.report.page.figures import pictures as drawn
+from acutance.report.page.methods import latex, methods
+from acutance.report.page.sections import level_sections, sentences, study_sections
+from acutance.report.page.summary import answer
+from acutance.report.recipes.base import Recipe
 from acutance.report.recipes.registered import recipe
 from acutance.report.scales import target_scale
-from acutance.report.sections import level_sections, sentences, study_sections
-from acutance.report.summary import answer
 
 SCRIPTS = ("plot.js", "scatter.js", "radii.js", "tables.js")
 PICTURES = 900_000  # characters of pictures on a page, so that it stays under 3 MB with everything else
@@ -45,7 +46,7 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
     if pictures is None:
         pictures = drawn(data)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    folder = resources.files("acutance.report")
+    folder = resources.files("acutance.report.page")
     template = environment.from_string((folder / "page.html").read_text("utf-8"))
     own = {name: (folder / "web" / name).read_text("utf-8") for name in ("page.css", *SCRIPTS)}
     figures = _figures(pictures)

@@ -17,9 +17,10 @@ from acutance.errors import UserError, warn
 from acutance.io.written import put
 from acutance.plugins import Item, catalog
 from acutance.report.data import ReportData
-from acutance.report.drawing import draw_apart
+from acutance.report.keys import FigureKey, slug
 from acutance.report.lettering import show_names
-from acutance.report.recipes.base import ANY, FigureKey, slug
+from acutance.report.page.drawing import draw_apart
+from acutance.report.recipes.base import ANY
 from acutance.report.recipes.registered import (
     Drawing,
     Say,
@@ -31,6 +32,7 @@ from acutance.report.recipes.registered import (
     recipe,
     without_failures,
 )
+from acutance.report.sweeps import panel_title, sweep_figure, sweep_panels
 from acutance.system.ending import no_exit
 
 if TYPE_CHECKING:
@@ -222,3 +224,15 @@ def save_drawn(figures: Mapping[FigureKey, Figure], folder: Path) -> list[Path]:
     """Write figures of one recipe as PNG and PDF and return the PNGs; others of the recipe, from before, go."""
     recipe = next((key.recipe for key in figures), "")
     return _write({key: _saved(figure) for key, figure in figures.items()}, folder, f"{recipe}-*")
+
+
+def save_sweep_figures(table: pd.DataFrame, name: str, folder: Path) -> list[Path]:
+    """Draw every target and level of a sweep, whole pools only; return the PNGs. Those of earlier sweeps go.
+
+    Args:
+        table: of a sweep.
+        name: column of the swept setting.
+        folder: made when it is not there.
+    """
+    keys = sweep_panels(table, name)
+    return save_drawn({key: sweep_figure(rows, name, panel_title(key, rows)) for key, rows in keys.items()}, folder)

@@ -13,10 +13,10 @@ from acutance.system.child import Child, Receive, Send
 
 if TYPE_CHECKING:
     from acutance.report.data import ReportData
-    from acutance.report.recipes.base import FigureKey
+    from acutance.report.keys import FigureKey
 
 Drawn = tuple[bytes, bytes]  # PNG, PDF
-SERVE = "acutance.report.drawing:serve"  # what drawing processes run
+SERVE = "acutance.report.page.drawing:serve"  # what drawing processes run
 
 
 def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dict[FigureKey, Drawn | Exception]:
@@ -55,7 +55,7 @@ def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dic
 
 def serve(receive: Receive, send: Send) -> None:
     """Draw figures of the tables that come first, in a child."""
-    from acutance.report.figures import render
+    from acutance.report.page.figures import render
     from acutance.report.recipes.registered import attempt
 
     data, told = pickle.loads(receive())

@@ -33,14 +33,14 @@ def test_plugins_are_shown_with_the_time_of_each_phase_and_what_they_import(tmp_
     assert about["libraries"]["torch"]
     loading = {row["plugin"]: row for row in about["loading"]}
     slow = loading["acme_slow"]
-    assert slow["heavy"] == ["numba"] and loading["worst_case"]["heavy"] == []
+    assert "numba" in slow["heavy"] and loading["worst_case"]["heavy"] == []
     for row in loading.values():
         assert {"import", "register", "hookspec", "collect"} <= row["phases"].keys()
         assert row["seconds"] == pytest.approx(sum(row["phases"].values())) and min(row["phases"].values()) >= 0
     # What takes the time is the import of numba.
     assert slow["phases"]["import"] > 0.9 * slow["seconds"]
     text, _, problems = doctor(path=[tmp_path]).stdout.partition("problems\n")
-    assert "imports numba at import time" in text and "(import " in text
+    assert "imports numba" in text and " at import time" in text and "(import " in text
     assert "acme_bad of acme-bad 1.0 failed at import" in problems and "Traceback" not in problems
 
 

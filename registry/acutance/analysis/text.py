@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-
-import numpy as np
 
 # C0 and C1 controls, the marks and overrides of the direction of writing, line and paragraph separators, the mark of
 # the byte order, and halves of surrogate pairs (bytes of a file name that are no UTF-8).
@@ -34,13 +33,13 @@ def visible(text: str, keep: str = "") -> str:
 
 def number(value: float, digits: int = 2) -> str:
     """Return tau with its sign, or a dash for a missing one."""
-    return f"{value:+.{digits}f}".replace("-", "\u2212") if np.isfinite(value) else "\u2013"
+    return f"{value:+.{digits}f}".replace("-", "\u2212") if math.isfinite(value) else "\u2013"
 
 
 def p_value(value: float, name: str = "") -> str:
     """Return a p-value with three digits: ``0.013``, ``<0.001``; after its name ``p = 0.013``, ``p < 0.001``."""
     small = value < 0.001
-    plain = ("<0.001" if small else f"{value:.3f}") if np.isfinite(value) else "\u2013"
+    plain = ("<0.001" if small else f"{value:.3f}") if math.isfinite(value) else "\u2013"
     return f"{name} < 0.001" if name and small else f"{name} = {plain}" if name else plain
 
 
@@ -51,4 +50,4 @@ def typographic(text: str) -> str:
 
 def ends(low: float, high: float) -> str:
     """Return an interval; empty where there is none."""
-    return f"[{number(low)}, {number(high)}]" if np.isfinite(low) else ""
+    return f"[{number(low)}, {number(high)}]" if math.isfinite(low) else ""

@@ -40,7 +40,7 @@ def test_plugins_are_shown_with_the_time_of_each_phase_and_what_they_import(tmp_
     # What takes the time is the import of numba.
     assert slow["phases"]["import"] > 0.9 * slow["seconds"]
     text, _, problems = doctor(path=[tmp_path]).stdout.partition("problems\n")
-    assert "imports numba" in text and " at import time" in text and "(import " in text
+    assert re.search(r"imports [\w, ]*numba[\w, ]* at import time", text) and "(import " in text
     assert "acme_bad of acme-bad 1.0 failed at import" in problems and "Traceback" not in problems
 
 

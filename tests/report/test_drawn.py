@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from reports import HOSTILE, make
 
+from acutance.analysis.text import number
 from acutance.report.cells import group_table, shades
-from acutance.report.data import number
 from acutance.report.page.figures import recipe
 from acutance.report.page.markup import _md
 from acutance.report.recipes.tau import tau_heatmap

@@ -13,10 +13,10 @@ import acutance
 from acutance import UserError
 from acutance.analysis.kendall import kendall_tau
 from acutance.analysis.matrix import matrix
+from acutance.analysis.text import number
 from acutance.cli import cli
 from acutance.io.written import put
 from acutance.plugins import catalog
-from acutance.report.data import number
 from acutance.report.page.figures import recipe
 from acutance.report.recipes.pairwise import between_figure, pair_values, paired
 from acutance.report.settings import of_run, of_sweep, settings_figure

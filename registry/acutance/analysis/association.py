@@ -119,18 +119,18 @@ def association(
     if method.startswith("tau_"):
         variant, at_once = cast(Variant, method[-1]), interval == "jackknife" and n >= 4
         settings: dict[str, Any] = {"nonfinite": "rank_max", "confidence": confidence, "seed": seed}
-        found = kendall_tau(
+        kendall = kendall_tau(
             x, y, variant, resamples=0 if at_once else resamples, permutations=permutations, **settings
         )  # fmt: skip
-        low, high = found.low, found.high
-        if at_once and resamples and _perfect(found.tau):
+        low, high = kendall.low, kendall.high
+        if at_once and resamples and _perfect(kendall.tau):
             bound = kendall_tau(x, y, variant, resamples=resamples, permutations=0, **settings)
-            low, high, found = bound.low, bound.high, replace(found, note=bound.note)
+            low, high, kendall = bound.low, bound.high, replace(kendall, note=bound.note)
         elif at_once and resamples:
-            low, high = jackknife(found.tau, tau_without_each(x, y, variant), confidence)
+            low, high = jackknife(kendall.tau, tau_without_each(x, y, variant), confidence)
         # Infinities are told by ``complete`` already.
-        told = "" if "infinite" in found.note and "ranked" in found.note else found.note
-        return Association(method, found.tau, low, high, found.p, n, ties, joined(note, told))
+        kendall_note = "" if "infinite" in kendall.note and "ranked" in kendall.note else kendall.note
+        return Association(method, kendall.tau, low, high, kendall.p, n, ties, joined(note, kendall_note))
     coefficient = (_Spearman if method == "spearman" else _Weighted)(x, y)
     value = float(coefficient.of_counts(np.ones((1, n), np.uint8))[0])
     p = math.nan
@@ -183,11 +183,11 @@ def _interval(
 
 def _in_pieces(of: Callable[[Any], Array], rows: Counts | Orders) -> Array:
     """Return a coefficient of many rows, as many at a time as fit into memory."""
-    found, start = [np.empty(0)], 0
+    coefficients, start = [np.empty(0)], 0
     for count in pieces(*rows.shape):
-        found.append(of(rows[start : start + count]))
+        coefficients.append(of(rows[start : start + count]))
         start += count
-    return np.concatenate(found)
+    return np.concatenate(coefficients)
 
 
 class _Spearman:
@@ -237,9 +237,9 @@ def _sign_sums(m: Array, column: Ranked) -> Array:
     before = column.ends - (column.tied_with[column.order] + 1)
     total = upto[:, -1:]
     below = np.where(before > 0, upto[:, before - 1], 0.0)
-    found = np.empty_like(m)
-    found[:, column.order] = below - (total - upto[:, high])
-    return found
+    sums = np.empty_like(m)
+    sums[:, column.order] = below - (total - upto[:, high])
+    return sums
 
 
 class _Weighted:
@@ -289,19 +289,19 @@ class _Weighted:
     def without_each(self) -> Array:
         """Return the weighted tau without one model each, (n,)."""
         n = len(self.x.codes)
-        found, start = [np.empty(0)], 0
+        coefficients, start = [np.empty(0)], 0
         for rows in pieces(n, n):
             counts = np.ones((rows, n), np.uint8)
             counts[np.arange(rows), start + np.arange(rows)] = 0
-            found.append(self.of_counts(counts))
+            coefficients.append(self.of_counts(counts))
             start += rows
-        return np.concatenate(found)
+        return np.concatenate(coefficients)
 
 
 def _untied(m: NDArray[np.int64], column: Ranked) -> NDArray[np.int64]:
     """Return how many drawn models differ from each in a column, (B, n) -> (B, n)."""
     upto = np.concatenate([np.zeros((len(m), 1), np.int64), np.cumsum(m[:, column.order], axis=1)], axis=1)
     size = column.tied_with[column.order] + 1
-    found = np.empty_like(m)
-    found[:, column.order] = upto[:, -1:] - (upto[:, column.ends] - upto[:, column.ends - size])
-    return found
+    differing = np.empty_like(m)
+    differing[:, column.order] = upto[:, -1:] - (upto[:, column.ends] - upto[:, column.ends - size])
+    return differing

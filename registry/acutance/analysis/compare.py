@@ -112,14 +112,14 @@ class _Match:
     def _fields(self, measure: str) -> list[str]:
         one, two = self.a.fields[measure], self.b.fields[measure]
         alone = [f for f in {**one, **two} if (f in one) != (f in two)]
-        how = presentation(measure).estimation
-        filled = [f for f in alone if f not in how and f in self.defaults[measure]]
+        presented = presentation(measure).estimation
+        filled = [f for f in alone if f not in presented and f in self.defaults[measure]]
         return [f for f in one if f in two] + filled
 
     def settings(self, row: Row) -> tuple[str, ...]:
-        measure, own = str(row["measure"]), spec_fields(row)
+        measure, row_fields = str(row["measure"]), spec_fields(row)
         side = self.defaults.get(measure, {})
-        return tuple(as_text(own.get(field, side.get(field))) for field in self.fields.get(measure, ()))
+        return tuple(as_text(row_fields.get(field, side.get(field))) for field in self.fields.get(measure, ()))
 
     def key_of_a(self, row: Row) -> tuple[str, ...]:
         target = str(row["target"])
@@ -180,8 +180,8 @@ def _beside(a: Row | None, b: Row | None) -> Row:
     row |= {f"{name}_b": _number(b, name) for name in NUMBERS}
     row |= {"target_b": b and b["target"], "within_b": b and b.get("within", "all")}
     row["difference"] = row["tau_b"] - row["tau_a"]
-    known = all(math.isfinite(row[name]) for name in ("low_a", "high_a", "tau_b"))
-    row["inside"] = row["low_a"] <= row["tau_b"] <= row["high_a"] if known else None
+    comparable = all(math.isfinite(row[name]) for name in ("low_a", "high_a", "tau_b"))
+    row["inside"] = row["low_a"] <= row["tau_b"] <= row["high_a"] if comparable else None
     row["found"] = "both" if a is not None and b is not None else "a" if b is None else "b"
     return row
 

@@ -160,8 +160,8 @@ def stratified_at_levels(
     observed = int(plain[0]) - (int(plain[1]) - pairs)
     tau = observed / pairs
     if tied_pairs(a, b) == pairs:
-        told = joined(note, "all pairs inside groups are tied")
-        return [Stratified(tau, nan, nan, 1.0, n, len(members), told)] * len(levels)
+        tied_note = joined(note, "all pairs inside groups are tied")
+        return [Stratified(tau, nan, nan, 1.0, n, len(members), tied_note)] * len(levels)
     p = _p_within(members, a, b, observed, permutations, seed) if permutations else nan
     if abs(tau) > 1 - 1e-12:
         # A smaller group has a weaker bound, so the largest alone is a valid one for a tau they share.

@@ -19,11 +19,11 @@ def definition(name: str) -> tuple[str, dict[str, Any]]:
     >>> definition("worst_case(rho=0.1, norm=linf)"), definition("tr(H)")
     (('worst_case', {'rho': 0.1, 'norm': 'linf'}), ('tr(H)', {}))
     """
-    found = _SETTINGS.match(name)
-    pairs = [pair.partition("=") for pair in found[2].split(",")] if found else []
-    if not found or not all(key.strip() and value.strip() for key, _, value in pairs):
+    matched = _SETTINGS.match(name)
+    pairs = [pair.partition("=") for pair in matched[2].split(",")] if matched else []
+    if not matched or not all(key.strip() and value.strip() for key, _, value in pairs):
         return name, {}
-    return found[1], {key.strip(): _setting(value.strip()) for key, _, value in pairs}
+    return matched[1], {key.strip(): _setting(value.strip()) for key, _, value in pairs}
 
 
 def numeric_radii(table: pd.DataFrame, where: str) -> pd.DataFrame:
@@ -35,8 +35,8 @@ def numeric_radii(table: pd.DataFrame, where: str) -> pd.DataFrame:
     if "spec.rho" not in table or pd.api.types.is_numeric_dtype(table["spec.rho"]):
         return table
     cells = table[["measure", "spec.rho"]].drop_duplicates("spec.rho").itertuples(index=False, name=None)
-    found = {cell: _radius(cell, f"{where}: measure '{name}'") for name, cell in cells if not is_empty(cell)}
-    return table.assign(**{"spec.rho": pd.to_numeric(table["spec.rho"].map(found))})
+    radii = {cell: _radius(cell, f"{where}: measure '{name}'") for name, cell in cells if not is_empty(cell)}
+    return table.assign(**{"spec.rho": pd.to_numeric(table["spec.rho"].map(radii))})
 
 
 def _radius(cell: Any, where: str) -> float:

@@ -41,7 +41,7 @@ class Check:
     follows: bool = False
 
 
-def group_check(tau: float, found: Stratified, groups: Sequence[str], of_each: str) -> Check:
+def group_check(tau: float, stratified: Stratified, groups: Sequence[str], of_each: str) -> Check:
     """Judge a relation within groups.
 
     It survives, or turns, when p is below 5% and the interval leaves out 0. It vanishes when neither is shown and the
@@ -49,11 +49,11 @@ def group_check(tau: float, found: Stratified, groups: Sequence[str], of_each: s
 
     Args:
         tau: of all models.
-        found: tau over pairs of models of one group, from ``decompose.stratified_tau``.
+        stratified: tau over pairs of models of one group, from ``decompose.stratified_tau``.
         groups: names of the attributes that form the groups.
         of_each: the tau of each group, as a text.
     """
-    value, low, high, p = found.tau, found.low, found.high, found.p
+    value, low, high, p = stratified.tau, stratified.low, stratified.high, stratified.p
     where = f"within {', '.join(groups).replace('_', ' ')}"
     each = f" ({of_each})" if of_each else f" ({value:+.2f})" if math.isfinite(value) else ""
     if not math.isfinite(value):
@@ -98,8 +98,8 @@ def _goes_with(s: Array, column: Any) -> float | None:
     """Return tau-b of a measure with an attribute it may go with (0 for labels without an order); None for others."""
     columns = numeric_columns(column)
     if len(columns) == 1:
-        found = association(columns[0], s, "tau_b", resamples=0, permutations=0)
-        return found.value if abs(found.value) + NOISE * null_sd(found.n) >= GOES_WITH else None
+        relation = association(columns[0], s, "tau_b", resamples=0, permutations=0)
+        return relation.value if abs(relation.value) + NOISE * null_sd(relation.n) >= GOES_WITH else None
     there = np.isfinite(s) & ~pd.isna(column)
     texts = np.array([str(v) for v in column[there]])
     parts = [s[there][texts == level] for level in np.unique(texts)]
@@ -113,16 +113,20 @@ def _goes_with(s: Array, column: Any) -> float | None:
 
 def _beyond(t: Array, s: Array, controls: pd.DataFrame, size: float, settings: Mapping[str, Any]) -> Check:
     """Judge what is left beyond controls; ``size`` is tau-b of the measure with a single one that has an order."""
-    found = partial(t, s, controls, "spearman", **settings)
-    what = " and ".join(str(name).replace("_", " ") for name in controls.columns)
+    adjusted = partial(t, s, controls, "spearman", **settings)
+    control_names = " and ".join(str(name).replace("_", " ") for name in controls.columns)
     follows = abs(size) >= FOLLOWS
     goes = f", with which it goes ({size:+.2f})" if size else ""
-    if found.p < ALPHA:
-        if found.value * found.raw > 0:
-            return Check(what, "survives", f"holds beyond {what}", follows)
-        return Check(what, "turns", f"turns beyond {what}{goes}")
+    if adjusted.p < ALPHA:
+        if adjusted.value * adjusted.raw > 0:
+            return Check(control_names, "survives", f"holds beyond {control_names}", follows)
+        return Check(control_names, "turns", f"turns beyond {control_names}{goes}")
     # Controls that explain all of s leave nothing to correlate.
-    if not math.isfinite(found.value) or abs(found.value) < abs(found.raw) / 2:
-        text = f"it is {what} ({size:+.2f}), no relation beyond it" if follows else f"no relation beyond {what}{goes}"
-        return Check(what, "vanishes", text, follows)
-    return Check(what, "unknown", f"cannot tell beyond {what}{goes}")
+    if not math.isfinite(adjusted.value) or abs(adjusted.value) < abs(adjusted.raw) / 2:
+        text = (
+            f"it is {control_names} ({size:+.2f}), no relation beyond it"
+            if follows
+            else f"no relation beyond {control_names}{goes}"
+        )
+        return Check(control_names, "vanishes", text, follows)
+    return Check(control_names, "unknown", f"cannot tell beyond {control_names}{goes}")

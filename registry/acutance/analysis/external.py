@@ -65,8 +65,8 @@ def as_run(table: pd.DataFrame, columns: Columns, pool: str = "table") -> tuple[
         raise UserError("give at least one target and one measure", listed(table))
     if columns.long is not None and (columns.model is None or columns.measures):
         raise UserError("--long: give two columns, MEASURE,VALUE, and --model, without --measures")
-    for given, what in _named(columns).items():
-        require(table, given, what)
+    for column_names, option in _named(columns).items():
+        require(table, column_names, option)
     _refuse_two_roles(columns)
     notes: list[str] = []
     named_rows(table, columns.model, "--model", "model")
@@ -115,20 +115,20 @@ def _refuse_two_roles(columns: Columns) -> None:
 
 def _named(columns: Columns) -> dict[tuple[str, ...], str]:
     """Return names of columns that must be there, by the option that gives them."""
-    found: dict[tuple[str, ...], str] = {
+    option_of: dict[tuple[str, ...], str] = {
         tuple(columns.targets): "--targets", tuple(columns.measures): "--measures",
         (*columns.groups, *columns.within): "--groups, --within", tuple(columns.attributes or ()): "--attributes",
     }  # fmt: skip
     if columns.model is not None:
-        found[(columns.model,)] = "--model"
+        option_of[(columns.model,)] = "--model"
     if columns.long is not None:
-        found[columns.long] = "--long"
+        option_of[columns.long] = "--long"
     for option, names in columns.figures.items():
-        found[tuple(names)] = f"--{option}"
-    return found
+        option_of[tuple(names)] = f"--{option}"
+    return option_of
 
 
-def require(table: pd.DataFrame, names: Sequence[str], what: str) -> None:
+def require(table: pd.DataFrame, names: Sequence[str], option: str) -> None:
     """Refuse names that are no columns.
 
     Raises:
@@ -136,18 +136,18 @@ def require(table: pd.DataFrame, names: Sequence[str], what: str) -> None:
     """
     for name in names:
         if name not in table.columns:
-            raise UserError(f"{what}: the table has no column '{name}'", did_you_mean(name, list(table.columns)))
+            raise UserError(f"{option}: the table has no column '{name}'", did_you_mean(name, list(table.columns)))
 
 
 def listed(table: pd.DataFrame) -> str:
     """Return the columns of a table by what they hold, for a message."""
     numeric = [name for name in table.columns if _is_numeric(table[name])]
     texts = [name for name in table.columns if name not in numeric]
-    found = {"numbers": numeric, "other columns": texts}
-    return "name their columns; " + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items() if names)
+    kinds = {"numbers": numeric, "other columns": texts}
+    return "name their columns; " + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
 
 
-def named_rows(table: pd.DataFrame, column: str | None, what: str, thing: str) -> None:
+def named_rows(table: pd.DataFrame, column: str | None, option: str, thing: str) -> None:
     """Refuse a row without a name.
 
     Raises:
@@ -155,7 +155,7 @@ def named_rows(table: pd.DataFrame, column: str | None, what: str, thing: str) -
     """
     if column is not None and (without := table[column].isna() | (table[column].astype(str).str.strip() == "")).any():
         row = without.to_numpy().argmax() + 1
-        raise UserError(f"{what}: row {row} names no {thing}", f"fill its column '{column}', or delete the row")
+        raise UserError(f"{option}: row {row} names no {thing}", f"fill its column '{column}', or delete the row")
 
 
 def _labels(table: pd.DataFrame, model: str | None) -> pd.Series:
@@ -171,9 +171,9 @@ def _labels(table: pd.DataFrame, model: str | None) -> pd.Series:
 def _split_long(table: pd.DataFrame, columns: Columns, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return what a long table says of models, a row each, and of measures, a row for each model and measure."""
     model, (name, value) = str(columns.model), columns.long or ("", "")
-    own = [c for c in table.columns if c in CARRIED or c.startswith("spec.")]
+    row_columns = [c for c in table.columns if c in CARRIED or c.startswith("spec.")]
     named_rows(table, name, "--long", "measure")
-    rest = table.drop(columns=[name, value, *own])
+    rest = table.drop(columns=[name, value, *row_columns])
     differ = rest.groupby(model, sort=False, dropna=False).nunique(dropna=False).gt(1).any()
     for column in differ.index[differ]:
         if column in (*columns.targets, *columns.groups, *columns.within):
@@ -186,13 +186,13 @@ def _split_long(table: pd.DataFrame, columns: Columns, notes: list[str]) -> tupl
     wide = rest.drop(columns=list(differ.index[differ])).drop_duplicates(subset=model).reset_index(drop=True)
     measured = pd.DataFrame({"model": table[model].astype(str)})
     parsed = [definition(text) for text in table[name].astype(str)]
-    measured["measure"] = [found for found, _ in parsed]
+    measured["measure"] = [measure for measure, _ in parsed]
     for setting in dict.fromkeys(key for _, settings in parsed for key in settings):
         measured[f"spec.{setting}"] = [settings.get(setting) for _, settings in parsed]
-    for column in (c for c in own if c.startswith("spec.")):
+    for column in (c for c in row_columns if c.startswith("spec.")):
         measured[column] = typed(table[column]).to_numpy()
     measured = numeric_radii(measured, "--long")
-    measured["replicate"] = typed(table["replicate"]).to_numpy() if "replicate" in own else 0
+    measured["replicate"] = typed(table["replicate"]).to_numpy() if "replicate" in row_columns else 0
     settings = [c for c in measured.columns if c.startswith("spec.")]
     twice = measured.duplicated(["model", "measure", "replicate", *settings])
     if twice.any():
@@ -202,10 +202,10 @@ def _split_long(table: pd.DataFrame, columns: Columns, notes: list[str]) -> tupl
             "number repetitions in a column 'replicate', or average them before",
         )
     measured["value"] = numbers(table, value, "--long").to_numpy()
-    if "stderr" in own:
+    if "stderr" in row_columns:
         measured["stderr"] = numbers(table, "stderr", "--long").to_numpy()
     for column in ("status", "message"):
-        if column in own:
+        if column in row_columns:
             measured[column] = table[column].to_numpy()
     return wide, _with_status(measured)
 
@@ -245,19 +245,19 @@ def _with_status(measured: pd.DataFrame) -> pd.DataFrame:
 
 def _numbers_left(table: pd.DataFrame, columns: Columns, notes: list[str]) -> tuple[str, ...]:
     """Return the columns of numbers throughout that are nothing else; what only looks so is told with its cell."""
-    taken = {*OWN, *columns.targets, *columns.groups, *columns.within, *(columns.attributes or ()), columns.model}
-    taken |= {name for names in columns.figures.values() for name in names}
-    found = []
-    for name in (str(column) for column in table.columns if column not in taken):
+    other_roles = {*OWN, *columns.targets, *columns.groups, *columns.within, *(columns.attributes or ()), columns.model}
+    other_roles |= {name for names in columns.figures.values() for name in names}
+    numeric = []
+    for name in (str(column) for column in table.columns if column not in other_roles):
         if _is_numeric(table[name]):
             if name.lower() in INDEX and counts([str(value) for value in table[name]]):
                 notes.append(f"column '{name}' counts the rows and is left out")
             else:
-                found.append(name)
+                numeric.append(name)
         elif (wrong := _no_number(table[name])) is not None:
             row, cell = wrong
             notes.append(f"column '{name}' is no measure: row {row} says '{cell}', which is no number")
-    return tuple(found)
+    return tuple(numeric)
 
 
 def _is_numeric(column: pd.Series) -> bool:
@@ -305,9 +305,9 @@ def typed(column: pd.Series) -> pd.Series:
     if there and all(cell in ("True", "False") for cell in there):
         values = [math.nan if cell is None else cell == "True" for cell in cells]
         return pd.Series(values, column.index, dtype=object if len(there) < len(cells) else bool, name=column.name)
-    known = [cell for cell in there if not is_missing(cell)]
-    if known and all(is_number(cell) and not is_name(cell) for cell in known):
-        whole = len(known) == len(cells) and all(cell.lstrip("+-").isdigit() and len(cell) < 19 for cell in known)
+    present = [cell for cell in there if not is_missing(cell)]
+    if present and all(is_number(cell) and not is_name(cell) for cell in present):
+        whole = len(present) == len(cells) and all(cell.lstrip("+-").isdigit() and len(cell) < 19 for cell in present)
         values = [
             math.nan if cell is None or is_missing(cell) else (int(cell) if whole else float(cell)) for cell in cells
         ]
@@ -327,9 +327,9 @@ def _models(
             models[name] = table[name]
     models = models.assign(admitted=True, reason="")
     used = {*OWN, *columns.targets, *measures, columns.model}
-    left = [c for c in table.columns if c not in used]
+    remaining = [c for c in table.columns if c not in used]
     asked = [*columns.groups, *columns.within, *(name for names in columns.figures.values() for name in names)]
-    attributes = left if columns.attributes is None else [*columns.attributes, *asked]
+    attributes = remaining if columns.attributes is None else [*columns.attributes, *asked]
     for name in dict.fromkeys([*attributes, *asked]):
         if name in OWN:
             continue
@@ -348,16 +348,16 @@ def _spelling(texts: pd.Series, values: pd.Series) -> pd.Series | None:
     """Return labels as they stand in the table where values would be spelt otherwise: ``1e-3``, ``01``, ``nan``."""
     if values.dtype == bool or not any(isinstance(cell, str) for cell in texts):
         return None
-    given = {cell for cell in texts if isinstance(cell, str)}
-    empty = "nan" if "nan" not in given else "(no value)"
+    spellings = {cell for cell in texts if isinstance(cell, str)}
+    empty = "nan" if "nan" not in spellings else "(no value)"
     labels = texts.map(lambda cell: str(cell) if isinstance(cell, str) and cell else empty)
     # A file of texts that could be numbers is read back as numbers.
-    ambiguous = not pd.api.types.is_numeric_dtype(values) and any(is_number(cell) for cell in given)
+    ambiguous = not pd.api.types.is_numeric_dtype(values) and any(is_number(cell) for cell in spellings)
     same = values.map(label_text).tolist() == labels.tolist()
     return None if same and not ambiguous else labels
 
 
-def numbers(table: pd.DataFrame, name: str, what: str) -> pd.Series:
+def numbers(table: pd.DataFrame, name: str, option: str) -> pd.Series:
     """Return a column as numbers, empty cells as NaN.
 
     Raises:
@@ -374,7 +374,7 @@ def numbers(table: pd.DataFrame, name: str, what: str) -> pd.Series:
             values.append(math.nan)
         elif isinstance(cell, str) and not is_number(cell.strip()):
             hint = "write it with a decimal point and without separators of thousands" if like_number(cell) else ""
-            raise UserError(f"{what}: row {row} of column '{name}' is not a number: {cell!r}", hint)
+            raise UserError(f"{option}: row {row} of column '{name}' is not a number: {cell!r}", hint)
         else:
             values.append(float(cell))
     return pd.Series(values, column.index, dtype=np.float64, name=name)

@@ -107,10 +107,10 @@ def strong(
     for name in names:
         for scope in scopes:
             levels = [1 - alpha, 1 - alpha / (len(names) * len(scopes))]
-            found, strict = _tau(targets[name], s, groups, scope, levels, settings)
-            verdict = _judged(found["low"] > threshold, strict["high"] < threshold)
-            note = found.pop("note")
-            rows.append({"target": name, "scope": scope, **found, "verdict": verdict, "note": note})
+            estimate, strict = _tau(targets[name], s, groups, scope, levels, settings)
+            verdict = _judged(estimate["low"] > threshold, strict["high"] < threshold)
+            note = estimate.pop("note")
+            rows.append({"target": name, "scope": scope, **estimate, "verdict": verdict, "note": note})
     return _hypothesis("strong", rows, f"tau above {threshold:g}")
 
 
@@ -181,20 +181,20 @@ def weak(
     rows, short = [], 0
     for scope, members in scopes.items():
         share = q if form == "strict" else _widened(q, least, int((~np.isnan(x[members] + y[members])).sum()))
-        found = flattest(x[members], y[members], share, stderr=e[members], confidence=1 - alpha)
+        selection = flattest(x[members], y[members], share, stderr=e[members], confidence=1 - alpha)
         slope = (
             quantile_slope(x[members], y[members], span=0.5, permutations=permutations, seed=seed) if slopes else None
         )
         refuted = False
-        if found.chosen:
-            strict, _ = clopper_pearson(found.violations, found.chosen, 1 - alpha / len(scopes))
+        if selection.chosen:
+            strict, _ = clopper_pearson(selection.violations, selection.chosen, 1 - alpha / len(scopes))
             refuted = strict > tolerated
-        verdict = _judged(found.violation_high < tolerated, refuted)
-        fields = {k: v for k, v in vars(found).items() if k != "note"}
-        note = found.note
-        if 0 < found.chosen < least:
+        verdict = _judged(selection.violation_high < tolerated, refuted)
+        fields = {k: v for k, v in vars(selection).items() if k != "note"}
+        note = selection.note
+        if 0 < selection.chosen < least:
             short += 1
-            note = joined(note, f"{found.chosen} models cannot show it: {least} without a violation are needed")
+            note = joined(note, f"{selection.chosen} models cannot show it: {least} without a violation are needed")
         rows.append(
             {
                 "scope": scope,
@@ -233,15 +233,15 @@ def _tau(
 ) -> list[dict[str, Any]]:
     """Return a row at each level of confidence."""
     if scope == "stratified" and groups is not None:
-        rows = [vars(found) for found in stratified_at_levels(t, s, groups, levels, **settings)]
+        rows = [vars(result) for result in stratified_at_levels(t, s, groups, levels, **settings)]
     else:
         (x, y), _, note = complete(t, s)
         if len(x) < MIN_MODELS or constant(x) or constant(y):
             rows = [vars(association(t, s, **settings)) | {"tau": math.nan}] * len(levels)
         else:
-            found = tau_at_levels(x, y, levels, "a", "rank_max", **settings)
+            results = tau_at_levels(x, y, levels, "a", "rank_max", **settings)
             # Infinities are told by ``complete`` already.
-            rows = [vars(one) | {"note": joined(note, "" if "ranked" in one.note else one.note)} for one in found]
+            rows = [vars(one) | {"note": joined(note, "" if "ranked" in one.note else one.note)} for one in results]
     return [{key: row[key] for key in ("n", "tau", "low", "high", "p", "note")} for row in rows]
 
 

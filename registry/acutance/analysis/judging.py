@@ -27,8 +27,8 @@ def outcomes(targets: Sequence[str]) -> list[str]:
     chosen: dict[str, str] = {}
     for name in targets:
         if not name.startswith(RELATIONS):
-            known = chosen.get(_quantity(name))
-            if known is None or (known.startswith("given:") and not name.startswith("given:")):
+            earlier = chosen.get(_quantity(name))
+            if earlier is None or (earlier.startswith("given:") and not name.startswith("given:")):
                 chosen[_quantity(name)] = name
     return [name for name in targets if chosen.get(_quantity(name)) == name and not name.startswith(RELATIONS)]
 

@@ -137,8 +137,8 @@ def tau_at_levels(
         reason = "an interval needs at least 4 models"
     elif resamples:
         ends, reason = _intervals(tau, a, b, variant, classes, levels, resamples, seed)
-    told = "; ".join(filter(None, (note, reason)))
-    return [KendallResult(tau, low, high, p, n, ties, variant, told) for low, high in ends]
+    full_note = "; ".join(filter(None, (note, reason)))
+    return [KendallResult(tau, low, high, p, n, ties, variant, full_note) for low, high in ends]
 
 
 def _columns(t: ArrayLike, s: ArrayLike, nonfinite: Nonfinite) -> tuple[Array, Array, str]:
@@ -211,8 +211,8 @@ def _intervals(
         note = "all pairs agree: the interval is exact for normal scores, the bootstrap knows none"
         return [(bound, 1.0) if tau > 0 else (-1.0, -bound) for bound in bounds], note
     without = _tau(sums_without_each(x, y), variant, n - 1, classes)
-    found = {level: bca(tau, resampled, without, level, resamples) for level in dict.fromkeys(levels)}
-    return [found[level] for level in levels], ""
+    interval_at = {level: bca(tau, resampled, without, level, resamples) for level in dict.fromkeys(levels)}
+    return [interval_at[level] for level in levels], ""
 
 
 def tau_without_each(x: Array, y: Array, variant: Variant = "a") -> Array:

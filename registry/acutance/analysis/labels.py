@@ -26,23 +26,23 @@ def definition_name(row: Mapping[str, Any]) -> str:
         row: a row of a table, with ``measure`` and ``spec.*``; fields a measure does not have are missing.
     """
     fields, measure = spec_fields(row), str(row["measure"])
-    how = presentation(measure)
-    if how.label:
-        return label_of(how, fields)
-    quiet = {"rho", *USUAL_ESTIMATION, *how.estimation}
+    presented = presentation(measure)
+    if presented.label:
+        return label_of(presented, fields)
+    quiet = {"rho", *USUAL_ESTIMATION, *presented.estimation}
     rest = [f"{k}={v}" for k, v in fields.items() if k not in quiet]
     return f"{measure} ({', '.join(rest)})" if rest else measure
 
 
-def label_of(how: Presentation, fields: Mapping[str, Any]) -> str:
+def label_of(presented: Presentation, fields: Mapping[str, Any]) -> str:
     """Return the label of a measure with the settings of a row, and what they add behind it."""
-    words = {name: how.words.get(name, {}).get(_shown(value), _shown(value)) for name, value in fields.items()}
+    words = {name: presented.words.get(name, {}).get(_shown(value), _shown(value)) for name, value in fields.items()}
     added = [
         filled(addition.template, words)
-        for addition in how.additions
+        for addition in presented.additions
         if addition.field in fields and not _is_default(fields[addition.field], addition.default)
     ]
-    return " ".join(filled(how.label, words).split()) + "".join(added)
+    return " ".join(filled(presented.label, words).split()) + "".join(added)
 
 
 def filled(template: str, words: Mapping[str, str]) -> str:
@@ -51,7 +51,7 @@ def filled(template: str, words: Mapping[str, str]) -> str:
     >>> filled("{scaling} gradient norm {norm}", {"scaling": "adaptive"})
     'adaptive gradient norm '
     """
-    return re.sub(r"\{(\w+)\}", lambda found: words.get(found[1], ""), template)
+    return re.sub(r"\{(\w+)\}", lambda field: words.get(field[1], ""), template)
 
 
 def _is_default(value: Any, default: Any) -> bool:

@@ -97,14 +97,14 @@ def _tau_b(table: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.f
 
 def _counted(table: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the same in n log n for each pair of rows."""
-    found = np.full((len(table), len(table)), np.nan)
+    tau_b = np.full((len(table), len(table)), np.nan)
     for a, b in combinations_with_replacement(range(len(table)), 2):
         both = there[a] & there[b]
         if both.any():
             s, pairs, tied_a, tied_b = plain_sums(Ranked.of(table[a][both]), Ranked.of(table[b][both])).tolist()
             scale = math.sqrt((pairs - tied_a) * (pairs - tied_b))
-            found[a, b] = found[b, a] = s / scale if scale else math.nan
-    return found
+            tau_b[a, b] = tau_b[b, a] = s / scale if scale else math.nan
+    return tau_b
 
 
 def _clustered(distance: NDArray[np.float64], cut: float) -> tuple[list[int], list[int]]:
@@ -114,8 +114,8 @@ def _clustered(distance: NDArray[np.float64], cut: float) -> tuple[list[int], li
     condensed = squareform((distance + distance.T) / 2, checks=False)
     tree = optimal_leaf_ordering(linkage(condensed, "average"), condensed)
     order = [int(i) for i in leaves_list(tree)]
-    found = fcluster(tree, cut + 1e-12, "distance")
+    cluster_of = fcluster(tree, cut + 1e-12, "distance")
     number: dict[int, int] = {}
     for i in order:
-        number.setdefault(int(found[i]), len(number) + 1)
-    return order, [number[int(c)] for c in found]
+        number.setdefault(int(cluster_of[i]), len(number) + 1)
+    return order, [number[int(c)] for c in cluster_of]

@@ -44,10 +44,10 @@ def false_discovery(p: ArrayLike, dependent: bool = False) -> Array:
     if there.any():
         ordered, places = np.argsort(values[there]), np.arange(1, there.sum() + 1)
         scaled = values[there][ordered] * (len(places) / places) * ((1 / places).sum() if dependent else 1.0)
-        found = np.empty(len(places))
+        minima = np.empty(len(places))
         # The minimum over all j >= i, from the largest p down.
-        found[ordered] = np.minimum.accumulate(scaled[::-1])[::-1].clip(0.0, 1.0)
-        adjusted[there] = found
+        minima[ordered] = np.minimum.accumulate(scaled[::-1])[::-1].clip(0.0, 1.0)
+        adjusted[there] = minima
     return adjusted
 
 

@@ -173,11 +173,11 @@ def _sign_gram(columns: Sequence[Ranked]) -> Array:
 def _residual_cosine(gram: Array) -> Array:
     """Return cosines of the first two vectors' residuals given the others, (B, k, k) -> (B,); NaN without residuals."""
     a, b, c = gram[:, :2, :2], gram[:, :2, 2:], gram[:, 2:, 2:]
-    left = a - b @ np.linalg.pinv(c[0], rcond=1e-9, hermitian=True) @ b.transpose(0, 2, 1) if c.size else a
-    scale = left[:, 0, 0] * left[:, 1, 1]
-    small = (left[:, 0, 0] <= 1e-9 * a[:, 0, 0]) | (left[:, 1, 1] <= 1e-9 * a[:, 1, 1])
+    residual = a - b @ np.linalg.pinv(c[0], rcond=1e-9, hermitian=True) @ b.transpose(0, 2, 1) if c.size else a
+    scale = residual[:, 0, 0] * residual[:, 1, 1]
+    small = (residual[:, 0, 0] <= 1e-9 * a[:, 0, 0]) | (residual[:, 1, 1] <= 1e-9 * a[:, 1, 1])
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(small, np.nan, left[:, 0, 1] / np.sqrt(scale))
+        return np.where(small, np.nan, residual[:, 0, 1] / np.sqrt(scale))
 
 
 def _normal_scores(x: Array) -> Array:
@@ -191,23 +191,23 @@ def _p_value(x: Array, y: Array, controls: Sequence[Array], draws: int, seed: in
     design, basis = np.stack([np.ones(n), *controlled], axis=1), _basis(n, controlled)
     scores = np.stack([_normal_scores(x), _normal_scores(y)])
     effects, spread = _effects(scores, design)
-    left = _left(scores, basis)
-    if n - 1 - basis.shape[1] < 1 or ((left**2).sum(1) < 1e-9 * n).any():
+    residuals = _residuals(scores, basis)
+    if n - 1 - basis.shape[1] < 1 or ((residuals**2).sum(1) < 1e-9 * n).any():
         return math.nan
     statistic = _correlation if n < STUDENTIZED else _covariance
-    observed = float(statistic(left[None])[0])
+    observed = float(statistic(residuals[None])[0])
     g, above, below = np.random.default_rng([seed, n, 9]), 0, 0
     middle = _normal_scores(np.arange(n, dtype=np.float64))
     for rows in pieces(draws, n * (len(z) + 2)):
         apart = np.sort(g.normal(size=(rows, len(z), n)), axis=2)
-        made = effects[0][None, :, None] + spread[None, :, None] * g.normal(size=(rows, 2, n))
+        simulated = effects[0][None, :, None] + spread[None, :, None] * g.normal(size=(rows, 2, n))
         for k, r in enumerate(z):
-            made += effects[k + 1][None, :, None] * _at(apart[:, k], r - 1)[:, None, :]
-        ranked = np.empty_like(made)
-        np.put_along_axis(ranked, np.argsort(made, axis=2), np.broadcast_to(middle, made.shape), axis=2)
-        found = statistic(_left(ranked, basis))
-        above += int((found >= observed - 1e-12).sum())
-        below += int((found <= observed + 1e-12).sum())
+            simulated += effects[k + 1][None, :, None] * _at(apart[:, k], r - 1)[:, None, :]
+        ranked = np.empty_like(simulated)
+        np.put_along_axis(ranked, np.argsort(simulated, axis=2), np.broadcast_to(middle, simulated.shape), axis=2)
+        simulated_statistics = statistic(_residuals(ranked, basis))
+        above += int((simulated_statistics >= observed - 1e-12).sum())
+        below += int((simulated_statistics <= observed + 1e-12).sum())
     return min(1.0, 2 * float(p_of_hits(min(above, below), draws, exact=False)))
 
 
@@ -218,8 +218,8 @@ def _effects(scores: Array, design: Array) -> tuple[Array, Array]:
     """
     effects = np.linalg.lstsq(design, scores.T, rcond=1e-6)[0]
     freedom = len(design) - 1 - np.linalg.matrix_rank(design, tol=1e-6)
-    left = ((scores - (design @ effects).T) ** 2).sum(1)
-    return np.asarray(effects, np.float64), np.asarray(np.sqrt(left / max(freedom, 1)), np.float64)
+    squares = ((scores - (design @ effects).T) ** 2).sum(1)
+    return np.asarray(effects, np.float64), np.asarray(np.sqrt(squares / max(freedom, 1)), np.float64)
 
 
 def _basis(n: int, controls: Sequence[Array]) -> Array:
@@ -232,11 +232,11 @@ def _basis(n: int, controls: Sequence[Array]) -> Array:
         # The square of two levels is one number.
         columns = np.stack([np.ones(n), *((p - p.mean()) / p.std() for p in powers if p.std() > 1e-9)], axis=1)
         vectors, sizes, _ = np.linalg.svd(columns, full_matrices=False)
-        kept = vectors[:, sizes > 1e-6 * sizes[0]]
+        independent = vectors[:, sizes > 1e-6 * sizes[0]]
         # Half of the models at least are left to tell the errors.
-        if n - 1 - kept.shape[1] >= n / 2:
+        if n - 1 - independent.shape[1] >= n / 2:
             break
-    return np.asarray(kept)
+    return np.asarray(independent)
 
 
 def _at(values: Array, place: Array) -> Array:
@@ -246,20 +246,20 @@ def _at(values: Array, place: Array) -> Array:
     return np.asarray((values[:, low] + values[:, high]) / 2)
 
 
-def _left(scores: Array, basis: Array) -> Array:
+def _residuals(scores: Array, basis: Array) -> Array:
     """Return what a basis of the controls, (n, k), leaves of scores, (..., n)."""
     return np.asarray(scores - (scores @ basis) @ basis.T)
 
 
-def _correlation(left: Array) -> Array:
+def _correlation(residuals: Array) -> Array:
     """Return the correlation of both columns, (B, 2, n) -> (B,)."""
-    squares = (left**2).sum(2)
-    return np.asarray((left[:, 0] * left[:, 1]).sum(1) / np.sqrt(squares[:, 0] * squares[:, 1]))
+    squares = (residuals**2).sum(2)
+    return np.asarray((residuals[:, 0] * residuals[:, 1]).sum(1) / np.sqrt(squares[:, 0] * squares[:, 1]))
 
 
-def _covariance(left: Array) -> Array:
+def _covariance(residuals: Array) -> Array:
     """Return the generalised covariance measure T of both columns (see ``partial``), (B, 2, n) -> (B,)."""
-    products = left[:, 0] * left[:, 1]
+    products = residuals[:, 0] * residuals[:, 1]
     return np.asarray(products.sum(1) / np.sqrt((products**2).sum(1)))
 
 
@@ -302,13 +302,13 @@ def confounds(
         for measure in measures.columns:
             if len(columns) != 1:
                 n = int((measures[measure].notna() & attributes[attribute].notna()).sum())
-                found = Association(method, NAN, NAN, NAN, NAN, n, 0, f"{len(columns)} labels without an order")
+                relation = Association(method, NAN, NAN, NAN, NAN, n, 0, f"{len(columns)} labels without an order")
             else:
-                found = association(
+                relation = association(
                     columns[0], measures[measure], method, resamples=resamples, permutations=permutations, seed=seed
                 )
             rows.append(
-                {"measure": measure, "attribute": attribute, "n": found.n, "value": found.value, "low": found.low,
-                 "high": found.high, "p": found.p, "note": found.note}
+                {"measure": measure, "attribute": attribute, "n": relation.n, "value": relation.value,
+                 "low": relation.low, "high": relation.high, "p": relation.p, "note": relation.note}
             )  # fmt: skip
     return pd.DataFrame(rows, columns=["measure", "attribute", "n", "value", "low", "high", "p", "note"])

@@ -30,7 +30,7 @@ def published(setting: str | None = None) -> pd.DataFrame:
         table = read_back(file)
     if setting is None:
         return table
-    known = list(dict.fromkeys(table["setting"]))
-    if setting not in known:
-        raise UserError(f"--setting: the paper has no setting '{setting}'", did_you_mean(setting, known))
+    available = list(dict.fromkeys(table["setting"]))
+    if setting not in available:
+        raise UserError(f"--setting: the paper has no setting '{setting}'", did_you_mean(setting, available))
     return table[table["setting"] == setting].reset_index(drop=True)

@@ -63,16 +63,16 @@ def reliability(t: ArrayLike, replicates: ArrayLike) -> Reliability:
         raise UserError(f"replicates: must be (models, replicates), got shape {values.shape} for {x.shape} targets")
     there = np.isfinite(values)
     keep = ~np.isnan(x) & (there.sum(1) >= 2)
-    left = int((~keep).sum())
-    note = f"{left} models have no target, or fewer than two finite replicates" if left else ""
+    dropped = int((~keep).sum())
+    note = f"{dropped} models have no target, or fewer than two finite replicates" if dropped else ""
     x, values = x[keep], np.where(there, values, np.nan)[keep]
     n, most = len(x), int(there[keep].sum(1).max(initial=0))
     if n < MIN_MODELS:
         nan = math.nan
         return Reliability(nan, nan, nan, nan, n, most, joined(note, f"fewer than {MIN_MODELS} models"))
     taus = [association(x, column, resamples=0, permutations=0).value for column in values.T]
-    known = [tau for tau in taus if math.isfinite(tau)] or [math.nan]
-    return Reliability(*_icc(values), min(known), max(known), n, most, note)
+    finite = [tau for tau in taus if math.isfinite(tau)] or [math.nan]
+    return Reliability(*_icc(values), min(finite), max(finite), n, most, note)
 
 
 def _icc(values: Array) -> tuple[float, float]:

@@ -89,27 +89,27 @@ def correlations(
             for family in families(targets) if chosen.sum() >= MIN_MODELS else ():
                 plain[family], adjusted[family] = family_p(t[family], s, permutations, seed, itself[family])
             strata = None if labels is None or group != "all" else labels[chosen]
-            own = [None if found is None else found[chosen] for found in noise]
-            ceilings = _ceilings(t, [(points or {}).get(name) for name in targets], own, seed)
+            chosen_noise = [None if repeated is None else repeated[chosen] for repeated in noise]
+            ceilings = _ceilings(t, [(points or {}).get(name) for name in targets], chosen_noise, seed)
             first = len(rows)
             for d, definition in enumerate(definitions):
                 for k, name in enumerate(targets):
-                    found = (
-                        _nothing(int(np.isfinite(t[k]).sum()), "the target itself")
+                    estimate = (
+                        _no_estimate(int(np.isfinite(t[k]).sum()), "the target itself")
                         if itself[k, d]
                         else _one(t[k], s[d], variant, nonfinite, resamples, permutations, seed, plain[k, d])
                     )
                     done(1)
-                    p_adjusted = adjusted[k, d] if np.isfinite(found["tau"]) else np.nan
+                    p_adjusted = adjusted[k, d] if np.isfinite(estimate["tau"]) else np.nan
                     rows.append(
                         {
                             **definition,
                             "target": name,
                             "within": level,
                             "group": group,
-                            **found,
+                            **estimate,
                             "p_adjusted": p_adjusted,
-                            **_parts(t[k], s[d], strata, found["tau"]),
+                            **_parts(t[k], s[d], strata, estimate["tau"]),
                             "ceiling": ceilings[k][d],
                         }
                     )
@@ -129,14 +129,14 @@ def admitted_models(models: pd.DataFrame) -> pd.DataFrame:
 
 def _ceilings(t: Array, points: Sequence[int | None], noise: Sequence[Array | None], seed: int) -> list[list[float]]:
     """Return the ceiling of each target and definition, (T, D); the same for all definitions without replicates."""
-    found = []
+    ceilings = []
     for column, count in zip(t, points, strict=True):
         if count is None:
-            found.append([math.nan] * len(noise))
+            ceilings.append([math.nan] * len(noise))
             continue
         plain = noise_ceiling(column, count, seed=seed).tau
-        found.append([plain if r is None else noise_ceiling(column, count, r, seed=seed).tau for r in noise])
-    return found
+        ceilings.append([plain if r is None else noise_ceiling(column, count, r, seed=seed).tau for r in noise])
+    return ceilings
 
 
 def definitions_and_values(
@@ -151,8 +151,10 @@ def definitions_and_values(
     values = np.full((len(first), len(index)), np.nan)
     if len(first):
         place = pd.Index(index).get_indexer(pd.Index(results["model"]))
-        kept = _usable(results) & (place >= 0)
-        cells = pd.DataFrame({"code": codes[kept], "place": place[kept], "value": results["value"].to_numpy()[kept]})
+        usable = _usable(results) & (place >= 0)
+        cells = pd.DataFrame(
+            {"code": codes[usable], "place": place[usable], "value": results["value"].to_numpy()[usable]}
+        )
         means = cells.groupby(["code", "place"], sort=False)["value"].mean()
         values[means.index.get_level_values(0), means.index.get_level_values(1)] = means.to_numpy(np.float64)
     return plain.to_dict("records"), values
@@ -161,15 +163,15 @@ def definitions_and_values(
 def replicates(results: pd.DataFrame, fields: list[str], index: list[str]) -> list[Array | None]:
     """Return the values of each definition's replicates over the models, (n, R); None where it has one at most."""
     codes, first = definition_codes(results, fields)
-    found: list[Array | None] = [None] * len(first)
+    repeated: list[Array | None] = [None] * len(first)
     if "replicate" not in results or not len(first):
-        return found
+        return repeated
     usable = results.assign(code=codes)[_usable(results)]
     several = usable.groupby("code")["replicate"].nunique() > 1
     for code, part in usable[usable["code"].isin(several.index[several])].groupby("code"):
         table = part.pivot_table(index="model", columns="replicate", values="value", aggfunc="mean")
-        found[int(cast(int, code))] = table.reindex(index).to_numpy(np.float64)
-    return found
+        repeated[int(cast(int, code))] = table.reindex(index).to_numpy(np.float64)
+    return repeated
 
 
 def definition_codes(results: pd.DataFrame, fields: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -182,25 +184,25 @@ def definition_codes(results: pd.DataFrame, fields: list[str]) -> tuple[NDArray[
 
 def _usable(results: pd.DataFrame) -> NDArray[np.bool_]:
     """Return which rows have a value."""
-    known = results["status"].isin(["ok", "not_converged", "nonfinite"]) & results["value"].notna()
-    usable: NDArray[np.bool_] = known.to_numpy(bool)
+    has_value = results["status"].isin(["ok", "not_converged", "nonfinite"]) & results["value"].notna()
+    usable: NDArray[np.bool_] = has_value.to_numpy(bool)
     return usable
 
 
-def _column(models: pd.DataFrame, name: str, what: str) -> pd.Series:
+def _column(models: pd.DataFrame, name: str, option: str) -> pd.Series:
     for candidate in (name, f"attr.{name}"):
         if candidate in models.columns:
             return models[candidate]
-    known = [c.removeprefix("attr.") for c in models.columns]
-    raise UserError(f"{what}: no model has '{name}'", did_you_mean(name, known))
+    available = [c.removeprefix("attr.") for c in models.columns]
+    raise UserError(f"{option}: no model has '{name}'", did_you_mean(name, available))
 
 
 def target_values(models: pd.DataFrame, name: str) -> Array:
     """Return a target's values over the models, NaN where there is none."""
     column = f"attr.{name[5:]}" if name.startswith("attr:") else f"target.{name}"
     if column not in models.columns:
-        known = [c.removeprefix("target.").replace("attr.", "attr:") for c in models.columns if "." in c]
-        raise UserError(f"targets: no model has '{name}'", did_you_mean(name, known))
+        available = [c.removeprefix("target.").replace("attr.", "attr:") for c in models.columns if "." in c]
+        raise UserError(f"targets: no model has '{name}'", did_you_mean(name, available))
     values: Array = pd.to_numeric(models[column], errors="coerce").to_numpy(np.float64)
     return values
 
@@ -217,7 +219,7 @@ def _groups(models: pd.DataFrame, groups: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def group_labels(
-    models: pd.DataFrame, names: Sequence[str], what: str = "groups", between: str = ";"
+    models: pd.DataFrame, names: Sequence[str], option: str = "groups", between: str = ";"
 ) -> NDArray[np.str_]:
     """Return ``augment=1;mixup=0`` for every model, (n,): what a group is called, never taken apart again.
 
@@ -228,7 +230,7 @@ def group_labels(
         UserError: for a column that is not there.
     """
     texts = [
-        models[f"label.{name}"].map(str) if f"label.{name}" in models else _column(models, name, what).map(label_text)
+        models[f"label.{name}"].map(str) if f"label.{name}" in models else _column(models, name, option).map(label_text)
         for name in names
     ]
     rows = list(zip(*texts, strict=True))
@@ -239,8 +241,8 @@ def group_labels(
     return np.array([called[row] for row in rows], dtype=np.str_)
 
 
-def _combinations(models: pd.DataFrame, names: Sequence[str], what: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    labels = group_labels(models, names, what)
+def _combinations(models: pd.DataFrame, names: Sequence[str], option: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    labels = group_labels(models, names, option)
     for label in sorted(set(labels.tolist())):
         yield label, labels == label
 
@@ -258,8 +260,8 @@ def _parts(t: Array, s: Array, strata: NDArray[np.str_] | None, tau: float) -> d
     """Return tau over pairs of models inside a group and over pairs of two, and whether the groups turn its sign."""
     if strata is None or not np.isfinite(tau):
         return {"tau_within": np.nan, "tau_between": np.nan, "simpson": None}
-    found = decompose(t, s, strata)
-    return {"tau_within": found.within, "tau_between": found.between, "simpson": found.simpson}
+    parts = decompose(t, s, strata)
+    return {"tau_within": parts.within, "tau_between": parts.between, "simpson": parts.simpson}
 
 
 def _identical(name: str, a: Array, b: Array) -> bool:
@@ -270,7 +272,7 @@ def _identical(name: str, a: Array, b: Array) -> bool:
     return bool(both.any() and np.array_equal(a[both], b[both]))
 
 
-def _nothing(n: int, note: str) -> dict[str, Any]:
+def _no_estimate(n: int, note: str) -> dict[str, Any]:
     return {"n": n, "tau": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "note": note}
 
 
@@ -282,18 +284,18 @@ def _one(
     n, missing = int(there.sum()), int((~there).sum())
     note = f"{missing} models have no value" if missing else ""
     if n < MIN_MODELS:
-        return _nothing(n, joined(note, f"fewer than {MIN_MODELS} models"))
+        return _no_estimate(n, joined(note, f"fewer than {MIN_MODELS} models"))
     # Models that are dropped here take part in the family's permutations, so this pair has its own.
-    own = permutations if nonfinite == "drop" else 0
-    found = kendall_tau(
-        t[there], s[there], variant, nonfinite=nonfinite, resamples=resamples, permutations=own, seed=seed
+    own_permutations = permutations if nonfinite == "drop" else 0
+    estimate = kendall_tau(
+        t[there], s[there], variant, nonfinite=nonfinite, resamples=resamples, permutations=own_permutations, seed=seed
     )
-    note = joined(note, found.note)
+    note = joined(note, estimate.note)
     return {
-        "n": found.n,
-        "tau": found.tau,
-        "low": found.low,
-        "high": found.high,
-        "p": found.p if own else p,
+        "n": estimate.n,
+        "tau": estimate.tau,
+        "low": estimate.low,
+        "high": estimate.high,
+        "p": estimate.p if own_permutations else p,
         "note": note,
     }

@@ -22,8 +22,8 @@ def visible(text: str, keep: str = "") -> str:
     ('a\\x1b[2Jb\\u202e', 'a\\tb\nc')
     """
 
-    def shown(found: re.Match[str]) -> str:
-        letter = found[0]
+    def shown(match: re.Match[str]) -> str:
+        letter = match[0]
         if letter in keep:
             return letter
         return _PLAIN.get(letter) or (f"\\x{ord(letter):02x}" if ord(letter) < 256 else f"\\u{ord(letter):04x}")

@@ -117,9 +117,9 @@ def verdicts(
         )
         by_name = _by_definition(of_level.reset_index(drop=True), targets, name)
         for definition in dict.fromkeys(name(d) for d in definitions):
-            found = _verdict(by_name.get(definition, []), here, resamples, seed)
+            verdict = _verdict(by_name.get(definition, []), here, resamples, seed)
             done(1)
-            rows.append({"within": level, "definition": definition, **found})
+            rows.append({"within": level, "definition": definition, **verdict})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -129,13 +129,13 @@ def _by_definition(table: pd.DataFrame, targets: Sequence[str], name: Namer) -> 
     Thousands of definitions are judged: selections of a table of all of them take longer than the verdicts.
     """
     counts, hold = table.index.isin(counted(table, targets).index), holding(table)
-    found: dict[str, list[Record]] = {}
+    records: dict[str, list[Record]] = {}
     for row, counting, held in zip(table.to_dict("records"), counts, hold, strict=True):
         record: Record = {str(key): value for key, value in row.items()}
         definition = name(record)
-        told = {"label": with_radius(definition, record), "counts": counting, "holds": held}
-        found.setdefault(definition, []).append(record | told)
-    return found
+        judgement = {"label": with_radius(definition, record), "counts": counting, "holds": held}
+        records.setdefault(definition, []).append(record | judgement)
+    return records
 
 
 def varying_attributes(models: pd.DataFrame) -> pd.DataFrame:
@@ -193,12 +193,12 @@ def _verdict(everything: Sequence[Record], models: Models, resamples: int, seed:
     elif len({np.sign(row["tau"]) for row in held}) > 1:
         verdict, text = "mixed", _both_signs(held, rows)
     else:
-        verdict, text = _held(first, head, everything, models, resamples, seed)
+        verdict, text = _beyond_confounds(first, head, everything, models, resamples, seed)
     if 0 < len(held) < len(rows):
         text += f"; {len(held)} of {len(rows)} correlations hold"
-    kept = {key: first[key] for key in ("target", "n", "tau", "low", "high", "p_adjusted")}
+    estimate = {key: first[key] for key in ("target", "n", "tau", "low", "high", "p_adjusted")}
     return {
-        "verdict": verdict, "line": f"{SPOKEN.get(verdict, verdict)}{':' * (verdict != 'follows')} {text}", **kept,
+        "verdict": verdict, "line": f"{SPOKEN.get(verdict, verdict)}{':' * (verdict != 'follows')} {text}", **estimate,
         "rho": spec_fields(first).get("rho", math.nan), "holding": len(held), "comparisons": len(rows),
     }  # fmt: skip
 
@@ -208,13 +208,15 @@ SPOKEN = {"none": "no relation", "unclear": "cannot tell"}
 
 def _head(row: Record, rows: Sequence[Record]) -> str:
     """Name a correlation as far as the measure has several: ``+0.83 with test error at ρ = 0.01``."""
-    target = f" with {said(target_label(str(row['target'])))}" if len({other["target"] for other in rows}) > 1 else ""
+    target = (
+        f" with {in_words(target_label(str(row['target'])))}" if len({other["target"] for other in rows}) > 1 else ""
+    )
     rho = spec_fields(row).get("rho")
     several = len({spec_fields(other).get("rho") for other in rows} - {None}) > 1
     return f"{row['tau']:+.2f}{target}" + (f" at ρ = {float(rho):g}" if several and rho is not None else "")
 
 
-def said(name: str) -> str:
+def in_words(name: str) -> str:
     """Return a name as sentences write it."""
     return name.removeprefix("attr:").replace("_", " ")
 
@@ -240,7 +242,7 @@ def _both_signs(held: Sequence[Record], rows: Sequence[Record]) -> str:
     return f"{' but '.join(_head(row, rows) for row in ends)}; the sign depends on what is asked"
 
 
-def _held(
+def _beyond_confounds(
     row: Record, head: str, everything: Sequence[Record], models: Models, resamples: int, seed: int
 ) -> tuple[str, str]:
     """Return the verdict on a correlation that holds: what is left of it within groups and beyond attributes."""
@@ -249,8 +251,8 @@ def _held(
     t, s = models.targets[str(row["target"])], models.values[str(row["label"])]
     checks: list[Check] = []
     if models.groups is not None:
-        found = stratified_tau(t, s, models.groups, resamples=resamples, permutations=resamples, seed=seed)
-        checks.append(group_check(float(row["tau"]), found, models.grouping, _of_groups(row, everything)))
+        stratified = stratified_tau(t, s, models.groups, resamples=resamples, permutations=resamples, seed=seed)
+        checks.append(group_check(float(row["tau"]), stratified, models.grouping, _of_groups(row, everything)))
     checks += attribute_checks(t, s, models.others, resamples=resamples, seed=seed)
     if not checks and models.groups is None and not models.others.shape[1]:
         return "holds", f"{head}; no groups and no attributes are known, so no confounds"
@@ -262,19 +264,19 @@ def _weighed(tau: float, head: str, checks: Sequence[Check], attributes: Sequenc
     for check in checks:
         if check.result in ("vanishes", "turns"):
             if check.follows and check.result == "vanishes":
-                return "follows", f"{said(check.what)}: {head}, but {check.text}"
+                return "follows", f"{in_words(check.what)}: {head}, but {check.text}"
             return "confounded", f"{head}, {check.text}"
     open_ones = [check.text for check in checks if check.result == "unknown"]
     if open_ones:
         return "holds", f"{head}, but {'; '.join(open_ones)}"
-    kept = [check.text for check in checks]
-    if not kept:
-        kept = [f"goes with none of {', '.join(map(said, attributes))}"]
-    return ("good" if tau > 0 else "inverse"), f"{head}, {', '.join(kept)}"
+    survived = [check.text for check in checks]
+    if not survived:
+        survived = [f"goes with none of {', '.join(map(in_words, attributes))}"]
+    return ("good" if tau > 0 else "inverse"), f"{head}, {', '.join(survived)}"
 
 
 def _of_groups(row: Record, everything: Sequence[Record]) -> str:
     """Return the tau of each group, ``+0.72/+0.59``, for the same radius and target; empty for very many."""
     same = [other for other in everything if (other["label"], other["target"]) == (row["label"], row["target"])]
-    found = [other["tau"] for other in same if other["group"] != "all" and not math.isnan(other["tau"])]
-    return "/".join(f"{tau:+.2f}" for tau in found) if 0 < len(found) <= GROUPS_SHOWN else ""
+    taus = [other["tau"] for other in same if other["group"] != "all" and not math.isnan(other["tau"])]
+    return "/".join(f"{tau:+.2f}" for tau in taus) if 0 < len(taus) <= GROUPS_SHOWN else ""

@@ -52,14 +52,14 @@ class Workload:
 
 def resamples_of(config: Mapping[str, Any]) -> int | None:
     """Return from how many resamples a study asks its intervals to be; None where it leaves that open."""
-    found: int | None = (config.get("analysis") or {}).get("resamples")
-    return found
+    resamples: int | None = (config.get("analysis") or {}).get("resamples")
+    return resamples
 
 
 def reduced(notes: Iterable[Any]) -> int | None:
     """Return from how many resamples a table of correlations is, by its notes; None where it is as many as usual."""
-    found = (re.search(FEWER.format(r"(\d+)", FULL), note) for note in notes if isinstance(note, str))
-    return next((int(match[1]) for match in found if match), None)
+    matches = (re.search(FEWER.format(r"(\d+)", FULL), note) for note in notes if isinstance(note, str))
+    return next((int(match[1]) for match in matches if match), None)
 
 
 def workload(
@@ -89,6 +89,6 @@ def workload(
         chosen = FULL if resamples is None else resamples
         return Workload(n, definitions, pairs, chosen, seconds(chosen))
     chosen = next((count for count in (4999, 1999) if seconds(count) <= AFFORDABLE), LEAST)
-    how = f"--resamples {FULL}, or analysis.resamples of a study, takes them"
+    hint = f"--resamples {FULL}, or analysis.resamples of a study, takes them"
     why = f"{FEWER.format(chosen, FULL)}, which take about {seconds(FULL) / 60:.0f} minutes"
-    return Workload(n, definitions, pairs, chosen, seconds(chosen), f"{why} ({how})")
+    return Workload(n, definitions, pairs, chosen, seconds(chosen), f"{why} ({hint})")

@@ -50,8 +50,8 @@ def complete(*columns: ArrayLike, infinite: Infinite = "rank") -> tuple[list[Arr
             raise UserError(f"{unbounded.sum()} models have an infinite value", "choose infinite='rank' or 'drop'")
         if infinite == "drop":
             keep = np.asarray(keep & ~unbounded)
-        what = "ranked as extreme" if infinite == "rank" else "dropped"
-        notes.append(f"{unbounded.sum()} infinite values {what}")
+        treatment = "ranked as extreme" if infinite == "rank" else "dropped"
+        notes.append(f"{unbounded.sum()} infinite values {treatment}")
     return list(table[:, keep]), keep, joined(*notes)
 
 

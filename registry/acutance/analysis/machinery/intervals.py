@@ -50,8 +50,8 @@ def jackknife(value: float, leave_one_out: Array, confidence: float) -> tuple[fl
     which for tau-a is :math:`\frac{M-1}{M} \frac{4}{(M-2)^2} \sum_i (C_i - \tau)^2`,
     :math:`C_i` being the mean agreement of model i with the others.
     """
-    found = leave_one_out[np.isfinite(leave_one_out)]
-    n = len(found)
-    se = math.sqrt((n - 1) / n * float(((found - found.mean()) ** 2).sum())) if n else math.nan
+    finite = leave_one_out[np.isfinite(leave_one_out)]
+    n = len(finite)
+    se = math.sqrt((n - 1) / n * float(((finite - finite.mean()) ** 2).sum())) if n else math.nan
     z = float(ndtri((1 + confidence) / 2))
     return max(value - z * se, -1.0), min(value + z * se, 1.0)

@@ -140,28 +140,28 @@ def _lanes(
 def _arranged(counts: Counts, order: Orders) -> Counts:
     """Return multiplicities in an order of the models, LANES resamples side by side, (B / LANES, n, LANES)."""
     resamples, n = counts.shape
-    found = np.zeros(((resamples + LANES - 1) // LANES, n, LANES), np.uint8)
+    arranged = np.zeros(((resamples + LANES - 1) // LANES, n, LANES), np.uint8)
     for b in range(resamples):
         for i in range(n):
-            found[b // LANES, i, b % LANES] = counts[b, order[i]]
-    return found
+            arranged[b // LANES, i, b % LANES] = counts[b, order[i]]
+    return arranged
 
 
 @Kernel
 def _weighted(arranged: Counts, ends: Orders, codes: Orders, levels: int, tied: bool, kind: NDArray[Any]) -> Ints:
     """Return the sum of m_i m_j sign products of each resample, (B / LANES, LANES); ``kind`` is of the tree's type."""
-    found = np.zeros((len(arranged), LANES), np.int64)
+    sums = np.zeros((len(arranged), LANES), np.int64)
     tree, total, near = np.zeros((levels + 1, LANES), kind.dtype), np.zeros_like(kind), np.zeros_like(kind)
     for chunk in range(len(arranged)):
-        _lanes(arranged[chunk], ends, codes, levels, tied, found[chunk], tree, total, near)
-    return found
+        _lanes(arranged[chunk], ends, codes, levels, tied, sums[chunk], tree, total, near)
+    return sums
 
 
 @Kernel
 def _tied(counts: Counts, order: Orders, ends: Orders) -> Ints:
     """Return the sum of m_i m_j over pairs tied in a column, of each resample, (B,)."""
     resamples, n = counts.shape
-    found = np.zeros(resamples, np.int64)
+    sums = np.zeros(resamples, np.int64)
     for b in range(resamples):
         start, twice = 0, np.int64(0)
         while start < n:
@@ -172,8 +172,8 @@ def _tied(counts: Counts, order: Orders, ends: Orders) -> Ints:
                 squares += m * m
             twice += together * together - squares
             start = end
-        found[b] = twice // 2
-    return found
+        sums[b] = twice // 2
+    return sums
 
 
 class _Resamples:
@@ -204,7 +204,7 @@ def _resamples(counts: Counts, x: Ranked) -> _Resamples:
     if key not in _last:
         _last[key] = _Resamples(counts, x)
     _last.move_to_end(key)
-    while len(_last) > COLUMNS or (len(_last) > 1 and sum(kept.arranged.nbytes for kept in _last.values()) > KEPT):
+    while len(_last) > COLUMNS or (len(_last) > 1 and sum(entry.arranged.nbytes for entry in _last.values()) > KEPT):
         _last.popitem(last=False)
     return _last[key]
 
@@ -238,14 +238,14 @@ def plain_sums(x: Ranked, y: Ranked) -> Ints:
 def _agreements(counts: Counts, order: Orders, ends: Orders, codes: Orders, levels: int) -> Ints:
     """Return for each resample and model the sum of m_j sign products over the others, (B, n)."""
     resamples, n = counts.shape
-    found = np.zeros((resamples, n), np.int64)
+    sums = np.zeros((resamples, n), np.int64)
     for b in range(resamples):
         tree = np.zeros(levels + 1, np.int64)
         total, start = np.int64(0), 0
         while start < n:
             end = ends[start]
             for i in range(start, end):
-                found[b, order[i]] += _near(tree, codes[i]) - total
+                sums[b, order[i]] += _near(tree, codes[i]) - total
             for i in range(start, end):
                 m = np.int64(counts[b, order[i]])
                 total += m
@@ -260,24 +260,24 @@ def _agreements(counts: Counts, order: Orders, ends: Orders, codes: Orders, leve
                 total -= m
                 _add(tree, codes[i], -m)
             for i in range(start, end):
-                found[b, order[i]] -= _near(tree, codes[i]) - total
+                sums[b, order[i]] -= _near(tree, codes[i]) - total
             start = end
-    return found
+    return sums
 
 
 @helper
 def _near(tree: Ints, code: int) -> np.int64:
     """Return those lower plus those lower or equal."""
-    found = np.int64(0)
+    count = np.int64(0)
     j = code
     while j > 0:
-        found += tree[j]
+        count += tree[j]
         j &= j - 1
     j = code - 1
     while j > 0:
-        found += tree[j]
+        count += tree[j]
         j &= j - 1
-    return found
+    return count
 
 
 @helper
@@ -299,5 +299,5 @@ def sums_without_each(x: Ranked, y: Ranked) -> Ints:
     alone = np.stack(
         [agreements(np.ones((1, n), np.uint8), x, y)[0], np.full(n, n - 1), x.tied_with, y.tied_with], axis=1
     )
-    left: Ints = alone.sum(0) // 2 - alone  # each pair is that of two models
-    return left
+    without: Ints = alone.sum(0) // 2 - alone  # each pair is that of two models
+    return without

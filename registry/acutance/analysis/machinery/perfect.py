@@ -50,5 +50,5 @@ def perfect_bound(n: int, alpha: float, draws: int = 9999, seed: int = 0) -> flo
 def _steepest(x: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return k of each row, (B, n) -> (B,)."""
     with np.errstate(divide="ignore"):
-        found: NDArray[np.float64] = (-np.diff(z) / np.diff(np.sort(x, axis=1))).max(1)
-    return found
+        steepest: NDArray[np.float64] = (-np.diff(z) / np.diff(np.sort(x, axis=1))).max(1)
+    return steepest

@@ -59,10 +59,10 @@ def _packed_sum(
 @Kernel
 def _packed(columns: NDArray[np.float32], words: int) -> NDArray[np.uint64]:
     """Return the bits of ``_pack`` of each column, (k, n) -> (k, 2, words)."""
-    found = np.zeros((len(columns), 2, words), np.uint64)
+    packed = np.zeros((len(columns), 2, words), np.uint64)
     for k in range(len(columns)):
-        _pack(columns[k], found[k, 0], found[k, 1])
-    return found
+        _pack(columns[k], packed[k, 0], packed[k, 1])
+    return packed
 
 
 @Kernel
@@ -104,30 +104,30 @@ def _spread(
         to: written.
         at: written: where each part ends, (64,).
     """
-    found = np.int64(0)
+    inversions = np.int64(0)
     above[:] = 0
     for part in range(PARTS):
         at[part] = begins[min(first + (part << shift), len(begins) - 1)]
     for i in range(start, stop):
         rank = source[i]
         part_of = np.uint32(rank - first) >> np.uint32(shift)
-        found += np.int64(above[part_of])
+        inversions += np.int64(above[part_of])
         for k in range(PARTS):
             above[k] += after[part_of, k]
         to[np.uint32(at[part_of])] = rank
         at[part_of] += 1
-    return found
+    return inversions
 
 
 @helper
 def _inversions_of_few(source: Orders, start: int, stop: int, first: int) -> np.int64:
     """Return the inversions among different ranks of which none is 64 above the first."""
-    found, met = np.int64(0), np.uint64(0)
+    inversions, met = np.int64(0), np.uint64(0)
     for i in range(start, stop):
         bit = np.uint64(source[i] - first)
-        found += np.int64(bits(met >> bit))
+        inversions += np.int64(bits(met >> bit))
         met |= np.uint64(1) << bit
-    return found
+    return inversions
 
 
 @helper
@@ -149,7 +149,7 @@ def _inversions(
         next_ends: of the next digit; overwritten.
     """
     n = len(begins) - 1
-    found, shift = np.int64(0), 0
+    inversions, shift = np.int64(0), 0
     while n > 1 << (shift + DIGIT):
         shift += DIGIT
     ends[0] = count
@@ -160,13 +160,13 @@ def _inversions(
             start, stop = begins[first], ends[which]
             at = next_ends[which * PARTS : (which + 1) * PARTS] if shift > 0 else next_ends[:PARTS]
             if shift == 0 and not tied:
-                found += _inversions_of_few(source, start, stop, first)
+                inversions += _inversions_of_few(source, start, stop, first)
             elif start < stop:
-                found += _spread(source, start, stop, first, shift, begins, after, above, to, at)
+                inversions += _spread(source, start, stop, first, shift, begins, after, above, to, at)
             else:
                 at[:] = 0  # empty, and so are its parts
         if shift == 0:
-            return found
+            return inversions
         source, to = to, source
         ends, next_ends = next_ends, ends
         shift -= DIGIT
@@ -187,7 +187,7 @@ def _sort(ranks: Orders) -> None:
 
 
 @helper
-def _gather(moved: Orders, walk: Orders, ends: Orders, found: Orders) -> tuple[int, np.int64, np.int64]:
+def _gather(moved: Orders, walk: Orders, ends: Orders, gathered: Orders) -> tuple[int, np.int64, np.int64]:
     """Write ranks in the order of a measure, those that it ties from the lowest, so that they are no inversions.
 
     Returns:
@@ -199,14 +199,14 @@ def _gather(moved: Orders, walk: Orders, ends: Orders, found: Orders) -> tuple[i
         for k in range(start, ends[start]):
             rank = moved[walk[k]]
             if rank >= 0:
-                found[count] = rank
+                gathered[count] = rank
                 count += 1
         if count - first > 1:
-            _sort(found[first:count])
+            _sort(gathered[first:count])
             tied += np.int64(count - first) * (count - first - 1) // 2
             same = 0
             for k in range(first + 1, count):
-                same = same + 1 if found[k] == found[k - 1] else 0
+                same = same + 1 if gathered[k] == gathered[k - 1] else 0
                 both += same
         start = ends[start]
     return count, tied, both
@@ -215,12 +215,12 @@ def _gather(moved: Orders, walk: Orders, ends: Orders, found: Orders) -> tuple[i
 @helper
 def _tied_pairs(ranks: Orders, count: int, met: Orders) -> np.int64:
     """Return the pairs of equal ranks."""
-    found = np.int64(0)
+    pairs = np.int64(0)
     met[:] = 0
     for k in range(count):
-        found += met[ranks[k]]
+        pairs += met[ranks[k]]
         met[ranks[k]] += 1
-    return found
+    return pairs
 
 
 @Kernel
@@ -253,8 +253,8 @@ def _bits_of(family: Family) -> NDArray[np.uint64]:
     """Return all pairs of each column as bits, (k, 2, words); kept for the next orders."""
     k, n = family.scores.shape
     words = (n * (n - 1) // 2 + 63) // 64
-    found: NDArray[np.uint64] = _packed(64 * k * words, family.scores, words)
-    return found
+    packed: NDArray[np.uint64] = _packed(64 * k * words, family.scores, words)
+    return packed
 
 
 def _after(n: int) -> NDArray[Any]:
@@ -283,5 +283,5 @@ def family_sums(orders: Orders, x: Family, y: Family) -> Ints:
 
 def permuted_sums(orders: Orders, x: Family, y: Family) -> Ints:
     """Return ``family_sums`` of one column with one, (B,)."""
-    found: Ints = family_sums(orders, x, y)[:, 0, 0]
-    return found
+    sums: Ints = family_sums(orders, x, y)[:, 0, 0]
+    return sums

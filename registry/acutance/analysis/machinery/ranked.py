@@ -98,20 +98,20 @@ class Family:
     @cached_property
     def ranks(self) -> Whole:
         """How many models with a value lie below each; -1 without a value."""
-        found = self._filled(-1)
-        for row, (there, ranked) in zip(found, self._ranked, strict=True):
+        table = self._filled(-1)
+        for row, (there, ranked) in zip(table, self._ranked, strict=True):
             row[there[ranked.order]] = ranked.begins
-        return found
+        return table
 
     @cached_property
     def begins(self) -> Whole:
         """Where in the order of values those begin that have each rank or more, (k, n + 1)."""
-        found = np.empty((len(self._ranked), self._n + 1), np.int32)
-        for row, (there, ranked) in zip(found, self._ranked, strict=True):
+        table = np.empty((len(self._ranked), self._n + 1), np.int32)
+        for row, (there, ranked) in zip(table, self._ranked, strict=True):
             place = np.arange(len(there))
             row[:] = len(there)
             row[: len(there)] = np.where(ranked.begins == place, place, ranked.ends)
-        return found
+        return table
 
     @cached_property
     def tied_pairs(self) -> NDArray[np.int64]:
@@ -126,18 +126,18 @@ class Family:
     @cached_property
     def walks(self) -> Whole:
         """The models that have a value, from the lowest; the rest of each row means nothing."""
-        found = self._filled(0)
-        for row, (there, ranked) in zip(found, self._ranked, strict=True):
+        table = self._filled(0)
+        for row, (there, ranked) in zip(table, self._ranked, strict=True):
             row[: len(there)] = there[ranked.order]
-        return found
+        return table
 
     @cached_property
     def ends(self) -> Whole:
         """For each place in ``walks`` the end of those tied with it."""
-        found = self._filled(0)
-        for row, (there, ranked) in zip(found, self._ranked, strict=True):
+        table = self._filled(0)
+        for row, (there, ranked) in zip(table, self._ranked, strict=True):
             row[: len(there)] = ranked.ends
-        return found
+        return table
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

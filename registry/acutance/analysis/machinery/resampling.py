@@ -32,15 +32,15 @@ class _Kept:
     def get(self, kind: str, n: int, seed: int, rows: int, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Return so many rows of a stream; those of a longer one are its first."""
         key = (kind, n, seed)
-        found = self._found.pop(key, None)
-        if found is None or len(found) < rows:
-            found = make()
-            found.setflags(write=False)
-        if found.nbytes <= KEPT:
-            self._found[key] = found
-            while sum(kept.nbytes for kept in self._found.values()) > KEPT:
+        stream = self._found.pop(key, None)
+        if stream is None or len(stream) < rows:
+            stream = make()
+            stream.setflags(write=False)
+        if stream.nbytes <= KEPT:
+            self._found[key] = stream
+            while sum(cached.nbytes for cached in self._found.values()) > KEPT:
                 self._found.popitem(last=False)
-        return found[:rows]
+        return stream[:rows]
 
 
 _kept = _Kept()

@@ -242,5 +242,5 @@ def _regression(t: Array, r: Array, quantile: float) -> tuple[float, float]:
     design = hstack([csc_array(parts[0]), *parts[1:]], format="csc") if n > SPARSE else np.column_stack(parts)
     costs = np.concatenate([[0, 0], np.full(n, quantile), np.full(n, 1 - quantile)])
     bounds = [(None, None)] * 2 + [(0, None)] * (2 * n)
-    found = linprog(costs, A_eq=design, b_eq=(t - t.min()) / unit, bounds=bounds, method="highs")
-    return float(found.x[0]) * unit + float(t.min()), float(found.x[1]) * unit
+    solution = linprog(costs, A_eq=design, b_eq=(t - t.min()) / unit, bounds=bounds, method="highs")
+    return float(solution.x[0]) * unit + float(t.min()), float(solution.x[1]) * unit

@@ -54,19 +54,19 @@ class Associations(Statistic):
             ],
             "of single replicates": [ends(row["replicate_lowest"], row["replicate_highest"]) for row in rows],
         }
-        kept = {name: texts for name, texts in parts.items() if any(texts)}
-        if not kept:
+        filled = {name: texts for name, texts in parts.items() if any(texts)}
+        if not filled:
             return None
         controls = _controls(table).replace("_", " ")
         return Section(
             "What is left beyond the hyperparameters" + (f" ({controls})" if controls else ""),
             "τ over pairs of models of one subgroup; Kendall’s partial τ with the controls held fixed, which is small "
             "where the measure only says what they say; with replicates, how well the measure agrees with itself.",
-            ["definition", "target", "τ", *kept],
+            ["definition", "target", "τ", *filled],
             [
                 [
                     str(row["definition"]), target_label(str(row["target"])).replace("_", " "), number(row["tau_a"]),
-                    *(texts[i] or "\u2013" for texts in kept.values()),
+                    *(texts[i] or "\u2013" for texts in filled.values()),
                 ]
                 for i, row in enumerate(rows)
             ],
@@ -123,13 +123,15 @@ def associations(
         seed: names them.
     """
     # What is to be predicted is not held fixed.
-    held = {
+    controls_of = {
         target: controls.drop(columns=[target, target.removeprefix("attr:")], errors="ignore")
         for target in targets
         if controls is not None
     }
     rows = [
-        _row(name, target, t, s, groups, held.get(target), measured, (replicates or {}).get(name), resamples, seed)
+        _row(
+            name, target, t, s, groups, controls_of.get(target), measured, (replicates or {}).get(name), resamples, seed
+        )
         for name, s in values.items()
         for target, t in targets.items()
     ]
@@ -143,7 +145,7 @@ def _row(
     first = association(t, s, "tau_a", interval="jackknife", resamples=resamples, permutations=0, seed=seed)
     plain = {m: first if m == "tau_a" else association(t, s, m, resamples=0, permutations=0) for m in METHODS}
     row: dict[str, Any] = {"definition": name, "target": target, "n": first.n, "ties": first.ties, "note": first.note}
-    row |= {method: found.value for method, found in plain.items()}
+    row |= {method: coefficient.value for method, coefficient in plain.items()}
     row |= {"jackknife_low": first.low, "jackknife_high": first.high}
     settings: dict[str, Any] = {"permutations": resamples, "seed": seed}
     if groups is not None:
@@ -162,10 +164,10 @@ def _row(
             "note": joined(first.note, kendall.note and f"partial: {kendall.note}"),
         }  # fmt: skip
     if noise is not None:
-        found = reliability(t, noise)
+        agreement = reliability(t, noise)
         row |= {
-            "icc": found.icc, "icc_mean": found.icc_mean, "replicates": found.replicates,
-            "replicate_lowest": found.lowest, "replicate_highest": found.highest,
-            "note": joined(row["note"], found.note and f"replicates: {found.note}"),
+            "icc": agreement.icc, "icc_mean": agreement.icc_mean, "replicates": agreement.replicates,
+            "replicate_lowest": agreement.lowest, "replicate_highest": agreement.highest,
+            "note": joined(row["note"], agreement.note and f"replicates: {agreement.note}"),
         }  # fmt: skip
     return row

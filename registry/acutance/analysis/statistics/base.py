@@ -96,8 +96,8 @@ class Statistic:
         """
         parts = []
         for level in study.levels:
-            found = self.of_level(level)
-            table = found.copy() if isinstance(found, pd.DataFrame) else pd.DataFrame(list(found))
+            rows = self.of_level(level)
+            table = rows.copy() if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
             table.insert(0, "within", level.name)
             parts.append(table)
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["within"])

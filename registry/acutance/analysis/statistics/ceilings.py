@@ -25,8 +25,8 @@ class Ceilings(Statistic):
         points = level.study.points
         for target, values in level.targets.items():
             if target in points:
-                found = noise_ceiling(values, points[target], seed=level.study.seed)
-                yield {"target": target, "points": points[target], **vars(found)}
+                ceiling = noise_ceiling(values, points[target], seed=level.study.seed)
+                yield {"target": target, "points": points[target], **vars(ceiling)}
 
     def section(self, table: pd.DataFrame) -> None:
         """Return no section: the ceiling stands below the heat map and beside each tau."""

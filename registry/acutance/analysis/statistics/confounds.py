@@ -34,15 +34,15 @@ class Confounds(Statistic):
         attributes = list(dict.fromkeys(str(row["attribute"]) for row in rows))
         if not attributes:
             return None
-        found: dict[str, dict[str, dict[str, Any]]] = {}
+        cells_of: dict[str, dict[str, dict[str, Any]]] = {}
         for row in rows:
-            found.setdefault(str(row["definition"]), {})[str(row["attribute"])] = {str(k): v for k, v in row.items()}
+            cells_of.setdefault(str(row["definition"]), {})[str(row["attribute"])] = {str(k): v for k, v in row.items()}
         return Section(
             "What the measures go with",
             "Kendall’s τ_b of each definition with the attributes of the models. A measure that ranks models as the "
             "learning rate does says what the learning rate says.",
             ["definition", *(name.replace("_", " ") for name in attributes)],
-            [[name, *(_cell(cells.get(attribute)) for attribute in attributes)] for name, cells in found.items()],
+            [[name, *(_cell(cells.get(attribute)) for attribute in attributes)] for name, cells in cells_of.items()],
             words=["definition"],
             label="Confounds",
         )

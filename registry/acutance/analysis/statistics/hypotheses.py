@@ -43,8 +43,8 @@ class Hypotheses(Statistic):
             column, tried = values[definition].to_numpy(np.float64), values.shape[1]
             # The verdict rests on intervals; p-values are in other tables.
             settings: dict[str, Any] = {"resamples": study.resamples, "permutations": 0, "seed": study.seed}
-            found = strong(targets, column, level.groups, threshold=THRESHOLD, comparisons=tried, **settings)
-            yield _row(definition, "all targets", found)
+            hypothesis = strong(targets, column, level.groups, threshold=THRESHOLD, comparisons=tried, **settings)
+            yield _row(definition, "all targets", hypothesis)
             for target, t in targets.items():
                 for form in FORMS:
                     judged = weak(t, column, level.groups, form=form, comparisons=tried, slopes=False)
@@ -52,18 +52,18 @@ class Hypotheses(Statistic):
 
     def section(self, table: pd.DataFrame) -> Section | None:
         """Return a row for each definition: the strong verdict, then the weak one and its wide form for each target."""
-        found: dict[str, dict[tuple[str, str], Cell]] = {}
+        cells_of: dict[str, dict[tuple[str, str], Cell]] = {}
         asked: dict[tuple[str, str], None] = {}
         for row in table.to_dict("records"):
             column = (str(row["hypothesis"]), str(row["target"]))
             asked[column] = None
             text = f"{row['verdict']}, too few models" if _undecidable(row) else str(row["verdict"])
-            found.setdefault(str(row["definition"]), {})[column] = Cell(text, why=str(row["reason"]))
-        if not found:
+            cells_of.setdefault(str(row["definition"]), {})[column] = Cell(text, why=str(row["reason"]))
+        if not cells_of:
             return None
         heads = ["definition", *(_head(*column) for column in asked)]
         rows: list[list[str | Cell]] = [
-            [name, *(cells.get(column, Cell("", why="")) for column in asked)] for name, cells in found.items()
+            [name, *(cells.get(column, Cell("", why="")) for column in asked)] for name, cells in cells_of.items()
         ]
         return Section(self.title, self.explanation, heads, rows, words=heads, label="Verdicts on the hypotheses")
 
@@ -87,10 +87,10 @@ class Hypotheses(Statistic):
         return sentences
 
 
-def _row(definition: str, target: str, found: Hypothesis) -> dict[str, Any]:
+def _row(definition: str, target: str, hypothesis: Hypothesis) -> dict[str, Any]:
     return {
-        "definition": definition, "hypothesis": found.name, "target": target, "verdict": found.verdict,
-        "reason": found.reason, "short": found.short, "needed": found.needed,
+        "definition": definition, "hypothesis": hypothesis.name, "target": target, "verdict": hypothesis.verdict,
+        "reason": hypothesis.reason, "short": hypothesis.short, "needed": hypothesis.needed,
     }  # fmt: skip
 
 

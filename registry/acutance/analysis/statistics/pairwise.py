@@ -36,11 +36,11 @@ def pairs(s: pd.DataFrame, t: Mapping[str, Array]) -> pd.DataFrame:
         note = f"the {PAIRED} of {count} definitions with the largest |tau| to a target"
         largest = [max((abs(_tau(values, s[name])) for values in t.values()), default=0.0) for name in s.columns]
         s = s.iloc[:, np.sort(np.argsort(-np.array(largest), kind="stable")[:PAIRED])]
-    found = matrix(s)
-    order = found.order
-    tau, n = (table.loc[order, order].to_numpy() for table in (found.tau, found.n))
+    clustered = matrix(s)
+    order = clustered.order
+    tau, n = (table.loc[order, order].to_numpy() for table in (clustered.tau, clustered.n))
     both = pd.MultiIndex.from_product([order, order], names=["definition", "other"]).to_frame(index=False)
-    clusters = [found.clusters[a] for a in both["definition"]]
+    clusters = [clustered.clusters[a] for a in both["definition"]]
     return both.assign(n=n.reshape(-1).astype(np.int64), tau=tau.reshape(-1), cluster=clusters, note=note)
 
 

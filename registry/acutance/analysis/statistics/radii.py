@@ -55,8 +55,10 @@ class Radii(Statistic):
 
     def methods(self, table: pd.DataFrame) -> list[str]:
         """Say how radii are judged, where a definition has several."""
-        told = "Held-out correlations choose the radius on a random half of the models and are taken on the other half."
-        return [told] if len(table) else []
+        sentence = (
+            "Held-out correlations choose the radius on a random half of the models and are taken on the other half."
+        )
+        return [sentence] if len(table) else []
 
 
 def held_out_radii(
@@ -80,10 +82,10 @@ def held_out_radii(
         if rho is not None:
             by_name.setdefault(name(row), {})[float(rho)] = column
     rows = []
-    for definition, found in by_name.items():
-        if len(found) > 1:
-            radii = sorted(found)
-            stack = np.stack([found[rho] for rho in radii])
+    for definition, by_radius in by_name.items():
+        if len(by_radius) > 1:
+            radii = sorted(by_radius)
+            stack = np.stack([by_radius[rho] for rho in radii])
             rows += [
                 {"definition": definition, "target": target, **_held_out(t, stack, radii, seed)}
                 for target, t in targets.items()
@@ -93,9 +95,9 @@ def held_out_radii(
 
 def _held_out(t: Array, stack: Array, radii: Sequence[float], seed: int) -> dict[str, Any]:
     # Infinite values have a rank; a model that lacks a radius is left out and counted.
-    found = held_out_radius(t, stack, radii, seed=seed)
-    chosen = max(found.chosen, key=lambda rho: found.chosen[rho], default=math.nan)
+    judged = held_out_radius(t, stack, radii, seed=seed)
+    chosen = max(judged.chosen, key=lambda rho: judged.chosen[rho], default=math.nan)
     return {
-        "n": found.n, "chosen": chosen, "share": found.chosen.get(chosen, math.nan), "tau": found.tau, "low": found.low,
-        "high": found.high, "best": found.best, "optimism": found.optimism, "note": found.note,
+        "n": judged.n, "chosen": chosen, "share": judged.chosen.get(chosen, math.nan), "tau": judged.tau,
+        "low": judged.low, "high": judged.high, "best": judged.best, "optimism": judged.optimism, "note": judged.note,
     }  # fmt: skip

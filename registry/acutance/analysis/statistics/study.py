@@ -76,8 +76,8 @@ class StudyTables:
         """The levels of ``within`` that have enough models; none without a definition."""
         if not len(self.admitted) or not self.definitions:
             return []
-        found = levels(self.admitted, self.within)
-        return [Level(self, name, members) for name, members in found if members.sum() >= MIN_MODELS]
+        masks = levels(self.admitted, self.within)
+        return [Level(self, name, members) for name, members in masks if members.sum() >= MIN_MODELS]
 
     @cached_property
     def labels(self) -> list[str]:
@@ -167,12 +167,12 @@ class Level:
     @cached_property
     def controls(self) -> pd.DataFrame:
         """A column for each control that differs between the models, n rows: the study's, and its groups."""
-        found = {}
+        columns = {}
         for name in dict.fromkeys([*self.study.groups, *self.study.controls]):
             column = self._column(name)
             if column is not None and self.models[column].nunique(dropna=True) > 1:
-                found[name] = self.models[column].reset_index(drop=True)
-        return pd.DataFrame(found)
+                columns[name] = self.models[column].reset_index(drop=True)
+        return pd.DataFrame(columns)
 
     @cached_property
     def measured_controls(self) -> list[str]:

@@ -22,14 +22,14 @@ class Density(Recipe):
     def definitions(self, data: ReportData, level: str) -> list[str]:
         """Return the definitions that have densities."""
         rows = {name: data.curve_rows(level, name) for name in data.definitions}
-        return [name for name, found in rows.items() if "density" in set(found["curve"])]
+        return [name for name, curves in rows.items() if "density" in set(curves["curve"])]
 
     def keys(self, data: ReportData) -> list[FigureKey]:
         """Return one figure a level."""
-        found = [FigureKey(self.name, level) for level in data.levels if self.definitions(data, level)]
-        if not found:
+        keys = [FigureKey(self.name, level) for level in data.levels if self.definitions(data, level)]
+        if not keys:
             raise UserError("--figure density: no measure of this run has a spectral density", who_gives("density"))
-        return found
+        return keys
 
     def draw(self, data: ReportData, key: FigureKey) -> Figure:
         """Return the densities of a level."""

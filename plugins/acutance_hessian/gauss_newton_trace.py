@@ -51,7 +51,7 @@ class GaussNewtonTrace(CurvatureMeasure[GaussNewtonSpec]):
     def evaluate(self, surface: LossSurface, spec: GaussNewtonSpec, rng: Streams) -> Estimate:
         """Return the estimated trace of the part."""
         from acutance.numerics.traces import adaptive_mean, close_enough
-        from acutance_hessian.operators import Curvature, evaluated, with_tolerance, zero
+        from acutance_hessian.operators import Curvature, evaluated, with_tolerance, zero_hessian
 
         def estimate(curvature: Curvature) -> Estimate:
             split = spec.part == "remainder"
@@ -64,7 +64,7 @@ class GaussNewtonTrace(CurvatureMeasure[GaussNewtonSpec]):
 
             value, stderr, n = adaptive_mean(samples, spec.probes, spec.rtol)
             if all(square == 0 for _, square in curvature.gauss_newton_forms(n)):
-                return zero()
+                return zero_hessian()
             extras: dict[str, Any] = {"products": n}
             if split:
                 extras["hessian"] = math.fsum(form for form, _ in curvature.forms(n)) / n

@@ -61,25 +61,27 @@ class HessianDensity(CurvatureMeasure[DensitySpec]):
     def evaluate(self, surface: LossSurface, spec: DensitySpec, rng: Streams) -> Estimate:
         """Return the share of negative eigenvalues, with its bounds, and the density in the extras."""
         from acutance.numerics.traces import mean_and_error
-        from acutance_hessian.operators import Curvature, evaluated, zero
+        from acutance_hessian.operators import Curvature, evaluated, zero_hessian
         from acutance_hessian.quadratures import NEGATIVE, binned, gap, negative_mass, quadratures
 
         def estimate(curvature: Curvature) -> Estimate:
-            found = quadratures(curvature, spec.probes, spec.iterations)
-            norm = found.norm
+            spectrum = quadratures(curvature, spec.probes, spec.iterations)
+            norm = spectrum.norm
             if norm == 0:
-                return zero()
-            value, stderr = mean_and_error([negative_mass(ritz, norm) for ritz in found.ritz])
-            halved, _ = mean_and_error([negative_mass(ritz, norm) for ritz in found.halved])
-            low, high = found.negative_bounds()
+                return zero_hessian()
+            value, stderr = mean_and_error([negative_mass(ritz, norm) for ritz in spectrum.ritz])
+            halved, _ = mean_and_error([negative_mass(ritz, norm) for ritz in spectrum.halved])
+            low, high = spectrum.negative_bounds()
             extras = {
                 "low": low,
                 "high": high,
                 "value_half": halved,
-                "resolution": math.fsum(gap(ritz, -NEGATIVE * norm) for ritz in found.ritz) / len(found.ritz) / norm,
-                "largest_seen": max(float(ritz.values[0]) for ritz in found.ritz),
-                "smallest_seen": min(float(ritz.values[-1]) for ritz in found.ritz),
-                "density": binned(found.ritz),
+                "resolution": math.fsum(gap(ritz, -NEGATIVE * norm) for ritz in spectrum.ritz)
+                / len(spectrum.ritz)
+                / norm,
+                "largest_seen": max(float(ritz.values[0]) for ritz in spectrum.ritz),
+                "smallest_seen": min(float(ritz.values[-1]) for ritz in spectrum.ritz),
+                "density": binned(spectrum.ritz),
             }
             if high - low <= 2 * spec.tol:
                 return Estimate(value, stderr, extras=extras)

@@ -56,22 +56,22 @@ class HessianEffectiveDimension(CurvatureMeasure[EffectiveDimensionSpec]):
         """Return the effective dimension."""
         from acutance.numerics.lanczos import Ritz
         from acutance.numerics.traces import mean_and_error
-        from acutance_hessian.operators import Curvature, evaluated, zero
+        from acutance_hessian.operators import Curvature, evaluated, zero_hessian
         from acutance_hessian.quadratures import negative_mass, quadratures
 
         def estimate(curvature: Curvature) -> Estimate:
-            found = quadratures(curvature, spec.probes, spec.iterations)
-            if found.norm == 0:
-                return zero()
+            spectrum = quadratures(curvature, spec.probes, spec.iterations)
+            if spectrum.norm == 0:
+                return zero_hessian()
 
             def dimension(ritz: Ritz) -> float:
                 positive = ritz.values.clamp_min(0)
                 return curvature.p * float((ritz.weights * positive / (positive + spec.z)).sum())
 
-            value, stderr = mean_and_error([dimension(ritz) for ritz in found.ritz])
-            halved, _ = mean_and_error([dimension(ritz) for ritz in found.halved])
-            low, high = found.negative_bounds()
-            mass = math.fsum(negative_mass(ritz, found.norm) for ritz in found.ritz) / len(found.ritz)
+            value, stderr = mean_and_error([dimension(ritz) for ritz in spectrum.ritz])
+            halved, _ = mean_and_error([dimension(ritz) for ritz in spectrum.halved])
+            low, high = spectrum.negative_bounds()
+            mass = math.fsum(negative_mass(ritz, spectrum.norm) for ritz in spectrum.ritz) / len(spectrum.ritz)
             extras = {"value_half": halved, "negative_mass": mass, "negative_low": low, "negative_high": high}
             if abs(value - halved) <= spec.rtol * value:
                 return Estimate(value, stderr, extras=extras)

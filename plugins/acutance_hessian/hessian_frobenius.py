@@ -47,14 +47,14 @@ class HessianFrobenius(CurvatureMeasure[FrobeniusSpec]):
     def evaluate(self, surface: LossSurface, spec: FrobeniusSpec, rng: Streams) -> Estimate:
         """Return the mean squared length of the products."""
         from acutance.numerics.traces import adaptive_mean, close_enough
-        from acutance_hessian.operators import Curvature, evaluated, with_tolerance, zero
+        from acutance_hessian.operators import Curvature, evaluated, with_tolerance, zero_hessian
 
         def estimate(curvature: Curvature) -> Estimate:
             value, stderr, n = adaptive_mean(
                 lambda n: [square for _, square in curvature.forms(n)], spec.probes, spec.rtol
             )
             if value == 0:
-                return zero()
+                return zero_hessian()
             extras = {"norm": math.sqrt(value), "products": n}
             return with_tolerance(value, stderr, close_enough(value, stderr, spec.rtol), extras, spec.rtol)
 

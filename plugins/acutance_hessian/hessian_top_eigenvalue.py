@@ -64,31 +64,31 @@ class HessianTopEigenvalue(CurvatureMeasure[TopEigenvalueSpec]):
         """Return the largest eigenvalue, with its bound."""
         from acutance.numerics.lanczos import largest_eigenvalues
         from acutance_hessian import propositions
-        from acutance_hessian.operators import Curvature, evaluated, zero
+        from acutance_hessian.operators import Curvature, evaluated, zero_hessian
 
         def estimate(curvature: Curvature) -> Estimate:
             run = curvature.run(0, spec.max_iterations)
-            found = largest_eigenvalues(curvature.hessian, run, spec.tol, spec.max_iterations, spec.k)
-            curvature.settle(0)
-            if found.ritz.norm == 0:
-                return zero()
-            value, bound = found.values[0], found.bounds[0]
+            largest = largest_eigenvalues(curvature.hessian, run, spec.tol, spec.max_iterations, spec.k)
+            curvature.release_run(0)
+            if largest.ritz.norm == 0:
+                return zero_hessian()
+            value, bound = largest.values[0], largest.bounds[0]
             extras: dict[str, Any] = {
                 "bound": bound,
-                "iterations": found.products,
-                "smallest_seen": float(found.ritz.values[-1]),
-                "eigenvalues": found.values,
-                "bounds": found.bounds,
+                "iterations": largest.products,
+                "smallest_seen": float(largest.ritz.values[-1]),
+                "eigenvalues": largest.values,
+                "bounds": largest.bounds,
             }
             if spec.k > 1:  # numbers, which batches average
-                extras |= {f"eigenvalue_{i}": found.values[i - 1] for i in range(1, len(found.values) + 1)}
+                extras |= {f"eigenvalue_{i}": largest.values[i - 1] for i in range(1, len(largest.values) + 1)}
             if spec.check_rho:
                 extras |= propositions.worst_case(curvature, value, spec.check_rho)
-            if found.converged:
+            if largest.converged:
                 return Estimate(value, extras=extras)
-            worst = max(found.bounds)
+            worst = max(largest.bounds)
             message = (
-                f"after {found.products} iterations the largest bound is {worst:.3g}, more than {spec.tol:g} of the "
+                f"after {largest.products} iterations the largest bound is {worst:.3g}, more than {spec.tol:g} of the "
                 "eigenvalue: raise max_iterations or tol"
             )
             return Estimate(value, status=Status.NOT_CONVERGED, message=message, extras=extras)

@@ -68,7 +68,7 @@ class HessianTrace(CurvatureMeasure[TraceSpec]):
         # Torch is imported by what evaluates, here and in the other measures: tables, lists and checks read the class.
         from acutance.numerics.traces import TraceEstimate, adaptive_mean, close_enough, hutch_plus_plus, xtrace
         from acutance_hessian import propositions
-        from acutance_hessian.operators import Curvature, evaluated, with_tolerance, zero
+        from acutance_hessian.operators import Curvature, evaluated, with_tolerance, zero_hessian
 
         def trace(curvature: Curvature) -> TraceEstimate:
             """Estimate by the spec's estimator; the products of Hutchinson are shared between measures."""
@@ -80,13 +80,15 @@ class HessianTrace(CurvatureMeasure[TraceSpec]):
             return TraceEstimate(value, stderr, n, close_enough(value, stderr, spec.rtol), still)
 
         def estimate(curvature: Curvature) -> Estimate:
-            found = trace(curvature)
-            if found.exactly_zero:
-                return zero()
-            extras: dict[str, Any] = {"products": found.products}
+            trace_estimate = trace(curvature)
+            if trace_estimate.exactly_zero:
+                return zero_hessian()
+            extras: dict[str, Any] = {"products": trace_estimate.products}
             if spec.check_rho:
-                extras |= propositions.average_case(curvature, found.value, spec.check_rho)
-            return with_tolerance(found.value, found.stderr, found.converged, extras, spec.rtol)
+                extras |= propositions.average_case(curvature, trace_estimate.value, spec.check_rho)
+            return with_tolerance(
+                trace_estimate.value, trace_estimate.stderr, trace_estimate.converged, extras, spec.rtol
+            )
 
         return evaluated(surface, spec, rng, estimate)
 
@@ -102,5 +104,5 @@ class HessianTrace(CurvatureMeasure[TraceSpec]):
 
     def vectors(self, spec: TraceSpec) -> int:
         """The probe, the product and its parts; c, and the probe times it; those that Hutch++ and XTrace keep."""
-        kept = {"hutchinson": 1, "hutch++": 1 + spec.probes // 3, "xtrace": spec.probes // 2}[spec.estimator]
-        return kept + spec.product_vectors()
+        stored = {"hutchinson": 1, "hutch++": 1 + spec.probes // 3, "xtrace": spec.probes // 2}[spec.estimator]
+        return stored + spec.product_vectors()

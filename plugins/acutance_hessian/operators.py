@@ -85,8 +85,8 @@ class Curvature:
             return
         while len(block := list(islice(xs, together))) == together:
             with choices():
-                made = self._scaled(self.view.hvps, torch.stack(block))
-            yield from zip(block, made, strict=True)
+                block_products = self._scaled(self.view.hvps, torch.stack(block))
+            yield from zip(block, block_products, strict=True)
         yield from one_by_one(self.hessian)(block)
 
     @property
@@ -111,7 +111,7 @@ class Curvature:
 
         return self.view.memo(("curvature.step", *self._name), choose)
 
-    def told(self, estimate: Estimate) -> Estimate:
+    def with_product_error(self, estimate: Estimate) -> Estimate:
         """Return an estimate with the error of its products, where they are differences."""
         if not self._by_differences or not math.isfinite(estimate.value):
             return estimate
@@ -138,10 +138,10 @@ class Curvature:
         Raises:
             NonFiniteProduct: when they are not.
         """
-        found = quadratic_form(x, self.hessian(x))
-        if not all(map(math.isfinite, found)):
+        form = quadratic_form(x, self.hessian(x))
+        if not all(map(math.isfinite, form)):
             raise NonFiniteProduct
-        return found
+        return form
 
     def signs(self, k: int) -> Tensor:
         """Return random signs, draw k, (p,)."""
@@ -163,17 +163,17 @@ class Curvature:
         r"""Return :math:`z^\top G_c z` and :math:`\|G_c z\|^2` for the same signs."""
         return self._forms("gauss_newton", one_by_one(self.gauss_newton), n)
 
-    def _forms(self, what: str, products: Products, n: int, together: int = 1) -> list[tuple[float, float]]:
+    def _forms(self, matrix: str, products: Products, n: int, together: int = 1) -> list[tuple[float, float]]:
         # Each is made once for a surface. Rounding knows whether a product was made with others, so those that were
         # and those that were not are kept apart: values do not depend on what was asked for before.
-        found: dict[tuple[int, bool], tuple[float, float]] = self.view.memo(
-            ("curvature.forms", what, *self._name), lambda: {}
+        cached: dict[tuple[int, bool], tuple[float, float]] = self.view.memo(
+            ("curvature.forms", matrix, *self._name), lambda: {}
         )
         wanted = [(k, k < n - n % together) for k in range(n)]
-        missing = [draw for draw in wanted if draw not in found]
+        missing = [draw for draw in wanted if draw not in cached]
         forms = starmap(quadratic_form, products(self.signs(k) for k, _ in missing))
-        found.update(zip(missing, forms, strict=True))
-        return [found[draw] for draw in wanted]
+        cached.update(zip(missing, forms, strict=True))
+        return [cached[draw] for draw in wanted]
 
     def run(self, k: int, products: int) -> Lanczos:
         """Return the Lanczos run from Gaussian start k; one that another measure began, if it can go so far."""
@@ -183,7 +183,7 @@ class Curvature:
             run = runs[k] = Lanczos(self._streams.normal("start", k, self.view.w))
         return run
 
-    def settle(self, k: int) -> None:
+    def release_run(self, k: int) -> None:
         """Free the vectors of run k, unless it is the one that other measures may continue, and small."""
         runs: dict[int, Lanczos] = self.view.memo(("curvature.lanczos", *self._name), lambda: {})
         run = runs[k]
@@ -216,10 +216,10 @@ def evaluated(
     """
     curvature = Curvature(surface, spec, rng)
     try:
-        found = estimate(curvature)
+        result = estimate(curvature)
     except NonFiniteProduct:
-        found = Estimate.without_value(Status.NONFINITE, NONFINITE)
-    return curvature.told(found)
+        result = Estimate.without_value(Status.NONFINITE, NONFINITE)
+    return curvature.with_product_error(result)
 
 
 def with_tolerance(
@@ -233,6 +233,6 @@ def with_tolerance(
     return Estimate(value, stderr, Status.NOT_CONVERGED, message, extras=extras)
 
 
-def zero() -> Estimate:
+def zero_hessian() -> Estimate:
     """Return the estimate that says that the Hessian is zero."""
     return Estimate.without_value(Status.UNSUPPORTED, ZERO)

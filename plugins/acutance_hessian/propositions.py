@@ -25,7 +25,7 @@ def average_case(curvature: Curvature, trace: float, rho: float) -> dict[str, An
     Draws come in pairs of opposite sign: odd terms of the loss, the gradient above all, cancel.
     """
     view = curvature.view
-    found: dict[str, Any] = {}
+    checks: dict[str, Any] = {}
     clean, point = float(view.clean().loss), view.moving_point(curvature.c)
     for name, draw, share in (("gaussian", curvature.gaussian, 1.0), ("uniform", curvature.uniform, 1 / 3)):
         rises = []
@@ -34,12 +34,12 @@ def average_case(curvature: Curvature, trace: float, rho: float) -> dict[str, An
             ends = [float(view.loss_of(point.move(noise, sign * rho).raw_logits())) for sign in (1, -1)]
             rises.append(sum(ends) / 2 - clean)
         measured, stderr = mean_and_error(rises)
-        found |= {
+        checks |= {
             f"{name}_predicted": share * rho**2 / 2 * trace,
             f"{name}_measured": measured,
             f"{name}_stderr": stderr,
         }
-    return {"check_rho": rho, **found}
+    return {"check_rho": rho, **checks}
 
 
 def worst_case(curvature: Curvature, eigenvalue: float, rho: float) -> dict[str, Any]:

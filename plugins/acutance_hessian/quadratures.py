@@ -47,7 +47,7 @@ class Quadratures:
 
     def negative_bounds(self) -> tuple[float, float]:
         """Return the least and the greatest share of negative eigenvalues that the runs allow, as means over them."""
-        bounds = [run.mass_below(-NEGATIVE * self.norm, made) for run, made in self.runs]
+        bounds = [run.mass_below(-NEGATIVE * self.norm, steps) for run, steps in self.runs]
         low, high = (math.fsum(column) / len(bounds) for column in zip(*bounds, strict=True))
         return low, high
 
@@ -57,12 +57,12 @@ def quadratures(curvature: Curvature, probes: int, iterations: int) -> Quadratur
     runs = []
     for k in reversed(range(probes)):  # the first run comes last: its vectors may stay for other measures
         run = curvature.run(k, iterations)
-        made = run.extend(curvature.hessian, iterations)
-        curvature.settle(k)
-        runs.append((run, made))
+        steps = run.extend(curvature.hessian, iterations)
+        curvature.release_run(k)
+        runs.append((run, steps))
     runs.reverse()
-    ritz = [run.ritz(made) for run, made in runs]
-    return Quadratures(runs, ritz, [run.ritz((made + 1) // 2) for run, made in runs])
+    ritz = [run.ritz(steps) for run, steps in runs]
+    return Quadratures(runs, ritz, [run.ritz((steps + 1) // 2) for run, steps in runs])
 
 
 def edges() -> Tensor:
@@ -71,7 +71,7 @@ def edges() -> Tensor:
     return 10 ** (exponents / PER_DECADE)
 
 
-def binned(found: list[Ritz]) -> dict[str, list[float]]:
+def binned(spectra: list[Ritz]) -> dict[str, list[float]]:
     """Return {"x": middles of the bins, "y": share of the eigenvalues in each}, from negative to positive.
 
     The bin around zero is the middle one; what lies beyond the last edges is in the last bins.
@@ -79,9 +79,9 @@ def binned(found: list[Ritz]) -> dict[str, list[float]]:
     positive = edges()
     cuts = torch.cat([-positive.flip(0), positive])
     mass = torch.zeros(len(cuts) + 1, dtype=torch.float64)
-    for ritz in found:
+    for ritz in spectra:
         mass.index_add_(0, torch.bucketize(ritz.values, cuts), ritz.weights)
-    mass = mass / len(found)
+    mass = mass / len(spectra)
     mass[1] += mass[0]
     mass[-2] += mass[-1]
     middles = (positive[1:] * positive[:-1]).sqrt()

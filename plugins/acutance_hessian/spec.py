@@ -50,5 +50,5 @@ class CurvatureMeasure(Measure[SpecT]):
 
     def needs(self, spec: SpecT) -> frozenset[Need]:
         """Return what is read: gradients in place of products, where these are made of differences."""
-        found = frozenset(self.traits.needs)
-        return found if getattr(spec, "product", "exact") == "exact" else (found - {"hvp"}) | {"gradient"}
+        needs = frozenset(self.traits.needs)
+        return needs if getattr(spec, "product", "exact") == "exact" else (needs - {"hvp"}) | {"gradient"}

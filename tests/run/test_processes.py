@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from acutance import UserError
-from acutance.report.page.drawing import _told, draw_apart
+from acutance.report.page.drawing import _error_frame, draw_apart
 from acutance.report.page.figures import FigureKey
 from acutance.run import executors
 from acutance.run.executors import Processes, ProcessesSpec
@@ -209,7 +209,7 @@ def test_what_drawing_raises_comes_back_and_a_drawing_process_that_dies_is_told(
     keys = [FigureKey("tau", str(i)) for i in range(2)]
     found = draw_apart(SimpleNamespace(measures=()), keys, 2)
     assert list(found) == keys and all("has no attribute" in str(error) for error in found.values())
-    assert pickle.loads(_told(keys[0], Odd(1, 2)))[1].args == ("Odd: odd",)
+    assert pickle.loads(_error_frame(keys[0], Odd(1, 2)))[1].args == ("Odd: odd",)
     monkeypatch.setattr("acutance.report.page.drawing.SERVE", "working:fail")
     with pytest.raises(UserError, match=r"figures: a drawing process ended with exit code 1; .*the tables are written"):
         draw_apart(SimpleNamespace(measures=()), keys, 2)

@@ -61,19 +61,21 @@ def heat_table(data: ReportData, level: str, targets: Sequence[str]) -> list[dic
     for d, definition in enumerate(data.definitions):
         for r, rho in enumerate(data.radii(definition)):
             radius = "" if rho is None else f"{rho:g}"
-            found = [cells.get((definition, radius_key(rho), target, "all"), EMPTY) for target in targets]
-            rows.append({"definition": definition, "index": d, "first": r == 0, "rho": radius, "cells": found})
+            entries = [cells.get((definition, radius_key(rho), target, "all"), EMPTY) for target in targets]
+            rows.append({"definition": definition, "index": d, "first": r == 0, "rho": radius, "cells": entries})
     return rows
 
 
 def ceiling_cells(data: ReportData, level: str) -> list[str]:
     """Return what a perfect measure is expected to show, for each target; nothing when it is known for none."""
     t = data.named[(data.named["within"] == level) & (data.named["group"] == "all")]
-    found = []
+    texts = []
     for target in data.outcomes:
-        known = t.loc[t["target"] == target, "ceiling"].dropna() if "ceiling" in t else []
-        found.append("\u2013".join(dict.fromkeys((number(min(known)), number(max(known))))) if len(known) else "")
-    return found if any(found) else []
+        ceilings = t.loc[t["target"] == target, "ceiling"].dropna() if "ceiling" in t else []
+        texts.append(
+            "\u2013".join(dict.fromkeys((number(min(ceilings)), number(max(ceilings))))) if len(ceilings) else ""
+        )
+    return texts if any(texts) else []
 
 
 def group_table(data: ReportData, level: str) -> dict[str, Any]:
@@ -88,8 +90,8 @@ def group_table(data: ReportData, level: str) -> dict[str, Any]:
                 keys = [(definition, radius_key(rho), target, group) for group in ("all", *groups)]
                 if any(key in cells for key in keys):
                     name, radius = target_label(target).replace("_", " "), "" if rho is None else f"{rho:g}"
-                    found = [cells.get(key, EMPTY) for key in keys]
-                    rows.append({"definition": definition, "rho": radius, "target": name, "cells": found})
+                    entries = [cells.get(key, EMPTY) for key in keys]
+                    rows.append({"definition": definition, "rho": radius, "target": name, "cells": entries})
     return {"names": [g.replace(";", ", ") for g in groups], "rows": rows}
 
 

@@ -60,8 +60,10 @@ def stacked_curves(data: ReportData, level: str, definitions: Sequence[str], cur
 
 def who_gives(curve: str = "") -> str:
     """Return which measures to add to a study for curves, or for those of one name."""
-    measures, what = with_curve(curve), "one" if curve else "curves"
-    return f"add {' or '.join(measures)} to the measures" if measures else f"no measure that is installed gives {what}"
+    measures, wanted = with_curve(curve), "one" if curve else "curves"
+    return (
+        f"add {' or '.join(measures)} to the measures" if measures else f"no measure that is installed gives {wanted}"
+    )
 
 
 def _panel(axis: Axes, rows: pd.DataFrame, look: Style) -> None:

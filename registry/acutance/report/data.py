@@ -170,10 +170,12 @@ class ReportData:
         heads = self.curves[self.curves.columns.difference(["model", "replicate", "curve", "x", "y"])]
         # A curve has many points and one name.
         first = heads.drop_duplicates()
-        known = {definition_key(row): row["definition"] for row in self.measured.to_dict("records")}
-        names = {tuple(map(str, row.values())): known.get(definition_key(row)) for row in first.to_dict("records")}
-        found = [names[tuple(map(str, row))] for row in heads.itertuples(index=False, name=None)]
-        return self.curves.assign(definition=pd.Series(found, index=self.curves.index, dtype=object))
+        definition_of = {definition_key(row): row["definition"] for row in self.measured.to_dict("records")}
+        names = {
+            tuple(map(str, row.values())): definition_of.get(definition_key(row)) for row in first.to_dict("records")
+        }
+        definitions = [names[tuple(map(str, row))] for row in heads.itertuples(index=False, name=None)]
+        return self.curves.assign(definition=pd.Series(definitions, index=self.curves.index, dtype=object))
 
     def tau(self, definition: str, rho: float | None, target: str, level: str) -> pd.DataFrame:
         """Return the rows of the correlations table for one panel, indexed by group."""
@@ -190,8 +192,8 @@ class ReportData:
 
 def spelt(models: pd.DataFrame, names: Sequence[str], between: str = ";") -> pd.Series:
     """Return for each model what it is called by some attributes, those that no model has aside; empty without any."""
-    known = [name for name in names if column(models, name)]
-    labels: Any = group_labels(models, known, between=between) if known else ""
+    present = [name for name in names if column(models, name)]
+    labels: Any = group_labels(models, present, between=between) if present else ""
     return pd.Series(labels, index=models.index, dtype=object)
 
 
@@ -220,9 +222,9 @@ def text(value: Any) -> str:
 def target_values(models: pd.DataFrame, target: str) -> pd.Series:
     """Return a target's values by model; NaN where there are none."""
     name = f"attr.{target[5:]}" if target.startswith("attr:") else f"target.{target}"
-    found = pd.to_numeric(models[name], errors="coerce") if name in models else pd.Series(np.nan, index=models.index)
-    found.index = pd.Index(models["model"])
-    return found
+    values = pd.to_numeric(models[name], errors="coerce") if name in models else pd.Series(np.nan, index=models.index)
+    values.index = pd.Index(models["model"])
+    return values
 
 
 def _different(table: pd.DataFrame) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:

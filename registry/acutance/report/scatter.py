@@ -168,8 +168,8 @@ def symbol(data: ReportData, definition: str) -> str:
     """Return the symbol of the measure, an index below the line; the name as it stands of one that has none."""
     plain = data.symbol(definition)
     known = plain in {presentation(name).symbol.replace("lambda_", "λ") for name in data.measures}
-    if known and (found := re.fullmatch(r"([A-Za-z])_(\w+)", plain)):
-        return f"${found[1]}_{{{found[2]}}}$"
+    if known and (matched := re.fullmatch(r"([A-Za-z])_(\w+)", plain)):
+        return f"${matched[1]}_{{{matched[2]}}}$"
     return as_text(plain)
 
 

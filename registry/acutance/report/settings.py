@@ -53,28 +53,28 @@ def of_run(data: ReportData, field: str, recipe: str) -> dict[FigureKey, tuple[R
     column = f"spec.{field}"
     table = data.named[data.named[column].notna()].drop_duplicates(["definition", "within"])
     others = [c for c in table.columns if c.startswith("spec.") and c not in (column, "spec.rho")]
-    found: dict[FigureKey, tuple[Rows, str, str]] = {}
+    figures: dict[FigureKey, tuple[Rows, str, str]] = {}
     for (level, *_), part in table.groupby(["within", "measure", *others], dropna=False, sort=False):
         part = part.sort_values(column)
         if part[column].nunique() < 2:
             continue
         rows = {f"{row[column]:g}": (data, str(row["definition"])) for row in part.to_dict("records")}
         title = str(part["definition"].iloc[0]).replace(f", {field} = {part[column].iloc[0]:g}", "")
-        found |= _figures(rows, recipe, title, str(level), data.targets)
-    return found
+        figures |= _figures(rows, recipe, title, str(level), data.targets)
+    return figures
 
 
 def of_sweep(runs: Mapping[str, ReportData], recipe: str) -> dict[FigureKey, tuple[Rows, str, str]]:
     """Return the figures of a sweep: of each definition that every run has by the same name, at every level."""
     first, *others = runs.values()
-    found: dict[FigureKey, tuple[Rows, str, str]] = {}
+    figures: dict[FigureKey, tuple[Rows, str, str]] = {}
     for level in first.levels:
         for definition in first.definitions:
             if all(level in run.levels and definition in run.definitions for run in others):
                 rows = {value: (run, definition) for value, run in runs.items()}
                 targets = [t for t in first.targets if all(t in run.targets for run in others)]
-                found |= _figures(rows, recipe, definition, level, targets)
-    return found
+                figures |= _figures(rows, recipe, definition, level, targets)
+    return figures
 
 
 def _figures(
@@ -89,10 +89,10 @@ def level_of(key: FigureKey, data: ReportData) -> str:
     return key.level or (data.levels[0] if len(data.levels) == 1 else "all")
 
 
-def settings_figures(found: Mapping[FigureKey, tuple[Rows, str, str]], name: str) -> dict[FigureKey, Figure]:
+def settings_figures(figures: Mapping[FigureKey, tuple[Rows, str, str]], name: str) -> dict[FigureKey, Figure]:
     """Return the pictures of ``of_run`` or ``of_sweep``."""
     drawn = {}
-    for key, (rows, title, target) in found.items():
+    for key, (rows, title, target) in figures.items():
         data = next(iter(rows.values()))[0]
         drawn[key] = settings_figure(rows, name, title, level_of(key, data), target)
     return drawn

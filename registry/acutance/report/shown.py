@@ -21,28 +21,28 @@ def shown(data: ReportData, definitions: int = DEFINITIONS, models: int = MODELS
     No number is computed from fewer: correlations, counts and verdicts stay those of all, which ``everything`` holds;
     ``left_out`` says in one sentence what is not drawn.
     """
-    kept, sentences, found = set(data.definitions), list[str](), data
-    if len(kept) > definitions:
-        kept = _strongest(data, definitions)
+    names_shown, sentences, reduced = set(data.definitions), list[str](), data
+    if len(names_shown) > definitions:
+        names_shown = _strongest(data, definitions)
         sentences.append(
             f"{definitions} of {len(data.definitions)} definitions are shown, those with the largest |τ| to a target"
         )
-        found = _of_definitions(data, kept)
+        reduced = _of_definitions(data, names_shown)
     names = _evenly(data, models)
     if names is not None:
         sentences.append(
             f"{models} of {int(data.models['admitted'].astype(bool).sum())} models are drawn, taken evenly"
         )
-        found = replace(
-            found,
-            models=found.models[found.models["model"].isin(names)],
-            results=found.results[found.results["model"].isin(names)],
-            curves=None if found.curves is None else found.curves[found.curves["model"].isin(names)],
+        reduced = replace(
+            reduced,
+            models=reduced.models[reduced.models["model"].isin(names)],
+            results=reduced.results[reduced.results["model"].isin(names)],
+            curves=None if reduced.curves is None else reduced.curves[reduced.curves["model"].isin(names)],
         )
     if not sentences:
         return data
-    told = "; ".join(sentences) + "; every number is of all of them, and so are the tables (CSV)."
-    return replace(found, names=data.name, everything=data, left_out=told)
+    left_out = "; ".join(sentences) + "; every number is of all of them, and so are the tables (CSV)."
+    return replace(reduced, names=data.name, everything=data, left_out=left_out)
 
 
 def _strongest(data: ReportData, count: int) -> set[str]:
@@ -51,12 +51,12 @@ def _strongest(data: ReportData, count: int) -> set[str]:
     return set(largest.sort_values(ascending=False, kind="stable").index[:count])
 
 
-def _of_definitions(data: ReportData, kept: set[str]) -> ReportData:
+def _of_definitions(data: ReportData, chosen: set[str]) -> ReportData:
     """Return a run with the rows of some definitions alone; what targets are measured in stays."""
-    named = data.named[data.named["definition"].isin(kept)]
-    labels = kept | {definition_label(row, data.name) for row in named.to_dict("records")}
+    named = data.named[data.named["definition"].isin(chosen)]
+    labels = chosen | {definition_label(row, data.name) for row in named.to_dict("records")}
     measured = data.measured
-    dropped = measured.index[~measured["definition"].isin(kept)]
+    dropped = measured.index[~measured["definition"].isin(chosen)]
     return replace(
         data,
         correlations=data.correlations.loc[named.index],

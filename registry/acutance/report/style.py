@@ -52,8 +52,8 @@ def style(data: ReportData, models: pd.DataFrame) -> Style:
     names = list(map(str, models["model"]))
     colours, bar, categories = _colours(data, models, names)
     labels = marker_labels(data, models)
-    known = sorted(set(labels))
-    markers = {group: MARKERS[i % len(MARKERS)] for i, group in enumerate(known)}
+    groups = sorted(set(labels))
+    markers = {group: MARKERS[i % len(MARKERS)] for i, group in enumerate(groups)}
     sizes = _sizes(models, names, data.figures.get("size"))
     label = ", ".join(colour_attributes(data)).replace("_", " ")
     shown = dict(zip(labels, spelt(models, marker_attributes(data), ", "), strict=True))

@@ -63,9 +63,9 @@ class TauTable:
 
     def ceiling(self, target: str) -> tuple[float, float] | None:
         """Return the smallest and the largest tau that a perfect measure is expected to show; None when unknown."""
-        found = [entry.ceiling for _, entries in self.rows if (entry := entries.get(target)) is not None]
-        known = [value for value in found if math.isfinite(value)]
-        return (min(known), max(known)) if known else None
+        ceilings = [entry.ceiling for _, entries in self.rows if (entry := entries.get(target)) is not None]
+        finite = [value for value in ceilings if math.isfinite(value)]
+        return (min(finite), max(finite)) if finite else None
 
     def frame(self) -> pd.DataFrame:
         """Return the table with numbers as numbers: tau of each target, its interval, its adjusted p."""
@@ -74,8 +74,8 @@ class TauTable:
             row: dict[str, Any] = {"within": self.level, "group": self.group, "n": self.n}
             row |= dict(zip(self.lead, lead, strict=True))
             for target in self.targets:
-                found = entries.get(target, Entry(*[math.nan] * len(Entry._fields)))
-                row |= {target: found.tau} | {f"{target} {name}": getattr(found, name) for name in Entry._fields[1:]}
+                entry = entries.get(target, Entry(*[math.nan] * len(Entry._fields)))
+                row |= {target: entry.tau} | {f"{target} {name}": getattr(entry, name) for name in Entry._fields[1:]}
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -97,10 +97,10 @@ def _table(level: str, group: str, part: pd.DataFrame, namer: Namer) -> TauTable
         entry = Entry(*(float(row.get(name, math.nan)) for name in Entry._fields))
         rows.setdefault((namer(_plain(row)), logit_norm, rho), {})[str(row["target"])] = entry
     lead = ["sharpness", "logit_norm", "rho"]
-    kept = [i for i in range(3) if i == 0 or any(key[i] is not None for key in rows)]
+    columns = [i for i in range(3) if i == 0 or any(key[i] is not None for key in rows)]
     n = int(part["n"].max()) if len(part) else 0
-    cells = [([key[i] for i in kept], entries) for key, entries in rows.items()]
-    return TauTable(level, group, n, [lead[i] for i in kept], list(map(str, dict.fromkeys(part["target"]))), cells)
+    cells = [([key[i] for i in columns], entries) for key, entries in rows.items()]
+    return TauTable(level, group, n, [lead[i] for i in columns], list(map(str, dict.fromkeys(part["target"]))), cells)
 
 
 def _plain(row: dict[Any, Any]) -> dict[Any, Any]:

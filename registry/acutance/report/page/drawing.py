@@ -33,7 +33,7 @@ def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dic
     shared = pickle.dumps((data, presentations(data.measures)))
     try:
         for _ in range(min(workers, len(keys))):
-            child = Child(SERVE, "a drawing process", lambda *told: heard.put(told))
+            child = Child(SERVE, "a drawing process", lambda *message: heard.put(message))
             crew.append(child)
             child.send(shared)
             child.send(pickle.dumps(waiting.pop()))
@@ -43,8 +43,8 @@ def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dic
                 raise UserError(
                     f"figures: {child.ending()}", "the tables are written; 'acutance report' draws the figures again"
                 )
-            key, found = pickle.loads(frame)
-            drawn[key] = found
+            key, outcome = pickle.loads(frame)
+            drawn[key] = outcome
             if waiting:
                 child.send(pickle.dumps(waiting.pop()))
     finally:
@@ -58,15 +58,15 @@ def serve(receive: Receive, send: Send) -> None:
     from acutance.report.page.figures import render
     from acutance.report.recipes.registered import attempt
 
-    data, told = pickle.loads(receive())
-    with showing(told):
+    data, presented = pickle.loads(receive())
+    with showing(presented):
         while True:
             key: FigureKey = pickle.loads(receive())
-            found = attempt(render, data, key)
-            send(_told(key, found) if isinstance(found, Exception) else pickle.dumps((key, found)))
+            outcome = attempt(render, data, key)
+            send(_error_frame(key, outcome) if isinstance(outcome, Exception) else pickle.dumps((key, outcome)))
 
 
-def _told(key: FigureKey, error: Exception) -> bytes:
+def _error_frame(key: FigureKey, error: Exception) -> bytes:
     """Return an error as a frame; one that cannot travel is told by its words."""
     try:
         frame = pickle.dumps((key, error))

@@ -75,13 +75,13 @@ def _definition(data: ReportData, models: pd.DataFrame, name: str) -> dict[str, 
     """One definition: its values and their standard errors, one list a radius, in the order of the models."""
     radii = data.radii(name)
     columns = [data.values(name, rho).reindex(models["model"]) for rho in radii]
-    errors = [_list(found["stderr"], 3) for found in columns]
+    errors = [_list(column["stderr"], 3) for column in columns]
     return {
         "name": name,
         "symbol": data.symbol(name),
         "radii": radii,
-        "values": [_list(found["value"]) for found in columns],
-        "errors": [found if any(e is not None for e in found) else None for found in errors],
+        "values": [_list(column["value"]) for column in columns],
+        "errors": [bars if any(e is not None for e in bars) else None for bars in errors],
     }
 
 
@@ -99,7 +99,7 @@ def _level(data: ReportData, level: str, place: dict[str, int]) -> dict[str, Any
     ]
     rows = data.named[data.named["within"] == level]
     groups = [g for g in dict.fromkeys(rows["group"]) if g != "all"]
-    found: dict[tuple[int, int, int], list[Any]] = {}
+    of_whole: dict[tuple[int, int, int], list[Any]] = {}
     of_group: dict[tuple[int, int, int], dict[str, float | str | None]] = {}
     definitions = {name: (i, data.radii(name)) for i, name in enumerate(data.definitions)}
     for row in rows.to_dict("records"):
@@ -109,7 +109,7 @@ def _level(data: ReportData, level: str, place: dict[str, int]) -> dict[str, Any
         if row["group"] == "all":
             ceiling = _number(row.get("ceiling", np.nan), 3)
             numbers = [_number(row[c], 4) for c in ("tau", "low", "high", "p_adjusted")]
-            found[key] = [*key, *numbers, int(row["n"]), of_group.setdefault(key, {}), ceiling, holds(row)]
+            of_whole[key] = [*key, *numbers, int(row["n"]), of_group.setdefault(key, {}), ceiling, holds(row)]
         elif np.isfinite(row["tau"]):
             of_group.setdefault(key, {})[str(groups.index(row["group"]))] = _number(row["tau"], 4)
     return {
@@ -118,7 +118,7 @@ def _level(data: ReportData, level: str, place: dict[str, int]) -> dict[str, Any
         "scales": [target_scale(t, v.dropna()) for t, v in zip(data.targets, targets, strict=True)],
         "logarithmic": logarithmic,
         "groups": [str(g) for g in groups],
-        "correlations": list(found.values()),
+        "correlations": list(of_whole.values()),
     }
 
 
@@ -132,23 +132,23 @@ def _attributes(data: ReportData, models: pd.DataFrame) -> list[dict[str, Any]]:
     """Every attribute, numeric ones as numbers and the others as indices of their labels, and what forms markers."""
     names = [c.removeprefix("attr.") for c in models.columns if c.startswith("attr.")]
     names += [name for name in ALWAYS if name not in names and name in models and models[name].nunique() > 1]
-    found = []
+    attributes = []
     for name in names:
         values = models[column(models, name)]
         if is_category(values) or (name in data.groups and not data.figures.get("colour")):
-            found.append(_category(name, ["" if pd.isna(v) else text(v) for v in values]))
+            attributes.append(_category(name, ["" if pd.isna(v) else text(v) for v in values]))
         else:
-            found.append({"name": name, "values": _list(pd.to_numeric(values, errors="coerce"))})
+            attributes.append({"name": name, "values": _list(pd.to_numeric(values, errors="coerce"))})
     several = {", ".join(data.groups): data.group_of(models)} if len(data.groups) > 1 else {}
     if len(wanted := marker_attributes(data)) > 1:
         several[", ".join(wanted)] = marker_labels(data, models)
-    return found + [_category(name, list(labels)) | {"combined": True} for name, labels in several.items()]
+    return attributes + [_category(name, list(labels)) | {"combined": True} for name, labels in several.items()]
 
 
 def _category(name: str, labels: list[str]) -> dict[str, Any]:
-    known = sorted(set(labels))
-    codes = {label: i for i, label in enumerate(known)}
-    return {"name": name, "labels": known, "values": [codes[label] for label in labels]}
+    distinct = sorted(set(labels))
+    codes = {label: i for i, label in enumerate(distinct)}
+    return {"name": name, "labels": distinct, "values": [codes[label] for label in labels]}
 
 
 def _index(attributes: list[dict[str, Any]], name: str) -> int:

@@ -27,9 +27,9 @@ from acutance.report.recipes.registered import (
     attempt,
     called,
     failure,
-    made,
     of_report,
     recipe,
+    recipe_of,
     without_failures,
 )
 from acutance.report.sweeps import panel_title, sweep_figure, sweep_panels
@@ -47,10 +47,10 @@ def file_stems(keys: Sequence[FigureKey]) -> dict[FigureKey, str]:
     Names that would be too long, or the same where case does not count, carry a digest of what they stand for: a figure
     is called the same whatever others there are of other names.
     """
-    taken = Counter(key.stem.lower() for key in set(keys))
+    counts = Counter(key.stem.lower() for key in set(keys))
 
     def name(key: FigureKey) -> str:
-        alone = taken[key.stem.lower()] == 1 and len(key.stem) <= LONGEST
+        alone = counts[key.stem.lower()] == 1 and len(key.stem) <= LONGEST
         return key.stem if alone else f"{key.stem[:LONGEST]}-{_digest(key)}"
 
     return {key: name(key) for key in keys}
@@ -67,8 +67,8 @@ def figure_keys(data: ReportData) -> list[FigureKey]:
 
 def draw(data: ReportData, key: FigureKey) -> Figure:
     """Return one figure."""
-    found = recipe(key.recipe)
-    return found.draw(data, key._replace(recipe=found.name))
+    instance = recipe(key.recipe)
+    return instance.draw(data, key._replace(recipe=instance.name))
 
 
 def save_figures(
@@ -106,20 +106,20 @@ def save_recipe(item: Item, data: ReportData, folder: Path, workers: int, say: S
         UserError: when the run has nothing to draw, or none of it can be drawn.
     """
     try:
-        found = Drawing.of(item, data)
+        drawing = Drawing.of(item, data)
     except UserError:
         raise
     except Exception as error:
         raise UserError(failure(item, error)) from error
-    saved = save_figures(data, folder, workers, found, say)
+    saved = save_figures(data, folder, workers, drawing, say)
     return [folder / f"{stem}.png" for stem in file_stems(list(saved)).values()]
 
 
 def pictures(data: ReportData, say: Say = warn) -> dict[FigureKey, bytes]:
     """Return every figure of the report as PNG, without writing any."""
     drawings = of_report(data, say)
-    found = {key: attempt(picture, part.data, key) for part in drawings for key in part.keys}
-    return without_failures(drawings, found, say)
+    outcomes = {key: attempt(picture, part.data, key) for part in drawings for key in part.keys}
+    return without_failures(drawings, outcomes, say)
 
 
 def _attempts(drawings: Sequence[Drawing], workers: int) -> dict[FigureKey, tuple[bytes, bytes] | Exception]:
@@ -127,14 +127,14 @@ def _attempts(drawings: Sequence[Drawing], workers: int) -> dict[FigureKey, tupl
     by_tables: dict[int, list[Drawing]] = {}
     for part in drawings:
         by_tables.setdefault(id(part.data), []).append(part)
-    found: dict[FigureKey, tuple[bytes, bytes] | Exception] = {}
+    outcomes: dict[FigureKey, tuple[bytes, bytes] | Exception] = {}
     for parts in by_tables.values():
         data, keys = parts[0].data, [key for part in parts for key in part.keys]
         if workers > 1 and len(keys) > 4:
-            found |= draw_apart(replace(data, everything=None), keys, workers)
+            outcomes |= draw_apart(replace(data, everything=None), keys, workers)
         else:
-            found |= {key: attempt(render, data, key) for key in keys}
-    return found
+            outcomes |= {key: attempt(render, data, key) for key in keys}
+    return outcomes
 
 
 def _pattern(item: Item) -> str:
@@ -201,17 +201,17 @@ def save_sweep(item: Item, table: pd.DataFrame, runs: Mapping[str, ReportData], 
     Raises:
         UserError: for a recipe that is not of this sweep, has nothing to draw, or fails.
     """
-    found = made(item)
-    if found.sweeps not in (name, ANY):
-        others = [(other.name, made(other).sweeps) for other in catalog().usable("figures")]
-        known = [other for wanted in (name, ANY) for other, sweeps in others if sweeps == wanted]
+    instance = recipe_of(item)
+    if instance.sweeps not in (name, ANY):
+        others = [(other.name, recipe_of(other).sweeps) for other in catalog().usable("figures")]
+        fitting = [other for wanted in (name, ANY) for other, sweeps in others if sweeps == wanted]
         raise UserError(
-            f"--figure {found.name}: this is a sweep over {name}",
-            f"recipes of such a sweep: {', '.join(known)}; or give the folder of one of its runs",
+            f"--figure {instance.name}: this is a sweep over {name}",
+            f"recipes of such a sweep: {', '.join(fitting)}; or give the folder of one of its runs",
         )
     try:
         with no_exit("the recipe"):
-            drawn = {called(item, key): figure for key, figure in found.draw_sweep(table, runs, name).items()}
+            drawn = {called(item, key): figure for key, figure in instance.draw_sweep(table, runs, name).items()}
         saved = {key: _saved(figure) for key, figure in drawn.items()}
     except UserError:
         raise

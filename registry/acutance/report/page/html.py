@@ -48,7 +48,7 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     folder = resources.files("acutance.report.page")
     template = environment.from_string((folder / "page.html").read_text("utf-8"))
-    own = {name: (folder / "web" / name).read_text("utf-8") for name in ("page.css", *SCRIPTS)}
+    files = {name: (folder / "web" / name).read_text("utf-8") for name in ("page.css", *SCRIPTS)}
     figures = _figures(pictures)
     faults = list(data.faults)
     plain = methods(data.whole, faults)
@@ -56,8 +56,8 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
         title=data.title,
         left_out=data.left_out,
         # These three alone are not escaped by the template: the package's own files, and JSON that is escaped already.
-        style=own["page.css"] + shades(),
-        script="(() => {\n" + "\n".join(own[name] for name in SCRIPTS) + "})();",
+        style=files["page.css"] + shades(),
+        script="(() => {\n" + "\n".join(files[name] for name in SCRIPTS) + "})();",
         study=script_json(study_data(data)),
         levels=[_level(data, level, figures, faults) for level in data.levels],
         study_statistics=study_sections(data, faults),
@@ -113,29 +113,29 @@ def _figures(pictures: dict[FigureKey, bytes]) -> list[_Shown]:
     """
     stems = file_stems(list(pictures))
     recipes = {name: recipe(name) for name in dict.fromkeys(key.recipe for key in pictures)}
-    found = [_Shown(key, recipes[key.recipe], stems[key]) for key in pictures]
+    figures = [_Shown(key, recipes[key.recipe], stems[key]) for key in pictures]
     room, embedded = PICTURES, dict[FigureKey, str]()
-    for key in (figure.key for figure in found if figure.recipe.page == "section"):
+    for key in (figure.key for figure in figures if figure.recipe.page == "section"):
         if (size := 4 * len(pictures[key]) // 3) <= room:
             embedded[key], room = _picture(pictures[key]), room - size
-    others = {figure.key: _picture(pictures[figure.key]) for figure in found if figure.recipe.page == "fallback"}
+    others = {figure.key: _picture(pictures[figure.key]) for figure in figures if figure.recipe.page == "fallback"}
     embedded |= others if sum(map(len, others.values())) <= room else {}
-    return [replace(figure, picture=embedded.get(figure.key, "")) for figure in found]
+    return [replace(figure, picture=embedded.get(figure.key, "")) for figure in figures]
 
 
 def _sections(figures: list[_Shown]) -> list[dict[str, Any]]:
     """Return the sections of the recipes that have one."""
-    found: dict[str, list[_Shown]] = {}
+    by_recipe: dict[str, list[_Shown]] = {}
     for figure in figures:
         if figure.recipe.page == "section":
-            found.setdefault(figure.key.recipe, []).append(figure)
-    return [{"heading": some[0].recipe.heading or some[0].recipe.name, "figures": some} for some in found.values()]
+            by_recipe.setdefault(figure.key.recipe, []).append(figure)
+    return [{"heading": part[0].recipe.heading or part[0].recipe.name, "figures": part} for part in by_recipe.values()]
 
 
 def _level(data: ReportData, level: str, figures: list[_Shown], faults: list[str]) -> dict[str, Any]:
     """Everything that is told of one level of ``within``."""
-    mine = [figure for figure in figures if (figure.key.level or "all") == level]
-    fallback = [figure for figure in mine if figure.recipe.page == "fallback"]
+    of_level = [figure for figure in figures if (figure.key.level or "all") == level]
+    fallback = [figure for figure in of_level if figure.recipe.page == "fallback"]
     return {
         "name": "all models" if level == "all" else level,
         "answer": answer(data, level),
@@ -151,7 +151,7 @@ def _level(data: ReportData, level: str, figures: list[_Shown], faults: list[str
         "groups": group_table(data, level),
         "sentences": sentences(data, level, faults),
         "after": level_sections(data, level, faults),
-        "sections": _sections(mine),
+        "sections": _sections(of_level),
     }
 
 

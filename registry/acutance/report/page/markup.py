@@ -101,8 +101,8 @@ def _latex(table: TauTable) -> str:
 
 def _ceilings(table: TauTable) -> list[str]:
     """Return the ceiling of each target, empty where it is not known; nothing when none is."""
-    found = [table.ceiling(target) for target in table.targets]
-    texts = ["" if c is None else " to ".join(dict.fromkeys(f"{value:.2f}" for value in c)) for c in found]
+    ceilings = [table.ceiling(target) for target in table.targets]
+    texts = ["" if c is None else " to ".join(dict.fromkeys(f"{value:.2f}" for value in c)) for c in ceilings]
     return texts if any(texts) else []
 
 

@@ -33,8 +33,8 @@ def methods(data: ReportData, faults: list[str] | None = None) -> str:
         data: all of a run.
         faults: gets a sentence for each statistic that fails to say its part.
     """
-    told = _statistics(data, [] if faults is None else faults)
-    return " ".join([*_models(data), *_surface(data), *_measures(data), *told, *_versions(data)])
+    statistics = _statistics(data, [] if faults is None else faults)
+    return " ".join([*_models(data), *_surface(data), *_measures(data), *statistics, *_versions(data)])
 
 
 def latex(paragraph: str) -> str:
@@ -50,10 +50,10 @@ def _models(data: ReportData) -> Iterable[str]:
     admitted = data.models[data.models["admitted"].astype(bool)]
     pools = _counts(admitted["pool"]) or "no pool"
     yield f"We compared {len(admitted)} models ({pools})."
-    if left := len(data.models) - len(admitted):
+    if left_out := len(data.models) - len(admitted):
         rules = "; ".join(_rule(name, bounds) for name, bounds in (data.config.get("admit") or {}).items())
         why = f" (admitted: {rules})" if rules else ""
-        yield f"{left} of {len(data.models)} {'was' if left == 1 else 'were'} left out beforehand{why}."
+        yield f"{left_out} of {len(data.models)} {'was' if left_out == 1 else 'were'} left out beforehand{why}."
 
 
 def _rule(name: str, bounds: Any) -> str:
@@ -85,14 +85,14 @@ def _measures(data: ReportData) -> Iterable[str]:
     if not len(table):
         return
     different = table[["measure", *(c for c in table.columns if c.startswith("spec."))]].drop_duplicates()
-    found: dict[tuple[str, str | None], dict[str, list[str]]] = {}
+    settings_of: dict[tuple[str, str | None], dict[str, list[str]]] = {}
     for row in different.to_dict("records"):
         fields = spec_fields({str(key): value for key, value in row.items()})
-        settings = found.setdefault((str(row["measure"]), fields.get("norm")), {})
+        settings = settings_of.setdefault((str(row["measure"]), fields.get("norm")), {})
         for name, value in fields.items():
             settings.setdefault(name, []).append(_shown(value))
     clauses = []
-    for (measure, _), settings in found.items():
+    for (measure, _), settings in settings_of.items():
         listed = [f"{'ρ' if name == 'rho' else name} = {_listed(values)}" for name, values in settings.items()]
         clauses.append(f"{measure} ({'; '.join(listed)})" if listed else measure)
     replicates = int(table["replicate"].nunique()) if "replicate" in table else 1
@@ -106,13 +106,13 @@ def _statistics(data: ReportData, faults: list[str]) -> Iterable[str]:
     if not len(t):
         return
     resamples = resamples_of(data.config) or reduced(t["note"]) or FULL
-    targets = ", ".join(map(_said, data.targets))
+    targets = ", ".join(map(_in_words, data.targets))
     within = data.config.get("within") or []
     levels = f", among models of the same {' and '.join(map(str, within))}" if within else ""
     groups = f", and within subgroups of equal {', '.join(data.groups)}" if data.groups else ""
     sizes = counted(t, data.targets).groupby("within").size()
     family = int(sizes.max()) if len(sizes) else 0
-    apart = f"; {', '.join(map(_said, data.relations))}: a family apart" if data.relations else ""
+    apart = f"; {', '.join(map(_in_words, data.relations))}: a family apart" if data.relations else ""
     infinite = INFINITE[data.config.get("nonfinite", "rank_max")]
     variant = data.config.get("variant", "a")
     yield (
@@ -128,7 +128,7 @@ def _statistics(data: ReportData, faults: list[str]) -> Iterable[str]:
     yield from _ceiling(data)
 
 
-def _said(target: str) -> str:
+def _in_words(target: str) -> str:
     return target_label(target).removeprefix("attr:").replace("_", " ")
 
 
@@ -146,8 +146,8 @@ def _versions(data: ReportData) -> Iterable[str]:
     names += [f"Python {data.environment['python']}"] if "python" in data.environment else []
     names += [f"{name} {libraries[name]}" for name in ("torch", "numpy", "scipy") if name in libraries]
     if "seed" in data.config:
-        what = "points, noise, resamples" if data.config.get("surface") else "resamples"
-        yield f"The seed of {what} and permutations is {data.config['seed']}."
+        seeded = "points, noise, resamples" if data.config.get("surface") else "resamples"
+        yield f"The seed of {seeded} and permutations is {data.config['seed']}."
     if names:
         yield f"Computed with {', '.join(names)}."
 
@@ -157,8 +157,12 @@ def _counts(pools: pd.Series) -> str:
 
 
 def _listed(values: list[str]) -> str:
-    known = list(dict.fromkeys(values))
-    return ", ".join(known) if len(known) <= LISTED else f"{', '.join(known[:LISTED])}, … ({len(known)} values)"
+    distinct = list(dict.fromkeys(values))
+    return (
+        ", ".join(distinct)
+        if len(distinct) <= LISTED
+        else f"{', '.join(distinct[:LISTED])}, … ({len(distinct)} values)"
+    )
 
 
 def _shown(value: Any) -> str:

@@ -24,20 +24,20 @@ def level_sections(data: ReportData, level: str, faults: list[str]) -> dict[str,
         level: of ``within``.
         faults: gets a sentence for each statistic that fails.
     """
-    found: dict[str, list[dict[str, Any]]] = {place: [] for place in get_args(Place)}
+    sections: dict[str, list[dict[str, Any]]] = {place: [] for place in get_args(Place)}
     for statistic in data.statistics:
         if "within" in _table(data, statistic):
-            found[statistic.after] += _asked(statistic, partial(_section, data, statistic, level), faults)
-    return found
+            sections[statistic.after] += _asked(statistic, partial(_section, data, statistic, level), faults)
+    return sections
 
 
 def study_sections(data: ReportData, faults: list[str]) -> list[dict[str, Any]]:
     """Return the sections of statistics of the whole study, whose tables have no levels."""
-    found = []
+    sections = []
     for statistic in data.statistics:
         if "within" not in _table(data, statistic):
-            found += _asked(statistic, partial(_section, data, statistic), faults)
-    return found
+            sections += _asked(statistic, partial(_section, data, statistic), faults)
+    return sections
 
 
 def sentences(data: ReportData, level: str, faults: list[str]) -> list[str]:

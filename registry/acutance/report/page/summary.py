@@ -53,8 +53,8 @@ def _counts(t: pd.DataFrame, positive: int, negative: int) -> list[str]:
     n, targets = int(t["n"].max()), t["target"].nunique()
     definitions = t["definition"].nunique()
     radii = ", their radii" if len(t) > definitions * targets else ""
-    what = f"{definitions} definition{'s' * (definitions != 1)}{radii}, {targets} target{'s' * (targets != 1)}"
-    sentences = [f"{n} models, {len(t)} correlation{'s' * (len(t) != 1)} ({what})."]
+    compared = f"{definitions} definition{'s' * (definitions != 1)}{radii}, {targets} target{'s' * (targets != 1)}"
+    sentences = [f"{n} models, {len(t)} correlation{'s' * (len(t) != 1)} ({compared})."]
     held = positive + negative
     family = f"after adjustment for all {len(t)} comparisons (family-wise error 5%)"
     if not held:

@@ -20,10 +20,10 @@ class Curve(Recipe):
 
     def keys(self, data: ReportData) -> list[FigureKey]:
         """Return one figure a definition that has curves."""
-        found = [key for key in super().keys(data) if len(data.curve_rows(key.level, key.what))]
-        if not found:
+        with_curves = [key for key in super().keys(data) if len(data.curve_rows(key.level, key.what))]
+        if not with_curves:
             raise UserError(f"--figure {self.name}: no measure of this run has curves", who_gives())
-        return found
+        return with_curves
 
     def draw(self, data: ReportData, key: FigureKey) -> Figure:
         """Return the curves of a definition."""

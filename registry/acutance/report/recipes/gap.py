@@ -21,13 +21,13 @@ class Gap(Recipe):
 
     def columns(self, data: ReportData) -> list[str]:
         """Return the gaps of the study, each after the error it belongs to where that is a target too."""
-        found: list[str] = []
+        gaps: list[str] = []
         for target in data.targets:
             split = "test" if target == GAP else target[:-4] if target.endswith((".gap", "_gap")) else ""
             if split:
-                found += [error for error in (f"{split}_error", f"{split}.error") if error in data.targets]
-                found.append(target)
-        return list(dict.fromkeys(found))
+                gaps += [error for error in (f"{split}_error", f"{split}.error") if error in data.targets]
+                gaps.append(target)
+        return list(dict.fromkeys(gaps))
 
     def keys(self, data: ReportData) -> list[FigureKey]:
         """Return one figure a definition."""

@@ -26,12 +26,12 @@ class Hyperparameter(Recipe):
 
     def attributes(self, data: ReportData) -> list[str]:
         """Return the attributes as targets."""
-        found = dict.fromkeys(t for t in data.targets if t.startswith("attr:"))
+        attributes = dict.fromkeys(t for t in data.targets if t.startswith("attr:"))
         for name in (data.figures.get("colour"), data.figures.get("size")):
             at = column(data.models, name) if name else None
             if at and pd.api.types.is_numeric_dtype(data.models[at]) and data.models[at].dtype != bool:
-                found[f"attr:{name}"] = None
-        return list(found)
+                attributes[f"attr:{name}"] = None
+        return list(attributes)
 
     def prepare(self, data: ReportData) -> ReportData:
         """Correlate with the attributes that are no targets of the study."""

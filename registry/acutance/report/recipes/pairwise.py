@@ -74,8 +74,8 @@ def pair_values(data: ReportData, level: str) -> pd.DataFrame:
         for rho in data.radii(definition):
             name = definition if rho is None else f"{definition}, ρ = {rho:g}"
             columns[name] = data.values(definition, rho)["value"]
-    found = pd.DataFrame(columns)
-    return found[found.index.isin(data.members(level)["model"])].dropna(axis="columns", how="all")
+    table = pd.DataFrame(columns)
+    return table[table.index.isin(data.members(level)["model"])].dropna(axis="columns", how="all")
 
 
 def tau_matrix(data: ReportData, level: str) -> Figure:
@@ -156,5 +156,5 @@ def between_figure(runs: Mapping[str, ReportData], name: str, level: str, defini
 
 def paired(one: ReportData, two: ReportData, level: str, definition: str, rho: float | None) -> pd.DataFrame:
     """Return ``value`` and ``stderr`` of the models in one run and their value in the ``other``."""
-    found = one.values(definition, rho).join(two.values(definition, rho)["value"].rename("other"), how="inner")
-    return found[found.index.isin(one.members(level)["model"])].astype(float)
+    table = one.values(definition, rho).join(two.values(definition, rho)["value"].rename("other"), how="inner")
+    return table[table.index.isin(one.members(level)["model"])].astype(float)

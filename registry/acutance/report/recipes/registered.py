@@ -24,13 +24,13 @@ def recipe(name: str) -> Recipe:
     Raises:
         UserError: for an unknown one, and one that cannot be loaded.
     """
-    return made(catalog().find("figures", name))
+    return recipe_of(catalog().find("figures", name))
 
 
-def made(item: Item) -> Recipe:
+def recipe_of(item: Item) -> Recipe:
     """Return a recipe as it is registered."""
-    found: Recipe = item.target()
-    return found
+    instance: Recipe = item.target()
+    return instance
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,23 @@ class Drawing:
         Raises:
             UserError: when there is nothing that was asked for.
         """
-        found = made(item)
+        instance = recipe_of(item)
         with no_exit("the recipe"):
-            prepared = found.prepare(data.whole)
-            mine = data if prepared is data.whole else shown(prepared)
-            keys = found.keys_of_page(mine) if page else found.keys(mine)
-        return cls(item, mine, tuple(called(item, key) for key in keys))
+            prepared = instance.prepare(data.whole)
+            drawn_from = data if prepared is data.whole else shown(prepared)
+            keys = instance.keys_of_page(drawn_from) if page else instance.keys(drawn_from)
+        return cls(item, drawn_from, tuple(called(item, key) for key in keys))
 
     def failure(self, errors: Sequence[Exception]) -> str:
         """Return in one sentence why figures could not be drawn."""
-        some = f" ({len(errors)} of {len(self.keys)} figures)" if len(errors) < len(self.keys) else ""
-        return failure(self.item, errors[0]) + some
+        share = f" ({len(errors)} of {len(self.keys)} figures)" if len(errors) < len(self.keys) else ""
+        return failure(self.item, errors[0]) + share
 
 
 def failure(item: Item, error: Exception) -> str:
     """Return in one sentence why a recipe could not be drawn."""
-    said = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return f"figure '{item.name}' of {item.dist} {item.version} could not be drawn: {said}"
+    reason = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return f"figure '{item.name}' of {item.dist} {item.version} could not be drawn: {reason}"
 
 
 def called(item: Item, key: FigureKey) -> FigureKey:
@@ -85,36 +85,36 @@ def called(item: Item, key: FigureKey) -> FigureKey:
 
 def of_report(data: ReportData, say: Say = warn) -> list[Drawing]:
     """Return what the recipes that are on the page draw of a run; one that fails is told and left out."""
-    found = []
+    drawings = []
     for item in catalog().items("figures"):
         try:
-            if made(item).page:
-                found.append(Drawing.of(item, data, page=True))
+            if recipe_of(item).page:
+                drawings.append(Drawing.of(item, data, page=True))
         except Exception as error:
             say(failure(item, error))
-    return found
+    return drawings
 
 
-def attempt(how: Callable[[ReportData, FigureKey], T], data: ReportData, key: FigureKey) -> T | Exception:
+def attempt(draw: Callable[[ReportData, FigureKey], T], data: ReportData, key: FigureKey) -> T | Exception:
     """Return a figure, or what a recipe raised instead."""
     try:
         with no_exit("the recipe"):
-            return how(data, key)
+            return draw(data, key)
     except Exception as error:
         return error
 
 
 def without_failures(
-    drawings: Sequence[Drawing], found: Mapping[FigureKey, T | Exception], say: Say, required: bool = False
+    drawings: Sequence[Drawing], outcomes: Mapping[FigureKey, T | Exception], say: Say, required: bool = False
 ) -> dict[FigureKey, T]:
     """Return what could be drawn, and tell of the rest.
 
     Raises:
         UserError: when something is required and nothing could be drawn.
     """
-    drawn = {key: figure for key, figure in found.items() if not isinstance(figure, Exception)}
+    drawn = {key: figure for key, figure in outcomes.items() if not isinstance(figure, Exception)}
     for part in drawings:
-        errors = [error for key in part.keys if isinstance(error := found[key], Exception)]
+        errors = [error for key in part.keys if isinstance(error := outcomes[key], Exception)]
         if errors and required and not drawn:
             raise UserError(part.failure(errors)) from errors[0]
         if errors:

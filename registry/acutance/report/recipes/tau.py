@@ -54,13 +54,13 @@ def tau_heatmap(data: ReportData, level: str, group: str = "all") -> Figure:
     axis = figure.subplots()
     for i, (definition, rho) in enumerate(rows):
         for j, target in enumerate(targets):
-            found = index.get((definition, radius_key(rho), target))
-            if found is None or not np.isfinite(found["tau"]):
+            correlation = index.get((definition, radius_key(rho), target))
+            if correlation is None or not np.isfinite(correlation["tau"]):
                 continue
-            grid[i, j] = shown_tau(found)
-            strong = holds(found)
+            grid[i, j] = shown_tau(correlation)
+            strong = holds(correlation)
             axis.text(
-                j, i, number(found["tau"]) + ("*" if strong else ""), ha="center", va="center", fontsize=7,
+                j, i, number(correlation["tau"]) + ("*" if strong else ""), ha="center", va="center", fontsize=7,
                 fontweight="bold" if strong else "normal", color="white" if abs(grid[i, j]) > 0.6 else "black",
             )  # fmt: skip
     image = axis.imshow(grid, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")

@@ -2,6 +2,7 @@
 that fails costs its own table."""
 
 import json
+import signal
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import entry_points
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from third_parties import plugin, python
 
+from acutance.analysis.statistics import Statistic, StudyTables
 from acutance.cli import cli
 from acutance.plugins import TABLES as RESERVED
 from acutance.plugins import Item, catalog, extended, load
@@ -19,7 +21,9 @@ from acutance.report.page.html import render_page
 from acutance.run.directory import CURVES, OLD, STATISTICS, SWEEP, TABLES, RunDirectory, read_csv
 from acutance.run.harness import run_study
 from acutance.run.outputs import report_data
+from acutance.run.statistics import computed
 from acutance.study.config import load_config
+from acutance.system.ending import Terminated, in_order
 from acutance.workflows.merge import merge
 
 SPREAD = '''
@@ -231,6 +235,23 @@ def test_one_that_fails_costs_its_own_table_and_is_said_once(tmp_path, installed
     assert shows.count("<p>What statistic &#39;shows&#39; shows is left out: ") == 2
     assert "TypeError: section must return a Section or None, not str" in shows and "ZeroDivisionError" in shows
     assert (out / "shows.csv").exists() and shows.count("<h3>Spread</h3>") == 2
+
+
+@pytest.mark.parametrize("at", ["__init__", "compute"])
+def test_a_signal_while_one_is_made_or_computed_ends_the_run_and_is_no_failure_of_it(at):
+    def ended(*_):
+        signal.raise_signal(signal.SIGTERM)
+
+    class Ends(Statistic):
+        """Is under way when the run is told to end."""
+
+        name = "ends"
+        compute = ended if at == "compute" else None
+        __init__ = ended if at == "__init__" else object.__init__
+
+    study = StudyTables(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), [])
+    with pytest.raises(Terminated), in_order():
+        computed([Item("statistics", "ends", "acme", "1.0", Ends)], study)
 
 
 def test_a_module_that_is_not_there_is_one_that_fails(tmp_path, installed):

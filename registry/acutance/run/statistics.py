@@ -20,6 +20,7 @@ from acutance.plugins import OWN, Item, catalog
 from acutance.report.page.markup import save_tables
 from acutance.run.directory import Recorded, RunDirectory
 from acutance.study.targets import SplitTarget, Target
+from acutance.system.ending import Terminated
 
 if TYPE_CHECKING:
     from acutance.system.progress import Reporter
@@ -135,6 +136,8 @@ def computed(
         about = Recorded(item.dist, item.version, statistic.heading(), statistic.about())
         try:
             tables[item.name] = _table(statistic, study if item.dist == OWN else _copy(study), stages)
+        except Terminated:
+            raise  # a signal ends the run; sys.exit() of a statistic does not
         except (Exception, SystemExit) as error:
             about = _failed(item, error)
         if about.fault or item.dist != OWN:
@@ -151,6 +154,8 @@ def _opened(items: Sequence[Item]) -> tuple[dict[str, Statistic], dict[str, Reco
             found[item.name] = _made(item.target)
         except UserError as error:
             faults[item.name] = Recorded(item.dist, item.version, fault=f"{error.message}; it has no table.")
+        except Terminated:
+            raise
         except (Exception, SystemExit) as error:
             faults[item.name] = _failed(item, error)
     return found, faults

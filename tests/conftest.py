@@ -12,6 +12,8 @@ collect_ignore = ["dists"]
 sys.path.insert(0, str(HERE))
 # A distribution that is merely on the path counts as installed: the third party of the tests.
 sys.path.insert(0, str(HERE / "dists" / "toy"))
+from forked import python_that_forks  # noqa: E402 - found only now
+
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "dists" / "toy"), os.environ.get("PYTHONPATH", "")]).rstrip(":")
 
 # A shell starts what runs in its background deaf to Ctrl-C, which some tests send.
@@ -48,6 +50,15 @@ def figures_are_drawn_here():
         patch.setattr(outputs, "cores", lambda: 1)
         patch.setitem(figures.SETTINGS, "pdf.fonttype", 3)
         yield shipped
+
+
+@pytest.fixture(autouse=True)
+def workers_are_forks(request, monkeypatch):
+    """Worker processes are forks of one that has imported torch; tests of how they start and end have real ones."""
+    if not request.node.get_closest_marker("real_workers"):
+        from acutance.system import child
+
+        monkeypatch.setattr(child, "_interpreter", python_that_forks)
 
 
 @pytest.fixture

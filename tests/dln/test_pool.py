@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from forked import python_that_forks
 
 import acutance
 from acutance import LossSurface, UserError
@@ -183,7 +183,7 @@ print(sum(counts))
 def test_of_two_processes_one_trains(cache):
     fields = json.dumps({**FEW, "size": 40})
     both = [
-        subprocess.Popen([sys.executable, "-c", TRAIN, fields, str(i)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([python_that_forks(), "-c", TRAIN, fields, str(i)], stdout=subprocess.PIPE, text=True)
         for i in range(2)
     ]
     trained = [int(process.communicate(timeout=300)[0]) for process in both]

@@ -6,7 +6,6 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from forked import python_that_forks
 
 import acutance
 from acutance import LossSurface, UserError
@@ -55,7 +55,7 @@ def killed():
     """Give a function that runs a study in a process that is killed at its n-th transaction, if there are so many."""
     script = Path(__file__).parents[1] / "killable.py"
     with subprocess.Popen(
-        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [python_that_forks(), script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "ready\n"
 

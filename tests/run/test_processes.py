@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from forked import python_that_forks
 
 from acutance import UserError
 from acutance.report.page.drawing import _error_frame, draw_apart
@@ -27,6 +28,7 @@ from acutance.system.ending import in_order
 from acutance.testing.jobs import toy_jobs
 
 TESTS = Path(__file__).parents[1]
+pytestmark = pytest.mark.real_workers
 
 
 @pytest.fixture
@@ -66,11 +68,11 @@ def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def working(*arguments):
+def working(*arguments, interpreter=sys.executable):
     """Start the script beside the tests in a process of its own: signals are no danger to this one."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ["PYTHONPATH"]])}
     return subprocess.Popen(
-        [sys.executable, TESTS / "working.py", *arguments],
+        [interpreter, TESTS / "working.py", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
     )  # fmt: skip
 
@@ -140,7 +142,7 @@ def test_children_end_with_a_driver_that_is_killed_though_they_toil_in_compiled_
 
 @pytest.mark.parametrize(("name", "at"), [("SIGTERM", "measures"), ("SIGHUP", "figures and report")])
 def test_a_run_that_is_told_to_end_stores_and_says_so(toy_config, tmp_path, name, at):
-    ended = working("ends", name, at, json.dumps(toy_config), tmp_path)
+    ended = working("ends", name, at, json.dumps(toy_config), tmp_path, interpreter=python_that_forks())
     _, said = ended.communicate(timeout=120)
     assert ended.returncode == 128 + getattr(signal, name)
     assert said == f"ended by {name}: what was computed is stored; the same command goes on from there\n"

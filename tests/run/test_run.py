@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from forked import python_that_forks
 
 import acutance
 from acutance.analysis.labels import definition_name
@@ -292,7 +293,7 @@ SLOW = [{"name": "moody", "mood": ["slow", "fine"]}, {"name": "worst_case", "rho
 def start(config, out, tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "acutance", "run", str(path), "--out", str(out), "--no-report"]
+    command = [python_that_forks(), "-m", "acutance", "run", str(path), "--out", str(out), "--no-report"]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )

@@ -4,12 +4,11 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
 import yaml
+from forked import run_forked
 from third_parties import plugin
 
 from acutance import UserError
@@ -193,10 +192,7 @@ def test_a_third_partys_sink_in_a_run_that_is_broken_off_and_goes_on(study, tmp_
     path = os.pathsep.join([str(tmp_path / "dist"), os.environ["PYTHONPATH"]])
 
     def acutance(*arguments):
-        command = [sys.executable, "-m", "acutance", *map(str, arguments)]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": path}
-        )
+        return run_forked("-m", "acutance", *arguments, env={**os.environ, "PYTHONPATH": path})
 
     run = ("run", tmp_path / "study.yaml", "--out", tmp_path / "run", "--no-report", "--sink", "jsonl")
     assert acutance(*run).returncode == 128 + signal.SIGTERM

@@ -6,13 +6,13 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
+from forked import python_that_forks
 
 import acutance
 from acutance.cli import cli
@@ -326,7 +326,7 @@ def test_a_source_may_be_written_meanwhile(toy_config, tmp_path):
     run(toy_config, tmp_path / "a", limit=3)
     run(toy_config, tmp_path / "b", limit=4)
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path / "b" / "acutance.db")], stdout=subprocess.PIPE, text=True
+        [python_that_forks(), "-c", WRITER, str(tmp_path / "b" / "acutance.db")], stdout=subprocess.PIPE, text=True
     )
     try:
         assert writer.stdout.readline() == "writing\n"

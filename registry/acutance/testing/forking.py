@@ -20,10 +20,14 @@ from typing import IO, Any, NamedTuple
 
 from acutance.testing.child import answered
 
+RUNNING = (
+    "acutance.testing.child", "acutance.testing.measure_subject", "acutance.testing.problems", "acutance.testing.jobs",
+)  # fmt: skip
 # What each task finds imported already. Declarations are about what importing a plugin imports: nothing heavy.
 PRELOADED = {
     "declarations": ("acutance.testing.child", "acutance.plugins", "acutance.pool", "acutance.measure"),
-    "estimates": ("acutance.testing.child", "acutance.testing.measure_subject", "acutance.testing.problems"),
+    "estimates": RUNNING,
+    "jobs": RUNNING,
 }
 LATE = -14  # exit code of a process that SIGALRM ended
 WIDTH = 8  # bytes that say how long a message is

@@ -220,7 +220,7 @@ def test_of_two_versions_on_the_path_the_first_counts(tmp_path):
         )
         assert [row["version"] for row in listed["measures"] if row["id"] == "acme-foo/mine"] == [first]
         code = "import acutance, sys; sys.path.insert(0, 'tests'); from models import *; print(acutance.measure('mine', MLP(), mlp_data()).value)"
-        assert python("-c", code, path=path).stdout.strip() == first
+        assert python("-c", code, path=path, forked=True).stdout.strip() == first
 
 
 def test_a_pool_and_a_dataset_that_fail_take_nothing_else_with_them(tmp_path, toy_config):

@@ -26,10 +26,11 @@ def doctor(*arguments, **options):
 
 
 def test_plugins_are_shown_with_the_time_of_each_phase_and_what_they_import(tmp_path):
-    """In interpreters started anew: what is imported already is not noticed. It ends with 0, whatever it finds."""
+    """In an interpreter started anew: what is imported already is not noticed. It ends with 0, whatever it finds."""
     plugin(tmp_path, "acme-slow", "import numba\nfrom acutance import hookimpl")
     plugin(tmp_path, "acme-bad", "import no_such_module")
-    about = json.loads(doctor("--json", path=[tmp_path]).stdout)
+    both = "from acutance.cli import cli; [cli(['doctor', *more], standalone_mode=False) for more in (['--json'], [])]"
+    about, end = json.JSONDecoder().raw_decode(whole := python("-c", both, path=[tmp_path]).stdout)
     assert about["libraries"]["torch"]
     loading = {row["plugin"]: row for row in about["loading"]}
     slow = loading["acme_slow"]
@@ -39,7 +40,7 @@ def test_plugins_are_shown_with_the_time_of_each_phase_and_what_they_import(tmp_
         assert row["seconds"] == pytest.approx(sum(row["phases"].values())) and min(row["phases"].values()) >= 0
     # What takes the time is the import of numba.
     assert slow["phases"]["import"] > 0.9 * slow["seconds"]
-    text, _, problems = doctor(path=[tmp_path]).stdout.partition("problems\n")
+    text, _, problems = whole[end:].partition("problems\n")
     assert re.search(r"imports [\w, ]*numba[\w, ]* at import time", text) and "(import " in text
     assert "acme_bad of acme-bad 1.0 failed at import" in problems and "Traceback" not in problems
 

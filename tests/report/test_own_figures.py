@@ -74,7 +74,7 @@ def told(finished_once, tmp_path_factory):
         "list": ["list", "figures"],
         "show": ["show", "spread"],
     }
-    done = python("-c", CALLS, json.dumps(list(calls.values())), path=[folder])
+    done = python("-c", CALLS, json.dumps(list(calls.values())), path=[folder], forked=True)
     return run, dict(zip(calls, json.loads(done.stdout), strict=True))
 
 

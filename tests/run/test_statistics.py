@@ -176,7 +176,7 @@ def test_a_distribution_of_its_own_has_its_statistic_everywhere(tmp_path):
         "    print('>>>', done.stdout)\n"
         "print('>>>', render_page(report_data(RunDirectory(Path(sys.argv[2])), {}), {}))\n"
     )
-    done = python(tmp_path / "all.py", tmp_path / "lines.json", out, path=[tmp_path / "site"])
+    done = python(tmp_path / "all.py", tmp_path / "lines.json", out, path=[tmp_path / "site"], forked=True)
     _, listed, shown, _, results, shows = done.stdout.split(">>> ")
     rows = {row["name"]: row for row in json.loads(listed)["statistics"]}
     assert (rows["spread"]["dist"], rows["spread"]["summary"]) == (

@@ -276,6 +276,20 @@ def test_folders_that_cannot_be_merged(toy_config, tmp_path):
         merge([tmp_path / "a", tmp_path / "a"], tmp_path / "c")
 
 
+@pytest.mark.parametrize("target", ["attr:learning_rate", "test_error"])
+def test_runs_of_weights_alone_touch_no_point_of_their_split(three_models, tmp_path, target):
+    study = three_models | {"targets": [target], "measures": [{"name": "weight_norm"}]}
+    whole = run(study, tmp_path / "whole")
+    for name, limit in (("a", 2), ("b", 3)):
+        run(study, tmp_path / name, limit=limit)
+    merged = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c", report=False)
+    assert not merged.conflicts and not merged.notes
+    pd.testing.assert_frame_equal(table(merged.run.results), table(whole.results))
+    # What it leaves is a run, which merges in its turn.
+    again = merge([tmp_path / "c", tmp_path / "b"], tmp_path / "d", report=False)
+    pd.testing.assert_frame_equal(again.run.correlations, whole.correlations)
+
+
 def test_admission_attributes_and_broken_models(toy_config, tmp_path):
     toy_config["pools"][0]["fault"] = "missing"
     toy_config |= {"admit": {"attr:depth": {"min": 1}}, "groups": ["depth"]}

@@ -102,7 +102,7 @@ class Ledger:
             raise KeyError(member.label)
         member.identify(identity)
         if (points := self._facts.get("/".join(member.name), {}).get("points")) is not None:
-            member.set_points(Preprocessed.recorded(points, self._store.points()))
+            member.set_points(Preprocessed.recorded(points, self._store.points() or {}))
 
     def _recorded(self, member: Member) -> Identity | None:
         """Return the identity that the store has of a model, None where it has none."""
@@ -115,7 +115,7 @@ class Ledger:
     def put_points(self, record: Mapping[str, Sequence[str]], preprocessed: Iterable[Preprocessed]) -> None:
         """Store what the points of this run were, also as models see them."""
         # Points as models see them that are no part of this run stay: a later run may have these models again.
-        before = {name: digests for name, digests in self._store.points().items() if MARK in name}
+        before = {name: digests for name, digests in (self._store.points() or {}).items() if MARK in name}
         now = {name: digests for points in preprocessed for name, digests in points.record.items()}
         self._store.put_points({**before, **record, **now})
 

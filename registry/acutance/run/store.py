@@ -260,10 +260,10 @@ class Store:
         """Remember the digests of the points of the newest run, by ``split/scope``, also after each preprocessing."""
         self._connection.execute("REPLACE INTO meta VALUES ('points', ?)", (json.dumps(digests),))
 
-    def points(self) -> dict[str, list[str]]:
-        """Return the digests of the points of the newest run; empty for a store of an older version."""
+    def points(self) -> dict[str, list[str]] | None:
+        """Return the digests of the points of the newest run, which may need none; None for one that has not said."""
         row = self._connection.execute("SELECT value FROM meta WHERE name = 'points'").fetchone()
-        digests: dict[str, list[str]] = json.loads(row[0]) if row else {}
+        digests: dict[str, list[str]] | None = json.loads(row[0]) if row else None
         return digests
 
     # -- whole tables -------------------------------------------------------------------------------

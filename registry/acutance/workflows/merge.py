@@ -41,7 +41,7 @@ class Source:
         directory: the folder.
         config: its resolved study.
         environment: what its newest run was made with.
-        points: digests of its points.
+        points: digests of its points, none where nothing was measured on any; None where the run did not say.
         facts: what enters the keys of its models besides their tensors.
         tables: rows by table.
     """
@@ -49,7 +49,7 @@ class Source:
     directory: Path
     config: dict[str, Any]
     environment: dict[str, Any]
-    points: dict[str, list[str]]
+    points: dict[str, list[str]] | None
     facts: dict[str, dict[str, str]]
     tables: dict[str, list[Row]]
 
@@ -172,21 +172,21 @@ def _short(value: Any) -> str:
 
 def _points(sources: Sequence[Source]) -> dict[str, list[str]]:
     """Return the digests that all sources agree on."""
-    with_points = [source for source in sources if source.points]
-    if not with_points:
+    known = [(source.directory, source.points) for source in sources if source.points is not None]
+    if not known:
         raise UserError(
             f"{sources[0].directory}: does not say which points it was computed on",
             "run the study once more in one of the folders: it computes nothing and writes that down",
         )
-    for other in with_points[1:]:
-        for name in with_points[0].points.keys() & other.points.keys():
-            if with_points[0].points[name] != other.points[name]:
+    first_directory, first = known[0]
+    for directory, points in known[1:]:
+        for name in first.keys() & points.keys():
+            if first[name] != points[name]:
                 raise UserError(
-                    f"the points of split '{name.rpartition('/')[0]}' differ between {with_points[0].directory} and "
-                    f"{other.directory}",
+                    f"the points of split '{name.rpartition('/')[0]}' differ between {first_directory} and {directory}",
                     "the data are not the same on both machines",
                 )
-    return {name: digests for source in reversed(with_points) for name, digests in source.points.items()}
+    return {name: digests for _, points in reversed(known) for name, digests in points.items()}
 
 
 def _facts(sources: Sequence[Source]) -> tuple[dict[str, dict[str, str]], list[str]]:
@@ -312,7 +312,9 @@ def _write(
     from acutance.run.outputs import write_outputs
 
     descriptions = {(row["pool"], row["entry"]): json.loads(row["description"]) for row in models}
-    pools, data = pool_items(models, descriptions), dataset_item(config["dataset"]["name"], points.splits)
+    # A study of weights alone names a split of which it touches no point.
+    splits = tuple(dict.fromkeys([*points.splits, config["surface"]["split"]]))
+    pools, data = pool_items(models, descriptions), dataset_item(config["dataset"]["name"], splits)
     with extended([*pools, data]) as plugins:
         study = _study(config, [item.id for item in pools])
         ledger, everyone = Ledger(study, store), members(study)

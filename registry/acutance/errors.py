@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class AcutanceWarning(UserWarning):
@@ -55,6 +57,32 @@ class Misfit(UserError):
 
 class Unsupported(Exception):
     """Raised by a measure that is not defined on the given surface; recorded as a row, not as a failure."""
+
+
+class Terminated(SystemExit):
+    """Raised wherever the program is when a signal tells it to end; its exit status is 128 + the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.name = signal.Signals(number).name
+
+
+@contextmanager
+def caught() -> Iterator[list[BaseException]]:
+    """Keep what a plugin raises inside this block, ``sys.exit()`` too, in the list that it gives: one error or none.
+
+    A signal that ends the program, and Ctrl-C, are no fault of a plugin and go on.
+
+    Raises:
+        Terminated: when the program is to end by a signal.
+    """
+    errors: list[BaseException] = []
+    try:
+        yield errors
+    except Terminated:
+        raise
+    except (Exception, SystemExit) as error:
+        errors.append(error)
 
 
 def lacks_memory(error: BaseException) -> bool:

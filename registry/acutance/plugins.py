@@ -24,7 +24,7 @@ from typing import Any, Literal
 import pluggy
 
 from acutance import __version__, hookspecs
-from acutance.errors import UserError, did_you_mean
+from acutance.errors import UserError, caught, did_you_mean
 
 OWN = "acutance"
 GROUP = "acutance"
@@ -284,41 +284,40 @@ def _load_one(catalog: Catalog, point: EntryPoint) -> None:
         phases[phase] = phases.get(phase, 0.0) + now - since
         phase, since = new, now
 
-    def problem(error: BaseException) -> None:
-        catalog.problems.append(PluginProblem(point.name, dist, version, phase, _describe(error), tb.format_exc()))
+    def note(errors: Iterable[BaseException]) -> None:
+        for error in errors:
+            trace = "".join(tb.format_exception(error))
+            catalog.problems.append(PluginProblem(point.name, dist, version, phase, _describe(error), trace))
 
     before = {name for name in HEAVY if name in sys.modules}
-    try:
+    with caught() as errors:
         _refuse_older_core(point)
         plugin = point.load()
         enter("register")
         catalog.manager.register(plugin, name=key)
         enter("hookspec")
         _refuse_unknown_hooks(catalog.manager, plugin)
-    except (Exception, SystemExit) as error:
-        problem(error)
+    if errors:
+        note(errors)
         if catalog.manager.has_plugin(key):
             catalog.manager.unregister(name=key)
         return
     for kind in KINDS:
         enter("collect")
         others = [p for p in catalog.manager.get_plugins() if p is not plugin]
-        try:
+        with caught() as errors:
             registered = catalog.manager.subset_hook_caller(f"register_{kind}", others)()
             for target in _flatten(registered):
-                # One bad class must not hide its siblings.
                 enter("collect")
-                try:
+                with caught() as own:  # one bad class must not hide its siblings
                     item = _item(kind, target, dist, version)
                     enter("spec")
                     if not isinstance(item.source, str):
                         _refuse_bad_spec(item)
                     enter("collect")
                     catalog.add(item)
-                except (Exception, SystemExit) as error:
-                    problem(error)
-        except (Exception, SystemExit) as error:
-            problem(error)
+                note(own)
+        note(errors)
     heavy = tuple(name for name in HEAVY if name in sys.modules and name not in before)
     module = getattr(plugin, "__name__", point.value)
     enter(phase)
@@ -397,13 +396,13 @@ def _refuse_bad_name(kind: Kind, name: str) -> None:
 def _imported(item: Item) -> Any:
     """Return the class of an item that was registered by name, once it is known to be what was registered."""
     noun = item.kind.removesuffix("s")
-    try:
+    with caught() as errors:
         target = _attribute(item.source)
         name = _name_of(item.kind, target)
         if name != item.name:
             raise ValueError(f"{item.source} is called '{name}'")
         _refuse_bad_spec(replace(item, source=target))
-    except (Exception, SystemExit) as error:
+    for error in errors:
         # A third party's module may raise anything; nothing but what asked for it is to fail.
         raise UserError(
             f"{noun} '{item.name}' of {item.dist} {item.version} cannot be loaded: {_describe(error)}",

@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 import pytest
 
 from acutance import UserError
+from acutance.errors import Terminated
 from acutance.plugins import KINDS, Catalog, Item, catalog, extended, load
 from acutance.presentation import with_curve
 from acutance.study.schema import study_schema
@@ -293,6 +294,21 @@ def test_what_cannot_be_looked_up_is_one_sentence_and_a_problem_when_all_is_impo
     found.import_all()
     (problem,) = found.problems
     assert (problem.plugin, problem.phase) == ("late", "import") and problem.traceback and said in problem.error
+
+
+ENDS = "import signal\nfrom acutance.errors import Terminated\nraise Terminated(signal.SIGTERM)"
+
+
+@pytest.mark.parametrize("source", [
+    ENDS, NAMED.format(table='["LATE:Good"]'), NAMED.format(table='__import__("LATE")'), NAMED.format(table='{"late": "LATE:Good"}'),
+])  # fmt: skip
+def test_a_signal_that_ends_the_program_is_no_fault_of_a_plugin(tmp_path, monkeypatch, source):
+    (tmp_path / "late_ends.py").write_text(ENDS)
+    monkeypatch.delitem(sys.modules, "late_ends", raising=False)
+    with pytest.raises(Terminated):
+        found = load([point(tmp_path, monkeypatch, source.replace("LATE", "late_ends"))])
+        assert not found.problems
+        found.get("measures", "late")
 
 
 def test_a_name_without_a_place_is_a_problem_at_once(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """How runs end that cannot go on as they should: one sentence, nothing lost, no page that is older than it looks."""
 
+import errno
 import shutil
+import signal
 import sqlite3
 
 import pandas as pd
@@ -15,6 +17,7 @@ from acutance.run.harness import run_study
 from acutance.run.store import Store
 from acutance.study.config import load_config
 from acutance.system.devices import require_device
+from acutance.system.ending import Terminated, what_is_left
 from acutance.system.progress import Silent
 
 
@@ -192,3 +195,20 @@ def test_the_last_line_agrees_with_the_exit_status(config, tmp_path, capfd, quie
         f"3 without a number: {tmp_path}/run/results.csv and models.csv say why; exit status 1"
     )
     assert bool(out) != quiet and (not quiet or len(err.splitlines()) == 1)
+
+
+@pytest.mark.parametrize(("end", "said", "code"), [
+    (Terminated(signal.SIGTERM), "ended by SIGTERM before it was done", 143),
+    (KeyboardInterrupt(), "interrupted before it was done", 130),
+    (OSError(errno.ENOSPC, "full", "x.csv"), "error: x.csv: cannot be written: full\nhint: free space, or choose", 2),
+])  # fmt: skip
+def test_what_stores_nothing_does_not_say_that_it_did(monkeypatch, capsys, end, said, code):
+    def ends(*_):
+        raise end
+
+    monkeypatch.setattr("acutance.cli.compare_.open_side", ends)
+    with pytest.raises(SystemExit) as told:
+        main(["compare", "a", "b"])
+    assert told.value.code == code and capsys.readouterr().err.strip().startswith(said)
+    end.add_note("kept")
+    assert what_is_left(end) == ": kept"

@@ -13,7 +13,7 @@ import click
 from acutance import __version__
 from acutance.cli.screen import FAILURES, echo, escape_output
 from acutance.errors import UserError
-from acutance.system.ending import STORED, in_order
+from acutance.system.ending import in_order, what_is_left
 
 VERBS = {
     "list": "What is installed, and from which distribution.",
@@ -128,15 +128,16 @@ def _run_verb(arguments: list[str]) -> None:
     except click.ClickException as error:
         error.show()
         raise SystemExit(2) from None
-    except (KeyboardInterrupt, click.Abort):
-        click.echo(f"interrupted: {STORED}", err=True)
+    except (KeyboardInterrupt, click.Abort) as error:
+        click.echo(f"interrupted{what_is_left(error)}", err=True)
         raise SystemExit(130) from None
     except OSError as error:
         if error.errno not in DENIED or "--traceback" in arguments:
             raise
         where = error.filename if isinstance(error.filename, str | os.PathLike) else "the output"
         echo(f"error: {os.fspath(where)}: cannot be written: {error.strerror}", err=True)
-        echo("hint: what was computed is stored; free space, or choose a folder you may write to", err=True)
+        kept = "what was computed is stored; " if hasattr(error, "__notes__") else ""
+        echo(f"hint: {kept}free space, or choose a folder you may write to", err=True)
         raise SystemExit(2) from None
 
 

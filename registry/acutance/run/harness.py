@@ -29,7 +29,7 @@ from acutance.run.tasks import Task, outcomes
 from acutance.run.value_rows import value_row
 from acutance.study.attributes import Attributes, join, require
 from acutance.study.config import Study
-from acutance.system.ending import Terminated, in_order
+from acutance.system.ending import STORED, Terminated, in_order
 from acutance.system.environment import environment
 from acutance.system.progress import Reporter, Silent
 
@@ -177,6 +177,8 @@ class Driver:
             run = write_outputs(self.ledger, self.members, directory, targets, cells, report, self.reporter)
         except BaseException as error:
             ended = isinstance(error, KeyboardInterrupt | Terminated)
+            if isinstance(error, KeyboardInterrupt | Terminated | OSError):
+                error.add_note(STORED)
             with suppress(UserError):  # a store that cannot be written must not hide what went wrong
                 self.ledger.end("interrupted" if ended else "error")
             if isinstance(error, OSError | UserError):

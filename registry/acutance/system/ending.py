@@ -10,15 +10,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from acutance.errors import Terminated
+
+__all__ = ["STORED", "Terminated", "in_order", "no_exit", "what_is_left"]
+
 STORED = "what was computed is stored; the same command goes on from there"
-
-
-class Terminated(SystemExit):
-    """Raised wherever the program is when such a signal arrives; its exit status is 128 + the signal's number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.name = signal.Signals(number).name
 
 
 @contextmanager
@@ -44,9 +40,17 @@ def _raise(number: int, frame: FrameType | None) -> None:
     raise Terminated(number)
 
 
+def what_is_left(end: BaseException) -> str:
+    """Return what follows on "interrupted": the notes on what ended the program, or on its cause, if it has some."""
+    notes = getattr(end.__cause__ or end, "__notes__", ())
+    return f": {'; '.join(notes)}" if notes else " before it was done"
+
+
 @contextmanager
 def in_order() -> Iterator[None]:
     """Raise ``Terminated`` for SIGTERM and SIGHUP inside of this block, and say so on stderr when it leaves.
+
+    What stores values notes that on the exception, ``error.add_note(STORED)``: only then it is said.
 
     Only where these signals would end the program at once: handlers of its own, and ``nohup``, stay as they are.
     Nothing changes outside of the main thread, which alone receives signals.
@@ -59,7 +63,7 @@ def in_order() -> Iterator[None]:
         yield
     except Terminated as end:
         if before:
-            print(f"ended by {end.name}: {STORED}", file=sys.stderr, flush=True)
+            print(f"ended by {end.name}{what_is_left(end)}", file=sys.stderr, flush=True)
         raise
     finally:
         for number, handler in before.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +23,14 @@ class Sink(Specified[SpecT], ABC):
 
     def __init__(self, spec: SpecT | None = None) -> None:
         self.spec: SpecT = spec if spec is not None else self.Spec()  # type: ignore[assignment]
+
+    def files(self) -> Sequence[str]:
+        """Return the names of the files that it writes to the directory of a run.
+
+        A run is refused before it begins where one of them is there and no run wrote it, or somebody has changed it
+        since: it would be spoilt.
+        """
+        return ()
 
     def open(self, directory: Path, config: Mapping[str, Any]) -> None:
         """Called once before the first row.

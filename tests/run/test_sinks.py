@@ -13,13 +13,15 @@ from third_parties import plugin
 
 from acutance import UserError
 from acutance.io.jsonl import Jsonl, JsonlSpec
+from acutance.io.written import CHANGED, STRANGE, foreign, growing
 from acutance.plugins import Item, _item, catalog, extended
 from acutance.run.harness import run_study
-from acutance.run.sinks import Sinks
+from acutance.run.sinks import Sinks, files_of
 from acutance.run.store import Store
 from acutance.sink import Sink
 from acutance.spec import Spec
 from acutance.study.config import load_config
+from acutance.system.ending import STORED, Terminated, what_is_left
 
 
 def lines(path):
@@ -132,6 +134,86 @@ def test_one_that_fails_is_told_once_and_costs_itself_alone(tmp_path, monkeypatc
     assert Mine.closed == closed + 1
 
 
+@pytest.mark.parametrize("end", [Terminated(signal.SIGTERM), KeyboardInterrupt()])
+def test_a_signal_while_one_is_at_work_waits_until_all_have_had_their_turn(tmp_path, monkeypatch, end):
+    def ends(self, *_):
+        self.kept.append(self.at)
+        if self.at == "raise":
+            raise end
+
+    for one in (Mine, Other):
+        monkeypatch.setattr(one, "kept", [])
+        monkeypatch.setattr(one, "at", "write")
+        monkeypatch.setattr(one, "write", ends)
+        monkeypatch.setattr(one, "close", ends)
+    said = []
+    chosen = [(Item("sinks", one.name, "acme", "1", one), Spec()) for one in (Mine, Other)]
+    with pytest.raises(type(end)), Sinks(chosen, tmp_path, {}, said.append) as sinks:
+        monkeypatch.setattr(Mine, "at", "raise")
+        sinks.write({})
+    assert Mine.kept == ["raise"] * 2 and Other.kept == ["write"] * 2 and not said  # the row, and the close
+
+
+def test_a_signal_meanwhile_costs_no_cell_of_the_same_batch_its_row(study, tmp_path, monkeypatch):
+    class Ends(Mine):
+        """Gets the signal with the first row of a measure."""
+
+        name, kept = "ends", []
+
+        def write(self, row):
+            self.kept.append((row["measure"], row.get("spec.p")))
+            if row["measure"] == "weight_norm" and row["spec.p"] == 1:
+                raise Terminated(signal.SIGTERM)
+
+    with extended([Item("sinks", "ends", "acme", "1", Ends)]), pytest.raises(Terminated) as told:
+        run_study(load_config(study, sinks=["ends", "jsonl"]), tmp_path, report=False)
+    assert Ends.kept[-2:] == [("weight_norm", 1), ("weight_norm", 2)]
+    assert len(lines(tmp_path / "results.jsonl")) == len(Ends.kept) == len(Store(tmp_path / "acutance.db").cells())
+    assert what_is_left(told.value) == f": {STORED}"
+
+
+def test_a_file_of_somebody_else_is_refused_before_the_run_begins(study, tmp_path):
+    asked, path = load_config(study, sinks=["jsonl"]), tmp_path / "results.jsonl"
+    path.write_text("mine\n")
+    with pytest.raises(UserError, match=r"results\.jsonl is there, and acutance did not write it .*move the file away"):
+        run_study(asked, tmp_path, report=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["results.jsonl"] and path.read_text() == "mine\n"
+    path.unlink()
+    computed = run_study(asked, tmp_path, report=False).computed
+    run_study(asked, tmp_path, report=False)
+    assert len(lines(path)) == computed
+    with path.open("a") as file:
+        file.write("mine\n")
+    with pytest.raises(UserError, match=r"results\.jsonl was changed since acutance wrote it"):
+        run_study(asked, tmp_path, report=False)
+
+
+def test_a_file_that_grows_is_ours_whatever_a_kill_leaves(tmp_path):
+    def grow(text):
+        with growing(tmp_path, ["a.jsonl", "never.jsonl"]):
+            (tmp_path / "a.jsonl").write_text(text)
+            assert not foreign(tmp_path, ["a.jsonl", "never.jsonl"], ours=False)
+            return (tmp_path / ".written.json").read_text()
+
+    killed = grow("1")
+    (tmp_path / "a.jsonl").write_text("2")
+    (tmp_path / "never.jsonl").write_text("2")
+    assert foreign(tmp_path, ["a.jsonl"], ours=False) == f"a.jsonl {CHANGED}"
+    assert foreign(tmp_path, ["never.jsonl"], ours=False) == f"never.jsonl {STRANGE}"
+    (tmp_path / ".written.json").write_text(killed)
+    assert not foreign(tmp_path, ["a.jsonl"], ours=False)
+
+
+def test_one_that_fails_to_say_its_files_has_none():
+    class Silent(Mine):
+        """Says nothing."""
+
+        name, files = "silent", None
+
+    assert files_of([(Item("sinks", "x", "acme", "1", one), Spec()) for one in (Silent, Mine)]) == []
+    assert files_of([(Item("sinks", "jsonl", "acutance", "1", Jsonl), JsonlSpec(file="a.jsonl"))]) == ["a.jsonl"]
+
+
 def test_a_row_is_given_when_it_is_stored(study, tmp_path):
     seen = []
 
@@ -199,11 +281,11 @@ def test_a_third_partys_sink_in_a_run_that_is_broken_off_and_goes_on(study, tmp_
     told = (tmp_path / "run" / "wire.txt").read_text().splitlines()
     assert len(told) >= 4 and told[-1] == "closed"
     acutance(*run, "--set", "sinks.0.after=0")
-    # Every cell once, over both runs; what was under way when the signal came was stored, and given to the first.
+    # Every cell once, over both runs; what was stored when the signal came was given to all.
     told = [line for line in (tmp_path / "run" / "wire.txt").read_text().splitlines() if line != "closed"]
     rows = lines(tmp_path / "run" / "results.jsonl")
     results = pd.read_csv(tmp_path / "run" / "results.csv")
-    assert len(told) == len(set(told)) == len(results) == len(rows) + 1
+    assert len(told) == len(set(told)) == len(results) == len(rows)
     assert len({(r["model"], r["measure"], r.get("spec.p")) for r in rows}) == len(rows)
     listed = acutance("list", "sinks").stdout.splitlines()
     assert any(line.split()[:3] == ["wire", "acme-wire", "1.0"] for line in listed)

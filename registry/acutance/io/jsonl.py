@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -28,6 +28,10 @@ class Jsonl(Sink[JsonlSpec]):
     """
 
     name = "jsonl"
+
+    def files(self) -> Sequence[str]:
+        """Return the one file."""
+        return (self.spec.file,)
 
     def open(self, directory: Path, config: Mapping[str, Any]) -> None:
         """Open the file, behind what is in it."""

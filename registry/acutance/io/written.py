@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
@@ -112,6 +112,32 @@ def put(folder: Path, files: Mapping[str, str | bytes], gone: str = "") -> None:
     _put(folder, files, alone=False)
 
 
+@contextmanager
+def growing(folder: Path, names: Collection[str]) -> Iterator[None]:
+    """Let files of a run be written bit by bit inside this block: they are ours then, whatever they hold.
+
+    So they stay should we be killed; else they are ours afterwards as they are then.
+
+    Args:
+        folder: of the run.
+        names: of the files, which need not be there.
+    """
+    if not names:
+        yield
+        return
+    with _changing(folder) as known:
+        known.files |= dict.fromkeys(names, "")
+    try:
+        yield
+    finally:
+        with (
+            suppress(OSError),
+            _changing(folder) as known,
+        ):  # what becomes of a run whose folder is gone, it says itself
+            there = {name: _digest(folder / name) for name in names if (folder / name).exists()}
+            known.files = {name: digest for name, digest in known.files.items() if name not in names} | there
+
+
 def require_ours(path: Path) -> None:
     """Refuse a file, to be written by itself, that is there and not ours, and a place where there can be none.
 
@@ -171,10 +197,15 @@ def _strange(path: Path, known: Mapping[str, str], older: bool = False, others: 
     if not (digest := known[path.name]):
         return ""
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = _digest(path)
     except OSError as error:
         return f"cannot be replaced: {error.strerror}"
     return "" if found == digest else CHANGED
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(folder: Path) -> _Manifest:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from acutance.errors import UserError, some
 from acutance.io.remote import is_remote
+from acutance.io.written import growing
 from acutance.plugins import catalog
 from acutance.run.admission import admit, admitted, and_others
 from acutance.run.described import run_html, run_line
-from acutance.run.directory import PAGE, RunDirectory
+from acutance.run.directory import PAGE, RunDirectory, own_names
 from acutance.run.executors import Executor
 from acutance.run.jobs import Build, Choice, Evaluate, Failed, Late, Model, Note, Opened, Parts, plain
 from acutance.run.ledger import Ledger, Rerun
@@ -22,7 +23,7 @@ from acutance.run.members import Member, PlannedCell, measure_cells, members, ta
 from acutance.run.points import close_points, open_points
 from acutance.run.preprocessing import preprocess
 from acutance.run.rows import Attempt
-from acutance.run.sinks import Sinks
+from acutance.run.sinks import Sinks, files_of
 from acutance.run.standing import Identity, Standing
 from acutance.run.store import Store
 from acutance.run.tasks import Task, outcomes
@@ -106,7 +107,8 @@ def run_study(
     """
     directory = RunDirectory(Path(out) if out is not None else Path("runs") / study.name)
     study.executor.item.target(study.executor.spec).check(device)
-    directory.take(ours=directory.holds_run)
+    sinks = [(choice.item, choice.spec) for choice in study.sinks]
+    directory.take(ours=directory.holds_run, names=[*own_names(), *files_of(sinks)])
     store = Store(directory.store)
     with closing(store), in_order():
         driver = Driver(study, Ledger(study, store, rerun), device, limit, reporter or Silent(), attributes)
@@ -153,13 +155,11 @@ class Driver:
         hooks = self.plugins.manager.hook
         hooks.on_run_start(config=study.resolved, directory=str(directory.path))
         executor: Executor[Any] = self.executor_choice.item.target(self.executor_choice.spec)
-        sinks = Sinks(
-            [(choice.item, choice.spec) for choice in study.sinks], directory.path, study.resolved,
-            lambda sentence: self.reporter.say(f"note: {sentence}"),
-        )  # fmt: skip
+        outlets = [(choice.item, choice.spec) for choice in study.sinks]
+        sinks = Sinks(outlets, directory.path, study.resolved, lambda sentence: self.reporter.say(f"note: {sentence}"))
         self.ledger.on_stored = lambda *stored: sinks.write(value_row(self.plugins, *stored))
         try:
-            with sinks, executor:
+            with growing(directory.path, files_of(outlets)), sinks, executor:
                 self._build(executor)
                 sets = self._open_points()
                 targets, cells = target_cells(study, self.plugins, sets), measure_cells(study, sets)

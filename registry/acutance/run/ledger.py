@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal
 
 from acutance.errors import UserError
@@ -235,8 +236,9 @@ class Ledger:
     def _announce(
         self, member: Member, cells: Sequence[PlannedCell], finished: Sequence[tuple[CellRow, Estimate]]
     ) -> None:
-        for cell, (_, estimate) in zip(cells, finished, strict=True):
-            self.on_stored(member, cell, estimate)
+        with ExitStack() as stack:  # all that is stored is announced, also behind a signal that ends the run meanwhile
+            for cell, (_, estimate) in reversed(list(zip(cells, finished, strict=True))):
+                stack.callback(self.on_stored, member, cell, estimate)
 
     def cost(self) -> dict[str, float]:
         """Return the work of all runs: seconds of computation and passes in examples."""

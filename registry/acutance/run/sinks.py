@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from acutance.errors import warn
+from acutance.errors import caught, warn
 from acutance.plugins import Item
 from acutance.sink import Sink
 from acutance.spec import Spec
 from acutance.system.ending import no_exit
 
 
+def files_of(chosen: Iterable[tuple[Item, Spec]]) -> list[str]:
+    """Return the names of the files that sinks write to the directory of a run; one that fails to say has none.
+
+    Args:
+        chosen: what is registered, with its settings.
+    """
+    names: list[str] = []
+    for item, spec in chosen:
+        with caught():
+            names += [str(name) for name in item.target(spec).files()]
+    return names
+
+
 class Sinks(AbstractContextManager["Sinks"]):
     """Several sinks that get the same rows; one that fails is told once, and gets no more.
+
+    A signal that ends the program while one of them is at work ends it when all of them have had their turn.
 
     Args:
         chosen: what is registered, with its settings.
@@ -45,17 +60,30 @@ class Sinks(AbstractContextManager["Sinks"]):
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Give a row to every sink that has not failed, a copy to each."""
-        for item, sink in list(self._open):
+
+        def give(item: Item, sink: Sink[Any]) -> None:
             with self._guarded(item, sink):
                 sink.write(dict(row))
+
+        self._each(give)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for item, sink in self._open:
+        def close(item: Item, sink: Sink[Any]) -> None:
             with self._guarded(item):
                 sink.close()
-        self._open.clear()
+
+        try:
+            self._each(close)
+        finally:
+            self._open.clear()
+
+    def _each(self, do: Callable[[Item, Sink[Any]], None]) -> None:
+        """Do something with all open sinks in their order, also with those behind one that is interrupted."""
+        with ExitStack() as stack:
+            for pair in reversed(self._open):
+                stack.callback(do, *pair)
 
     @contextmanager
     def _guarded(self, item: Item, sink: Sink[Any] | None = None) -> Iterator[None]:

@@ -13,7 +13,9 @@ import pytest
 from click.testing import CliRunner
 from third_parties import plugin, python
 
+from acutance import __version__
 from acutance.analysis.statistics import Statistic, StudyTables
+from acutance.analysis.statistics.verdicts import Verdicts
 from acutance.cli import cli
 from acutance.plugins import TABLES as RESERVED
 from acutance.plugins import Item, catalog, extended, load
@@ -21,7 +23,7 @@ from acutance.report.page.html import render_page
 from acutance.run.directory import CURVES, OLD, STATISTICS, SWEEP, TABLES, RunDirectory, read_csv
 from acutance.run.harness import run_study
 from acutance.run.outputs import report_data
-from acutance.run.statistics import computed
+from acutance.run.statistics import Judged, computed, judged
 from acutance.study.config import load_config
 from acutance.system.ending import Terminated
 from acutance.workflows.merge import merge
@@ -252,6 +254,27 @@ def test_a_signal_while_one_is_made_or_computed_ends_the_run_and_is_no_failure_o
     study = StudyTables(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), [])
     with pytest.raises(Terminated):
         computed([Item("statistics", "ends", "acme", "1.0", Ends)], study)
+
+
+def test_where_the_verdicts_fail_page_and_commands_say_so(tmp_path, monkeypatch, three_models):
+    def compute(self, study):
+        raise ZeroDivisionError("no luck")
+
+    monkeypatch.setattr(Verdicts, "compute", compute)
+    said = f"statistic 'verdicts' of acutance {__version__} failed: ZeroDivisionError: no luck; it has no table."
+    out, done = correlated(tmp_path)
+    assert " ".join(done.stdout.split()).endswith(said) and not (out / "verdicts.csv").exists()
+    shows = page(out)
+    # In the opening of each of the two levels, and among the problems.
+    shown = said.replace("'", "&#39;")
+    assert shows.count(shown) == 3 and shows.count(f"<ul><li>{shown}</li>") == 2 and shows.count(f"<p>{shown}</p>") == 1
+    done = acutance("correlate", table(tmp_path / "t.csv"), *COLUMNS)
+    assert " ".join(done.stdout.split()).endswith(said)
+    (tmp_path / "study.yaml").write_text(json.dumps(three_models | {"measures": [{"name": "weight_norm"}]}))
+    done = acutance("run", tmp_path / "study.yaml", "--out", tmp_path / "run", "--no-report")
+    assert " ".join(done.stdout.split()).endswith(said)
+    (tmp_path / "run" / STATISTICS).unlink()
+    assert judged(RunDirectory(tmp_path / "run")) == Judged(None, "There is no table of verdicts.")
 
 
 def test_a_module_that_is_not_there_is_one_that_fails(tmp_path, installed):

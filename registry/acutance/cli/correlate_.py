@@ -14,6 +14,7 @@ from acutance.cli import as_json
 if TYPE_CHECKING:
     import pandas as pd
 
+    from acutance.run.statistics import Judged
     from acutance.workflows.correlating import Tables
 
 ROLES = ("targets", "measures", "model", "long", "groups", "within", "attributes", "colour", "marker", "size")
@@ -147,10 +148,11 @@ class Asked:
         return of_table(self.source, columns, points=parse_points(self.points, targets), title=self.title, **settings)
 
 
-def _into_folder(asked: Asked, tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _into_folder(asked: Asked, tables: Tables) -> tuple[pd.DataFrame, Judged]:
     """Write all that a run leaves, and return correlations and verdicts."""
     from acutance.cli.screen import console, echo
     from acutance.run.directory import RunDirectory
+    from acutance.run.statistics import judged
     from acutance.system.progress import reporter
     from acutance.workflows.correlating import write
 
@@ -165,16 +167,16 @@ def _into_folder(asked: Asked, tables: Tables) -> tuple[pd.DataFrame, pd.DataFra
                 echo(text, err=True)
 
         table = write(tables, asked.folder, report=asked.report, say=say, stages=shown)
-    return table, RunDirectory(asked.folder).table("verdicts")
+    return table, judged(RunDirectory(asked.folder))
 
 
-def _on_screen(asked: Asked, tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _on_screen(asked: Asked, tables: Tables) -> tuple[pd.DataFrame, Judged]:
     """Return correlations and verdicts, those unless JSON is asked for; the former may also go to a file."""
     from acutance.cli.screen import echo
     from acutance.io.spreadsheet import csv_text
     from acutance.io.written import put_file, require_ours
     from acutance.run.directory import refuse_replacing
-    from acutance.run.statistics import LONG, workload
+    from acutance.run.statistics import LONG, Judged, workload
 
     if asked.out is not None:
         refuse_replacing(asked.out, [asked.source])
@@ -185,13 +187,13 @@ def _on_screen(asked: Asked, tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame
     if work.reduced:
         echo(f"note: {work.reduced}", err=True)
     table = tables.correlations()
-    judged = tables.verdicts(table) if not asked.json_ else table[:0]
+    judged = tables.verdicts(table) if not asked.json_ else Judged(None)
     if asked.out is not None:
         put_file(asked.out, csv_text(table))
     return table, judged
 
 
-def _print(asked: Asked, table: pd.DataFrame, judged: pd.DataFrame) -> None:
+def _print(asked: Asked, table: pd.DataFrame, judged: Judged) -> None:
     from acutance.cli.results_ import print_summary
     from acutance.cli.screen import console, echo
     from acutance.cli.verdicts_ import print_verdicts

@@ -49,6 +49,7 @@ def command(
     from acutance.io.downloads import allowing
     from acutance.run.directory import RunDirectory
     from acutance.run.harness import run_study
+    from acutance.run.statistics import judged
     from acutance.system.progress import reporter
 
     console, start = wide_console(), time.monotonic()
@@ -65,7 +66,7 @@ def command(
         console.print(f"tables: {run.directory}/results.csv, correlations.csv, models.csv", soft_wrap=True)
         if not no_report:
             console.print(f"report: {run.report}", soft_wrap=True)
-        print_verdicts(RunDirectory(run.directory).table("verdicts"), console)
+        print_verdicts(judged(RunDirectory(run.directory)), console)
     if run.failed:
         where = f"{run.directory}/results.csv and models.csv say why"
         click.echo(f"{run.failed} without a number: {where}; exit status 1", err=True)

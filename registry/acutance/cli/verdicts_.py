@@ -8,22 +8,27 @@ from typing import TYPE_CHECKING
 from acutance.cli.screen import echo
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
+
+    from acutance.run.statistics import Judged
 
 LINES = 24  # measures of one level that are printed; the file has all
 
 
-def print_verdicts(table: pd.DataFrame, console: Console, where: str = "in verdicts.csv") -> None:
-    """Print the verdicts of each level, what holds first, and the conclusion.
+def print_verdicts(judged: Judged, console: Console, where: str = "in verdicts.csv") -> None:
+    """Print the verdicts of each level, what holds first, and the conclusion; or why there are none.
 
     Args:
-        table: as ``analysis.verdicts.verdicts`` returns it.
+        judged: the verdicts.
         where: where those are that are too many for a screen.
         console: whose width the lines keep.
     """
     from acutance.analysis.verdicts import conclusion, in_order
 
+    table = judged.table
+    if table is None:
+        echo("\n" + _filled(judged.fault, console.width))
+        return
     several = table["within"].nunique() > 1
     for level, part in table.groupby("within", sort=False):
         echo(f"\n{level}" if several else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -42,7 +42,7 @@ class ReportData:
         everything: the whole run of which this is the part that is drawn; None where this is all of it.
         left_out: what is not drawn, in one sentence.
         statistics: that the run has a table of, in the order in which the page tells of them.
-        faults: a sentence for each statistic that has no table, and why.
+        faults: for each statistic that failed, by name, a sentence that says why it has no table.
     """
 
     title: str
@@ -62,7 +62,7 @@ class ReportData:
     everything: ReportData | None = None
     left_out: str = ""
     statistics: Sequence[Statistic] = ()
-    faults: Sequence[str] = ()
+    faults: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def whole(self) -> ReportData:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import pandas as pd
@@ -15,12 +15,11 @@ from acutance.analysis.statistics.verdicts import Verdicts
 from acutance.analysis.tables import correlations
 from acutance.analysis.workload import RESAMPLES, Workload, resamples_of
 from acutance.analysis.workload import workload as workload_of
-from acutance.errors import UserError
+from acutance.errors import UserError, caught
 from acutance.plugins import OWN, Item, catalog
 from acutance.report.page.markup import save_tables
 from acutance.run.directory import Recorded, RunDirectory
 from acutance.study.targets import SplitTarget, Target
-from acutance.system.ending import Terminated
 
 if TYPE_CHECKING:
     from acutance.system.progress import Reporter
@@ -111,11 +110,31 @@ def study_tables(
     )  # fmt: skip
 
 
-def judge(
-    models: pd.DataFrame, results: pd.DataFrame, correlations: pd.DataFrame, config: Mapping[str, Any]
-) -> pd.DataFrame:
-    """Return the verdict on each measure of a run, one line each."""
-    return Verdicts().compute(study_tables(models, results, correlations, config))
+def judge(models: pd.DataFrame, results: pd.DataFrame, correlations: pd.DataFrame, config: Mapping[str, Any]) -> Judged:
+    """Return the verdict on each measure of a run."""
+    items = [item for item in catalog().items("statistics") if item.name == Verdicts.name]
+    return Judged.of(*computed(items, study_tables(models, results, correlations, config)))
+
+
+def judged(directory: RunDirectory) -> Judged:
+    """Return the verdicts that a directory has."""
+    return Judged.of(dict(directory.tables([Verdicts.name])), directory.recorded())
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdicts on the measures of a run, one line each; or, where they failed, a sentence that says why."""
+
+    table: pd.DataFrame | None
+    fault: str = ""
+
+    @classmethod
+    def of(cls, tables: Mapping[str, pd.DataFrame], recorded: Mapping[str, Recorded]) -> Judged:
+        """Return the verdicts among statistics, by name."""
+        if Verdicts.name in tables:
+            return cls(tables[Verdicts.name])
+        about = recorded.get(Verdicts.name)
+        return cls(None, about.fault if about else f"There is no table of {Verdicts.name}.")
 
 
 def computed(
@@ -134,11 +153,9 @@ def computed(
         if (statistic := statistics.get(item.name)) is None:
             continue
         about = Recorded(item.dist, item.version, statistic.heading(), statistic.about())
-        try:
+        with caught() as errors:
             tables[item.name] = _table(statistic, study if item.dist == OWN else _copy(study), stages)
-        except Terminated:
-            raise  # a signal ends the run; sys.exit() of a statistic does not
-        except (Exception, SystemExit) as error:
+        for error in errors:
             about = _failed(item, error)
         if about.fault or item.dist != OWN:
             recorded[item.name] = about
@@ -150,14 +167,13 @@ def _opened(items: Sequence[Item]) -> tuple[dict[str, Statistic], dict[str, Reco
     found: dict[str, Statistic] = {}
     faults: dict[str, Recorded] = {}
     for item in items:
-        try:
+        with caught() as errors:
             found[item.name] = _made(item.target)
-        except UserError as error:
-            faults[item.name] = Recorded(item.dist, item.version, fault=f"{error.message}; it has no table.")
-        except Terminated:
-            raise
-        except (Exception, SystemExit) as error:
-            faults[item.name] = _failed(item, error)
+        for error in errors:
+            if isinstance(error, UserError):
+                faults[item.name] = Recorded(item.dist, item.version, fault=f"{error.message}; it has no table.")
+            else:
+                faults[item.name] = _failed(item, error)
     return found, faults
 
 
@@ -215,15 +231,16 @@ def table_names(directory: RunDirectory) -> list[str]:
     return list(dict.fromkeys([*(item.name for item in catalog().items("statistics")), *directory.recorded()]))
 
 
-def shown_statistics(directory: RunDirectory) -> tuple[list[Statistic], list[str]]:
-    """Return the statistics that a directory has a table of, installed or not, and a sentence for each that failed."""
+def shown_statistics(directory: RunDirectory) -> tuple[list[Statistic], dict[str, str]]:
+    """Return the statistics that a directory has a table of, installed or not; and why others failed, by name."""
     recorded, items = directory.recorded(), catalog().items("statistics")
     # A table of another distribution's statistic is not what the class of that name understands.
     mine = [item for item in items if item.dist == recorded.get(item.name, item).dist]
     opened = _opened([item for item in mine if directory.has(item.name)])[0]
     tables = {name: TableOnly(name, about) for name, about in recorded.items() if directory.has(name)}
     found = {name: opened.get(name) or tables.get(name) for name in table_names(directory)}
-    return [s for s in found.values() if s is not None], [about.fault for about in recorded.values() if about.fault]
+    faults = {name: about.fault for name, about in recorded.items() if about.fault}
+    return [s for s in found.values() if s is not None], faults
 
 
 def are_current(directory: RunDirectory) -> bool:

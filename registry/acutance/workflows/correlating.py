@@ -17,7 +17,7 @@ from acutance.io.tables import read_table
 from acutance.plugins import catalog
 from acutance.run.directory import CURVES, RunDirectory, write_presentations
 from acutance.run.outputs import write_report
-from acutance.run.statistics import correlate, judge, measured, write_statistics
+from acutance.run.statistics import Judged, correlate, judge, measured, write_statistics
 from acutance.system.environment import environment
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Tables:
         """Return the table of correlations."""
         return correlate(self.models, self.results, self.config, self.points)
 
-    def verdicts(self, correlations: pd.DataFrame) -> pd.DataFrame:
+    def verdicts(self, correlations: pd.DataFrame) -> Judged:
         """Return the verdict on each measure, from the table of correlations."""
         return judge(self.models, self.results, correlations, self.config)
 

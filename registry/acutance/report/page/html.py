@@ -50,7 +50,7 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
     template = environment.from_string((folder / "page.html").read_text("utf-8"))
     files = {name: (folder / "web" / name).read_text("utf-8") for name in ("page.css", *SCRIPTS)}
     figures = _figures(pictures)
-    faults = list(data.faults)
+    faults = list(data.faults.values())
     plain = methods(data.whole, faults)
     return template.render(
         title=data.title,

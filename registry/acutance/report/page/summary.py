@@ -9,6 +9,7 @@ import pandas as pd
 
 from acutance.analysis.judging import counted, holding, holds
 from acutance.analysis.labels import target_label
+from acutance.analysis.statistics.verdicts import Verdicts
 from acutance.analysis.text import number, p_value, typographic
 from acutance.analysis.verdicts import EXPLAINED, conclusion, in_order
 from acutance.report.data import ReportData
@@ -34,7 +35,7 @@ def answer(data: ReportData, level: str) -> dict[str, Any]:
             for row in in_order(listed.assign(line=listed["line"].map(typographic))).to_dict("records")
         ],
         "conclusion": conclusion(judged) if len(judged) else "",
-        "sentences": [*_counts(t, positive, negative), *_largest(t), *_versions(data)],
+        "sentences": [*_missing(data.whole), *_counts(t, positive, negative), *_largest(t), *_versions(data)],
     }
 
 
@@ -43,8 +44,13 @@ BUT = ", but groups or attributes of the models explain it"
 
 def _judged(data: ReportData, level: str) -> pd.DataFrame:
     """Return the verdicts of a level; no rows for a run that has none."""
-    table = data.findings.get("verdicts", pd.DataFrame(columns=["within", "verdict", "holding", "line"]))
+    table = data.findings.get(Verdicts.name, pd.DataFrame(columns=["within", "verdict", "holding", "line"]))
     return table[table["within"] == level]
+
+
+def _missing(data: ReportData) -> list[str]:
+    """Say why there are no verdicts, where they failed."""
+    return [data.faults[Verdicts.name]] if Verdicts.name in data.faults else []
 
 
 def _counts(t: pd.DataFrame, positive: int, negative: int) -> list[str]:

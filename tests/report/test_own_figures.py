@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from reports import make
@@ -9,9 +10,11 @@ from third_parties import plugin, python
 
 from acutance import AcutanceWarning, UserError
 from acutance.plugins import Item, catalog, extended
-from acutance.report.page.figures import figure_keys, pictures, save_figures
+from acutance.report.page import figures
+from acutance.report.page.figures import figure_keys, pictures, save_figures, save_recipe
 from acutance.report.page.html import render_page
 from acutance.report.recipes import ANY, FigureKey, Recipe
+from acutance.report.recipes.registered import of_report
 from acutance.system.ending import Terminated
 
 SOURCE = """
@@ -162,6 +165,37 @@ def test_figures_of_the_whole_run_stand_behind_those_of_its_levels(data):
         page = render_page(data, pictures(data))
     assert page.index("<h3>Mine</h3>") < page.index("<h2>Mine</h2>") < page.index('<section id="models">')
     assert page.count('alt="Mine, a"') == 1 and page.count('alt="Mine, b, architecture=vit"') == 1
+
+
+class Prepares(Mine):
+    """Draws other values than those of the run."""
+
+    name, way = "prepares", ""
+    drawn: list = []
+
+    def prepare(self, data):
+        assert data is data.whole
+        return replace(data, title="prepared", results=data.results.assign(value=data.results["value"] * 2))
+
+    def keys(self, data):
+        return [FigureKey("prepares", "", data.title)]
+
+    def draw(self, data, key):
+        self.drawn.append((data.title, data.whole.title, data.results["value"].tolist()))
+        return super().draw(data, key)
+
+
+def test_what_a_recipe_prepares_is_what_it_draws_and_others_do_not_see_it(data, tmp_path, monkeypatch):
+    doubled = (data.results["value"] * 2).tolist()
+    with extended([item(Prepares)]):
+        *others, own = of_report(data)
+        monkeypatch.setattr(figures, "of_report", lambda *_: [own])  # the others take seconds to draw
+        page = render_page(data, pictures(data))
+        assert [key.what for key in save_figures(data, tmp_path)] == ["prepared"]
+        (path,) = save_recipe(item(Prepares), data, tmp_path, 1, pytest.fail)
+    assert Prepares.drawn == [("prepared", "prepared", doubled)] * 3
+    assert page.count('alt="Mine, prepared"') == 1 and "<title>prepared" not in page
+    assert path.exists() and others and all(part.data is data for part in others)
 
 
 def test_two_of_one_name_are_told_apart(data, tmp_path):

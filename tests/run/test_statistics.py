@@ -2,6 +2,7 @@
 that fails costs its own table."""
 
 import json
+import shutil
 import signal
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,7 +24,7 @@ from acutance.report.page.html import render_page
 from acutance.run.directory import CURVES, OLD, STATISTICS, SWEEP, TABLES, RunDirectory, read_csv
 from acutance.run.harness import run_study
 from acutance.run.outputs import report_data
-from acutance.run.statistics import Judged, computed, judged
+from acutance.run.statistics import Judged, are_current, computed, judged, measured
 from acutance.study.config import load_config
 from acutance.system.ending import Terminated
 from acutance.workflows.merge import merge
@@ -254,6 +255,24 @@ def test_a_signal_while_one_is_made_or_computed_ends_the_run_and_is_no_failure_o
     study = StudyTables(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), [])
     with pytest.raises(Terminated):
         computed([Item("statistics", "ends", "acme", "1.0", Ends)], study)
+
+
+def test_what_targets_are_measured_in_is_no_measure():
+    results = pd.DataFrame({"measure": ["error", "loss", "weight_norm"]})
+    assert measured(results)["measure"].tolist() == ["weight_norm"] and not len(measured(results[:0]))
+
+
+def test_a_table_is_current_when_it_is_of_the_statistic_that_is_installed(finished_once, tmp_path):
+    shutil.copytree(finished_once.directory, tmp_path / "run")
+    directory, acme = RunDirectory(tmp_path / "run"), {"dist": "acme", "version": "1.0"}
+    assert are_current(directory)
+    with extended([Item("statistics", "mine", *acme.values(), Statistic)]):
+        assert not are_current(directory)
+        (directory.path / "mine.csv").write_text("within\n")
+        assert not are_current(directory)  # somebody else's
+        for about in (acme, acme | {"version": "0.9"}, acme | {"dist": "other"}, acme | {"fault": "It failed."}):
+            (directory.path / STATISTICS).write_text(json.dumps({"mine": about}))
+            assert are_current(directory) == (about is acme)
 
 
 def test_where_the_verdicts_fail_page_and_commands_say_so(tmp_path, monkeypatch, three_models):

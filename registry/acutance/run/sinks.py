@@ -74,10 +74,7 @@ class Sinks(AbstractContextManager["Sinks"]):
             with self._guarded(item):
                 sink.close()
 
-        try:
-            self._each(close)
-        finally:
-            self._open.clear()
+        self._each(close)
 
     def _each(self, do: Callable[[Item, Sink[Any]], None]) -> None:
         """Do something with all open sinks in their order, also with those behind one that is interrupted."""

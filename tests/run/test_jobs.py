@@ -84,7 +84,7 @@ def test_all_kinds_are_tried():
 def test_parts_keep_numbers_that_json_does_not_have_and_what_is_beside_them():
     found = read_outcome(write(OUTCOMES[4]))
     first, failed, infinite = (part.estimate for part in found.parts)
-    assert first == VALUES[0].estimate and first.extras["curve"]["y"] == [1.0, 2.0]
+    assert first == VALUES[0].estimate and first.extras["curve"]["y"] == [1.0, 2.0] and first.stderr == 0.01
     assert math.isnan(failed.value) and failed.status is Status.FAILED and failed.message == "no luck"
     assert infinite.value == math.inf and infinite.status is Status.NONFINITE
     assert found.cost == Passes(3, 2, 1)
@@ -99,8 +99,16 @@ def test_the_texts_are_those_that_executors_know():
     parts = json.loads(write(OUTCOMES[4]))
     assert list(parts)[:2] == ["job", "kind"] and parts["cost"] == [3, 2, 1]
     assert parts["parts"][1][3:5] == ["failed", "no luck"] and json.loads(write(OUTCOMES[1]))["kind"] == "model"
+    opened = json.loads(write(Opened(job="1", entry="toy1", key="k", parameters=3)))
+    assert opened["initial"] is None and opened["notes"] == []
     lost = read_outcome('{"kind": "lost", "job": "3", "message": "gone", "node": "a field of theirs"}')
     assert lost == Lost(job="3", message="gone")
+
+
+def test_a_job_is_put_on_another_device_where_one_is_given():
+    assert jobs.on_device(EVALUATE, "cpu") == replace(EVALUATE, device="cpu")
+    for job, device in ((EVALUATE, None), (JOBS[0], "cpu")):
+        assert jobs.on_device(job, device) is job
 
 
 @pytest.mark.parametrize(
@@ -108,7 +116,7 @@ def test_the_texts_are_those_that_executors_know():
     [
         ('{"id": "3", "kind": "evaluate"}', "3", "Field required"),
         ('{"id": "3", "kind": "dance"}', "3", "dance"),
-        ("[1]", "", "a job of a run cannot be read"),
+        ("[1]", "", "a job of a run cannot be read: [A-Z]"),
         ("no text", "", "Expecting value"),
     ],
 )

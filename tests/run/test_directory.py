@@ -10,7 +10,7 @@ from acutance.data.pointsets import PointSets
 from acutance.errors import UserError
 from acutance.io import written
 from acutance.plugins import catalog
-from acutance.run.directory import TABLES, RunDirectory, read_csv
+from acutance.run.directory import OLD, STATISTICS, TABLES, Recorded, RunDirectory, read_csv
 from acutance.run.harness import run_study
 from acutance.run.statistics import table_names
 from acutance.study.config import load_config
@@ -143,3 +143,26 @@ def test_what_was_made_is_current_until_what_it_was_made_from_changes(tmp_path):
     assert folder.is_current("page")
     folder.mark_old()
     assert folder.is_current("statistics") and not folder.is_current("page") and "older than" in folder.page.read_text()
+    folder.mark_old()
+    assert folder.page.read_text().count(OLD) == 1
+    folder.stamp("page")
+    folder.stamp("statistics")  # the page is made from them
+    assert not folder.is_current("page")
+
+
+def test_a_copied_table_is_what_its_file_says_and_is_no_longer_what_was_written(tmp_path):
+    folder, other = RunDirectory(tmp_path / "a"), RunDirectory(tmp_path / "b")
+    for directory, table in ((folder, TABLE), (other, TABLE[:2])):
+        directory.put_tables({"models": table})
+    folder.stamp("statistics")
+    folder.put_copy("models", other)
+    assert len(folder.table("models")) == 2 and not folder.is_current("statistics")
+
+
+def test_tables_of_statistics_that_are_not_made_again_go(tmp_path):
+    about = {"mine": Recorded("acme", "1.0", "Mine")}
+    for tables, recorded in (({"mine": TABLE}, about), ({}, {}), ({"mine": TABLE}, about), ({}, about)):
+        RunDirectory(tmp_path).put_statistics(tables, recorded)
+        folder = RunDirectory(tmp_path)
+        assert folder.has("mine") == bool(tables) and folder.recorded() == recorded
+        assert (tmp_path / STATISTICS).exists() == bool(recorded)

@@ -62,7 +62,7 @@ class Tree:
             node, inside, guarded = waiting.pop()
             if isinstance(node, ast.Import | ast.ImportFrom):
                 (within if inside else loaded).append(Import(node, frozenset(self._targets(node)), guarded))
-            inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             guarded = guarded or (
                 isinstance(node, ast.Try) and any("ImportError" in ast.dump(h) for h in node.handlers)
             )

@@ -7,13 +7,13 @@ import pytest
 FILES = {
     "acutance": "",
     "acutance.light": "def f():\n    from acutance import heavy\n",
-    "acutance.heavy": "import torch\ndef f():\n    import numpy\n",
+    "acutance.heavy": "import torch\nasync def f():\n    import numpy\n",
     "acutance.above": "import pandas\nfrom acutance.light import f\ndef g():\n    from acutance import heavy\n",
     "acutance.below": "def f():\n    from acutance.round import x\n",
     "acutance.round": "from acutance.below import f\nx = 1\n",
-    "acutance.plain": "class A:\n    def f(self):\n        import json\n        from acutance.light import f\n",
+    "acutance.plain": "class A:\n    def f(self):\n        import json\n        from acutance.light import f\n        import click\n",
     "acutance.cli": "from acutance.begun import g\ndef f():\n    from acutance.light import f\n",
-    "acutance.begun": "def g():\n    import json\n    from acutance.light import f\n",
+    "acutance.begun": "def g():\n    import json\n    from acutance.light import f\n    import acutance\n",
     "acutance.maybe": "def f():\n    try:\n        import fcntl\n    except ImportError:\n        pass\n    import rich\n",
     "acutance.late": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from acutance.heavy import train\n"
                      "def __getattr__(name): ...\n",
@@ -33,13 +33,13 @@ def test_each_reason_is_found_and_what_has_none(tree):
     reasons = {name: [tree.reason(name, one) for one in within] for name, (_, within) in tree.imports.items() if within}
     assert reasons == {
         "acutance.light": ["heavy"], "acutance.heavy": [""], "acutance.above": ["heavy"], "acutance.below": ["a cycle"],
-        "acutance.plain": ["", ""], "acutance.cli": ["a verb imports what it needs"],
-        "acutance.begun": ["start-up", "start-up"],
+        "acutance.plain": ["", "", ""], "acutance.cli": ["a verb imports what it needs"],
+        "acutance.begun": ["start-up", "start-up", ""],
         "acutance.maybe": ["may not be there", "a library that is there for this alone"],
         "acutance.user": ["heavy", "heavy"],
     }  # fmt: skip
     assert [(name, one.node.lineno) for name, one in tree.without_reason()] == [
-        ("acutance.heavy", 3), ("acutance.plain", 3), ("acutance.plain", 4),
+        ("acutance.heavy", 3), ("acutance.plain", 3), ("acutance.plain", 4), ("acutance.plain", 5), ("acutance.begun", 4),
     ]  # fmt: skip
 
 

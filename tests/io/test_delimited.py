@@ -12,7 +12,7 @@ from acutance import UserError
 from acutance.analysis.external import Columns, as_run
 from acutance.analysis.tables import group_labels
 from acutance.cli import cli
-from acutance.io.cells import decimal_commas
+from acutance.io.cells import counts, decimal_commas, is_name, plain_numbers
 from acutance.io.delimited import Form, MissingColumnError, parse_delimited, read_columns, read_delimited
 from acutance.io.tables import read_table
 from acutance.run.directory import RunDirectory, read_csv
@@ -208,15 +208,41 @@ def put(path, data):
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda data: data.decode().encode("utf-16")])
 def test_columns_of_a_file_are_found_by_name_and_the_rest_may_be_anything(tmp_path, pack):
-    text = 'id,x,,x,text\n1, 0.5 ,?,9,"a, b"\n\n2,7\n3,1,2,3,c,d,e\n'
+    text = 'id,x,,x,text\n1, 0.5 ,?,9,"a, b"\n\n2,7\n3,1,2,3,c,d,e\n4,8,5,6\n'
     path = put(tmp_path / "t.csv", pack(text.encode()))
     wanted = [["no", "text"], ["x"]]
-    rows = [(2, ["a, b", "0.5"]), (4, ["-", "7"]), (5, ["c", "1"])]
+    rows = [(2, ["a, b", "0.5"]), (4, ["-", "7"]), (5, ["c", "1"]), (6, ["-", "8"])]
     assert read_columns(path, wanted, fill="-") == rows
     with pytest.raises(UserError, match=r"t.csv: line 4 has 2 fields, the header 5"):
         read_columns(path, wanted)
     with pytest.raises(MissingColumnError, match=r"t.csv: has no column y or z.*its columns: id, x,  and 2 more"):
         read_columns(path, [["y", "z"]])
+
+
+def test_separators_are_found_by_the_rows_and_the_first_of_two_that_fit_is_taken():
+    tie = parse_delimited(b"a;b|c\n1;2|3\n", "t.csv")
+    assert (tie.header, tie.rows) == (["a", "b|c"], [(2, ["1", "2|3"])])
+    ended = parse_delimited(b"a;b\n1;2;\n3;4;\n", "t.csv")
+    assert (ended.header, ended.rows) == (["a", "b"], [(2, ["1", "2"]), (3, ["3", "4"])])
+    with pytest.raises(UserError, match="line 2 has 3 fields, the header 2"):
+        parse_delimited(b"a,b\n1,2,3\n", "t.csv")
+
+
+def test_the_ending_says_how_a_table_is_read(tmp_path):
+    text = "a,b\tc\n1,2\tx\n"
+    assert read_table(put(tmp_path / "t.tsv", text))[0].columns.tolist() == ["a,b", "c"]
+    assert read_table(put(tmp_path / "t.csv", text))[0].columns.tolist() == ["a", "b\tc"]
+    marked = read_table(put(tmp_path / "t.json", b"\xef\xbb\xbf" + b'[{"a": 1}]'))[0]
+    assert marked.to_dict("list") == {"a": [1]}
+    with pytest.raises(UserError, match="column 'a' is there twice"):
+        read_table(put(tmp_path / "t.jsonl", '{"a": 1, " a": 2}\n'))
+
+
+def test_what_a_cell_says():
+    assert plain_numbers(["1", "-.5e3"]) == [1.0, -500.0]
+    assert plain_numbers(["1", "1e400"]) is None and plain_numbers(["007"]) is None and plain_numbers([]) is None
+    assert counts(["0", "1", "2"]) and counts(["1", "2"]) and not counts(["2", "3"]) and not counts(["0", "2"])
+    assert is_name("007") and is_name("5e400") and not any(map(is_name, ["inf", "-Infinity", "0", "0.7", "7e4"]))
 
 
 def test_texts_stay_as_they_stand_where_nothing_is_quoted_or_stripped(tmp_path):

@@ -10,13 +10,13 @@ from acutance.report.data import ReportData
 HOSTILE = "<script>alert('x')</script>&\"'"
 
 
-def make(n=10, seed=0, targets=("test_error", "attr:learning_rate"), change=None):
+def make(n=10, seed=0, targets=("test_error", "attr:learning_rate"), change=None, levels=("resnet", "vit")):
     g = np.random.default_rng(seed)
     models = pd.DataFrame(
         {
             "model": [f"m{i}" for i in range(n - 1)] + [HOSTILE],
             "pool": "p",
-            "architecture": ["resnet"] * (n - n // 2) + ["vit"] * (n // 2),
+            "architecture": [levels[0]] * (n - n // 2) + [levels[-1]] * (n // 2),
             "train_set": "d",
             "admitted": [True] * (n - 1) + [False],
             "reason": [""] * (n - 1) + [f"train_error 0.2 > 0.01 {HOSTILE}"],

@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -15,6 +16,7 @@ CALLED = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "hugging
 OPTIONAL = {"ray", "pyarrow", "mlxtend", "scikit-learn", "datasets", "pytest"}
 
 
+@cache
 def imported():
     """Return {distribution: files} of all absolute imports from outside."""
     own = {"acutance", *(path.name for path in (ROOT / "plugins").iterdir())}

@@ -6,6 +6,7 @@ import inspect
 import pydoc
 import re
 import tomllib
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -19,10 +20,18 @@ ROOT = Path(__file__).parents[1]
 CORE, PLUGINS = ROOT / "registry" / "acutance", ROOT / "plugins"
 
 
+@cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
+@cache
+def nodes(path):
+    return tuple(ast.walk(parsed(path)))
+
+
 def imports(path, top_level_only=False):
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
+    for node in parsed(path).body if top_level_only else nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -42,9 +51,8 @@ def test_the_core_imports_no_plugin():
 
 def said(path):
     """Yield the texts of a file that are code: docstrings give examples, which have to be measures that exist."""
-    tree = ast.parse(path.read_text())
-    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    told = {id(node.value) for node in nodes(path) if isinstance(node, ast.Expr)}
+    for node in nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
             yield node.value
         elif isinstance(node, ast.Attribute | ast.Name | ast.keyword):
@@ -74,9 +82,8 @@ INNER = {"check", "core", "parameters", "pieces", "transform"}  # of a surface, 
 
 def names_imported(path):
     """Yield (module, name) of what a file takes from acutance: what is imported, and what of an imported module is used."""
-    tree = ast.parse(path.read_text())
     modules = {}
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names if alias.name.split(".")[0] == "acutance")
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "acutance":
@@ -86,7 +93,7 @@ def names_imported(path):
                     modules[alias.asname or alias.name] = f"{node.module}.{alias.name}"
                 else:
                     yield node.module, alias.name
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
             yield modules[node.value.id], node.attr
 
@@ -125,7 +132,7 @@ def test_what_a_surface_offers_is_documented_and_the_rest_is_left_to_the_core():
     for name in {name for name in dir(LossSurface) if not name.startswith("_")} - INNER:
         assert re.search(rf"`{name}[`(]", text), f"surface.{name} is not documented in docs/plugins.md"
     for path in files(PLUGINS):
-        inside = [node.attr for node in ast.walk(ast.parse(path.read_text()))
+        inside = [node.attr for node in nodes(path)
                   if isinstance(node, ast.Attribute) and node.attr in INNER - {"parameters"}]  # fmt: skip
         assert not inside, (path, inside)
 
@@ -135,7 +142,7 @@ def test_no_class_of_ours_has_a_private_name_that_may_be_read_of_others():
     assert "SLF" in settings["select"]
     theirs = set(settings["flake8-self"]["extend-ignore-names"])
     for path in files(CORE) + files(PLUGINS):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             of_self = isinstance(node, ast.Attribute) and getattr(node.value, "id", "") in ("self", "cls")
             ours = (
                 {node.attr} if of_self else {node.name} if isinstance(node, ast.ClassDef | ast.FunctionDef) else set()
@@ -244,7 +251,7 @@ def test_files_of_a_run_are_named_in_one_place():
     home = CORE / "run" / "directory.py"
     names = ("acutance.db", "report.html", "environment.json", "models.csv", "results.csv", "correlations.csv")
     for path in files(CORE):
-        strings = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        strings = {node.value for node in nodes(path) if isinstance(node, ast.Constant)}
         assert path == home or not strings & set(names), path
 
 

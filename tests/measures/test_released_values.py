@@ -48,8 +48,8 @@ def least(found):
     return min((value, case) for case, value in found.items())
 
 
-# The ResNet takes minutes on a busy core.
-NETWORKS = [pytest.param(name, marks=[pytest.mark.slow] if name == "resnet" else []) for name in trained.NETWORKS]
+# Convolutions and attention take many times as long as a perceptron; the ResNet takes minutes on a busy core.
+NETWORKS = [pytest.param(name, marks=[] if name == "mlp" else [pytest.mark.slow]) for name in trained.NETWORKS]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

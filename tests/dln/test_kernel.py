@@ -95,6 +95,7 @@ assert numba.get_num_threads() == {threads}
 """
 
 
+@pytest.mark.slow  # compiles anew
 def test_the_number_of_threads_changes_no_bit():
     found = set()
     for threads in (1, 2):
@@ -105,6 +106,7 @@ def test_the_number_of_threads_changes_no_bit():
     assert len(found) == 1 and len(set(found.pop().split())) == 2
 
 
+@pytest.mark.slow  # compiles anew
 def test_it_compiles_where_nothing_can_be_written(tmp_path):
     """Without a place for numba's cache it is compiled anew, and says nothing."""
     code = (

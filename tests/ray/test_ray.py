@@ -17,7 +17,10 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from acutance_ray.executor import Ray, RaySpec  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+# A cluster takes half a minute to start.
+pytestmark = [
+    pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,6 @@ def test_a_worker_that_dies_costs_its_own_model_only(toy_config, tmp_path, clust
     assert set(run.results["model"]) == {"toy0", "toy2", "toy3"} and (run.results["status"] == "ok").all()
 
 
-@pytest.mark.slow
 def test_a_measure_that_hangs_is_given_up_and_the_others_go_on(toy_config, tmp_path, cluster):
     pools = [{"name": "toy", "size": 2}]
     _, expected = tables({**toy_config, "pools": pools}, tmp_path / "serial")
@@ -89,7 +91,6 @@ class Lines:
         return lambda *args, **kwargs: None
 
 
-@pytest.mark.slow
 def test_a_node_that_leaves_does_not_stop_the_run(cluster):
     extra = cluster[0].add_node(num_cpus=1, num_gpus=0, resources={"leaving": 1})
     jobs = [json.dumps({"id": str(i), "kind": "evaluate"}) for i in range(400)]
@@ -113,7 +114,6 @@ def test_a_node_that_leaves_does_not_stop_the_run(cluster):
     assert all(o["kind"] in ("failed", "lost") for o in outcomes) and sum(o["kind"] == "lost" for o in outcomes) <= 1
 
 
-@pytest.mark.slow
 def test_what_the_cluster_has_no_room_for_is_said(cluster):
     executor = Ray(RaySpec(address=cluster[0].address, cpus=64, workers=1, patience=2))
     with executor, pytest.raises(UserError, match="no actor with 64 cores and 0 GPUs came up in 2 s"):

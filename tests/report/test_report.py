@@ -120,8 +120,12 @@ def test_figures_are_files_with_plain_names(tmp_path):
         and all(re.fullmatch(r"[A-Za-z0-9_.-]+", n) for n in names)
     )
     assert all(png.startswith(b"\x89PNG") for png in pictures.values())
-    again = save_figures(data, tmp_path / "parallel", workers=2)
-    assert again == pictures
+
+
+@pytest.mark.slow
+def test_processes_draw_the_same_files(tmp_path):
+    data = make(targets=("test_error",))
+    assert save_figures(data, tmp_path / "parallel", workers=2) == save_figures(data, tmp_path)
 
 
 def test_a_grid_has_a_panel_for_each_radius_and_target(data):

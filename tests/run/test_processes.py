@@ -182,7 +182,8 @@ print("study", run.failed, run.report.exists(), flush=True)
 """
 
 
-@pytest.mark.parametrize("executor", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["processes", "ray"])
 def test_a_plain_script_without_a_main_guard_works(toy_config, tmp_path, executor):
     import yaml
 

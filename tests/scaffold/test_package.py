@@ -29,6 +29,7 @@ def packages(tmp_path_factory):
     return {kind: (package, installed_from_source(package.folder)) for kind, package in made.items()}
 
 
+@pytest.mark.slow  # the kit, three times; the committed package is held to the templates, and tried, without it
 def test_the_own_tests_of_new_packages_pass(packages):
     folders, paths = zip(*((package.folder, path) for package, path in packages.values()), strict=True)
     options = ("-v", "-p", "no:cacheprovider", "--import-mode=importlib", "--rootdir", folders[0].parent)

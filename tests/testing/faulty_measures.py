@@ -3,7 +3,6 @@
 import os
 from typing import Literal
 
-import torch
 from pydantic import ConfigDict, PositiveFloat, field_validator
 
 from acutance.errors import Unsupported
@@ -169,6 +168,8 @@ class GlobalGenerator(Sound):
     traits = Traits(stochastic=True, reference="these tests")
 
     def evaluate(self, surface, spec, rng):
+        import torch
+
         noise = torch.randn(surface.w.shape).to(surface.w)
         return float(surface.loss(surface.w + spec.rho * noise)) - float(surface.loss())
 
@@ -177,6 +178,8 @@ class GlobalState(Sound):
     """Looks at the seed of torch's global generator without drawing from it."""
 
     def evaluate(self, surface, spec, rng):
+        import torch
+
         return super().evaluate(surface, spec, rng) + torch.initial_seed()
 
 
@@ -220,6 +223,8 @@ class SpoilsTheMemo(Sound):
     """Changes what it memoised."""
 
     def evaluate(self, surface, spec, rng):
+        import torch
+
         shared = surface.memo("stretch", lambda: torch.zeros(()))
         shared += 1
         return super().evaluate(surface, spec, rng) * float(shared)
@@ -236,6 +241,8 @@ class SinglePrecisionOff(Sound):
     """Is a tenth larger in single precision."""
 
     def evaluate(self, surface, spec, rng):
+        import torch
+
         factor = 1.1 if surface.w.dtype == torch.float32 else 1.0
         return factor * super().evaluate(surface, spec, rng)
 
@@ -277,6 +284,8 @@ class MovesTheModel(Sound):
     """Leaves the model's parameters changed."""
 
     def evaluate(self, surface, spec, rng):
+        import torch
+
         with torch.no_grad():
             next(surface.model.parameters()).mul_(1.01)
         return super().evaluate(surface, spec, rng)
@@ -286,6 +295,8 @@ class LeavesGradients(Sound):
     """Leaves .grad behind."""
 
     def evaluate(self, surface, spec, rng):
+        import torch
+
         for p in surface.model.parameters():
             p.grad = torch.zeros_like(p)
         return super().evaluate(surface, spec, rng)
@@ -303,6 +314,8 @@ class SwitchesGradients(Sound):
     """Leaves gradients switched off."""
 
     def evaluate(self, surface, spec, rng):
+        import torch
+
         torch.set_grad_enabled(False)
         return super().evaluate(surface, spec, rng)
 
@@ -364,6 +377,8 @@ class HiddenCost(Sound):
     """Calls the model behind the surface's back."""
 
     def evaluate(self, surface, spec, rng):
+        import torch
+
         if isinstance(surface.inputs, torch.Tensor) and not list(surface.model.buffers()):
             with torch.no_grad():
                 surface.model(surface.inputs.to(next(surface.model.parameters()).dtype))

@@ -6,9 +6,6 @@ import subprocess
 import sys
 import time
 
-import torch
-from torch import nn
-
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError
 from acutance.pool import ModelEntry, ModelPool
@@ -29,6 +26,9 @@ class SoundPool(ModelPool[NoSpec]):
         return [ModelEntry(id=f"m{i}", architecture="linear", train_set="toy", attributes={"i": i}) for i in range(3)]
 
     def load(self, entry, spec):
+        import torch
+        from torch import nn
+
         model = nn.Linear(4, 3)
         with torch.no_grad():
             for p in model.parameters():
@@ -145,6 +145,8 @@ class RandomWeights(SoundPool):
     """Weights are drawn at every load."""
 
     def load(self, entry, spec):
+        from torch import nn
+
         return nn.Linear(4, 3).eval()
 
 
@@ -159,6 +161,8 @@ class OtherStart(SoundPool):
     """The initial model has another shape."""
 
     def initial(self, entry, spec):
+        from torch import nn
+
         return nn.Linear(4, 2)
 
 
@@ -174,7 +178,7 @@ POOL_FAULTS = [
     (SameIds, "entries_are_sound", "the ids m0 are used more than once"),
     (SamePaths, "entries_are_sound", "two entries lie in the same file"),
     (InfiniteAttribute, "entries_are_sound", "attribute 'i' of 'm0' is inf: write None"),
-    (HeavyEntries, "entries_are_cheap", "entries() and missing() import pandas: a study"),
+    (HeavyEntries, "entries_are_cheap", "entries() and missing() import numpy, pandas: a study"),
     (OtherEveryTime, "entries_are_stable", "two calls of entries() gave different models"),
     (OtherElsewhere, "entries_are_stable", "another process listed other models: run is"),
     (MissingForEver, "missing_models_can_be_made", "'m0' is still missing after build()"),
@@ -198,6 +202,8 @@ class SoundData(Dataset[NoSpec]):
     splits = ("train", "test")
 
     def open(self, split):
+        import torch
+
         if split not in self.splits:
             raise UserError(f"there is no split '{split}'")
         g = torch.Generator().manual_seed(self.splits.index(split))
@@ -264,6 +270,8 @@ class OneHot(Changed):
     """Targets are one-hot."""
 
     def change(self, inputs, targets, split):
+        from torch import nn
+
         return inputs, nn.functional.one_hot(targets, 3)
 
 
@@ -293,6 +301,8 @@ class Shuffled(Changed):
     """Every opening shuffles."""
 
     def change(self, inputs, targets, split):
+        import torch
+
         order = torch.randperm(len(targets))
         return inputs[order], targets[order]
 
@@ -301,6 +311,8 @@ class SharedTensor(SoundData):
     """Normalizes in place what another split was given."""
 
     def __init__(self, spec=None):
+        import torch
+
         super().__init__(spec)
         self.all = torch.arange(80.0).view(20, 4)
 

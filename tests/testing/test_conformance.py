@@ -40,7 +40,7 @@ SETTINGS = {
         {"rho": 0.3, "steps": 4, "norm": "l2", "start": "random", "restarts": 2, "logit_norm": True},
     ],
     # Its twins are tried at the defaults, which are the other estimator.
-    "hessian_trace": [{"probes": 4, "estimator": "hutch++"}],
+    "hessian_trace": [{"probes": 3, "estimator": "hutch++"}],
     "hessian_density": [{"probes": 2, "iterations": 8}],
     "hessian_frobenius": [{"probes": 6}],
     "hessian_effective_dimension": [{"probes": 2, "iterations": 8}],
@@ -63,11 +63,12 @@ FROM_FILES = {
     "mnli", "hans", "sentiment4", "text", "finetuned",
 }  # fmt: skip
 # `ray` starts a cluster of its own, which takes half a minute; tests/ray holds it to the serial executor's tables.
+# `processes` starts four interpreters; tests/run holds it to those tables, and the toy plugin's executor passes the kit.
 # `mnist_resnet` trains; mnist_vit is the same pool with another network. The measures share their products with
 # hessian_trace, and each takes as long as ten others; `error` is `loss` with another reading of the same logits. The last
 # three are the toy plugin's, for tests of the harness.
 SLOW = {
-    "ray", "mnist_resnet", "hessian_density", "hessian_effective_dimension", "hessian_frobenius", "gauss_newton_trace",
+    "ray", "processes", "mnist_resnet", "hessian_density", "hessian_effective_dimension", "hessian_frobenius", "gauss_newton_trace",
     "hessian_top_eigenvalue", "error", "place", "count", "moody",
 }  # fmt: skip
 HERE = ("weight_norm", "toy")  # of the toy plugin, tried below as its author would

@@ -112,7 +112,12 @@ POOLS = {"checkpoints": checkpoints, "timm": timm_models, "steiner_augreg": augr
 EXCEPT = {"timm": ["entries_are_cheap"]}
 
 
-@pytest.mark.parametrize(("kind", "name"), [*(("datasets", d) for d in MADE), *(("pools", p) for p in POOLS)])
+SLOW = pytest.param("pools", "timm", marks=pytest.mark.slow)  # each fresh process imports all of timm
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [*(("datasets", d) for d in MADE), *(("pools", p) for p in POOLS if p != "timm"), SLOW]
+)
 def test_what_reads_files_conforms(kind, name, tmp_path, monkeypatch):
     monkeypatch.setenv("ACUTANCE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "data").mkdir()

@@ -317,7 +317,7 @@ def wait_for_parts(process, out, count):
 @pytest.mark.parametrize(
     ("executor", "kind"),
     [
-        ("serial", signal.SIGINT),
+        pytest.param("serial", signal.SIGINT, marks=pytest.mark.slow),
         ("processes", signal.SIGTERM),
         pytest.param("processes", signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param("serial", signal.SIGKILL, marks=pytest.mark.slow),

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import diagonal
 import diagonals
-from shell import cli, shell
+from forked import run_forked
+from shell import cli
 
 import acutance
 from acutance import LossSurface, UserError
@@ -64,12 +65,12 @@ FROM_FILES = {
 }  # fmt: skip
 # `ray` starts a cluster of its own, which takes half a minute; tests/ray holds it to the serial executor's tables.
 # `processes` starts four interpreters; tests/run holds it to those tables, and the toy plugin's executor passes the kit.
-# `mnist_resnet` trains; mnist_vit is the same pool with another network. The measures share their products with
-# hessian_trace, and each takes as long as ten others; `error` is `loss` with another reading of the same logits. The last
-# three are the toy plugin's, for tests of the harness.
+# `mnist_resnet` trains; mnist_vit is the same pool with another network. The measures of traces and spectra share their
+# products with directional_sharpness, and each takes as long as ten others; `error` is `loss` with another reading of the
+# same logits. The last three are the toy plugin's, for tests of the harness.
 SLOW = {
     "ray", "processes", "mnist_resnet", "hessian_density", "hessian_effective_dimension", "hessian_frobenius", "gauss_newton_trace",
-    "hessian_top_eigenvalue", "error", "place", "count", "moody",
+    "hessian_top_eigenvalue", "hessian_trace", "error", "place", "count", "moody",
 }  # fmt: skip
 HERE = ("weight_norm", "toy")  # of the toy plugin, tried below as its author would
 ITEMS = [
@@ -137,7 +138,7 @@ def test_the_shipped_kit_needs_no_pytest():
         "c = conformance('count');"
         "o = [c.examination.outcome(n) for n in ('evaluates', 'finite_or_honest')]; assert {x.state for x in o} == {'passed'}"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert run_forked("-c", code).returncode == 0
 
 
 def test_a_wrong_closed_form_is_told():
@@ -334,7 +335,8 @@ def test_the_verb_prints_every_check():
 
 
 def test_the_verb_speaks_json_and_needs_no_pytest():
-    report = json.loads(shell("conform", "toy", "--kind", "dataset", "--set", "classes=4", "--json").stdout)
+    asked = ("conform", "toy", "--kind", "dataset", "--set", "classes=4", "--json")
+    report = json.loads(run_forked("-m", "acutance", *asked).stdout)
     assert report["id"] == "acme-toy/toy" and report["failed"] == 0 and report["passed"] == len(report["checks"])
     assert report["specs"] == [{"classes": 4, "shift": 0}]
     assert {"name", "description", "state", "message", "notes", "seconds"} <= set(report["checks"][0])

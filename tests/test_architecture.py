@@ -52,6 +52,13 @@ def test_old_import_paths_give_the_very_modules(old):
     assert not ROOT.joinpath("registry", *old.split(".")).with_suffix(".py").exists()
 
 
+def test_an_old_path_is_a_module_that_python_runs(monkeypatch):
+    import runpy
+
+    monkeypatch.delitem(sys.modules, "acutance.attributes", raising=False)
+    assert runpy.run_module("acutance.attributes")["parse_field"] is not None
+
+
 def test_an_old_path_is_found_first_of_all_and_others_are_not_made_up():
     code = (
         "from acutance.lazy import Lazy\nfrom acutance.data import lazy\nimport acutance.checkpoints as c\n"

@@ -67,22 +67,53 @@ class Terminated(SystemExit):
         self.name = signal.Signals(number).name
 
 
+ENDINGS = (KeyboardInterrupt, Terminated)  # no fault of a plugin, wherever they are raised; all else that it raises is
+
+
 @contextmanager
 def caught() -> Iterator[list[BaseException]]:
     """Keep what a plugin raises inside this block, ``sys.exit()`` too, in the list that it gives: one error or none.
 
-    A signal that ends the program, and Ctrl-C, are no fault of a plugin and go on.
-
     Raises:
-        Terminated: when the program is to end by a signal.
+        KeyboardInterrupt, Terminated: when the program is to end.
     """
     errors: list[BaseException] = []
     try:
         yield errors
-    except Terminated:
+    except ENDINGS:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         errors.append(error)
+
+
+@contextmanager
+def as_errors(who: str) -> Iterator[None]:
+    """Make all that a plugin raises inside this block an ``Exception``: ``sys.exit()`` would end the whole program.
+
+    Args:
+        who: may raise it, as ``measure 'foo'``.
+
+    Raises:
+        RuntimeError: in place of what is no ``Exception``.
+        KeyboardInterrupt, Terminated: when the program is to end.
+    """
+    try:
+        yield
+    except (Exception, *ENDINGS):
+        raise
+    except SystemExit as error:
+        raise RuntimeError(f"{who} called sys.exit({error.code})") from error
+    except BaseException as error:
+        raise RuntimeError(f"{who} raised {type(error).__name__}: {error}".removesuffix(": ")) from error
+
+
+def in_words(error: BaseException) -> str:
+    """Return in one line what was raised; a user's mistake is a sentence already."""
+    return (
+        error.message
+        if isinstance(error, UserError)
+        else " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    )
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from importlib.util import find_spec
+from types import CodeType, ModuleType
 
 MOVED = {
     "acutance.analysis.delimited": "acutance.io.delimited",
@@ -19,6 +20,7 @@ MOVED = {
     "acutance.downloads": "acutance.io.downloads",
     "acutance.evaluation": "acutance.system.kept",
     "acutance.executors": "acutance.run.executors",
+    "acutance.integrity": "acutance.surface.integrity",
     "acutance.lazy": "acutance.data.lazy",
     "acutance.many_points": "acutance.surface.many_points",
     "acutance.moving_point": "acutance.surface.moving_point",
@@ -46,6 +48,12 @@ class Moved(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Put the module where it is now in place of the empty one; the import system returns what stands there."""
         sys.modules[module.__name__] = import_module(MOVED[module.__name__])
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """Return the code of the module where it is now, which ``python -m`` runs."""
+        spec = find_spec(MOVED[fullname])
+        assert spec is not None and isinstance(spec.loader, InspectLoader)
+        return spec.loader.get_code(MOVED[fullname])
 
 
 def keep_old_paths() -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from acutance.errors import caught
 from acutance.plugins import catalog
 from acutance.spec import Shown, Spec
 
@@ -135,12 +136,11 @@ def with_curve(curve: str = "") -> list[str]:
 
 
 def _installed(measure: str) -> Presentation:
-    try:
+    shown = UNKNOWN
+    with caught():  # nobody reads a table to hear of plugins: what is wrong with one says `acutance doctor`
         item = catalog().lookup("measures", measure)
-        return _of_class(item.target) if item else UNKNOWN
-    except Exception:
-        # Nobody reads a table to hear of plugins: what is wrong with one says `acutance doctor`.
-        return UNKNOWN
+        shown = _of_class(item.target) if item else UNKNOWN
+    return shown
 
 
 @cache

@@ -16,6 +16,7 @@ from acutance.analysis.ceiling import noise_ceiling
 from acutance.analysis.definitions import definition
 from acutance.analysis.external import Columns, as_run
 from acutance.cli import cli
+from acutance.io.delimited import parse_delimited
 from acutance.io.tables import read_table
 from acutance.run.directory import RunDirectory, read_csv
 from acutance.run.harness import run_study
@@ -298,3 +299,25 @@ def test_the_published_correlations_of_the_clip_models(tmp_path):
     table.to_csv(tmp_path / "soups.csv", index=False)
     found = records(tmp_path / "soups.csv", "--model", "model", "--measures", "lr", "--targets", ",".join(sets))
     assert found.set_index("target")["tau"].round(2).to_dict() == sets and set(found["n"]) == {71}
+
+
+def test_lists_and_mappings_of_json_are_told_with_their_column_and_row(table, tmp_path):
+    rows = [row | {"more": {"a": 1} if i == 2 else None} for i, row in enumerate(table.to_dict("records"))]
+    frame = pd.DataFrame(rows)
+    name = str(frame.columns[0])
+    columns = Columns(targets=["more"], measures=[], model=name)
+    with pytest.raises(UserError, match="--targets: row 3 of column 'more' holds a dict"):
+        as_run(frame, columns)
+    target = next(str(c) for c in frame.columns[1:] if pd.api.types.is_float_dtype(frame[c]))
+    models, _, notes = as_run(frame, Columns(targets=[target], model=name))
+    assert "attr.more" not in models and "column 'more' holds lists or mappings (row 3) and is left out" in notes
+    (tmp_path / "three.json").write_text("3")
+    with pytest.raises(UserError, match="is not a table: it holds one int"):
+        read_table(tmp_path / "three.json")
+
+
+def test_a_quote_that_nothing_ends_is_told_where_it_begins():
+    with pytest.raises(
+        UserError, match=r"line 2: a field in quotes goes on for 3 lines.*2 fields.*is the quote missing"
+    ):
+        parse_delimited(b'a,b,c\n1,"2,3\n4,5,6\n7,8,9\n', "t.csv")

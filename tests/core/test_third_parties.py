@@ -1,6 +1,7 @@
 """Every way in which a third party's plugin goes wrong stays its own: installed ones, found on the path."""
 
 import json
+import re
 import textwrap
 from contextlib import ExitStack
 from importlib.metadata import entry_points
@@ -12,6 +13,7 @@ from third_parties import distribution, plugin, python
 import acutance
 from acutance.plugins import catalog, extended, load
 from acutance.run.harness import run_study
+from acutance.run.jobs import Part, Parts, Passes, read_outcome, write
 from acutance.study.config import load_config
 from acutance.surface.evaluation import evaluate_family
 from acutance.system.ending import Terminated
@@ -84,6 +86,8 @@ def installed(tmp_path, monkeypatch):
         ("return 1 / 0", "division by zero"),
         ("return surface.no_such_method()", "no_such_method"),
         ("import sys; sys.exit(3)", r"called sys.exit\(3\)"),
+        ("raise GeneratorExit", r"measure '.*' raised GeneratorExit$"),
+        ("return Estimate(1.0, extras={'e': {1}})", "extra 'e' is a set, which is no number"),
     ],
 )
 def test_a_measure_that_fails_at_evaluate(tmp_path, toy_config, installed, body, message):
@@ -264,3 +268,52 @@ def test_a_pool_and_a_dataset_that_fail_take_nothing_else_with_them(tmp_path, to
         "-m", "acutance", "results", tmp_path / "run", "--table", "models", path=[tmp_path], forked=True
     ).stdout
     assert models.count("the disk is gone") == 2
+
+
+EXTRAS = {
+    "0.5": 0.5, "None": None, "'a'": "a", "[1, (2, None)]": [1, [2, None]], "{'b': {'c': [1]}}": {"b": {"c": [1]}},
+    "numpy.float32(0.5)": 0.5, "numpy.int64(3)": 3, "numpy.bool_(True)": True, "numpy.array(2.0)": 2.0,
+    "numpy.arange(2)": [0, 1], "surface.w.new_tensor(2.0)": 2.0, "surface.w.new_ones(1, 2)": [[1.0, 1.0]],
+    "{1}": "set", "[{1}]": "set", "1j": "complex", "numpy.complex64(1)": "complex64", "b'x'": "bytes",
+    "numpy.datetime64('2026-01-01')": "datetime64", "pathlib.Path('x')": "PosixPath", "object()": "object",
+}  # fmt: skip
+
+
+def test_what_stands_beside_a_value_is_plain_or_costs_its_own_cell(installed):
+    item = installed("import numpy, pathlib; return Estimate(1.0, extras={'e': eval(HOW)})")
+    evaluate = item.target.evaluate.__globals__
+    surface = acutance.LossSurface(MLP(), mlp_data())
+
+    def evaluated(how):
+        evaluate["HOW"] = how
+        (found,) = evaluate_family(item.id, item.target(), surface, [item.target.Spec()], seed=0, batch=0)
+        part = read_outcome(write(Parts(job="", measure=item.id, split="train", batch=0, device="cpu", seconds=0.0,
+            cost=Passes(0, 0, 0), parts=(Part.of(0, found),)))).parts[0]  # fmt: skip
+        assert (part.status, part.extras, part.stderr) == (found.status, found.extras, found.stderr)
+        return found
+
+    for how, expected in EXTRAS.items():
+        found = evaluated(how)
+        if isinstance(expected, str) and how != "'a'":
+            assert (
+                found.status == "failed" and f"measure '{item.id}': extra 'e' is a {expected}, which" in found.message
+            )
+        else:
+            assert found.status == "ok" and found.extras == {"e": expected}, how
+            assert type(found.extras["e"]) is type(expected)
+
+
+@pytest.mark.parametrize("body,told", [
+    ("numpy.float32(2), numpy.float64(0.5)", ""), ("surface.w.new_tensor(2.0), surface.w.new_tensor(0.5)", ""),
+    ("2, 0.5, 'ok', None", ""), ("2.0, 0.5, extras=[1]", "extras is a list"),
+    ("2.0, 0.5, extras={(1,): 2}", r"extra '\(1,\)' has a tuple as a name"),
+])  # fmt: skip
+def test_values_of_any_make_are_sent(installed, body, told):
+    item = installed(f"import numpy; return Estimate({body})")
+    surface = acutance.LossSurface(MLP(), mlp_data())
+    (found,) = evaluate_family(item.id, item.target(), surface, [item.target.Spec()], seed=0, batch=0)
+    if told:
+        assert found.status == "failed" and re.search(told, found.message)
+    else:
+        assert (found.value, found.stderr, found.status, found.message) == (2.0, 0.5, "ok", "")
+        assert type(found.value) is type(found.stderr) is float

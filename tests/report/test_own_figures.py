@@ -10,6 +10,7 @@ from third_parties import plugin, python
 
 from acutance import AcutanceWarning, UserError
 from acutance.plugins import Item, catalog, extended
+from acutance.report.keys import slug
 from acutance.report.page import figures
 from acutance.report.page.figures import figure_keys, pictures, save_figures, save_recipe
 from acutance.report.page.html import render_page
@@ -137,13 +138,26 @@ class Mine(Recipe):
     def keys(self, data):
         if self.way == "keys":
             raise ZeroDivisionError
+        if self.way == "texts":
+            return ["a"]
         return [FigureKey("mine", "", "a"), FigureKey("mine", "architecture=vit", "b")]
 
     def draw(self, data, key):
         if self.way == "draw":
             raise SystemExit(3)
+        if self.way == "closes":
+            raise GeneratorExit
         assert key.recipe == self.name
         return small_figure()
+
+    def caption(self, key):
+        if self.way == "caption":
+            raise SystemExit(0)
+        return None if self.way == "no caption" else super().caption(key)
+
+    def __init__(self):
+        if self.way == "made":
+            raise SystemExit(0)
 
 
 def small_figure():
@@ -167,6 +181,40 @@ def test_one_that_fails_in_any_way_costs_itself_alone(data, way, tmp_path, monke
             assert "Mine</h" not in render_page(data)
     assert {key.recipe for key in saved} == {"tau", "target"} and len(said) == 1 and "could not be drawn" in said[0]
     assert way != "draw" or said[0].endswith("RuntimeError: the recipe called sys.exit(3)")
+
+
+@pytest.mark.parametrize("way,why", [
+    ("made", "RuntimeError: the recipe called sys.exit(0)"), ("texts", "keys must return FigureKeys of texts, not 'a'"),
+    ("closes", "RuntimeError: the recipe raised GeneratorExit"),
+])  # fmt: skip
+def test_whatever_a_recipe_raises_is_told(data, tmp_path, monkeypatch, way, why):
+    monkeypatch.setattr(Mine, "way", way)
+    with extended([one := item(Mine)]), pytest.raises(UserError) as told:
+        save_recipe(one, data, tmp_path, 1, print)
+    assert told.value.message.endswith(why)
+
+
+@pytest.mark.parametrize(
+    "way,why",
+    [("caption", "RuntimeError: the recipe called sys.exit(0)"), ("no caption", "must return a text, not NoneType")],
+)
+def test_a_caption_that_fails_is_the_default_and_told(data, way, why, monkeypatch):
+    monkeypatch.setattr(Mine, "way", way)
+    with extended([item(Mine)]):
+        page = render_page(data, {FigureKey("mine", "", "a"): b"png"})
+    assert page.count('alt="Mine, a"') == 1
+    assert page.count("What figure &#39;mine&#39; says of its pictures is left out: ") == 1 and why in page
+
+
+def test_a_key_that_is_given_twice_is_drawn_once_and_told(data, tmp_path, monkeypatch):
+    keys = [FigureKey("mine", "", "a")] * 2
+    monkeypatch.setattr(Mine, "keys", lambda self, data: keys)
+    said = []
+    with extended([one := item(Mine)]):
+        assert len(save_recipe(one, data, tmp_path, 1, said.append)) == 1
+        monkeypatch.setattr("acutance.plugins.Catalog.items", lambda self, kind: [one])
+        assert figure_keys(data, said.append) == keys[:1]
+    assert said == ["figure 'mine' of acme-mine 2 gives one key twice, and is drawn once: a"] * 2
 
 
 @pytest.mark.usefixtures("built_in_in_a_moment")
@@ -248,3 +296,8 @@ def test_a_signal_that_ends_the_program_is_no_fault_of_a_recipe(data, tmp_path, 
     monkeypatch.setattr(Mine, "draw", end)
     with extended([item(Mine)]), pytest.raises(Terminated):
         save_figures(data, tmp_path)
+
+
+def test_files_are_called_by_every_norm_alike():
+    names = ("ℓ1 x", "ℓ2 x", "worst-case ℓ∞, ρ = 0.1", "ℓp", "größe")
+    assert [slug(name) for name in names] == ["l1_x", "l2_x", "worst_case_linf_rho_0.1", "lp", "gr_e"]

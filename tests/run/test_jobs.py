@@ -12,7 +12,7 @@ import pytest
 from acutance.errors import UserError
 from acutance.measure import Cost, Estimate, Status
 from acutance.pool import ModelEntry
-from acutance.run import jobs
+from acutance.run import jobs, worker
 from acutance.run.executors import Watched
 from acutance.run.jobs import (
     Begun,
@@ -173,3 +173,17 @@ for order in itertools.permutations(steps):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("error", [GeneratorExit(), SystemExit(0), ValueError("no")])
+def test_whatever_a_pool_raises_is_the_outcome_of_its_job(monkeypatch, error):
+    def build(job):
+        raise error
+        yield
+
+    monkeypatch.setattr(worker, "_build", build)
+    job = Build(id="7", pool=Choice("p", {}), entry=ModelEntry(id="m", architecture="a", train_set="t"))
+    (failed,) = map(read_outcome, worker.execute(write(job)))
+    assert (
+        isinstance(failed, Failed) and failed.job == "7" and type(error).__name__ in failed.message + failed.traceback
+    )

@@ -212,10 +212,20 @@ def test_what_drawing_raises_comes_back_and_a_drawing_process_that_dies_is_told(
     keys = [FigureKey("tau", str(i)) for i in range(2)]
     found = draw_apart(SimpleNamespace(measures=()), keys, 2)
     assert list(found) == keys and all("has no attribute" in str(error) for error in found.values())
-    assert pickle.loads(_error_frame(keys[0], Odd(1, 2)))[1].args == ("Odd: odd",)
+    assert pickle.loads(_error_frame(Odd(1, 2))).args == ("Odd: odd",)
     monkeypatch.setattr("acutance.report.page.drawing.SERVE", "working:fail")
     with pytest.raises(UserError, match=r"figures: a drawing process ended with exit code 1; .*the tables are written"):
         draw_apart(SimpleNamespace(measures=()), keys, 2)
+
+
+def test_keys_that_are_equal_or_that_no_key_equals_end_drawing_and_what_cannot_be_sent_is_drawn_here():
+    nothing = FigureKey("tau", float("nan"))
+    keys = [FigureKey("tau", "a"), FigureKey("tau", "a"), nothing]
+    found = draw_apart(SimpleNamespace(measures=()), keys, 1)
+    assert len(found) == 2 and all("has no attribute" in str(error) for error in found.values())
+    said = []
+    found = draw_apart(SimpleNamespace(measures=(), odd=lambda: 0), keys, 2, said.append)
+    assert len(found) == 2 and len(said) == 1 and said[0].startswith("figures are drawn by one process, since ")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

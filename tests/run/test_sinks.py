@@ -1,5 +1,6 @@
 """Sinks: every cell that a run computes, once it is stored and in that order; one that fails costs itself alone."""
 
+import asyncio
 import json
 import math
 import os
@@ -11,17 +12,19 @@ import yaml
 from forked import run_forked
 from third_parties import plugin
 
-from acutance import UserError
+from acutance import UserError, hookimpl
 from acutance.io.jsonl import Jsonl, JsonlSpec
 from acutance.io.written import CHANGED, STRANGE, foreign, growing
 from acutance.plugins import Item, _item, catalog, extended
 from acutance.run.harness import run_study
+from acutance.run.hooks import Hook, first_answer
 from acutance.run.sinks import Sinks, files_of
 from acutance.run.store import Store
 from acutance.sink import Sink
 from acutance.spec import Spec
 from acutance.study.config import load_config
 from acutance.system.ending import STORED, Terminated, what_is_left
+from acutance.system.progress import Silent
 
 
 def lines(path):
@@ -92,6 +95,8 @@ class Mine(Sink[Spec]):
     closed = 0
 
     def open(self, directory, config):
+        assert config == {"targets": ["error"]}
+        config["targets"].clear()
         self.fail("open")
 
     def write(self, row):
@@ -104,7 +109,7 @@ class Mine(Sink[Spec]):
 
     def fail(self, where):
         if self.at == where:
-            raise SystemExit(1) if where == "open" else OSError("full")
+            raise {"open": SystemExit(1), "write": GeneratorExit(), "close": OSError("full")}[where]
 
 
 class Other(Mine):
@@ -122,14 +127,17 @@ def test_one_that_fails_is_told_once_and_costs_itself_alone(tmp_path, monkeypatc
     monkeypatch.setattr(Mine, "at", at)
     said = []
     chosen = [(Item("sinks", one.name, "acme", "1", one), Spec()) for one in (Mine, Other)]
-    with Sinks(chosen, tmp_path, {}, said.append) as sinks:
+    config = {"targets": ["error"]}
+    with Sinks(chosen, tmp_path, config, said.append) as sinks:
         for i in range(2):
             sinks.write({"value": i})
+    assert config == {"targets": ["error"]}
     assert (len(Mine.kept), Mine.closed) == (rows, closed) and (len(Other.kept), Other.closed) == (2, 1)
     assert len(said) == bool(at)
-    assert not at or said[0].startswith("sink 'mine' of acme 1 gets nothing more: ")
+    told = {"": "", "close": "could not be closed: OSError: full"}.get(at, "gets nothing more: RuntimeError: it ")
+    assert not at or said[0].startswith(f"sink 'mine' of acme 1 {told}")
     monkeypatch.setattr(Mine, "at", "")
-    with pytest.raises(KeyboardInterrupt), Sinks(chosen, tmp_path, {}, said.append):
+    with pytest.raises(KeyboardInterrupt), Sinks(chosen, tmp_path, {"targets": ["error"]}, said.append):
         raise KeyboardInterrupt
     assert Mine.closed == closed + 1
 
@@ -148,7 +156,7 @@ def test_a_signal_while_one_is_at_work_waits_until_all_have_had_their_turn(tmp_p
         monkeypatch.setattr(one, "close", ends)
     said = []
     chosen = [(Item("sinks", one.name, "acme", "1", one), Spec()) for one in (Mine, Other)]
-    with pytest.raises(type(end)), Sinks(chosen, tmp_path, {}, said.append) as sinks:
+    with pytest.raises(type(end)), Sinks(chosen, tmp_path, {"targets": ["error"]}, said.append) as sinks:
         monkeypatch.setattr(Mine, "at", "raise")
         sinks.write({})
     assert turns == ["mine", "other"] * 2 and not said  # the row, and the close
@@ -298,3 +306,76 @@ def test_a_class_that_takes_nothing_is_no_sink():
     with pytest.raises(TypeError, match=r"sink 'idle' does not define write\(row\)"):
         _item("sinks", type("Idle", (Sink,), {"name": "idle"}), "acme", "1")
     assert catalog().find("sinks", "jsonl").id == "acutance/jsonl"
+
+
+def test_equal_sinks_are_one(study):
+    twice = [{"name": "jsonl"}, {"name": "jsonl", "file": "mine.jsonl"}, {"name": "jsonl", "file": "results.jsonl"}]
+    found = load_config(study | {"sinks": twice}, sinks=["jsonl"]).sinks
+    assert [one.spec.file for one in found] == ["results.jsonl", "mine.jsonl"]
+
+
+class Leaves(Mine):
+    """Goes elsewhere."""
+
+    name = "leaves"
+
+    def open(self, directory, config):
+        os.chdir("/")
+        config["targets"].clear()
+
+
+class Hooked:
+    """Fails wherever it is called."""
+
+    @hookimpl
+    def on_run_start(self, config):
+        config["targets"].clear()
+        raise SystemExit(0)
+
+    @hookimpl
+    def on_outcome(self):
+        raise asyncio.CancelledError
+
+    @hookimpl
+    def on_run_end(self):
+        raise ValueError("no luck")
+
+
+def test_a_run_stays_in_its_folder_and_hooks_that_fail_cost_nothing(three_models, tmp_path, monkeypatch):
+    said, heard = [], []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Leaves, "kept", [])
+    monkeypatch.setattr(Silent, "say", lambda self, text: said.append(text))
+    others = type("Others", (), {"on_outcome": hookimpl(lambda self, outcome: heard.append(outcome))})()
+    manager = catalog().manager
+    manager.register(others, name="acme:others")
+    manager.register(Hooked(), name="acme:hooked")
+    try:
+        config = three_models | {"measures": [{"name": "weight_norm"}], "sinks": [{"name": "leaves"}]}
+        with extended([Item("sinks", "leaves", "acme", "1", Leaves)]):
+            run = run_study(load_config(config), "out", report=False)
+    finally:
+        manager.unregister(name="acme:hooked")
+        manager.unregister(name="acme:others")
+    assert run.directory == tmp_path / "out" and (tmp_path / "out" / "correlations.csv").exists() and heard
+    told = [text for text in said if "hook" in text]
+    assert told == [
+        f"note: hook {name} of plugin 'acme:hooked' failed, and is not called again: {why}"
+        for name, why in (
+            ("on_run_start", "SystemExit: 0"), ("on_outcome", "CancelledError"), ("on_run_end", "ValueError: no luck")
+        )
+    ]  # fmt: skip
+
+
+def test_the_first_answer_counts_though_another_plugin_fails():
+    answers = type("Answers", (), {"on_cell_error": hookimpl(lambda self, error: error)})()
+    fails = type("Fails", (), {"on_cell_error": hookimpl(lambda self: 1 / 0)})()
+    manager, said = catalog().manager, []
+    for plugin_ in (answers, fails):  # the last one is asked first
+        manager.register(plugin_)
+    try:
+        assert first_answer(Hook("on_cell_error", said.append).call(error=3, measure="", microbatch=2)) == 3
+    finally:
+        for plugin_ in (answers, fails):
+            manager.unregister(plugin_)
+    assert len(said) == 1 and "ZeroDivisionError" in said[0]

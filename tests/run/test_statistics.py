@@ -7,6 +7,7 @@ import signal
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import entry_points
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from acutance.cli import cli
 from acutance.plugins import TABLES as RESERVED
 from acutance.plugins import Item, catalog, extended, load
 from acutance.report.page.html import render_page
+from acutance.report.page.sections import methods_sentences, study_sections
 from acutance.run.directory import CURVES, OLD, STATISTICS, SWEEP, TABLES, RunDirectory, read_csv
 from acutance.run.harness import run_study
 from acutance.run.outputs import report_data
@@ -238,6 +240,52 @@ def test_one_that_fails_costs_its_own_table_and_is_said_once(tmp_path, installed
     assert shows.count("<p>What statistic &#39;shows&#39; shows is left out: ") == 2
     assert "TypeError: section must return a Section or None, not str" in shows and "ZeroDivisionError" in shows
     assert (out / "shows.csv").exists() and shows.count("<h3>Spread</h3>") == 2
+
+
+STUDY = StudyTables(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), [])
+
+
+def raising(error):
+    def method(*_):
+        raise error
+
+    return method
+
+
+@pytest.mark.parametrize("rows,why", [
+    ([{"a": 1, "b": [1]}], "TypeError: column 'b' of its table holds a list; a cell is a number or a text"),
+    ([{"a": (1, {2})}], "TypeError: column 'a' of its table holds a tuple; a cell is a number or a text"),
+    ([{"within": "a"}], "ValueError: of_level returns a column 'within', which is added: it has the level's name"),
+    ("abc", "TypeError: of_level must return a DataFrame or rows, {column: value} each, not 'abc'"),
+    (["abc"], "TypeError: of_level must return a DataFrame or rows, {column: value} each, not 'abc'"),
+    (3, "TypeError: of_level must return a DataFrame or rows, {column: value} each, not 3"),
+    (GeneratorExit(), "GeneratorExit"), (SystemExit(0), "SystemExit: 0"),
+    ([{"a": 1, "b": "x", "c": None, "d": (1, 2)}], ""), (iter([{"a": 1}]), ""), (pd.DataFrame({"a": [1]}), ""),
+])  # fmt: skip
+def test_rows_that_no_table_holds_cost_its_table_in_a_sentence(monkeypatch, rows, why):
+    of_level = raising(rows) if isinstance(rows, BaseException) else lambda self, level: rows
+    made = type("Made", (Statistic,), {"name": "made", "__doc__": "Made.", "of_level": of_level})
+    monkeypatch.setattr(StudyTables, "levels", [SimpleNamespace(name="all")])
+    tables, recorded = computed([Item("statistics", "made", "acme", "1.0", made)], STUDY)
+    assert bool(tables) is not bool(why) and (not why or f" failed: {why}; it has no table." in recorded["made"].fault)
+
+
+@pytest.mark.parametrize(
+    "error,why", [(SystemExit(0), "it called sys.exit(0)"), (GeneratorExit(), "it raised GeneratorExit")]
+)
+def test_what_a_statistic_raises_on_the_page_leaves_it_out(error, why):
+    faults, made = (
+        [],
+        type("Made", (Statistic,), {"name": "made", "section": raising(error), "methods": raising(error)}),
+    )
+    shows = type(
+        "Shows", (made,), {"name": "shows", "section": Statistic.section, "methods": lambda self, table: ["So."]}
+    )
+    data = SimpleNamespace(
+        statistics=[made(), shows()], findings=dict.fromkeys(("made", "shows"), pd.DataFrame({"a": [1]}))
+    )
+    assert len(study_sections(data, faults)) == 1 and methods_sentences(data, faults) == ["So."]
+    assert faults == [f"What statistic 'made' shows is left out: RuntimeError: {why}. Its table is made.csv."]
 
 
 @pytest.mark.parametrize("at", ["__init__", "compute"])

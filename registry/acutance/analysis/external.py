@@ -69,6 +69,7 @@ def as_run(table: pd.DataFrame, columns: Columns, pool: str = "table") -> tuple[
         require(table, column_names, option)
     _refuse_two_roles(columns)
     notes: list[str] = []
+    table = _without_nested(table, columns, notes)
     named_rows(table, columns.model, "--model", "model")
     if columns.long is None:
         wide, measured = table, None
@@ -94,6 +95,27 @@ def as_run(table: pd.DataFrame, columns: Columns, pool: str = "table") -> tuple[
     results = measured[order]
     results.insert(1, "pool", pools)
     return models, results, notes
+
+
+def _without_nested(table: pd.DataFrame, columns: Columns, notes: list[str]) -> pd.DataFrame:
+    """Return a table without columns of lists or mappings, as JSON may have them, which nobody asks for.
+
+    Raises:
+        UserError: for one that has a role, naming its first such row.
+    """
+    option_of = {name: option for names, option in _named(columns).items() for name in names}
+    nested = {}
+    for name in (name for name in table.columns if table[name].dtype.kind == "O"):
+        row = next((row for row, cell in enumerate(table[name], 1) if not pd.api.types.is_scalar(cell)), 0)
+        if row and name in option_of:
+            kind = type(table[name].iloc[row - 1]).__name__
+            raise UserError(
+                f"{option_of[name]}: row {row} of column '{name}' holds a {kind}", "a cell is a number or a text"
+            )
+        if row:
+            nested[name] = row
+    notes += [f"column '{name}' holds lists or mappings (row {row}) and is left out" for name, row in nested.items()]
+    return table.drop(columns=list(nested))
 
 
 def _refuse_two_roles(columns: Columns) -> None:

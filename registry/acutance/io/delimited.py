@@ -181,6 +181,12 @@ def parse_delimited(data: bytes, where: str, separator: str | None = None) -> De
         header = [*header, ""]  # a separator at the end of every row
     for line, cells in rows:
         if len(cells) != len(header):
+            if lasting := max(cell.count("\n") for cell in cells):
+                raise UserError(
+                    f"{where}: line {line}: a field in quotes goes on for {lasting + 1} lines, and the row has "
+                    f"{len(cells)} fields, the header {len(header)}",
+                    "is the quote missing that ends it?",
+                )
             raise UserError(
                 f"{where}: line {line} has {len(cells)} fields, the header {len(header)}",
                 "quote fields that hold the separator; name every column, also one of row names",

@@ -55,6 +55,8 @@ def _json(path: Path, lines: bool) -> pd.DataFrame:
     try:
         text = path.read_text(encoding="utf-8-sig")
         rows = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+        if not isinstance(rows, list | dict):
+            raise TypeError(f"it holds one {type(rows).__name__}")
         return pd.DataFrame(rows)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None

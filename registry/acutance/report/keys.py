@@ -22,5 +22,5 @@ class FigureKey(NamedTuple):
 
 def slug(text: str) -> str:
     """Return a text as part of a file's name: without ``-``, which stands between the parts."""
-    plain = text.replace("ℓ∞", "linf").replace("ℓ2", "l2").replace("ρ", "rho")
+    plain = text.replace("ℓ∞", "linf").replace("ℓ", "l").replace("ρ", "rho")
     return re.sub(r"[^A-Za-z0-9_.]+", "_", plain).strip("_.") or "x"

@@ -34,6 +34,7 @@ TEXTS = ("model", "pool", "architecture", "train_set", "key", "measure", "target
 
 STAMPS = ".outputs"
 SOURCES = ("models.csv", "results.csv", CONFIG)  # what statistics and page are made from
+AGAIN = "move it away and give the command that made it again: what was computed is stored"
 OLD = (
     '<p role="alert"><strong>This page and its figures are older than the tables beside it, which a run without a '
     "report has written since: 'acutance report DIRECTORY' makes them anew.</strong></p>"
@@ -319,7 +320,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", "run the study first, or check the folder's name") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not a table: {error}", "run the study again to rewrite it") from None
+        raise UserError(f"{path}: is not a table: {error}", AGAIN) from None
 
 
 def write_presentations(directory: Path, measures: Iterable[str]) -> None:

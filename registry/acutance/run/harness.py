@@ -17,6 +17,7 @@ from acutance.run.admission import admit, admitted, and_others
 from acutance.run.described import run_html, run_line
 from acutance.run.directory import PAGE, RunDirectory, own_names
 from acutance.run.executors import Executor
+from acutance.run.hooks import Hook
 from acutance.run.jobs import Build, Choice, Evaluate, Failed, Late, Model, Note, Opened, Parts, plain
 from acutance.run.ledger import Ledger, Rerun
 from acutance.run.members import Member, PlannedCell, measure_cells, members, target_cells
@@ -105,14 +106,16 @@ def run_study(
             run's, and that no run wrote.
         KeyboardInterrupt, Terminated: by Ctrl-C, SIGTERM and SIGHUP, after everything computed so far has been stored.
     """
-    directory = RunDirectory(Path(out) if out is not None else Path("runs") / study.name)
+    given = RunDirectory(Path(out) if out is not None else Path("runs") / study.name)
     study.executor.item.target(study.executor.spec).check(device)
     sinks = [(choice.item, choice.spec) for choice in study.sinks]
-    directory.take(ours=directory.holds_run, names=[*own_names(), *files_of(sinks)])
+    given.take(ours=given.holds_run, names=[*own_names(), *files_of(sinks)])
+    directory = RunDirectory(given.path.absolute())  # wherever a plugin goes from here
     store = Store(directory.store)
     with closing(store), in_order():
         driver = Driver(study, Ledger(study, store, rerun), device, limit, reporter or Silent(), attributes)
-        return driver.run(directory, report)
+        run = driver.run(directory, report)
+    return replace(run, directory=given.path) if given.path.absolute() == directory.path else run
 
 
 class Driver:
@@ -134,6 +137,7 @@ class Driver:
         self.notes = join(self.members, attributes) if attributes is not None else []
         require(study, self.members)
         self.device = device
+        self.on_outcome = Hook("on_outcome", self._say_note)
         self.printed: set[str] = set()
         self.alike: dict[str, list[Member]] = {}  # models with the same message in this stage, by the message
         self.needs_initial = False
@@ -152,11 +156,11 @@ class Driver:
         directory.put_study(study.resolved, env)
         for note in (*study.warnings, *self.ledger.notes, *self.notes):
             self.reporter.say(f"note: {note}")
-        hooks = self.plugins.manager.hook
-        hooks.on_run_start(config=study.resolved, directory=str(directory.path))
+        place = str(directory.path)
+        Hook("on_run_start", self._say_note).tell(config=study.resolved, directory=place)
         executor: Executor[Any] = self.executor_choice.item.target(self.executor_choice.spec)
         outlets = [(choice.item, choice.spec) for choice in study.sinks]
-        sinks = Sinks(outlets, directory.path, study.resolved, lambda sentence: self.reporter.say(f"note: {sentence}"))
+        sinks = Sinks(outlets, directory.path, study.resolved, self._say_note)
         self.ledger.on_stored = lambda *stored: sinks.write(value_row(self.plugins, *stored))
         try:
             with growing(directory.path, files_of(outlets)), sinks, executor:
@@ -187,7 +191,8 @@ class Driver:
         finally:
             close_points()
         self.ledger.end("failed" if run.failed else "done")
-        hooks.on_run_end(directory=str(directory.path), summary={"failed": run.failed, "computed": run.computed})
+        summary = {"failed": run.failed, "computed": run.computed}
+        Hook("on_run_end", self._say_note).tell(directory=place, summary=summary)
         return run
 
     def _open_points(self) -> PointSets:
@@ -304,7 +309,7 @@ class Driver:
                     self._late(task, cells, outcome)
                 case Failed():
                     self._fail(task, cells, outcome)
-            self.plugins.manager.hook.on_outcome(outcome=plain(outcome))
+            self.on_outcome.tell(outcome=plain(outcome))
         self._report_alike()
 
     def _name_next_models(self, executor: Executor[Any], tasks: Sequence[Task[Evaluate]]) -> None:
@@ -362,6 +367,9 @@ class Driver:
             self._report(member, message.removeprefix(about), "note: ")
         else:
             self._say_once(f"note: {message}")
+
+    def _say_note(self, sentence: str) -> None:
+        self.reporter.say(f"note: {sentence}")
 
     def _say_once(self, text: str) -> None:
         """Print what holds for many models, once a run."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from acutance.errors import caught
 from acutance.pool import ModelPool
 from acutance.run.standing import Standing
 from acutance.spec import digest
@@ -61,7 +62,7 @@ def preprocess(members: Sequence[Member], sets: PointSets) -> list[Preprocessed]
         target = member.pool.item.target
         if target.preprocess is ModelPool.preprocess:
             continue
-        try:
+        with caught() as errors:
             function = target().preprocess(member.entry, member.pool.spec)
             if function is None:
                 continue
@@ -70,6 +71,6 @@ def preprocess(members: Sequence[Member], sets: PointSets) -> list[Preprocessed]
                 preprocessed = Preprocessed(sets.digests_after(function))
                 applied.append((function, preprocessed))
             member.set_points(preprocessed)
-        except Exception as error:
+        for error in errors:
             member.leave_out(Standing.BROKEN, f"its preprocessing failed: {type(error).__name__}: {error}")
     return [preprocessed for _, preprocessed in applied]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from copy import deepcopy
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from acutance.errors import caught, warn
+from acutance.errors import as_errors, caught, in_words, warn
 from acutance.plugins import Item
 from acutance.sink import Sink
 from acutance.spec import Spec
-from acutance.system.ending import no_exit
 
 
 def files_of(chosen: Iterable[tuple[Item, Spec]]) -> list[str]:
@@ -54,7 +54,7 @@ class Sinks(AbstractContextManager["Sinks"]):
         for item, spec in self._chosen:
             with self._guarded(item):
                 sink: Sink[Any] = item.target(spec)
-                sink.open(self._directory, self._config)
+                sink.open(self._directory, deepcopy(self._config))
                 self._open.append((item, sink))
         return self
 
@@ -71,7 +71,7 @@ class Sinks(AbstractContextManager["Sinks"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         def close(item: Item, sink: Sink[Any]) -> None:
-            with self._guarded(item):
+            with self._guarded(item, told="could not be closed"):
                 sink.close()
 
         self._each(close)
@@ -83,15 +83,14 @@ class Sinks(AbstractContextManager["Sinks"]):
                 stack.callback(do, *pair)
 
     @contextmanager
-    def _guarded(self, item: Item, sink: Sink[Any] | None = None) -> Iterator[None]:
+    def _guarded(self, item: Item, sink: Sink[Any] | None = None, told: str = "gets nothing more") -> Iterator[None]:
         """Tell what a sink raises, and close it and leave it out from there."""
-        try:
-            with no_exit("it"):
+        with caught() as errors:
+            with as_errors("it"):
                 yield
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            self._say(f"sink '{item.name}' of {item.dist} {item.version} gets nothing more: {why}")
+        for error in errors:
+            self._say(f"sink '{item.name}' of {item.dist} {item.version} {told}: {in_words(error)}")
             if sink is not None:
                 self._open = [pair for pair in self._open if pair[1] is not sink]
-                with suppress(Exception), no_exit("it"):  # one sentence is enough
+                with caught():  # one sentence is enough
                     sink.close()

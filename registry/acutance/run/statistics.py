@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,7 +15,7 @@ from acutance.analysis.statistics.verdicts import Verdicts
 from acutance.analysis.tables import correlations
 from acutance.analysis.workload import RESAMPLES, Workload, resamples_of
 from acutance.analysis.workload import workload as workload_of
-from acutance.errors import UserError, caught
+from acutance.errors import UserError, caught, in_words
 from acutance.plugins import OWN, Item, catalog
 from acutance.report.page.markup import save_tables
 from acutance.run.directory import Recorded, RunDirectory
@@ -192,8 +192,7 @@ def _made(target: Any) -> Statistic:
 
 
 def _failed(item: Item, error: BaseException) -> Recorded:
-    why = " ".join(f"{type(error).__name__}: {error}".split())
-    fault = f"statistic '{item.name}' of {item.dist} {item.version} failed: {why}; it has no table."
+    fault = f"statistic '{item.name}' of {item.dist} {item.version} failed: {in_words(error)}; it has no table."
     return Recorded(item.dist, item.version, fault=fault)
 
 
@@ -213,7 +212,26 @@ def _table(statistic: Statistic, study: StudyTables, stages: Reporter | None) ->
         raise TypeError(f"compute must return a DataFrame, not {type(table).__name__}")
     if table.columns.nlevels > 1 or not table.columns.is_unique:
         raise ValueError("two columns of its table have one name")
+    _require_cells(table)
     return table if table.shape[1] else pd.DataFrame(columns=["within"])
+
+
+def _require_cells(table: pd.DataFrame) -> None:
+    """Refuse a table whose cells no file of texts can hold.
+
+    Raises:
+        TypeError: for a list, a mapping or the like in a cell.
+    """
+    for name in table.columns:
+        try:
+            found = pd.unique(table[name])
+        except TypeError:
+            cell = next(cell for cell in table[name] if not isinstance(cell, Hashable) or isinstance(cell, tuple))
+            raise TypeError(
+                f"column '{name}' of its table holds a {type(cell).__name__}; a cell is a number or a text"
+            ) from None
+        for cell in found if found.dtype == object else ():
+            str(cell)  # as it is written
 
 
 # -- what a directory has -------------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from acutance.errors import Excluded, Misfit, UserError, some
+from acutance.errors import Excluded, Misfit, UserError, as_errors, caught, some, warn
 from acutance.hookspecs import Retry, Skip
 from acutance.measure import Cost, Estimate, Status
 from acutance.plugins import catalog
+from acutance.run.hooks import Hook, first_answer
 from acutance.run.jobs import (
     Begun,
     Build,
@@ -62,16 +63,21 @@ def execute(job: str, device: str | None = None) -> Iterator[str]:
     except Unreadable as error:
         yield write(Failed(job=error.job, message=str(error)))
         return
-    try:
-        with preserved_rng():
-            for outcome in outside_inference_mode(_build(work) if isinstance(work, Build) else _evaluate(work)):
-                yield write(outcome)
-    except Exception as error:
-        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        excluded, misfit = isinstance(error, Excluded), isinstance(error, Misfit)
-        yield write(
-            Failed(job=work.id, message=message, traceback=traceback.format_exc(), excluded=excluded, misfit=misfit)
-        )
+    with preserved_rng():
+        steps = outside_inference_mode(_build(work) if isinstance(work, Build) else _evaluate(work))
+        while True:
+            text: str | None = None
+            with caught() as errors, as_errors("a plugin"):
+                outcome = next(steps, None)
+                text = None if outcome is None else write(outcome)
+            if text is None:
+                break
+            yield text
+    for fault in errors:
+        message = str(fault) if isinstance(fault, UserError) else f"{type(fault).__name__}: {fault}"
+        excluded, misfit = isinstance(fault, Excluded), isinstance(fault, Misfit)
+        trace = "".join(traceback.format_exception(fault))
+        yield write(Failed(job=work.id, message=message, traceback=trace, excluded=excluded, misfit=misfit))
 
 
 def _opened(model: Model) -> tuple[Any, Any, ModelEntry]:
@@ -253,11 +259,10 @@ def _initial(functional: FunctionalModel) -> str | None:
     """Return the digest of the initial weights, empty where there are none; None where they cannot be had."""
     from acutance.data.fingerprint import digest_initial
 
-    try:
-        return "" if functional.w0 is None else digest_initial(functional.w0)
-    except Exception:
-        # The measure that asks for them again fails with the reason; the others do not.
-        return None
+    initial: str | None = None
+    with caught():  # the measure that asks for them again fails with the reason; the others do not
+        initial = "" if functional.w0 is None else digest_initial(functional.w0)
+    return initial
 
 
 def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate]:
@@ -282,7 +287,8 @@ def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate
             raise
         except Exception as error:
             size = surface.microbatch or surface.n
-            answer = catalog().manager.hook.on_cell_error(error=error, measure=unit.measure, microbatch=size)
+            asked = {"error": error, "measure": unit.measure, "microbatch": size}
+            answer = first_answer(Hook("on_cell_error", warn).call(**asked))
             if isinstance(answer, Retry) and 1 <= answer.microbatch < size:
                 surface.microbatch = answer.microbatch
                 ran_out = f"{reason(error).splitlines()[0]}; and smaller passes are refused: "

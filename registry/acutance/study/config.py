@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
@@ -116,6 +116,14 @@ class Chosen:
 
     item: Item
     spec: Spec
+
+
+def _once(chosen: Iterable[Chosen]) -> list[Chosen]:
+    """Return what is chosen, equal ones once: one named in a config and on the command line too, say."""
+    different: list[Chosen] = []
+    for one in chosen:
+        different += [one] if one not in different else []
+    return different
 
 
 @dataclass(frozen=True)
@@ -300,7 +308,7 @@ class _Reader:
             )
         return Study(
             name, file, resolved, tuple(p for p in pools if p), dataset, executor, tuple(measures), tuple(targets),
-            tuple(zip(admit, file.admit.values(), strict=True)), tuple(s for s in sinks if s), warnings,
+            tuple(zip(admit, file.admit.values(), strict=True)), tuple(_once(s for s in sinks if s)), warnings,
         )  # fmt: skip
 
     def _located(self, surface: SurfaceConfig) -> SurfaceConfig:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from acutance.errors import NotInParts, Unsupported, UserError
+from acutance.errors import NotInParts, Unsupported, UserError, as_errors
+from acutance.json_values import json_name, json_value
 from acutance.measure import Cost, Estimate, Measure, Status
 from acutance.model.conditions import Conditions
 from acutance.numerics.draws import Streams
 from acutance.surface.loss_surface import LossSurface
-from acutance.system.ending import no_exit
 from acutance.system.kept import preserved_rng
 
 
@@ -53,8 +53,8 @@ def evaluate_family(
         functional = surface.core.functional
         # What a caller or another measure has switched on or off must not reach this one.
         with preserved_rng(), Conditions(functional.device, functional.dtype, grad=True):
-            with no_exit(f"measure '{measure_id}'"):
-                estimates = [Estimate.of(e) for e in measure.evaluate_many(surface, subset, rng)]
+            with as_errors(f"measure '{measure_id}'"):
+                estimates = [_plain(Estimate.of(e), measure_id) for e in measure.evaluate_many(surface, subset, rng)]
         if len(estimates) != len(subset):
             raise UserError(f"measure '{measure_id}' returned {len(estimates)} estimates for {len(subset)} specs")
         spent = surface.cost - before
@@ -84,6 +84,25 @@ def evaluate_family(
         ]
         for spec in specs
     ]
+
+
+def _plain(estimate: Estimate, measure_id: str) -> Estimate:
+    """Return an estimate of plain values, as they are sent and stored; a failed one where something is none."""
+    e, what = estimate, "extras"
+    try:
+        if not isinstance(e.extras, Mapping):
+            raise TypeError(f"is a {type(e.extras).__name__}, and no mapping of names to values")
+        extras = {}
+        for name, value in e.extras.items():
+            what = f"extra '{name}'"
+            extras[json_name(name)] = json_value(value)
+        what = "stderr"
+        stderr = None if e.stderr is None else float(e.stderr)
+    except (TypeError, ValueError, RecursionError) as error:
+        return Estimate.without_value(Status.FAILED, f"measure '{measure_id}': {what} {error}")
+    return replace(
+        e, value=float(e.value), stderr=stderr, status=Status(e.status), message=str(e.message or ""), extras=extras
+    )
 
 
 def _explained(estimate: Estimate, surface: LossSurface) -> Estimate:

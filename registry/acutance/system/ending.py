@@ -12,28 +12,9 @@ from typing import Any
 
 from acutance.errors import Terminated
 
-__all__ = ["STORED", "Terminated", "in_order", "no_exit", "what_is_left"]
+__all__ = ["STORED", "Terminated", "in_order", "what_is_left"]
 
 STORED = "what was computed is stored; the same command goes on from there"
-
-
-@contextmanager
-def no_exit(who: str) -> Iterator[None]:
-    """Make ``sys.exit()`` in a plugin an error of that plugin, which would end the whole program with it.
-
-    Args:
-        who: may call it, as ``measure 'foo'``.
-
-    Raises:
-        RuntimeError: when it is called.
-        Terminated: when the program is to end by a signal.
-    """
-    try:
-        yield
-    except Terminated:
-        raise
-    except SystemExit as error:
-        raise RuntimeError(f"{who} called sys.exit({error.code})") from error
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

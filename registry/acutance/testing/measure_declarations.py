@@ -58,6 +58,10 @@ def traits_are_known_words(subject: MeasureSubject) -> None:
 def is_shown_by_its_own_fields(subject: MeasureSubject) -> None:
     """The label, and what settings add to it, are templates over the fields of the spec; curves name both axes."""
     traits, fields = subject.traits, subject.item.target.Spec.model_fields
+    require(
+        isinstance(traits.symbol, str) and not set("$\\{}") & set(traits.symbol),
+        f"traits.symbol is {traits.symbol!r}: it is plain text, as 'R_w', whose letter behind _ is set as an index",
+    )
     require(isinstance(traits.label, str), f"traits.label is {traits.label!r}: give a text, as '{{norm}} length'")
     for curve, axes in dict(traits.curves).items():
         require(

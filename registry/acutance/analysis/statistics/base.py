@@ -96,8 +96,7 @@ class Statistic:
         """
         parts = []
         for level in study.levels:
-            rows = self.of_level(level)
-            table = rows.copy() if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+            table = _table_of(self.of_level(level))
             table.insert(0, "within", level.name)
             parts.append(table)
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["within"])
@@ -145,6 +144,25 @@ class Statistic:
     def about(self) -> str:
         """Return the explanation."""
         return self.explanation or (inspect.cleandoc(type(self).__doc__ or "").splitlines() or [""])[0]
+
+
+def _table_of(rows: object) -> pd.DataFrame:
+    """Return what ``of_level`` gave as a table that may be changed.
+
+    Raises:
+        TypeError: for anything but a table or rows.
+        ValueError: for a column ``within``, which every table gets.
+    """
+    if isinstance(rows, pd.DataFrame):
+        table = rows.copy()
+    else:
+        listed = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str | Mapping) else [rows]
+        if wrong := [row for row in listed if pd.api.types.is_scalar(row) or row is rows]:
+            raise TypeError(f"of_level must return a DataFrame or rows, {{column: value}} each, not {wrong[0]!r}")
+        table = pd.DataFrame(listed)
+    if "within" in table:
+        raise ValueError("of_level returns a column 'within', which is added: it has the level's name")
+    return table
 
 
 def plain(value: Any) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pickle
 import queue
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from acutance.errors import UserError
+from acutance.errors import UserError, caught, in_words, warn
 from acutance.presentation import presentations, showing
 from acutance.system.child import Child, Receive, Send
 
@@ -19,34 +19,47 @@ Drawn = tuple[bytes, bytes]  # PNG, PDF
 SERVE = "acutance.report.page.drawing:serve"  # what drawing processes run
 
 
-def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dict[FigureKey, Drawn | Exception]:
+def draw_apart(
+    data: ReportData, keys: Sequence[FigureKey], workers: int, say: Callable[[str], None] = warn
+) -> dict[FigureKey, Drawn | Exception]:
     """Return figures as (PNG, PDF), or what drawing one raised, by so many processes, which end with this call.
+
+    What cannot be sent to another process is drawn in this one, which ``say`` is told.
 
     Raises:
         UserError: when one of them dies.
     """
+    with caught() as errors:
+        # A child has not read how the measures of a run are shown.
+        shared = pickle.dumps((data, presentations(data.measures)))
+    for error in errors:
+        say(f"figures are drawn by one process, since what they are drawn from cannot be sent: {in_words(error)}")
+        return {key: _drawn(data, key) for key in keys}
     waiting = list(keys)[::-1]
     drawn: dict[FigureKey, Drawn | Exception] = {}
     heard: queue.Queue[tuple[Child, bytes | None]] = queue.Queue()
+    at_work: dict[Child, FigureKey] = {}
     crew: list[Child] = []
-    # A child has not read how the measures of a run are shown.
-    shared = pickle.dumps((data, presentations(data.measures)))
+
+    def give(child: Child) -> None:
+        at_work[child] = waiting.pop()
+        child.send(pickle.dumps(at_work[child]))
+
     try:
         for _ in range(min(workers, len(keys))):
             child = Child(SERVE, "a drawing process", lambda *message: heard.put(message))
             crew.append(child)
             child.send(shared)
-            child.send(pickle.dumps(waiting.pop()))
-        while len(drawn) < len(keys):
+            give(child)
+        for _ in keys:  # each is answered once
             child, frame = heard.get()
             if frame is None:
                 raise UserError(
                     f"figures: {child.ending()}", "the tables are written; 'acutance report' draws the figures again"
                 )
-            key, outcome = pickle.loads(frame)
-            drawn[key] = outcome
+            drawn[at_work[child]] = pickle.loads(frame)
             if waiting:
-                child.send(pickle.dumps(waiting.pop()))
+                give(child)
     finally:
         for child in crew:
             child.kill()
@@ -55,22 +68,24 @@ def draw_apart(data: ReportData, keys: Sequence[FigureKey], workers: int) -> dic
 
 def serve(receive: Receive, send: Send) -> None:
     """Draw figures of the tables that come first, in a child."""
-    from acutance.report.page.figures import render
-    from acutance.report.recipes.registered import attempt
-
     data, presented = pickle.loads(receive())
     with showing(presented):
         while True:
             key: FigureKey = pickle.loads(receive())
-            outcome = attempt(render, data, key)
-            send(_error_frame(key, outcome) if isinstance(outcome, Exception) else pickle.dumps((key, outcome)))
+            outcome = _drawn(data, key)
+            send(_error_frame(outcome) if isinstance(outcome, Exception) else pickle.dumps(outcome))
 
 
-def _error_frame(key: FigureKey, error: Exception) -> bytes:
+def _drawn(data: ReportData, key: FigureKey) -> Drawn | Exception:
+    from acutance.report.page.figures import render
+    from acutance.report.recipes.registered import attempt
+
+    return attempt(render, data, key)
+
+
+def _error_frame(error: Exception) -> bytes:
     """Return an error as a frame; one that cannot travel is told by its words."""
-    try:
-        frame = pickle.dumps((key, error))
+    with caught() as errors:
+        frame = pickle.dumps(error)
         pickle.loads(frame)
-    except Exception:
-        frame = pickle.dumps((key, RuntimeError(f"{type(error).__name__}: {error}")))
-    return frame
+    return pickle.dumps(RuntimeError(in_words(error))) if errors else frame

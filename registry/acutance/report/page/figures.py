@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from acutance.errors import UserError, warn
+from acutance.errors import UserError, as_errors, warn
 from acutance.io.written import put
 from acutance.plugins import Item, catalog
 from acutance.report.data import ReportData
@@ -33,7 +33,6 @@ from acutance.report.recipes.registered import (
     without_failures,
 )
 from acutance.report.sweeps import panel_title, sweep_figure, sweep_panels
-from acutance.system.ending import no_exit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,9 +59,9 @@ def _digest(key: FigureKey) -> str:
     return hashlib.sha256("\0".join(key).encode()).hexdigest()[:8]
 
 
-def figure_keys(data: ReportData) -> list[FigureKey]:
+def figure_keys(data: ReportData, say: Say = warn) -> list[FigureKey]:
     """Return the figures of the report of a run."""
-    return [key for drawing in of_report(data) for key in drawing.keys]
+    return [key for drawing in of_report(data, say) for key in drawing.keys]
 
 
 def draw(data: ReportData, key: FigureKey) -> Figure:
@@ -87,7 +86,7 @@ def save_figures(
         UserError: when none of ``only`` can be drawn.
     """
     drawings = of_report(data, say) if only is None else [only]
-    drawn = without_failures(drawings, _attempts(drawings, workers), say, required=only is not None)
+    drawn = without_failures(drawings, _attempts(drawings, workers, say), say, required=only is not None)
     _write(drawn, folder, "*" if only is None else _pattern(only.item))
     return {key: png for key, (png, _) in drawn.items()}
 
@@ -106,7 +105,7 @@ def save_recipe(item: Item, data: ReportData, folder: Path, workers: int, say: S
         UserError: when the run has nothing to draw, or none of it can be drawn.
     """
     try:
-        drawing = Drawing.of(item, data)
+        drawing = Drawing.of(item, data, say=say)
     except UserError:
         raise
     except Exception as error:
@@ -122,7 +121,7 @@ def pictures(data: ReportData, say: Say = warn) -> dict[FigureKey, bytes]:
     return without_failures(drawings, outcomes, say)
 
 
-def _attempts(drawings: Sequence[Drawing], workers: int) -> dict[FigureKey, tuple[bytes, bytes] | Exception]:
+def _attempts(drawings: Sequence[Drawing], workers: int, say: Say) -> dict[FigureKey, tuple[bytes, bytes] | Exception]:
     """Draw, by several processes where there is much of one run's tables to draw."""
     by_tables: dict[int, list[Drawing]] = {}
     for part in drawings:
@@ -131,7 +130,8 @@ def _attempts(drawings: Sequence[Drawing], workers: int) -> dict[FigureKey, tupl
     for parts in by_tables.values():
         data, keys = parts[0].data, [key for part in parts for key in part.keys]
         if workers > 1 and len(keys) > 4:
-            outcomes |= draw_apart(replace(data, everything=None), keys, workers)
+            # Those of the page's sections alone: they may be of any kind, and no figure needs them.
+            outcomes |= draw_apart(replace(data, everything=None, statistics=()), keys, workers, say)
         else:
             outcomes |= {key: attempt(render, data, key) for key in keys}
     return outcomes
@@ -201,7 +201,8 @@ def save_sweep(item: Item, table: pd.DataFrame, runs: Mapping[str, ReportData], 
     Raises:
         UserError: for a recipe that is not of this sweep, has nothing to draw, or fails.
     """
-    instance = recipe_of(item)
+    with as_errors("the recipe"):
+        instance = recipe_of(item)
     if instance.sweeps not in (name, ANY):
         others = [(other.name, recipe_of(other).sweeps) for other in catalog().usable("figures")]
         fitting = [other for wanted in (name, ANY) for other, sweeps in others if sweeps == wanted]
@@ -210,7 +211,7 @@ def save_sweep(item: Item, table: pd.DataFrame, runs: Mapping[str, ReportData], 
             f"recipes of such a sweep: {', '.join(fitting)}; or give the folder of one of its runs",
         )
     try:
-        with no_exit("the recipe"):
+        with as_errors("the recipe"):
             drawn = {called(item, key): figure for key, figure in instance.draw_sweep(table, runs, name).items()}
         saved = {key: _saved(figure) for key, figure in drawn.items()}
     except UserError:

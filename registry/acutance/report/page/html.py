@@ -17,6 +17,7 @@ from acutance.analysis.kendall import null_sd
 from acutance.analysis.labels import target_label
 from acutance.analysis.machinery.columns import MIN_MODELS
 from acutance.analysis.text import number, p_value
+from acutance.errors import as_errors, caught, in_words
 from acutance.report.cells import ceiling_cells, group_table, heat_table, shades
 from acutance.report.data import ReportData, text
 from acutance.report.keys import FigureKey
@@ -49,8 +50,8 @@ def render_page(data: ReportData, pictures: dict[FigureKey, bytes] | None = None
     folder = resources.files("acutance.report.page")
     template = environment.from_string((folder / "page.html").read_text("utf-8"))
     files = {name: (folder / "web" / name).read_text("utf-8") for name in ("page.css", *SCRIPTS)}
-    figures = _figures(pictures)
     faults = list(data.faults.values())
+    figures = _figures(pictures, faults)
     plain = methods(data.whole, faults)
     return template.render(
         title=data.title,
@@ -85,12 +86,14 @@ class _Shown:
         key: of the figure.
         recipe: that drew it.
         file: name of its file, without the ending.
+        told: what is to be seen, in words.
         picture: empty where there is no room for it.
     """
 
     key: FigureKey
     recipe: Recipe
     file: str
+    told: str
     picture: str = ""
 
     @property
@@ -100,20 +103,40 @@ class _Shown:
 
     @property
     def caption(self) -> str:
-        """What is to be seen, in words."""
+        """What is to be seen, in words, and the level that it is of."""
         level = self.key.level
-        return ", ".join(filter(None, (self.recipe.caption(self.key), "all models" if level == "all" else level)))
+        return ", ".join(filter(None, (self.told, "all models" if level == "all" else level)))
 
 
-def _figures(pictures: dict[FigureKey, bytes]) -> list[_Shown]:
+def _caption(recipe: Recipe, key: FigureKey, faults: list[str]) -> str:
+    """Return what a recipe says of a figure; the default where it fails, which a sentence says once."""
+    told: object = None
+    with caught() as errors, as_errors("the recipe"):
+        told = recipe.caption(key)
+        if not isinstance(told, str):
+            raise TypeError(f"caption must return a text, not {type(told).__name__}")
+    for error in errors:
+        fault = f"What figure '{recipe.name}' says of its pictures is left out: {in_words(error)}."
+        if fault not in faults:
+            faults.append(fault)
+    return told if isinstance(told, str) else Recipe.caption(recipe, key)
+
+
+def _figures(pictures: dict[FigureKey, bytes], faults: list[str]) -> list[_Shown]:
     """Return the figures with the pictures that the page carries.
 
     Those of sections are there as long as there is room, then all for readers without scripts or none of these, who
     otherwise find them as files.
+
+    Args:
+        pictures: PNGs.
+        faults: gets a sentence for each recipe that fails to say what a figure shows.
     """
     stems = file_stems(list(pictures))
     recipes = {name: recipe(name) for name in dict.fromkeys(key.recipe for key in pictures)}
-    figures = [_Shown(key, recipes[key.recipe], stems[key]) for key in pictures]
+    figures = [
+        _Shown(key, made, stems[key], _caption(made, key, faults)) for key in pictures for made in [recipes[key.recipe]]
+    ]
     room, embedded = PICTURES, dict[FigureKey, str]()
     for key in (figure.key for figure in figures if figure.recipe.page == "section"):
         if (size := 4 * len(pictures[key]) // 3) <= room:

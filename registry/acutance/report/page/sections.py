@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from acutance.analysis.statistics import Cell, Section, Statistic
 from acutance.analysis.statistics.base import Place
+from acutance.errors import as_errors, caught, in_words
 from acutance.report.data import ReportData
 
 
@@ -73,14 +74,15 @@ def marked(text: str) -> Markup:
 
 def _asked(statistic: Statistic, answer: Callable[[], Sequence[Any]], faults: list[str]) -> list[Any]:
     """Return what a statistic answers; nothing when it fails, which a sentence says once."""
-    try:
-        return list(answer())
-    except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
+    found: list[Any] = []
+    with caught() as errors, as_errors("it"):
+        found = list(answer())
+    for error in errors:
+        why = in_words(error)
         fault = f"What statistic '{statistic.name}' shows is left out: {why}. Its table is {statistic.name}.csv."
         if fault not in faults:
             faults.append(fault)
-        return []
+    return found
 
 
 def _table(data: ReportData, statistic: Statistic) -> pd.DataFrame:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from acutance.errors import UserError, warn
+from acutance.errors import UserError, as_errors, caught, in_words, warn
 from acutance.plugins import Item, catalog
 from acutance.report.data import ReportData
 from acutance.report.keys import FigureKey
 from acutance.report.recipes.base import Recipe
 from acutance.report.shown import shown
-from acutance.system.ending import no_exit
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -48,23 +47,27 @@ class Drawing:
     keys: tuple[FigureKey, ...]
 
     @classmethod
-    def of(cls, item: Item, data: ReportData, page: bool = False) -> Drawing:
+    def of(cls, item: Item, data: ReportData, page: bool = False, say: Say = warn) -> Drawing:
         """Return what there is to draw.
 
         Args:
             item: a recipe.
             data: what is shown of a run.
             page: whether for the page, or since somebody asked for it.
+            say: told of a key that is given twice.
 
         Raises:
             UserError: when there is nothing that was asked for.
         """
-        instance = recipe_of(item)
-        with no_exit("the recipe"):
+        with as_errors("the recipe"):
+            instance = recipe_of(item)
             prepared = instance.prepare(data.whole)
             drawn_from = data if prepared is data.whole else shown(prepared)
-            keys = instance.keys_of_page(drawn_from) if page else instance.keys(drawn_from)
-        return cls(item, drawn_from, tuple(called(item, key) for key in keys))
+            keys = _keys(instance.keys_of_page(drawn_from) if page else instance.keys(drawn_from))
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            named = ", ".join(filter(None, twice[1:])) or "the whole run"
+            say(f"figure '{item.name}' of {item.dist} {item.version} gives one key twice, and is drawn once: {named}")
+        return cls(item, drawn_from, tuple(dict.fromkeys(called(item, key) for key in keys)))
 
     def failure(self, errors: Sequence[Exception]) -> str:
         """Return in one sentence why figures could not be drawn."""
@@ -72,10 +75,24 @@ class Drawing:
         return failure(self.item, errors[0]) + share
 
 
-def failure(item: Item, error: Exception) -> str:
+def failure(item: Item, error: BaseException) -> str:
     """Return in one sentence why a recipe could not be drawn."""
-    reason = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return f"figure '{item.name}' of {item.dist} {item.version} could not be drawn: {reason}"
+    return f"figure '{item.name}' of {item.dist} {item.version} could not be drawn: {in_words(error)}"
+
+
+def _keys(given: object) -> list[FigureKey]:
+    """Return the keys that a recipe gave.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"keys must return FigureKeys, not {type(given).__name__}")
+    keys = list(given)
+    for key in keys:
+        if not isinstance(key, FigureKey) or not all(isinstance(part, str) for part in key):
+            raise TypeError(f"keys must return FigureKeys of texts, not {key!r}")
+    return keys
 
 
 def called(item: Item, key: FigureKey) -> FigureKey:
@@ -87,10 +104,10 @@ def of_report(data: ReportData, say: Say = warn) -> list[Drawing]:
     """Return what the recipes that are on the page draw of a run; one that fails is told and left out."""
     drawings = []
     for item in catalog().items("figures"):
-        try:
+        with caught() as errors:
             if recipe_of(item).page:
-                drawings.append(Drawing.of(item, data, page=True))
-        except Exception as error:
+                drawings.append(Drawing.of(item, data, page=True, say=say))
+        for error in errors:
             say(failure(item, error))
     return drawings
 
@@ -98,7 +115,7 @@ def of_report(data: ReportData, say: Say = warn) -> list[Drawing]:
 def attempt(draw: Callable[[ReportData, FigureKey], T], data: ReportData, key: FigureKey) -> T | Exception:
     """Return a figure, or what a recipe raised instead."""
     try:
-        with no_exit("the recipe"):
+        with as_errors("the recipe"):
             return draw(data, key)
     except Exception as error:
         return error

@@ -315,11 +315,14 @@ def test_a_microbatch_of_nothing_is_not_tried(monkeypatch):
     class Hook:
         asked = 0
 
-        def on_cell_error(self, **asked):
-            Hook.asked += 1
-            return Retry(asked["microbatch"] if Hook.asked > 1 else 0)
+        def __init__(self, name, say):
+            assert name == "on_cell_error"
 
-    monkeypatch.setattr(worker, "catalog", lambda: SimpleNamespace(manager=SimpleNamespace(hook=Hook())))
+        def call(self, **asked):
+            Hook.asked += 1
+            yield Retry(asked["microbatch"] if Hook.asked > 1 else 0)
+
+    monkeypatch.setattr(worker, "Hook", Hook)
 
     def fails(*args, catch=False, **options):
         if not catch:

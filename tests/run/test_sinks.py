@@ -168,6 +168,9 @@ def test_a_signal_meanwhile_costs_no_cell_of_the_same_batch_its_row(study, tmp_p
 
         name, kept = "ends", []
 
+        def open(self, directory, config):
+            pass
+
         def write(self, row):
             self.kept.append((row["measure"], row.get("spec.p")))
             if row["measure"] == "weight_norm" and row["spec.p"] == 1:

@@ -415,13 +415,6 @@ class FailsInSilence(Sound):
         return value if value else Estimate(0.0, status=Status.BUDGET)
 
 
-class TensorInExtras(Sound):
-    """Stores what no file takes."""
-
-    def evaluate(self, surface, spec, rng):
-        return Estimate(super().evaluate(surface, spec, rng), extras={"w": surface.w.clone()})
-
-
 class NanInExtras(Sound):
     """Stores what JSON does not know."""
 

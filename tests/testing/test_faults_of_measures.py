@@ -63,7 +63,6 @@ FAULTS = [
     (faulty.DividesByZero, "finite_or_honest", "evaluate raised ZeroDivisionError"),
     (faulty.NothingToSay, "finite_or_honest", "with status not_converged and no message"),
     (faulty.FailsInSilence, "finite_or_honest", "status budget on"),
-    (faulty.TensorInExtras, "estimates_are_json", "extras['w'] on"),
     (faulty.NanInExtras, "estimates_are_json", "extras['slope'] on"),
     (faulty.NegativeError, "estimates_are_json", "give a float that is not negative"),
     (faulty_heavy.Heavy, "import_is_light", "importing faulty_heavy imports numpy: move these imports into the functions"),

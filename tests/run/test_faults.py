@@ -101,6 +101,7 @@ def test_a_driver_that_is_killed_anywhere_loses_nothing(config, tmp_path, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.real_workers
 def test_workers_that_are_killed_at_any_time_cost_nothing(config, tmp_path):
     from acutance.testing.jobs import children
 

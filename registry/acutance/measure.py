@@ -262,7 +262,7 @@ class Traits:
             ``"{scaling} gradient norm {norm}"``. Empty: its name with the settings in brackets.
         curves: names of extras that are curves -> what their axes say, (x, y).
         reference: where the definition stands.
-        bibtex: what to cite: keys of ``acutance.references``, or BibTeX entries.
+        bibtex: what to cite: keys of ``acutance/references.bib``, or BibTeX entries.
     """
 
     level: Literal["batch", "dataset", "weights"] = "batch"

@@ -1,0 +1,23 @@
+"""What this plugin registers: names and where their classes are, so that nothing is imported for a list."""
+
+from __future__ import annotations
+
+from acutance import hookimpl
+
+FAMILIES = {
+    "norms": {
+        "parameter_norm": "ParameterNorm",
+        "distance_from_initialization": "DistanceFromInitialization",
+        "parameter_count": "ParameterCount",
+    },
+}
+
+
+@hookimpl
+def register_measures() -> dict[str, str]:
+    """Return the measures, family by family."""
+    return {
+        name: f"acutance_classic.{family}:{class_name}"
+        for family, members in FAMILIES.items()
+        for name, class_name in members.items()
+    }

@@ -86,7 +86,8 @@ class ParameterCount(Measure[PartSpec]):
     name = "parameter_count"
     traits = Traits(
         level="weights", larger_means="more parameters", needs={"weights"}, invariant_to={"rescaling", "permutation"},
-        symbol="p", label="number of parameters", reference="Jiang et al. 2020, #params", bibtex=("jiang2020fantastic",),
+        symbol="p", label="number of parameters", reference="Jiang et al. 2020, #params",
+        bibtex=("jiang2020fantastic",),
     )  # fmt: skip
 
     def evaluate(self, surface: LossSurface, spec: PartSpec, rng: Streams) -> float:

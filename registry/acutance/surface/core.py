@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import torch
@@ -27,6 +27,9 @@ from acutance.model.losses import LossHead
 from acutance.model.state import refuse_drift, refuse_penalty, refuse_reading
 from acutance.surface.linearization import Linearization
 from acutance.surface.loss_gradient import objection, product_objection
+
+if TYPE_CHECKING:
+    from acutance.surface.representations import LastLayer
 
 PROBE = 8  # examples that the first check of a surface looks at
 KINDS = {
@@ -85,6 +88,7 @@ class Core:
         self.part_differences: dict[int, str] = {}  # size of parts -> how the loss differs from that of its parts
         self.digest: str | None = None
         self.clean_logits: Tensor | None = None
+        self.last_layer: LastLayer | None = None  # with the representations that go into it
         self.exact_logits: Tensor | None = None  # at w*, where the arithmetic is a coarser one
         self.linearizations: dict[tuple[int, ...], Linearization] = {}
         # (whose, point, its parts, place of the gradient): one for all views, a graph is as large as all activations.

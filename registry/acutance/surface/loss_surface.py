@@ -2,7 +2,7 @@ r"""The loss surface :math:`w \mapsto L_S(w)` of one model on one fixed batch: t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -21,19 +21,19 @@ from acutance.model.functional import FunctionalModel
 from acutance.model.initial import initial_vector
 from acutance.model.losses import LossFunction, LossHead, NormScale, transform_of
 from acutance.model.parameters import Parameters
-from acutance.surface.activations import activations
 from acutance.surface.core import Core, Evaluation
 from acutance.surface.many_points import ManyPoints, go_together
 from acutance.surface.moving_point import MovingPoint, moving_point
 from acutance.surface.per_example import ExampleGradients
 from acutance.surface.perturbed import Perturbed
 from acutance.surface.readings import Readings
+from acutance.surface.representations import Representations
 from acutance.surface.second_order import SecondOrder
 
 T = TypeVar("T")
 
 
-class LossSurface(Readings):
+class LossSurface(Readings, Representations):
     """The loss of one model on one batch as a function of a flat weight vector.
 
     Every method takes points w, (p,), and leaves the model bitwise as it was, also after an exception.
@@ -257,7 +257,7 @@ class LossSurface(Readings):
     def release(self) -> None:
         """Free the graphs kept at w* for derivatives, recorded passes and everything memoised."""
         self._second.release()
-        self.core.clean_logits = self.core.exact_logits = None
+        self.core.clean_logits = self.core.exact_logits = self.core.last_layer = None
         for value in self._memo.values():
             if isinstance(value, MovingPoint):
                 value.forget()
@@ -473,19 +473,3 @@ class LossSurface(Readings):
         refuse_single(self)
         pieces = self.pieces(trackable((self.w if w is None else tensor(w, "w")).detach().to(self.w)))
         return ExampleGradients(self.core, pieces, self.parameters, self.transform).chunks(chunk)
-
-    def activations(self, names: str | Sequence[str]) -> dict[str, Tensor]:
-        """Return {module name: (n, ...) output} at w*, copied; cost: n forwards.
-
-        Of a module that returns several tensors (a tuple, a transformers' output) the first is taken. The second
-        call of a module in one pass is found under ``name#2``. Containers that are not called, and modules whose
-        output does not have one row an example, are left out.
-
-        Args:
-            names: shell patterns of module names, as a sequence or separated by commas.
-
-        Raises:
-            UserError: for a pattern that matches no module, or none with an output to return.
-        """
-        self.check()
-        return activations(self.core, self._pieces, names)

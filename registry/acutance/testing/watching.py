@@ -28,7 +28,7 @@ ALLOWED_BY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("gradient", "clean_gradient", "perturbed", SLOPE), frozenset({"gradient"})),
     **dict.fromkeys(("hvp", "jvp", "vjp", "ggnvp"), frozenset({"hvp"})),
     "example_gradients": frozenset({"example_gradients"}),
-    "activations": frozenset({"activations"}),
+    **dict.fromkeys(("activations", "last_layer"), frozenset({"activations"})),
     "w0": frozenset({"initial_weights"}),
 }
 

@@ -15,7 +15,7 @@ from acutance.checks.loss_checks import doubt, ends_in_sigmoid, refuse_parts, re
 from acutance.checks.parts import refuse_mixing
 from acutance.checks.smoothness import refuse_jumps
 from acutance.checks.tracking import Tracking, examine, leaves_of, note_outside, refuse_elsewhere
-from acutance.data.batch import channels_first, channels_last, take_rows
+from acutance.data.batch import channels_first, channels_last, take_rows, tensor
 from acutance.data.lazy import Lazy, ahead, realised
 from acutance.errors import Unsupported, UserError, did_you_mean, lacks_memory
 from acutance.model.conditions import ARITHMETICS, Arithmetic, conditions
@@ -146,6 +146,23 @@ class Core:
         if by_pixel:
             parts = ((channels_last(inputs), targets) for inputs, targets in parts)
         return ahead(parts) if isinstance(self.inputs, Lazy) else parts
+
+    def other_targets(self, targets: Tensor) -> Tensor:
+        """Return targets that take the place of the surface's own, as its loss wants them.
+
+        Raises:
+            Unsupported: for a loss of the user's own, whose weights and value are known at its own targets alone.
+            UserError: for targets of another shape, or outside the classes.
+        """
+        if callable(self.head.loss):
+            raise Unsupported("gradients at other targets need a loss with a name (cross_entropy, mse), not one's own")
+        other = tensor(targets, "targets").detach().to(self.targets)
+        if other.shape != self.targets.shape:
+            wanted = tuple(self.targets.shape)
+            raise UserError(f"targets has shape {tuple(other.shape)}, those of this surface have {wanted}")
+        assert self._few_logits is not None
+        self.head.check(self._few_logits, len(self._few_logits), other)
+        return other
 
     def check(self) -> None:
         """Try a few examples at w*: each has logits, the same ones every time, with an output for every label.

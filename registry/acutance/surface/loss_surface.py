@@ -454,22 +454,28 @@ class LossSurface(Readings, Representations):
         return self._second.ggnvp(v, w)
 
     @in_own_conditions
-    def example_gradients(self, w: Tensor | None = None, chunk: int | None = None) -> Iterator[Tensor]:
+    def example_gradients(
+        self, w: Tensor | None = None, chunk: int | None = None, targets: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """Return an iterator of (k, p): the gradient of each example's loss, in order; their mean is ``gradient``.
 
         They are vectorised with ``torch.func.vmap``, or computed one by one where the model does not allow it
         (it reads values of its input, as masked transformers do, or has a recurrent layer); two examples
         computed in both ways decide, once. A loss of one's own is called with one example at a time, and its mean over
-        them must be the loss: the pass at w* tells. Cost: n forwards and n backwards; 4 of each for the decision.
+        them must be the loss: the pass at w* tells. Cost: n forwards and n backwards; the decision is a check.
 
         Args:
             w: (p,) point.
             chunk: k; by default what fits 256 MiB, and no more than the microbatch.
+            targets: what the losses compare with, of the shape of the surface's own, which they are by default: labels
+                drawn from the model's own predictions give the true Fisher matrix.
 
         Raises:
-            Unsupported: when an example's output depends on the others, or one's own loss is no mean over them.
+            Unsupported: when an example's output depends on the others, or one's own loss is no mean over them, or
+                is asked for at other targets.
+            UserError: for targets that do not fit.
         """
         self.check()
         refuse_single(self)
         pieces = self.pieces(trackable((self.w if w is None else tensor(w, "w")).detach().to(self.w)))
-        return ExampleGradients(self.core, pieces, self.parameters, self.transform).chunks(chunk)
+        return ExampleGradients(self.core, pieces, self.parameters, self.transform, targets).chunks(chunk)

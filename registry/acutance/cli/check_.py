@@ -102,16 +102,17 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
     batches = study.surface.batch_count
     measures: dict[str, Cost] = {}
     vectors = 0
-    together: dict[tuple[str, str, int], list[Any]] = {}
+    together: dict[tuple[str, str, int, str], list[Any]] = {}
     items = {}
     for planned in study.measures:
         items[planned.item.id] = planned.item
         vectors = max(vectors, planned.item.target().vectors(planned.spec))
-        together.setdefault((planned.item.id, planned.level, planned.replicate), []).append(planned.spec)
-    views: dict[str, set[Any]] = {}
-    for (of, level, _), specs in together.items():
+        family = planned.item.id, planned.level, planned.replicate, planned.points
+        together.setdefault(family, []).append(planned.spec)
+    views: dict[tuple[str, str], set[Any]] = {}
+    for (of, level, _, points), specs in together.items():
         measure = items[of].target()
-        cost = measure.passes_together(specs) - _shared_passes(measure, specs, views.setdefault(level, set()))
+        cost = measure.passes_together(specs) - _shared_passes(measure, specs, views.setdefault((level, points), set()))
         cost *= batches if level == "batch" else 1
         measures[items[of].name] = measures.get(items[of].name, Cost()) + cost
     terms = {term[1:] for term in terms_of([*study.targets, *(target for target, _ in study.admit)])}

@@ -302,12 +302,12 @@ def target_cells(study: Study, plugins: Catalog, sets: Points) -> list[PlannedCe
 
 
 def measure_cells(study: Study, sets: Points) -> list[PlannedCell]:
-    """Return the cells of all planned measures on the study's points."""
-    split = study.surface.split
+    """Return the cells of all planned measures, on the study's points or on those of another split."""
+    own = study.surface.split
     scopes: dict[str, Scope] = {"batch": "batch", "dataset": "points", "weights": "weights"}
-    statistics = joint(sets.digests(split, "batch")) if study.surface.batch_norm == "recalibrate" else ""
+    statistics = joint(sets.digests(own, "batch")) if study.surface.batch_norm == "recalibrate" else ""
     cells = []
     for planned in study.measures:
-        scope = scopes[planned.level]
+        scope, split = scopes[planned.level], planned.points or own
         cells.append(PlannedCell(planned, split, scope, tuple(sets.digests(split, scope)), statistics))
     return cells

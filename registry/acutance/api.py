@@ -121,7 +121,9 @@ def measure(
     parts, remainder = [], ""
     pairs: list[CheckedPoints | None] = [None]
     if data is not None and level != "weights":
-        batches, remainder = _batches(data, m, level == "dataset")
+        batches, remainder = _batches(
+            data, m, level == "dataset", None if "unlabeled" in instance.needs(spec) else name
+        )
         pairs = [*batches]
     for batch, pair in enumerate(pairs):
         surface = LossSurface(functional, pair, loss=loss, microbatch=size)
@@ -130,12 +132,23 @@ def measure(
     return mean(parts, [*functional.all_notes, *filter(None, [remainder])])
 
 
-def _batches(data: Any, m: int | None, whole: bool) -> tuple[list[CheckedPoints], str]:
-    """Return m-batches of equal size, cut from the points in their order, and what to say of points left over."""
+def _batches(data: Any, m: int | None, whole: bool, labelled: str | None) -> tuple[list[CheckedPoints], str]:
+    """Return m-batches of equal size, cut from the points in their order, and what to say of points left over.
+
+    Args:
+        data: as a user gave them.
+        m: examples in one batch.
+        whole: whether all points make one batch.
+        labelled: name of the measure, where it needs targets.
+    """
     from acutance.data.forms import CheckedPoints, understand
     from acutance.data.points import m_batches
 
     points = understand(data, stacklevel=4)
+    if labelled is not None and not points.labelled:
+        raise UserError(
+            f"measure '{labelled}' needs targets (labels), and the data have none", "give (inputs, targets)"
+        )
     size = len(points.targets) if whole else points.size if m is None else m
     batches = [CheckedPoints(*pair) for pair in m_batches(points.inputs, points.targets, size)]
     return batches, dropped(len(points.targets), size)

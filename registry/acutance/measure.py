@@ -231,7 +231,7 @@ def is_curve(value: Any) -> bool:
     return isinstance(value, Mapping) and set(value) == {"x", "y"} and len(value["x"]) == len(value["y"])
 
 
-Need = Literal["weights", "initial_weights", "data", "gradient", "example_gradients", "hvp", "activations"]
+Need = Literal["weights", "initial_weights", "data", "gradient", "example_gradients", "hvp", "activations", "unlabeled"]
 Invariance = Literal[
     "rescaling",  # MEASURES (a)-(f): every function-preserving elementwise rescaling
     "output_scale",  # (g): the last layer times a constant
@@ -253,7 +253,8 @@ class Traits:
             some), so that nothing else has to be there: ``weights`` (w and
             what follows from it: layers, unflatten), ``initial_weights`` (w0), ``data`` (forward passes: logits,
             losses, errors), ``gradient``, ``example_gradients``, ``hvp`` (all that differentiates a derivative
-            again: hvp, jvp, vjp, ggnvp), ``activations``. A pool is asked for initial weights only when they are
+            again: hvp, jvp, vjp, ggnvp), ``activations``, ``unlabeled`` (points whose targets it never sees: they
+            are taken away). A pool is asked for initial weights only when they are
             declared here.
         stochastic: whether another seed gives another value.
         invariant_to: function-preserving changes of the weights that leave the value alone.

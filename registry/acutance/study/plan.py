@@ -47,7 +47,7 @@ class PlannedMeasure:
 
 
 def expand_measures(
-    sections: Sequence[Mapping[str, Any]], plugins: Catalog, splits: Sequence[str] | None = None, split: str = ""
+    sections: Sequence[Mapping[str, Any]], plugins: Catalog, splits: tuple[str, ...] | None = None, split: str = ""
 ) -> tuple[list[PlannedMeasure], list[str], list[str]]:
     """Return all planned measures of a config, without repeats, with the mistakes met and hints for them.
 
@@ -101,7 +101,7 @@ def expand_measures(
     return list(planned.values()), mistakes, hints
 
 
-def _points(given: Any, splits: Sequence[str] | None, path: str) -> tuple[list[str], list[str]]:
+def _points(given: Any, splits: tuple[str, ...] | None, path: str) -> tuple[list[str], list[str]]:
     """Return the splits that a measure is taken on, one or a list as for any field, and the mistakes met."""
     names = given if isinstance(given, list) else [given]
     if not names:

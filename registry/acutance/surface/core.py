@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -17,13 +18,14 @@ from acutance.checks.smoothness import refuse_jumps
 from acutance.checks.tracking import Tracking, examine, leaves_of, note_outside, refuse_elsewhere
 from acutance.data.batch import channels_first, channels_last, take_rows, tensor
 from acutance.data.lazy import Lazy, ahead, realised
+from acutance.dataset import argmax_error
 from acutance.errors import Unsupported, UserError, did_you_mean, lacks_memory
 from acutance.model.conditions import ARITHMETICS, Arithmetic, conditions
 from acutance.model.derivatives import coarsest
 from acutance.model.fitness import answering
 from acutance.model.functional import FunctionalModel
 from acutance.model.layouts import Convolutions
-from acutance.model.losses import LossHead
+from acutance.model.losses import LossHead, Unlabelled
 from acutance.model.state import refuse_drift, refuse_penalty, refuse_reading
 from acutance.surface.linearization import Linearization
 from acutance.surface.loss_gradient import objection, product_objection
@@ -51,6 +53,29 @@ class Evaluation:
     gradient: Tensor | None = None
 
 
+@dataclass
+class Known:
+    """What is known of a model on some inputs, whatever their targets: passes made, in examples, and results at w*.
+
+    Attributes:
+        clean_logits: (n, K).
+        exact_logits: (n, K), where the arithmetic is a coarser one.
+        last_layer: with the representations that go into it.
+    """
+
+    forwards: float = 0.0
+    backwards: float = 0.0
+    hvps: float = 0.0
+    checks: float = 0.0
+    clean_logits: Tensor | None = None
+    exact_logits: Tensor | None = None
+    last_layer: LastLayer | None = None
+
+    def forget(self) -> None:
+        """Free the results."""
+        self.clean_logits = self.exact_logits = self.last_layer = None
+
+
 class Core:
     """What all views of one surface share: model, data, microbatching, ledger, graphs kept at w*."""
 
@@ -75,7 +100,7 @@ class Core:
         self.score = score
         self.n = len(self.targets)
         self.microbatch = microbatch
-        self.forwards = self.backwards = self.hvps = self.checks = 0.0
+        self.known = Known()
         self.tracking: Tracking | None = None
         self.loss_products: str | None = None  # why products with the Hessian of the user's own loss would be wrong
         self._few_logits: Tensor | None = None  # logits of a few examples at w*, from the first check
@@ -87,9 +112,6 @@ class Core:
         self.vectorises: bool | None = None
         self.part_differences: dict[int, str] = {}  # size of parts -> how the loss differs from that of its parts
         self.digest: str | None = None
-        self.clean_logits: Tensor | None = None
-        self.last_layer: LastLayer | None = None  # with the representations that go into it
-        self.exact_logits: Tensor | None = None  # at w*, where the arithmetic is a coarser one
         self.linearizations: dict[tuple[int, ...], Linearization] = {}
         # (whose, point, its parts, place of the gradient): one for all views, a graph is as large as all activations.
         self._others: Sequence[ref[Tensor]] = ()  # what the outputs are differentiable in, besides the weights
@@ -97,10 +119,31 @@ class Core:
 
     def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0, checks: float = 0) -> None:
         """Enter passes into the ledger, in examples."""
-        self.forwards += forwards
-        self.backwards += backwards
-        self.hvps += hvps
-        self.checks += checks
+        known = self.known
+        known.forwards += forwards
+        known.backwards += backwards
+        known.hvps += hvps
+        known.checks += checks
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are targets."""
+        return not isinstance(self.head, Unlabelled)
+
+    def without_targets(self) -> Core:
+        """Return a core of the same inputs that has no targets: what is known of the logits is shared."""
+        other = copy(self)
+        other.take_no_targets()
+        return other
+
+    def take_no_targets(self) -> None:
+        """Forget the targets, and what was found out with them."""
+        self.head, self.score = Unlabelled(), argmax_error
+        self.targets = torch.zeros(self.n, dtype=torch.long, device=self.functional.device)  # none is ever read
+        self.digest = None
+        self.linearizations, self.gradient_graph = {}, None
+        self.tracking = self.loss_products = None
+        self.part_differences = {}
 
     @property
     def in_one_pass(self) -> bool:

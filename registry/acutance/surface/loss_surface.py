@@ -42,7 +42,8 @@ class LossSurface(Readings, Representations):
     Args:
         model: module returning logits (or an object with ``.logits``); evaluated in evaluation mode.
         data: (inputs, targets) in any form that ``acutance.data.forms.understand`` takes; inputs may be a tensor, a
-            dict of tensors or a tuple of tensors. None for measures of the weights alone.
+            dict of tensors or a tuple of tensors; (inputs, None) for points without targets. None for measures of
+            the weights alone.
         loss: ``cross_entropy``, ``mse``, a sum over the examples (``squared_sum``, ``half_squared_sum``), or a function
             (logits, targets) -> 0-d mean loss, or (losses, weights), each (n,), for a weighted mean.
         parameters: which parameters are free: ``all`` or comma-separated name patterns.
@@ -93,6 +94,8 @@ class LossSurface(Readings, Representations):
         core = Core(
             functional, inputs, targets, LossHead(loss), microbatch, score or argmax_error, arithmetic, cuda_graphs
         )
+        if not points.labelled:
+            core.take_no_targets()
         self._setup(core, functional.parameters.only(parameters), False, "paper", num_train or core.n)
 
     def _setup(
@@ -109,10 +112,12 @@ class LossSurface(Readings, Representations):
         self._views: dict[Hashable, LossSurface] = {}
         self._second = SecondOrder(core, parameters, self.w, self.transform)
 
-    def _view(self, key: Hashable, parameters: Parameters, logit_norm: bool, norm_scale: NormScale) -> LossSurface:
+    def _view(
+        self, key: Hashable, parameters: Parameters, logit_norm: bool, norm_scale: NormScale, core: Core | None = None
+    ) -> LossSurface:
         if key not in self._views:
             view = object.__new__(LossSurface)
-            view._setup(self.core, parameters, logit_norm, norm_scale, self.num_train)
+            view._setup(core or self.core, parameters, logit_norm, norm_scale, self.num_train)
             self._views[key] = view
         return self._views[key]
 
@@ -140,7 +145,8 @@ class LossSurface(Readings, Representations):
     @property
     def cost(self) -> Cost:
         """Passes so far, in examples, of this surface and all its views."""
-        return Cost(self.core.forwards, self.core.backwards, self.core.hvps, checks=self.core.checks)
+        known = self.core.known
+        return Cost(known.forwards, known.backwards, known.hvps, checks=known.checks)
 
     @property
     def microbatch(self) -> int | None:
@@ -165,6 +171,8 @@ class LossSurface(Readings, Representations):
     @property
     def has_errors(self) -> bool:
         """Whether it is defined which examples are wrong: the targets are classes, or the points bring a score."""
+        if not self.core.labelled:
+            return False
         return not self.targets.is_floating_point() or self.core.score is not argmax_error
 
     @property
@@ -247,6 +255,16 @@ class LossSurface(Readings, Representations):
             return self
         return self._view(("transformed", logit_norm, norm_scale), self.parameters, logit_norm, norm_scale)
 
+    def unlabelled(self) -> LossSurface:
+        """Return the surface of the same points without their targets: what a measure that needs ``unlabeled`` sees.
+
+        It has logits, features and derivatives of these, and no loss; passes at w* are shared and booked together.
+        """
+        if not self.core.labelled:
+            return self
+        core = self.core.without_targets() if ("unlabelled",) not in self._views else None
+        return self._view(("unlabelled",), self.parameters, self.logit_norm, self.norm_scale, core)
+
     def memo(self, key: Hashable, fn: Callable[[], T]) -> T:
         """Return ``fn()``, computed once for this surface; its cost is booked that once."""
         if key not in self._memo:
@@ -257,7 +275,7 @@ class LossSurface(Readings, Representations):
     def release(self) -> None:
         """Free the graphs kept at w* for derivatives, recorded passes and everything memoised."""
         self._second.release()
-        self.core.clean_logits = self.core.exact_logits = self.core.last_layer = None
+        self.core.known.forget()
         for value in self._memo.values():
             if isinstance(value, MovingPoint):
                 value.forget()
@@ -308,10 +326,16 @@ class LossSurface(Readings, Representations):
         return self.errors_of(self.raw_logits(w))
 
     @in_own_conditions
+    def clean_logits(self) -> Tensor:
+        """Return the model's own logits at w*, (n, K); one pass for the surface and all its views, needs no targets."""
+        known = self.core.known
+        raw = known.clean_logits = self.raw_logits() if known.clean_logits is None else known.clean_logits
+        return raw
+
+    @in_own_conditions
     def clean(self) -> Evaluation:
         """Return loss and logits at w*; the pass is made once for the surface and all its views."""
-        core = self.core
-        raw = core.clean_logits = self.raw_logits() if core.clean_logits is None else core.clean_logits
+        raw = self.clean_logits()
         return self.memo("clean", lambda: Evaluation(self.loss_of(raw), raw))
 
     def clean_gradient(self) -> Evaluation:
@@ -326,13 +350,13 @@ class LossSurface(Readings, Representations):
         core = self.core
         if core.arithmetic == "exact":
             return torch.zeros((), dtype=torch.float64)
-        if core.exact_logits is None:
+        if core.known.exact_logits is None:
             coarse, core.arithmetic = core.arithmetic, "exact"
             try:
-                core.exact_logits = self.raw_logits()
+                core.known.exact_logits = self.raw_logits()
             finally:
                 core.arithmetic = coarse
-        return (self.clean().loss - self.loss_of(core.exact_logits)).abs()
+        return (self.clean().loss - self.loss_of(core.known.exact_logits)).abs()
 
     def loss(self, w: Tensor | None = None) -> Tensor:
         """Return L_S(w), 0-d float64; L_S(w*) is computed once."""
@@ -356,7 +380,7 @@ class LossSurface(Readings, Representations):
             return point.value()
         evaluation = point.gradient()
         if w is self.w:
-            self.core.clean_logits = evaluation.raw
+            self.core.known.clean_logits = evaluation.raw
         return evaluation
 
     # -- many points: what searches and averages are made of -----------------------------------------

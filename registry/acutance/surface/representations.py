@@ -69,17 +69,17 @@ class Representations:
         Raises:
             Unsupported: when the logits are not the output of a linear layer.
         """
-        if self.core.last_layer is None:
+        if self.core.known.last_layer is None:
             self.check()
-            self.core.last_layer = _last_layer(cast("LossSurface", self))
-        return self.core.last_layer
+            self.core.known.last_layer = _last_layer(cast("LossSurface", self))
+        return self.core.known.last_layer
 
 
 def _last_layer(surface: LossSurface) -> LastLayer:
     core = surface.core
     model = core.functional.model
     with _last_calls(model) as calls:
-        core.clean_logits = raw = surface.raw_logits()
+        core.known.clean_logits = raw = surface.raw_logits()
     made = [call for call in calls if call is not None]
     names = {name for name, _, _ in made}
     if len(names) != 1 or len(made) < len(calls):

@@ -231,7 +231,20 @@ def is_curve(value: Any) -> bool:
     return isinstance(value, Mapping) and set(value) == {"x", "y"} and len(value["x"]) == len(value["y"])
 
 
-Need = Literal["weights", "initial_weights", "data", "gradient", "example_gradients", "hvp", "activations", "unlabeled"]
+Need = Literal[
+    "weights",
+    "initial_weights",
+    "data",
+    "gradient",
+    "example_gradients",
+    "hvp",
+    "activations",
+    "unlabeled",
+    "validation",
+    "trajectory",
+    "update",
+    "input_gradient",
+]
 Invariance = Literal[
     "rescaling",  # MEASURES (a)-(f): every function-preserving elementwise rescaling
     "output_scale",  # (g): the last layer times a constant
@@ -254,7 +267,9 @@ class Traits:
             what follows from it: layers, unflatten), ``initial_weights`` (w0), ``data`` (forward passes: logits,
             losses, errors), ``gradient``, ``example_gradients``, ``hvp`` (all that differentiates a derivative
             again: hvp, jvp, vjp, ggnvp), ``activations``, ``unlabeled`` (points whose targets it never sees: they
-            are taken away). A pool is asked for initial weights only when they are
+            are taken away), ``validation`` (a second set of points, with targets: ``companion``), ``trajectory``
+            (what training wrote down: ``training_log``), ``update`` (the optimizer's step, or minus the gradient),
+            ``input_gradient`` (derivatives by the inputs). A pool is asked for initial weights only when they are
             declared here.
         stochastic: whether another seed gives another value.
         invariant_to: function-preserving changes of the weights that leave the value alone.

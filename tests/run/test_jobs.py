@@ -42,7 +42,7 @@ POOL = Choice("acme/toy", {"size": 4})
 ENTRY = ModelEntry(id="toy1", attributes={"rate": 0.1, "mixup": True, "name": "a"}, architecture="mlp", step=3)
 CELL = Cell(3, "acutance/worst_case", {"rho": 0.1, "parameters": "all"}, 1, "train", "batch", (0, 2))
 EVALUATE = Evaluate(
-    id="7", pool=POOL, entry=ENTRY, dataset=Choice("acme/toy", {}), seed=5, device="cuda:1", initial=True,
+    id="7", pool=POOL, entry=ENTRY, dataset=Choice("acme/toy", {}), seed=5, device="cuda:1", asked=("initial_weights",),
     surface=SurfaceConfig(points=16, m=8, batches=Sampled(sampled=3), dtype="float64"), announce=True, workers=2,
     cost=2.5, cells=(CELL,), look=("train", "test"), next=Model(POOL, ENTRY),
 )  # fmt: skip

@@ -75,7 +75,9 @@ def test_passes_are_shared_with_the_surface_that_has_targets():
     assert bare is surface.unlabelled() and bare.unlabelled() is bare
     raw = bare.clean_logits()
     assert surface.clean().raw is raw and surface.cost.forwards == bare.cost.forwards == surface.n
-    assert torch.equal(bare.restricted("layers.1.*").clean_logits(), raw) and not bare.has_errors and not bare.classifies
+    assert (
+        torch.equal(bare.restricted("layers.1.*").clean_logits(), raw) and not bare.has_errors and not bare.classifies
+    )
     assert bare.digest != surface.digest
     surface.release()
     assert bare.clean_logits() is not raw

@@ -134,6 +134,11 @@ class PointSets:
             return [(whole.inputs, whole.targets)]
         return [self.points_of(split)] if scope == "points" else self.batches_of(split)
 
+    @property
+    def validation(self) -> str:
+        """The split of labelled points for measures that need some beside their own; empty where there is none."""
+        return self.config.validation or ("validation" if "validation" in self.dataset.splits else "")
+
     def examples(self, split: str, scope: Scope) -> int:
         """Return how many examples one pass sees; 1 for the weights alone."""
         sizes = {"batch": self.config.m, "points": self.config.points, "weights": 1}

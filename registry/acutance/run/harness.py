@@ -23,7 +23,7 @@ from acutance.run.points import close_points, open_points
 from acutance.run.preprocessing import preprocess
 from acutance.run.rows import Attempt
 from acutance.run.sinks import Sinks
-from acutance.run.standing import Identity, Standing
+from acutance.run.standing import OF_POOLS, Identity, Standing
 from acutance.run.store import Store
 from acutance.run.tasks import Task, outcomes
 from acutance.run.value_rows import value_row
@@ -134,7 +134,7 @@ class Driver:
         self.device = device
         self.printed: set[str] = set()
         self.alike: dict[str, list[Member]] = {}  # models with the same message in this stage, by the message
-        self.needs_initial = False
+        self.asked: frozenset[str] = frozenset()  # of pools, beside the models
         self.splits_to_check: list[str] = []  # those that a model must take before anything is measured
         self.misfits: Counter[str] = Counter()
 
@@ -165,8 +165,9 @@ class Driver:
                 targets, cells = target_cells(study, self.plugins, sets), measure_cells(study, sets)
                 self._preprocess(sets)
                 on_points = [cell for cell in [*targets, *cells] if cell.scope != "weights"]
-                self.splits_to_check = list(dict.fromkeys(cell.split for cell in on_points))
-                self.needs_initial = any(cell.needs_initial for cell in cells)
+                looked_at = [split for cell in on_points for split in (cell.split, cell.validation[0]) if split]
+                self.splits_to_check = list(dict.fromkeys(looked_at))
+                self.asked = OF_POOLS & frozenset().union(*(cell.needs for cell in cells))
                 self._recognise(executor)
                 self._compute(executor, sets, self.members, targets, "targets")
                 chosen = admit(self.members, self.ledger, targets)
@@ -242,7 +243,7 @@ class Driver:
         unknown = [
             member
             for member in self.members
-            if not self.ledger.recognise(member, self.needs_initial) and member.key is None and member.usable
+            if not self.ledger.recognise(member, self.asked) and member.key is None and member.usable
         ]
         if unknown and self.ledger:
             self._work(executor, [(member, []) for member in unknown], [], "recognising models", lambda _: 1.0)
@@ -277,8 +278,9 @@ class Driver:
         for i, (member, missing) in enumerate(work):
             job = Evaluate(
                 id=str(i), pool=Choice.of(member.pool), entry=member.entry, dataset=Choice.of(self.study.dataset),
-                surface=self.study.surface, seed=self.study.seed, device=self._device(), initial=self.needs_initial,
-                announce=executor.announced, workers=executor.workers if self._device() == "cpu" else 1,
+                surface=self.study.surface, seed=self.study.seed, device=self._device(),
+                asked=tuple(sorted(self.asked)), announce=executor.announced,
+                workers=executor.workers if self._device() == "cpu" else 1,
                 cost=sum(units(cells[index]) * len(batches) for index, batches in missing),
                 cells=tuple(cells[index].job(index, batches) for index, batches in missing),
             )  # fmt: skip
@@ -371,7 +373,7 @@ class Driver:
         """Store the identity of a model that was loaded, and print the notes on it."""
         for note in outcome.notes:
             self._report(member, note)
-        self.ledger.identify(member, Identity(outcome.key, outcome.parameters, outcome.initial))
+        self.ledger.identify(member, Identity(outcome.key, outcome.parameters, outcome.initial, outcome.update))
 
     def _store_parts(self, task: Task[Evaluate], cells: Sequence[PlannedCell], outcome: Parts) -> int:
         """Store one batch of one family, and return the number of cells that are complete with it."""

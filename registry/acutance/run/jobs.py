@@ -98,7 +98,7 @@ class Evaluate(Model):
         surface: how they are cut into batches, and how losses are computed.
         seed: study seed.
         device: where to compute; an executor whose workers have devices of their own lets these choose.
-        initial: whether some measure needs the initial weights: their digest is part of keys.
+        asked: what some measure needs of the pool, initial_weights or update: its digest is part of keys.
         announce: whether to say what begins.
         workers: how many share the memory of a machine.
         cost: relative to that of other jobs of the same run.
@@ -113,7 +113,7 @@ class Evaluate(Model):
     surface: SurfaceConfig
     seed: int
     device: str
-    initial: bool = False
+    asked: tuple[str, ...] = ()
     announce: bool = False
     workers: int = 1
     cost: float = 0.0
@@ -147,6 +147,7 @@ class Opened:
         key: of its tensors.
         initial: digest of its initial weights, empty where there are none; None where no measure needs them, or they
             cannot be loaded.
+        update: digest of the optimizer's next step, likewise.
         parameters: how many it has.
         notes: what a reader should know of it.
     """
@@ -156,6 +157,7 @@ class Opened:
     entry: str
     key: str
     initial: str | None = None
+    update: str | None = None
     parameters: int
     notes: tuple[str, ...] = ()
     seconds: float = 0.0

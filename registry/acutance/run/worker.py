@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -42,8 +42,9 @@ from acutance.study.surface_config import Scope
 from acutance.system.kept import preserved_rng
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from acutance.data.prefetch import Prefetch
-    from acutance.model.functional import FunctionalModel
     from acutance.pool import ModelEntry
     from acutance.surface.loss_surface import LossSurface
 
@@ -120,7 +121,8 @@ def _evaluate(job: Evaluate) -> Iterator[Outcome]:
     from acutance.surface.integrity import Corrupted
 
     cells = [_Ready.of(cell) for cell in job.cells]
-    bench = _Bench(job, any("initial_weights" in ready.instance.needs(ready.spec) for ready in cells))
+    needed = frozenset[str]().union(*(ready.instance.needs(ready.spec) for ready in cells))
+    bench = _Bench(job, needed)
     yield from bench.open()
     bench.surfaces.require_fit(job.look)
     for unit in _units(cells):
@@ -175,8 +177,8 @@ def _units(cells: list[_Ready]) -> Iterator[_Unit]:
 class _Bench:
     """One model, opened, and the surfaces of its batches, one at a time."""
 
-    def __init__(self, job: Evaluate, need_initial: bool) -> None:
-        self.job, self.need_initial, self.config = job, need_initial, job.surface
+    def __init__(self, job: Evaluate, needed: frozenset[str]) -> None:
+        self.job, self.needed, self.config = job, needed, job.surface
         self.silent: list[str] = []  # parameters without effect, as far as a measure asked for the gradient
         self.rounding = 0.0  # of a coarse arithmetic, at the first m-batch
         self.pool, self.spec, self.entry = _opened(job)
@@ -191,16 +193,19 @@ class _Bench:
         if job.next is not None:
             _prefetch().begin(*_opened(job.next))
         self.opened = OpenModel.entry(
-            self.pool, self.spec, self.entry, self.sets.dataset, job.device, self.config.dtype, model, job.initial
+            self.pool, self.spec, self.entry, self.sets.dataset, job.device, self.config.dtype, model, job.asked
         )
         self.functional = functional = self.opened.functional
         yield Opened(
-            job=job.id, entry=self.entry.id, key=key, initial=_initial(functional) if job.initial else None,
+            job=job.id, entry=self.entry.id, key=key,
+            initial=_digest(lambda: functional.w0) if "initial_weights" in job.asked else None,
+            update=_digest(lambda: functional.update_vector) if "update" in job.asked else None,
             parameters=functional.w.numel(), notes=tuple(functional.all_notes), seconds=time.perf_counter() - start,
         )  # fmt: skip
         self.surfaces = Surfaces(self.opened, self.sets, self.config, job.workers)
-        if not self.need_initial:
-            vars(functional).pop("w0", None)  # a vector that nobody here reads
+        for need, name in (("initial_weights", "w0"), ("update", "update_vector")):
+            if need not in self.needed:
+                vars(functional).pop(name, None)  # a vector that nobody here reads
         self.at: tuple[str, Scope, int] | None = None
         if any(cell.scope != "split" for cell in job.cells):
             already = len(functional.notes)
@@ -249,12 +254,13 @@ class _Bench:
         return notes + [f"{self.entry.id}: {note}" for note in self.functional.notes[self.notes_sent :]]
 
 
-def _initial(functional: FunctionalModel) -> str | None:
-    """Return the digest of the initial weights, empty where there are none; None where they cannot be had."""
+def _digest(fetch: Callable[[], Tensor | None]) -> str | None:
+    """Return the digest of a vector that a pool has, empty where it has none; None where it cannot be had."""
     from acutance.data.fingerprint import digest_initial
 
     try:
-        return "" if functional.w0 is None else digest_initial(functional.w0)
+        vector = fetch()
+        return "" if vector is None else digest_initial(vector)
     except Exception:
         # The measure that asks for them again fails with the reason; the others do not.
         return None

@@ -278,6 +278,11 @@ class _Reader:
             self._wrong(
                 "surface.split", f"unknown split '{file.surface.split}'", did_you_mean(file.surface.split, splits)
             )
+        if dataset and file.surface.validation and file.surface.validation not in splits:
+            self._wrong(
+                "surface.validation", f"unknown split '{file.surface.validation}'",
+                did_you_mean(file.surface.validation, splits),
+            )  # fmt: skip
         names = {f"targets.{i}": name for i, name in enumerate(file.targets)}
         found = [self._target(path, name, splits, pools) if dataset else None for path, name in names.items()]
         limits = [self._target(f"admit.{name}", name, splits, pools) if dataset else None for name in file.admit]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -31,6 +31,7 @@ from acutance.surface.linearization import Linearization
 from acutance.surface.loss_gradient import objection, product_objection
 
 if TYPE_CHECKING:
+    from acutance.surface.loss_surface import LossSurface
     from acutance.surface.representations import LastLayer
 
 PROBE = 8  # examples that the first check of a surface looks at
@@ -54,19 +55,27 @@ class Evaluation:
 
 
 @dataclass
-class Known:
-    """What is known of a model on some inputs, whatever their targets: passes made, in examples, and results at w*.
-
-    Attributes:
-        clean_logits: (n, K).
-        exact_logits: (n, K), where the arithmetic is a coarser one.
-        last_layer: with the representations that go into it.
-    """
+class Ledger:
+    """Passes made, in examples."""
 
     forwards: float = 0.0
     backwards: float = 0.0
     hvps: float = 0.0
     checks: float = 0.0
+
+
+@dataclass
+class Known:
+    """What is known of a model on some inputs, whatever their targets: passes made, and results at w*.
+
+    Attributes:
+        ledger: the passes.
+        clean_logits: (n, K).
+        exact_logits: (n, K), where the arithmetic is a coarser one.
+        last_layer: with the representations that go into it.
+    """
+
+    ledger: Ledger = field(default_factory=Ledger)
     clean_logits: Tensor | None = None
     exact_logits: Tensor | None = None
     last_layer: LastLayer | None = None
@@ -101,6 +110,7 @@ class Core:
         self.n = len(self.targets)
         self.microbatch = microbatch
         self.known = Known()
+        self.companions: dict[str, Callable[[], LossSurface]] = {}  # surfaces of the same model on other points
         self.tracking: Tracking | None = None
         self.loss_products: str | None = None  # why products with the Hessian of the user's own loss would be wrong
         self._few_logits: Tensor | None = None  # logits of a few examples at w*, from the first check
@@ -119,11 +129,11 @@ class Core:
 
     def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0, checks: float = 0) -> None:
         """Enter passes into the ledger, in examples."""
-        known = self.known
-        known.forwards += forwards
-        known.backwards += backwards
-        known.hvps += hvps
-        known.checks += checks
+        ledger = self.known.ledger
+        ledger.forwards += forwards
+        ledger.backwards += backwards
+        ledger.hvps += hvps
+        ledger.checks += checks
 
     @property
     def labelled(self) -> bool:

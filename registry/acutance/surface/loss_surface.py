@@ -21,11 +21,13 @@ from acutance.model.functional import FunctionalModel
 from acutance.model.initial import initial_vector
 from acutance.model.losses import LossFunction, LossHead, NormScale, transform_of
 from acutance.model.parameters import Parameters
+from acutance.surface.beside import Beside
 from acutance.surface.core import Core, Evaluation
 from acutance.surface.many_points import ManyPoints, go_together
 from acutance.surface.moving_point import MovingPoint, moving_point
 from acutance.surface.per_example import ExampleGradients
 from acutance.surface.perturbed import Perturbed
+from acutance.surface.products import Products
 from acutance.surface.readings import Readings
 from acutance.surface.representations import Representations
 from acutance.surface.second_order import SecondOrder
@@ -33,7 +35,7 @@ from acutance.surface.second_order import SecondOrder
 T = TypeVar("T")
 
 
-class LossSurface(Readings, Representations):
+class LossSurface(Readings, Representations, Products, Beside):
     """The loss of one model on one batch as a function of a flat weight vector.
 
     Every method takes points w, (p,), and leaves the model bitwise as it was, also after an exception.
@@ -145,8 +147,8 @@ class LossSurface(Readings, Representations):
     @property
     def cost(self) -> Cost:
         """Passes so far, in examples, of this surface and all its views."""
-        known = self.core.known
-        return Cost(known.forwards, known.backwards, known.hvps, checks=known.checks)
+        ledger = self.core.known.ledger
+        return Cost(ledger.forwards, ledger.backwards, ledger.hvps, checks=ledger.checks)
 
     @property
     def microbatch(self) -> int | None:
@@ -409,73 +411,7 @@ class LossSurface(Readings, Representations):
         """
         return ManyPoints(self, count) if go_together(self) else None
 
-    # -- further derivatives: a file of their own each ---------------------------------------------
-
-    def hvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
-        """Return the Hessian-vector product at w, (p,), by double backward.
-
-        At w* the graph of the gradient is built once and reused, unless microbatching forbids keeping it;
-        ``release`` frees it. Cost: n hvps; n forwards and n backwards for the graph.
-
-        Raises:
-            Unsupported: when some operation of the model has no second derivative.
-        """
-        self.check(derived=True)
-        return self._second.hvp(v, w)
-
-    def hvps(self, vs: Tensor) -> Tensor:
-        """Return the Hessian-vector products with the rows of vs at w*, (k, p); k products' cost.
-
-        ``products_together`` of them are best made at once.
-        """
-        self.check(derived=True)
-        return self._second.hvps(vs)
-
-    @property
-    def products_together(self) -> int:
-        """How many products ``hvps`` makes in one batched pass: 8 for tiny models without convolutions, else 1.
-
-        Asking for it builds the graph of the gradient of a tiny model, which the products then use.
-        """
-        self.check()
-        return self._second.together
-
-    def jvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
-        r"""Return :math:`J v`, (n, K): the derivative of ``logits`` (normalized when this surface is) along v, (p,).
-
-        The logits are linearized once at w*, for all products, like the graph of ``hvp``. Cost: n backwards;
-        n forwards and n backwards more for the linearization.
-
-        Raises:
-            Unsupported: when the backward pass of some operation of the model cannot be differentiated.
-        """
-        self.check()
-        return self._second.jvp(v, w)
-
-    def vjp(self, u: Tensor, w: Tensor | None = None) -> Tensor:
-        r"""Return :math:`J^\top u`, (p,), for u, (n, K), of the shape of ``logits``.
-
-        Cost: n backwards; n forwards more where the logits are not linearized yet.
-        """
-        self.check()
-        return self._second.vjp(u, w)
-
-    def ggnvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
-        r"""Return the product with the generalized Gauss-Newton matrix, (p,).
-
-        .. math:: G v = \tfrac1n \sum_i J_i^\top H_i J_i v
-
-        with H_i the Hessian of the loss of example i in what the loss sees: the logits, or the normalized ones in
-        a transformed view, with J the Jacobian of the same. So G is positive semi-definite for a loss that is
-        convex in its argument (cross-entropy, mse), normalized or not. Cost: 2n backwards; n forwards and n
-        backwards more for the linearization, which ``jvp`` and ``vjp`` share.
-
-        Raises:
-            Unsupported: when the backward pass of some operation of the model, or of the loss, cannot be
-                differentiated.
-        """
-        self.check(derived=True)
-        return self._second.ggnvp(v, w)
+    # -- further derivatives: those of the loss twice are in ``products`` --------------------------------
 
     @in_own_conditions
     def example_gradients(

@@ -10,6 +10,7 @@ from acutance.measure import Cost, Estimate, Invariance, Need, Status, Traits
 from acutance.presentation import Presentation
 from acutance.testing.core import Checklist, require
 from acutance.testing.measure_subject import MeasureSubject, show
+from acutance.testing.watching import WITHOUT_DATA
 
 declarations = Checklist()
 
@@ -48,7 +49,7 @@ def traits_are_known_words(subject: MeasureSubject) -> None:
         unknown = sorted(set(words) - set(allowed))
         require(not unknown, f"{field} has unknown words {', '.join(unknown)}: known are {', '.join(allowed)}")
     if traits.level == "weights":
-        more = sorted(set(traits.needs) - {"weights", "initial_weights"})
+        more = sorted(set(traits.needs) - WITHOUT_DATA)
         require(
             not more, f"level weights opens no data, but needs has {', '.join(more)}: choose level batch or dataset"
         )

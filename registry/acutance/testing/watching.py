@@ -20,6 +20,7 @@ from acutance.surface.moving_point import MovingPoint
 SLOPE = "moving_point().gradient"  # of a point, not of the surface itself
 # Which declared needs allow a call; data is implied by whatever looks at it.
 READS_DATA = frozenset({"data", "gradient", "example_gradients", "hvp", "activations"})
+WITHOUT_DATA = frozenset({"weights", "initial_weights", "trajectory"})  # what opens no points and makes no pass
 READS_INPUTS = READS_DATA | {"unlabeled"}  # what asks for no targets
 ALLOWED_BY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("loss", "losses", "errors", "clean", "targets"), READS_DATA),
@@ -31,6 +32,10 @@ ALLOWED_BY: dict[str, frozenset[str]] = {
     "example_gradients": frozenset({"example_gradients"}),
     **dict.fromkeys(("activations", "last_layer"), frozenset({"activations"})),
     "w0": frozenset({"initial_weights"}),
+    "companion": frozenset({"validation"}),
+    "training_log": frozenset({"trajectory"}),
+    "update": frozenset({"update"}),
+    "input_gradient": frozenset({"input_gradient"}),
 }
 
 

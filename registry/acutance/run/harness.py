@@ -135,6 +135,7 @@ class Driver:
         self.printed: set[str] = set()
         self.alike: dict[str, list[Member]] = {}  # models with the same message in this stage, by the message
         self.asked: frozenset[str] = frozenset()  # of pools, beside the models
+        self.outputs = ""  # folder where outputs of models are kept
         self.splits_to_check: list[str] = []  # those that a model must take before anything is measured
         self.misfits: Counter[str] = Counter()
 
@@ -144,7 +145,7 @@ class Driver:
         """Run all stages and write the folder; everything computed is in the store before an exception leaves."""
         from acutance.run.outputs import write_outputs
 
-        study = self.study
+        study, self.outputs = self.study, str(directory.outputs.absolute())
         env = environment(self.plugins)
         self.ledger.begin(env)
         directory.put_study(study.resolved, env)
@@ -279,7 +280,7 @@ class Driver:
             job = Evaluate(
                 id=str(i), pool=Choice.of(member.pool), entry=member.entry, dataset=Choice.of(self.study.dataset),
                 surface=self.study.surface, seed=self.study.seed, device=self._device(),
-                asked=tuple(sorted(self.asked)), announce=executor.announced,
+                asked=tuple(sorted(self.asked)), outputs=self.outputs, announce=executor.announced,
                 workers=executor.workers if self._device() == "cpu" else 1,
                 cost=sum(units(cells[index]) * len(batches) for index, batches in missing),
                 cells=tuple(cells[index].job(index, batches) for index, batches in missing),

@@ -103,6 +103,7 @@ class Evaluate(Model):
         workers: how many share the memory of a machine.
         cost: relative to that of other jobs of the same run.
         cells: what to compute; none to learn the model's key alone.
+        outputs: folder where outputs of models on the points are kept; empty to keep none.
         look: splits whose points the model is held to before anything is measured.
         next: the model that this worker will most likely get next, to be loaded ahead.
     """
@@ -118,6 +119,7 @@ class Evaluate(Model):
     workers: int = 1
     cost: float = 0.0
     cells: tuple[Cell, ...] = ()
+    outputs: str = ""
     look: tuple[str, ...] = ()
     next: Model | None = None
 

@@ -37,6 +37,7 @@ from acutance.run.jobs import (
     write,
 )
 from acutance.run.points import close_points, open_points
+from acutance.run.predictions import Predictions
 from acutance.spec import validate
 from acutance.study.surface_config import Scope
 from acutance.system.kept import preserved_rng
@@ -189,7 +190,7 @@ class _Bench:
 
         start, job = time.perf_counter(), self.job
         self.sets = open_points(job.dataset, self.config, job.seed)
-        model, key = _prefetch().get(self.pool, self.spec, self.entry)
+        model, self.key = _prefetch().get(self.pool, self.spec, self.entry)
         if job.next is not None:
             _prefetch().begin(*_opened(job.next))
         self.opened = OpenModel.entry(
@@ -197,7 +198,7 @@ class _Bench:
         )
         self.functional = functional = self.opened.functional
         yield Opened(
-            job=job.id, entry=self.entry.id, key=key,
+            job=job.id, entry=self.entry.id, key=self.key,
             initial=_digest(lambda: functional.w0) if "initial_weights" in job.asked else None,
             update=_digest(lambda: functional.update_vector) if "update" in job.asked else None,
             parameters=functional.w.numel(), notes=tuple(functional.all_notes), seconds=time.perf_counter() - start,
@@ -223,9 +224,12 @@ class _Bench:
         if self.at != (unit.split, unit.scope, unit.batch):
             self.close()
             self.surface = self.surfaces.on(unit.split, unit.scope, unit.batch)
+            self.predictions = self._predictions(unit.scope)
+            self.predictions.give(self.surface)
             self.at = (unit.split, unit.scope, unit.batch)
         start, before = time.perf_counter(), self.surface.cost
         estimates = _with_retries(unit, self.surface, self.job.seed)
+        self.predictions.take(self.surface)
         versions = self.sets.split(unit.split).versions if unit.scope == "split" else 1
         if versions > 1:  # the ceiling of what can be told from this split counts the examples
             estimates = [replace(e, extras={**e.extras, "versions": versions}) for e in estimates]
@@ -234,6 +238,16 @@ class _Bench:
             self.rounding = float(self.surface.rounding())
         seconds = time.perf_counter() - start
         return unit.outcome(self.job.id, estimates, self.device, seconds, self.surface.cost - before)
+
+    def _predictions(self, scope: Scope) -> Predictions:
+        """Return what is kept of the outputs on the points of the present surface: those of all points, no others."""
+        if scope != "points":
+            return Predictions(None)
+        config = self.config
+        identity: dict[str, Any] = {"dtype": config.dtype, "arithmetic": config.arithmetic}
+        if config.batch_norm != "eval":
+            identity["statistics"] = [config.batch_norm, *self.sets.digests(config.split, "batch")]
+        return Predictions.of(self.job.outputs, self.key, self.surface, identity)
 
     def close(self) -> None:
         """Let go of what the present surface holds on the device."""

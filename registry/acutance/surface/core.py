@@ -73,16 +73,18 @@ class Known:
         clean_logits: (n, K).
         exact_logits: (n, K), where the arithmetic is a coarser one.
         last_layer: with the representations that go into it.
+        features: name of the last layer and what goes into it, (n, d), known from an earlier pass.
     """
 
     ledger: Ledger = field(default_factory=Ledger)
     clean_logits: Tensor | None = None
     exact_logits: Tensor | None = None
     last_layer: LastLayer | None = None
+    features: tuple[str, Tensor] | None = None
 
     def forget(self) -> None:
         """Free the results."""
-        self.clean_logits = self.exact_logits = self.last_layer = None
+        self.clean_logits = self.exact_logits = self.last_layer = self.features = None
 
 
 class Core:

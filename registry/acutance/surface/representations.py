@@ -70,7 +70,8 @@ class Representations:
             Unsupported: when the logits are not the output of a linear layer.
         """
         if self.core.known.last_layer is None:
-            self.check()
+            if self.core.known.features is None:
+                self.check()
             self.core.known.last_layer = _last_layer(cast("LossSurface", self))
         return self.core.known.last_layer
 
@@ -78,6 +79,8 @@ class Representations:
 def _last_layer(surface: LossSurface) -> LastLayer:
     core = surface.core
     model = core.functional.model
+    if core.known.features is not None:
+        return _layer(model, *core.known.features)
     with _last_calls(model) as calls:
         core.known.clean_logits = raw = surface.raw_logits()
     made = [call for call in calls if call is not None]
@@ -88,10 +91,13 @@ def _last_layer(surface: LossSurface) -> LastLayer:
     outputs = torch.cat([output for _, _, output in made])
     if outputs.shape != raw.shape or not torch.equal(outputs.to(raw.dtype).nan_to_num(), raw.nan_to_num()):
         raise Unsupported(f"the logits are not what the last linear layer ('{name}') gives: something comes after it")
+    return _layer(model, name, torch.cat([features for _, features, _ in made]))
+
+
+def _layer(model: nn.Module, name: str, features: Tensor) -> LastLayer:
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear)
     bias = None if layer.bias is None else layer.bias.detach().clone()
-    features = torch.cat([features for _, features, _ in made])
     return LastLayer(name, features, layer.weight.detach().clone(), bias)
 
 

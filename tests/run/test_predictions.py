@@ -6,6 +6,7 @@ import needing
 import pytest
 from safetensors.torch import load_file
 
+from acutance.cli.check_ import estimate
 from acutance.measure import Measure, Traits
 from acutance.plugins import Item, extended
 from acutance.run.harness import run_study
@@ -86,3 +87,11 @@ def test_other_points_and_another_arithmetic_have_files_of_their_own(study, tmp_
 def test_a_folder_that_cannot_be_written_costs_nothing(study, tmp_path):
     (tmp_path / "outputs").write_text("in the way")
     assert len(values(run(study, tmp_path))) == 3
+
+
+def test_check_says_how_much_is_kept(study):
+    assert estimate(load_config(study))["outputs"] == 3 * 32 * 4
+    several = [{"name": "confidence", "points": ["train", "test"]}, {"name": "feature_size"}]
+    double = study | {"measures": several, "surface": study["surface"] | {"dtype": "float64"}}
+    assert estimate(load_config(double))["outputs"] == 2 * 3 * 32 * 8
+    assert estimate(load_config(study | {"measures": [{"name": "weight_norm"}]}))["outputs"] == 0

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from acutance.cli import as_json
+from acutance.cli.screen import in_bytes
 from acutance.errors import UserError
 from acutance.measure import Cost, Measure
 from acutance.run.members import members
@@ -53,6 +54,8 @@ def command(
     click.echo("  passes a model   (forwards / backwards / Hessian-vector products over one m-batch)")
     for name, row in about["measures"].items():
         click.echo(f"    {name:<{width}}  {row['forwards']:>8g} / {row['backwards']:>8g} / {row['hvps']:>6g}")
+    if about["outputs"]:
+        click.echo(f"  outputs          {in_bytes(about['outputs'])} for each class in outputs/, which may be removed")
     click.echo(f"  memory           weights + {about['vectors']} vectors of their size, besides activations")
     if timed:
         _print_time(about["time"], study.surface.m)
@@ -126,9 +129,17 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
         "measures": {
             name: {"forwards": c.forwards, "backwards": c.backwards, "hvps": c.hvps} for name, c in measures.items()
         },
+        "outputs": _outputs(study, len(models)),
         "vectors": vectors,
         "warnings": [*study.warnings, *notes],
     }
+
+
+def _outputs(study: Study, models: int) -> int:
+    """Return how many bytes are kept of what the models put out on the points, for each of their outputs."""
+    splits = {planned.points for planned in study.measures if planned.level == "dataset"}
+    item = 8 if study.surface.dtype == "float64" else 4
+    return models * len(splits) * study.surface.points * item
 
 
 def _shared_passes(measure: Measure[Any], specs: list[Any], views: set[Any]) -> Cost:

@@ -1,7 +1,8 @@
 """What models put out on the points of a study, kept in the run's folder: computed once a model, read by every measure.
 
-One safetensors file a model and set of points: ``logits``, (n, K), and, where a measure has looked at them, ``features``,
-(n, d), what goes into the last layer. Files may be removed at any time; what is not there is computed again.
+One safetensors file a model and set of points: ``logits``, (n, K), and, where a measure has looked at them,
+``features``, (n, d), what goes into the last layer. Files may be removed at any time: what is not there is
+computed again.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Predictions:
     def give(self, surface: LossSurface) -> None:
         """Let a surface know what is kept, so that it makes no pass for it."""
         (kept, layer), core = self.load(), surface.core
-        if len(kept.get(LOGITS, ())) == surface.n:
+        if LOGITS in kept and len(kept[LOGITS]) == surface.n:
             core.known.clean_logits = kept[LOGITS].to(core.functional.device)
             if FEATURES in kept:
                 core.known.features = layer, kept[FEATURES].to(core.functional.device)

@@ -12,6 +12,22 @@ FAMILIES = {
     },
     "margins": {"output_margin": "OutputMargin", "inverse_squared_margin": "InverseSquaredMargin"},
     "scaled_margins": {"normalized_margin": "NormalizedMargin", "hidden_margin": "HiddenMargin"},
+    "matrices": {
+        "stable_rank": "StableRank",
+        "frobenius_distance": "FrobeniusDistance",
+        "spectral_distance": "SpectralDistance",
+    },
+    "norm_products": {
+        "log_product_of_spectral_norms": "LogProductOfSpectralNorms",
+        "log_sum_of_spectral_norms": "LogSumOfSpectralNorms",
+        "log_product_of_frobenius_norms": "LogProductOfFrobeniusNorms",
+        "log_sum_of_frobenius_norms": "LogSumOfFrobeniusNorms",
+    },
+    "spectral_complexity": {
+        "fro_over_spec": "FroOverSpec",
+        "spectral_orig_main": "SpectralOrigMain",
+        "spectral_init_main": "SpectralInitMain",
+    },
 }
 
 

@@ -73,7 +73,7 @@ def log_margin(surface: LossSurface, spec: OverMarginSpec) -> float:
     gamma = percentile(output_margins(surface), 10)
     if gamma <= 0:
         raise Unsupported(
-            f"the margin (10th percentile of the output margins) is {gamma:.4g}: about a tenth of the points or more is "
+            f"the margin (10th percentile of the output margins) is {gamma:.4g}: a tenth of the points or more is "
             "misfitted, and dividing by it has no meaning"
         )
     return 2 * math.log(gamma)

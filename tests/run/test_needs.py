@@ -78,7 +78,7 @@ def test_what_is_not_there_is_said_and_never_made_up(study, tmp_path):
     study["surface"] = {"points": 32, "m": 8}
     rows = run(study, tmp_path).results.set_index("measure")
     assert set(rows.loc["last_train_loss", "message"]) == {
-        "nothing is known of this model's training: its pool's entry names no log"
+        "nothing is known of this model's training: its pool's entry names no log that is there"
     }
     assert (
         rows.loc["rise_on_validation", "message"]

@@ -68,7 +68,7 @@ class Beside:
         """
         log: TrainingLog | None = self.core.functional.training_log
         if log is None:
-            raise Unsupported("nothing is known of this model's training: its pool's entry names no log")
+            raise Unsupported("nothing is known of this model's training: its pool's entry names no log that is there")
         return log
 
     def update(self) -> Update:

@@ -104,7 +104,7 @@ class OpenModel:
             opened.functional.update = lambda: pool.update(entry, spec)
         if entry.log is not None:
             path = Path(entry.log)
-            opened.functional.log = lambda: read_training_log(path)
+            opened.functional.log = lambda: read_training_log(path) if path.is_file() else None
         return opened
 
     @cached_property

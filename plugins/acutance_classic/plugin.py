@@ -28,6 +28,23 @@ FAMILIES = {
         "spectral_orig_main": "SpectralOrigMain",
         "spectral_init_main": "SpectralInitMain",
     },
+    "pac_bayes": {
+        "pacbayes_flatness": "PacBayesFlatness",
+        "pacbayes_magnitude_flatness": "PacBayesMagnitudeFlatness",
+    },
+    "pac_bayes_bounds": {
+        "pacbayes_orig": "PacBayesOrig",
+        "pacbayes_init": "PacBayesInit",
+        "pacbayes_magnitude_orig": "PacBayesMagnitudeOrig",
+        "pacbayes_magnitude_init": "PacBayesMagnitudeInit",
+    },
+    "worst_radius": {
+        "sharpness_flatness": "SharpnessFlatness",
+        "sharpness_magnitude_flatness": "SharpnessMagnitudeFlatness",
+        "sharpness_orig": "SharpnessOrig",
+        "sharpness_init": "SharpnessInit",
+    },
+    "basin": {"basin_size": "BasinSize"},
 }
 
 

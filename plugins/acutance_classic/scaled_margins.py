@@ -30,9 +30,9 @@ class NormalizedMargin(MarginMeasure[NormalizedMarginSpec]):
     .. math:: \gamma / \prod_l \|W_l\|_2 \qquad\text{or}\qquad \gamma \Big/ \prod_l \|W_l\|_2
        \Big(\sum_l (\|W_l^\top\|_{2,1} / \|W_l\|_2)^{2/3}\Big)^{3/2}
 
-    over the weights of linear maps and convolutions, these as (out, -1), which is not the norm of the operator.
-    ``bartlett`` is the normalized margin of Bartlett et al. (2017, with zero reference matrices) without the size of
-    the inputs, the same for all models. Normalization layers, embeddings and biases do not count.
+    over the weight matrices of ``log_product_of_spectral_norms``, kernels as (out, -1), which is not the norm of the
+    operator. ``bartlett`` is the normalized margin of Bartlett et al. (2017, with zero reference matrices) without the
+    size of the inputs, the same for all models. Normalization layers and biases do not count.
     """
 
     name = "normalized_margin"
@@ -50,8 +50,8 @@ class NormalizedMargin(MarginMeasure[NormalizedMarginSpec]):
         gamma = self.gamma(surface, spec)
         if math.isnan(gamma):
             return Estimate(gamma)
-        logarithm, matrices = log_complexity(surface, spec.complexity)
-        extras = {"margin": gamma, "log_complexity": logarithm, "matrices": matrices}
+        logarithm = log_complexity(surface, spec.complexity)
+        extras = {"margin": gamma, "log_complexity": logarithm}
         if abs(logarithm) > 600:
             raise Unsupported(f"the weights have size e^{logarithm:.0f}: the quotient leaves the range of float64")
         return Estimate(gamma * math.exp(-logarithm), extras=extras)
@@ -118,6 +118,10 @@ class HiddenMargin(Measure[HiddenMarginSpec]):
     def passes(self, spec: HiddenMarginSpec) -> Cost:
         """The forward that gives logits and features."""
         return Cost(forwards=1)
+
+    def shares(self, spec: HiddenMarginSpec) -> Literal["", "logits", "gradient"]:
+        """The logits, where nothing else is looked at."""
+        return "logits" if spec.layer == "output" else ""
 
     def vectors(self, spec: HiddenMarginSpec) -> int:
         """No vector: the last layer alone."""

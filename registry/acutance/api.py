@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acutance.errors import UserError
-from acutance.measure import Estimate
+from acutance.measure import ALONE, Estimate
 from acutance.plugins import catalog
 from acutance.run.harness import run_study
 from acutance.spec import validate
@@ -72,7 +72,7 @@ def measure(
         model; those of weights that are not as they were stored are warned of too, as by LossSurface.
 
     Raises:
-        UserError: for an unknown measure, a wrong field, or data that does not fit.
+        UserError: for an unknown measure, a wrong field, data that does not fit, or a measure that compares models.
         Corrupted: when the measure changed the weights, buffers or points that it was given.
 
     Example:
@@ -98,6 +98,8 @@ def measure(
     item = catalog().find("measures", name)
     spec = validate(item.target.Spec, fields, name)
     instance = item.target()
+    if (level := instance.level_of(spec)) == "pool":
+        raise UserError(ALONE.format(name=name), "acutance.run(config), or acutance.study(models, data, measures)")
     levels: list[float] = []
 
     def evaluated(surface: LossSurface, batch: int) -> list[Estimate]:
@@ -119,7 +121,6 @@ def measure(
         if validation is not None or update is not None or log is not None:
             raise UserError("validation, update and log go with a model and its data", "give these, not a surface")
         return mean(evaluated(model, 0), model.notes)
-    level = instance.level_of(spec)
     if data is None and level != "weights":
         raise UserError("a model needs data", "give (inputs, targets), a Dataset or a DataLoader")
     if isinstance(model, OpenModel) and not (device is None and dtype is None):

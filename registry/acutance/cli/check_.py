@@ -110,13 +110,13 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
     for planned in study.measures:
         items[planned.item.id] = planned.item
         vectors = max(vectors, planned.item.target().vectors(planned.spec))
-        family = planned.item.id, planned.level, planned.replicate, planned.points
+        family = planned.item.id, planned.scope, planned.replicate, planned.points
         together.setdefault(family, []).append(planned.spec)
     views: dict[tuple[str, str], set[Any]] = {}
-    for (of, level, _, points), specs in together.items():
+    for (of, scope, _, points), specs in together.items():
         measure = items[of].target()
-        cost = measure.passes_together(specs) - _shared_passes(measure, specs, views.setdefault((level, points), set()))
-        cost *= batches if level == "batch" else 1
+        cost = measure.passes_together(specs) - _shared_passes(measure, specs, views.setdefault((scope, points), set()))
+        cost *= batches if scope == "batch" else 1
         measures[items[of].name] = measures.get(items[of].name, Cost()) + cost
     terms = {term[1:] for term in terms_of([*study.targets, *(target for target, _ in study.admit)])}
     return {

@@ -18,6 +18,7 @@ from acutance.run.directory import PAGE, RunDirectory
 from acutance.run.executors import Executor
 from acutance.run.jobs import Build, Choice, Evaluate, Failed, Late, Model, Note, Opened, Parts, plain
 from acutance.run.ledger import Ledger, Rerun
+from acutance.run.levels import Comparisons, set_levels
 from acutance.run.members import Member, PlannedCell, measure_cells, members, target_cells
 from acutance.run.points import close_points, open_points
 from acutance.run.preprocessing import preprocess
@@ -174,7 +175,9 @@ class Driver:
                 chosen = admit(self.members, self.ledger, targets)
                 if study.admit:
                     self.reporter.say(f"admitted {len(chosen)} of {len(self.members)} models")
-                self._compute(executor, sets, chosen, cells, "measures")
+                apart = [cell for cell in cells if cell.planned.level != "pool"]
+                self._compute(executor, sets, chosen, apart, "measures")
+                self._compare(executor, sets, [cell for cell in cells if cell.planned.level == "pool"])
             admitted(self.members)  # where targets are given, models are opened for the measures alone
             run = write_outputs(self.ledger, self.members, directory, targets, cells, report, self.reporter)
         except BaseException as error:
@@ -263,6 +266,18 @@ class Driver:
         ]
         if work:
             self._work(executor, work, cells, stage, lambda c: c.cost(sets.examples(c.split, c.scope)).units)
+
+    def _compare(self, executor: Executor[Any], sets: PointSets, cells: Sequence[PlannedCell]) -> None:
+        """Compute what is missing of cells that compare models, once all others are done."""
+        if not cells:
+            return
+        unknown = [member for member in self.members if member.compared and member.key is None]
+        if unknown:
+            self._work(executor, [(member, []) for member in unknown], [], "recognising models", lambda _: 1.0)
+        Comparisons(
+            self.study, self.ledger, executor, self.reporter, self._device(), tuple(sorted(self.asked)), self.outputs,
+            lambda outcome: self.plugins.manager.hook.on_outcome(outcome=outcome),
+        ).compute(set_levels(self.study, self.members), cells, sets.examples)  # fmt: skip
 
     def _work(
         self,

@@ -231,6 +231,11 @@ class Ledger:
         failed, cells = Estimate.without_value(Status.FAILED, message), list(cells)
         self._put(member, cells, [self._record(member, cell, failed) for cell in cells])
 
+    def decline(self, member: Member, cells: Iterable[PlannedCell], message: str) -> None:
+        """Store that cells are not defined for a model, and why."""
+        absent, cells = Estimate.without_value(Status.UNSUPPORTED, message), list(cells)
+        self._put(member, cells, [self._record(member, cell, absent) for cell in cells])
+
     def _put(self, member: Member, cells: Sequence[PlannedCell], finished: Sequence[tuple[CellRow, Estimate]]) -> None:
         self._store.put_cells(finished)
         self._announce(member, cells, finished)

@@ -28,6 +28,7 @@ from acutance.study.targets import terms_of
 
 if TYPE_CHECKING:
     from acutance.data.pointsets import PointSets
+    from acutance.run.levels import Level
     from acutance.run.recorded import RecordedPoints
 
     Points: TypeAlias = PointSets | RecordedPoints
@@ -43,6 +44,7 @@ class _Learned:
     joined: Mapping[str, Attribute] = field(default_factory=dict)
     points: Preprocessed | None = None
     log: str | None = None
+    level: Level | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,10 @@ class Member:
         """Set the digest of what its training wrote down, as it was when its values were computed."""
         self._learned.log = digest
 
+    def join(self, level: Level | None) -> None:
+        """Set the models that it is compared with."""
+        self._learned.level = level
+
     # -- what is known ------------------------------------------------------------------------------------------
 
     @property
@@ -108,6 +114,11 @@ class Member:
     def points(self) -> Preprocessed | None:
         """What it sees of the points, where its pool preprocesses them."""
         return self._learned.points
+
+    @property
+    def level(self) -> Level | None:
+        """The models that it is compared with, itself among them; None where it is not compared, or not yet."""
+        return self._learned.level
 
     @property
     def compared(self) -> bool:
@@ -224,6 +235,7 @@ class PlannedCell:
     """The split of validation points and their digest, where the measure needs some and there are some."""
 
     _identities: dict[Any, _CellIdentity] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _peers: dict[Any, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def _identity(self, study: Study, member: Member) -> _CellIdentity:
         """Return what is the same in all keys of this cell for one preprocessing; computed once a study."""
@@ -251,13 +263,13 @@ class PlannedCell:
     def key(self, study: Study, member: Member) -> str:
         """Return the cell's key for a model that has been loaded."""
         identity = self._identity(study, member)
-        beside = self._initial(member), self._inputs(member)
+        beside = self._initial(member), self._inputs(study, member)
         return identity.frame.key(_key_of(member), identity.data, None, *beside)
 
     def part_key(self, study: Study, member: Member, batch: int) -> str:
         """Return the key of the cell's part on one batch; the same whatever other batches there are."""
         identity = self._identity(study, member)
-        beside = self._initial(member), self._inputs(member)
+        beside = self._initial(member), self._inputs(study, member)
         return identity.frame.key(_key_of(member), identity.digests[batch], batch, *beside)
 
     @cached_property
@@ -269,8 +281,26 @@ class PlannedCell:
         initial = member.identity.initial if member.identity else None
         return initial or "" if "initial_weights" in self.needs else ""
 
-    def _inputs(self, member: Member) -> dict[str, str]:
+    def _inputs(self, study: Study, member: Member) -> dict[str, str]:
         """Return the digests of what else the measure needs and finds: they are part of the key."""
+        found = self._own_inputs(member)
+        if "peers" in self.needs and member.level is not None:
+            found["peers"] = self._partners(study, member.level)
+        return found
+
+    def _partners(self, study: Study, level: Level) -> str:
+        """Return the digest of all models of a level, with what the measure finds of each, in any order."""
+        if level not in self._peers:
+            keys = []
+            for member in level.members:
+                identity = self._identity(study, member)
+                beside = self._initial(member), self._own_inputs(member)
+                keys.append(identity.frame.key(_key_of(member), identity.data, None, *beside))
+            self._peers[level] = joint(sorted(keys))
+        return self._peers[level]
+
+    def _own_inputs(self, member: Member) -> dict[str, str]:
+        """Return the digests of what else a model brings that the measure needs."""
         found = {}
         if "trajectory" in self.needs:
             found["trajectory"] = member.log_digest
@@ -339,11 +369,10 @@ def target_cells(study: Study, plugins: Catalog, sets: Points) -> list[PlannedCe
 def measure_cells(study: Study, sets: Points) -> list[PlannedCell]:
     """Return the cells of all planned measures, on the study's points or on those of another split."""
     own = study.surface.split
-    scopes: dict[str, Scope] = {"batch": "batch", "dataset": "points", "weights": "weights"}
     statistics = joint(sets.digests(own, "batch")) if study.surface.batch_norm == "recalibrate" else ""
     cells = []
     for planned in study.measures:
-        scope, split = scopes[planned.level], planned.points or own
+        scope, split = planned.scope, planned.points or own
         cell = PlannedCell(planned, split, scope, tuple(sets.digests(split, scope)), statistics)
         if "validation" in cell.needs and sets.validation:
             cell = replace(cell, validation=(sets.validation, sets.digests(sets.validation, "points")[0]))

@@ -18,6 +18,8 @@ from acutance.spec import digest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from acutance.data.pointsets import PointSets
+    from acutance.study.surface_config import SurfaceConfig
     from acutance.surface.loss_surface import LossSurface
 
 LOGITS, FEATURES, LAYER = "logits", "features", "layer"
@@ -34,18 +36,18 @@ class Predictions:
     path: Path | None
 
     @classmethod
-    def of(cls, folder: str, model: str, surface: LossSurface, identity: dict[str, Any]) -> Predictions:
-        """Return those of a surface.
+    def of(cls, folder: str, model: str, inputs: str, identity: dict[str, Any]) -> Predictions:
+        """Return those of a model on some points.
 
         Args:
             folder: where files lie; empty to keep nothing.
             model: the model's key.
-            surface: the model on the points; nothing is computed.
-            identity: of the surface section, as far as it changes outputs.
+            inputs: digest of the points as the model sees them, without targets: ``surface.unlabelled().digest``.
+            identity: of the surface section, ``outputs_identity``.
         """
         if not folder:
             return cls(None)
-        name = digest({"model": model, "inputs": surface.unlabelled().digest, **identity})
+        name = digest({"model": model, "inputs": inputs, **identity})
         return cls(Path(folder) / f"{name[:32]}.safetensors")
 
     def load(self) -> tuple[dict[str, Tensor], str]:
@@ -87,3 +89,16 @@ class Predictions:
             self.path.parent.mkdir(exist_ok=True)
             beside.write_bytes(save(plain, {LAYER: layer}))
             beside.replace(self.path)
+
+
+def outputs_identity(config: SurfaceConfig, sets: PointSets) -> dict[str, Any]:
+    """Return what of the surface section changes the outputs of a model on some points.
+
+    Args:
+        config: the section.
+        sets: its points, which batch normalization may be recalibrated on.
+    """
+    identity: dict[str, Any] = {"dtype": config.dtype, "arithmetic": config.arithmetic}
+    if config.batch_norm != "eval":
+        identity["statistics"] = [config.batch_norm, *sets.digests(config.split, "batch")]
+    return identity

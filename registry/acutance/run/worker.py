@@ -22,9 +22,10 @@ from acutance.run.jobs import (
     Build,
     Built,
     Cell,
+    Compare,
     Evaluate,
     Failed,
-    Model,
+    Job,
     Note,
     Opened,
     Outcome,
@@ -36,8 +37,8 @@ from acutance.run.jobs import (
     read_job,
     write,
 )
-from acutance.run.points import close_points, open_points
-from acutance.run.predictions import Predictions
+from acutance.run.points import close_points, open_points, opened_pool
+from acutance.run.predictions import Predictions, outputs_identity
 from acutance.spec import validate
 from acutance.study.surface_config import Scope
 from acutance.system.kept import preserved_rng
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from acutance.data.prefetch import Prefetch
-    from acutance.pool import ModelEntry
     from acutance.surface.loss_surface import LossSurface
 
 
@@ -66,7 +66,7 @@ def execute(job: str, device: str | None = None) -> Iterator[str]:
         return
     try:
         with preserved_rng():
-            for outcome in outside_inference_mode(_build(work) if isinstance(work, Build) else _evaluate(work)):
+            for outcome in outside_inference_mode(_done(work)):
                 yield write(outcome)
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -76,14 +76,17 @@ def execute(job: str, device: str | None = None) -> Iterator[str]:
         )
 
 
-def _opened(model: Model) -> tuple[Any, Any, ModelEntry]:
-    """Return the pool of a model, its settings, and the model's entry."""
-    target = catalog().find("pools", model.pool.name).target
-    return target(), validate(target.Spec, model.pool.spec, model.pool.name), model.entry
+def _done(job: Job) -> Iterator[Outcome]:
+    """Yield the outcomes of a job."""
+    if isinstance(job, Compare):
+        from acutance.run.comparing import compare
+
+        return compare(job)
+    return _build(job) if isinstance(job, Build) else _evaluate(job)
 
 
 def _build(job: Build) -> Iterator[Outcome]:
-    pool, spec, entry = _opened(job)
+    pool, spec, entry = opened_pool(job)
     start = time.perf_counter()
     facts = pool.build(entry, spec)
     yield Built(job=job.id, entry=entry.id, facts=facts, seconds=time.perf_counter() - start)
@@ -182,7 +185,7 @@ class _Bench:
         self.job, self.needed, self.config = job, needed, job.surface
         self.silent: list[str] = []  # parameters without effect, as far as a measure asked for the gradient
         self.rounding = 0.0  # of a coarse arithmetic, at the first m-batch
-        self.pool, self.spec, self.entry = _opened(job)
+        self.pool, self.spec, self.entry = opened_pool(job)
 
     def open(self) -> Iterator[Opened | Note]:
         """Load the model and the points, and say what the model is."""
@@ -192,7 +195,7 @@ class _Bench:
         self.sets = open_points(job.dataset, self.config, job.seed)
         model, self.key = _prefetch().get(self.pool, self.spec, self.entry)
         if job.next is not None:
-            _prefetch().begin(*_opened(job.next))
+            _prefetch().begin(*opened_pool(job.next))
         self.opened = OpenModel.entry(
             self.pool, self.spec, self.entry, self.sets.dataset, job.device, self.config.dtype, model, job.asked
         )
@@ -243,11 +246,8 @@ class _Bench:
         """Return what is kept of the outputs on the points of the present surface: those of all points, no others."""
         if scope != "points":
             return Predictions(None)
-        config = self.config
-        identity: dict[str, Any] = {"dtype": config.dtype, "arithmetic": config.arithmetic}
-        if config.batch_norm != "eval":
-            identity["statistics"] = [config.batch_norm, *self.sets.digests(config.split, "batch")]
-        return Predictions.of(self.job.outputs, self.key, self.surface, identity)
+        identity = outputs_identity(self.config, self.sets)
+        return Predictions.of(self.job.outputs, self.key, self.surface.unlabelled().digest, identity)
 
     def close(self) -> None:
         """Let go of what the present surface holds on the device."""

@@ -12,9 +12,11 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 
 from acutance.errors import UserError, did_you_mean
+from acutance.measure import WITHOUT_POINTS
 from acutance.own_code import is_own, source_digest
 from acutance.plugins import Catalog, Item
 from acutance.spec import MOST, Spec, canonical_json, describe, shown
+from acutance.study.surface_config import Scope
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -37,8 +39,16 @@ class PlannedMeasure:
 
     @property
     def level(self) -> str:
-        """Whether it is evaluated per m-batch, on all points, or without data."""
+        """Whether it is evaluated per m-batch, on all points, without data, or on all models together."""
         return str(self.item.target.level_of(self.spec))
+
+    @property
+    def scope(self) -> Scope:
+        """The points that it is evaluated on; models are compared on all points, or by their weights alone."""
+        if self.level == "pool":
+            return "weights" if self.item.target().needs(self.spec) <= WITHOUT_POINTS else "points"
+        scopes: dict[str, Scope] = {"batch": "batch", "dataset": "points", "weights": "weights"}
+        return scopes[self.level]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -92,7 +102,7 @@ def expand_measures(
             # Without data there are no points: a measure of the weights is the same on all of them.
             own = (
                 [""]
-                if item.target.level_of(spec) == "weights"
+                if PlannedMeasure(item, spec).scope == "weights"
                 else ["" if place == split else place for place in places]
             )
             for place, replicate in itertools.product(own, range(replicates)):

@@ -12,7 +12,7 @@ from unittest import SkipTest
 import torch
 
 from acutance.errors import Unsupported, UserError, some
-from acutance.measure import Cost, Status
+from acutance.measure import WITHOUT_POINTS, Cost, Status
 from acutance.numerics.draws import Streams
 from acutance.spec import Spec
 from acutance.surface.beside import VALIDATION
@@ -24,7 +24,6 @@ from acutance.testing.settings import far, neighbours
 from acutance.testing.watching import (
     ALLOWED_BY,
     READS_DATA,
-    WITHOUT_DATA,
     FailingModel,
     Interrupted,
     WatchedSurface,
@@ -185,7 +184,7 @@ def all_passes_are_booked(subject: MeasureSubject) -> None:
                 f"needs has data, but no pass was booked on '{problem.name}' with {show(spec)}: take data out of "
                 "needs, or use the surface's own passes",
             )
-        if needs <= WITHOUT_DATA:
+        if needs <= WITHOUT_POINTS:
             require(
                 spent.units == 0,
                 f"needs has only weights, but {spent.forwards:g} examples were passed forward on '{problem.name}': add "

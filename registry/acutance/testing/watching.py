@@ -20,7 +20,6 @@ from acutance.surface.moving_point import MovingPoint
 SLOPE = "moving_point().gradient"  # of a point, not of the surface itself
 # Which declared needs allow a call; data is implied by whatever looks at it.
 READS_DATA = frozenset({"data", "gradient", "example_gradients", "hvp", "activations"})
-WITHOUT_DATA = frozenset({"weights", "initial_weights", "trajectory"})  # what opens no points and makes no pass
 READS_INPUTS = READS_DATA | {"unlabeled"}  # what asks for no targets
 ALLOWED_BY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("loss", "losses", "errors", "clean", "targets"), READS_DATA),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from acutance.system.progress import Reporter
 
 
+ON_POINTS = ("batch", "dataset")  # levels of measures that are taken of one model's surface
 Place = tuple[str, str]  # level, and the split of the points where it is not the study's
 
 
@@ -323,7 +324,7 @@ def calibrate(
 def identity(planned: PlannedMeasure) -> str:
     """Return what two planned measures share when they differ in their radius alone."""
     fields = planned.settings
-    rho = fields.pop("rho", None) if planned.level != "weights" else None
+    rho = fields.pop("rho", None) if planned.level in ON_POINTS else None
     return f"{planned.item.id} {sorted(fields.items())} {rho is None}"
 
 
@@ -331,7 +332,7 @@ def definitions_of(study: Study) -> tuple[list[Definition], list[dict[str, Any]]
     """Return the definitions that have a radius on data, and the other measures as entries of ``measures``."""
     definitions: dict[str, Definition] = {}
     for planned in study.measures:
-        rho = planned.spec.full().get("rho") if planned.level != "weights" else None
+        rho = planned.spec.full().get("rho") if planned.level in ON_POINTS else None
         name = identity(planned)
         definition = definitions.setdefault(
             name, Definition(planned.item, planned.spec, [], points=planned.points, identity=name)

@@ -13,6 +13,7 @@ from acutance.plugins import extended
 from acutance.run.admission import admit
 from acutance.run.directory import STORE, RunDirectory, reading
 from acutance.run.ledger import Ledger
+from acutance.run.levels import set_levels
 from acutance.run.members import measure_cells, members, target_cells
 from acutance.run.recorded import RecordedPoints, dataset_item, pool_items
 from acutance.run.store import Store
@@ -331,7 +332,9 @@ def _write(
             ledger.recall(member)
         targets, cells = target_cells(study, plugins, points), measure_cells(study, points)
         absent = sum(len(ledger.missing(member, targets)) for member in everyone)
-        absent += sum(len(ledger.missing(member, cells)) for member in admit(everyone, ledger, targets))
+        admitted = admit(everyone, ledger, targets)
+        set_levels(study, everyone)
+        absent += sum(len(ledger.missing(member, cells)) for member in admitted)
         run = write_outputs(ledger, everyone, out, targets, cells, report, Silent())
     return run, [f"{absent} cells have no value yet: run the study in {out.path} to compute them"] if absent else []
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 from pydantic import PositiveInt
 
 from acutance.errors import Unsupported
-from acutance.measure import Cost, Measure, Need
+from acutance.measure import Cost, Level, Measure, Need
 from acutance.spec import labelled
 from acutance_classic.spec import PartSpec
 
@@ -43,7 +43,7 @@ class OverMargin(Measure[SpecT]):
     """A measure of the weights, which needs the points only where it is divided by the margin."""
 
     @classmethod
-    def level_of(cls, spec: SpecT) -> Literal["batch", "dataset", "weights"]:
+    def level_of(cls, spec: SpecT) -> Level:
         """Return all points where the margin is asked for, else none."""
         return "dataset" if spec.margin else cls.traits.level
 

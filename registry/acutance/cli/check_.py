@@ -137,7 +137,7 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
 
 def _outputs(study: Study, models: int) -> int:
     """Return how many bytes are kept of what the models put out on the points, for each of their outputs."""
-    splits = {planned.points for planned in study.measures if planned.level == "dataset"}
+    splits = {planned.points for planned in study.measures if planned.scope == "points"}
     item = 8 if study.surface.dtype == "float64" else 4
     return models * len(splits) * study.surface.points * item
 

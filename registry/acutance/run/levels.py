@@ -1,4 +1,4 @@
-"""Models that are compared with each other: those that agree in ``within``, and the stage of a run that compares them."""
+"""Models that are compared with each other, those that agree in ``within``, and the stage of a run that does it."""
 
 from __future__ import annotations
 
@@ -162,12 +162,13 @@ class Comparisons:
     def _store(self, level: Level, wanted: Sequence[Member], cell: PlannedCell, outcome: Comparison) -> None:
         """Store the values of a cell for the models that had none; each takes its share of the work."""
         share, failures = 1 / len(level.members), dict[str, None]()
+        forwards, backwards, hvps = (work * share for work in outcome.cost)
         for member, part in zip(level.members, outcome.parts, strict=True):
             if member not in wanted:
                 continue
             attempt = Attempt(
                 self.ledger.run, str(member.key), outcome.measure, outcome.split, 0, 1, outcome.device,
-                outcome.seconds * share, *(work * share for work in outcome.cost),
+                outcome.seconds * share, forwards, backwards, hvps,
             )  # fmt: skip
             self.ledger.store_parts(member, 0, [(cell, part.estimate)], [cell], attempt)
             if part.status == "failed":
@@ -175,9 +176,7 @@ class Comparisons:
         for message in failures:
             self.reporter.say(f"{cell.planned.item.name}: {message}")
 
-    def _fail(
-        self, missing: dict[int, list[Member]], dropped: Sequence[tuple[int, PlannedCell]], message: str
-    ) -> None:
+    def _fail(self, missing: dict[int, list[Member]], dropped: Sequence[tuple[int, PlannedCell]], message: str) -> None:
         """Store that cells could not be computed for any model of a level."""
         names = some(sorted({cell.planned.item.name for _, cell in dropped}))
         self.reporter.say(f"{names}: {message}")

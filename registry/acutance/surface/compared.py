@@ -1,4 +1,4 @@
-"""Evaluating measures that compare models, as safely as those of a surface: noise named, failures turned into estimates."""
+"""Evaluating measures that compare models, as safely as those of a surface: failures turned into estimates."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def evaluate_peers(
     try:
         # What a caller or another measure has switched on or off must not reach this one.
         with preserved_rng(), Conditions(torch.device(device), dtype, grad=True), no_exit(f"measure '{measure_id}'"):
-            estimates = [_storable(Estimate.of(value)) for value in measure.evaluate_pool(peers, spec, rng)]
+            given = measure.evaluate_pool(peers, spec, rng)
+            if given is None or not hasattr(given, "__iter__"):
+                raise UserError(f"measure '{measure_id}' returned no values: evaluate_pool gives one for each model")
+            estimates = [_storable(Estimate.of(value)) for value in given]
         if len(estimates) != len(peers):
             raise UserError(f"measure '{measure_id}' returned {len(estimates)} values for {len(peers)} models")
     except Unsupported as error:

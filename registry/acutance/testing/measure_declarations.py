@@ -43,7 +43,7 @@ def traits_are_known_words(subject: MeasureSubject) -> None:
     compares = isinstance(subject.instance, PoolMeasure)
     require(
         compares == (traits.level == "pool") == ("peers" in traits.needs),
-        "level pool, needs peers and the base class PoolMeasure go together: a measure that compares models has all three",
+        "level pool, needs peers and the base class PoolMeasure go together: what compares models has all three",
     )
     for field, words, allowed in (
         ("traits.needs", traits.needs, get_args(Need)),

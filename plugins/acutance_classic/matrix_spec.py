@@ -60,13 +60,13 @@ class OverMargin(Measure[SpecT]):
         return "logits" if spec.margin else ""
 
 
-def log_margin(surface: LossSurface, spec: OverMarginSpec) -> float:
-    r"""Return :math:`2 \log \gamma`, what the logarithm of a measure loses over the margin; 0 without.
+def log_margin(surface: LossSurface, wanted: bool) -> float:
+    r"""Return :math:`2 \log \gamma`, what the logarithm of a measure loses over the margin; 0 where it is not wanted.
 
     Raises:
         Unsupported: when the margin is not positive.
     """
-    if not spec.margin:
+    if not wanted:
         return 0.0
     from acutance_classic.margin_numerics import output_margins, percentile
 

@@ -42,7 +42,7 @@ class LogProductOfSpectralNorms(OverMargin[MatrixOverMarginSpec]):
         """Return the logarithm."""
         from acutance_classic.matrix_norms import log_of_product, spectral_squares
 
-        return log_of_product(spectral_squares(surface, spec)) - log_margin(surface, spec)
+        return log_of_product(spectral_squares(surface, spec)) - log_margin(surface, spec.margin)
 
 
 class LogSumOfSpectralNorms(OverMargin[MatrixOverMarginSpec]):
@@ -66,7 +66,7 @@ class LogSumOfSpectralNorms(OverMargin[MatrixOverMarginSpec]):
         from acutance_classic.matrix_norms import log_of_product, spectral_squares
 
         squares = spectral_squares(surface, spec)
-        return math.log(len(squares)) + (log_of_product(squares) - log_margin(surface, spec)) / len(squares)
+        return math.log(len(squares)) + (log_of_product(squares) - log_margin(surface, spec.margin)) / len(squares)
 
 
 class LogProductOfFrobeniusNorms(OverMargin[OverMarginSpec]):
@@ -87,7 +87,7 @@ class LogProductOfFrobeniusNorms(OverMargin[OverMarginSpec]):
         """Return the logarithm."""
         from acutance_classic.matrix_norms import frobenius_squares, log_of_product
 
-        return log_of_product(frobenius_squares(surface, spec)) - log_margin(surface, spec)
+        return log_of_product(frobenius_squares(surface, spec)) - log_margin(surface, spec.margin)
 
 
 class LogSumOfFrobeniusNorms(OverMargin[OverMarginSpec]):
@@ -111,4 +111,4 @@ class LogSumOfFrobeniusNorms(OverMargin[OverMarginSpec]):
         from acutance_classic.matrix_norms import frobenius_squares, log_of_product
 
         squares = frobenius_squares(surface, spec)
-        return math.log(len(squares)) + (log_of_product(squares) - log_margin(surface, spec)) / len(squares)
+        return math.log(len(squares)) + (log_of_product(squares) - log_margin(surface, spec.margin)) / len(squares)

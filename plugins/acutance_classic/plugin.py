@@ -23,6 +23,13 @@ FAMILIES = {
         "log_product_of_frobenius_norms": "LogProductOfFrobeniusNorms",
         "log_sum_of_frobenius_norms": "LogSumOfFrobeniusNorms",
     },
+    "path_norm": {"path_norm": "PathNorm"},
+    "heavy_tail": {
+        "power_law_alpha": "PowerLawAlpha",
+        "alpha_hat": "AlphaHat",
+        "log_alpha_norm": "LogAlphaNorm",
+        "mp_soft_rank": "MPSoftRank",
+    },
     "spectral_complexity": {
         "fro_over_spec": "FroOverSpec",
         "spectral_orig_main": "SpectralOrigMain",

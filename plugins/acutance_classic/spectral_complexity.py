@@ -63,7 +63,7 @@ class SpectralOrigMain(OverMargin[MatrixOverMarginSpec]):
 
         squares = spectral_squares(surface, spec)
         spread = math.fsum(ratios(frobenius_squares(surface, spec), squares).values())
-        return log_of_product(squares) + math.log(spread) - log_margin(surface, spec)
+        return log_of_product(squares) + math.log(spread) - log_margin(surface, spec.margin)
 
 
 class SpectralInitMain(OverMargin[MatrixOverMarginSpec]):
@@ -91,7 +91,7 @@ class SpectralInitMain(OverMargin[MatrixOverMarginSpec]):
         spread = math.fsum(ratios(frobenius_squares(surface, spec, moved=True), squares).values())
         if spread == 0:
             raise Unsupported("every weight matrix is the initial one: the logarithm of their distance is not defined")
-        return log_of_product(squares) + math.log(spread) - log_margin(surface, spec)
+        return log_of_product(squares) + math.log(spread) - log_margin(surface, spec.margin)
 
     def vectors(self, spec: MatrixOverMarginSpec) -> int:
         """Return the difference, and one in double precision."""

@@ -43,8 +43,9 @@ class PowerLawAlpha(Measure[SpectrumSpec]):
 
     name = "power_law_alpha"
     traits = Traits(
-        level="weights", larger_means="lighter tails", needs={"weights"}, invariant_to={"permutation", "translation"},
-        symbol="α", label="power-law exponent", reference="Clauset et al. 2009, Eq. 3.1; Martin & Mahoney 2021",
+        level="weights", larger_means="lighter tails", needs={"weights"},
+        invariant_to={"output_scale", "permutation", "translation"}, symbol="α", label="power-law exponent",
+        reference="Clauset et al. 2009, Eq. 3.1; Martin & Mahoney 2021",
         bibtex=("clauset2009power", "martin2021implicit"),
     )  # fmt: skip
 
@@ -115,7 +116,7 @@ class MPSoftRank(Measure[SpectrumSpec]):
     name = "mp_soft_rank"
     traits = Traits(
         level="weights", larger_means="closer to random weights", needs={"weights"},
-        invariant_to={"permutation", "translation"}, symbol="R_mp", label="Marchenko-Pastur soft rank",
+        invariant_to={"output_scale", "permutation", "translation"}, symbol="R_mp", label="Marchenko-Pastur soft rank",
         reference="Martin & Mahoney 2021, MP soft rank", bibtex=("martin2021implicit", "gavish2014optimal"),
     )  # fmt: skip
 

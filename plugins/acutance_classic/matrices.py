@@ -32,7 +32,7 @@ class StableRank(Measure[PartSpec]):
     name = "stable_rank"
     traits = Traits(
         level="weights", larger_means="weights of higher rank", needs={"weights"},
-        invariant_to={"permutation", "translation"},
+        invariant_to={"output_scale", "permutation", "translation"},
         symbol="srank", label="stable rank", reference="Rudelson & Vershynin 2007; Neyshabur et al. 2018",
         bibtex=("rudelson2007sampling", "neyshabur2018pac"),
     )  # fmt: skip

@@ -29,7 +29,7 @@ class FroOverSpec(Measure[MatrixSpec]):
     name = "fro_over_spec"
     traits = Traits(
         level="weights", larger_means="weights of higher rank", needs={"weights"},
-        invariant_to={"permutation", "translation"},
+        invariant_to={"output_scale", "permutation", "translation"},
         symbol="Σ‖W‖_F²/‖W‖₂²", label="Frobenius over spectral norm", reference="Jiang et al. 2020, fro-over-spec",
         bibtex=SOURCES,
     )  # fmt: skip

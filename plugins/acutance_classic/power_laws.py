@@ -43,7 +43,7 @@ def power_law(values: Tensor) -> PowerLaw:
     above = logs.flip(0).cumsum(0).flip(0) - tails * logs
     new = torch.ones(n, dtype=torch.bool, device=values.device)
     new[1:] = values[1:] > values[:-1]
-    starts = torch.nonzero(new & (above > 1e-12 * tails) & (tails > 1)).squeeze(1)
+    starts = torch.nonzero(new & (above > 1e-12 * tails)).squeeze(1)
     if len(starts) == 0:
         raise UnfitError("all eigenvalues are the same")
     alphas = 1 + tails / above

@@ -12,25 +12,25 @@ FAMILIES = {
     },
     "margins": {"output_margin": "OutputMargin", "inverse_squared_margin": "InverseSquaredMargin"},
     "scaled_margins": {"normalized_margin": "NormalizedMargin", "hidden_margin": "HiddenMargin"},
-    "matrices": {
+    "weights.matrices": {
         "stable_rank": "StableRank",
         "frobenius_distance": "FrobeniusDistance",
         "spectral_distance": "SpectralDistance",
     },
-    "norm_products": {
+    "weights.norm_products": {
         "log_product_of_spectral_norms": "LogProductOfSpectralNorms",
         "log_sum_of_spectral_norms": "LogSumOfSpectralNorms",
         "log_product_of_frobenius_norms": "LogProductOfFrobeniusNorms",
         "log_sum_of_frobenius_norms": "LogSumOfFrobeniusNorms",
     },
-    "path_norm": {"path_norm": "PathNorm"},
-    "heavy_tail": {
+    "weights.path_norm": {"path_norm": "PathNorm"},
+    "weights.heavy_tail": {
         "power_law_alpha": "PowerLawAlpha",
         "alpha_hat": "AlphaHat",
         "log_alpha_norm": "LogAlphaNorm",
         "mp_soft_rank": "MPSoftRank",
     },
-    "spectral_complexity": {
+    "weights.spectral_complexity": {
         "fro_over_spec": "FroOverSpec",
         "spectral_orig_main": "SpectralOrigMain",
         "spectral_init_main": "SpectralInitMain",

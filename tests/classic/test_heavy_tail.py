@@ -11,9 +11,9 @@ from torch import nn
 import acutance
 from acutance import LossSurface, Status, UserError
 from acutance.testing.models import seeded
-from acutance_classic import matrix_norms
-from acutance_classic.layer_spectra import Layer
-from acutance_classic.power_laws import marchenko_pastur_median, power_law
+from acutance_classic.weights import matrix_norms
+from acutance_classic.weights.layer_spectra import Layer
+from acutance_classic.weights.power_laws import marchenko_pastur_median, power_law
 
 NAMES = ("power_law_alpha", "alpha_hat", "log_alpha_norm", "mp_soft_rank")
 
@@ -66,6 +66,7 @@ def test_the_exponent_of_exact_quantiles():
     x = (1 - (np.arange(n) + 0.5) / n) ** (-1 / (alpha - 1))
     fit = power_law(torch.tensor(x))
     assert fit.alpha == pytest.approx(alpha, abs=2 * fit.stderr) and fit.alpha == pytest.approx(alpha, rel=0.01)
+    assert fit == power_law(torch.tensor([1e-3, *x]))  # what lies below the tail does not count
 
 
 def test_the_measures_of_known_spectra():

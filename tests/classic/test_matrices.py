@@ -10,8 +10,8 @@ from torch import nn
 import acutance
 from acutance import LossSurface, Status, UserError
 from acutance.testing.models import seeded
-from acutance_classic import matrix_norms
-from acutance_classic.weight_matrices import matrices
+from acutance_classic.weights import matrix_norms
+from acutance_classic.weights.weight_matrices import matrices
 
 
 def drawn(model, seed=0):
@@ -278,7 +278,7 @@ def test_a_distance_as_an_operator():
 
 
 def test_frequencies_come_in_parts(monkeypatch):
-    from acutance_classic import circular
+    from acutance_classic.weights import circular
 
     layer = drawn(nn.Conv2d(2, 3, 3, stride=2, bias=False))
     settings = {"convolution": "operator", "size": 6}

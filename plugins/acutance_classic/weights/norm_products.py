@@ -13,7 +13,7 @@ import math
 from typing import TYPE_CHECKING
 
 from acutance.measure import Traits
-from acutance_classic.matrix_spec import MatrixOverMarginSpec, OverMargin, OverMarginSpec, log_margin
+from acutance_classic.weights.matrix_spec import MatrixOverMarginSpec, OverMargin, OverMarginSpec, log_margin
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -40,7 +40,7 @@ class LogProductOfSpectralNorms(OverMargin[MatrixOverMarginSpec]):
 
     def evaluate(self, surface: LossSurface, spec: MatrixOverMarginSpec, rng: Streams) -> float:
         """Return the logarithm."""
-        from acutance_classic.matrix_norms import log_of_product, spectral_squares
+        from acutance_classic.weights.matrix_norms import log_of_product, spectral_squares
 
         return log_of_product(spectral_squares(surface, spec)) - log_margin(surface, spec.margin)
 
@@ -63,7 +63,7 @@ class LogSumOfSpectralNorms(OverMargin[MatrixOverMarginSpec]):
 
     def evaluate(self, surface: LossSurface, spec: MatrixOverMarginSpec, rng: Streams) -> float:
         """Return the logarithm."""
-        from acutance_classic.matrix_norms import log_of_product, spectral_squares
+        from acutance_classic.weights.matrix_norms import log_of_product, spectral_squares
 
         squares = spectral_squares(surface, spec)
         return math.log(len(squares)) + (log_of_product(squares) - log_margin(surface, spec.margin)) / len(squares)
@@ -85,7 +85,7 @@ class LogProductOfFrobeniusNorms(OverMargin[OverMarginSpec]):
 
     def evaluate(self, surface: LossSurface, spec: OverMarginSpec, rng: Streams) -> float:
         """Return the logarithm."""
-        from acutance_classic.matrix_norms import frobenius_squares, log_of_product
+        from acutance_classic.weights.matrix_norms import frobenius_squares, log_of_product
 
         return log_of_product(frobenius_squares(surface, spec)) - log_margin(surface, spec.margin)
 
@@ -108,7 +108,7 @@ class LogSumOfFrobeniusNorms(OverMargin[OverMarginSpec]):
 
     def evaluate(self, surface: LossSurface, spec: OverMarginSpec, rng: Streams) -> float:
         """Return the logarithm."""
-        from acutance_classic.matrix_norms import frobenius_squares, log_of_product
+        from acutance_classic.weights.matrix_norms import frobenius_squares, log_of_product
 
         squares = frobenius_squares(surface, spec)
         return math.log(len(squares)) + (log_of_product(squares) - log_margin(surface, spec.margin)) / len(squares)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from acutance.measure import Cost, Measure, Traits
 from acutance.spec import Spec, labelled
-from acutance_classic.matrix_spec import log_margin
+from acutance_classic.weights.matrix_spec import log_margin
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -52,8 +52,8 @@ class PathNorm(Measure[PathNormSpec]):
         """Return the sum of the logits of ones at squared weights."""
         import torch
 
-        from acutance_classic.homogeneous import first_points
-        from acutance_classic.traced import Network
+        from acutance_classic.weights.homogeneous import first_points
+        from acutance_classic.weights.traced import Network
 
         network, x = Network(surface.model), first_points(surface)
         total = float(network(torch.ones_like(x[:1]), squared=True).sum())

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from acutance.errors import Unsupported
-from acutance_classic.weight_matrices import Convolution
+from acutance_classic.weights.weight_matrices import Convolution
 
 ENTRIES = 1 << 22  # complex numbers that are held at once
 

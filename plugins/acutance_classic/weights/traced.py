@@ -10,8 +10,8 @@ from torch.fx.node import map_arg
 from torch.nn.utils.parametrize import is_parametrized
 
 from acutance.errors import Unsupported
-from acutance_classic.homogeneous import HOMOGENEOUS, IDLE, LINEAR, NORMALIZATIONS, applied, operated, tensor
-from acutance_classic.weight_matrices import TRANSPOSED
+from acutance_classic.weights.homogeneous import HOMOGENEOUS, IDLE, LINEAR, NORMALIZATIONS, applied, operated, tensor
+from acutance_classic.weights.weight_matrices import TRANSPOSED
 
 LEAVES = {kind.forward for kind in (*LINEAR, *NORMALIZATIONS)}
 

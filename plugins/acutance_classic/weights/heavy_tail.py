@@ -51,7 +51,7 @@ class PowerLawAlpha(Measure[SpectrumSpec]):
 
     def evaluate(self, surface: LossSurface, spec: SpectrumSpec, rng: Streams) -> Estimate:
         """Return the mean exponent."""
-        from acutance_classic.layer_spectra import fits, mean_over_layers
+        from acutance_classic.weights.layer_spectra import fits, mean_over_layers
 
         return fits(surface, spec, mean_over_layers(surface, spec, lambda layer: layer.law.alpha))
 
@@ -73,7 +73,7 @@ class AlphaHat(Measure[SpectrumSpec]):
 
     def evaluate(self, surface: LossSurface, spec: SpectrumSpec, rng: Streams) -> Estimate:
         """Return the mean over layers."""
-        from acutance_classic.layer_spectra import mean_over_layers
+        from acutance_classic.weights.layer_spectra import mean_over_layers
 
         return mean_over_layers(surface, spec, lambda layer: layer.law.alpha * layer.log10_largest)
 
@@ -96,7 +96,7 @@ class LogAlphaNorm(Measure[SpectrumSpec]):
 
     def evaluate(self, surface: LossSurface, spec: SpectrumSpec, rng: Streams) -> Estimate:
         """Return the mean over layers."""
-        from acutance_classic.layer_spectra import mean_over_layers
+        from acutance_classic.weights.layer_spectra import mean_over_layers
 
         return mean_over_layers(surface, spec, lambda layer: layer.log10_power_sum)
 
@@ -122,6 +122,6 @@ class MPSoftRank(Measure[SpectrumSpec]):
 
     def evaluate(self, surface: LossSurface, spec: SpectrumSpec, rng: Streams) -> Estimate:
         """Return the mean over layers."""
-        from acutance_classic.layer_spectra import mean_over_layers
+        from acutance_classic.weights.layer_spectra import mean_over_layers
 
         return mean_over_layers(surface, spec, lambda layer: layer.soft_rank)

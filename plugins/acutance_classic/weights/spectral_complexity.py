@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from acutance.errors import Unsupported
 from acutance.measure import Measure, Traits
-from acutance_classic.matrix_spec import MatrixOverMarginSpec, MatrixSpec, OverMargin, log_margin
+from acutance_classic.weights.matrix_spec import MatrixOverMarginSpec, MatrixSpec, OverMargin, log_margin
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -36,7 +36,7 @@ class FroOverSpec(Measure[MatrixSpec]):
 
     def evaluate(self, surface: LossSurface, spec: MatrixSpec, rng: Streams) -> float:
         """Return the sum."""
-        from acutance_classic.matrix_norms import frobenius_squares, ratios, spectral_squares
+        from acutance_classic.weights.matrix_norms import frobenius_squares, ratios, spectral_squares
 
         return math.fsum(ratios(frobenius_squares(surface, spec), spectral_squares(surface, spec)).values())
 
@@ -59,7 +59,7 @@ class SpectralOrigMain(OverMargin[MatrixOverMarginSpec]):
 
     def evaluate(self, surface: LossSurface, spec: MatrixOverMarginSpec, rng: Streams) -> float:
         """Return the logarithm."""
-        from acutance_classic.matrix_norms import frobenius_squares, log_of_product, ratios, spectral_squares
+        from acutance_classic.weights.matrix_norms import frobenius_squares, log_of_product, ratios, spectral_squares
 
         squares = spectral_squares(surface, spec)
         spread = math.fsum(ratios(frobenius_squares(surface, spec), squares).values())
@@ -85,7 +85,7 @@ class SpectralInitMain(OverMargin[MatrixOverMarginSpec]):
 
     def evaluate(self, surface: LossSurface, spec: MatrixOverMarginSpec, rng: Streams) -> float:
         """Return the logarithm."""
-        from acutance_classic.matrix_norms import frobenius_squares, log_of_product, ratios, spectral_squares
+        from acutance_classic.weights.matrix_norms import frobenius_squares, log_of_product, ratios, spectral_squares
 
         squares = spectral_squares(surface, spec)
         spread = math.fsum(ratios(frobenius_squares(surface, spec, moved=True), squares).values())

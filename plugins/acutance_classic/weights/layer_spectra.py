@@ -13,13 +13,13 @@ from torch import Tensor
 
 from acutance.errors import Unsupported
 from acutance.measure import Estimate
-from acutance_classic.matrix_norms import spectrum
-from acutance_classic.power_laws import PowerLaw, UnfitError, marchenko_pastur_median, power_law
-from acutance_classic.weight_matrices import WeightMatrix, matrices
+from acutance_classic.weights.matrix_norms import spectrum
+from acutance_classic.weights.power_laws import PowerLaw, UnfitError, marchenko_pastur_median, power_law
+from acutance_classic.weights.weight_matrices import WeightMatrix, matrices
 
 if TYPE_CHECKING:
     from acutance.surface import LossSurface
-    from acutance_classic.heavy_tail import SpectrumSpec
+    from acutance_classic.weights.heavy_tail import SpectrumSpec
 
 
 @dataclass(frozen=True)

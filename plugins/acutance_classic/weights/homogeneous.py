@@ -10,7 +10,7 @@ from torch.fx.node import map_aggregate
 
 from acutance.data.lazy import Lazy
 from acutance.errors import Unsupported
-from acutance_classic.weight_matrices import CONVOLUTIONS, TRANSPOSED
+from acutance_classic.weights.weight_matrices import CONVOLUTIONS, TRANSPOSED
 
 if TYPE_CHECKING:
     from acutance.surface import LossSurface

@@ -16,10 +16,10 @@ from torch import Tensor
 from acutance.errors import Unsupported
 from acutance.numerics.draws import Streams
 from acutance.numerics.lanczos import Lanczos, largest_eigenvalues
-from acutance_classic.circular import operator_squares
-from acutance_classic.matrix_spec import MatrixSpec
 from acutance_classic.spec import PartSpec
-from acutance_classic.weight_matrices import WeightMatrix, matrices
+from acutance_classic.weights.circular import operator_squares
+from acutance_classic.weights.matrix_spec import MatrixSpec
+from acutance_classic.weights.weight_matrices import WeightMatrix, matrices
 
 if TYPE_CHECKING:
     from acutance.surface import LossSurface

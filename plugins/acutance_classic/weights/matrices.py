@@ -12,8 +12,8 @@ import math
 from typing import TYPE_CHECKING
 
 from acutance.measure import Estimate, Measure, Traits
-from acutance_classic.matrix_spec import MatrixSpec
 from acutance_classic.spec import PartSpec
+from acutance_classic.weights.matrix_spec import MatrixSpec
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -39,7 +39,7 @@ class StableRank(Measure[PartSpec]):
 
     def evaluate(self, surface: LossSurface, spec: PartSpec, rng: Streams) -> Estimate:
         """Return the mean of the layers' stable ranks."""
-        from acutance_classic.matrix_norms import frobenius_squares, ratios, spectral_squares
+        from acutance_classic.weights.matrix_norms import frobenius_squares, ratios, spectral_squares
 
         by_matrix = MatrixSpec(parameters=spec.parameters)
         ranks = ratios(frobenius_squares(surface, spec), spectral_squares(surface, by_matrix))
@@ -65,7 +65,7 @@ class FrobeniusDistance(Measure[PartSpec]):
 
     def evaluate(self, surface: LossSurface, spec: PartSpec, rng: Streams) -> float:
         """Return the sum of the layers' squared distances."""
-        from acutance_classic.matrix_norms import frobenius_squares
+        from acutance_classic.weights.matrix_norms import frobenius_squares
 
         return math.fsum(frobenius_squares(surface, spec, moved=True).values())
 
@@ -94,7 +94,7 @@ class SpectralDistance(Measure[MatrixSpec]):
 
     def evaluate(self, surface: LossSurface, spec: MatrixSpec, rng: Streams) -> float:
         """Return the sum of the layers' squared distances."""
-        from acutance_classic.matrix_norms import spectral_squares
+        from acutance_classic.weights.matrix_norms import spectral_squares
 
         return math.fsum(spectral_squares(surface, spec, moved=True).values())
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from acutance.errors import Unsupported
-from acutance_classic.matrix_norms import log_of_product, spectral_squares
-from acutance_classic.matrix_spec import MatrixSpec
-from acutance_classic.weight_matrices import matrices
+from acutance_classic.weights.matrix_norms import log_of_product, spectral_squares
+from acutance_classic.weights.matrix_spec import MatrixSpec
+from acutance_classic.weights.weight_matrices import matrices
 
 if TYPE_CHECKING:
     from acutance.surface import LossSurface

@@ -1,17 +1,13 @@
-"""Margins of logits and of features, and the sizes that they are divided by."""
+"""Margins of logits and of features."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from acutance.errors import Unsupported
-from acutance_classic.weights.matrix_norms import log_of_product, spectral_squares
-from acutance_classic.weights.matrix_spec import MatrixSpec
-from acutance_classic.weights.weight_matrices import matrices
 
 if TYPE_CHECKING:
     from acutance.surface import LossSurface
@@ -83,20 +79,3 @@ def _total_variation(h: Tensor) -> float:
     """Return the mean squared distance of activations, (n, d), from their mean; exactly 0 where all are the same."""
     d = h - h[:1]
     return float((d - d.mean(0)).square().sum(1).mean())
-
-
-def log_complexity(surface: LossSurface, complexity: str) -> float:
-    r"""Return the logarithm of what margins are divided by.
-
-    .. math:: \sum_l \log \|W_l\|_2 \qquad\text{or that plus}\qquad
-       \tfrac32 \log \sum_l \big(\|W_l^\top\|_{2,1} / \|W_l\|_2\big)^{2/3}
-
-    where :math:`\|W^\top\|_{2,1}` is the sum of the norms of the rows.
-    """
-    tops = spectral_squares(surface, MatrixSpec())
-    logarithm = log_of_product(tops) / 2
-    if complexity == "bartlett":
-        rows = {m.name: float(m.values.double().norm(dim=1).sum()) for m in matrices(surface, "all")}
-        ratios = [rows[name] / math.sqrt(top) for name, top in tops.items()]
-        logarithm += 1.5 * math.log(math.fsum(ratio ** (2 / 3) for ratio in ratios))
-    return logarithm

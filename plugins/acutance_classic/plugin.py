@@ -10,8 +10,8 @@ FAMILIES = {
         "distance_from_initialization": "DistanceFromInitialization",
         "parameter_count": "ParameterCount",
     },
-    "margins": {"output_margin": "OutputMargin", "inverse_squared_margin": "InverseSquaredMargin"},
-    "scaled_margins": {"normalized_margin": "NormalizedMargin", "hidden_margin": "HiddenMargin"},
+    "margin.output": {"output_margin": "OutputMargin", "inverse_squared_margin": "InverseSquaredMargin"},
+    "margin.scaled": {"normalized_margin": "NormalizedMargin", "hidden_margin": "HiddenMargin"},
     "weights.matrices": {
         "stable_rank": "StableRank",
         "frobenius_distance": "FrobeniusDistance",

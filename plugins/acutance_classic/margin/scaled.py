@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from acutance.errors import Unsupported
 from acutance.measure import Cost, Estimate, Measure, Need, Traits
 from acutance.spec import Spec, labelled
-from acutance_classic.margins import MarginMeasure, MarginSpec
+from acutance_classic.margin.output import MarginMeasure, MarginSpec
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -45,7 +45,7 @@ class NormalizedMargin(MarginMeasure[NormalizedMarginSpec]):
 
     def evaluate(self, surface: LossSurface, spec: NormalizedMarginSpec, rng: Streams) -> Estimate:
         """Return the quotient, from the logarithm of the product."""
-        from acutance_classic.margin_numerics import log_complexity
+        from acutance_classic.margin.complexity import log_complexity
 
         gamma = self.gamma(surface, spec)
         if math.isnan(gamma):

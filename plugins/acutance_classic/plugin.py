@@ -52,6 +52,19 @@ FAMILIES = {
         "sharpness_init": "SharpnessInit",
     },
     "basin": {"basin_size": "BasinSize"},
+    "gradients": {
+        "fisher_trace": "FisherTrace",
+        "gradient_variance": "GradientVariance",
+        "gradient_noise_scale": "GradientNoiseScale",
+        "gradient_signal_to_noise": "GradientSignalToNoise",
+    },
+    "gradient_agreement": {
+        "gradient_confusion": "GradientConfusion",
+        "gradient_coherence": "GradientCoherence",
+    },
+    "gradient_alignment": {"gradient_weight_alignment": "GradientWeightAlignment"},
+    "information": {"tic": "TakeuchiCriterion", "soft_rank_tic": "SoftRankCriterion"},
+    "learning_coefficient": {"local_learning_coefficient": "LocalLearningCoefficient"},
 }
 
 

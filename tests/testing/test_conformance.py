@@ -52,6 +52,9 @@ SETTINGS = {
     "hessian_density": [{"probes": 2, "iterations": 8}],
     "hessian_frobenius": [{"probes": 6}],
     "hessian_effective_dimension": [{"probes": 2, "iterations": 8}],
+    "tic": [{"probes": 2, "iterations": 6}, {"approximation": "dense"}, {"approximation": "diagonal", "draws": 2}],
+    "soft_rank_tic": [{"probes": 2, "iterations": 6}, {"approximation": "dense", "damping": 0.1}],
+    "local_learning_coefficient": [{"chains": 2, "burn_in": 2, "draws": 4}],
     "gauss_newton_trace": [{"probes": 6}, {"probes": 6, "part": "remainder"}],
     "mnist_resnet": {**SMALL, "width": 2},
     "mnist_vit": {**SMALL, "dim": 16, "depth": 1},
@@ -81,6 +84,7 @@ FROM_FILES = {
 SLOW = {
     "ray", "mnist_resnet", "hessian_density", "hessian_effective_dimension", "hessian_frobenius", "gauss_newton_trace",
     "hessian_top_eigenvalue", "error", *NOISE[1:-1], *RADII[1:], "place", "count", "moody",
+    "tic", "soft_rank_tic", "local_learning_coefficient",
 }  # fmt: skip
 HERE = ("weight_norm", "toy")  # of the toy plugin, tried below as its author would
 ITEMS = [

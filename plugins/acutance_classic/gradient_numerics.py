@@ -105,7 +105,7 @@ def sampled_labels(view: LossSurface, rng: Streams, draws: int) -> Iterator[Tens
     """
     if not view.classifies:
         raise Unsupported("labels are drawn from the softmax of classes, which needs the loss cross_entropy")
-    edges = view.transform(view.clean().raw).double().softmax(1).cumsum(1)
+    edges = view.logits().double().softmax(1).cumsum(1)
     for k in range(draws):
         u = (rng.uniform("labels", k, edges[:, 0]) + 1) / 2
         yield (edges <= u[:, None]).sum(1).clamp_max(edges.shape[1] - 1)

@@ -35,7 +35,7 @@ def weight_alignments(surface: LossSurface) -> Tensor:
     lengths = features.norm(dim=1) * residual.norm(dim=1) * weight.norm()
     if not bool((lengths != 0).any()):
         raise Unsupported("no example has a gradient in the last layer: all are predicted with probability exactly 1")
-    cosines = -(features * (residual @ weight)).sum(1) / lengths
+    cosines: Tensor = -(features * (residual @ weight)).sum(1) / lengths
     return cosines[lengths != 0]
 
 

@@ -44,8 +44,9 @@ class FisherTrace(GradientMeasure[LabelSpec]):
         value = sum(run.mean_square for run in runs) / len(runs)
         if len(runs) < 2:
             return Estimate(value)
-        variances = sum((run.squares - sum(r.squares for r in runs) / len(runs)).square() for run in runs)
-        return Estimate(value, math.sqrt(float(variances.sum()) / (len(runs) - 1) / len(runs)) / runs[0].n)
+        mean = sum(run.squares for run in runs) / len(runs)
+        variances = math.fsum(float((run.squares - mean).square().sum()) for run in runs)
+        return Estimate(value, math.sqrt(variances / (len(runs) - 1) / len(runs)) / runs[0].n)
 
 
 class GradientVariance(GradientMeasure[PartSpec]):

@@ -102,7 +102,8 @@ def test_what_is_wrong_is_said_with_what_to_do():
     found = acutance.measure(name, surface(quadratic, zero), step=0.0225, localization=0.1)
     assert found.value > 3 and found.status is Status.NOT_CONVERGED and "above p/2 = 3" in found.message
     # Still rising.
-    found = acutance.measure(name, surface(quadratic, zero), step=1e-4, burn_in=0, chains=8, localization=1.0)
+    rising = {"step": 1e-4, "burn_in": 0, "chains": 24, "draws": 60, "localization": 1.0}
+    found = acutance.measure(name, surface(quadratic, zero), **rising)
     assert found.status is Status.NOT_CONVERGED and "raise burn_in" in found.message
     one = acutance.measure(name, surface(quadratic, zero, n=1))
     assert one.status is Status.UNSUPPORTED and "two points" in one.message

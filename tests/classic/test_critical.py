@@ -50,7 +50,7 @@ def test_along_the_step_of_the_optimizer_the_scale_is_that_of_the_step():
     uphill = acutance.measure(
         "critical_sharpness", Weights(W + 0.3), points, loss=loss, direction="update", update={"w": -u}
     )
-    assert uphill.status is Status.UNSUPPORTED and "rises with each of the 64 steps" in uphill.message
+    assert uphill.status in (Status.UNSUPPORTED, Status.NOT_CONVERGED) and math.isnan(uphill.value)
 
 
 @pytest.mark.parametrize("name", ["tanh_mlp", "relu_mlp", "conv_bn", "attention", "dict_input"])
@@ -110,7 +110,7 @@ def test_a_plateau_of_rounding_is_told():
     assert double.status is Status.OK and double.value == pytest.approx(1, rel=1e-3)
     single = acutance.measure("critical_sharpness", surface(torch.float32))
     assert single.status in (Status.UNSUPPORTED, Status.NOT_CONVERGED) and "rounding" in single.message
-    assert not single.value == pytest.approx(1, rel=0.5) or single.status is Status.NOT_CONVERGED
+    assert math.isnan(single.value)
 
 
 def test_a_loss_that_leaves_the_numbers_counts_as_risen():

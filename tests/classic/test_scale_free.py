@@ -69,7 +69,8 @@ def test_it_is_the_sum_over_layers_of_the_exact_diagonal(name):
             expected += brute(h.clamp_min(0).view(*shape[:2], -1).sum(-1), s.view(*shape[:2], -1).sum(-1))
     found = acutance.measure("normalized_sharpness", PROBLEMS[name].surface(), probes=1000)
     assert found.value == pytest.approx(expected, rel=1e-6) and found.cost.hvps == count * surface.n
-    assert found.extras["negative_share"] == pytest.approx(negative / count) and negative > 0
+    assert found.extras["negative_share"] == pytest.approx(negative / count)
+    assert (negative > 0) == (name == "tanh_mlp")
     again = acutance.measure("normalized_sharpness", PROBLEMS[name].surface(), probes=1000, seed=1)
     assert again.value == found.value
 
@@ -108,10 +109,10 @@ def test_the_roots_have_the_gauss_newton_matrix_as_their_covariance(loss):
     x, y = mlp_data()
     targets = y if loss == "cross_entropy" else torch.randn(24, 4).double()
     surface = LossSurface(MLP(dims=(6, 4)), (x, targets), loss=loss)
-    roots = torch.stack(list(gauss_newton_roots(surface, 4000, Streams("test"))))
+    roots = torch.stack(list(gauss_newton_roots(surface, 1000, Streams("test"))))
     exact = dense(surface, "ggnvp")
-    assert float((roots.T @ roots / 4000 - exact).norm() / exact.norm()) < 0.1
-    assert float(roots.square().sum(1).mean()) == pytest.approx(float(exact.trace()), rel=0.02)
+    assert float((roots.T @ roots / 1000 - exact).norm() / exact.norm()) < 0.2
+    assert float(roots.square().sum(1).mean()) == pytest.approx(float(exact.trace()), rel=0.04)
 
 
 def test_estimated_diagonals_agree_with_exact_ones():
@@ -132,11 +133,11 @@ def test_minimum_sharpness_is_the_least_over_the_scales_of_the_layers():
         lambda x: sum(t * np.exp(-2 * s) for t, s in zip(traces, [*x, -sum(x)])), np.zeros(2), tol=1e-14
     )
     assert closed == pytest.approx(searched.fun, rel=1e-8)
-    found = acutance.measure("minimum_sharpness", surface, probes=1000)
-    assert abs(found.value - closed) <= 4 * found.stderr and found.stderr < 0.05 * closed
+    found = acutance.measure("minimum_sharpness", surface, probes=300)
+    assert abs(found.value - closed) <= 4 * found.stderr and found.stderr < 0.1 * closed
     # At the best scales the layers of a rescaled twin weigh the same: the value is that of any other twin.
     twin = bias_free.TWINS[0]
-    assert acutance.measure("minimum_sharpness", twin.changed.surface(), probes=1000).value == pytest.approx(
+    assert acutance.measure("minimum_sharpness", twin.changed.surface(), probes=300).value == pytest.approx(
         found.value, rel=1e-9
     )
 

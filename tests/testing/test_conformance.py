@@ -67,6 +67,7 @@ SETTINGS = {
     "relative_flatness": [{}, {"layer": "layers.1", "probes": 6}],
     "normalized_sharpness": [{"probes": 6}, {"probes": 6, "curvature": "ggn"}],
     "minimum_sharpness": [{"probes": 12}],
+    "geodesic_sharpness": [{"rho": 0.2, "steps": 3}, {"rho": 0.2, "steps": 3, "metric": "mix"}],
     "gradient_of_local_entropy": [{"steps": 20}],
     "mnist_resnet": {**SMALL, "width": 2},
     "mnist_vit": {**SMALL, "dim": 16, "depth": 1},

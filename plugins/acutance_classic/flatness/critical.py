@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 FIRST = 1 / 64  # of the step at which the linear model has lost the whole loss: small steps come first
 RESOLVED = 16  # roundings of the loss that a fall has to exceed
 PLATEAU = (
-    "half-way to the critical step the loss has moved by {fall:.1e}, within its rounding: a plateau at these weights; "
-    "try dtype float64"
+    "half-way to the critical step the loss has moved by {fall:.1e}, within its rounding: a plateau, or no way "
+    "down along this step; try dtype float64"
 )
 
 
@@ -115,5 +115,5 @@ def critical_sharpness(view: LossSurface, d: Tensor, source: str, rtol: float) -
     numbers = {"step": eta, "clean_loss": clean, "fall": fall, "evaluations": float(len(search.steps))}
     extras = {**numbers, "direction": source}
     if abs(fall) <= RESOLVED * torch.finfo(view.w.dtype).eps * abs(clean):
-        return Estimate(2 / eta, None, Status.NOT_CONVERGED, PLATEAU.format(fall=abs(fall)), extras=extras)
+        return Estimate.without_value(Status.NOT_CONVERGED, PLATEAU.format(fall=abs(fall)))
     return Estimate(2 / eta, extras=extras)

@@ -40,7 +40,7 @@ class GradientOfLocalEntropy(Measure[EntropyGradientSpec]):
 
     name = "gradient_of_local_entropy"
     traits = Traits(
-        level="dataset", needs={"data", "gradient"}, stochastic=True, invariant_to={"permutation", "translation"},
+        level="dataset", needs={"data", "gradient"}, stochastic=True, invariant_to={"translation"},
         symbol="‖∇F‖", label="gradient of local entropy", reference="Chaudhari et al. 2017, Eq. 4",
         bibtex=("chaudhari2017entropy",),
     )  # fmt: skip

@@ -70,4 +70,5 @@ def entropy_gradient(surface: LossSurface, spec: EntropyGradientSpec, rng: Strea
     means = [math.fsum(along[b * size : (b + 1) * size]) / size / kept for b in range(BATCHES)]
     # Both chains have the same error; that of a root is half the relative one.
     stderr = math.sqrt(2) * float(mean_and_error(means)[1] or 0) / (2 * math.sqrt(product))
+    stderr = max(stderr, abs(norms[0] - norms[1]) / 2)  # few batches may agree by chance, as two chains may
     return Estimate(math.sqrt(product), stderr, extras={"agreement": product / (norms[0] * norms[1])})

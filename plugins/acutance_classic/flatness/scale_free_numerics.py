@@ -53,16 +53,19 @@ def diagonal(view: LossSurface, spec: NormalizedSpec, rng: Streams) -> Tensor:
         for v in gauss_newton_roots(view, spec.probes, rng):
             total += v.double().square()
         return total / spec.probes
-    if w.numel() <= spec.probes:
-        for i in range(w.numel()):
-            unit = torch.zeros_like(w)
-            unit[i] = 1
-            total[i] = view.hvp(unit)[i]
-        return total
-    for k in range(spec.probes):
-        z = rng.signs("signs", k, w)
-        total += (z * view.hvp(z)).double()
-    return total / spec.probes
+    exact, together = w.numel() <= spec.probes, view.products_together
+    count = w.numel() if exact else spec.probes
+    for start in range(0, count, together):
+        draws = range(start, min(start + together, count))
+        z = torch.stack([_unit(w, k) if exact else rng.signs("signs", k, w) for k in draws])
+        total += (z * view.hvps(z)).double().sum(0)
+    return total if exact else total / count
+
+
+def _unit(like: Tensor, i: int) -> Tensor:
+    unit = torch.zeros_like(like)
+    unit[i] = 1
+    return unit
 
 
 def matrices(view: LossSurface, *vectors: Tensor) -> Iterator[tuple[str, list[Tensor]]]:

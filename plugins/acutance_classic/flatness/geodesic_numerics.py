@@ -87,13 +87,7 @@ def geodesic_sharpness(surface: LossSurface, spec: GeodesicSpec) -> Estimate:
     if not bool(g.any()):
         raise Unsupported(STILL)
     pairs = symmetric_pairs(view)
-    try:
-        objective = Geodesics(view, Quotient(view.w, pairs, spec.metric))
-    except torch.linalg.LinAlgError as error:
-        raise Unsupported(
-            "a head's query, key, value or output matrix has no full rank: its metric has no inverse"
-        ) from error
-    region = L2(spec.rho)
+    objective, region = Geodesics(view, Quotient(view.w, pairs, spec.metric)), L2(spec.rho)
     start = region.steepest(objective.origin())
     clean, one_step = float(view.clean().loss), float(objective.value(start)[0])
     best = max(float(auto_pgd(objective, start.mul_(INSIDE), region, spec.steps).value), one_step, clean)

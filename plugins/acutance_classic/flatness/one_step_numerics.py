@@ -57,7 +57,8 @@ class Subspace:
         self.units = (torch.linalg.solve(gram, onto).abs() + 1).to(view.w)
 
     def _at(self, x: Tensor) -> Tensor:
-        return (self.units * x) @ self._directions
+        displacement: Tensor = (self.units * x) @ self._directions
+        return displacement
 
     def _slope(self, g: Tensor) -> Slope:
         return Slope([self._directions @ g], self.units)

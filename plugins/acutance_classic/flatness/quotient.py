@@ -13,9 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from acutance.errors import Unsupported
 from acutance_classic.flatness.attention_pairs import Pair
 
 Metric = Literal["inv", "mix"]
+SINGULAR = 1e-13  # smallest eigenvalue of a Gram matrix, relative to the largest, below which it has no inverse
 
 
 class PairGeometry:
@@ -32,11 +34,18 @@ class PairGeometry:
         g: G, float64.
         h: H, float64.
         metric: which of the two.
+
+    Raises:
+        Unsupported: for matrices without full rank.
     """
 
     def __init__(self, g: Tensor, h: Tensor, metric: Metric) -> None:
         self.g, self.h, self.metric = g, h, metric
         self.m_g, self.m_h = g.mT @ g, h.mT @ h
+        for m in (self.m_g, self.m_h):
+            spectrum = torch.linalg.eigvalsh(m)
+            if not bool((spectrum[..., 0] > SINGULAR * spectrum[..., -1]).all()):
+                raise Unsupported("a head's query, key, value or output matrix has no full rank: it has no metric")
         self.inverse_g, self.inverse_h = torch.linalg.inv(self.m_g), torch.linalg.inv(self.m_h)
         units = (self.m_g, self.m_h) if metric == "inv" else (self.inverse_h, self.inverse_g)
         self.unit_g, self.unit_h = (_root(m) for m in units)
@@ -59,7 +68,8 @@ class PairGeometry:
     def _sylvester(self, b: Tensor) -> Tensor:
         """Return X with A X + X A = B, A = M_G M_H."""
         inner = self._v_inverse @ b @ self._v
-        return self._v @ (inner / (self._d[..., :, None] + self._d[..., None, :])) @ self._v_inverse
+        solution: Tensor = self._v @ (inner / (self._d[..., :, None] + self._d[..., None, :])) @ self._v_inverse
+        return solution
 
     def moved(self, xi: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return :math:`\xi - \frac12 \Gamma[\xi, \xi]`: how far the geodesic gets in unit time, to second order."""
@@ -87,7 +97,8 @@ def _bent_mix(xi: Tensor, eta: Tensor, g: Tensor, h: Tensor, inverse_h: Tensor) 
 def _root(m: Tensor) -> Tensor:
     """Return the symmetric square root of positive definite matrices."""
     values, vectors = torch.linalg.eigh(m)
-    return vectors * values.clamp_min(0).sqrt()[..., None, :] @ vectors.mT
+    root: Tensor = vectors * values.clamp_min(0).sqrt()[..., None, :] @ vectors.mT
+    return root
 
 
 class Quotient:

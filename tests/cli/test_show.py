@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pydantic
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from third_parties import plugin, python
 
 import acutance
+from acutance import references
 from acutance.cli.formula import readable, unicode
 from acutance.cli.show_ import describe, type_text
 from acutance.errors import UserError
@@ -167,3 +169,10 @@ def test_entries_are_well_formed(key):
 def test_every_sharpness_measure_names_what_to_cite():
     for name in ("worst_case", "average_case"):
         assert "andriushchenko2023modern" in acutance.catalog().get("measures", name).traits.bibtex
+
+
+def test_the_file_of_references_has_each_work_once_and_nothing_else():
+    text = Path(references.__file__).with_suffix(".bib").read_text()
+    keys = re.findall(r"^@\w+\{([^,]+),", text, re.M)
+    assert keys == sorted(set(keys)) and list(known()) == keys
+    assert text == "\n\n".join(known().values()) + "\n"

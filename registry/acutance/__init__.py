@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from acutance.api import measure, run
     from acutance.dataset import Dataset, Split
     from acutance.errors import AcutanceWarning, Unsupported, UserError
-    from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Status, Traits
+    from acutance.measure import Cost, Estimate, Measure, PoolMeasure, SharpnessSpec, Status, Traits
     from acutance.numerics.draws import Streams
     from acutance.plugins import catalog
     from acutance.pool import ModelEntry, ModelPool
@@ -43,6 +43,7 @@ HOMES = {
     "Measure": "measure",
     "ModelEntry": "pool",
     "ModelPool": "pool",
+    "PoolMeasure": "measure",
     "SharpnessSpec": "measure",
     "Spec": "spec",
     "Split": "dataset",
@@ -65,6 +66,7 @@ __all__ = [
     "Measure",
     "ModelEntry",
     "ModelPool",
+    "PoolMeasure",
     "SharpnessSpec",
     "Spec",
     "Split",

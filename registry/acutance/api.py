@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acutance.errors import UserError
-from acutance.measure import Estimate
+from acutance.measure import ALONE, Estimate
 from acutance.plugins import catalog
 from acutance.run.harness import run_study
 from acutance.spec import validate
@@ -38,6 +39,9 @@ def measure(
     dtype: str | torch.dtype | None = None,
     microbatch: int | None = None,
     initial: nn.Module | Mapping[str, torch.Tensor] | None = None,
+    validation: Any = None,
+    update: Mapping[str, torch.Tensor] | None = None,
+    log: str | Path | None = None,
     **fields: Any,
 ) -> Estimate:
     """Evaluate one measure on one surface, or on a model and its batches.
@@ -58,6 +62,9 @@ def measure(
         dtype: for a module: float32 or float64.
         microbatch: for a module: examples in one pass; changes memory, not values.
         initial: for a module: the model at its initial weights, or its state dict, for measures that need them.
+        validation: for a module: labelled points, as ``data``, for measures that need some beside their own.
+        update: for a module: the optimizer's next step, {parameter name: change}, for measures that take a step.
+        log: for a module: a file of what training wrote down, CSV or JSON lines, for measures of the training.
         fields: the measure's own settings, e.g. ``rho=0.002``.
 
     Returns:
@@ -65,7 +72,7 @@ def measure(
         model; those of weights that are not as they were stored are warned of too, as by LossSurface.
 
     Raises:
-        UserError: for an unknown measure, a wrong field, or data that does not fit.
+        UserError: for an unknown measure, a wrong field, data that does not fit, or a measure that compares models.
         Corrupted: when the measure changed the weights, buffers or points that it was given.
 
     Example:
@@ -77,7 +84,10 @@ def measure(
         ('ok', 2, True)
     """
     from acutance.data.batch import whole
+    from acutance.data.forms import understand
+    from acutance.io.training_log import read_training_log
     from acutance.model.initial import initial_vector
+    from acutance.surface.beside import VALIDATION
     from acutance.surface.evaluation import evaluate_family
     from acutance.surface.integrity import untouched
     from acutance.surface.loss_surface import LossSurface
@@ -88,6 +98,8 @@ def measure(
     item = catalog().find("measures", name)
     spec = validate(item.target.Spec, fields, name)
     instance = item.target()
+    if (level := instance.level_of(spec)) == "pool":
+        raise UserError(ALONE.format(name=name), "acutance.run(config), or acutance.study(models, data, measures)")
     levels: list[float] = []
 
     def evaluated(surface: LossSurface, batch: int) -> list[Estimate]:
@@ -106,8 +118,9 @@ def measure(
             raise UserError("a surface has its data already", "give a model together with data")
         if initial is not None:
             raise UserError("a surface has its initial weights already", "give them to LossSurface")
+        if validation is not None or update is not None or log is not None:
+            raise UserError("validation, update and log go with a model and its data", "give these, not a surface")
         return mean(evaluated(model, 0), model.notes)
-    level = instance.level_of(spec)
     if data is None and level != "weights":
         raise UserError("a model needs data", "give (inputs, targets), a Dataset or a DataLoader")
     if isinstance(model, OpenModel) and not (device is None and dtype is None):
@@ -117,25 +130,49 @@ def measure(
     functional.warn(stacklevel=3)
     if initial is not None:
         functional.w0 = initial_vector(functional, initial)
+    if update is not None:
+        functional.update = lambda: update
+    if log is not None:
+        functional.log = lambda: read_training_log(Path(log))
     size = opened.microbatch if microbatch is None else microbatch
+    held_out = None if validation is None else LossSurface(functional, understand(validation, "validation"), loss=loss)
     parts, remainder = [], ""
     pairs: list[CheckedPoints | None] = [None]
     if data is not None and level != "weights":
-        batches, remainder = _batches(data, m, level == "dataset")
+        batches, remainder = _batches(
+            data, m, level == "dataset", None if "unlabeled" in instance.needs(spec) else name
+        )
         pairs = [*batches]
     for batch, pair in enumerate(pairs):
         surface = LossSurface(functional, pair, loss=loss, microbatch=size)
+        if held_out is not None:
+            surface.core.companions[VALIDATION] = partial(_itself, held_out)
         parts += evaluated(surface, batch)
     functional.warn(stacklevel=3)
     return mean(parts, [*functional.all_notes, *filter(None, [remainder])])
 
 
-def _batches(data: Any, m: int | None, whole: bool) -> tuple[list[CheckedPoints], str]:
-    """Return m-batches of equal size, cut from the points in their order, and what to say of points left over."""
+def _itself(surface: LossSurface) -> LossSurface:
+    return surface
+
+
+def _batches(data: Any, m: int | None, whole: bool, labelled: str | None) -> tuple[list[CheckedPoints], str]:
+    """Return m-batches of equal size, cut from the points in their order, and what to say of points left over.
+
+    Args:
+        data: as a user gave them.
+        m: examples in one batch.
+        whole: whether all points make one batch.
+        labelled: name of the measure, where it needs targets.
+    """
     from acutance.data.forms import CheckedPoints, understand
     from acutance.data.points import m_batches
 
     points = understand(data, stacklevel=4)
+    if labelled is not None and not points.labelled:
+        raise UserError(
+            f"measure '{labelled}' needs targets (labels), and the data have none", "give (inputs, targets)"
+        )
     size = len(points.targets) if whole else points.size if m is None else m
     batches = [CheckedPoints(*pair) for pair in m_batches(points.inputs, points.targets, size)]
     return batches, dropped(len(points.targets), size)

@@ -16,9 +16,10 @@ from acutance.spec import Spec, Specified, SpecT, estimation, labelled
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
+    from acutance.peers import Peer
     from acutance.surface.loss_surface import LossSurface
 
-__all__ = ["Cost", "Estimate", "Measure", "SharpnessSpec", "Status", "Traits", "Unsupported"]
+__all__ = ["Cost", "Estimate", "Measure", "PoolMeasure", "SharpnessSpec", "Status", "Traits", "Unsupported"]
 
 
 class Status(StrEnum):
@@ -231,7 +232,24 @@ def is_curve(value: Any) -> bool:
     return isinstance(value, Mapping) and set(value) == {"x", "y"} and len(value["x"]) == len(value["y"])
 
 
-Need = Literal["weights", "initial_weights", "data", "gradient", "example_gradients", "hvp", "activations"]
+Need = Literal[
+    "weights",
+    "initial_weights",
+    "data",
+    "gradient",
+    "example_gradients",
+    "hvp",
+    "activations",
+    "unlabeled",
+    "validation",
+    "trajectory",
+    "update",
+    "input_gradient",
+    "peers",
+]
+Level = Literal["batch", "dataset", "weights", "pool"]
+# What opens no points and makes no pass.
+WITHOUT_POINTS: frozenset[Need] = frozenset({"weights", "initial_weights", "trajectory", "peers"})
 Invariance = Literal[
     "rescaling",  # MEASURES (a)-(f): every function-preserving elementwise rescaling
     "output_scale",  # (g): the last layer times a constant
@@ -246,15 +264,18 @@ class Traits:
     """What the harness, the reader and the conformance tests need to know of a measure.
 
     Attributes:
-        level: ``batch`` (the harness averages over m-batches), ``dataset`` (one surface over all points) or
-            ``weights`` (no data opened).
+        level: ``batch`` (the harness averages over m-batches), ``dataset`` (one surface over all points),
+            ``weights`` (no data opened) or ``pool`` (all comparable models of a study at once: ``PoolMeasure``).
         larger_means: what a large value says, in one word, e.g. ``sharper``.
         needs: what the measure reads from the surface at any settings (``Measure.needs`` says what it reads at
             some), so that nothing else has to be there: ``weights`` (w and
             what follows from it: layers, unflatten), ``initial_weights`` (w0), ``data`` (forward passes: logits,
             losses, errors), ``gradient``, ``example_gradients``, ``hvp`` (all that differentiates a derivative
-            again: hvp, jvp, vjp, ggnvp), ``activations``. A pool is asked for initial weights only when they are
-            declared here.
+            again: hvp, jvp, vjp, ggnvp), ``activations``, ``unlabeled`` (points whose targets it never sees: they
+            are taken away), ``validation`` (a second set of points, with targets: ``companion``), ``trajectory``
+            (what training wrote down: ``training_log``), ``update`` (the optimizer's step, or minus the gradient),
+            ``input_gradient`` (derivatives by the inputs), ``peers`` (the other models: level ``pool``). A pool is
+            asked for initial weights only when they are declared here.
         stochastic: whether another seed gives another value.
         invariant_to: function-preserving changes of the weights that leave the value alone.
         symbol: how plots abbreviate it.
@@ -262,10 +283,10 @@ class Traits:
             ``"{scaling} gradient norm {norm}"``. Empty: its name with the settings in brackets.
         curves: names of extras that are curves -> what their axes say, (x, y).
         reference: where the definition stands.
-        bibtex: what to cite: keys of ``acutance.references``, or BibTeX entries.
+        bibtex: what to cite: keys of ``acutance/references.bib``, or BibTeX entries.
     """
 
-    level: Literal["batch", "dataset", "weights"] = "batch"
+    level: Level = "batch"
     larger_means: str = "sharper"
     needs: frozenset[Need] | set[Need] = frozenset({"data"})
     stochastic: bool = False
@@ -348,7 +369,7 @@ class Measure(Specified[SpecT]):
         return frozenset(self.traits.needs)
 
     @classmethod
-    def level_of(cls, spec: SpecT) -> Literal["batch", "dataset", "weights"]:
+    def level_of(cls, spec: SpecT) -> Level:
         """Return on what this spec is evaluated: ``traits.level``, unless the measure lets its spec choose."""
         return cls.traits.level
 
@@ -373,3 +394,54 @@ class Measure(Specified[SpecT]):
     def vectors(self, spec: SpecT) -> int:
         """Return how many parameter-sized vectors are alive at the peak besides the weights."""
         return 2
+
+
+ALONE = "measure '{name}' compares the models of a study with each other: run it in one, as an entry of 'measures'"
+
+
+class PoolMeasure(Measure[SpecT]):
+    """A measure that compares models: write ``evaluate_pool``; ``traits.level`` is ``pool``, ``needs`` has ``peers``.
+
+    The models of a study that agree in ``within`` come together, with their outputs where ``needs`` names ``data`` or
+    ``unlabeled``. Costs are those of one model.
+    """
+
+    traits: ClassVar[Traits] = Traits(level="pool", needs={"peers", "unlabeled"})
+
+    @abstractmethod
+    def evaluate_pool(self, peers: Sequence[Peer], spec: SpecT, rng: Streams) -> Sequence[Estimate | float]:
+        """Return a value for each model, in their order; ``acutance.peers.over_partners`` makes them of pairs.
+
+        Args:
+            peers: the models, at least two; a value may not depend on their order.
+            spec: the settings.
+            rng: counter-based noise, the same for all models.
+
+        Raises:
+            Unsupported: when the measure is not defined on these models.
+        """
+
+    def evaluate(self, surface: LossSurface, spec: SpecT, rng: Streams) -> Estimate | float:
+        """Refuse a single model.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported(ALONE.format(name=self.name))
+
+    def reads_points(self, spec: SpecT) -> bool:
+        """Return whether points are opened at these settings, not the weights alone."""
+        return not self.needs(spec) <= WITHOUT_POINTS
+
+    def passes(self, spec: SpecT) -> Cost:
+        """Return the passes that a model's outputs cost, where points are opened; override it where more are made."""
+        return Cost(forwards=int(self.reads_points(spec)))
+
+    def passes_together(self, specs: Sequence[SpecT]) -> Cost:
+        """Return the passes of several specs, whose outputs are computed once."""
+        again = sum(self.shares(spec) == "logits" for spec in specs) - 1
+        return super().passes_together(specs) - Cost(forwards=max(again, 0))
+
+    def shares(self, spec: SpecT) -> Literal["", "logits", "gradient"]:
+        """Return that outputs are those that all measures of the same points read."""
+        return "logits" if self.reads_points(spec) else ""

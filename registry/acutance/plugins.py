@@ -41,6 +41,7 @@ OWED = {
 }  # fmt: skip
 TABLE = re.compile(r"[a-z][a-z0-9_]*")  # what a statistic may be called: its table's file is
 TABLES = ("models", "results", "correlations", "curves", "sweep")  # a run's own
+EVERY_MEASURES = frozenset({"name", "points", "replicates"})  # what a study says of a measure beside its own settings
 
 
 @dataclass(frozen=True)
@@ -424,6 +425,9 @@ def _refuse_bad_spec(item: Item) -> None:
     spec = getattr(item.source, "Spec", None)
     if isinstance(spec, type) and issubclass(spec, Spec):
         faults = spec_faults(spec)
+        if item.kind == "measures":
+            taken = sorted(EVERY_MEASURES & set(spec.model_fields))
+            faults += [f"field '{name}' is what every measure has in a study: call it something else" for name in taken]
         if faults:
             raise ValueError(f"{item.kind.removesuffix('s')} '{item.name}': " + "; ".join(faults))
     cited = getattr(getattr(item.source, "traits", None), "bibtex", ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,7 @@ from acutance.errors import UserError
 from acutance.spec import Specified, SpecT
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 Attribute = bool | int | float | str | None
 
@@ -39,6 +39,9 @@ class ModelEntry(BaseModel):
     """Training step of the checkpoint, when known."""
     path: str | None = None
     """File the weights lie in, or will lie in once trained; lets the harness remember the model's key."""
+    log: str | None = None
+    """File of what training wrote down, a row a step: CSV or JSON lines with a column ``step`` that grows, and others
+    such as ``train_loss``, ``learning_rate``, ``gradient_norm``."""
 
 
 class ModelPool(Specified[SpecT]):
@@ -88,6 +91,13 @@ class ModelPool(Specified[SpecT]):
         Called only where a measure of the study declares that it needs ``initial_weights``, whose digest is then part
         of its cells' keys. They are taken to belong to the file of ``entry.path``: while it is the one that was
         hashed, they are too.
+        """
+        return None
+
+    def update(self, entry: ModelEntry, spec: SpecT) -> Mapping[str, Tensor] | None:
+        """Return the step that the optimizer would take next, {parameter name: change}, or None where it is not known.
+
+        Called only where a measure of the study needs ``update``; its digest is then part of its cells' keys.
         """
         return None
 

@@ -351,9 +351,25 @@ class KeyFrame:
         cut = text.index(',"replicate":')
         self._measure, self._rest = text[1:cut], text[cut:]
 
-    def key(self, model: str, data: str, batch: int | None = None, initial: str = "") -> str:
-        """Return the sha256 of the canonical JSON; the arguments are those of ``cell_key``."""
+    def key(
+        self,
+        model: str,
+        data: str,
+        batch: int | None = None,
+        initial: str = "",
+        inputs: Mapping[str, str] | None = None,
+    ) -> str:
+        """Return the sha256 of the canonical JSON; the arguments are those of ``cell_key``.
+
+        Args:
+            model: key of the model.
+            data: digest of the points.
+            batch: index of the m-batch for a part.
+            initial: digest of the initial weights.
+            inputs: digests of what else the measure needs and finds, by the name of the need.
+        """
         first = "" if batch is None else f'"batch":{batch},'
         start = f'"initial":{json.dumps(initial)},' if initial else ""
+        start += f'"inputs":{canonical_json(dict(inputs))},' if inputs else ""
         text = f'{{{first}"data":{json.dumps(data)},{start}{self._measure},"model":{json.dumps(model)}{self._rest}'
         return hashlib.sha256(text.encode()).hexdigest()

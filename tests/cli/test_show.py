@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pydantic
 import pytest
@@ -9,11 +10,12 @@ import yaml
 from third_parties import plugin, python
 
 import acutance
+from acutance import references
 from acutance.cli.formula import readable, unicode
 from acutance.cli.show_ import describe, type_text
 from acutance.errors import UserError
 from acutance.plugins import KINDS, catalog
-from acutance.references import ENTRIES, entries
+from acutance.references import entries, known
 from acutance.spec import Spec
 
 FORMULAS = {
@@ -150,7 +152,7 @@ def test_citations():
         entries(["kwon2021"])
 
 
-@pytest.mark.parametrize("key", ENTRIES)
+@pytest.mark.parametrize("key", known())
 def test_entries_are_well_formed(key):
     (entry,) = entries(key)
     kind, place = (
@@ -161,9 +163,17 @@ def test_entries_are_well_formed(key):
     assert entry.count("{") == entry.count("}")
     fields = dict(re.findall(r"^  (\w+) += \{(.*?)\},?$", entry, re.M | re.S))
     assert {"title", "author", place[kind], "year", "url"} <= fields.keys()
-    assert fields["year"] in key and fields["author"].split(",")[0].lower() in key
+    family = re.sub(r"\{\\\"(\w)\}", r"\1e", fields["author"].split(",")[0].lower()).replace(" ", "")
+    assert fields["year"] in key and family in key
 
 
 def test_every_sharpness_measure_names_what_to_cite():
     for name in ("worst_case", "average_case"):
         assert "andriushchenko2023modern" in acutance.catalog().get("measures", name).traits.bibtex
+
+
+def test_the_file_of_references_has_each_work_once_and_nothing_else():
+    text = Path(references.__file__).with_suffix(".bib").read_text()
+    keys = re.findall(r"^@\w+\{([^,]+),", text, re.M)
+    assert keys == sorted(set(keys)) and list(known()) == keys
+    assert text == "\n\n".join(known().values()) + "\n"

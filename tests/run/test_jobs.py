@@ -20,6 +20,9 @@ from acutance.run.jobs import (
     Built,
     Cell,
     Choice,
+    Compare,
+    Compared,
+    Comparison,
     Evaluate,
     Failed,
     Late,
@@ -42,7 +45,7 @@ POOL = Choice("acme/toy", {"size": 4})
 ENTRY = ModelEntry(id="toy1", attributes={"rate": 0.1, "mixup": True, "name": "a"}, architecture="mlp", step=3)
 CELL = Cell(3, "acutance/worst_case", {"rho": 0.1, "parameters": "all"}, 1, "train", "batch", (0, 2))
 EVALUATE = Evaluate(
-    id="7", pool=POOL, entry=ENTRY, dataset=Choice("acme/toy", {}), seed=5, device="cuda:1", initial=True,
+    id="7", pool=POOL, entry=ENTRY, dataset=Choice("acme/toy", {}), seed=5, device="cuda:1", asked=("initial_weights",),
     surface=SurfaceConfig(points=16, m=8, batches=Sampled(sampled=3), dtype="float64"), announce=True, workers=2,
     cost=2.5, cells=(CELL,), look=("train", "test"), next=Model(POOL, ENTRY),
 )  # fmt: skip
@@ -51,7 +54,13 @@ VALUES = (
     Part.of(4, Estimate.without_value(Status.FAILED, "no luck")),
     Part.of(5, Estimate(math.inf)),
 )
-JOBS = [Build(id="1", pool=POOL, entry=ENTRY, cost=2.0), EVALUATE, replace(EVALUATE, next=None, cells=(), look=())]
+COMPARE = Compare(
+    id="8", models=(Compared(pool=POOL, entry=ENTRY, name="toy/toy1", key="k" * 64),), dataset=EVALUATE.dataset, seed=5,
+    device="cpu", surface=EVALUATE.surface, announce=True, workers=2, cost=1.5, cells=(CELL,), outputs="/there",
+)  # fmt: skip
+JOBS = [
+    Build(id="1", pool=POOL, entry=ENTRY, cost=2.0), EVALUATE, replace(EVALUATE, next=None, cells=(), look=()), COMPARE,
+]  # fmt: skip
 OUTCOMES = [
     Built(job="1", entry="toy1", facts={"train_loss": 0.1}, seconds=1.5),
     Opened(job="1", entry="toy1", key="k" * 64, initial="", parameters=7, notes=("a note",), seconds=0.5),
@@ -59,6 +68,8 @@ OUTCOMES = [
     Begun(job="1", cells=(3, 4)),
     Parts(job="1", measure="acutance/worst_case", split="train", batch=2, device="cpu", seconds=0.1,
           cost=Passes.of(Cost(3.0, 2.0, 1.0)), parts=VALUES),
+    Comparison(job="8", measure="acme/apart", split="train", device="cpu", seconds=0.1, cost=Passes(3.0, 0.0, 0.0),
+               parts=VALUES),
     Note(job="1", message="a note"),
     Failed(job="1", message="no memory", traceback="...", misfit=True),
     Failed(job="1", message="left out", excluded=True),
@@ -72,7 +83,7 @@ def test_what_is_written_is_what_is_read(message):
     text = write(message)
     found = (read_job if message in JOBS else read_outcome)(text)
     assert type(found) is type(message) and write(found) == text
-    if not isinstance(message, Parts):  # one of its numbers is none, which equals nothing
+    if not isinstance(message, Parts | Comparison):  # one of its numbers is none, which equals nothing
         assert found == message
 
 

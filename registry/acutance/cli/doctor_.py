@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from acutance.cli import as_json
+from acutance.cli.screen import in_bytes
 from acutance.doctor import health
 from acutance.plugins import Catalog, PluginInfo, catalog
 from acutance.run.store import SCHEMA_VERSION
@@ -70,7 +71,7 @@ def _print(about: dict[str, Any], plugins: Catalog, verbose: bool) -> None:
     click.echo(f"{about['platform']}, {about['processor']}, {about['cores']} cores")
     for line in _gpu_lines(about["cuda"]):
         click.echo(line)
-    click.echo(f"cache: {about['cache']['folder']}, {_bytes(about['cache']['free'])} free")
+    click.echo(f"cache: {about['cache']['folder']}, {in_bytes(about['cache']['free'])} free")
     click.secho("libraries", bold=True)
     for lib in about["imports"]:
         click.echo(f"  {lib['name']:<14}{lib['version']:<16}{'see below' if lib['problem'] else 'ok'}")
@@ -100,15 +101,14 @@ def _gpu_lines(cuda: dict[str, Any]) -> list[str]:
     driver = f", driver {cuda['driver']}" if cuda["driver"] else ""
     if not cuda["devices"]:
         return [f"GPUs: none ({build}{driver})"]
-    devices = [f"  {d['name']}, {_bytes(d['memory'])}, capability {d['capability']}" for d in cuda["devices"]]
+    devices = [f"  {d['name']}, {in_bytes(d['memory'])}, capability {d['capability']}" for d in cuda["devices"]]
     return [f"GPUs: {len(devices)} ({build}{driver})", *devices]
 
 
 def _print_run(run: dict[str, Any]) -> None:
     click.secho(f"run {run['path']}", bold=True)
-    click.echo(
-        f"  {_bytes(run['bytes'])}, schema {run.get('schema', 'unknown')}, integrity {run.get('integrity', 'unknown')}"
-    )
+    schema, integrity = run.get("schema", "unknown"), run.get("integrity", "unknown")
+    click.echo(f"  {in_bytes(run['bytes'])}, schema {schema}, integrity {integrity}")
     if "cells" not in run:
         return
     cells = ", ".join(f"{n} {state}" for state, n in run["cells"].items())
@@ -118,11 +118,3 @@ def _print_run(run: dict[str, Any]) -> None:
         click.echo(f"  run {run['run']['number']}, started {started}: {run['run']['state']}")
     if run["writer"]:
         click.echo(f"  being written by {run['writer']}")
-
-
-def _bytes(n: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}"
-        n /= 1000
-    return f"{n:.1f} GB"

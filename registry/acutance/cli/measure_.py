@@ -12,7 +12,7 @@ import click
 
 from acutance.cli import as_json
 from acutance.errors import AcutanceWarning, UserError, did_you_mean
-from acutance.measure import Estimate
+from acutance.measure import ALONE, Estimate
 from acutance.plugins import Item, catalog
 from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import validate
@@ -110,7 +110,7 @@ def _needed(measures: Sequence[str], settings: dict[str, Any]) -> tuple[set[str]
     """Return what measures need and the levels that they are of.
 
     Raises:
-        UserError: for a mistake in a setting, before anything is loaded.
+        UserError: for a mistake in a setting, or a measure that compares models, before anything is loaded.
     """
     needs: set[str] = set()
     levels: set[str] = set()
@@ -118,7 +118,9 @@ def _needed(measures: Sequence[str], settings: dict[str, Any]) -> tuple[set[str]
         instance = catalog().measure(name)
         spec = validate(instance.Spec, settings, name)
         needs |= instance.needs(spec)
-        levels.add(instance.level_of(spec))
+        levels.add(level := instance.level_of(spec))
+        if level == "pool":
+            raise UserError(ALONE.format(name=name), "acutance run CONFIG")
     return needs, levels
 
 

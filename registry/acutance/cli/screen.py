@@ -155,3 +155,16 @@ def _width(text: str) -> int:
     from rich.cells import cell_len
 
     return max((cell_len(line) for line in visible(text, keep="\n").split("\n")), default=0)
+
+
+def in_bytes(n: float) -> str:
+    """Return a number of bytes in words.
+
+    >>> in_bytes(120), in_bytes(45_000), in_bytes(7.2e9)
+    ('120 bytes', '45 kB', '7.2 GB')
+    """
+    for unit in ("bytes", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.1f} GB"

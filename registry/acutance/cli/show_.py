@@ -204,6 +204,8 @@ def example(item: Item) -> list[str]:
         several = item.kind in ("pools", "sinks")
         return [f"{item.kind}: [{section}]" if several else f"{item.kind.removesuffix('s')}: {section}"]
     level = item.target.traits.level
+    if level == "pool":
+        return ["measures:", f"  - {section}"]
     data = {"batch": ", (inputs, targets), m=128", "dataset": ", (inputs, targets)", "weights": ""}[level]
     arguments = "".join(f", {name}={python}" for name, (_, python) in values.items())
     return [f'acutance.measure("{called}", model{data}{arguments})', "measures:", f"  - {section}"]

@@ -32,7 +32,7 @@ class CheckedPoints:
 
     Attributes:
         inputs: a tensor, a dict or a tuple of tensors, or ``acutance.data.lazy.Lazy``; first axis n.
-        targets: (n, ...).
+        targets: (n, ...); (n, 0) where there are none.
         size: examples in the first batch of those they came in, or n.
         notes: what a user should know of how they were read.
     """
@@ -42,14 +42,20 @@ class CheckedPoints:
     size: int = 0
     notes: tuple[str, ...] = ()
 
+    @property
+    def labelled(self) -> bool:
+        """Whether there are targets: points without any have an empty one each, (n, 0)."""
+        return self.targets.shape[1:] != (0,)
+
 
 def understand(data: Any, where: str = "data", stacklevel: int = 3) -> CheckedPoints:
     """Return data as points, and warn of what a user should know of how they were read.
 
     Args:
-        data: (inputs, targets) as tensors, arrays or lists, in a tuple or list, with more parts (an index) or not; a
-            dict with a key for labels; a Dataset or DataLoader of torch; any iterable of batches or examples of these
-            forms; a ``Split``. Batches of texts are filled up on the right where an ``attention_mask`` says so.
+        data: (inputs, targets) as tensors, arrays or lists, in a tuple or list, with more parts (an index) or not;
+            (inputs, None) for points without targets; a dict with a key for labels; a Dataset or DataLoader of torch;
+            any iterable of batches or examples of these forms; a ``Split``. Batches of texts are filled up on the
+            right where an ``attention_mask`` says so.
         where: what messages call it.
         stacklevel: of the warnings.
 
@@ -216,6 +222,10 @@ class _Reading:
             inputs, targets = self.labelled(item)
         elif isinstance(item, tuple | list) and len(item) > 1:
             inputs, targets = self.parts(item, single)
+            if targets is None:
+                self.refuse_no_points(inputs, item)
+                given = self.inputs(inputs, None, single)
+                return given, torch.zeros(length_of(given) or 0, 0)
         else:
             inputs, targets = item[0] if isinstance(item, tuple | list) and item else item, None
         self.refuse_no_points(inputs, item)

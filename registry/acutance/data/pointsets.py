@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -37,6 +36,8 @@ class PointSets:
     ) -> None:
         self.dataset, self.config, self.seed, self.reporter = dataset, config, seed, reporter
         self._splits: dict[str, Split] = {}
+        self._points: dict[str, Points] = {}
+        self._batches: dict[str, list[Points]] = {}
         self._digests: dict[tuple[str, Scope], list[str]] = {}
 
     def split(self, name: str) -> Split:
@@ -55,38 +56,63 @@ class PointSets:
                     self.reporter.say(f"note: {self._place_of(name)}: {note}")
         return self._splits[name]
 
-    @cached_property
+    @property
     def points(self) -> Points:
         """The selected points of the surface, augmented when the config says so, before they are cut."""
-        split, rule = self.split(self.config.split), self.config.select
-        if isinstance(rule, Indices):
+        return self.points_of(self.config.split)
+
+    @property
+    def batches(self) -> list[Points]:
+        """The m-batches of the surface."""
+        return self.batches_of(self.config.split)
+
+    def points_of(self, name: str) -> Points:
+        """Return the selected points of a split, chosen and augmented as those of the surface are.
+
+        Raises:
+            UserError: for rows listed in a file, which are those of the surface's own split.
+        """
+        if name not in self._points:
+            self._points[name] = self._selected(name)
+        return self._points[name]
+
+    def _selected(self, name: str) -> Points:
+        split, rule = self.split(name), self.config.select
+        if not isinstance(rule, Indices):
+            chosen = select(split.targets, self.config.points, rule)
+        elif name == self.config.split:
             chosen = read_indices(rule.indices, self.config.points, len(split))
         else:
-            chosen = select(split.targets, self.config.points, rule)
+            raise UserError(
+                f"surface.select: {rule.indices} lists rows of split '{self.config.split}', and a measure is asked for "
+                f"on points of '{name}'",
+                "select balanced or first, or leave points out",
+            )
         inputs, targets = realised(take_rows(split.inputs, chosen)), split.targets[chosen]
-        refuse_nonfinite(inputs, targets, self._place_of(self.config.split), chosen)
-        return self._augmented(inputs, targets) if self.config.augment else inputs, targets
+        refuse_nonfinite(inputs, targets, self._place_of(name), chosen)
+        return self._augmented(inputs, targets, name) if self.config.augment else inputs, targets
 
-    def _augmented(self, inputs: Any, targets: Tensor) -> Any:
+    def _augmented(self, inputs: Any, targets: Tensor, split: str) -> Any:
         """Return one augmentation of each point; noise is named by the row, so more points change none of these."""
-        noise = Streams(self.seed, self.dataset.name, self.config.split, "augment")
+        noise = Streams(self.seed, self.dataset.name, split, "augment")
         parts = [
             (self.dataset.augment(take_rows(inputs, slice(i, i + 1)), noise.generator("point", i)), targets[i : i + 1])
             for i in range(len(targets))
         ]
         return concatenate(parts)[0]
 
-    @cached_property
-    def batches(self) -> list[Points]:
-        """The m-batches: the points cut in their order, or random m-subsets of them, each as short as it can be."""
-        return [(self._trimmed(inputs), targets) for inputs, targets in self._cut()]
+    def batches_of(self, name: str) -> list[Points]:
+        """Return m-batches: the points cut in their order, or random m-subsets of them, each as short as it can be."""
+        if name not in self._batches:
+            self._batches[name] = [(self._trimmed(inputs), targets) for inputs, targets in self._cut(name)]
+        return self._batches[name]
 
-    def _cut(self) -> list[Points]:
-        inputs, targets = self.points
+    def _cut(self, name: str) -> list[Points]:
+        inputs, targets = self.points_of(name)
         m, cutting = self.config.m, self.config.batches
         if not isinstance(cutting, Sampled):
             return m_batches(inputs, targets, m)
-        noise = Streams(self.seed, self.digests(self.config.split, "points")[0], "batches")
+        noise = Streams(self.seed, self.digests(name, "points")[0], "batches")
         subsets = [noise.subset("batch", k, m, len(targets)) for k in range(cutting.sampled)]
         return [(take_rows(inputs, rows), targets[rows]) for rows in subsets]
 
@@ -97,7 +123,7 @@ class PointSets:
         """Return the points that a cell is evaluated on, one set after the other.
 
         Args:
-            split: name of a split; batches and points come from the surface's own.
+            split: name of a split.
             scope: ``batch``: each m-batch; ``points``: all points of the surface; ``split``: the whole split;
                 ``weights``: none.
         """
@@ -106,9 +132,12 @@ class PointSets:
         if scope == "split":
             whole = self.split(split)
             return [(whole.inputs, whole.targets)]
-        if split != self.config.split:
-            raise UserError(f"points are taken from split '{self.config.split}', not '{split}'")
-        return [self.points] if scope == "points" else self.batches
+        return [self.points_of(split)] if scope == "points" else self.batches_of(split)
+
+    @property
+    def validation(self) -> str:
+        """The split of labelled points for measures that need some beside their own; empty where there is none."""
+        return self.config.validation or ("validation" if "validation" in self.dataset.splits else "")
 
     def examples(self, split: str, scope: Scope) -> int:
         """Return how many examples one pass sees; 1 for the weights alone."""

@@ -29,6 +29,7 @@ from acutance.system.devices import require_device
 
 if TYPE_CHECKING:
     from acutance.checks.tracking import Tracking
+    from acutance.io.training_log import TrainingLog
 
 
 class FunctionalModel:
@@ -55,6 +56,8 @@ class FunctionalModel:
         held: the pieces that the model holds, None for its own tensors.
         snapshot: what the attributes were before the model held what it holds.
         initial: opens the model at its initial weights, or its state dict; None where they are not known.
+        update: gives the optimizer's next step, {parameter name: change}; None where it is not known.
+        log: reads what training wrote down; None where nothing is known.
         moving: (name, buffer, as it was) of each buffer that a forward pass changes; known after the first one.
         refused: why the model cannot be measured, once that is known.
 
@@ -88,6 +91,8 @@ class FunctionalModel:
         self.w = self._read()
         self._refuse_nonfinite()
         self.initial: Callable[[], nn.Module | Mapping[str, Tensor] | None] = lambda: None
+        self.update: Callable[[], Mapping[str, Tensor] | None] = lambda: None
+        self.log: Callable[[], TrainingLog | None] = lambda: None
         with conditions(self):
             self.buffers = [
                 (module._buffers, name, self._cast(buffer.detach().clone()))
@@ -157,6 +162,17 @@ class FunctionalModel:
         """(p,) initial weights, fetched on first use; None where they are not known."""
         initial = self.initial()
         return None if initial is None else initial_vector(self, initial)
+
+    @cached_property
+    def update_vector(self) -> Tensor | None:
+        """(P,) the optimizer's next step, fetched on first use; None where it is not known."""
+        step = self.update()
+        return None if step is None else initial_vector(self, step, "steps of the optimizer")
+
+    @cached_property
+    def training_log(self) -> TrainingLog | None:
+        """What training wrote down, read on first use; None where nothing is known."""
+        return self.log()
 
     def note(self, sentence: str) -> None:
         """Add a sentence to the notes, once."""

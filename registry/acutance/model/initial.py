@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
 
 
-def initial_vector(functional: FunctionalModel, initial: nn.Module | Mapping[str, Tensor]) -> Tensor:
+def initial_vector(
+    functional: FunctionalModel, initial: nn.Module | Mapping[str, Tensor], what: str = "initial weights"
+) -> Tensor:
     """Return the initial weights in the order of ``functional.w``, (P,), on its device, in its dtype.
 
     Buffers and integer parameters are passed over; a tied parameter may go by any of its names.
 
     Args:
         functional: the model at its present weights.
-        initial: the model at its initial weights, or its state dict.
+        initial: the model at its initial weights, or its state dict; or another number for each weight.
+        what: what messages call them.
 
     Raises:
         UserError: naming what is missing, unexpected, of another shape or not finite.
@@ -47,12 +50,12 @@ def initial_vector(functional: FunctionalModel, initial: nn.Module | Mapping[str
     )
     if problem:
         raise UserError(
-            f"the initial weights do not fit the model: {problem}",
-            "give the same architecture at its initial weights, or its state dict",
+            f"the {what} do not fit the model: {problem}",
+            f"give the same architecture at its {what}, or its state dict",
         )
     for slot, tensor in pairs:
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"the initial weights of '{slot.name}' are not finite")
+            raise UserError(f"the {what} of '{slot.name}' are not finite")
     w = functional.w
     with Conditions(w.device, w.dtype, grad=False):
         return torch.cat([t.detach().to(w.device, w.dtype).reshape(-1) for t in tensors if t is not None])

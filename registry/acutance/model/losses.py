@@ -96,6 +96,7 @@ def transform_of(logit_norm: bool, scale: NormScale) -> Callable[[Tensor], Tenso
     return lambda logits: logits
 
 
+NO_TARGETS = "there are no targets here: the points have none, or the measure has declared that it looks at none"
 IGNORED = -100  # the label that torch's cross-entropy leaves out by default
 
 
@@ -238,6 +239,38 @@ class LossHead:
             _check_labels(shape, targets)
         elif not callable(self.loss):
             _check_numbers(str(self.loss), shape[1:], targets)
+
+
+class Unlabelled(LossHead):
+    """The head of points whose targets nobody gave, or that a label-free measure must not see: it has no losses."""
+
+    def __init__(self) -> None:
+        super().__init__("cross_entropy")
+        self.loss, self.classifies = "none", False
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Refuse.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported(NO_TARGETS)
+
+    def part(self, logits: Tensor, targets: Tensor, n: int) -> Tensor:
+        """Refuse."""
+        return self.losses(logits, targets)
+
+    def value(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Refuse."""
+        return self.losses(logits, targets)
+
+    def weigh(self, logits: Tensor, targets: Tensor) -> None:
+        """Do nothing: there are no weights."""
+
+    def check(self, logits: Tensor, rows: int, targets: Tensor) -> None:
+        """Refuse outputs without a row an example."""
+        if logits.dim() == 0 or len(logits) != rows:
+            super().check(logits, rows, targets)
 
 
 def _check_labels(shape: tuple[int, ...], targets: Tensor) -> None:

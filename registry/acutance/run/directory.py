@@ -26,7 +26,7 @@ STORE = "acutance.db"
 CONFIG, ENVIRONMENT, PAGE = "config.yaml", "environment.json", "report.html"
 MEASURES = "measures.json"  # how measures are shown
 STATISTICS = "statistics.json"  # statistics of third parties, and those that failed
-FIGURES, MARKUP = "figures", "tables"  # folders in it
+FIGURES, MARKUP, OUTPUTS = "figures", "tables", "outputs"  # folders in it
 TABLES = ("models", "results", "correlations")
 CURVES, SWEEP = "curves", "sweep"  # tables that not every folder has
 # Columns of names: a model may be called 007 or 12e45.
@@ -104,6 +104,11 @@ class RunDirectory:
     def markup(self) -> Path:
         """The folder of the correlations in the layout of the paper's tables."""
         return self.path / MARKUP
+
+    @property
+    def outputs(self) -> Path:
+        """The folder of what models put out on the points; it may be removed at any time."""
+        return self.path / OUTPUTS
 
     @property
     def holds_run(self) -> bool:

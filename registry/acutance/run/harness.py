@@ -20,12 +20,13 @@ from acutance.run.executors import Executor
 from acutance.run.hooks import Hook
 from acutance.run.jobs import Build, Choice, Evaluate, Failed, Late, Model, Note, Opened, Parts, plain
 from acutance.run.ledger import Ledger, Rerun
+from acutance.run.levels import Comparisons, set_levels
 from acutance.run.members import Member, PlannedCell, measure_cells, members, target_cells
 from acutance.run.points import close_points, open_points
 from acutance.run.preprocessing import preprocess
 from acutance.run.rows import Attempt
 from acutance.run.sinks import Sinks, files_of
-from acutance.run.standing import Identity, Standing
+from acutance.run.standing import OF_POOLS, Identity, Standing
 from acutance.run.store import Store
 from acutance.run.tasks import Task, outcomes
 from acutance.run.value_rows import value_row
@@ -140,7 +141,8 @@ class Driver:
         self.on_outcome = Hook("on_outcome", self._say_note)
         self.printed: set[str] = set()
         self.alike: dict[str, list[Member]] = {}  # models with the same message in this stage, by the message
-        self.needs_initial = False
+        self.asked: frozenset[str] = frozenset()  # of pools, beside the models
+        self.outputs = ""  # folder where outputs of models are kept
         self.splits_to_check: list[str] = []  # those that a model must take before anything is measured
         self.misfits: Counter[str] = Counter()
 
@@ -150,7 +152,7 @@ class Driver:
         """Run all stages and write the folder; everything computed is in the store before an exception leaves."""
         from acutance.run.outputs import write_outputs
 
-        study = self.study
+        study, self.outputs = self.study, str(directory.outputs.absolute())
         env = environment(self.plugins)
         self.ledger.begin(env)
         directory.put_study(study.resolved, env)
@@ -169,14 +171,17 @@ class Driver:
                 targets, cells = target_cells(study, self.plugins, sets), measure_cells(study, sets)
                 self._preprocess(sets)
                 on_points = [cell for cell in [*targets, *cells] if cell.scope != "weights"]
-                self.splits_to_check = list(dict.fromkeys(cell.split for cell in on_points))
-                self.needs_initial = any(cell.needs_initial for cell in cells)
+                looked_at = [split for cell in on_points for split in (cell.split, cell.validation[0]) if split]
+                self.splits_to_check = list(dict.fromkeys(looked_at))
+                self.asked = OF_POOLS & frozenset().union(*(cell.needs for cell in cells))
                 self._recognise(executor)
                 self._compute(executor, sets, self.members, targets, "targets")
                 chosen = admit(self.members, self.ledger, targets)
                 if study.admit:
                     self.reporter.say(f"admitted {len(chosen)} of {len(self.members)} models")
-                self._compute(executor, sets, chosen, cells, "measures")
+                apart = [cell for cell in cells if cell.planned.level != "pool"]
+                self._compute(executor, sets, chosen, apart, "measures")
+                self._compare(executor, sets, [cell for cell in cells if cell.planned.level == "pool"])
             admitted(self.members)  # where targets are given, models are opened for the measures alone
             run = write_outputs(self.ledger, self.members, directory, targets, cells, report, self.reporter)
         except BaseException as error:
@@ -249,7 +254,7 @@ class Driver:
         unknown = [
             member
             for member in self.members
-            if not self.ledger.recognise(member, self.needs_initial) and member.key is None and member.usable
+            if not self.ledger.recognise(member, self.asked) and member.key is None and member.usable
         ]
         if unknown and self.ledger:
             self._work(executor, [(member, []) for member in unknown], [], "recognising models", lambda _: 1.0)
@@ -269,6 +274,18 @@ class Driver:
         if work:
             self._work(executor, work, cells, stage, lambda c: c.cost(sets.examples(c.split, c.scope)).units)
 
+    def _compare(self, executor: Executor[Any], sets: PointSets, cells: Sequence[PlannedCell]) -> None:
+        """Compute what is missing of cells that compare models, once all others are done."""
+        if not cells:
+            return
+        unknown = [member for member in self.members if member.compared and member.key is None]
+        if unknown:
+            self._work(executor, [(member, []) for member in unknown], [], "recognising models", lambda _: 1.0)
+        Comparisons(
+            self.study, self.ledger, executor, self.reporter, self._device(), tuple(sorted(self.asked)), self.outputs,
+            lambda outcome: self.plugins.manager.hook.on_outcome(outcome=outcome),
+        ).compute(set_levels(self.study, self.members), cells, sets.examples)  # fmt: skip
+
     def _work(
         self,
         executor: Executor[Any],
@@ -284,8 +301,9 @@ class Driver:
         for i, (member, missing) in enumerate(work):
             job = Evaluate(
                 id=str(i), pool=Choice.of(member.pool), entry=member.entry, dataset=Choice.of(self.study.dataset),
-                surface=self.study.surface, seed=self.study.seed, device=self._device(), initial=self.needs_initial,
-                announce=executor.announced, workers=executor.workers if self._device() == "cpu" else 1,
+                surface=self.study.surface, seed=self.study.seed, device=self._device(),
+                asked=tuple(sorted(self.asked)), outputs=self.outputs, announce=executor.announced,
+                workers=executor.workers if self._device() == "cpu" else 1,
                 cost=sum(units(cells[index]) * len(batches) for index, batches in missing),
                 cells=tuple(cells[index].job(index, batches) for index, batches in missing),
             )  # fmt: skip
@@ -381,7 +399,7 @@ class Driver:
         """Store the identity of a model that was loaded, and print the notes on it."""
         for note in outcome.notes:
             self._report(member, note)
-        self.ledger.identify(member, Identity(outcome.key, outcome.parameters, outcome.initial))
+        self.ledger.identify(member, Identity(outcome.key, outcome.parameters, outcome.initial, outcome.update))
 
     def _store_parts(self, task: Task[Evaluate], cells: Sequence[PlannedCell], outcome: Parts) -> int:
         """Store one batch of one family, and return the number of cells that are complete with it."""

@@ -98,11 +98,12 @@ class Evaluate(Model):
         surface: how they are cut into batches, and how losses are computed.
         seed: study seed.
         device: where to compute; an executor whose workers have devices of their own lets these choose.
-        initial: whether some measure needs the initial weights: their digest is part of keys.
+        asked: what some measure needs of the pool, initial_weights or update: its digest is part of keys.
         announce: whether to say what begins.
         workers: how many share the memory of a machine.
         cost: relative to that of other jobs of the same run.
         cells: what to compute; none to learn the model's key alone.
+        outputs: folder where outputs of models on the points are kept; empty to keep none.
         look: splits whose points the model is held to before anything is measured.
         next: the model that this worker will most likely get next, to be loaded ahead.
     """
@@ -113,16 +114,59 @@ class Evaluate(Model):
     surface: SurfaceConfig
     seed: int
     device: str
-    initial: bool = False
+    asked: tuple[str, ...] = ()
     announce: bool = False
     workers: int = 1
     cost: float = 0.0
     cells: tuple[Cell, ...] = ()
+    outputs: str = ""
     look: tuple[str, ...] = ()
     next: Model | None = None
 
 
-Job: TypeAlias = Build | Evaluate
+@dataclass(frozen=True, kw_only=True)
+class Compared(Model):
+    """A model that is compared with others: what it is called, and the key that it was found to have."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Compute cells of measures that compare models.
+
+    Attributes:
+        id: names the job in its outcomes.
+        models: all that are compared.
+        dataset: where the points are from.
+        surface: as of ``Evaluate``.
+        seed: study seed.
+        device: where to compute, as of ``Evaluate``.
+        asked: what some measure needs of the pools.
+        announce: whether to say what begins.
+        workers: how many share the memory of a machine.
+        cost: relative to that of other jobs of the same run.
+        cells: what to compute, for all of the models.
+        outputs: folder where outputs of models on the points are kept; empty to keep none.
+    """
+
+    id: str
+    kind: Literal["compare"] = "compare"
+    models: tuple[Compared, ...]
+    dataset: Choice
+    surface: SurfaceConfig
+    seed: int
+    device: str
+    asked: tuple[str, ...] = ()
+    announce: bool = False
+    workers: int = 1
+    cost: float = 0.0
+    cells: tuple[Cell, ...] = ()
+    outputs: str = ""
+
+
+Job: TypeAlias = Build | Evaluate | Compare
 
 # -- outcomes -------------------------------------------------------------------------------------------------
 
@@ -147,6 +191,7 @@ class Opened:
         key: of its tensors.
         initial: digest of its initial weights, empty where there are none; None where no measure needs them, or they
             cannot be loaded.
+        update: digest of the optimizer's next step, likewise.
         parameters: how many it has.
         notes: what a reader should know of it.
     """
@@ -156,6 +201,7 @@ class Opened:
     entry: str
     key: str
     initial: str | None = None
+    update: str | None = None
     parameters: int
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -221,6 +267,20 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The values of one cell for all models that were compared, in their order; ``cost`` is that of all."""
+
+    job: str
+    kind: Literal["comparison"] = "comparison"
+    measure: str
+    split: str
+    device: str
+    seconds: float
+    cost: Passes
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Note:
     """What a reader should know."""
 
@@ -269,7 +329,7 @@ class Late:
     cells: tuple[int, ...] = ()
 
 
-Outcome: TypeAlias = Built | Opened | Begun | Parts | Note | Failed | Lost | Late
+Outcome: TypeAlias = Built | Opened | Begun | Parts | Comparison | Note | Failed | Lost | Late
 
 # -- texts ----------------------------------------------------------------------------------------------------
 
@@ -374,4 +434,4 @@ def _outcomes() -> TypeAdapter[Any]:
 
 def on_device(job: Job, device: str | None) -> Job:
     """Return a job to be computed on another device than it says, where that is given."""
-    return replace(job, device=device) if device is not None and isinstance(job, Evaluate) else job
+    return replace(job, device=device) if device is not None and not isinstance(job, Build) else job

@@ -69,19 +69,19 @@ class Ledger:
 
     # -- models -------------------------------------------------------------------------------------------------
 
-    def recognise(self, member: Member, with_initial: bool) -> bool:
+    def recognise(self, member: Member, asked: frozenset[str]) -> bool:
         """Give a model the identity that it had when it was last loaded, if its file is the one that was hashed then.
 
         Initial weights are known with it: they belong to the training whose result is the file.
 
         Args:
             member: a model of the study.
-            with_initial: whether its initial weights must be known too.
+            asked: what must be known of its pool too, ``initial_weights`` and ``update``.
         """
         stored, identity = self._models.get(member.name), self._recorded(member)
         if stored is None or identity is None or not member.source or stored[1] != member.file:
             return False
-        if with_initial and identity.initial is None:
+        if not identity.knows(asked):
             return False
         self.identify(member, identity)
         return True
@@ -102,7 +102,9 @@ class Ledger:
         if (identity := self._recorded(member)) is None:
             raise KeyError(member.label)
         member.identify(identity)
-        if (points := self._facts.get("/".join(member.name), {}).get("points")) is not None:
+        facts = self._facts.get("/".join(member.name), {})
+        member.remember_log(facts.get("log", ""))
+        if (points := facts.get("points")) is not None:
             member.set_points(Preprocessed.recorded(points, self._store.points() or {}))
 
     def _recorded(self, member: Member) -> Identity | None:
@@ -111,7 +113,8 @@ class Ledger:
         if stored is None:
             return None
         key, _, parameters = stored
-        return Identity(key, parameters, self._facts.get("/".join(member.name), {}).get("initial"))
+        facts = self._facts.get("/".join(member.name), {})
+        return Identity(key, parameters, facts.get("initial"), facts.get("update"))
 
     def put_points(self, record: Mapping[str, Sequence[str]], preprocessed: Iterable[Preprocessed]) -> None:
         """Store what the points of this run were, also as models see them."""
@@ -228,6 +231,11 @@ class Ledger:
         """Store that cells could not be computed, and why."""
         failed, cells = Estimate.without_value(Status.FAILED, message), list(cells)
         self._put(member, cells, [self._record(member, cell, failed) for cell in cells])
+
+    def decline(self, member: Member, cells: Iterable[PlannedCell], message: str) -> None:
+        """Store that cells are not defined for a model, and why."""
+        absent, cells = Estimate.without_value(Status.UNSUPPORTED, message), list(cells)
+        self._put(member, cells, [self._record(member, cell, absent) for cell in cells])
 
     def _put(self, member: Member, cells: Sequence[PlannedCell], finished: Sequence[tuple[CellRow, Estimate]]) -> None:
         self._store.put_cells(finished)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from acutance.errors import UserError
 from acutance.io.remote import is_remote, stamp
+from acutance.io.training_log import read_training_log
 from acutance.measure import Cost
 from acutance.plugins import Catalog
 from acutance.pool import Attribute, ModelEntry
@@ -26,6 +28,7 @@ from acutance.study.targets import terms_of
 
 if TYPE_CHECKING:
     from acutance.data.pointsets import PointSets
+    from acutance.run.levels import Level
     from acutance.run.recorded import RecordedPoints
 
     Points: TypeAlias = PointSets | RecordedPoints
@@ -40,6 +43,8 @@ class _Learned:
     reason: str = ""
     joined: Mapping[str, Attribute] = field(default_factory=dict)
     points: Preprocessed | None = None
+    log: str | None = None
+    level: Level | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +80,14 @@ class Member:
         """Set what it sees of the points, where its pool preprocesses them."""
         self._learned.points = points
 
+    def remember_log(self, digest: str) -> None:
+        """Set the digest of what its training wrote down, as it was when its values were computed."""
+        self._learned.log = digest
+
+    def join(self, level: Level | None) -> None:
+        """Set the models that it is compared with."""
+        self._learned.level = level
+
     # -- what is known ------------------------------------------------------------------------------------------
 
     @property
@@ -103,6 +116,11 @@ class Member:
         return self._learned.points
 
     @property
+    def level(self) -> Level | None:
+        """The models that it is compared with, itself among them; None where it is not compared, or not yet."""
+        return self._learned.level
+
+    @property
     def compared(self) -> bool:
         """Whether it is compared."""
         return self.standing is Standing.COMPARED
@@ -126,8 +144,20 @@ class Member:
     def facts(self) -> dict[str, str]:
         """What enters keys besides the model's tensors, for the store: without it a merge could not tell them."""
         points = {"points": self.points.name} if self.points else {}
-        initial = self.identity.initial if self.identity else None
-        return points | ({} if initial is None else {"initial": initial})
+        known = {"initial": self.identity.initial, "update": self.identity.update} if self.identity else {}
+        known["log"] = self.log_digest if self.entry.log is not None else None
+        return points | {name: digest for name, digest in known.items() if digest is not None}
+
+    @property
+    def log_digest(self) -> str:
+        """Digest of what its training wrote down; empty where nothing is known, or the file is not such a table."""
+        if self._learned.log is None:
+            try:
+                log = read_training_log(Path(self.entry.log)) if self.entry.log is not None else None
+            except UserError:
+                log = None  # the measure that reads it fails with the reason
+            self._learned.log = log.digest if log else ""
+        return self._learned.log
 
     def general(self, message: str) -> str:
         """Return a message about this model without what is its own: the same for all models that it is told of."""
@@ -201,8 +231,11 @@ class PlannedCell:
     """Of the points before any preprocessing, one for each set."""
     statistics: str = ""
     """Digest of the points that batch normalization is recalibrated on; empty when it is not."""
+    validation: tuple[str, str] = ("", "")
+    """The split of validation points and their digest, where the measure needs some and there are some."""
 
     _identities: dict[Any, _CellIdentity] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _peers: dict[Any, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def _identity(self, study: Study, member: Member) -> _CellIdentity:
         """Return what is the same in all keys of this cell for one preprocessing; computed once a study."""
@@ -230,21 +263,53 @@ class PlannedCell:
     def key(self, study: Study, member: Member) -> str:
         """Return the cell's key for a model that has been loaded."""
         identity = self._identity(study, member)
-        return identity.frame.key(_key_of(member), identity.data, initial=self._initial(member))
+        beside = self._initial(member), self._inputs(study, member)
+        return identity.frame.key(_key_of(member), identity.data, None, *beside)
 
     def part_key(self, study: Study, member: Member, batch: int) -> str:
         """Return the key of the cell's part on one batch; the same whatever other batches there are."""
         identity = self._identity(study, member)
-        return identity.frame.key(_key_of(member), identity.digests[batch], batch, self._initial(member))
+        beside = self._initial(member), self._inputs(study, member)
+        return identity.frame.key(_key_of(member), identity.digests[batch], batch, *beside)
 
     @cached_property
-    def needs_initial(self) -> bool:
-        """Whether the measure reads the weights that training started from: then they are part of the key."""
-        return "initial_weights" in self.planned.item.target().needs(self.planned.spec)
+    def needs(self) -> frozenset[str]:
+        """What the measure reads at its settings."""
+        return frozenset(self.planned.item.target().needs(self.planned.spec))
 
     def _initial(self, member: Member) -> str:
         initial = member.identity.initial if member.identity else None
-        return initial or "" if self.needs_initial else ""
+        return initial or "" if "initial_weights" in self.needs else ""
+
+    def _inputs(self, study: Study, member: Member) -> dict[str, str]:
+        """Return the digests of what else the measure needs and finds: they are part of the key."""
+        found = self._own_inputs(member)
+        if "peers" in self.needs and member.level is not None:
+            found["peers"] = self._partners(study, member.level)
+        return found
+
+    def _partners(self, study: Study, level: Level) -> str:
+        """Return the digest of all models of a level, with what the measure finds of each, in any order."""
+        if level not in self._peers:
+            keys = []
+            for member in level.members:
+                identity = self._identity(study, member)
+                beside = self._initial(member), self._own_inputs(member)
+                keys.append(identity.frame.key(_key_of(member), identity.data, None, *beside))
+            self._peers[level] = joint(sorted(keys))
+        return self._peers[level]
+
+    def _own_inputs(self, member: Member) -> dict[str, str]:
+        """Return the digests of what else a model brings that the measure needs."""
+        found = {}
+        if "trajectory" in self.needs:
+            found["trajectory"] = member.log_digest
+        if "update" in self.needs:
+            found["update"] = (member.identity.update if member.identity else None) or ""
+        if "validation" in self.needs and self.validation[0]:
+            split, digest = self.validation
+            found["validation"] = member.points.digests[f"{split}/points"][0] if member.points else digest
+        return {need: digest for need, digest in found.items() if digest}
 
     def row(self, study: Study, member: Member) -> CellRow:
         """Return what is stored beside the value."""
@@ -302,12 +367,14 @@ def target_cells(study: Study, plugins: Catalog, sets: Points) -> list[PlannedCe
 
 
 def measure_cells(study: Study, sets: Points) -> list[PlannedCell]:
-    """Return the cells of all planned measures on the study's points."""
-    split = study.surface.split
-    scopes: dict[str, Scope] = {"batch": "batch", "dataset": "points", "weights": "weights"}
-    statistics = joint(sets.digests(split, "batch")) if study.surface.batch_norm == "recalibrate" else ""
+    """Return the cells of all planned measures, on the study's points or on those of another split."""
+    own = study.surface.split
+    statistics = joint(sets.digests(own, "batch")) if study.surface.batch_norm == "recalibrate" else ""
     cells = []
     for planned in study.measures:
-        scope = scopes[planned.level]
-        cells.append(PlannedCell(planned, split, scope, tuple(sets.digests(split, scope)), statistics))
+        scope, split = planned.scope, planned.points or own
+        cell = PlannedCell(planned, split, scope, tuple(sets.digests(split, scope)), statistics)
+        if "validation" in cell.needs and sets.validation:
+            cell = replace(cell, validation=(sets.validation, sets.digests(sets.validation, "points")[0]))
+        cells.append(cell)
     return cells

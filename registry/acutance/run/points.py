@@ -1,14 +1,15 @@
-"""The points of a study, opened once in a process: for their digests by the driver, and for jobs that run beside it."""
+"""The points and pools that jobs name, opened in this process: points once, for their digests by the driver as well."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acutance.plugins import catalog
-from acutance.run.jobs import Choice
+from acutance.pool import ModelEntry
+from acutance.run.jobs import Choice, Model
 from acutance.spec import validate
 from acutance.study.config import Study
 from acutance.study.surface_config import SurfaceConfig
@@ -44,3 +45,9 @@ def points_of(study: Study) -> Iterator[PointSets]:
 def close_points() -> None:
     """Let go of all points that are open."""
     open_points.cache_clear()
+
+
+def opened_pool(model: Model) -> tuple[Any, Any, ModelEntry]:
+    """Return the pool of a model, its settings, and the model's entry."""
+    target = catalog().find("pools", model.pool.name).target
+    return target(), validate(target.Spec, model.pool.spec, model.pool.name), model.entry

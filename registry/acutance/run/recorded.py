@@ -32,15 +32,22 @@ class RecordedPoints:
 
     Args:
         digests: by ``split/scope``, as ``Store.points`` gives them.
+        validation: the study's ``surface.validation``.
     """
 
-    def __init__(self, digests: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, digests: Mapping[str, Sequence[str]], validation: str = "") -> None:
         self._digests = digests
+        self._validation = validation or ("validation" if "validation/points" in digests else "")
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that the study touched."""
         return tuple(dict.fromkeys(name.rpartition("/")[0] for name in self._digests))
+
+    @property
+    def validation(self) -> str:
+        """The split of validation points, as far as some were needed."""
+        return self._validation
 
     def digests(self, split: str, scope: Scope) -> list[str]:
         """Return a digest for each set of points; one of nothing for the weights alone."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from acutance.run.executors import Executor
-from acutance.run.jobs import Begun, Evaluate, Failed, Job, Late, Lost, Outcome, read_outcome, write
+from acutance.run.jobs import Begun, Build, Failed, Job, Late, Lost, Outcome, read_outcome, write
 from acutance.run.members import Member
 
 RETRIES = 2  # how often a job goes to another worker after its worker died
@@ -22,7 +22,7 @@ class Task(Generic[JobT]):
     """A job as the driver sees it.
 
     Attributes:
-        member: the model.
+        member: the model; the first of those that are compared.
         job: what a worker is asked for at first.
         missing: batches without a value, by the index of the cell; what is stored is taken off.
         begun: cells that are in work, where that is told.
@@ -38,16 +38,17 @@ class Task(Generic[JobT]):
     @classmethod
     def of(cls, member: Member, job: JobT) -> Task[JobT]:
         """Return a job that nobody has begun."""
-        cells = job.cells if isinstance(job, Evaluate) else ()
+        cells = () if isinstance(job, Build) else job.cells
         return cls(member, job, {cell.index: list(cell.batches) for cell in cells})
 
     @property
     def text(self) -> str:
         """The job for a worker: what is still missing of it."""
-        if not isinstance(self.job, Evaluate):
-            return write(self.job)
-        remaining = [replace(cell, batches=tuple(self.missing[cell.index])) for cell in self.job.cells]
-        return write(replace(self.job, cells=tuple(cell for cell in remaining if cell.batches)))
+        job: Job = self.job
+        if isinstance(job, Build):
+            return write(job)
+        remaining = [replace(cell, batches=tuple(self.missing[cell.index])) for cell in job.cells]
+        return write(replace(job, cells=tuple(cell for cell in remaining if cell.batches)))
 
     def done(self, cell: int, batch: int) -> bool:
         """Take a batch of a cell off, and return whether it was the last one."""

@@ -29,7 +29,7 @@ def spec_columns(cell: PlannedCell) -> dict[str, Any]:
     """Return every setting of a cell's measure: the entries of a list with spaces between them."""
     return {
         f"spec.{name}": " ".join(map(str, value)) if isinstance(value, list) else value
-        for name, value in cell.planned.spec.full().items()
+        for name, value in cell.planned.settings.items()
     }
 
 

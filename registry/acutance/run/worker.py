@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,10 @@ from acutance.run.jobs import (
     Build,
     Built,
     Cell,
+    Compare,
     Evaluate,
     Failed,
-    Model,
+    Job,
     Note,
     Opened,
     Outcome,
@@ -37,15 +38,16 @@ from acutance.run.jobs import (
     read_job,
     write,
 )
-from acutance.run.points import close_points, open_points
+from acutance.run.points import close_points, open_points, opened_pool
+from acutance.run.predictions import Predictions, outputs_identity
 from acutance.spec import validate
 from acutance.study.surface_config import Scope
 from acutance.system.kept import preserved_rng
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from acutance.data.prefetch import Prefetch
-    from acutance.model.functional import FunctionalModel
-    from acutance.pool import ModelEntry
     from acutance.surface.loss_surface import LossSurface
 
 
@@ -64,7 +66,7 @@ def execute(job: str, device: str | None = None) -> Iterator[str]:
         yield write(Failed(job=error.job, message=str(error)))
         return
     with preserved_rng():
-        steps = outside_inference_mode(_build(work) if isinstance(work, Build) else _evaluate(work))
+        steps = outside_inference_mode(_done(work))
         while True:
             text: str | None = None
             with caught() as errors, as_errors("a plugin"):
@@ -80,14 +82,17 @@ def execute(job: str, device: str | None = None) -> Iterator[str]:
         yield write(Failed(job=work.id, message=message, traceback=trace, excluded=excluded, misfit=misfit))
 
 
-def _opened(model: Model) -> tuple[Any, Any, ModelEntry]:
-    """Return the pool of a model, its settings, and the model's entry."""
-    target = catalog().find("pools", model.pool.name).target
-    return target(), validate(target.Spec, model.pool.spec, model.pool.name), model.entry
+def _done(job: Job) -> Iterator[Outcome]:
+    """Yield the outcomes of a job."""
+    if isinstance(job, Compare):
+        from acutance.run.comparing import compare
+
+        return compare(job)
+    return _build(job) if isinstance(job, Build) else _evaluate(job)
 
 
 def _build(job: Build) -> Iterator[Outcome]:
-    pool, spec, entry = _opened(job)
+    pool, spec, entry = opened_pool(job)
     start = time.perf_counter()
     facts = pool.build(entry, spec)
     yield Built(job=job.id, entry=entry.id, facts=facts, seconds=time.perf_counter() - start)
@@ -126,7 +131,8 @@ def _evaluate(job: Evaluate) -> Iterator[Outcome]:
     from acutance.surface.integrity import Corrupted
 
     cells = [_Ready.of(cell) for cell in job.cells]
-    bench = _Bench(job, any("initial_weights" in ready.instance.needs(ready.spec) for ready in cells))
+    needed = frozenset[str]().union(*(ready.instance.needs(ready.spec) for ready in cells))
+    bench = _Bench(job, needed)
     yield from bench.open()
     bench.surfaces.require_fit(job.look)
     for unit in _units(cells):
@@ -181,11 +187,11 @@ def _units(cells: list[_Ready]) -> Iterator[_Unit]:
 class _Bench:
     """One model, opened, and the surfaces of its batches, one at a time."""
 
-    def __init__(self, job: Evaluate, need_initial: bool) -> None:
-        self.job, self.need_initial, self.config = job, need_initial, job.surface
+    def __init__(self, job: Evaluate, needed: frozenset[str]) -> None:
+        self.job, self.needed, self.config = job, needed, job.surface
         self.silent: list[str] = []  # parameters without effect, as far as a measure asked for the gradient
         self.rounding = 0.0  # of a coarse arithmetic, at the first m-batch
-        self.pool, self.spec, self.entry = _opened(job)
+        self.pool, self.spec, self.entry = opened_pool(job)
 
     def open(self) -> Iterator[Opened | Note]:
         """Load the model and the points, and say what the model is."""
@@ -193,20 +199,23 @@ class _Bench:
 
         start, job = time.perf_counter(), self.job
         self.sets = open_points(job.dataset, self.config, job.seed)
-        model, key = _prefetch().get(self.pool, self.spec, self.entry)
+        model, self.key = _prefetch().get(self.pool, self.spec, self.entry)
         if job.next is not None:
-            _prefetch().begin(*_opened(job.next))
+            _prefetch().begin(*opened_pool(job.next))
         self.opened = OpenModel.entry(
-            self.pool, self.spec, self.entry, self.sets.dataset, job.device, self.config.dtype, model, job.initial
+            self.pool, self.spec, self.entry, self.sets.dataset, job.device, self.config.dtype, model, job.asked
         )
         self.functional = functional = self.opened.functional
         yield Opened(
-            job=job.id, entry=self.entry.id, key=key, initial=_initial(functional) if job.initial else None,
+            job=job.id, entry=self.entry.id, key=self.key,
+            initial=_digest(lambda: functional.w0) if "initial_weights" in job.asked else None,
+            update=_digest(lambda: functional.update_vector) if "update" in job.asked else None,
             parameters=functional.w.numel(), notes=tuple(functional.all_notes), seconds=time.perf_counter() - start,
         )  # fmt: skip
         self.surfaces = Surfaces(self.opened, self.sets, self.config, job.workers)
-        if not self.need_initial:
-            vars(functional).pop("w0", None)  # a vector that nobody here reads
+        for need, name in (("initial_weights", "w0"), ("update", "update_vector")):
+            if need not in self.needed:
+                vars(functional).pop(name, None)  # a vector that nobody here reads
         self.at: tuple[str, Scope, int] | None = None
         if any(cell.scope != "split" for cell in job.cells):
             already = len(functional.notes)
@@ -224,9 +233,12 @@ class _Bench:
         if self.at != (unit.split, unit.scope, unit.batch):
             self.close()
             self.surface = self.surfaces.on(unit.split, unit.scope, unit.batch)
+            self.predictions = self._predictions(unit.scope)
+            self.predictions.give(self.surface)
             self.at = (unit.split, unit.scope, unit.batch)
         start, before = time.perf_counter(), self.surface.cost
         estimates = _with_retries(unit, self.surface, self.job.seed)
+        self.predictions.take(self.surface)
         versions = self.sets.split(unit.split).versions if unit.scope == "split" else 1
         if versions > 1:  # the ceiling of what can be told from this split counts the examples
             estimates = [replace(e, extras={**e.extras, "versions": versions}) for e in estimates]
@@ -235,6 +247,13 @@ class _Bench:
             self.rounding = float(self.surface.rounding())
         seconds = time.perf_counter() - start
         return unit.outcome(self.job.id, estimates, self.device, seconds, self.surface.cost - before)
+
+    def _predictions(self, scope: Scope) -> Predictions:
+        """Return what is kept of the outputs on the points of the present surface: those of all points, no others."""
+        if scope != "points":
+            return Predictions(None)
+        identity = outputs_identity(self.config, self.sets)
+        return Predictions.of(self.job.outputs, self.key, self.surface.unlabelled().digest, identity)
 
     def close(self) -> None:
         """Let go of what the present surface holds on the device."""
@@ -255,14 +274,15 @@ class _Bench:
         return notes + [f"{self.entry.id}: {note}" for note in self.functional.notes[self.notes_sent :]]
 
 
-def _initial(functional: FunctionalModel) -> str | None:
-    """Return the digest of the initial weights, empty where there are none; None where they cannot be had."""
+def _digest(fetch: Callable[[], Tensor | None]) -> str | None:
+    """Return the digest of a vector that a pool has, empty where it has none; None where it cannot be had."""
     from acutance.data.fingerprint import digest_initial
 
-    initial: str | None = None
+    found: str | None = None
     with caught():  # the measure that asks for them again fails with the reason; the others do not
-        initial = "" if functional.w0 is None else digest_initial(functional.w0)
-    return initial
+        vector = fetch()
+        found = "" if vector is None else digest_initial(vector)
+    return found
 
 
 def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate]:

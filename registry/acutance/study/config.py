@@ -273,18 +273,24 @@ class _Reader:
         dataset = self._choose("datasets", "dataset", file.dataset)
         executor = self._choose("executors", "executor", file.executor)
         sinks = [self._choose("sinks", f"sinks.{i}", section) for i, section in enumerate(file.sinks)]
-        measures, mistakes, hints = expand_measures(file.measures, self.plugins)
+        splits = tuple(dataset.item.target(dataset.spec).splits) if dataset else ()
+        known = splits if dataset and file.surface.split in splits else None
+        measures, mistakes, hints = expand_measures(file.measures, self.plugins, known, file.surface.split)
         self.mistakes += mistakes
         self.hints += hints
         if file.surface.m > file.surface.points:
             self._wrong("surface.m", f"{file.surface.m} examples in a batch, but only {file.surface.points} points")
         if dataset and file.surface.augment and dataset.item.target.augment is Dataset.augment:
             self._wrong("surface.augment", f"dataset '{dataset.item.name}' has no augmentation", "write augment: false")
-        splits = tuple(dataset.item.target(dataset.spec).splits) if dataset else ()
         if dataset and file.surface.split not in splits:
             self._wrong(
                 "surface.split", f"unknown split '{file.surface.split}'", did_you_mean(file.surface.split, splits)
             )
+        if dataset and file.surface.validation and file.surface.validation not in splits:
+            self._wrong(
+                "surface.validation", f"unknown split '{file.surface.validation}'",
+                did_you_mean(file.surface.validation, splits),
+            )  # fmt: skip
         names = {f"targets.{i}": name for i, name in enumerate(file.targets)}
         found = [self._target(path, name, splits, pools) if dataset else None for path, name in names.items()]
         limits = [self._target(f"admit.{name}", name, splits, pools) if dataset else None for name in file.admit]

@@ -11,39 +11,70 @@ from typing import Any, get_origin
 
 from pydantic import ValidationError
 
-from acutance.errors import UserError
+from acutance.errors import UserError, did_you_mean
+from acutance.measure import WITHOUT_POINTS
 from acutance.own_code import is_own, source_digest
 from acutance.plugins import Catalog, Item
 from acutance.spec import MOST, Spec, canonical_json, describe, shown
+from acutance.study.surface_config import Scope
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True)
 class PlannedMeasure:
-    """One measure with one setting of all its fields, and one repetition."""
+    """One measure with one setting of all its fields, and one repetition.
+
+    Attributes:
+        item: the measure.
+        spec: its settings.
+        replicate: index of the repetition.
+        points: split that its points are from; empty for that of the study's surface.
+    """
 
     item: Item
     spec: Spec
     replicate: int = 0
+    points: str = ""
 
     @property
     def level(self) -> str:
-        """Whether it is evaluated per m-batch, on all points, or without data."""
+        """Whether it is evaluated per m-batch, on all points, without data, or on all models together."""
         return str(self.item.target.level_of(self.spec))
+
+    @property
+    def scope(self) -> Scope:
+        """The points that it is evaluated on; models are compared on all points, or by their weights alone."""
+        if self.level == "pool":
+            return "weights" if self.item.target().needs(self.spec) <= WITHOUT_POINTS else "points"
+        scopes: dict[str, Scope] = {"batch": "batch", "dataset": "points", "weights": "weights"}
+        return scopes[self.level]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What tells it apart from the same measure with other settings: all fields, and the points of its own."""
+        return self.spec.full() | ({"points": self.points} if self.points else {})
 
 
 def expand_measures(
-    sections: Sequence[Mapping[str, Any]], plugins: Catalog
+    sections: Sequence[Mapping[str, Any]], plugins: Catalog, splits: tuple[str, ...] | None = None, split: str = ""
 ) -> tuple[list[PlannedMeasure], list[str], list[str]]:
-    """Return all planned measures of a config, without repeats, with the mistakes met and hints for them."""
-    planned: dict[tuple[str, str, int], PlannedMeasure] = {}
+    """Return all planned measures of a config, without repeats, with the mistakes met and hints for them.
+
+    Args:
+        sections: as written.
+        plugins: what is installed.
+        splits: of the dataset; None where it is not known.
+        split: that of the study's surface.
+    """
+    planned: dict[tuple[str, str, int, str], PlannedMeasure] = {}
     mistakes: list[str] = []
     hints: list[str] = []
     for i, section in enumerate(sections):
         path = f"measures.{i}"
         settings = dict(section)
         name, replicates = settings.pop("name", None), settings.pop("replicates", 1)
+        points = settings.pop("points", split)
         if not isinstance(name, str):
             mistakes.append(f"{path}.name: give the name of a measure")
             continue
@@ -60,17 +91,38 @@ def expand_measures(
             mistakes.append(f"{path}.replicates: '{item.name}' is deterministic, a repetition gives the same value")
             continue
         specs, wrong = expand(item.target.Spec, settings, path)
-        mistakes += wrong
+        places, unknown = _points(points, splits, path)
+        mistakes += wrong + unknown
         for spec in specs:
             problem = _unknown_scaling(spec, plugins)
             if problem:
                 mistakes.append(f"{path}.scaling: {problem.message}")
                 hints.append(problem.hint)
                 break
-            for replicate in range(replicates):
-                key = (item.id, canonical_json(spec.full()), replicate)
-                planned.setdefault(key, PlannedMeasure(item, spec, replicate))
+            # Without data there are no points: a measure of the weights is the same on all of them.
+            own = (
+                [""]
+                if PlannedMeasure(item, spec).scope == "weights"
+                else ["" if place == split else place for place in places]
+            )
+            for place, replicate in itertools.product(own, range(replicates)):
+                key = (item.id, canonical_json(spec.full()), replicate, place)
+                planned.setdefault(key, PlannedMeasure(item, spec, replicate, place))
     return list(planned.values()), mistakes, hints
+
+
+def _points(given: Any, splits: tuple[str, ...] | None, path: str) -> tuple[list[str], list[str]]:
+    """Return the splits that a measure is taken on, one or a list as for any field, and the mistakes met."""
+    names = given if isinstance(given, list) else [given]
+    if not names:
+        return [], [f"{path}.points: the list is empty"]
+    for i, name in enumerate(names):
+        where = f"{path}.points.{i}" if isinstance(given, list) else f"{path}.points"
+        if not isinstance(name, str):
+            return [], [f"{where}: give the name of a split, got {shown(name)}"]
+        if splits is not None and name not in splits:
+            return [], [f"{where}: unknown split '{name}'; {did_you_mean(name, splits)}"]
+    return names, []
 
 
 def expand(spec_type: type[Spec], settings: Mapping[str, Any], path: str) -> tuple[list[Spec], list[str]]:

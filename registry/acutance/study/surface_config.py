@@ -67,6 +67,8 @@ class SurfaceConfig(Section):
     """partition: the points cut in their order; {sampled: n}: n random m-subsets of the points."""
     split: str = "train"
     """Split the points come from."""
+    validation: str = ""
+    """Split of labelled points for measures that need some beside their own; by default the one called validation."""
     select: Select = "balanced"
     """balanced: classes in turn; first: file order; {indices: file}: the rows listed in a file, in its order."""
     augment: bool = False

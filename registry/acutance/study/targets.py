@@ -81,7 +81,7 @@ class MeasureTarget:
         """Return whether the target is the value of this measure of the study."""
         if self.measure not in (planned.item.name, planned.item.id):
             return False
-        fields = planned.spec.full()
+        fields = planned.settings
         return all(
             fields.get(name) == value and isinstance(fields.get(name), bool) == isinstance(value, bool)
             for name, value in self.settings
@@ -93,7 +93,7 @@ class MeasureTarget:
         Raises:
             UserError: with the measures that there are, or the settings that tell them apart.
         """
-        found = {canonical_json(p.spec.full()): p.spec.full() for p in planned if self.asks_for(p)}
+        found = {canonical_json(p.settings): p.settings for p in planned if self.asks_for(p)}
         if not found:
             names = sorted({p.item.name for p in planned})
             raise UserError(
@@ -101,7 +101,7 @@ class MeasureTarget:
                 did_you_mean(self.measure, names) + " A setting must be that of the measure.",
             )
         if len(found) > 1:
-            fields = next(iter(found.values()))
+            fields = {name: None for settings in found.values() for name in settings}
             several = [name for name in fields if len({str(spec.get(name)) for spec in found.values()}) > 1]
             raise UserError(
                 f"'{self.name}' is {len(found)} of the study's measures",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import torch
@@ -15,18 +16,23 @@ from acutance.checks.loss_checks import doubt, ends_in_sigmoid, refuse_parts, re
 from acutance.checks.parts import refuse_mixing
 from acutance.checks.smoothness import refuse_jumps
 from acutance.checks.tracking import Tracking, examine, leaves_of, note_outside, refuse_elsewhere
-from acutance.data.batch import channels_first, channels_last, take_rows
+from acutance.data.batch import channels_first, channels_last, take_rows, tensor
 from acutance.data.lazy import Lazy, ahead, realised
+from acutance.dataset import argmax_error
 from acutance.errors import Unsupported, UserError, did_you_mean, lacks_memory
 from acutance.model.conditions import ARITHMETICS, Arithmetic, conditions
 from acutance.model.derivatives import coarsest
 from acutance.model.fitness import answering
 from acutance.model.functional import FunctionalModel
 from acutance.model.layouts import Convolutions
-from acutance.model.losses import LossHead
+from acutance.model.losses import LossHead, Unlabelled
 from acutance.model.state import refuse_drift, refuse_penalty, refuse_reading
 from acutance.surface.linearization import Linearization
 from acutance.surface.loss_gradient import objection, product_objection
+
+if TYPE_CHECKING:
+    from acutance.surface.loss_surface import LossSurface
+    from acutance.surface.representations import LastLayer
 
 PROBE = 8  # examples that the first check of a surface looks at
 KINDS = {
@@ -46,6 +52,39 @@ class Evaluation:
     loss: Tensor
     raw: Tensor
     gradient: Tensor | None = None
+
+
+@dataclass
+class Ledger:
+    """Passes made, in examples."""
+
+    forwards: float = 0.0
+    backwards: float = 0.0
+    hvps: float = 0.0
+    checks: float = 0.0
+
+
+@dataclass
+class Known:
+    """What is known of a model on some inputs, whatever their targets: passes made, and results at w*.
+
+    Attributes:
+        ledger: the passes.
+        clean_logits: (n, K).
+        exact_logits: (n, K), where the arithmetic is a coarser one.
+        last_layer: with the representations that go into it.
+        features: name of the last layer and what goes into it, (n, d), known from an earlier pass.
+    """
+
+    ledger: Ledger = field(default_factory=Ledger)
+    clean_logits: Tensor | None = None
+    exact_logits: Tensor | None = None
+    last_layer: LastLayer | None = None
+    features: tuple[str, Tensor] | None = None
+
+    def forget(self) -> None:
+        """Free the results."""
+        self.clean_logits = self.exact_logits = self.last_layer = self.features = None
 
 
 class Core:
@@ -72,7 +111,8 @@ class Core:
         self.score = score
         self.n = len(self.targets)
         self.microbatch = microbatch
-        self.forwards = self.backwards = self.hvps = self.checks = 0.0
+        self.known = Known()
+        self.companions: dict[str, Callable[[], LossSurface]] = {}  # surfaces of the same model on other points
         self.tracking: Tracking | None = None
         self.loss_products: str | None = None  # why products with the Hessian of the user's own loss would be wrong
         self._few_logits: Tensor | None = None  # logits of a few examples at w*, from the first check
@@ -84,8 +124,6 @@ class Core:
         self.vectorises: bool | None = None
         self.part_differences: dict[int, str] = {}  # size of parts -> how the loss differs from that of its parts
         self.digest: str | None = None
-        self.clean_logits: Tensor | None = None
-        self.exact_logits: Tensor | None = None  # at w*, where the arithmetic is a coarser one
         self.linearizations: dict[tuple[int, ...], Linearization] = {}
         # (whose, point, its parts, place of the gradient): one for all views, a graph is as large as all activations.
         self._others: Sequence[ref[Tensor]] = ()  # what the outputs are differentiable in, besides the weights
@@ -93,10 +131,31 @@ class Core:
 
     def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0, checks: float = 0) -> None:
         """Enter passes into the ledger, in examples."""
-        self.forwards += forwards
-        self.backwards += backwards
-        self.hvps += hvps
-        self.checks += checks
+        ledger = self.known.ledger
+        ledger.forwards += forwards
+        ledger.backwards += backwards
+        ledger.hvps += hvps
+        ledger.checks += checks
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are targets."""
+        return not isinstance(self.head, Unlabelled)
+
+    def without_targets(self) -> Core:
+        """Return a core of the same inputs that has no targets: what is known of the logits is shared."""
+        other = copy(self)
+        other.take_no_targets()
+        return other
+
+    def take_no_targets(self) -> None:
+        """Forget the targets, and what was found out with them."""
+        self.head, self.score = Unlabelled(), argmax_error
+        self.targets = torch.zeros(self.n, dtype=torch.long, device=self.functional.device)  # none is ever read
+        self.digest = None
+        self.linearizations, self.gradient_graph = {}, None
+        self.tracking = self.loss_products = None
+        self.part_differences = {}
 
     @property
     def in_one_pass(self) -> bool:
@@ -142,6 +201,23 @@ class Core:
         if by_pixel:
             parts = ((channels_last(inputs), targets) for inputs, targets in parts)
         return ahead(parts) if isinstance(self.inputs, Lazy) else parts
+
+    def other_targets(self, targets: Tensor) -> Tensor:
+        """Return targets that take the place of the surface's own, as its loss wants them.
+
+        Raises:
+            Unsupported: for a loss of the user's own, whose weights and value are known at its own targets alone.
+            UserError: for targets of another shape, or outside the classes.
+        """
+        if callable(self.head.loss):
+            raise Unsupported("gradients at other targets need a loss with a name (cross_entropy, mse), not one's own")
+        other = tensor(targets, "targets").detach().to(self.targets)
+        if other.shape != self.targets.shape:
+            wanted = tuple(self.targets.shape)
+            raise UserError(f"targets has shape {tuple(other.shape)}, those of this surface have {wanted}")
+        assert self._few_logits is not None
+        self.head.check(self._few_logits, len(self._few_logits), other)
+        return other
 
     def check(self) -> None:
         """Try a few examples at w*: each has logits, the same ones every time, with an output for every label.

@@ -45,6 +45,8 @@ def evaluate_family(
     Raises:
         Exception: whatever a measure raises, unless ``catch``.
     """
+    if any("unlabeled" in measure.needs(spec) for spec in specs):
+        surface = surface.unlabelled()
     rng = Streams(seed, surface.digest, batch, measure_id, replicate)
 
     def attempt(subset: Sequence[Any]) -> list[Estimate]:
@@ -107,7 +109,7 @@ def _plain(estimate: Estimate, measure_id: str) -> Estimate:
 
 def _explained(estimate: Estimate, surface: LossSurface) -> Estimate:
     """Return an estimate whose message says so where the loss is not finite at w* already, whatever the radius."""
-    raw = surface.core.clean_logits
+    raw = surface.core.known.clean_logits if surface.core.labelled else None
     if estimate.status is not Status.NONFINITE or estimate.message != Status.NONFINITE.advice or raw is None:
         return estimate
     loss = float(surface.loss_of(raw))

@@ -57,7 +57,7 @@ def _fingerprints(surface: LossSurface) -> dict[str, tuple[int, ...]]:
         "weights": [functional.w, *([] if surface.w is functional.w else [surface.w])],
         **{f"buffers {name}": [buffer] for name, buffer in functional.named_buffers()},
         "inputs": list(tensors_of(surface.inputs)),
-        "targets": list(tensors_of(surface.targets)),
+        "targets": list(tensors_of(surface.core.targets)),
     }
     sums = [_bits(tensor) for tensors in groups.values() for tensor in tensors]
     totals = iter(torch.stack(sums).tolist())

@@ -2,7 +2,7 @@ r"""The loss surface :math:`w \mapsto L_S(w)` of one model on one fixed batch: t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -21,19 +21,21 @@ from acutance.model.functional import FunctionalModel
 from acutance.model.initial import initial_vector
 from acutance.model.losses import LossFunction, LossHead, NormScale, transform_of
 from acutance.model.parameters import Parameters
-from acutance.surface.activations import activations
+from acutance.surface.beside import Beside
 from acutance.surface.core import Core, Evaluation
 from acutance.surface.many_points import ManyPoints, go_together
 from acutance.surface.moving_point import MovingPoint, moving_point
 from acutance.surface.per_example import ExampleGradients
 from acutance.surface.perturbed import Perturbed
+from acutance.surface.products import Products
 from acutance.surface.readings import Readings
+from acutance.surface.representations import Representations
 from acutance.surface.second_order import SecondOrder
 
 T = TypeVar("T")
 
 
-class LossSurface(Readings):
+class LossSurface(Readings, Representations, Products, Beside):
     """The loss of one model on one batch as a function of a flat weight vector.
 
     Every method takes points w, (p,), and leaves the model bitwise as it was, also after an exception.
@@ -42,7 +44,8 @@ class LossSurface(Readings):
     Args:
         model: module returning logits (or an object with ``.logits``); evaluated in evaluation mode.
         data: (inputs, targets) in any form that ``acutance.data.forms.understand`` takes; inputs may be a tensor, a
-            dict of tensors or a tuple of tensors. None for measures of the weights alone.
+            dict of tensors or a tuple of tensors; (inputs, None) for points without targets. None for measures of
+            the weights alone.
         loss: ``cross_entropy``, ``mse``, a sum over the examples (``squared_sum``, ``half_squared_sum``), or a function
             (logits, targets) -> 0-d mean loss, or (losses, weights), each (n,), for a weighted mean.
         parameters: which parameters are free: ``all`` or comma-separated name patterns.
@@ -93,6 +96,8 @@ class LossSurface(Readings):
         core = Core(
             functional, inputs, targets, LossHead(loss), microbatch, score or argmax_error, arithmetic, cuda_graphs
         )
+        if not points.labelled:
+            core.take_no_targets()
         self._setup(core, functional.parameters.only(parameters), False, "paper", num_train or core.n)
 
     def _setup(
@@ -109,10 +114,12 @@ class LossSurface(Readings):
         self._views: dict[Hashable, LossSurface] = {}
         self._second = SecondOrder(core, parameters, self.w, self.transform)
 
-    def _view(self, key: Hashable, parameters: Parameters, logit_norm: bool, norm_scale: NormScale) -> LossSurface:
+    def _view(
+        self, key: Hashable, parameters: Parameters, logit_norm: bool, norm_scale: NormScale, core: Core | None = None
+    ) -> LossSurface:
         if key not in self._views:
             view = object.__new__(LossSurface)
-            view._setup(self.core, parameters, logit_norm, norm_scale, self.num_train)
+            view._setup(core or self.core, parameters, logit_norm, norm_scale, self.num_train)
             self._views[key] = view
         return self._views[key]
 
@@ -140,7 +147,8 @@ class LossSurface(Readings):
     @property
     def cost(self) -> Cost:
         """Passes so far, in examples, of this surface and all its views."""
-        return Cost(self.core.forwards, self.core.backwards, self.core.hvps, checks=self.core.checks)
+        ledger = self.core.known.ledger
+        return Cost(ledger.forwards, ledger.backwards, ledger.hvps, checks=ledger.checks)
 
     @property
     def microbatch(self) -> int | None:
@@ -165,6 +173,8 @@ class LossSurface(Readings):
     @property
     def has_errors(self) -> bool:
         """Whether it is defined which examples are wrong: the targets are classes, or the points bring a score."""
+        if not self.core.labelled:
+            return False
         return not self.targets.is_floating_point() or self.core.score is not argmax_error
 
     @property
@@ -247,6 +257,16 @@ class LossSurface(Readings):
             return self
         return self._view(("transformed", logit_norm, norm_scale), self.parameters, logit_norm, norm_scale)
 
+    def unlabelled(self) -> LossSurface:
+        """Return the surface of the same points without their targets: what a measure that needs ``unlabeled`` sees.
+
+        It has logits, features and derivatives of these, and no loss; passes at w* are shared and booked together.
+        """
+        if not self.core.labelled:
+            return self
+        core = self.core.without_targets() if ("unlabelled",) not in self._views else None
+        return self._view(("unlabelled",), self.parameters, self.logit_norm, self.norm_scale, core)
+
     def memo(self, key: Hashable, fn: Callable[[], T]) -> T:
         """Return ``fn()``, computed once for this surface; its cost is booked that once."""
         if key not in self._memo:
@@ -257,7 +277,7 @@ class LossSurface(Readings):
     def release(self) -> None:
         """Free the graphs kept at w* for derivatives, recorded passes and everything memoised."""
         self._second.release()
-        self.core.clean_logits = self.core.exact_logits = None
+        self.core.known.forget()
         for value in self._memo.values():
             if isinstance(value, MovingPoint):
                 value.forget()
@@ -308,10 +328,16 @@ class LossSurface(Readings):
         return self.errors_of(self.raw_logits(w))
 
     @in_own_conditions
+    def clean_logits(self) -> Tensor:
+        """Return the model's own logits at w*, (n, K); one pass for the surface and all its views, needs no targets."""
+        known = self.core.known
+        raw = known.clean_logits = self.raw_logits() if known.clean_logits is None else known.clean_logits
+        return raw
+
+    @in_own_conditions
     def clean(self) -> Evaluation:
         """Return loss and logits at w*; the pass is made once for the surface and all its views."""
-        core = self.core
-        raw = core.clean_logits = self.raw_logits() if core.clean_logits is None else core.clean_logits
+        raw = self.clean_logits()
         return self.memo("clean", lambda: Evaluation(self.loss_of(raw), raw))
 
     def clean_gradient(self) -> Evaluation:
@@ -326,13 +352,13 @@ class LossSurface(Readings):
         core = self.core
         if core.arithmetic == "exact":
             return torch.zeros((), dtype=torch.float64)
-        if core.exact_logits is None:
+        if core.known.exact_logits is None:
             coarse, core.arithmetic = core.arithmetic, "exact"
             try:
-                core.exact_logits = self.raw_logits()
+                core.known.exact_logits = self.raw_logits()
             finally:
                 core.arithmetic = coarse
-        return (self.clean().loss - self.loss_of(core.exact_logits)).abs()
+        return (self.clean().loss - self.loss_of(core.known.exact_logits)).abs()
 
     def loss(self, w: Tensor | None = None) -> Tensor:
         """Return L_S(w), 0-d float64; L_S(w*) is computed once."""
@@ -356,7 +382,7 @@ class LossSurface(Readings):
             return point.value()
         evaluation = point.gradient()
         if w is self.w:
-            self.core.clean_logits = evaluation.raw
+            self.core.known.clean_logits = evaluation.raw
         return evaluation
 
     # -- many points: what searches and averages are made of -----------------------------------------
@@ -385,107 +411,31 @@ class LossSurface(Readings):
         """
         return ManyPoints(self, count) if go_together(self) else None
 
-    # -- further derivatives: a file of their own each ---------------------------------------------
-
-    def hvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
-        """Return the Hessian-vector product at w, (p,), by double backward.
-
-        At w* the graph of the gradient is built once and reused, unless microbatching forbids keeping it;
-        ``release`` frees it. Cost: n hvps; n forwards and n backwards for the graph.
-
-        Raises:
-            Unsupported: when some operation of the model has no second derivative.
-        """
-        self.check(derived=True)
-        return self._second.hvp(v, w)
-
-    def hvps(self, vs: Tensor) -> Tensor:
-        """Return the Hessian-vector products with the rows of vs at w*, (k, p); k products' cost.
-
-        ``products_together`` of them are best made at once.
-        """
-        self.check(derived=True)
-        return self._second.hvps(vs)
-
-    @property
-    def products_together(self) -> int:
-        """How many products ``hvps`` makes in one batched pass: 8 for tiny models without convolutions, else 1.
-
-        Asking for it builds the graph of the gradient of a tiny model, which the products then use.
-        """
-        self.check()
-        return self._second.together
-
-    def jvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
-        r"""Return :math:`J v`, (n, K): the derivative of ``logits`` (normalized when this surface is) along v, (p,).
-
-        The logits are linearized once at w*, for all products, like the graph of ``hvp``. Cost: n backwards;
-        n forwards and n backwards more for the linearization.
-
-        Raises:
-            Unsupported: when the backward pass of some operation of the model cannot be differentiated.
-        """
-        self.check()
-        return self._second.jvp(v, w)
-
-    def vjp(self, u: Tensor, w: Tensor | None = None) -> Tensor:
-        r"""Return :math:`J^\top u`, (p,), for u, (n, K), of the shape of ``logits``.
-
-        Cost: n backwards; n forwards more where the logits are not linearized yet.
-        """
-        self.check()
-        return self._second.vjp(u, w)
-
-    def ggnvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
-        r"""Return the product with the generalized Gauss-Newton matrix, (p,).
-
-        .. math:: G v = \tfrac1n \sum_i J_i^\top H_i J_i v
-
-        with H_i the Hessian of the loss of example i in what the loss sees: the logits, or the normalized ones in
-        a transformed view, with J the Jacobian of the same. So G is positive semi-definite for a loss that is
-        convex in its argument (cross-entropy, mse), normalized or not. Cost: 2n backwards; n forwards and n
-        backwards more for the linearization, which ``jvp`` and ``vjp`` share.
-
-        Raises:
-            Unsupported: when the backward pass of some operation of the model, or of the loss, cannot be
-                differentiated.
-        """
-        self.check(derived=True)
-        return self._second.ggnvp(v, w)
+    # -- further derivatives: those of the loss twice are in ``products`` --------------------------------
 
     @in_own_conditions
-    def example_gradients(self, w: Tensor | None = None, chunk: int | None = None) -> Iterator[Tensor]:
+    def example_gradients(
+        self, w: Tensor | None = None, chunk: int | None = None, targets: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """Return an iterator of (k, p): the gradient of each example's loss, in order; their mean is ``gradient``.
 
         They are vectorised with ``torch.func.vmap``, or computed one by one where the model does not allow it
         (it reads values of its input, as masked transformers do, or has a recurrent layer); two examples
         computed in both ways decide, once. A loss of one's own is called with one example at a time, and its mean over
-        them must be the loss: the pass at w* tells. Cost: n forwards and n backwards; 4 of each for the decision.
+        them must be the loss: the pass at w* tells. Cost: n forwards and n backwards; the decision is a check.
 
         Args:
             w: (p,) point.
             chunk: k; by default what fits 256 MiB, and no more than the microbatch.
+            targets: what the losses compare with, of the shape of the surface's own, which they are by default: labels
+                drawn from the model's own predictions give the true Fisher matrix.
 
         Raises:
-            Unsupported: when an example's output depends on the others, or one's own loss is no mean over them.
+            Unsupported: when an example's output depends on the others, or one's own loss is no mean over them, or
+                is asked for at other targets.
+            UserError: for targets that do not fit.
         """
         self.check()
         refuse_single(self)
         pieces = self.pieces(trackable((self.w if w is None else tensor(w, "w")).detach().to(self.w)))
-        return ExampleGradients(self.core, pieces, self.parameters, self.transform).chunks(chunk)
-
-    def activations(self, names: str | Sequence[str]) -> dict[str, Tensor]:
-        """Return {module name: (n, ...) output} at w*, copied; cost: n forwards.
-
-        Of a module that returns several tensors (a tuple, a transformers' output) the first is taken. The second
-        call of a module in one pass is found under ``name#2``. Containers that are not called, and modules whose
-        output does not have one row an example, are left out.
-
-        Args:
-            names: shell patterns of module names, as a sequence or separated by commas.
-
-        Raises:
-            UserError: for a pattern that matches no module, or none with an output to return.
-        """
-        self.check()
-        return activations(self.core, self._pieces, names)
+        return ExampleGradients(self.core, pieces, self.parameters, self.transform, targets).chunks(chunk)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +15,11 @@ from acutance.data.batch import dtype_of, take_rows
 from acutance.data.forms import CheckedPoints
 from acutance.data.lazy import applied
 from acutance.errors import UserError
+from acutance.io.training_log import read_training_log
 from acutance.model.fitness import FEW, require_fit
 from acutance.model.functional import FunctionalModel
 from acutance.model.recalibration import recalibrated
+from acutance.surface.beside import VALIDATION
 from acutance.surface.fitting import fitting_microbatch, free_bytes
 from acutance.surface.loss_surface import LossSurface
 
@@ -78,7 +81,7 @@ class OpenModel:
         device: torch.device | str | None,
         dtype: torch.dtype | str | None,
         model: nn.Module | None = None,
-        with_initial: bool = False,
+        asked: Collection[str] = (),
     ) -> OpenModel:
         """Open a model of a pool, loaded by it unless it is given.
 
@@ -90,12 +93,19 @@ class OpenModel:
             device: as for the class.
             dtype: as for the class.
             model: the module, where it is loaded already or stands for one that is still to be made.
-            with_initial: whether initial weights will be asked for.
+            asked: what measures will ask for of the pool: ``initial_weights``, ``update``.
         """
-        return cls(
+        opened = cls(
             pool.load(entry, spec) if model is None else model, entry.id, dataset, device, dtype,
-            lambda: pool.preprocess(entry, spec), (lambda: pool.initial(entry, spec)) if with_initial else None,
+            lambda: pool.preprocess(entry, spec),
+            (lambda: pool.initial(entry, spec)) if "initial_weights" in asked else None,
         )  # fmt: skip
+        if "update" in asked:
+            opened.functional.update = lambda: pool.update(entry, spec)
+        if entry.log is not None:
+            path = Path(entry.log)
+            opened.functional.log = lambda: read_training_log(path) if path.is_file() else None
+        return opened
 
     @cached_property
     def preprocess(self) -> Any:
@@ -193,7 +203,14 @@ class Surfaces:
         )
         if scope == "batch" and config.microbatch is None:
             self._opened.fit(surface, self._processes)
+        if self._sets.validation:
+            surface.core.companions[VALIDATION] = lambda: self._validation
         return surface
+
+    @cached_property
+    def _validation(self) -> LossSurface:
+        """The model on the validation points, opened where a measure looks at them, once for all surfaces."""
+        return self.on(self._sets.validation, "points", 0)
 
 
 def require_order(model: Any, name: str, dataset: Dataset[Any]) -> None:

@@ -29,12 +29,19 @@ class ExampleGradients:
         pieces: one tensor for every parameter of the model.
         parameters: which are free.
         transform: from raw logits to what the loss sees.
+        targets: of the examples; the core's own by default.
     """
 
     def __init__(
-        self, core: Core, pieces: list[Tensor], parameters: Parameters, transform: Callable[[Tensor], Tensor]
+        self,
+        core: Core,
+        pieces: list[Tensor],
+        parameters: Parameters,
+        transform: Callable[[Tensor], Tensor],
+        targets: Tensor | None = None,
     ) -> None:
         self._core, self._pieces, self.parameters, self._transform = core, pieces, parameters, transform
+        self._targets = core.targets if targets is None else core.other_targets(targets)
         self._leaves = [pieces[i].detach().view(parameters.slots[i].shape) for i in parameters.free]
 
     def chunks(self, chunk: int | None) -> Iterator[Tensor]:
@@ -72,7 +79,7 @@ class ExampleGradients:
 
     def _loss(self, pieces: list[Tensor], rows: Tensor) -> Tensor:
         raw = self._core.functional(pieces, take_rows(self._core.inputs, rows))
-        return self._core.head.example(self._transform(raw), self._core.targets[rows], self._core.n)
+        return self._core.head.example(self._transform(raw), self._targets[rows], self._core.n)
 
     def _together(self, rows: Tensor) -> Tensor:
         """Return the gradients of some examples, (k, p), vectorised."""
@@ -98,7 +105,7 @@ class ExampleGradients:
         rows = torch.arange(min(2, self._core.n), device=self._core.functional.device)
         # First one by one: what the model itself raises is raised here.
         alone = self._one_by_one(rows)
-        self._core.book(forwards=2 * len(rows), backwards=2 * len(rows))
+        self._core.book(checks=2 * len(rows) * 3)  # a backward is two forwards
         try:
             together = self._together(rows)
         except Exception:

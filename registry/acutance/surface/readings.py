@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from acutance.errors import Unsupported
+from acutance.model.losses import NO_TARGETS
 from acutance.surface.core import Core
 
 
@@ -23,7 +25,13 @@ class Readings:
 
     @property
     def targets(self) -> Tensor:
-        """Targets on the device."""
+        """Targets on the device.
+
+        Raises:
+            Unsupported: where there are none.
+        """
+        if not self.core.labelled:
+            raise Unsupported(NO_TARGETS)
         return self.core.targets
 
     def loss_of(self, raw: Tensor) -> Tensor:

@@ -228,7 +228,7 @@ def examine(
     module = import_module(f"acutance.testing.{item.kind}")
     extra = {"expected": expected, "surfaces": surfaces} if item.kind == "measures" else {}
     subject: Subject = module.SUBJECT(item, spec, plugin_modules, **extra)
-    return Examination(subject, module.CHECKS)
+    return Examination(subject, module.checks_of(item) if item.kind == "measures" else module.CHECKS)
 
 
 def plugin_modules_of(item: Item, plugins: Catalog) -> list[str]:

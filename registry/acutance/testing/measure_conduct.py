@@ -12,9 +12,10 @@ from unittest import SkipTest
 import torch
 
 from acutance.errors import Unsupported, UserError, some
-from acutance.measure import Cost, Status
+from acutance.measure import WITHOUT_POINTS, Cost, Status
 from acutance.numerics.draws import Streams
 from acutance.spec import Spec
+from acutance.surface.beside import VALIDATION
 from acutance.surface.loss_surface import LossSurface
 from acutance.testing.core import Checklist, require
 from acutance.testing.measure_subject import MeasureSubject, show
@@ -47,6 +48,13 @@ def _prepared(subject: MeasureSubject, problem: Problem) -> tuple[LossSurface, A
         p.grad = torch.ones_like(p)
     parameters[0].requires_grad_(False)
     return surface, points
+
+
+def _examined(subject: MeasureSubject, surface: LossSurface, spec: Spec) -> None:
+    """Have the surface, and the points beside it, examine the model: that is no part of a measure's work."""
+    surface.raw_logits()
+    if "validation" in subject.instance.needs(spec):
+        surface.core.companions[VALIDATION]().check()
 
 
 def _evaluate(subject: MeasureSubject, surface: LossSurface, spec: Spec) -> BaseException | None:
@@ -159,7 +167,7 @@ def all_passes_are_booked(subject: MeasureSubject) -> None:
     for problem, spec, _ in subject.cases(few=True):
         surface = subject.surface(problem)
         if subject.with_data:
-            surface.raw_logits()  # the surface's own examination of the model is no part of the measure's work
+            _examined(subject, surface, spec)
         before = surface.cost
         with counted_examples(surface.model) as counts:
             _evaluate(subject, surface, spec)
@@ -176,7 +184,7 @@ def all_passes_are_booked(subject: MeasureSubject) -> None:
                 f"needs has data, but no pass was booked on '{problem.name}' with {show(spec)}: take data out of "
                 "needs, or use the surface's own passes",
             )
-        if needs <= {"weights", "initial_weights"}:
+        if needs <= WITHOUT_POINTS:
             require(
                 spent.units == 0,
                 f"needs has only weights, but {spent.forwards:g} examples were passed forward on '{problem.name}': add "

@@ -6,7 +6,7 @@ import re
 from typing import get_args
 
 from acutance.analysis.labels import filled, label_of
-from acutance.measure import Cost, Estimate, Invariance, Need, Status, Traits
+from acutance.measure import WITHOUT_POINTS, Cost, Estimate, Invariance, Level, Need, PoolMeasure, Status, Traits
 from acutance.presentation import Presentation
 from acutance.testing.core import Checklist, require
 from acutance.testing.measure_subject import MeasureSubject, show
@@ -37,8 +37,13 @@ def traits_are_known_words(subject: MeasureSubject) -> None:
     traits = subject.traits
     require(isinstance(traits, Traits), f"traits is {traits!r}: write traits = Traits(...)")
     require(
-        traits.level in ("batch", "dataset", "weights"),
-        f"traits.level is {traits.level!r}: write batch, dataset or weights",
+        traits.level in get_args(Level),
+        f"traits.level is {traits.level!r}: write batch, dataset, weights or pool",
+    )
+    compares = isinstance(subject.instance, PoolMeasure)
+    require(
+        compares == (traits.level == "pool") == ("peers" in traits.needs),
+        "level pool, needs peers and the base class PoolMeasure go together: what compares models has all three",
     )
     for field, words, allowed in (
         ("traits.needs", traits.needs, get_args(Need)),
@@ -48,7 +53,7 @@ def traits_are_known_words(subject: MeasureSubject) -> None:
         unknown = sorted(set(words) - set(allowed))
         require(not unknown, f"{field} has unknown words {', '.join(unknown)}: known are {', '.join(allowed)}")
     if traits.level == "weights":
-        more = sorted(set(traits.needs) - {"weights", "initial_weights"})
+        more = sorted(set(traits.needs) - WITHOUT_POINTS)
         require(
             not more, f"level weights opens no data, but needs has {', '.join(more)}: choose level batch or dataset"
         )

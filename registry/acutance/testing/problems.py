@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from acutance.data.batch import take_rows
 from acutance.errors import UserError
+from acutance.io.training_log import TrainingLog
 from acutance.model.functional import FunctionalModel
 from acutance.model.losses import LossFunction
+from acutance.surface.beside import VALIDATION
 from acutance.surface.loss_surface import LossSurface
 from acutance.testing.models import (
     MLP,
@@ -79,7 +81,16 @@ class Problem:
         opened = functional(self.model(), device, getattr(torch, dtype or self.dtype))
         chosen = (points or self.data()) if with_data else None
         initial = self.initial() if self.initial is not None else None
-        return kind(opened, chosen, self.loss, microbatch=microbatch if with_data else None, initial=initial)
+        opened.log = lambda: TrainingLog(
+            {"step": (0.0, 1.0, 2.0), "train_loss": (2.0, 1.0, 0.5), "learning_rate": (0.1,) * 3}
+        )
+        surface = kind(opened, chosen, self.loss, microbatch=microbatch if with_data else None, initial=initial)
+        if chosen is not None:
+            # Every other point: more than none, and other ones than those of the surface.
+            others = self.part(slice(0, None, 2))
+            beside = cache(lambda: LossSurface(opened, others, self.loss, microbatch=microbatch))
+            surface.core.companions[VALIDATION] = beside
+        return surface
 
     def part(self, rows: slice | Tensor) -> Points:
         """Return some of the points."""

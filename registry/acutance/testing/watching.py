@@ -20,16 +20,21 @@ from acutance.surface.moving_point import MovingPoint
 SLOPE = "moving_point().gradient"  # of a point, not of the surface itself
 # Which declared needs allow a call; data is implied by whatever looks at it.
 READS_DATA = frozenset({"data", "gradient", "example_gradients", "hvp", "activations"})
+READS_INPUTS = READS_DATA | {"unlabeled"}  # what asks for no targets
 ALLOWED_BY: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("loss", "losses", "logits", "raw_logits", "errors", "clean", "inputs", "targets"), READS_DATA),
-    **dict.fromkeys(("moving_point", "many_points"), READS_DATA),
+    **dict.fromkeys(("loss", "losses", "errors", "clean", "targets"), READS_DATA),
+    **dict.fromkeys(("logits", "raw_logits", "clean_logits", "inputs", "moving_point", "many_points"), READS_INPUTS),
     "evaluate": READS_DATA,
     "evaluate(gradient=True)": frozenset({"gradient"}),
     **dict.fromkeys(("gradient", "clean_gradient", "perturbed", SLOPE), frozenset({"gradient"})),
     **dict.fromkeys(("hvp", "jvp", "vjp", "ggnvp"), frozenset({"hvp"})),
     "example_gradients": frozenset({"example_gradients"}),
-    "activations": frozenset({"activations"}),
+    **dict.fromkeys(("activations", "last_layer"), frozenset({"activations"})),
     "w0": frozenset({"initial_weights"}),
+    "companion": frozenset({"validation"}),
+    "training_log": frozenset({"trajectory"}),
+    "update": frozenset({"update"}),
+    "input_gradient": frozenset({"input_gradient"}),
 }
 
 

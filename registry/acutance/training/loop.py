@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,12 +35,15 @@ class Trained:
         seconds: time it took.
         epochs: epochs completed.
         diverged: whether the loss stopped being finite; the weights are then those before that step.
+        log: one row an epoch: ``step`` (steps made), ``epoch``, ``train_loss`` (mean over the epoch, as optimized),
+            ``learning_rate`` and ``gradient_norm`` of its last step.
     """
 
     loss: float
     seconds: float
     epochs: int
     diverged: bool
+    log: tuple[Mapping[str, float], ...] = ()
 
 
 def initialised(build: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -89,7 +92,8 @@ def train(
     n = len(targets)
     per_epoch = math.ceil(n / recipe.batch_size)
     total = recipe.epochs * per_epoch
-    first, mean, before = (0, math.nan, 0.0) if resume is None else _load_progress(resume, recipe, model, optimizer)
+    done = Progress() if resume is None else _load_progress(resume, recipe, model, optimizer)
+    first, mean, before, log = done.epoch, done.mean, done.seconds, list(done.log)
     model.train()
     channel_by_channel = device.type == "cpu" and needs_channels_first(model)
     epoch = first
@@ -111,50 +115,70 @@ def train(
             # Only a CPU can be asked after every step: a GPU would be waited for.
             if device.type == "cpu" and not math.isfinite(float(losses[-1])):
                 model.eval()
-                return Trained(float(losses[-1]), before + time.perf_counter() - start, epoch, True)
+                return Trained(float(losses[-1]), before + time.perf_counter() - start, epoch, True, tuple(log))
             optimizer.step()
         mean = math.fsum(torch.stack(losses).tolist()) / len(losses)
         if not math.isfinite(mean):
             break
+        log.append(_row(epoch, (epoch + 1) * per_epoch, mean, optimizer))
         if resume is not None:
             seconds = before + time.perf_counter() - start
-            _save_progress(resume, recipe, model, optimizer, {"epoch": epoch + 1, "mean": mean, "seconds": seconds})
+            _save_progress(resume, recipe, model, optimizer, Progress(epoch + 1, mean, seconds, tuple(log)))
         if on_epoch is not None:
             on_epoch(epoch, mean)
     model.eval()
     finite = all(bool(torch.isfinite(t).all()) for t in model.state_dict().values() if t.is_floating_point())
     diverged = not (finite and math.isfinite(mean))
-    return Trained(mean, before + time.perf_counter() - start, recipe.epochs if not diverged else epoch, diverged)
+    epochs = recipe.epochs if not diverged else epoch
+    return Trained(mean, before + time.perf_counter() - start, epochs, diverged, tuple(log))
+
+
+def _row(epoch: int, step: int, loss: float, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return a row of the log: the gradients are those of the step that was made last."""
+    (group,) = optimizer.param_groups
+    norms = [torch.linalg.vector_norm(p.grad) for p in group["params"] if p.grad is not None]
+    norm = float(torch.linalg.vector_norm(torch.stack(norms)))
+    row = {"step": step, "epoch": epoch + 1, "train_loss": loss, "learning_rate": group["lr"], "gradient_norm": norm}
+    return {name: float(value) for name, value in row.items()}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come: the next epoch, the last one's mean loss, the seconds spent, the log."""
+
+    epoch: int = 0
+    mean: float = math.nan
+    seconds: float = 0.0
+    log: tuple[Mapping[str, float], ...] = ()
 
 
 def _save_progress(
-    path: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict[str, Any]
+    path: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, done: Progress
 ) -> None:
     """Write all that the next epoch needs, all or nothing."""
-    state = {"recipe": recipe.full(), "model": model.state_dict(), "optimizer": optimizer.state_dict(), **facts}
+    state = {"recipe": recipe.full(), "model": model.state_dict(), "optimizer": optimizer.state_dict(), **asdict(done)}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     torch.save(state, partial)
     os.replace(partial, path)
 
 
-def _load_progress(
-    path: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, float, float]:
-    """Return the next epoch, the last epoch's mean loss and the seconds spent, with model and optimizer as they were.
+def _load_progress(path: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Return how far the training had come, with model and optimizer as they were.
 
     Raises:
         UserError: for a file that is damaged or of another recipe.
     """
     if not path.is_file():
-        return 0, math.nan, 0.0
+        return Progress()
     try:
         state = read_content(path)
         if state["recipe"] != recipe.full():
             raise UserError(f"{path}: is the training of another recipe", "delete it to train from the start")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        return int(state["epoch"]), float(state["mean"]), float(state["seconds"])
+        log = tuple(dict(row) for row in state.get("log", ()))  # files of before have none
+        return Progress(int(state["epoch"]), float(state["mean"]), float(state["seconds"]), log)
     except UserError as error:
         raise UserError(error.message, "delete it to train from the start") from None
     except (OSError, RuntimeError, KeyError, ValueError) as error:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from acutance.training.loop import Trained
 
 
+LOG = ".jsonl"  # ending of the file of what a training wrote down, beside that of the weights
+
+
 class TrainedSpec(Spec):
     """Settings common to pools that are trained."""
 
@@ -112,6 +115,7 @@ class TrainedPool(ModelPool[SpecT], Generic[SpecT, RecipeT]):
                     train_set=train_set,
                     run=f"{family}_{i:03d}",
                     path=str(path),
+                    log=str(path.with_suffix(LOG)),
                 )
             )
         return entries
@@ -146,6 +150,9 @@ class TrainedPool(ModelPool[SpecT], Generic[SpecT, RecipeT]):
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         # Written beside and moved: another process building the same model can only replace it by its equal.
         partial = path.with_suffix(f".{os.getpid()}.partial")
+        if trained.log:
+            partial.write_text("".join(json.dumps(dict(row)) + "\n" for row in trained.log))
+            os.replace(partial, path.with_suffix(LOG))
         save_file(state, partial, metadata=metadata)
         os.replace(partial, path)
         resume.unlink(missing_ok=True)

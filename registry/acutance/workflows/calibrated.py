@@ -35,7 +35,9 @@ def with_radii(study: Study, calibration: Calibration) -> dict[str, Any]:
     calibrated = {definition.identity: definition for definition in calibration.definitions}
     measures: list[dict[str, Any]] = []
     for entry in study.written["measures"]:
-        names = dict.fromkeys(identity(planned) for planned in expand_measures([entry], catalog())[0])
+        names = dict.fromkeys(
+            identity(planned) for planned in expand_measures([entry], catalog(), split=study.surface.split)[0]
+        )
         if not any(name in calibrated for name in names):
             measures.append(dict(entry))
             continue

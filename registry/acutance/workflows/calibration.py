@@ -19,6 +19,7 @@ from acutance.model.functional import default_device
 from acutance.plugins import Item
 from acutance.run.members import Member, members
 from acutance.run.points import points_of
+from acutance.run.standing import OF_POOLS
 from acutance.spec import Spec, validate
 from acutance.study.config import Study
 from acutance.study.plan import PlannedMeasure
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from acutance.system.progress import Reporter
 
 
+ON_POINTS = ("batch", "dataset")  # levels of measures that are taken of one model's surface
+Place = tuple[str, str]  # level, and the split of the points where it is not the study's
+
+
 @dataclass
 class Definition:
     """A measure with all settings but its radius, and what was found.
@@ -43,6 +48,7 @@ class Definition:
         spec: its settings, at one of the study's radii.
         radii: the study's radii.
         replicates: repetitions the study asks for.
+        points: split that its points are from; empty for that of the study's surface.
         windows: by model.
         levels: by model.
         looks: radii that were looked at, all models together.
@@ -53,10 +59,16 @@ class Definition:
     spec: Spec
     radii: list[float]
     replicates: int = 1
+    points: str = ""
     windows: dict[str, Window] = field(default_factory=dict)
     levels: dict[str, Levels] = field(default_factory=dict)
     looks: int = 0
     identity: str = ""
+
+    @property
+    def place(self) -> Place:
+        """What it is evaluated on: its level, and the split of its points where that is its own."""
+        return str(self.item.target.level_of(self.spec)), self.points
 
     def ends(self, name: str) -> list[float]:
         """Return the low or high ends that were found, by model."""
@@ -117,7 +129,8 @@ class Definition:
         """Return it as an entry of ``measures`` in a study file."""
         fields = self.spec.model_dump(mode="json", exclude_defaults=True)
         fields.pop("rho", None)
-        rest = {"replicates": self.replicates} if self.replicates > 1 else {}
+        rest: dict[str, Any] = {"points": self.points} if self.points else {}
+        rest |= {"replicates": self.replicates} if self.replicates > 1 else {}
         return {"name": self.item.name, **fields, **({"rho": list(radii)} if radii else {}), **rest}
 
 
@@ -277,12 +290,12 @@ def calibrate(
     chosen = _evenly_spaced(members(study), models)
     batches = min(max((points or study.surface.m) // study.surface.m, 1), study.surface.batch_count)
     reporter.stage("calibrating", len(chosen) * len(definitions), len(chosen) * len(definitions))
-    cost, levels = Cost(), dict.fromkeys(str(d.item.target.level_of(d.spec)) for d in definitions)
+    cost, places = Cost(), dict.fromkeys(d.place for d in definitions)
     measured = []
     with points_of(study) as sets:
         for member in chosen:
             try:
-                surfaces = _surfaces(study, sets, member, levels, batches, device, reporter)
+                surfaces = _surfaces(study, sets, member, places, batches, device, reporter)
             except Excluded as error:
                 reporter.say(f"{member.label}: {error}")
                 reporter.advance(len(definitions), len(definitions))
@@ -290,7 +303,7 @@ def calibrate(
             measured.append(member.label)
             for definition in definitions:
                 start = math.exp(sum(map(math.log, definition.radii)) / len(definition.radii))
-                here = surfaces[definition.item.target.level_of(definition.spec)]
+                here = surfaces[definition.place]
                 looked: list[float] = []
                 try:
                     useful, bounds = calibrate_on(
@@ -310,8 +323,8 @@ def calibrate(
 
 def identity(planned: PlannedMeasure) -> str:
     """Return what two planned measures share when they differ in their radius alone."""
-    fields = planned.spec.full()
-    rho = fields.pop("rho", None) if planned.level != "weights" else None
+    fields = planned.settings
+    rho = fields.pop("rho", None) if planned.level in ON_POINTS else None
     return f"{planned.item.id} {sorted(fields.items())} {rho is None}"
 
 
@@ -319,9 +332,11 @@ def definitions_of(study: Study) -> tuple[list[Definition], list[dict[str, Any]]
     """Return the definitions that have a radius on data, and the other measures as entries of ``measures``."""
     definitions: dict[str, Definition] = {}
     for planned in study.measures:
-        rho = planned.spec.full().get("rho") if planned.level != "weights" else None
+        rho = planned.spec.full().get("rho") if planned.level in ON_POINTS else None
         name = identity(planned)
-        definition = definitions.setdefault(name, Definition(planned.item, planned.spec, [], identity=name))
+        definition = definitions.setdefault(
+            name, Definition(planned.item, planned.spec, [], points=planned.points, identity=name)
+        )
         definition.replicates = max(definition.replicates, planned.replicate + 1)
         if rho is not None and rho not in definition.radii:
             definition.radii.append(float(rho))
@@ -338,19 +353,21 @@ def _evenly_spaced(all_members: list[Member], count: int) -> list[Member]:
 
 
 def _surfaces(
-    study: Study, sets: Any, member: Member, levels: Iterable[str], batches: int, device: str, reporter: Reporter
-) -> dict[str, list[LossSurface]]:
-    """Load a model once, making it when need be, and put it on its m-batches or on all points, as each level asks."""
+    study: Study, sets: Any, member: Member, places: Iterable[Place], batches: int, device: str, reporter: Reporter
+) -> dict[Place, list[LossSurface]]:
+    """Load a model once, making it when need be, and put it on m-batches or on all points, as each level asks."""
     pool, spec, entry = member.pool.item.target(), member.pool.spec, member.entry
     if pool.missing([entry], spec):
         reporter.say(f"{member.label} is being made")
         pool.build(entry, spec)
-    opened = OpenModel.entry(pool, spec, entry, sets.dataset, device, study.surface.dtype, with_initial=True)
+    opened = OpenModel.entry(pool, spec, entry, sets.dataset, device, study.surface.dtype, asked=OF_POOLS)
     surfaces = Surfaces(opened, sets, study.surface)
 
-    def on(scope: Scope, batch: int) -> LossSurface:
-        return surfaces.on(study.surface.split, scope, batch)
+    def on(place: Place) -> list[LossSurface]:
+        level, points = place
+        scope: Scope = "points" if level == "dataset" else "batch"
+        return [
+            surfaces.on(points or study.surface.split, scope, b) for b in range(1 if scope == "points" else batches)
+        ]
 
-    return {
-        level: [on("points", 0)] if level == "dataset" else [on("batch", b) for b in range(batches)] for level in levels
-    }
+    return {place: on(place) for place in places}

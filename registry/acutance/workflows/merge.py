@@ -13,6 +13,7 @@ from acutance.plugins import extended
 from acutance.run.admission import admit
 from acutance.run.directory import STORE, RunDirectory, reading
 from acutance.run.ledger import Ledger
+from acutance.run.levels import set_levels
 from acutance.run.members import measure_cells, members, target_cells
 from acutance.run.recorded import RecordedPoints, dataset_item, pool_items
 from acutance.run.store import Store
@@ -28,7 +29,10 @@ SAME = 1e-6  # relative difference up to which two values are the same (float32 
 # Where two runs of one study may differ: nothing here enters a key.
 FREE = {"pools", "executor", "paper", "surface.microbatch", "surface.cuda_graphs", "surface.select.indices"}
 
-WORDS = {"points": "preprocessed points", "initial": "initial weights"}
+WORDS = {
+    "points": "preprocessed points", "initial": "initial weights", "update": "steps of the optimizer",
+    "log": "logs of training",
+}  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -107,7 +111,14 @@ def merge(directories: Sequence[Path], out: Path, report: bool = True) -> Merged
         run_id = store.start_run(config, environment)
         merged.put_study(config, environment)
         with reading(*directories):
-            run, notes = _write(config, store, tables["model"], RecordedPoints(points), merged, report)
+            run, notes = _write(
+                config,
+                store,
+                tables["model"],
+                RecordedPoints(points, config["surface"].get("validation", "")),
+                merged,
+                report,
+            )
         store.end_run(run_id, "failed" if run.failed else "done")
     except BaseException:
         # Half a merge would pass for a run.
@@ -323,7 +334,9 @@ def _write(
             ledger.recall(member)
         targets, cells = target_cells(study, plugins, points), measure_cells(study, points)
         absent = sum(len(ledger.missing(member, targets)) for member in everyone)
-        absent += sum(len(ledger.missing(member, cells)) for member in admit(everyone, ledger, targets))
+        admitted = admit(everyone, ledger, targets)
+        set_levels(study, everyone)
+        absent += sum(len(ledger.missing(member, cells)) for member in admitted)
         run = write_outputs(ledger, everyone, out, targets, cells, report, Silent())
     return run, [f"{absent} cells have no value yet: run the study in {out.path} to compute them"] if absent else []
 

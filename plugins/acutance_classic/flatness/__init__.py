@@ -1,0 +1,1 @@
+"""How flat the loss is around the weights: steps, boxes, averages, and curvature that scales cannot change."""

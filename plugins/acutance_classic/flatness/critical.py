@@ -1,0 +1,119 @@
+"""The smallest step along the gradient that no longer lowers the loss (Kalra et al. 2026)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from acutance.errors import Unsupported
+from acutance.measure import Cost, Estimate, Need, Status, Traits
+from acutance.spec import estimation, labelled
+from acutance_classic.flatness.views import STILL, GradientMeasure, ViewSpec, view_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from acutance.numerics.draws import Streams
+    from acutance.surface import LossSurface
+
+FIRST = 1 / 64  # of the step at which the linear model has lost the whole loss: small steps come first
+RESOLVED = 16  # roundings of the loss that a fall has to exceed
+PLATEAU = (
+    "half-way to the critical step the loss has moved by {fall:.1e}, within its rounding: a plateau, or no way "
+    "down along this step; try dtype float64"
+)
+
+
+class CriticalSpec(ViewSpec):
+    """Settings of critical sharpness."""
+
+    direction: Annotated[Literal["gradient", "update"], labelled(adds=", along the {direction}")] = "gradient"
+    """The step -d: along the gradient, or the optimizer's own where the pool has it, else along the gradient."""
+    rtol: Annotated[float, Field(gt=0, lt=1), estimation()] = 1e-3
+    """Relative width of the last bracket of the bisection."""
+
+
+class CriticalSharpness(GradientMeasure[CriticalSpec]):
+    r"""Two over the smallest step along d with which the loss rises.
+
+    .. math:: \lambda_c = \frac{2}{\eta_c}, \qquad \eta_c = \min\{\eta > 0 : L_S(w - \eta\, d) > L_S(w)\}
+
+    (Kalra et al. 2026); with ``direction: update`` -d is the optimizer's step, ``extras["direction"]`` says whether
+    the pool has it, and the scale is that of the learning rate. In the quadratic model with d = g it is the
+    directional sharpness :math:`g^\top H g / \|g\|^2`; forwards alone find it after one gradient, so that any
+    attention kernel will do. By doubling from a small step and bisection; between the ends of the last bracket the
+    mean slope :math:`(L_S(w - \eta d) - L_S(w)) / \eta` is taken for a straight line, which it is for a quadratic.
+    """
+
+    name = "critical_sharpness"
+    traits = Traits(
+        needs={"data", "gradient"}, invariant_to={"permutation", "translation"}, symbol="λ_c",
+        label="critical sharpness", reference="Kalra et al. 2026", bibtex=("kalra2026critical",),
+    )  # fmt: skip
+
+    def evaluate(self, surface: LossSurface, spec: CriticalSpec, rng: Streams) -> Estimate:
+        """Return 2 over the critical step."""
+        import torch
+
+        view = view_of(surface, spec)
+        with torch.no_grad():
+            if spec.direction == "gradient":
+                return critical_sharpness(view, view.gradient()[1], "gradient", spec.rtol)
+            update = view.update()
+            return critical_sharpness(view, -update.vector, update.source, spec.rtol)
+
+    def needs(self, spec: CriticalSpec) -> frozenset[Need]:
+        """The gradient, or the optimizer's step, which may be that too."""
+        return frozenset({"data", spec.direction})
+
+    def shares(self, spec: CriticalSpec) -> Literal["", "logits", "gradient"]:
+        """The gradient; where the optimizer's step is known, the loss alone."""
+        return "gradient" if spec.direction == "gradient" else ""
+
+    def passes(self, spec: CriticalSpec) -> Cost:
+        """The gradient; about seven doublings, one loss a halving of the bracket, one to see a plateau."""
+        return Cost(forwards=9 + math.ceil(math.log2(1 / spec.rtol)), backwards=1)
+
+
+def critical_sharpness(view: LossSurface, d: Tensor, source: str, rtol: float) -> Estimate:
+    """Return 2 over the smallest step along minus d, (p,), with which the loss rises.
+
+    Args:
+        view: the loss.
+        d: direction.
+        source: ``gradient``, whose first step follows from the loss, or ``optimizer``, whose step is of its size.
+        rtol: relative width of the last bracket.
+
+    Raises:
+        Unsupported: without a direction, and where no step is found.
+    """
+    import torch
+
+    from acutance_classic.flatness.crossing import MOST, Crossing
+
+    squared, clean, point = float(d.double().square().sum()), float(view.clean().loss), view.moving_point()
+    if squared == 0:
+        raise Unsupported(STILL)
+    if not math.isfinite(squared + clean):
+        return Estimate(math.nan)
+
+    def rise(eta: float) -> float:
+        return float(point.move(d, -eta).value().loss) - clean
+
+    first = FIRST * (abs(clean) or 1.0) / squared if source == "gradient" else FIRST
+    search = Crossing(lambda eta: rise(eta) / eta, first, rtol)
+    eta = search.find()
+    if eta is None:
+        what = "rises with none of the" if search.high is None else "rises with each of the"
+        raise Unsupported(
+            f"the loss {what} {MOST} steps tried, {search.steps[0]:.2g} to {search.steps[-1]:.2g} times the "
+            f"{source}: there is no critical step, or the loss is flat within its rounding (try dtype float64)"
+        )
+    fall = -rise(eta / 2)
+    numbers = {"step": eta, "clean_loss": clean, "fall": fall, "evaluations": float(len(search.steps))}
+    extras = {**numbers, "direction": source}
+    if abs(fall) <= RESOLVED * torch.finfo(view.w.dtype).eps * abs(clean):
+        return Estimate.without_value(Status.NOT_CONVERGED, PLATEAU.format(fall=abs(fall)))
+    return Estimate(2 / eta, extras=extras)

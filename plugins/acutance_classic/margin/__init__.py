@@ -1,0 +1,1 @@
+"""Margins: how far outputs, features and networks are from another answer."""

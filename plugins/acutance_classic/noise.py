@@ -1,0 +1,128 @@
+"""Losses and errors under noise that is the same at every scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from acutance import scaling
+from acutance.errors import Unsupported
+from acutance.numerics.draws import Streams
+from acutance_classic.plugin import FAMILIES
+from acutance_classic.search import Found, bisect
+
+if TYPE_CHECKING:
+    from acutance.surface import LossSurface
+    from acutance_classic.basin import BasinSpec
+    from acutance_classic.pac_bayes import DeviationSpec
+
+ROUNDING = 1e-9  # of a limit: errors are shares of points, whose sums may meet it exactly
+
+
+class Walk:
+    """Passes at w* + noise, draw k being the same unit noise at every scale.
+
+    Args:
+        surface: whose logits; its free parameters move.
+        draws: how many noises.
+        rng: their source.
+        c: (p,) units, or None for ones.
+    """
+
+    def __init__(self, surface: LossSurface, draws: int, rng: Streams, c: Tensor | None = None) -> None:
+        self._surface, self._draws, self._rng = surface, draws, rng
+        self.point, self._noise, self.passes = surface.moving_point(c), torch.empty_like(surface.w), 0
+
+    def raws(self, scale: float, deviations: Tensor | None = None) -> Iterator[Tensor]:
+        """Yield the (n, K) logits at every noise, times the scale, or times (p,) standard deviations."""
+        for k in range(self._draws):
+            z = self._rng.normal("noise", k, self._surface.w, out=self._noise)
+            self.passes += 1
+            yield self.point.move(z if deviations is None else z.mul_(deviations), scale).raw_logits()
+
+
+def stays(terms: Iterable[float], limit: float, nonnegative: bool) -> bool:
+    """Return whether a sum is within a limit; terms that cannot fall back below it need not all be made. NaN is not."""
+    total = 0.0
+    for term in terms:
+        total += term
+        if nonnegative and not total <= limit:
+            return False
+    return total <= limit
+
+
+def mean_error(surface: LossSurface, raw: Tensor) -> float:
+    """Return the share of wrong points, from raw logits, (n, K); NaN where one predicts nothing."""
+    return float(surface.errors_of(raw).double().mean())
+
+
+def refuse_numbers(surface: LossSurface) -> None:
+    """Refuse a surface whose targets are numbers.
+
+    Raises:
+        Unsupported: saying so.
+    """
+    if not surface.has_errors:
+        raise Unsupported("accuracy needs class labels, the targets are numbers")
+
+
+def steady_noise(surface: LossSurface, spec: DeviationSpec, eps: float | None, rng: Streams) -> Found:
+    r"""Return the largest standard deviation whose noise leaves the accuracy where it is, up to a deviation.
+
+    .. math:: \tfrac1K \sum_k |\mathrm{acc}(w) - \mathrm{acc}(w + u_k)| \le \text{deviation}, \qquad
+       u_k = \sigma z_k \ \text{or}\ u_{k,i} = z_{k,i} \sqrt{\sigma^2 w_i^2 + \epsilon^2}
+
+    Searched once for a surface: all members of the family that ask with the same settings share it.
+    """
+    refuse_numbers(surface)
+    members = {*FAMILIES["pac_bayes"], *FAMILIES["pac_bayes_bounds"]}
+    # Named by the family: who asks first must not decide which noise it is.
+    rng = Streams(*("pac_bayes" if str(part).rpartition("/")[2] in members else part for part in rng.context))
+    settings = (spec.parameters, spec.deviation, spec.draws, spec.smallest, spec.largest, spec.rtol, eps)
+    return surface.memo(("classic.noise", settings, rng.context), lambda: _steady_noise(surface, spec, eps, rng))
+
+
+@torch.no_grad()
+def _steady_noise(surface: LossSurface, spec: DeviationSpec, eps: float | None, rng: Streams) -> Found:
+    part = surface.restricted(spec.parameters)
+    clean = mean_error(part, part.clean().raw)
+    walk, limit = Walk(part, spec.draws, rng), spec.deviation * spec.draws * (1 + ROUNDING)
+
+    def within(sigma: float) -> bool:
+        raws = walk.raws(sigma) if eps is None else walk.raws(1.0, (part.w * sigma).square_().add_(eps**2).sqrt_())
+        return stays((abs(mean_error(part, raw) - clean) for raw in raws), limit, nonnegative=True)
+
+    if math.isnan(clean):
+        return Found(clean, "the outputs of the model are not finite: there is no accuracy to keep")
+    with walk.point.held():
+        found = bisect(within, spec, "the accuracy")
+    return replace(found, extras={"clean_error": clean, "passes": walk.passes})
+
+
+@torch.no_grad()
+def steady_loss(surface: LossSurface, spec: BasinSpec, rng: Streams) -> Found:
+    r"""Return the largest scale of noise in units of c at which the mean loss, or error, rises by at most a drop."""
+    part = surface.restricted(spec.parameters)
+    view = part.transformed(spec.logit_norm, spec.norm_scale)
+    c = scaling.vector(part, spec.scaling)
+    if c is not None and not bool(c.any()):
+        raise Unsupported(f"scaling '{spec.scaling}' is zero for all of these weights: none of them moves")
+    if spec.of == "error":
+        refuse_numbers(view)
+
+    def level(raw: Tensor) -> float:
+        return float(view.loss_of(raw)) if spec.of == "loss" else mean_error(view, raw)
+
+    clean = level(part.clean().raw)
+    walk, limit = Walk(part, spec.draws, rng, c), (clean + spec.drop) * spec.draws * (1 + ROUNDING)
+    nonnegative = spec.of == "error" or isinstance(view.criterion, str)
+    if not math.isfinite(clean):
+        return Found(math.nan, f"the {spec.of} is {clean} at the model's own weights: nothing can rise above it")
+    with walk.point.held():
+        found = bisect(lambda s: stays(map(level, walk.raws(s)), limit, nonnegative), spec, f"the {spec.of}")
+    return replace(found, extras={f"clean_{spec.of}": clean, "passes": walk.passes})

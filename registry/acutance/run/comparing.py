@@ -1,0 +1,173 @@
+"""A worker compares models: one job of all that agree in ``within``, the values of its cells for every one of them.
+
+What the models put out is read where it is kept; a model is opened where it is not, or where a measure asks for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from acutance.data.batch import dtype_of
+from acutance.data.fingerprint import digest_points
+from acutance.data.lazy import applied
+from acutance.data.pointsets import PointSets
+from acutance.data.prefetch import loaded
+from acutance.errors import Unsupported, UserError
+from acutance.measure import Cost, Estimate, Status
+from acutance.peers import Peer
+from acutance.plugins import catalog
+from acutance.run.jobs import Begun, Cell, Compare, Compared, Comparison, Outcome, Part, Passes
+from acutance.run.points import open_points, opened_pool
+from acutance.run.predictions import FEATURES, LOGITS, Predictions, outputs_identity
+from acutance.spec import validate
+from acutance.study.surface_config import Scope
+from acutance.surface.compared import evaluate_peers
+from acutance.surface.core import Ledger
+from acutance.surface.evaluation import reason
+from acutance.surface.loss_surface import LossSurface
+from acutance.surface.open_model import OpenModel, Surfaces
+
+
+def compare(job: Compare) -> Iterator[Outcome]:
+    """Yield the values of a job's cells, one outcome a cell."""
+    sets = open_points(job.dataset, job.surface, job.seed)
+    for split, scope in dict.fromkeys((cell.split, cell.scope) for cell in job.cells):
+        together = _Together(job, sets, split, scope)
+        for cell in job.cells:
+            if (cell.split, cell.scope) == (split, scope):
+                if job.announce:
+                    yield Begun(job=job.id, cells=(cell.index,))
+                yield together.evaluated(cell)
+
+
+class _Together:
+    """The models of a job on one set of points, or by their weights alone."""
+
+    def __init__(self, job: Compare, sets: PointSets, split: str, scope: Scope) -> None:
+        self.job, self.sets, self.split, self.scope = job, sets, split, scope
+        self.ledger = Ledger()  # of all surfaces that are opened
+        self._inputs: list[tuple[Any, str]] = []  # preprocessing, and the digest of the points after it
+
+    def evaluated(self, cell: Cell) -> Comparison:
+        """Return the values of a cell; what goes wrong is its own failure."""
+        target = catalog().get("measures", cell.measure)
+        measure, spec = target(), validate(target.Spec, cell.spec, cell.measure)
+        start, before = time.perf_counter(), replace(self.ledger)
+        labelled = "unlabeled" not in measure.needs(spec)
+        try:
+            estimates = evaluate_peers(
+                cell.measure, measure, self._peers(labelled), spec, seed=self.job.seed, points=self._digest(labelled),
+                replicate=cell.replicate, device=self.job.device, dtype=dtype_of(self.job.surface.dtype),
+            )  # fmt: skip
+        except Exception as error:
+            state = Status.UNSUPPORTED if isinstance(error, Unsupported) else Status.FAILED
+            estimates = [Estimate.without_value(state, reason(error))] * len(self.job.models)
+        after = self.ledger
+        spent = Cost(
+            after.forwards - before.forwards, after.backwards - before.backwards, after.hvps - before.hvps
+        )  # fmt: skip
+        return Comparison(
+            job=self.job.id, measure=cell.measure, split=self.split, device=self.job.device,
+            seconds=time.perf_counter() - start, cost=Passes.of(spent),
+            parts=tuple(Part.of(cell.index, estimate) for estimate in estimates),
+        )  # fmt: skip
+
+    # -- what a measure sees ------------------------------------------------------------------------------------
+
+    def _peers(self, labelled: bool) -> list[Peer]:
+        """Return the models as a measure sees them; it gets copies, so that the next one finds what this one found."""
+        targets = self._points[1].clone() if labelled and self.scope == "points" else None
+        return [
+            Peer(
+                model.name, None if self.scope == "weights" else self._outputs[i].clone(), targets,
+                partial(self._surface, model, labelled), partial(self._features, model),
+            )
+            for i, model in enumerate(self.job.models)
+        ]  # fmt: skip
+
+    @cached_property
+    def _points(self) -> tuple[Any, Tensor]:
+        return self.sets.sets(self.split, self.scope)[0]
+
+    def _digest(self, labelled: bool) -> str:
+        """Return what names the noise: the points before any preprocessing, the same for all models."""
+        if self.scope == "weights":
+            return ""
+        return self.sets.digests(self.split, "points")[0] if labelled else self._digest_of_inputs(None)
+
+    @cached_property
+    def _outputs(self) -> list[Tensor]:
+        """The logits of all models, on the CPU."""
+        return [self._logits(model) for model in self.job.models]
+
+    def _logits(self, model: Compared) -> Tensor:
+        kept, n = self._predictions(model).load()[0], len(self._points[1])
+        if len(kept.get(LOGITS, ())) == n:
+            return kept[LOGITS]
+        surface = self._surface(model, labelled=False)
+        logits = surface.clean_logits().detach().cpu().clone()
+        self._predictions(model).take(surface)
+        surface.release()
+        return logits
+
+    def _features(self, model: Compared) -> Tensor:
+        kept, n = self._predictions(model).load()[0], len(self._points[1])
+        if len(kept.get(FEATURES, ())) == n:
+            return kept[FEATURES]
+        surface = self._surface(model, labelled=False)
+        features = surface.last_layer().features.detach().cpu().clone()
+        self._predictions(model).take(surface)
+        surface.release()
+        return features
+
+    def _surface(self, model: Compared, labelled: bool) -> LossSurface:
+        """Open a model on the points.
+
+        Raises:
+            UserError: when it cannot be opened, or is another one than it was.
+        """
+        job = self.job
+        try:
+            pool, spec, entry = opened_pool(model)
+            module, key = loaded(pool, spec, entry)
+            if key != model.key:
+                raise UserError("its weights have changed since the run began", "run the study again")
+            opened = OpenModel.entry(
+                pool, spec, entry, self.sets.dataset, job.device, job.surface.dtype, module, job.asked
+            )
+            surface = Surfaces(opened, self.sets, job.surface, job.workers).on(self.split, self.scope, 0)
+        except Exception as error:
+            raise UserError(f"model {model.name} cannot be opened: {reason(error)}") from error
+        surface.core.known.ledger = self.ledger
+        if self.scope == "weights":
+            return surface
+        self._predictions(model).give(surface)
+        return surface if labelled else surface.unlabelled()
+
+    # -- what is kept -------------------------------------------------------------------------------------------
+
+    def _predictions(self, model: Compared) -> Predictions:
+        pool, spec, entry = opened_pool(model)
+        inputs = self._digest_of_inputs(pool.preprocess(entry, spec))
+        return Predictions.of(self.job.outputs, model.key, inputs, self._identity)
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        return outputs_identity(self.job.surface, self.sets)
+
+    def _digest_of_inputs(self, preprocess: Any) -> str:
+        """Return the digest of the points as models with this preprocessing see them, without targets."""
+        for other, known in self._inputs:
+            if other is preprocess or other == preprocess:
+                return known
+        inputs, targets = self._points
+        found = digest_points(applied(preprocess, inputs), torch.zeros(len(targets), dtype=torch.long))
+        self._inputs.append((preprocess, found))
+        return found

@@ -1,0 +1,128 @@
+"""What a model makes of its inputs on the way to the logits, as a surface gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from acutance.errors import Unsupported
+from acutance.surface.activations import activations
+from acutance.surface.core import Core
+
+if TYPE_CHECKING:
+    from acutance.surface.loss_surface import LossSurface
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    r"""The linear map that gives the logits, :math:`f(x_i) = W \phi_i + b`, and what goes into it.
+
+    Attributes:
+        name: of the module.
+        features: (n, d), the penultimate representations :math:`\phi_i`.
+        weight: (K, d).
+        bias: (K,), or None.
+    """
+
+    name: str
+    features: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+class Representations:
+    """The part of a surface that looks inside of the model."""
+
+    core: Core
+    _pieces: Sequence[Tensor]
+    check: Callable[..., None]
+    memo: Callable[[Hashable, Callable[[], Any]], Any]
+
+    def activations(self, names: str | Sequence[str]) -> dict[str, Tensor]:
+        """Return {module name: (n, ...) output} at w*, copied; cost: n forwards.
+
+        Of a module that returns several tensors (a tuple, a transformers' output) the first is taken. The second
+        call of a module in one pass is found under ``name#2``. Containers that are not called, and modules whose
+        output does not have one row an example, are left out.
+
+        Args:
+            names: shell patterns of module names, as a sequence or separated by commas.
+
+        Raises:
+            UserError: for a pattern that matches no module, or none with an output to return.
+        """
+        self.check()
+        return activations(self.core, self._pieces, names)
+
+    def last_layer(self) -> LastLayer:
+        """Return the model's last linear layer and the penultimate representations at w*.
+
+        Cost: n forwards, once for the surface and all its views; they give the logits of ``clean`` as well.
+
+        Raises:
+            Unsupported: when the logits are not the output of a linear layer.
+        """
+        if self.core.known.last_layer is None:
+            if self.core.known.features is None:
+                self.check()
+            self.core.known.last_layer = _last_layer(cast("LossSurface", self))
+        return self.core.known.last_layer
+
+
+def _last_layer(surface: LossSurface) -> LastLayer:
+    core = surface.core
+    model = core.functional.model
+    if core.known.features is not None:
+        return _layer(model, *core.known.features)
+    with _last_calls(model) as calls:
+        core.known.clean_logits = raw = surface.raw_logits()
+    made = [call for call in calls if call is not None]
+    names = {name for name, _, _ in made}
+    if len(names) != 1 or len(made) < len(calls):
+        raise Unsupported("the model has no linear layer that gives its logits, whose inputs could be looked at")
+    (name,) = names
+    outputs = torch.cat([output for _, _, output in made])
+    if outputs.shape != raw.shape or not torch.equal(outputs.to(raw.dtype).nan_to_num(), raw.nan_to_num()):
+        raise Unsupported(f"the logits are not what the last linear layer ('{name}') gives: something comes after it")
+    return _layer(model, name, torch.cat([features for _, features, _ in made]))
+
+
+def _layer(model: nn.Module, name: str, features: Tensor) -> LastLayer:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    bias = None if layer.bias is None else layer.bias.detach().clone()
+    return LastLayer(name, features, layer.weight.detach().clone(), bias)
+
+
+@contextmanager
+def _last_calls(model: nn.Module) -> Iterator[list[tuple[str, Tensor, Tensor] | None]]:
+    """Yield a list that gets, for every pass of the model, (name, input, output) of the linear layer called last."""
+    calls: list[tuple[str, Tensor, Tensor] | None] = []
+    latest: list[tuple[str, Tensor, Tensor]] = []
+
+    def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+            # One at a time is kept: it is copied once the pass is over.
+            latest[:] = [(name, arguments[0], output)]
+
+        return keep
+
+    def end(module: nn.Module, arguments: Any, output: Any) -> None:
+        calls.append(None)
+        for name, given, result in latest:
+            calls[-1] = (name, given.detach().clone(), result.detach().clone())
+        latest.clear()
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear):
+                stack.callback(module.register_forward_hook(record(name)).remove)
+        stack.callback(model.register_forward_hook(end).remove)
+        yield calls

@@ -1,0 +1,48 @@
+"""The last linear layer and what goes into it, of models in many forms, with one forward."""
+
+import pytest
+import torch
+from networks import NETWORKS
+from torch import nn
+
+from acutance import LossSurface, Unsupported
+
+
+def surface_of(name, **options):
+    model, data = NETWORKS[name]
+    return LossSurface(model(), data(), **options)
+
+
+@pytest.mark.parametrize("microbatch", [None, 5])
+@pytest.mark.parametrize("name", ["mlp", "conv_bn", "attention", "bert", "vit"])
+def test_the_logits_are_the_layers_output(name, microbatch):
+    surface = surface_of(name, microbatch=microbatch)
+    last = surface.last_layer()
+    raw = surface.clean().raw
+    bias = 0 if last.bias is None else last.bias
+    assert torch.allclose(last.features @ last.weight.T + bias, raw, rtol=1e-12 if raw.dtype == torch.float64 else 1e-4)
+    assert last.features.shape == (surface.n, last.weight.shape[1]) and last.weight.shape[0] == raw.shape[1]
+    # It is the pass of the logits.
+    assert surface.cost.forwards == surface.n
+    assert surface.transformed().last_layer() is last and surface.cost.forwards == surface.n
+
+
+def test_what_comes_after_the_layer_is_told():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh()).double()
+    x, y = torch.randn(6, 4).double(), torch.arange(6) % 3
+    with pytest.raises(Unsupported, match=r"not what the last linear layer \('0'\) gives: something comes after it"):
+        LossSurface(model, (x, y)).last_layer()
+
+
+def test_a_model_without_linear_layers_has_none():
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten()).double()
+    surface = LossSurface(model, (torch.randn(4, 1, 3, 3).double(), torch.arange(4) % 3))
+    with pytest.raises(Unsupported, match="has no linear layer that gives its logits"):
+        surface.last_layer()
+
+
+def test_a_released_surface_looks_again():
+    surface = surface_of("mlp")
+    first = surface.last_layer()
+    surface.release()
+    assert torch.equal(surface.last_layer().features, first.features) and surface.cost.forwards == 2 * surface.n

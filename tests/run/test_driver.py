@@ -342,7 +342,7 @@ def surface_of(config, scope):
 
     data = (torch.randn(8, 4), torch.arange(8) % 3)
     split = type("Points", (), {"score": None, "__len__": lambda self: 8})()
-    sets = SimpleNamespace(sets=lambda *_: [data], split=lambda _: split)
+    sets = SimpleNamespace(validation="", sets=lambda *_: [data], split=lambda _: split)
     model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
     return Surfaces(OpenModel(model), sets, config).on("train", scope, 0)
 

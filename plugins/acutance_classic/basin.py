@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
+from acutance import scaling
 from acutance.measure import Cost, Estimate, Measure, SharpnessSpec, Traits
 from acutance.spec import estimation, labelled
 from acutance_classic.search import RangeSpec
@@ -45,7 +46,6 @@ class BasinSize(Measure[BasinSpec]):
 
     def evaluate(self, surface: LossSurface, spec: BasinSpec, rng: Streams) -> Estimate:
         """Return the largest standard deviation that was found, in units of c."""
-        from acutance import scaling
         from acutance_classic.noise import steady_loss
 
         estimate = steady_loss(surface, spec, rng).estimate(lambda sigma: sigma)

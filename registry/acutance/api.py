@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acutance.errors import UserError
+from acutance.io.training_log import read_training_log
 from acutance.measure import ALONE, Estimate
 from acutance.plugins import catalog
 from acutance.run.harness import run_study
@@ -85,7 +86,6 @@ def measure(
     """
     from acutance.data.batch import whole
     from acutance.data.forms import understand
-    from acutance.io.training_log import read_training_log
     from acutance.model.initial import initial_vector
     from acutance.surface.beside import VALIDATION
     from acutance.surface.evaluation import evaluate_family

@@ -247,8 +247,6 @@ SENTENCES = {
     "lengths of a dict": ({"x": X, "labels": Y[:4]}, "there are 8 inputs but 4 targets"),
     "lengths of parts": (([X, X[:4]], Y), "different numbers of examples: 4, 8"),
     "no targets": (X, "there are no targets"),
-    "None": ((X, None), "there are no targets"),
-    "None and a dict": (({"x": X}, None), "there are no targets"),
     "a dataset without": (TensorDataset(X), "there are no targets"),
     "a loader without": (DataLoader(Map(lambda i: X[i])), "there are no targets"),
     "dict without": ({"x": X, "z": Y}, "a batch has the keys x, z, none of them for targets"),

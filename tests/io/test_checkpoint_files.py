@@ -224,13 +224,13 @@ def test_a_file_without_checksums_is_read(tmp_path):
 
 
 def test_training_is_not_resumed_from_a_damaged_file(tmp_path):
-    from acutance.training.loop import _load_progress, _save_progress
+    from acutance.training.loop import Progress, _load_progress, _save_progress
     from acutance.training.recipe import Recipe
 
     recipe, model = Recipe(epochs=1, learning_rate=0.1), net()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    _save_progress(tmp_path / "r.pt", recipe, model, optimizer, {"epoch": 1, "mean": 0.5, "seconds": 2.0})
-    assert _load_progress(tmp_path / "r.pt", recipe, model, optimizer) == (1, 0.5, 2.0)
+    _save_progress(tmp_path / "r.pt", recipe, model, optimizer, done := Progress(1, 0.5, 2.0, ({"step": 3.0},)))
+    assert _load_progress(tmp_path / "r.pt", recipe, model, optimizer) == done
     with pytest.raises(UserError, match=r"r.pt: is the training of another recipe \(delete it"):
         _load_progress(tmp_path / "r.pt", Recipe(epochs=2, learning_rate=0.1), model, optimizer)
     flipped(tmp_path / "r.pt", model.state_dict())

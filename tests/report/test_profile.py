@@ -14,11 +14,9 @@ from acutance.study.config import load_config
 PARTS = ["0.weight", "0.bias", "2.*"]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    from conftest import toy_study
-
-    study = toy_study() | {
+@pytest.fixture
+def data(toy_config, tmp_path):
+    study = toy_config | {
         "targets": ["test_error", "ood.error"], "groups": [],
         "measures": [
             {"name": "gradient_norm", "parameters": PARTS, "scaling": ["none", "elementwise"]},
@@ -26,9 +24,8 @@ def data(tmp_path_factory):
             {"name": "weight_norm"},
         ],
     }  # fmt: skip
-    folder = tmp_path_factory.mktemp("profile")
-    run_study(load_config(study), folder, report=False)
-    return report_data(RunDirectory(folder), {})
+    run_study(load_config(study), tmp_path, report=False)
+    return report_data(RunDirectory(tmp_path), {})
 
 
 def recipe():

@@ -10,6 +10,7 @@ from pydantic import Field
 from acutance.errors import Unsupported
 from acutance.measure import Cost, Estimate, Need, Status, Traits
 from acutance.spec import estimation, labelled
+from acutance_classic.flatness.crossing import MOST, Crossing
 from acutance_classic.flatness.views import STILL, GradientMeasure, ViewSpec, view_of
 
 if TYPE_CHECKING:
@@ -90,8 +91,6 @@ def critical_sharpness(view: LossSurface, d: Tensor, source: str, rtol: float) -
         Unsupported: without a direction, and where no step is found.
     """
     import torch
-
-    from acutance_classic.flatness.crossing import MOST, Crossing
 
     squared, clean, point = float(d.double().square().sum()), float(view.clean().loss), view.moving_point()
     if squared == 0:

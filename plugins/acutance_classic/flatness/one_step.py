@@ -6,6 +6,7 @@ of Bisla et al. (2022).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -134,6 +135,4 @@ class EpsFlatness(GradientMeasure[EpsFlatnessSpec]):
 
     def passes(self, spec: EpsFlatnessSpec) -> Cost:
         """The gradient; a few losses until the rise is bracketed, and one a halving of the bracket."""
-        from math import ceil, log2
-
-        return Cost(forwards=4 + max(ceil(log2(1 / spec.rtol)), 0), backwards=1)
+        return Cost(forwards=4 + max(math.ceil(math.log2(1 / spec.rtol)), 0), backwards=1)

@@ -43,7 +43,7 @@ class PathNorm(Measure[PathNormSpec]):
     name = "path_norm"
     traits = Traits(
         level="dataset", larger_means="more capacity", needs={"weights", "data"},
-        invariant_to={"rescaling", "permutation"}, symbol="Σf_{w²}(1)", label="path norm",
+        invariant_to={"rescaling", "permutation"}, symbol="path", label="path norm",
         reference="Neyshabur et al. 2015; Jiang et al. 2020, path-norm",
         bibtex=("neyshabur2015path", "jiang2020fantastic", "dziugaite2020search"),
     )  # fmt: skip

@@ -237,6 +237,8 @@ def _split(where: str, data: Any) -> Split:
     from acutance.data.forms import understand
 
     points = understand(data, where, stacklevel=5)
+    if not points.labelled:
+        raise UserError(f"{where}: there are no targets (labels), which the loss needs", "give (inputs, targets)")
     return data if isinstance(data, Split) else Split(points.inputs, points.targets)
 
 

@@ -11,6 +11,7 @@ from acutance.measure import Measure, Traits
 from acutance.numerics.draws import Streams
 from acutance.plugins import Item, extended
 from acutance.spec import Spec
+from acutance.surface.evaluation import evaluate_family
 
 
 class NoSettings(Spec):
@@ -59,6 +60,35 @@ def test_it_cannot_look(peek, labelled):
     assert found.message == (
         "there are no targets here: the points have none, or the measure has declared that it looks at none"
     )
+
+
+def test_settings_that_need_targets_have_them_beside_those_that_do_not():
+    class Choice(Spec):
+        labels: bool = True
+        """Whether it looks."""
+
+    class Either(Measure[Choice]):
+        """The loss, or the confidence."""
+
+        name = "either"
+        traits = Traits(level="dataset", needs={"data"})
+
+        def needs(self, spec):
+            return frozenset({"data"} if spec.labels else {"unlabeled"})
+
+        def evaluate(self, surface, spec, rng):
+            return float(surface.clean().loss if spec.labels else surface.clean_logits().softmax(1).amax(1).mean())
+
+    surface = LossSurface(MLP(), mlp_data())
+    specs = [Choice(labels=labels) for labels in (True, False, True)]
+    found = evaluate_family("acme/either", Either(), surface, specs, seed=0, batch=0)
+    raw = surface.clean_logits()
+    assert [e.value for e in found] == [
+        float(surface.loss()),
+        float(raw.softmax(1).amax(1).mean()),
+        float(surface.loss()),
+    ]
+    assert [e.spec["labels"] for e in found] == [True, False, True] and surface.cost.forwards == surface.n
 
 
 def test_other_measures_ask_for_targets():

@@ -45,7 +45,17 @@ def evaluate_family(
     Raises:
         Exception: whatever a measure raises, unless ``catch``.
     """
-    if any("unlabeled" in measure.needs(spec) for spec in specs):
+    hidden = ["unlabeled" in measure.needs(spec) for spec in specs]
+    if any(hidden) and not all(hidden):
+        # Settings that look at targets and settings that must not see any: each kind by itself.
+        options: dict[str, Any] = {"seed": seed, "batch": batch, "replicate": replicate, "catch": catch}
+        found: dict[int, Estimate] = {}
+        for kind in (True, False):
+            places = [i for i, without in enumerate(hidden) if without is kind]
+            values = evaluate_family(measure_id, measure, surface, [specs[i] for i in places], **options)
+            found |= dict(zip(places, values, strict=True))
+        return [found[i] for i in range(len(specs))]
+    if all(hidden):
         surface = surface.unlabelled()
     rng = Streams(seed, surface.digest, batch, measure_id, replicate)
 

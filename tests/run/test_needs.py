@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 import torch
 from models import MLP, mlp_data
+from shell import cli
 from third_parties import distribution, python
 from torch import nn
 
 import acutance
 from acutance import LossSurface, Status, Unsupported, UserError
 from acutance.plugins import Item, extended
+from acutance.run import members
 from acutance.run.harness import run_study
 from acutance.study.config import load_config
 from acutance.testing import examine
@@ -183,6 +185,32 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path):
     (tmp_path / "log.csv").write_text("step;loss;text\n1;0,5;a\n2;;b\n")
     found = acutance.measure("last_train_loss", MLP(), log=tmp_path / "log.csv")
     assert found.status is Status.UNSUPPORTED and "no column 'train_loss'" in found.message and "loss" in found.message
+
+
+def test_the_command_asks_the_pool_for_the_step():
+    class Moving(needing.Logged):
+        """Models whose optimizer would move every weight by 0.5."""
+
+        name = "moving"
+
+        def update(self, entry, spec):
+            return {name: torch.full_like(p, 0.5).detach() for name, p in self.load(entry, spec).named_parameters()}
+
+    with extended([Item("pools", "moving", "acme-needs", "1.0", Moving)]):
+        told = cli("measure", "moving/toy1", "--data", "toy", "--measure", "step_length", "--json").stdout
+    found = json.loads(told)["step_length"]
+    p = sum(
+        q.numel() for q in Moving().load(Moving().entries(needing.LoggedSpec())[1], needing.LoggedSpec()).parameters()
+    )
+    assert found["value"] == pytest.approx(0.5 * p**0.5) and found["extras"]["step"] == "optimizer"
+
+
+def test_logs_are_read_where_a_measure_needs_them(study, tmp_path, monkeypatch):
+    def read(path):
+        raise AssertionError(path)
+
+    monkeypatch.setattr(members, "read_training_log", read)
+    assert run(study | {"measures": [{"name": "confidence"}]}, tmp_path).failed == 0
 
 
 # -- derivatives by the inputs -------------------------------------------------------------------------------

@@ -69,14 +69,13 @@ def command(**options: Any) -> int:
     load_notes = tuple(vars(net).get("load_notes", ()))
     for sentence in load_notes:
         click.echo(f"note: {sentence}", err=True)
-    opened = _opened(asked, member, dataset, net)
+    opened = _opened(asked, member, dataset, net, needs)
     points, m = _prepared(asked, opened, points, levels)
-    initial = member.pool.initial(member.entry, member.spec) if member and "initial_weights" in needs else None
     estimates = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AcutanceWarning)  # the estimates have them as notes, which are printed
         for name in asked.measures:
-            estimates[name] = measure(name, opened, points, m=m, seed=asked.seed, initial=initial, **settings)
+            estimates[name] = measure(name, opened, points, m=m, seed=asked.seed, **settings)
     for sentence in dict.fromkeys(sentence for e in estimates.values() for sentence in e.notes):
         if sentence not in load_notes:
             click.echo(f"note: {sentence}", err=True)
@@ -141,12 +140,14 @@ def _loaded(asked: Asked, member: _Member | None) -> nn.Module:
     return net
 
 
-def _opened(asked: Asked, member: _Member | None, dataset: Dataset[Any] | None, net: nn.Module) -> OpenModel:
+def _opened(
+    asked: Asked, member: _Member | None, dataset: Dataset[Any] | None, net: nn.Module, needs: set[str]
+) -> OpenModel:
     from acutance.surface.open_model import OpenModel
 
     if member is None:
         return OpenModel(net, asked.model, dataset, asked.device, asked.dtype)
-    return OpenModel.entry(member.pool, member.spec, member.entry, dataset, asked.device, asked.dtype, net)
+    return OpenModel.entry(member.pool, member.spec, member.entry, dataset, asked.device, asked.dtype, net, needs)
 
 
 def _prepared(

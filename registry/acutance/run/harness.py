@@ -152,7 +152,7 @@ class Driver:
         """Run all stages and write the folder; everything computed is in the store before an exception leaves."""
         from acutance.run.outputs import write_outputs
 
-        study, self.outputs = self.study, str(directory.outputs.absolute())
+        study, self.outputs = self.study, str(directory.outputs)
         env = environment(self.plugins)
         self.ledger.begin(env)
         directory.put_study(study.resolved, env)
@@ -174,6 +174,9 @@ class Driver:
                 looked_at = [split for cell in on_points for split in (cell.split, cell.validation[0]) if split]
                 self.splits_to_check = list(dict.fromkeys(looked_at))
                 self.asked = OF_POOLS & frozenset().union(*(cell.needs for cell in cells))
+                if any("trajectory" in cell.needs for cell in cells):
+                    for member in self.members:
+                        _ = member.log_digest  # before models are stored: with it their values are known again
                 self._recognise(executor)
                 self._compute(executor, sets, self.members, targets, "targets")
                 chosen = admit(self.members, self.ledger, targets)

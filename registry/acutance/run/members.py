@@ -145,7 +145,7 @@ class Member:
         """What enters keys besides the model's tensors, for the store: without it a merge could not tell them."""
         points = {"points": self.points.name} if self.points else {}
         known = {"initial": self.identity.initial, "update": self.identity.update} if self.identity else {}
-        known["log"] = self.log_digest if self.entry.log is not None else None
+        known["log"] = self._learned.log or None  # read where a measure needs it
         return points | {name: digest for name, digest in known.items() if digest is not None}
 
     @property

@@ -8,10 +8,11 @@ computed again.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from acutance.spec import digest
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from acutance.data.pointsets import PointSets
     from acutance.study.surface_config import SurfaceConfig
     from acutance.surface.loss_surface import LossSurface
+
+T = TypeVar("T")
 
 LOGITS, FEATURES, LAYER = "logits", "features", "layer"
 
@@ -52,16 +55,25 @@ class Predictions:
 
     def load(self) -> tuple[dict[str, Tensor], str]:
         """Return what is kept, by name, and the name of the last layer; nothing where there is no whole file."""
+        return self._read(
+            lambda file: (
+                {name: file.get_tensor(name) for name in file.keys()},
+                (file.metadata() or {}).get(LAYER, ""),
+            ),
+            ({}, ""),
+        )
+
+    def _read(self, reading: Callable[[Any], T], nothing: T) -> T:
+        """Return what is read of the file; ``nothing`` where there is no whole file."""
         from safetensors import SafetensorError, safe_open
 
         try:
             if self.path is None or not self.path.exists():
-                return {}, ""
+                return nothing
             with safe_open(self.path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-                return tensors, (file.metadata() or {}).get(LAYER, "")
+                return reading(file)
         except (OSError, SafetensorError):
-            return {}, ""
+            return nothing
 
     def give(self, surface: LossSurface) -> None:
         """Let a surface know what is kept, so that it makes no pass for it."""
@@ -81,7 +93,7 @@ class Predictions:
         tensors, layer = {LOGITS: known.clean_logits}, ""
         if known.last_layer is not None:
             tensors[FEATURES], layer = known.last_layer.features, known.last_layer.name
-        if set(tensors) <= set(self.load()[0]):
+        if set(tensors) <= self._read(lambda file: set(file.keys()), set()):  # names alone: asked after each measure
             return
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
         plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}

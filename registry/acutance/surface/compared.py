@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from acutance.errors import Unsupported, UserError, as_errors
+from acutance.json_values import json_name, json_value
 from acutance.measure import Estimate, PoolMeasure, Status
 from acutance.model.conditions import Conditions
 from acutance.numerics.draws import Streams
@@ -65,14 +65,15 @@ def evaluate_peers(
 
 
 def _storable(estimate: Estimate) -> Estimate:
-    """Return an estimate whose extras can be stored.
+    """Return an estimate whose extras are as they are stored: what JSON has.
 
     Raises:
         UserError: naming the extra that cannot.
     """
+    extras = {}
     for name, value in estimate.extras.items():
         try:
-            json.dumps({name: value})
-        except (TypeError, ValueError) as error:
+            extras[json_name(name)] = json_value(value)
+        except (TypeError, ValueError, RecursionError) as error:
             raise UserError(f"extras['{name}'] cannot be stored: {error}") from None
-    return estimate
+    return replace(estimate, extras=extras)

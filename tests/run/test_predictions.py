@@ -4,8 +4,10 @@ import sqlite3
 
 import needing
 import pytest
+from models import MLP
 from safetensors.torch import load_file
 
+from acutance import LossSurface
 from acutance.cli.check_ import estimate
 from acutance.measure import Measure, Traits
 from acutance.plugins import Item, extended
@@ -82,6 +84,25 @@ def test_other_points_and_another_arithmetic_have_files_of_their_own(study, tmp_
     run(study | {"measures": [{"name": "confidence", "points": "test"}]}, tmp_path)
     run(study | {"surface": study["surface"] | {"dtype": "float64"}}, tmp_path)
     assert len(list((tmp_path / "outputs").iterdir())) == 9
+
+
+def test_points_are_named_once_for_all_models_and_as_their_surfaces_name_them(study, monkeypatch):
+    from acutance.data import pointsets
+    from acutance.run.points import points_of
+
+    counted, digest = [], pointsets.digest_points
+    monkeypatch.setattr(pointsets, "digest_points", lambda *args: counted.append(1) or digest(*args))
+    with points_of(load_config(study)) as sets:
+        for shift in (None, half, half, None):
+            found = sets.digest_of_inputs("test", shift)
+            inputs, targets = sets.points_of("test")
+            surface = LossSurface(MLP(dims=(4, 3)), (half(inputs) if shift else inputs, targets))
+            assert found == surface.unlabelled().digest
+    assert len(counted) == 2
+
+
+def half(inputs):
+    return inputs / 2
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing(study, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from acutance.data.batch import take_rows
@@ -39,6 +40,7 @@ class PointSets:
         self._points: dict[str, Points] = {}
         self._batches: dict[str, list[Points]] = {}
         self._digests: dict[tuple[str, Scope], list[str]] = {}
+        self._inputs: dict[str, list[tuple[Callable[[Any], Any] | None, str]]] = {}  # after each preprocessing
 
     def split(self, name: str) -> Split:
         """Return a split.
@@ -175,6 +177,19 @@ class PointSets:
             return part
 
         return inputs.then(advance)
+
+    def digest_of_inputs(self, split: str, preprocess: Callable[[Any], Any] | None = None) -> str:
+        """Return the digest of the selected points of a split as models with a preprocessing see them, without targets.
+
+        It is that of a surface of these points whose targets were taken away. Equal functions are applied once.
+        """
+        known = self._inputs.setdefault(split, [])
+        found = next((digest for other, digest in known if other is preprocess or other == preprocess), None)
+        if found is None:
+            inputs, targets = self.points_of(split)
+            found = digest_points(applied(preprocess, inputs), torch.zeros(len(targets), dtype=torch.long))
+            known.append((preprocess, found))
+        return found
 
     def digests_after(self, preprocess: Callable[[Any], Any]) -> dict[str, list[str]]:
         """Return the digests of ``record`` as they are when the inputs have been preprocessed."""

@@ -11,12 +11,9 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from acutance.data.batch import dtype_of
-from acutance.data.fingerprint import digest_points
-from acutance.data.lazy import applied
 from acutance.data.pointsets import PointSets
 from acutance.data.prefetch import loaded
 from acutance.errors import Unsupported, UserError
@@ -53,7 +50,6 @@ class _Together:
     def __init__(self, job: Compare, sets: PointSets, split: str, scope: Scope) -> None:
         self.job, self.sets, self.split, self.scope = job, sets, split, scope
         self.ledger = Ledger()  # of all surfaces that are opened
-        self._inputs: list[tuple[Any, str]] = []  # preprocessing, and the digest of the points after it
 
     def evaluated(self, cell: Cell) -> Comparison:
         """Return the values of a cell; what goes wrong is its own failure."""
@@ -100,7 +96,7 @@ class _Together:
         """Return what names the noise: the points before any preprocessing, the same for all models."""
         if self.scope == "weights":
             return ""
-        return self.sets.digests(self.split, "points")[0] if labelled else self._digest_of_inputs(None)
+        return self.sets.digests(self.split, "points")[0] if labelled else self.sets.digest_of_inputs(self.split)
 
     @cached_property
     def _outputs(self) -> list[Tensor]:
@@ -155,19 +151,9 @@ class _Together:
 
     def _predictions(self, model: Compared) -> Predictions:
         pool, spec, entry = opened_pool(model)
-        inputs = self._digest_of_inputs(pool.preprocess(entry, spec))
+        inputs = self.sets.digest_of_inputs(self.split, pool.preprocess(entry, spec))
         return Predictions.of(self.job.outputs, model.key, inputs, self._identity)
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
         return outputs_identity(self.job.surface, self.sets)
-
-    def _digest_of_inputs(self, preprocess: Any) -> str:
-        """Return the digest of the points as models with this preprocessing see them, without targets."""
-        for other, known in self._inputs:
-            if other is preprocess or other == preprocess:
-                return known
-        inputs, targets = self._points
-        found = digest_points(applied(preprocess, inputs), torch.zeros(len(targets), dtype=torch.long))
-        self._inputs.append((preprocess, found))
-        return found

@@ -45,7 +45,7 @@ class Predictions:
         Args:
             folder: where files lie; empty to keep nothing.
             model: the model's key.
-            inputs: digest of the points as the model sees them, without targets: ``surface.unlabelled().digest``.
+            inputs: digest of the points as the model sees them, without targets: ``PointSets.digest_of_inputs``.
             identity: of the surface section, ``outputs_identity``.
         """
         if not folder:

@@ -233,7 +233,7 @@ class _Bench:
         if self.at != (unit.split, unit.scope, unit.batch):
             self.close()
             self.surface = self.surfaces.on(unit.split, unit.scope, unit.batch)
-            self.predictions = self._predictions(unit.scope)
+            self.predictions = self._predictions(unit.split, unit.scope)
             self.predictions.give(self.surface)
             self.at = (unit.split, unit.scope, unit.batch)
         start, before = time.perf_counter(), self.surface.cost
@@ -248,12 +248,12 @@ class _Bench:
         seconds = time.perf_counter() - start
         return unit.outcome(self.job.id, estimates, self.device, seconds, self.surface.cost - before)
 
-    def _predictions(self, scope: Scope) -> Predictions:
+    def _predictions(self, split: str, scope: Scope) -> Predictions:
         """Return what is kept of the outputs on the points of the present surface: those of all points, no others."""
         if scope != "points":
             return Predictions(None)
-        identity = outputs_identity(self.config, self.sets)
-        return Predictions.of(self.job.outputs, self.key, self.surface.unlabelled().digest, identity)
+        inputs = self.sets.digest_of_inputs(split, self.opened.preprocess)
+        return Predictions.of(self.job.outputs, self.key, inputs, outputs_identity(self.config, self.sets))
 
     def close(self) -> None:
         """Let go of what the present surface holds on the device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -73,9 +74,9 @@ class Criterion(Measure[InformationSpec]):
         )
         return Estimate(value, stderr, Status.NOT_CONVERGED, message, extras=extras)
 
+    @abstractmethod
     def traces(self, damped: Damped, rng: Streams) -> Traces:
         """Return the estimates of the trace."""
-        raise NotImplementedError
 
     def needs(self, spec: InformationSpec) -> frozenset[Need]:
         """Products, the gradients of single examples, or both; the logits, where labels are drawn from them."""

@@ -7,22 +7,20 @@ other parameters, and ``parameters`` takes them out.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from acutance.measure import Cost, Estimate, Measure, Traits
+from acutance.measure import Cost, Traits
 from acutance.spec import estimation, labelled
-from acutance_classic.search import RangeSpec
-from acutance_classic.spec import PartSpec
+from acutance_classic.search import Found, ScaleMeasure, ScaleSpec
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
     from acutance.surface import LossSurface
 
 
-class DeviationSpec(PartSpec, RangeSpec):
+class DeviationSpec(ScaleSpec):
     """Settings of a search for the largest noise that leaves the accuracy where it is."""
 
     deviation: Annotated[float, Field(gt=0, lt=1), labelled(adds=", deviation {deviation}")] = 0.1
@@ -41,20 +39,16 @@ class MagnitudeSpec(DeviationSpec):
 DeviationT = TypeVar("DeviationT", bound=DeviationSpec)
 
 
-class NoiseMeasure(Measure[DeviationT]):
+class NoiseMeasure(ScaleMeasure[DeviationT]):
     """A function of the largest standard deviation that leaves the accuracy where it is."""
 
-    @abstractmethod
-    def value(self, surface: LossSurface, spec: DeviationT, sigma: float) -> float:
-        """Return the value for a standard deviation, of the free part of a surface."""
+    scale = "sigma"
 
-    def evaluate(self, surface: LossSurface, spec: DeviationT, rng: Streams) -> Estimate:
-        """Return the value at the largest standard deviation that was found."""
+    def search(self, surface: LossSurface, spec: DeviationT, rng: Streams) -> Found:
+        """Return the largest standard deviation."""
         from acutance_classic.noise import steady_noise
 
-        found = steady_noise(surface, spec, getattr(spec, "eps", None), rng)
-        part = surface.restricted(spec.parameters)
-        return found.estimate(lambda sigma: self.value(part, spec, sigma), sigma=found.scale)
+        return steady_noise(surface, spec, getattr(spec, "eps", None), rng)
 
     def passes(self, spec: DeviationT) -> Cost:
         """At most: a scale is given up as soon as the draws so far exceed the limit; the extras say what was made."""
@@ -82,9 +76,9 @@ class PacBayesFlatness(NoiseMeasure[DeviationSpec]):
         bibtex=("jiang2020fantastic", "neyshabur2017exploring"),
     )  # fmt: skip
 
-    def value(self, surface: LossSurface, spec: DeviationSpec, sigma: float) -> float:
+    def value(self, surface: LossSurface, spec: DeviationSpec, scale: float) -> float:
         """Return the inverse square."""
-        return sigma**-2
+        return scale**-2
 
 
 class PacBayesMagnitudeFlatness(NoiseMeasure[MagnitudeSpec]):
@@ -103,6 +97,6 @@ class PacBayesMagnitudeFlatness(NoiseMeasure[MagnitudeSpec]):
         bibtex=("jiang2020fantastic", "neyshabur2017exploring"),
     )  # fmt: skip
 
-    def value(self, surface: LossSurface, spec: MagnitudeSpec, sigma: float) -> float:
+    def value(self, surface: LossSurface, spec: MagnitudeSpec, scale: float) -> float:
         """Return the inverse square."""
-        return sigma**-2
+        return scale**-2

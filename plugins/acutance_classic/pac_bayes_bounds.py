@@ -36,14 +36,12 @@ class Bound(NoiseMeasure[DeviationT]):
     def divergence(self, surface: LossSurface, spec: DeviationT, sigma: float) -> float:
         """Return half of the divergence of the noisy weights from the prior, of the free part of a surface."""
 
-    def value(self, surface: LossSurface, spec: DeviationT, sigma: float) -> float:
+    def value(self, surface: LossSurface, spec: DeviationT, scale: float) -> float:
         """Return the divergence with the logarithm of m over sigma."""
-        return self.divergence(surface, spec, sigma) + math.log(surface.num_train / sigma) + 10
+        return self.divergence(surface, spec, scale) + math.log(surface.num_train / scale) + 10
 
     def evaluate(self, surface: LossSurface, spec: DeviationT, rng: Streams) -> Estimate:
         """Return the complexity, with the gap that it allows in the extras."""
-        if "initial_weights" in self.needs(spec):
-            _ = surface.w0  # unsupported before the search, where they are not known
         found = super().evaluate(surface, spec, rng)
         gap = math.sqrt(found.value / surface.num_train) if found.value >= 0 else math.nan
         return replace(found, extras={**found.extras, **({"gap": gap} if math.isfinite(gap) else {})})

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import PositiveFloat, model_validator
 
-from acutance.measure import Estimate, Status
+from acutance.measure import Estimate, Measure, Status
 from acutance.spec import Spec, estimation
+from acutance_classic.spec import PartSpec
+
+if TYPE_CHECKING:
+    from acutance.numerics.draws import Streams
+    from acutance.surface import LossSurface
 
 
 class RangeSpec(Spec):
@@ -77,3 +83,36 @@ def bisect(within: Callable[[float], bool], spec: RangeSpec, what: str) -> Found
         middle = math.sqrt(low * high)
         low, high = (middle, high) if within(middle) else (low, middle)
     return Found(low)
+
+
+class ScaleSpec(PartSpec, RangeSpec):
+    """Settings of a search for the largest scale of a perturbation of some of the parameters."""
+
+
+ScaleT = TypeVar("ScaleT", bound=ScaleSpec)
+
+
+class ScaleMeasure(Measure[ScaleT]):
+    """A function of the largest scale of a perturbation that keeps a limit.
+
+    Attributes:
+        scale: what the extras call it.
+    """
+
+    scale: ClassVar[str]
+
+    @abstractmethod
+    def search(self, surface: LossSurface, spec: ScaleT, rng: Streams) -> Found:
+        """Return the largest scale, which the members of a family share."""
+
+    @abstractmethod
+    def value(self, surface: LossSurface, spec: ScaleT, scale: float) -> float:
+        """Return the value for a scale, of the free part of a surface."""
+
+    def evaluate(self, surface: LossSurface, spec: ScaleT, rng: Streams) -> Estimate:
+        """Return the value at the largest scale that was found."""
+        part = surface.restricted(spec.parameters)
+        if "initial_weights" in self.needs(spec):
+            _ = part.w0  # unsupported before the search, where they are not known
+        found = self.search(surface, spec, rng)
+        return found.estimate(lambda scale: self.value(part, spec, scale), **{self.scale: found.scale})

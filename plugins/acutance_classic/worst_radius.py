@@ -8,16 +8,14 @@ the family share one search.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from acutance.measure import Cost, Estimate, Measure, Traits
+from acutance.measure import Cost, Traits
 from acutance.spec import estimation, labelled
-from acutance_classic.search import RangeSpec
-from acutance_classic.spec import PartSpec
+from acutance_classic.search import Found, ScaleMeasure, ScaleSpec
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -29,7 +27,7 @@ SOURCE = Traits(
 )  # fmt: skip
 
 
-class RadiusSpec(PartSpec, RangeSpec):
+class RadiusSpec(ScaleSpec):
     """Settings of a search for the largest box that keeps the accuracy."""
 
     deviation: Annotated[float, Field(gt=0, lt=1), labelled(adds=", drop {deviation}")] = 0.1
@@ -52,22 +50,16 @@ class MagnitudeRadiusSpec(RadiusSpec):
 RadiusT = TypeVar("RadiusT", bound=RadiusSpec)
 
 
-class RadiusMeasure(Measure[RadiusT]):
+class RadiusMeasure(ScaleMeasure[RadiusT]):
     """A function of the largest radius that keeps the accuracy."""
 
-    @abstractmethod
-    def value(self, surface: LossSurface, spec: RadiusT, alpha: float) -> float:
-        """Return the value for a radius, of the free part of a surface."""
+    scale = "alpha"
 
-    def evaluate(self, surface: LossSurface, spec: RadiusT, rng: Streams) -> Estimate:
-        """Return the value at the largest radius that was found."""
+    def search(self, surface: LossSurface, spec: RadiusT, rng: Streams) -> Found:
+        """Return the largest radius."""
         from acutance_classic.ascent import steady_radius
 
-        part = surface.restricted(spec.parameters)
-        if "initial_weights" in self.needs(spec):
-            _ = part.w0  # unsupported before the search, where they are not known
-        found = steady_radius(surface, spec, getattr(spec, "eps", None))
-        return found.estimate(lambda alpha: self.value(part, spec, alpha), alpha=found.scale)
+        return steady_radius(surface, spec, getattr(spec, "eps", None))
 
     def passes(self, spec: RadiusT) -> Cost:
         """At most: an ascent ends where the accuracy has dropped; the extras say at how many points it was seen."""
@@ -88,9 +80,9 @@ class SharpnessFlatness(RadiusMeasure[RadiusSpec]):
     name = "sharpness_flatness"
     traits = replace(SOURCE, label="sharpness flatness")
 
-    def value(self, surface: LossSurface, spec: RadiusSpec, alpha: float) -> float:
+    def value(self, surface: LossSurface, spec: RadiusSpec, scale: float) -> float:
         """Return the inverse square."""
-        return alpha**-2
+        return scale**-2
 
 
 class SharpnessMagnitudeFlatness(RadiusMeasure[MagnitudeRadiusSpec]):
@@ -102,9 +94,9 @@ class SharpnessMagnitudeFlatness(RadiusMeasure[MagnitudeRadiusSpec]):
     name = "sharpness_magnitude_flatness"
     traits = replace(SOURCE, symbol="1/α'²", label="magnitude-aware sharpness flatness")
 
-    def value(self, surface: LossSurface, spec: MagnitudeRadiusSpec, alpha: float) -> float:
+    def value(self, surface: LossSurface, spec: MagnitudeRadiusSpec, scale: float) -> float:
         """Return the inverse square."""
-        return alpha**-2
+        return scale**-2
 
 
 class SharpnessOrig(RadiusMeasure[RadiusSpec]):
@@ -118,9 +110,9 @@ class SharpnessOrig(RadiusMeasure[RadiusSpec]):
     name = "sharpness_orig"
     traits = replace(SOURCE, larger_means="larger bound", symbol="μ", label="sharpness bound from zero")
 
-    def value(self, surface: LossSurface, spec: RadiusSpec, alpha: float) -> float:
+    def value(self, surface: LossSurface, spec: RadiusSpec, scale: float) -> float:
         """Return the complexity."""
-        return _complexity(float(surface.w.double().square().sum()), surface, alpha)
+        return _complexity(float(surface.w.double().square().sum()), surface, scale)
 
 
 class SharpnessInit(RadiusMeasure[RadiusSpec]):
@@ -135,9 +127,9 @@ class SharpnessInit(RadiusMeasure[RadiusSpec]):
         label="sharpness bound from initialization",
     )  # fmt: skip
 
-    def value(self, surface: LossSurface, spec: RadiusSpec, alpha: float) -> float:
+    def value(self, surface: LossSurface, spec: RadiusSpec, scale: float) -> float:
         """Return the complexity."""
-        return _complexity(float((surface.w.double() - surface.w0.double()).square().sum()), surface, alpha)
+        return _complexity(float((surface.w.double() - surface.w0.double()).square().sum()), surface, scale)
 
 
 def _complexity(squared: float, surface: LossSurface, alpha: float) -> float:

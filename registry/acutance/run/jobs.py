@@ -89,8 +89,8 @@ class Build(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Model):
-    """Open a model and compute cells of it.
+class Work:
+    """Cells to be computed, and where.
 
     Attributes:
         id: names the job in its outcomes.
@@ -102,14 +102,11 @@ class Evaluate(Model):
         announce: whether to say what begins.
         workers: how many share the memory of a machine.
         cost: relative to that of other jobs of the same run.
-        cells: what to compute; none to learn the model's key alone.
+        cells: what to compute; none to learn a model's key alone.
         outputs: folder where outputs of models on the points are kept; empty to keep none.
-        look: splits whose points the model is held to before anything is measured.
-        next: the model that this worker will most likely get next, to be loaded ahead.
     """
 
     id: str
-    kind: Literal["evaluate"] = "evaluate"
     dataset: Choice
     surface: SurfaceConfig
     seed: int
@@ -120,6 +117,18 @@ class Evaluate(Model):
     cost: float = 0.0
     cells: tuple[Cell, ...] = ()
     outputs: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Model, Work):
+    """Open a model and compute cells of it.
+
+    Attributes:
+        look: splits whose points the model is held to before anything is measured.
+        next: the model that this worker will most likely get next, to be loaded ahead.
+    """
+
+    kind: Literal["evaluate"] = "evaluate"
     look: tuple[str, ...] = ()
     next: Model | None = None
 
@@ -133,37 +142,15 @@ class Compared(Model):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare:
-    """Compute cells of measures that compare models.
+class Compare(Work):
+    """Compute cells of measures that compare models, for all of these.
 
     Attributes:
-        id: names the job in its outcomes.
         models: all that are compared.
-        dataset: where the points are from.
-        surface: as of ``Evaluate``.
-        seed: study seed.
-        device: where to compute, as of ``Evaluate``.
-        asked: what some measure needs of the pools.
-        announce: whether to say what begins.
-        workers: how many share the memory of a machine.
-        cost: relative to that of other jobs of the same run.
-        cells: what to compute, for all of the models.
-        outputs: folder where outputs of models on the points are kept; empty to keep none.
     """
 
-    id: str
     kind: Literal["compare"] = "compare"
     models: tuple[Compared, ...]
-    dataset: Choice
-    surface: SurfaceConfig
-    seed: int
-    device: str
-    asked: tuple[str, ...] = ()
-    announce: bool = False
-    workers: int = 1
-    cost: float = 0.0
-    cells: tuple[Cell, ...] = ()
-    outputs: str = ""
 
 
 Job: TypeAlias = Build | Evaluate | Compare

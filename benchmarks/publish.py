@@ -1,6 +1,7 @@
 """Commit a finished run as a study under ``benchmarks/results/studies``: its values, tables, figures, and one page.
 
-``python benchmarks/publish.py RUN NAME --command "acutance run NAME" [--published LEVEL=SETTING] [--target OURS=THEIRS]``.
+``python benchmarks/publish.py RUN NAME --command "acutance run NAME" [--published LEVEL=SETTING] [--target OURS=THEIRS]
+[--strongest]``.
 The page is made from the committed files alone (``--pages`` makes all pages anew), and a test holds it to them. Values lie
 in ``results.csv``, one row a cell; ``environment.json`` names the commit of the code that computed them.
 """
@@ -15,18 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from strongest import FILE as STRONGEST
+from strongest import lines as shown
+from strongest import strongest
 
 from acutance.analysis.compare import compare
 from acutance.analysis.judging import HOLDS, counted, holding
 from acutance.analysis.labels import target_label
+from acutance.analysis.matrix import THRESHOLD
 from acutance.cli.compare_ import choose, defaults, open_side
 from acutance.errors import UserError
 from acutance.io.spreadsheet import csv_text
 from acutance.run.directory import read_csv
 
 STUDIES = Path(__file__).parent / "results" / "studies"
-FILES = ("models.csv", "results.csv", "correlations.csv", "hypotheses.csv", "ceilings.csv", "radii.csv", "config.yaml", "environment.json")  # fmt: skip
-FIGURES = ("tau-*.png", "target-*adaptive_*_case_linf*.png")  # of all figures of a run, those that a page can show
+FILES = ("models.csv", "results.csv", "correlations.csv", "hypotheses.csv", "ceilings.csv", "radii.csv", "associations.csv", "pairwise.csv", "config.yaml", "environment.json")  # fmt: skip
+FIGURES = (
+    "tau-*.png",
+    "pairwise-*.png",
+    "target-*adaptive_*_case_linf*.png",
+)  # of all figures of a run, those that a page can show
 
 
 def publish(run: Path, name: str, about: dict[str, Any]) -> Path:
@@ -55,6 +64,8 @@ def publish(run: Path, name: str, about: dict[str, Any]) -> Path:
     for level, setting in about["published"].items():
         table = beside(folder, level, setting, about["targets"])
         (folder / f"beside_{setting}.csv").write_text(csv_text(table), encoding="utf-8", newline="")
+    if about["strongest"]:
+        (folder / STRONGEST).write_text(csv_text(strongest(folder)), encoding="utf-8", newline="")
     (folder / "README.md").write_text(page(folder))
     return folder
 
@@ -86,6 +97,8 @@ def page(folder: Path) -> str:
     ]  # fmt: skip
     for level, setting in about["published"].items():
         lines += ["", *_beside(folder, level, setting, about)]
+    if (folder / STRONGEST).is_file():
+        lines += ["", *shown(read_csv(folder / STRONGEST)), "", *_alike(read_csv(folder / "pairwise.csv"))]
     for table in sorted((folder / "tables").glob("*.md")):
         lines += ["", table.read_text().rstrip()]
     for figure in sorted((folder / "figures").glob("*.png")):
@@ -127,6 +140,17 @@ def _holds(correlations: pd.DataFrame) -> list[str]:
     ]
 
 
+def _alike(pairwise: pd.DataFrame) -> list[str]:
+    """Return which definitions say the same of the models, a line for each cluster of several."""
+    own = pairwise.drop_duplicates(["within", "definition"])
+    lines = [f"What says the same (average linkage, mean τ of at least {THRESHOLD:g}; `pairwise.csv` has every pair):"]
+    for level, part in own.groupby("within", sort=False):
+        alike = [list(rows["definition"]) for _, rows in part.groupby("cluster", sort=True)]
+        lines += ["", f"{level}, {len(part)} definitions in {len(alike)} clusters; of several definitions are:", ""]
+        lines += [f"* {'; '.join(names)}" for names in alike if len(names) > 1]
+    return lines
+
+
 def _beside(folder: Path, level: str, setting: str, about: dict[str, Any]) -> list[str]:
     table = read_csv(folder / f"beside_{setting}.csv")
     judged = table[table["inside"].notna()]
@@ -148,6 +172,11 @@ def main() -> None:
     parser.add_argument("--note", default="", help="a sentence for the page")
     parser.add_argument("--published", action="append", default=[], metavar="LEVEL=SETTING")
     parser.add_argument("--target", action="append", default=[], metavar="OURS=THEIRS")
+    parser.add_argument(
+        "--strongest",
+        action="store_true",
+        help="list the largest correlations, and what the learning rate leaves of them",
+    )
     parser.add_argument("--pages", action="store_true", help="make the pages of all committed studies anew")
     chosen = parser.parse_args()
     if chosen.pages:
@@ -162,6 +191,7 @@ def main() -> None:
         "note": chosen.note,
         "published": split["published"],
         "targets": split["target"],
+        "strongest": chosen.strongest,
     }
     print(publish(chosen.run, chosen.name, about))
 

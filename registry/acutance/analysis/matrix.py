@@ -19,6 +19,7 @@ from acutance.errors import UserError
 
 DENSE = 1000  # models up to which all pairs are compared at once, for all definitions together
 BLOCK = 10_000_000  # signs held at a time
+THRESHOLD = 0.7  # mean tau from which definitions are in one cluster
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Matrix:
     clusters: dict[str, int]
 
 
-def matrix(values: pd.DataFrame, *, threshold: float = 0.7, signed: bool = True) -> Matrix:
+def matrix(values: pd.DataFrame, *, threshold: float = THRESHOLD, signed: bool = True) -> Matrix:
     r"""Return tau-b between all definitions, pairwise on the models that have both, and their clusters.
 
     .. math:: \tau_b = \frac{\sum_{i<j} sign(a_i - a_j)\, sign(b_i - b_j)}

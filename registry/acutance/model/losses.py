@@ -110,6 +110,7 @@ class LossHead:
             targets alone.
 
     Attributes:
+        criterion: the loss by its name, or the function.
         sums: whether the loss of a batch is the sum over its examples, not their mean.
         weight: :math:`\sum_i w_i` over all examples of a function that gives weights; None for every other loss.
 
@@ -124,7 +125,7 @@ class LossHead:
             raise UserError(f"loss: {loss.__name__} is a class, not a loss", f"make one: {loss.__name__}()")
         if not callable(loss) and (not isinstance(loss, str) or loss not in PER_EXAMPLE):
             raise UserError(f"loss: unknown loss '{loss}'", did_you_mean(str(loss), list(PER_EXAMPLE)))
-        self.loss = loss
+        self.loss = self.criterion = loss
         self.classifies = loss == "cross_entropy"
         self.sums = isinstance(loss, str) and loss in SUMS
         self.weight: Tensor | None = None
@@ -242,11 +243,15 @@ class LossHead:
 
 
 class Unlabelled(LossHead):
-    """The head of points whose targets nobody gave, or that a label-free measure must not see: it has no losses."""
+    """The head of points whose targets nobody gave, or that a label-free measure must not see: it has no losses.
 
-    def __init__(self) -> None:
+    Args:
+        loss: of the points if they had targets, which says what the outputs are.
+    """
+
+    def __init__(self, loss: str | LossFunction) -> None:
         super().__init__("cross_entropy")
-        self.loss, self.classifies = "none", False
+        self.loss, self.classifies, self.criterion = "none", False, loss
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Refuse.

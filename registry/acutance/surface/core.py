@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,7 @@ class Known:
         exact_logits: (n, K), where the arithmetic is a coarser one.
         last_layer: with the representations that go into it.
         features: name of the last layer and what goes into it, (n, d), known from an earlier pass.
+        shared: what follows from these, and is asked for by several measures.
     """
 
     ledger: Ledger = field(default_factory=Ledger)
@@ -81,10 +82,12 @@ class Known:
     exact_logits: Tensor | None = None
     last_layer: LastLayer | None = None
     features: tuple[str, Tensor] | None = None
+    shared: dict[Hashable, Any] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Free the results."""
         self.clean_logits = self.exact_logits = self.last_layer = self.features = None
+        self.shared.clear()
 
 
 class Core:
@@ -150,7 +153,7 @@ class Core:
 
     def take_no_targets(self) -> None:
         """Forget the targets, and what was found out with them."""
-        self.head, self.score = Unlabelled(), argmax_error
+        self.head, self.score = Unlabelled(self.head.criterion), argmax_error
         self.targets = torch.zeros(self.n, dtype=torch.long, device=self.functional.device)  # none is ever read
         self.digest = None
         self.linearizations, self.gradient_graph = {}, None

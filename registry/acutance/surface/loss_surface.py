@@ -162,8 +162,8 @@ class LossSurface(Readings, Representations, Products, Beside):
 
     @property
     def criterion(self) -> str | LossFunction:
-        """The loss by its name, or the user's own function."""
-        return self.core.head.loss
+        """The loss by its name, or the user's own function; also of points without targets."""
+        return self.core.head.criterion
 
     @property
     def classifies(self) -> bool:

@@ -75,6 +75,18 @@ class Representations:
             self.core.known.last_layer = _last_layer(cast("LossSurface", self))
         return self.core.known.last_layer
 
+    def shared(self, key: Hashable, fn: Callable[[], T]) -> T:
+        """Return ``fn()``, computed once for the surface and all its views, those without targets too.
+
+        For what follows from logits or representations at w* alone (probabilities, a spectrum), where several measures
+        ask for it; what depends on targets or free parameters is for ``memo``.
+        """
+        shared = self.core.known.shared
+        if key not in shared:
+            shared[key] = fn()
+        value: T = shared[key]
+        return value
+
 
 def _last_layer(surface: LossSurface) -> LastLayer:
     core = surface.core

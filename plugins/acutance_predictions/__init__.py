@@ -1,0 +1,1 @@
+"""What predictions, representations, peers and training say of a model, also without labels."""

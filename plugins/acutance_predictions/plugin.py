@@ -1,0 +1,23 @@
+"""What this plugin registers: names and where their classes are, so that nothing is imported for a list."""
+
+from __future__ import annotations
+
+from acutance import hookimpl
+
+FAMILIES = {
+    "confidence": {
+        "mean_confidence": "MeanConfidence",
+        "prediction_entropy": "PredictionEntropy",
+        "confidence_margin": "ConfidenceMargin",
+    },
+}
+
+
+@hookimpl
+def register_measures() -> dict[str, str]:
+    """Return the measures, family by family."""
+    return {
+        name: f"acutance_predictions.{family}:{class_name}"
+        for family, members in FAMILIES.items()
+        for name, class_name in members.items()
+    }

@@ -22,8 +22,9 @@ class MeanConfidence(OutputMeasure[NoSettings]):
 
     name = "mean_confidence"
     traits = Traits(
-        level="dataset", larger_means="more confident", needs={"unlabeled"}, invariant_to=SAME_FUNCTION,
-        symbol="p̄", label="mean confidence", reference="Hendrycks & Gimpel 2017", bibtex=("hendrycks2017baseline",),
+        level="dataset", larger_means="more confident", better="larger", needs={"unlabeled"},
+        invariant_to=SAME_FUNCTION, symbol="p̄", label="mean confidence", reference="Hendrycks & Gimpel 2017",
+        bibtex=("hendrycks2017baseline",),
     )  # fmt: skip
 
     def of_outputs(self, outputs: Outputs, surface: LossSurface, spec: NoSettings) -> float:
@@ -41,7 +42,7 @@ class PredictionEntropy(OutputMeasure[NoSettings]):
 
     name = "prediction_entropy"
     traits = Traits(
-        level="dataset", larger_means="less certain", needs={"unlabeled"}, invariant_to=SAME_FUNCTION,
+        level="dataset", larger_means="less certain", better="smaller", needs={"unlabeled"}, invariant_to=SAME_FUNCTION,
         symbol="H", label="prediction entropy", reference="Grandvalet & Bengio 2004",
         bibtex=("grandvalet2004entropy",),
     )  # fmt: skip
@@ -61,8 +62,9 @@ class ConfidenceMargin(OutputMeasure[NoSettings]):
 
     name = "confidence_margin"
     traits = Traits(
-        level="dataset", larger_means="more confident", needs={"unlabeled"}, invariant_to=SAME_FUNCTION,
-        symbol="p₁−p₂", label="margin of confidence", reference="Scheffer et al. 2001", bibtex=("scheffer2001active",),
+        level="dataset", larger_means="more confident", better="larger", needs={"unlabeled"},
+        invariant_to=SAME_FUNCTION, symbol="p₁−p₂", label="margin of confidence", reference="Scheffer et al. 2001",
+        bibtex=("scheffer2001active",),
     )  # fmt: skip
 
     def of_outputs(self, outputs: Outputs, surface: LossSurface, spec: NoSettings) -> float:

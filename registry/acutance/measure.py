@@ -250,6 +250,7 @@ Need = Literal[
 Level = Literal["batch", "dataset", "weights", "pool"]
 # What opens no points and makes no pass.
 WITHOUT_POINTS: frozenset[Need] = frozenset({"weights", "initial_weights", "trajectory", "peers"})
+Better = Literal["", "larger", "smaller"]
 Invariance = Literal[
     "rescaling",  # MEASURES (a)-(f): every function-preserving elementwise rescaling
     "output_scale",  # (g): the last layer times a constant
@@ -267,6 +268,8 @@ class Traits:
         level: ``batch`` (the harness averages over m-batches), ``dataset`` (one surface over all points),
             ``weights`` (no data opened) or ``pool`` (all comparable models of a study at once: ``PoolMeasure``).
         larger_means: what a large value says, in one word, e.g. ``sharper``.
+        better: which values promise a lower error, ``larger`` or ``smaller`` (as an estimate of the error); empty where
+            nothing is promised. ``acutance rank`` asks measures without labels that say so.
         needs: what the measure reads from the surface at any settings (``Measure.needs`` says what it reads at
             some), so that nothing else has to be there: ``weights`` (w and
             what follows from it: layers, unflatten), ``initial_weights`` (w0), ``data`` (forward passes: logits,
@@ -288,6 +291,7 @@ class Traits:
 
     level: Level = "batch"
     larger_means: str = "sharper"
+    better: Better = ""
     needs: frozenset[Need] | set[Need] = frozenset({"data"})
     stochastic: bool = False
     invariant_to: frozenset[Invariance] | set[Invariance] = frozenset()

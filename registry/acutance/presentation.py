@@ -50,6 +50,7 @@ class Presentation:
         additions: what fields add behind the label, in this order.
         estimation: fields that say how the value is estimated, not what is estimated.
         curves: names of extras that are curves -> what their axes say.
+        better: ``Traits.better``, which values promise a lower error.
     """
 
     label: str = ""
@@ -58,6 +59,7 @@ class Presentation:
     additions: tuple[Addition, ...] = ()
     estimation: tuple[str, ...] = ()
     curves: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    better: str = ""
 
     @classmethod
     def of(cls, traits: Traits, spec: type[Spec]) -> Presentation:
@@ -79,6 +81,7 @@ class Presentation:
             additions=tuple(additions),
             estimation=tuple(name for name, mark in marks.items() if mark.estimation),
             curves={name: (axes[0], axes[1]) for name, axes in traits.curves.items()},
+            better=traits.better,
         )
 
     @classmethod
@@ -86,7 +89,8 @@ class Presentation:
         """Return what ``as_json`` gave."""
         additions = tuple(Addition(**added) for added in data["additions"])
         curves = {name: (x, y) for name, (x, y) in data["curves"].items()}
-        return cls(data["label"], data["symbol"], data["words"], additions, tuple(data["estimation"]), curves)
+        words, estimation, better = data["words"], tuple(data["estimation"]), data.get("better", "")
+        return cls(data["label"], data["symbol"], words, additions, estimation, curves, better)
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""

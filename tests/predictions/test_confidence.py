@@ -72,3 +72,14 @@ def test_probabilities_are_computed_once_for_views_with_and_without_targets():
     assert surface.shared("x", lambda: made.append(1) or 5) == surface.unlabelled().shared("x", lambda: 6) == 5
     surface.release()
     assert surface.unlabelled().shared("x", lambda: 7) == 7 and made == [1]
+
+
+def test_which_values_promise_a_lower_error_is_written_down_for_readers_without_the_plugin():
+    from acutance.plugins import catalog
+    from acutance.presentation import Presentation, presentation
+
+    assert catalog().get("measures", "mean_confidence").traits.better == "larger"
+    shown = presentation("prediction_entropy")
+    assert shown.better == "smaller" and Presentation.of_json(shown.as_json()) == shown
+    older = {name: value for name, value in shown.as_json().items() if name != "better"}
+    assert Presentation.of_json(older).better == ""

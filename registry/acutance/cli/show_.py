@@ -144,6 +144,7 @@ def describe(item: Item) -> dict[str, Any]:
         about["traits"] = {
             "level": t.level,
             "larger means": t.larger_means,
+            **({"better": t.better} if t.better else {}),
             "needs": ", ".join(sorted(t.needs)),
             "stochastic": t.stochastic,
             "invariant to": ", ".join(sorted(t.invariant_to)) or "nothing declared",

@@ -6,7 +6,18 @@ import re
 from typing import get_args
 
 from acutance.analysis.labels import filled, label_of
-from acutance.measure import WITHOUT_POINTS, Cost, Estimate, Invariance, Level, Need, PoolMeasure, Status, Traits
+from acutance.measure import (
+    WITHOUT_POINTS,
+    Better,
+    Cost,
+    Estimate,
+    Invariance,
+    Level,
+    Need,
+    PoolMeasure,
+    Status,
+    Traits,
+)
 from acutance.presentation import Presentation
 from acutance.testing.core import Checklist, require
 from acutance.testing.measure_subject import MeasureSubject, show
@@ -52,6 +63,10 @@ def traits_are_known_words(subject: MeasureSubject) -> None:
     ):
         unknown = sorted(set(words) - set(allowed))
         require(not unknown, f"{field} has unknown words {', '.join(unknown)}: known are {', '.join(allowed)}")
+    require(
+        traits.better in get_args(Better),
+        f"traits.better is {traits.better!r}: write larger or smaller, or leave it out where none promises anything",
+    )
     if traits.level == "weights":
         more = sorted(set(traits.needs) - WITHOUT_POINTS)
         require(

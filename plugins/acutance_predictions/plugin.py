@@ -10,6 +10,14 @@ FAMILIES = {
         "prediction_entropy": "PredictionEntropy",
         "confidence_margin": "ConfidenceMargin",
     },
+    "representations.spectra": {
+        "rankme": "RankMe",
+        "feature_stable_rank": "FeatureStableRank",
+        "effective_rank": "EffectiveRank",
+        "diff_erank": "DiffErank",
+    },
+    "representations.decay": {"alpha_req": "AlphaReq"},
+    "representations.dimension": {"intrinsic_dimension": "IntrinsicDimension"},
 }
 
 

@@ -46,3 +46,27 @@ def test_a_released_surface_looks_again():
     first = surface.last_layer()
     surface.release()
     assert torch.equal(surface.last_layer().features, first.features) and surface.cost.forwards == 2 * surface.n
+
+
+def test_the_layer_at_other_weights_is_that_of_a_model_with_these():
+    model, other = (nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double() for _ in range(2))
+    x = torch.randn(7, 4, dtype=torch.float64)
+    surface = LossSurface(model, (x, torch.zeros(7).long()), microbatch=3)
+    w = torch.nn.utils.parameters_to_vector(other.parameters()).detach()
+    before, last = surface.cost.forwards, surface.last_layer(w)
+    assert surface.cost.forwards - before == 7
+    torch.testing.assert_close(last.features, other[:2](x).detach())
+    assert torch.equal(last.weight, other[2].weight) and torch.equal(last.bias, other[2].bias)
+    torch.testing.assert_close(surface.activations("0", w)["0"], other[0](x).detach())
+    torch.testing.assert_close(surface.last_layer().features, model[:2](x).detach())
+
+
+def test_the_model_on_other_inputs_books_its_passes_here():
+    model, x = nn.Linear(4, 3).double(), torch.randn(6, 4, dtype=torch.float64)
+    for targets in (torch.arange(6) % 3, None):
+        surface = LossSurface(model, (x, targets))
+        surface.clean_logits()
+        other = surface.at_inputs(x + 1)
+        torch.testing.assert_close(other.clean_logits(), model(x + 1).detach())
+        assert surface.cost.forwards == 12
+    assert torch.equal(LossSurface(model, (x, torch.arange(6) % 3)).at_inputs(x).targets, torch.arange(6) % 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -58,6 +58,24 @@ class Beside:
             raise Unsupported(ABSENT.get(name, f"there are no points called '{name}' beside these"))
         other = make()
         other.core.known.ledger = self.core.known.ledger
+        return other
+
+    def at_inputs(self, inputs: Any) -> LossSurface:
+        """Return the surface of the same model on other inputs, with the same targets; its passes are booked here.
+
+        For points that are changed on purpose: mixed, shifted, noisy.
+
+        Args:
+            inputs: in the form of the surface's own, as many of them.
+        """
+        from acutance.surface.loss_surface import LossSurface
+
+        core = self.core
+        targets = core.targets if core.labelled else None
+        other = LossSurface(
+            core.functional, (inputs, targets), core.head.criterion, microbatch=core.microbatch, score=core.score
+        )
+        other.core.known.ledger = core.known.ledger
         return other
 
     def training_log(self) -> TrainingLog:

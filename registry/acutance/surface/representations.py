@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
@@ -43,10 +43,11 @@ class Representations:
     core: Core
     _pieces: Sequence[Tensor]
     check: Callable[..., None]
+    pieces: Callable[[Tensor], list[Tensor]]
     memo: Callable[[Hashable, Callable[[], Any]], Any]
 
-    def activations(self, names: str | Sequence[str]) -> dict[str, Tensor]:
-        """Return {module name: (n, ...) output} at w*, copied; cost: n forwards.
+    def activations(self, names: str | Sequence[str], w: Tensor | None = None) -> dict[str, Tensor]:
+        """Return {module name: (n, ...) output} at w, or at w*, copied; cost: n forwards.
 
         Of a module that returns several tensors (a tuple, a transformers' output) the first is taken. The second
         call of a module in one pass is found under ``name#2``. Containers that are not called, and modules whose
@@ -54,21 +55,28 @@ class Representations:
 
         Args:
             names: shell patterns of module names, as a sequence or separated by commas.
+            w: (p,) point.
 
         Raises:
             UserError: for a pattern that matches no module, or none with an output to return.
         """
         self.check()
-        return activations(self.core, self._pieces, names)
+        return activations(self.core, self._pieces if w is None else self.pieces(w), names)
 
-    def last_layer(self) -> LastLayer:
-        """Return the model's last linear layer and the penultimate representations at w*.
+    def last_layer(self, w: Tensor | None = None) -> LastLayer:
+        """Return the model's last linear layer and the penultimate representations at w, or at w*.
 
-        Cost: n forwards, once for the surface and all its views; they give the logits of ``clean`` as well.
+        Cost: n forwards; at w* once for the surface and all its views, and they give the logits of ``clean`` as well.
+
+        Args:
+            w: (p,) point.
 
         Raises:
             Unsupported: when the logits are not the output of a linear layer.
         """
+        if w is not None:
+            self.check()
+            return _last_layer_at(cast("LossSurface", self), w)[0]
         if self.core.known.last_layer is None:
             if self.core.known.features is None:
                 self.check()
@@ -90,46 +98,52 @@ class Representations:
 
 def _last_layer(surface: LossSurface) -> LastLayer:
     core = surface.core
-    model = core.functional.model
     if core.known.features is not None:
-        return _layer(model, *core.known.features)
-    with _last_calls(model) as calls:
-        core.known.clean_logits = raw = surface.raw_logits()
+        name, features = core.known.features
+        layer = core.functional.model.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        return _layer(name, features, layer)
+    last, core.known.clean_logits = _last_layer_at(surface, None)
+    return last
+
+
+def _last_layer_at(surface: LossSurface, w: Tensor | None) -> tuple[LastLayer, Tensor]:
+    """Return the last layer and the logits, (n, K), of a pass at w, or at w*."""
+    with _last_calls(surface.core.functional.model) as calls:
+        raw = surface.raw_logits(w)
     made = [call for call in calls if call is not None]
-    names = {name for name, _, _ in made}
+    names = {layer.name for layer, _ in made}
     if len(names) != 1 or len(made) < len(calls):
         raise Unsupported("the model has no linear layer that gives its logits, whose inputs could be looked at")
     (name,) = names
-    outputs = torch.cat([output for _, _, output in made])
+    outputs = torch.cat([output for _, output in made])
     if outputs.shape != raw.shape or not torch.equal(outputs.to(raw.dtype).nan_to_num(), raw.nan_to_num()):
         raise Unsupported(f"the logits are not what the last linear layer ('{name}') gives: something comes after it")
-    return _layer(model, name, torch.cat([features for _, features, _ in made]))
+    return replace(made[0][0], features=torch.cat([layer.features for layer, _ in made])), raw
 
 
-def _layer(model: nn.Module, name: str, features: Tensor) -> LastLayer:
-    layer = model.get_submodule(name)
-    assert isinstance(layer, nn.Linear)
+def _layer(name: str, features: Tensor, layer: nn.Linear) -> LastLayer:
     bias = None if layer.bias is None else layer.bias.detach().clone()
     return LastLayer(name, features, layer.weight.detach().clone(), bias)
 
 
 @contextmanager
-def _last_calls(model: nn.Module) -> Iterator[list[tuple[str, Tensor, Tensor] | None]]:
-    """Yield a list that gets, for every pass of the model, (name, input, output) of the linear layer called last."""
-    calls: list[tuple[str, Tensor, Tensor] | None] = []
-    latest: list[tuple[str, Tensor, Tensor]] = []
+def _last_calls(model: nn.Module) -> Iterator[list[tuple[LastLayer, Tensor] | None]]:
+    """Yield a list that gets, for every pass of the model, the linear layer called last, as it was, and its output."""
+    calls: list[tuple[LastLayer, Tensor] | None] = []
+    latest: list[tuple[str, nn.Linear, Tensor, Tensor]] = []
 
-    def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+    def record(name: str) -> Callable[[nn.Linear, Any, Any], None]:
+        def keep(module: nn.Linear, arguments: Any, output: Any) -> None:
             # One at a time is kept: it is copied once the pass is over.
-            latest[:] = [(name, arguments[0], output)]
+            latest[:] = [(name, module, arguments[0], output)]
 
         return keep
 
     def end(module: nn.Module, arguments: Any, output: Any) -> None:
         calls.append(None)
-        for name, given, result in latest:
-            calls[-1] = (name, given.detach().clone(), result.detach().clone())
+        for name, layer, given, result in latest:
+            calls[-1] = _layer(name, given.detach().clone(), layer), result.detach().clone()
         latest.clear()
 
     with ExitStack() as stack:

@@ -1,0 +1,1 @@
+"""What the layers of a model make of the points: spectra, dimension, classes, similarity."""

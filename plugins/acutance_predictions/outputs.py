@@ -14,6 +14,7 @@ from acutance.errors import Unsupported
 if TYPE_CHECKING:
     from acutance.surface import LossSurface
 
+THEMSELVES = "the validation points are the points that are measured: name another split as validation"
 NUMBERS = ("mse", "squared_sum", "half_squared_sum")  # losses whose outputs are no logits
 
 
@@ -46,6 +47,12 @@ class Outputs:
     def classes(self) -> Tensor:
         """The class that is predicted, (n,): the first of the largest logits."""
         return self.logits.argmax(1)
+
+    @cached_property
+    def squares(self) -> Tensor:
+        """Sum of the squared probabilities of each point, (n,)."""
+        each: Tensor = torch.linalg.vecdot(self.p, self.p)
+        return each
 
     @cached_property
     def entropy(self) -> Tensor:
@@ -82,3 +89,24 @@ def labels(surface: LossSurface) -> Tensor:
     if not bool(((targets >= 0) & (targets < classes)).all()):
         raise Unsupported(f"this measure needs labels from 0 to {classes - 1}, some targets are none of them")
     return targets
+
+
+def validation(surface: LossSurface) -> tuple[Outputs, Tensor]:
+    """Return what the model predicts on the validation points, (m, K), and their labels, (m,).
+
+    Raises:
+        Unsupported: where there are no such points, they have no labels, or they are the points themselves.
+    """
+    beside = surface.companion("validation")
+    found = outputs(beside)
+    if same_points(surface, beside):
+        raise Unsupported(THEMSELVES)
+    return found, labels(beside)
+
+
+def same_points(surface: LossSurface, beside: LossSurface) -> bool:
+    """Return whether two surfaces of a model have the same inputs; they are read only where their outputs are equal."""
+    ours, theirs = surface.clean_logits(), beside.clean_logits()
+    if not torch.equal(ours, theirs):
+        return False
+    return surface.unlabelled().digest == beside.unlabelled().digest

@@ -5,6 +5,21 @@ from __future__ import annotations
 from acutance import hookimpl
 
 FAMILIES = {
+    "agreement_line": {"agreement_on_the_line": "AgreementOnTheLine"},
+    "calibration": {
+        "expected_calibration_error": "ExpectedCalibrationError",
+        "negative_log_likelihood": "NegativeLogLikelihood",
+        "brier_score": "BrierScore",
+        "temperature": "Temperature",
+    },
+    "disagreement": {"disagreement": "Disagreement"},
+    "error_estimates": {
+        "average_confidence": "AverageConfidence",
+        "difference_of_confidences": "DifferenceOfConfidences",
+        "average_thresholded_confidence": "AverageThresholdedConfidence",
+    },
+    "output_norms": {"mano": "MaNo", "nuclear_norm": "NuclearNorm"},
+    "transport": {"cot": "ConfidenceTransport"},
     "confidence": {
         "mean_confidence": "MeanConfidence",
         "prediction_entropy": "PredictionEntropy",

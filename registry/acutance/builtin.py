@@ -42,7 +42,7 @@ def register_sinks() -> dict[str, str]:
 @hookimpl
 def register_statistics() -> dict[str, str]:
     """Return the statistics of every run, in the order in which the page tells of them."""
-    names = ("hypotheses", "confounds", "associations", "radii", "ceilings", "pairwise", "verdicts")
+    names = ("hypotheses", "confounds", "associations", "radii", "estimates", "ceilings", "pairwise", "verdicts")
     return {name: f"acutance.analysis.statistics.{name}:{name.capitalize()}" for name in names}
 
 

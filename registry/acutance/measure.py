@@ -285,6 +285,8 @@ class Traits:
         label: how tables, figures and texts call it: a template over the fields of its spec, as in
             ``"{scaling} gradient norm {norm}"``. Empty: its name with the settings in brackets.
         curves: names of extras that are curves -> what their axes say, (x, y).
+        estimates: ``error`` where the value is an estimate of the error on the points, which is compared with the error
+            that a target measures there; empty otherwise.
         reference: where the definition stands.
         bibtex: what to cite: keys of ``acutance/references.bib``, or BibTeX entries.
     """
@@ -298,6 +300,7 @@ class Traits:
     symbol: str = ""
     label: str = ""
     curves: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    estimates: Literal["", "error"] = ""
     reference: str = ""
     bibtex: tuple[str, ...] | str = ()
 

@@ -51,6 +51,7 @@ class Presentation:
         estimation: fields that say how the value is estimated, not what is estimated.
         curves: names of extras that are curves -> what their axes say.
         better: ``Traits.better``, which values promise a lower error.
+        estimates: ``Traits.estimates``.
     """
 
     label: str = ""
@@ -60,6 +61,7 @@ class Presentation:
     estimation: tuple[str, ...] = ()
     curves: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     better: str = ""
+    estimates: str = ""
 
     @classmethod
     def of(cls, traits: Traits, spec: type[Spec]) -> Presentation:
@@ -82,6 +84,7 @@ class Presentation:
             estimation=tuple(name for name, mark in marks.items() if mark.estimation),
             curves={name: (axes[0], axes[1]) for name, axes in traits.curves.items()},
             better=traits.better,
+            estimates=traits.estimates,
         )
 
     @classmethod
@@ -89,8 +92,9 @@ class Presentation:
         """Return what ``as_json`` gave."""
         additions = tuple(Addition(**added) for added in data["additions"])
         curves = {name: (x, y) for name, (x, y) in data["curves"].items()}
-        words, estimation, better = data["words"], tuple(data["estimation"]), data.get("better", "")
-        return cls(data["label"], data["symbol"], words, additions, estimation, curves, better)
+        words, estimation = data["words"], tuple(data["estimation"])
+        better, estimates = data.get("better", ""), data.get("estimates", "")  # older runs say nothing of these
+        return cls(data["label"], data["symbol"], words, additions, estimation, curves, better, estimates)
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""

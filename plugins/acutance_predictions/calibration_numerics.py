@@ -1,0 +1,132 @@
+"""Bins of the confidence, and the temperature that makes labels likeliest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from acutance.errors import Unsupported
+from acutance.measure import Estimate, Status
+
+STEPS = 100
+PRECISION = 1e-8  # of the last step, relative: what is left after it is the square of that
+NEAR = 1 << 17  # numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """What is in the bins that are not empty.
+
+    Attributes:
+        share: of the points, (b,).
+        confidence: mean of the bin, (b,).
+        accuracy: share of right points of the bin, (b,).
+        noise: standard deviation of the accuracy, (b,).
+    """
+
+    share: Tensor
+    confidence: Tensor
+    accuracy: Tensor
+    noise: Tensor
+
+    @property
+    def gap(self) -> float:
+        """Mean magnitude of confidence less accuracy."""
+        return float(self.share @ (self.confidence - self.accuracy).abs())
+
+    @property
+    def bias(self) -> float:
+        """By how much normal noise of the accuracies raises the mean magnitude of the gaps."""
+        gaps = (self.confidence - self.accuracy).abs()
+        ratio = gaps / self.noise  # infinite where there is no noise: the folded normal variable is the gap then
+        spread = torch.where(self.noise > 0, self.noise * math.sqrt(2 / math.pi) * (-(ratio**2) / 2).exp(), 0.0)
+        folded = torch.where(self.noise > 0, spread + gaps * torch.erf(ratio / math.sqrt(2)), gaps)
+        return float(self.share @ (folded - gaps))
+
+
+def edges(confidence: Tensor, bins: int, binning: str) -> Tensor:
+    """Return the right edges of all bins but the last, (bins - 1,)."""
+    steps = torch.arange(1, bins, dtype=torch.int64, device=confidence.device)
+    if binning == "equal_width":
+        return steps.double() / bins
+    n = len(confidence)
+    ranks = (steps * n + bins - 1) // bins  # from 1: the smallest confidence that a share of steps/bins does not exceed
+    return confidence.sort().values[ranks - 1]
+
+
+def binned(confidence: Tensor, right: Tensor, bins: int, binning: str) -> Bins:
+    """Return means over right-closed bins.
+
+    Args:
+        confidence: (n,).
+        right: (n,) whether the predicted class is the label.
+        bins: their number.
+        binning: equal_width or equal_mass.
+    """
+    where = torch.bucketize(confidence, edges(confidence, bins, binning))
+    counts = torch.bincount(where, minlength=bins)
+    filled = counts > 0
+    n = counts[filled].double()
+    conf, acc = (torch.bincount(where, v.double(), bins)[filled] / n for v in (confidence, right))
+    return Bins(n / len(confidence), conf, acc, (acc * (1 - acc) / n).sqrt())
+
+
+def best_temperature(logits: Tensor, y: Tensor) -> Estimate:
+    r"""Return the T of the smallest negative log likelihood.
+
+    Newton's steps on :math:`\beta = 1/T`, where with :math:`z` the logits less the largest of each point
+
+    .. math:: L(\beta) = \overline{\log \textstyle\sum_k e^{\beta z_k} - \beta z_y}, \quad
+              L' = \overline{E_\beta z - z_y}, \quad L'' = \overline{Var_\beta z} \ge 0,
+
+    kept between two points at which the slope has opposite signs.
+
+    Args:
+        logits: (n, K) float64.
+        y: (n,) labels.
+
+    Raises:
+        Unsupported: where no T between 0 and infinity is best.
+    """
+    z = logits - logits.amax(1, keepdim=True)
+    own = z.gather(1, y[:, None])[:, 0]
+    if bool((own == 0).all()):
+        raise Unsupported("every point is right: ever smaller temperatures make the labels likelier, none is best")
+    if float((z.mean(1) - own).mean()) >= 0:
+        raise Unsupported(
+            "the labels' logits are on average no larger than those of all classes: ever larger temperatures make the "
+            "labels likelier, none is best"
+        )
+    target, low, high, beta = float(own.mean()), 0.0, math.inf, 1.0
+    for _ in range(STEPS):
+        mean, curvature, _ = _moments(z, beta)
+        slope = mean - target
+        low, high = (beta, high) if slope < 0 else (low, beta)
+        step = beta - slope / curvature if curvature > 0 else math.nan
+        if not low <= step <= high:
+            step = 4 * beta if math.isinf(high) else (low + high) / 2
+        done, beta = abs(step - beta) <= PRECISION * beta, step
+        if done:
+            return Estimate(1 / beta, extras={"negative_log_likelihood": _moments(z, beta)[2] - beta * target})
+    message = f"1/T was still moving after {STEPS} steps"
+    return Estimate(1 / beta, status=Status.NOT_CONVERGED, message=message)
+
+
+def _moments(z: Tensor, beta: float) -> tuple[float, float, float]:
+    r"""Return means over the points of :math:`E_\beta z`, :math:`Var_\beta z` and :math:`\log \sum_k e^{\beta z_k}`.
+
+    Some points at a time, in memory that the processor keeps near.
+    """
+    sums = [0.0, 0.0, 0.0]
+    rows = max(1, NEAR // z.shape[1])
+    for part in z.split(rows):
+        weights = (beta * part).exp_()
+        total = weights.sum(1)
+        mean = weights.mul_(part).sum(1) / total
+        square = torch.linalg.vecdot(weights, part) / total
+        for i, values in enumerate((mean, square - mean**2, total.log())):
+            sums[i] += float(values.sum())
+    return sums[0] / len(z), sums[1] / len(z), sums[2] / len(z)

@@ -1,0 +1,106 @@
+r"""The error that a model's confidence lets expect where there are no labels.
+
+:math:`p_{ik}` are the softmax probabilities of the points, :math:`c_i = \max_k p_{ik}` their confidence; what is known
+of validation points has a V.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from acutance.errors import Unsupported
+from acutance.measure import Estimate, Traits
+from acutance.spec import Spec, labelled
+from acutance_predictions.measure import SAME_FUNCTION, NoSettings, OutputMeasure
+from acutance_predictions.validated import ValidatedMeasure
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from acutance.surface import LossSurface
+    from acutance_predictions.outputs import Outputs
+
+
+class AverageConfidence(OutputMeasure[NoSettings]):
+    r"""The error of a calibrated model.
+
+    .. math:: 1 - \frac1n \sum_i c_i
+
+    (Hendrycks and Gimpel 2017; Guillory et al. 2021). Models are seldom calibrated away from what they were trained on:
+    it is too small mostly.
+    """
+
+    name = "average_confidence"
+    traits = Traits(
+        level="dataset", larger_means="more errors", better="smaller", needs={"unlabeled"},
+        invariant_to=SAME_FUNCTION, symbol="AC",
+        label="error by average confidence", estimates="error", reference="Hendrycks & Gimpel 2017",
+        bibtex=("hendrycks2017baseline", "guillory2021predicting"),
+    )  # fmt: skip
+
+    def of_outputs(self, outputs: Outputs, surface: LossSurface, spec: NoSettings) -> float:
+        """Return what the mean confidence leaves."""
+        return float((1 - outputs.confidence).mean())
+
+
+class DifferenceOfConfidences(ValidatedMeasure[NoSettings]):
+    r"""The error on the validation points, and by how much the confidence falls.
+
+    .. math:: \mathrm{err}_V + \overline{c_V} - \bar c
+
+    (Guillory et al. 2021, a slope of 1). It is not kept between 0 and 1.
+    """
+
+    name = "difference_of_confidences"
+    traits = Traits(
+        level="dataset", larger_means="more errors", better="smaller", needs={"unlabeled", "validation"},
+        invariant_to=SAME_FUNCTION,
+        symbol="DoC", label="error by difference of confidences", estimates="error", reference="Guillory et al. 2021",
+        bibtex=("guillory2021predicting",),
+    )  # fmt: skip
+
+    def beside(self, outputs: Outputs, validation: Outputs, y: Tensor, spec: NoSettings) -> Estimate:
+        """Return the sum, with the error on the validation points in the extras."""
+        error = float((validation.classes != y).double().mean())
+        fall = float(validation.confidence.mean() - outputs.confidence.mean())
+        return Estimate(error + fall, extras={"validation_error": error, "fall": fall})
+
+
+class ThresholdSpec(Spec):
+    """Settings of the thresholded confidence."""
+
+    score: Annotated[Literal["max_confidence", "negative_entropy"], labelled(adds=", negative entropy")] = (
+        "max_confidence"
+    )
+    """How sure a model is of a point: the largest probability, or the negative entropy of all of them."""
+
+
+class AverageThresholdedConfidence(ValidatedMeasure[ThresholdSpec]):
+    r"""Share of points of which the model is less sure than a threshold, below which validation points are its errors.
+
+    .. math:: \frac1n \sum_i [s_i < t], \quad t = s_{V (e + 1)}
+
+    with e errors among the validation points and :math:`s_{V(j)}` the j-th smallest of their scores, so that the
+    share of them below t is their error, as far as no scores are equal (Garg et al. 2022, Eqs. 1 and 2). There is no
+    threshold where every validation point is wrong.
+    """
+
+    name = "average_thresholded_confidence"
+    traits = Traits(
+        level="dataset", larger_means="more errors", better="smaller", needs={"unlabeled", "validation"},
+        invariant_to=SAME_FUNCTION,
+        symbol="ATC", label="error by thresholded confidence", estimates="error", reference="Garg et al. 2022",
+        bibtex=("garg2022leveraging",),
+    )  # fmt: skip
+
+    def beside(self, outputs: Outputs, validation: Outputs, y: Tensor, spec: ThresholdSpec) -> Estimate:
+        """Return the share, with the threshold and the error on the validation points in the extras."""
+        wrong = int((validation.classes != y).sum())
+        if wrong == len(y):
+            raise Unsupported("every validation point is wrong, so that no threshold divides right from wrong ones")
+        points, others = (
+            found.confidence if spec.score == "max_confidence" else -found.entropy for found in (outputs, validation)
+        )
+        threshold = others.sort().values[wrong]
+        extras = {"threshold": float(threshold), "validation_error": wrong / len(y)}
+        return Estimate(float((points < threshold).double().mean()), extras=extras)

@@ -1,0 +1,84 @@
+r"""Norms of the matrix of predictions, without labels: large where a model is sure, and of many classes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from acutance.measure import Estimate, Invariance, Traits
+from acutance.spec import Spec, labelled
+from acutance_predictions.measure import SAME_FUNCTION, NoSettings, OutputMeasure
+
+if TYPE_CHECKING:
+    from acutance.surface import LossSurface
+    from acutance_predictions.outputs import Outputs
+
+# The polynomial is another one where a constant is added to all logits.
+SAME_LOGITS: frozenset[Invariance] = frozenset({"rescaling", "head_mixing", "permutation"})
+
+
+class ManoSpec(Spec):
+    """Settings of MaNo."""
+
+    p: Annotated[float, Field(ge=1, le=100), labelled(adds=", p = {p}")] = 4.0
+    """Order of the norm."""
+    threshold: Annotated[float, labelled(adds=", threshold {threshold}")] = 5.0
+    """Mean cross-entropy to the uniform distribution above which auto takes the softmax."""
+    normalization: Annotated[Literal["auto", "softmax", "taylor"], labelled(adds=", {normalization}")] = "auto"
+    """How logits are made probabilities."""
+
+
+class MaNo(OutputMeasure[ManoSpec]):
+    r"""Norm of all normalized outputs.
+
+    .. math:: \Big(\frac{1}{nK} \sum_{ik} q_{ik}^p\Big)^{1/p}
+
+    (Xie et al. 2024). q is the softmax where the mean cross-entropy of the uniform distribution and the softmax,
+    :math:`-\frac{1}{nK}\sum_{ik} \log p_{ik}`, is above a threshold; else :math:`1 + z + z^2/2` of the logits, less the
+    smallest of the point, divided by its sum. A point whose K values are all the same has 1/K each. The polynomial
+    changes where a constant is added to all logits of a point. Between :math:`1/K` and :math:`K^{-1/p}`.
+    """
+
+    name = "mano"
+    traits = Traits(
+        level="dataset", larger_means="more accurate", better="larger", needs={"unlabeled"},
+        invariant_to=SAME_LOGITS, symbol="MaNo",
+        label="MaNo", reference="Xie et al. 2024", bibtex=("xie2024mano",),
+    )  # fmt: skip
+
+    def of_outputs(self, outputs: Outputs, surface: LossSurface, spec: ManoSpec) -> Estimate:
+        """Return the norm; the extras say how the outputs were normalized."""
+        from acutance_predictions.output_norms_numerics import power_mean, taylor_probabilities
+
+        extras: dict[str, float | str] = {"normalization": spec.normalization}
+        if spec.normalization == "auto":
+            criterion = float(-outputs.log_p.mean())
+            extras = {"normalization": "softmax" if criterion > spec.threshold else "taylor", "criterion": criterion}
+        q = outputs.p if extras["normalization"] == "softmax" else taylor_probabilities(outputs.logits)
+        return Estimate(power_mean(q, spec.p), extras=extras)
+
+
+class NuclearNorm(OutputMeasure[NoSettings]):
+    r"""Nuclear norm of the probabilities P, (n, K), the sum of their singular values, over its largest value.
+
+    .. math:: \frac{\|P\|_*}{\sqrt{n \min(n, K)}}
+
+    (Deng et al. 2023). It is 1 for a model that is certain and predicts all classes equally often, and small where it
+    is unsure, or predicts few of the classes.
+    """
+
+    name = "nuclear_norm"
+    traits = Traits(
+        level="dataset", larger_means="more accurate", better="larger", needs={"unlabeled"},
+        invariant_to=SAME_FUNCTION, symbol="‖P‖∗",
+        label="nuclear norm of predictions", reference="Deng et al. 2023", bibtex=("deng2023confidence",),
+    )  # fmt: skip
+
+    def of_outputs(self, outputs: Outputs, surface: LossSurface, spec: NoSettings) -> float:
+        """Return the norm over its largest value."""
+        from acutance_predictions.output_norms_numerics import nuclear_norm
+
+        n, classes = outputs.p.shape
+        return nuclear_norm(outputs.p) / math.sqrt(n * min(n, classes))

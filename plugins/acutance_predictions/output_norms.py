@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from acutance.measure import Estimate, Invariance, Traits
+from acutance.measure import Estimate, Traits
 from acutance.spec import Spec, labelled
 from acutance_predictions.measure import SAME_FUNCTION, NoSettings, OutputMeasure
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from acutance_predictions.outputs import Outputs
 
 # The polynomial is another one where a constant is added to all logits.
-SAME_LOGITS: frozenset[Invariance] = frozenset({"rescaling", "head_mixing", "permutation"})
+SAME_LOGITS = SAME_FUNCTION - {"translation"}
 
 
 class ManoSpec(Spec):

@@ -57,8 +57,8 @@ class Outputs:
     @cached_property
     def entropy(self) -> Tensor:
         r"""Entropy of each point's probabilities in nats, (n,), :math:`-\sum_k p_k \log p_k`."""
-        each: Tensor = torch.special.entr(self.p)
-        return each.sum(1)
+        each: Tensor = torch.linalg.vecdot(self.p, self.log_p)  # no logarithm is infinite where logits are finite
+        return -each
 
 
 def outputs(surface: LossSurface) -> Outputs:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from acutance_predictions.outputs import Outputs
 
 
+SAME = 1e-6  # relative difference of 1 - confidence, or of entropy, that is rounding
+
+
 class AverageConfidence(OutputMeasure[NoSettings]):
     r"""The error of a calibrated model.
 
@@ -82,7 +85,7 @@ class AverageThresholdedConfidence(ValidatedMeasure[ThresholdSpec]):
 
     with e errors among the validation points and :math:`s_{V(j)}` the j-th smallest of their scores, so that the
     share of them below t is their error, as far as no scores are equal (Garg et al. 2022, Eqs. 1 and 2). There is no
-    threshold where every validation point is wrong.
+    threshold where every validation point is wrong. A point as sure as the threshold, up to rounding, is not below it.
     """
 
     name = "average_thresholded_confidence"
@@ -98,9 +101,9 @@ class AverageThresholdedConfidence(ValidatedMeasure[ThresholdSpec]):
         wrong = int((validation.classes != y).sum())
         if wrong == len(y):
             raise Unsupported("every validation point is wrong, so that no threshold divides right from wrong ones")
-        points, others = (
-            found.confidence if spec.score == "max_confidence" else -found.entropy for found in (outputs, validation)
-        )
-        threshold = others.sort().values[wrong]
-        extras = {"threshold": float(threshold), "validation_error": wrong / len(y)}
-        return Estimate(float((points < threshold).double().mean()), extras=extras)
+        sure = 1.0 if spec.score == "max_confidence" else 0.0  # the largest score
+        # How far from sure: falls as the score grows, and is known to the precision of the logits however small it is.
+        points, others = ((1 - one.confidence if sure else one.entropy) for one in (outputs, validation))
+        threshold = float(others.sort(descending=True).values[wrong])
+        share = float((points > threshold * (1 + SAME)).double().mean())
+        return Estimate(share, extras={"threshold": sure - threshold, "validation_error": wrong / len(y)})

@@ -33,6 +33,14 @@ FAMILIES = {
     },
     "representations.decay": {"alpha_req": "AlphaReq"},
     "representations.dimension": {"intrinsic_dimension": "IntrinsicDimension"},
+    "representations.classes": {
+        "neural_collapse": "NeuralCollapse",
+        "class_distance_normalized_variance": "ClassDistanceNormalizedVariance",
+        "davies_bouldin": "DaviesBouldin",
+    },
+    "representations.mixup": {"mixup_accuracy": "MixupAccuracy", "mixup_davies_bouldin": "MixupDaviesBouldin"},
+    "representations.augmentation": {"augmentation_consistency": "AugmentationConsistency"},
+    "representations.depth": {"prediction_depth": "PredictionDepth"},
 }
 
 

@@ -5,7 +5,7 @@ import torch
 from networks import NETWORKS
 from torch import nn
 
-from acutance import LossSurface, Unsupported
+from acutance import LossSurface, Unsupported, UserError
 
 
 def surface_of(name, **options):
@@ -69,4 +69,7 @@ def test_the_model_on_other_inputs_books_its_passes_here():
         other = surface.at_inputs(x + 1)
         torch.testing.assert_close(other.clean_logits(), model(x + 1).detach())
         assert surface.cost.forwards == 12
+        assert torch.equal(surface.clean_logits(), model(x).detach())
+        with pytest.raises(UserError, match="there are 5 other inputs, this surface has 6 examples"):
+            surface.at_inputs(x[:5])
     assert torch.equal(LossSurface(model, (x, torch.arange(6) % 3)).at_inputs(x).targets, torch.arange(6) % 3)

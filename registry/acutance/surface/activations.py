@@ -28,8 +28,9 @@ def activations(core: Core, pieces: Sequence[Tensor], names: str | Sequence[str]
         core.book(forwards=core.n)
         checks = list(parts)
         if core.n > 1:
-            # A first axis is the examples if it follows their number: a pass of another size, outside the ledger.
+            # A first axis is the examples if it follows their number: a pass of another size, booked as a check.
             size = 1 if parts[0][0] > 1 else 2
+            core.book(checks=size)
             checks.append((size, _record(core, pieces, modules, take_rows(core.inputs, slice(0, size)))))
     keys = [key for key in parts[0][1] if all(_is_per_example(outputs.get(key), n) for n, outputs in checks)]
     for pattern, group in matched.items():

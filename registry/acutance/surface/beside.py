@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from acutance.errors import Unsupported
 from acutance.io.training_log import TrainingLog
+from acutance.model.losses import NormScale
 from acutance.model.parameters import Parameters
 from acutance.surface.core import Core, Evaluation
 
@@ -42,7 +43,12 @@ class Beside:
 
     core: Core
     parameters: Parameters
+    logit_norm: bool
+    norm_scale: NormScale
+    check: Callable[..., None]
     clean_gradient: Callable[[], Evaluation]
+    _view: Callable[..., LossSurface]
+    _views: dict[Hashable, LossSurface]
 
     def companion(self, name: str = VALIDATION) -> LossSurface:
         """Return the surface of the same model on other points, with targets; its passes are booked here.
@@ -67,15 +73,15 @@ class Beside:
 
         Args:
             inputs: in the form of the surface's own, as many of them.
-        """
-        from acutance.surface.loss_surface import LossSurface
 
-        core = self.core
-        targets = core.targets if core.labelled else None
-        other = LossSurface(
-            core.functional, (inputs, targets), core.head.criterion, microbatch=core.microbatch, score=core.score
-        )
-        other.core.known.ledger = core.known.ledger
+        Raises:
+            UserError: for another number of them.
+        """
+        self.check()
+        # A key of its own, given back: the surface goes with its inputs.
+        key = ("inputs", object())
+        other = self._view(key, self.parameters, self.logit_norm, self.norm_scale, self.core.at_inputs(inputs))
+        del self._views[key]
         return other
 
     def training_log(self) -> TrainingLog:

@@ -16,7 +16,7 @@ from acutance.checks.loss_checks import doubt, ends_in_sigmoid, refuse_parts, re
 from acutance.checks.parts import refuse_mixing
 from acutance.checks.smoothness import refuse_jumps
 from acutance.checks.tracking import Tracking, examine, leaves_of, note_outside, refuse_elsewhere
-from acutance.data.batch import channels_first, channels_last, take_rows, tensor
+from acutance.data.batch import channels_first, channels_last, length_of, take_rows, tensor
 from acutance.data.lazy import Lazy, ahead, realised
 from acutance.dataset import argmax_error
 from acutance.errors import Unsupported, UserError, did_you_mean, lacks_memory
@@ -150,6 +150,27 @@ class Core:
         other = copy(self)
         other.take_no_targets()
         return other
+
+    def at_inputs(self, inputs: Any) -> Core:
+        """Return a core of other inputs with the same targets, whose passes are booked here.
+
+        What was found out about the model holds there; nothing of its outputs does.
+
+        Raises:
+            UserError: for another number of inputs.
+        """
+        if length_of(inputs) != self.n:
+            raise UserError(f"there are {length_of(inputs)} other inputs, this surface has {self.n} examples")
+        other = copy(self)
+        other.take_inputs(inputs)
+        return other
+
+    def take_inputs(self, inputs: Any) -> None:
+        """Look at other inputs, and forget what the outputs at the own ones were."""
+        self.inputs, self.known = self.functional.cast_inputs(inputs), Known(ledger=self.known.ledger)
+        self.digest = self._laid_out = None
+        self.companions, self.linearizations, self.gradient_graph = {}, {}, None
+        self.part_differences = {}
 
     def take_no_targets(self) -> None:
         """Forget the targets, and what was found out with them."""

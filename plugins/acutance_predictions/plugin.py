@@ -41,6 +41,12 @@ FAMILIES = {
     "representations.mixup": {"mixup_accuracy": "MixupAccuracy", "mixup_davies_bouldin": "MixupDaviesBouldin"},
     "representations.augmentation": {"augmentation_consistency": "AugmentationConsistency"},
     "representations.depth": {"prediction_depth": "PredictionDepth"},
+    "representations.similarity": {"centred_kernel_alignment": "CentredKernelAlignment", "cka": "CKA"},
+    "inputs.sensitivity": {
+        "input_gradient_norm": "InputGradientNorm",
+        "jacobian_norm": "JacobianNorm",
+        "geometric_complexity": "GeometricComplexity",
+    },
 }
 
 

@@ -1,0 +1,1 @@
+"""How strongly a model and its loss react to a change of the inputs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -146,7 +146,7 @@ class OwnTextSpec(TextSpec):
     pair: str = ""
     """Column of the second texts, for pairs."""
     label: str = "label"
-    """Column of the labels: numbers from 0, or words."""
+    """Column of the labels: numbers from 0, or words; empty for texts without labels."""
     labels: tuple[str, ...] = ()
     """Words that are labels, in the order of the model's outputs; the sorted words of the training set by default."""
 
@@ -161,6 +161,16 @@ class OwnText(Texts[OwnTextSpec]):
     def settings_for(cls, path: Path) -> dict[str, Any]:
         """Return the settings of one table."""
         return {"files": {"train": str(path)}}
+
+    @classmethod
+    def settings_without_targets(cls) -> dict[str, Any]:
+        """Return that no column of labels is read."""
+        return {"label": ""}
+
+    def open(self, split: str) -> Split:
+        """Return a split; without labels where no column has them."""
+        found = super().open(split)
+        return found if self.spec.label else replace(found, targets=found.targets.new_empty(len(found), 0))
 
     @property
     def splits(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -189,14 +199,15 @@ class OwnText(Texts[OwnTextSpec]):
             )
         if not any(suffix in SUFFIXES for suffix in path.suffixes[-2:]):
             raise UserError(f"dataset.files.{split}: {path}: is of no known kind", f"one of {', '.join(SUFFIXES)}")
-        columns = [self.spec.text, self.spec.label, *([self.spec.pair] if self.spec.pair else [])]
+        columns = [self.spec.text, *filter(None, (self.spec.label, self.spec.pair))]
         values = read_columns([path], [[name] for name in columns])
         for name, column in zip(columns, values, strict=True):
             empty = next((i for i, value in enumerate(column) if value is None), None)
             if empty is not None:
                 raise UserError(f"{path}: row {empty + 1} has no '{name}'", "fill it or take the row out")
-        texts, labels, *seconds = values
-        return [str(t) for t in texts], [str(t) for t in seconds[0]] if seconds else None, labels
+        texts, *others = values
+        labels = others.pop(0) if self.spec.label else [0] * len(texts)
+        return [str(t) for t in texts], [str(t) for t in others[0]] if others else None, labels
 
     @property
     def labels(self) -> tuple[str, ...]:  # type: ignore[override]

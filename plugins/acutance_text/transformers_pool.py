@@ -105,6 +105,17 @@ class Transformers(Folders[FolderSpec]):
         fits = not kinds or any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
         return {"path": str(path)} if fits else None
 
+    @classmethod
+    def settings_for_several(cls, source: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the settings of a folder of folders, or a pattern of folders, with classifiers."""
+        if settings or not glob.glob(str(Path(source).expanduser())):
+            return None
+        try:
+            folders = find_folders(source)
+        except UserError:
+            return None
+        return {"path": source} if cls.settings_for(folders[0]) is not None else None
+
     def data_settings(self, entry: ModelEntry, spec: FolderSpec) -> dict[str, Any]:
         """Return the folder's tokenizer."""
         return {"tokenizer": str(dict(find_models(spec.path))[entry.id])}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from acutance.spec import Spec
     from acutance.surface.loss_surface import LossSurface
     from acutance.workflows.notebook import study
+    from acutance.workflows.ranking import rank
     from acutance.workflows.sweeps import sweep
 
 __version__ = "0.1.0"
@@ -54,6 +55,7 @@ HOMES = {
     "UserError": "errors",
     "catalog": "plugins",
     "kendall_tau": "analysis.kendall",
+    "rank": "workflows.ranking",
     "sweep": "workflows.sweeps",
 }
 
@@ -80,6 +82,7 @@ __all__ = [
     "hookimpl",
     "kendall_tau",
     "measure",
+    "rank",
     "run",
     "study",
     "sweep",

@@ -88,6 +88,11 @@ class Dataset(Specified[SpecT]):
         """Return the settings under which a file with one of ``suffixes`` is the split ``train``."""
         raise UserError(f"dataset '{cls.name}' reads no single file", "write its settings")
 
+    @classmethod
+    def settings_without_targets(cls) -> dict[str, Any]:
+        """Return the settings under which a file's targets are not read, which may then lack them; none by default."""
+        return {}
+
     def __init__(self, spec: SpecT | None = None) -> None:
         self.spec: SpecT = spec if spec is not None else self.Spec()  # type: ignore[assignment]
 

@@ -57,6 +57,19 @@ class ModelPool(Specified[SpecT]):
         """Return the settings under which the pool has the one model at a path; None where it reads no such thing."""
         return None
 
+    @classmethod
+    def settings_for_several(cls, source: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the settings under which the pool has the models that a folder, pattern or list of files means.
+
+        Args:
+            source: what a user wrote for ``acutance rank``.
+            settings: ``architecture`` and ``arguments``, where given.
+
+        Returns:
+            None where the pool reads no such thing.
+        """
+        return None
+
     def data_settings(self, entry: ModelEntry, spec: SpecT) -> dict[str, Any]:
         """Return settings that this model asks of a dataset that has them, such as its ``tokenizer``."""
         return {}

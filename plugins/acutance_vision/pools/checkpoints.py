@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveFloat
 
 from acutance.errors import UserError, did_you_mean, some
-from acutance.io.checkpoint_files import INDEX, SUFFIXES, known_suffix
+from acutance.io.checkpoint_files import INDEX, SUFFIXES, is_checkpoint, known_suffix
 from acutance.io.checkpoints import make_model
 from acutance.io.delimited import Delimited, parse_delimited, read_delimited
 from acutance.io.remote import beside, fetched, is_remote, listed, read_text, without_query
@@ -66,6 +66,23 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
 
     name = "checkpoints"
     loads_ahead = True
+
+    @classmethod
+    def settings_for_several(cls, source: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the settings of a CSV list, a pattern, or a folder of checkpoints of one kind.
+
+        Raises:
+            UserError: for a folder with files of several kinds, and where nothing says what the architecture is.
+        """
+        files = _pattern_of(source)
+        if files is None:
+            return None
+        if not settings.get("architecture") and not without_query(files).endswith(".csv"):
+            raise UserError(
+                f"{source}: nothing says what these are checkpoints of",
+                "give one: timm:NAME, torchvision:NAME or module:function, or a CSV list with a column for it",
+            )
+        return {"files": files, **settings}
 
     def entries(self, spec: CheckpointsSpec) -> Sequence[ModelEntry]:
         """Return one entry a row of the CSV file or a file of the pattern; no checkpoint is opened.
@@ -192,6 +209,24 @@ def _listing(files: str) -> list[Row]:
         return [(url, {"path": url}) for url in urls]
     where = Path(files).expanduser()
     return _local_table(where) if where.suffix == ".csv" else _pattern(where)
+
+
+def _pattern_of(source: str) -> str | None:
+    """Return the list or pattern that a source means; None where it is no checkpoints'."""
+    if is_remote(source) or source.endswith(".csv"):
+        return source
+    path = Path(source).expanduser()
+    if not path.is_dir():
+        there = (name for name in glob.glob(str(path), recursive=True) if os.path.isfile(name))
+        return source if any(is_checkpoint(name) for name in there) else None
+    if (path / "config.json").is_file():
+        return None
+    kinds = sorted({file.suffix for file in path.iterdir() if file.is_file() and is_checkpoint(file.name)})
+    if len(kinds) > 1:
+        raise UserError(
+            f"{source}: has files of several kinds: {', '.join(kinds)}", f"write a pattern: {source}/*{kinds[0]}"
+        )
+    return f"{glob.escape(str(path))}/*{kinds[0]}" if kinds else None
 
 
 def _pattern(pattern: Path) -> list[Row]:

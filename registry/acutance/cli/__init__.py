@@ -23,6 +23,7 @@ VERBS = {
     "run": "Run or resume a study.",
     "sweep": "Run a study at several values of a setting.",
     "measure": "One measure on one checkpoint, without a config file.",
+    "rank": "Which of several models will do best on points without labels.",
     "results": "The tables of a run.",
     "report": "Write the HTML page of a run again.",
     "compare": "Two runs, or a run and the paper's correlations, side by side.",

@@ -224,41 +224,13 @@ def _data(
     from acutance.data.batch import take_rows
     from acutance.data.lazy import realised
     from acutance.data.points import select
-    from acutance.io.data_files import SUFFIXES, read_points
+    from acutance.workflows.given_data import opened_data
 
-    name, _, split = source.rpartition(":") if ":" in source else (source, "", "")
-    dataset = None
-    if Path(name).suffix in SUFFIXES:
-        if settings:
-            raise UserError(f"--data-arg: {name} holds arrays and has no settings", "leave it out")
-        inputs, targets = read_points(Path(name), split)
-    else:
-        dataset = _dataset(name, asked, settings)
-        opened = dataset.open(split or "train")
-        inputs, targets = opened.inputs, opened.targets
+    dataset, inputs, targets = opened_data(source, asked, settings)
     if points is not None:
         chosen = select(targets, points, "first" if targets.is_floating_point() else "balanced")
         inputs, targets = realised(take_rows(inputs, chosen)), targets[chosen]
     return dataset, (inputs, targets)
-
-
-def _dataset(name: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Dataset[Any]:
-    """Return a dataset by its name, or the one that reads a file."""
-    from acutance.io.data_files import SUFFIXES
-
-    path, datasets = Path(name), [item.target for item in catalog().usable("datasets")]
-    reads = [target for target in datasets if path.suffix and path.suffixes[-1] in target.suffixes]
-    if path.suffix == ".gz":
-        reads = [target for target in datasets if Path(path.stem).suffix in target.suffixes]
-    if not reads and (path.suffix or path.exists()):
-        every = (*SUFFIXES, *(suffix for target in datasets for suffix in target.suffixes))
-        raise UserError(f"--data {name}: is of no kind that can be read", f"{', '.join(every)}, or DATASET[:SPLIT]")
-    target = reads[0] if reads else catalog().get("datasets", name)
-    fields = target.Spec.model_fields
-    chosen = {key: value for key, value in asked.items() if key in fields}
-    file = target.settings_for(path) if reads else {}
-    dataset: Dataset[Any] = target(validate(target.Spec, {**file, **chosen, **settings}, f"--data {name}"))
-    return dataset
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,28 @@ def read_points(path: Path, split: str = "") -> tuple[Tensor, Tensor]:
     return inputs, targets.float() if targets.is_floating_point() else targets.long()
 
 
+def read_inputs(path: Path, split: str = "") -> tuple[Tensor, Tensor]:
+    """Return inputs that lie in a file, with targets or without: the targets are not given on, (n, 0).
+
+    A file of torch may hold the tensor of the inputs itself.
+
+    Raises:
+        UserError: as ``read_points``.
+    """
+    import torch
+
+    arrays, named = _arrays(path, alone=True), split or "train"
+    of_split = [name for x, _ in PAIRS for name in (f"{x}_{named}", f"{named}_{x}")]
+    plain = [x for x, _ in PAIRS]
+    names = [name for name in ([*of_split, *plain] if split else [*plain, *of_split]) if name in arrays]
+    if not names:
+        hint = "name the inputs inputs, x or images, with _train or _test for a split"
+        raise UserError(f"{path}: its arrays are {some(list(arrays))}", hint)
+    inputs = arrays[names[0]]
+    inputs = inputs.float() if inputs.is_floating_point() else inputs
+    return inputs, torch.empty(len(inputs), 0)
+
+
 def chosen(arrays: Mapping[str, Tensor], split: str, where: str, hint: str = "") -> tuple[Tensor, Tensor]:
     """Return the two arrays of a split: ``x_train`` and ``y_train``, ``train_x`` and ``train_y``, or ``x`` and ``y``.
 
@@ -54,7 +76,8 @@ def chosen(arrays: Mapping[str, Tensor], split: str, where: str, hint: str = "")
     raise UserError(f"{where}: its arrays are {some(list(arrays))}", hint or usual)
 
 
-def _arrays(path: Path) -> Mapping[str, Tensor]:
+def _arrays(path: Path, alone: bool = False) -> Mapping[str, Tensor]:
+    """Return the arrays of a file by name; where ``alone``, a file of one tensor holds inputs."""
     import torch
 
     from acutance.io.checkpoints import all_arrays
@@ -70,6 +93,8 @@ def _arrays(path: Path) -> Mapping[str, Tensor]:
     except Exception as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read: {said}", "save a dict of plain tensors") from None
+    if alone and isinstance(found, torch.Tensor):
+        return {PAIRS[0][0]: found}
     if isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(x, torch.Tensor) for x in found):
         return dict(zip(PAIRS[0], found, strict=True))
     if isinstance(found, Mapping) and found and all(isinstance(x, torch.Tensor) for x in found.values()):

@@ -38,7 +38,7 @@ class Guess(Measure[NoSettings]):
     """Error that the labelled points have, moved by the features' size."""
 
     name = "guess"
-    traits = Traits(level="dataset", needs={"unlabeled", "validation", "activations"}, better="smaller",
+    traits = Traits(level="dataset", needs={"unlabeled", "validation", "activations"}, better="smaller", estimates="error",
                     reference="a test")  # fmt: skip
 
     def evaluate(self, surface, spec, rng):
@@ -108,6 +108,8 @@ def test_models_of_increasing_noise_are_ranked_right():
     assert r.verdict.startswith(f"By {r.recommended.measure}, which cost least (mean regret 0 on far")
     assert r.verdict.endswith("m0 comes first.") and "guess: m0 comes first." in r.sentences
     errors = r.errors.set_index(["set", "model"])["error"]
+    off = (errors["validation"] - errors["far"]).abs().mean()  # it says the validation error of any points
+    assert cost.loc[("guess", "far"), "off"] == pytest.approx(off) and np.isnan(cost.loc[("apart", "far"), "off"])
     assert errors["far", "m0"] == 0 and errors["far", "m4"] > 0.2
 
 

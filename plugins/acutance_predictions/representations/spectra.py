@@ -41,7 +41,7 @@ class RankMe(FeatureMeasure[LayerSpec]):
 
     name = "rankme"
     traits = Traits(
-        level="dataset", larger_means="more directions", needs={"unlabeled", "activations"},
+        level="dataset", larger_means="more directions", better="larger", needs={"unlabeled", "activations"},
         invariant_to=SAME_FEATURES, symbol="RankMe", label="RankMe", reference="Garrido et al. 2023, Eq. 1",
         bibtex=("garrido2023rankme",),
     )  # fmt: skip

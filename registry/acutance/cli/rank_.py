@@ -111,10 +111,10 @@ def print_ranking(result: Ranked, screen: Console) -> None:
         rows = [
             [
                 r["measure"], r["chosen"], f"{r['error']:.4g}", f"{r['regret']:.3g} ± {r['stderr']:.2g}",
-                f"{r['random']:.3g}", _tau(r),
+                f"{r['random']:.3g}", _tau(r), f"{r['off']:.3g}" if math.isfinite(r["off"]) else "-",
             ] for r in part.sort_values("regret", kind="stable").to_dict("records")
         ]  # fmt: skip
-        heads = ["error", "regret", "at random", "tau with error"]
+        heads = ["error", "regret", "at random", "tau with error", "estimate off by"]
         print_grid(screen, f"What a choice would have cost on {name}", ["measure", "chosen"], heads, rows)
     if len(result.choices):
         rows = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import combinations
@@ -41,7 +41,8 @@ class Ranked:
         agreement: ``a``, ``b``, ``tau``, ``low``, ``high``, ``n``: Kendall's tau-b between the rankings of two
             measures.
         costs: ``measure``, ``set``, ``chosen``, ``error``, ``best``, ``regret``, ``stderr``, ``random``, ``tau``,
-            ``low``, ``high``: what a choice by each measure would have cost on labelled points.
+            ``low``, ``high``, ``off``: what a choice by each measure would have cost on labelled points, and, for
+            estimates of the error, by how much they are wrong in the mean over models.
         choices: ``set``, ``measure``, ``regret``, ``random``: what the measure that cost least on the other sets costs
             on the one left out.
         errors: ``set``, ``model``, ``error``, ``stderr``.
@@ -156,7 +157,7 @@ def ranked(
         f"{name}: a model's outputs are not finite, and no error is known" for name, fine in known.items() if not fine
     ]
     usable = {name: pair for name, pair in errors.items() if known[name]}
-    costs = _costs(bad, usable, models, seed)
+    costs = _costs(bad, usable, models, seed, {n for n, r in zip(names, rankers, strict=True) if r.estimates})
     # Measures may have seen the labels of the validation points: other labelled points judge, where there are some.
     judging = [name for name in usable if name != validation] or list(usable)
     complete = {
@@ -223,9 +224,10 @@ def _interval(found: KendallResult | None) -> dict[str, float]:
 
 
 def _costs(
-    bad: Mapping[str, Mapping[str, Array]], errors: Mapping[str, tuple[Array, Array]], models: Sequence[str], seed: int
-) -> pd.DataFrame:
-    """Return what a choice by each measure would have cost on each labelled set."""
+    bad: Mapping[str, Mapping[str, Array]], errors: Mapping[str, tuple[Array, Array]], models: Sequence[str], seed: int,
+    estimates: Collection[str],
+) -> pd.DataFrame:  # fmt: skip
+    """Return what a choice by each measure would have cost on each labelled set, and how far off an estimate is."""
     rows = []
     for s, (error, without) in errors.items():
         for name, of in bad.items():
@@ -237,8 +239,9 @@ def _costs(
                 "measure": name, "set": s, "chosen": listed([m for m, w in zip(models, weights, strict=True) if w > 0]),
                 "error": float(error @ weights), "best": float(error.min()), "regret": cost, "stderr": deviation,
                 "random": float(error.mean() - error.min()), **_interval(_tau(of[s], error, seed)),
+                "off": float(np.nanmean(np.abs(of[s] - error))) if name in estimates else math.nan,
             })  # fmt: skip
-    columns = ["measure", "set", "chosen", "error", "best", "regret", "stderr", "random", "tau", "low", "high"]
+    columns = ["measure", "set", "chosen", "error", "best", "regret", "stderr", "random", "tau", "low", "high", "off"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -39,6 +39,11 @@ class Ranker:
         return bool(self.instance.traits.better == "larger")
 
     @property
+    def estimates(self) -> bool:
+        """Whether its values are estimates of the error."""
+        return bool(self.instance.traits.estimates == "error")
+
+    @property
     def compares(self) -> bool:
         """Whether it compares the models with each other."""
         return "peers" in self.needs
@@ -75,7 +80,10 @@ def chosen(
         )
     rows = [{"measure": item.id, **{f"spec.{k}": v for k, v in spec.full().items()}} for item, _, spec, _ in found]
     name_of = Namer(rows)
-    labels = [definition_label(row, name_of) for row in rows]
+    labels = [
+        definition_label(row, name_of).removeprefix("" if item.target.traits.label else f"{item.dist}/")
+        for row, (item, *_) in zip(rows, found, strict=True)
+    ]
     return [Ranker(*parts, label) for parts, label in zip(found, labels, strict=True)], notes
 
 

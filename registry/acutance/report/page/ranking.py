@@ -95,7 +95,7 @@ def _rank(row: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _cost(row: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
-    plain = {name: _figure(row[name]) for name in ("error", "best", "regret", "stderr", "random")}
+    plain = {name: _figure(row[name]) for name in ("error", "best", "regret", "stderr", "random", "off")}
     return {"measure": labels[row["measure"]], "set": row["set"], "chosen": row["chosen"], "tau": _tau(row), **plain}
 
 

@@ -278,3 +278,13 @@ def test_a_list_of_checkpoints_and_what_the_command_refuses(files):
     (files / "study").mkdir()
     (files / "study" / "acutance.db").write_text("")
     assert "is the directory of a run" in call("list.csv", *one, "--out", "study", code=2)
+
+
+def test_texts_need_no_column_of_labels(tmp_path):
+    from acutance.workflows.given_data import opened_data
+
+    (tmp_path / "t.csv").write_text("text\na b c\nb c d\n")
+    dataset, inputs, targets = opened_data(str(tmp_path / "t.csv"), {}, {}, "--points", labelled=False)
+    assert inputs["input_ids"].shape[0] == 2 and targets.shape == (2, 0) and dataset.labels == ()
+    with pytest.raises(UserError, match="label"):
+        opened_data(str(tmp_path / "t.csv"), {}, {}, "--labels")

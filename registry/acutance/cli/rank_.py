@@ -114,7 +114,7 @@ def print_ranking(result: Ranked, screen: Console) -> None:
                 f"{r['random']:.3g}", _tau(r), f"{r['off']:.3g}" if math.isfinite(r["off"]) else "-",
             ] for r in part.sort_values("regret", kind="stable").to_dict("records")
         ]  # fmt: skip
-        heads = ["error", "regret", "at random", "tau with error", "estimate off by"]
+        heads = ["error", "regret", "by luck", "tau with error", "off by"]
         print_grid(screen, f"What a choice would have cost on {name}", ["measure", "chosen"], heads, rows)
     if len(result.choices):
         rows = [
@@ -123,7 +123,7 @@ def print_ranking(result: Ranked, screen: Console) -> None:
         ]
         print_grid(
             screen, "Measure that cost least on the other sets, on the one left out", ["left out", "measure"],
-            ["regret", "at random"], rows,
+            ["regret", "by luck"], rows,
         )  # fmt: skip
     if result.directory is not None:
         screen.print(f"written: {result.directory / 'rank.html'}")

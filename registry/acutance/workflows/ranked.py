@@ -286,7 +286,9 @@ def _without(parts: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> li
             told.append(f"{labels[name]}, {who}: {why}")
         unsure = rows[np.isfinite(rows["value"]) & rows["stderr"].isna()]
         if len(unsure):
-            told.append(f"{labels[name]}: no value on {GROUPS - 1} of {GROUPS} groups of points, and so no uncertainty")
+            told.append(
+                f"{labels[name]}: no value without one or other of the {GROUPS} groups of points, and so no uncertainty"
+            )
     return told
 
 

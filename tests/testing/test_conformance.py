@@ -61,6 +61,7 @@ SETTINGS = {
     # In so small a box every start finds the same corner: only the subspace is random.
     "keskar_sharpness": [{"steps": 3}, {"steps": 3, "subspace": 3}],
     "critical_sharpness": [{}, {"direction": "update"}],
+    "relative_critical_sharpness": [{}, {"direction": "update"}],
     "low_pass_filter": [{"draws": 12}],
     "local_entropy": [{"draws": 12}],
     "local_energy": [{"draws": 12}],

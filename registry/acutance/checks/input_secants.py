@@ -76,13 +76,15 @@ def _wrong(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any, b
     slope = sum(float((g * d).sum()) for g, d in zip(gradient, direction, strict=True))
     book(3)
 
+    def moved(by: float) -> Any:
+        parts = iter(direction)
+        return floating(given, lambda x: x.detach() + by * next(parts))
+
     def excess(step: float) -> float:
         t, ends = step * min(size / max(spread, FLAT * size), 1.0), []
         for sign in (t, -t):
             with conditions(functional):
-                parts = iter(direction)
-                moved = floating(given, lambda x, parts=parts, sign=sign: x.detach() + sign * next(parts))
-                ends.append(float((u * functional(pieces, moved)).sum()))
+                ends.append(float((u * functional(pieces, moved(sign))).sum()))
         book(2)
         found = (ends[0] - ends[1]) / (2 * t) - slope
         resolved = abs(found) * 2 * t > ROUNDED * torch.finfo(torch.float64).eps * size

@@ -38,7 +38,7 @@ class Status(StrEnum):
         return {
             Status.OK: "",
             Status.NOT_CONVERGED: "raise the number of steps or probes, or loosen the tolerance",
-            Status.NONFINITE: "the loss overflowed: take a smaller radius or dtype float64",
+            Status.NONFINITE: "the loss overflowed: try dtype float64, or a smaller radius where the measure has one",
             Status.UNSUPPORTED: "the measure is not defined here; see its message",
             Status.BUDGET: "the limit of passes or time was reached: raise it",
             Status.FAILED: "an exception was raised; see its message, then run again with --rerun failed",

@@ -10,7 +10,7 @@ from torch import Tensor
 from acutance.data.batch import take_rows
 from acutance.errors import Unsupported, UserError
 from acutance.model.conditions import conditions
-from acutance.model.derivatives import flat_gradient
+from acutance.model.derivatives import flat_gradient, of_a_number
 from acutance.model.parameters import Parameters
 from acutance.surface.core import Core
 
@@ -83,14 +83,15 @@ class ExampleGradients:
 
     def _together(self, rows: Tensor) -> Tensor:
         """Return the gradients of some examples, (k, p), vectorised."""
-        gradient = torch.func.grad(
+        gradient = torch.func.grad_and_value(
             lambda leaves, row: self._loss(self.parameters.merged(self._pieces, leaves), row[None])
         )
         functional = self._core.functional
         # The fused attention kernels have no batching rule.
         with conditions(functional, order=2), torch.no_grad(), functional.holding(self._pieces):
-            parts = torch.func.vmap(gradient, in_dims=(None, 0))(self._leaves, rows)
-        return torch.cat([g.reshape(len(rows), -1) for g in parts], dim=1)
+            parts, losses = torch.func.vmap(gradient, in_dims=(None, 0))(self._leaves, rows)
+        (together,) = of_a_number(losses, [torch.cat([g.reshape(len(rows), -1) for g in parts], dim=1)])
+        return together
 
     def _one_by_one(self, rows: Tensor) -> Tensor:
         """Return the gradients of some examples, (k, p), with a backward pass for each."""

@@ -237,7 +237,8 @@ def _data(
         opened = dataset.open(split or "train")
         inputs, targets = opened.inputs, opened.targets
     if points is not None:
-        chosen = select(targets, points, "first" if targets.is_floating_point() else "balanced")
+        rule = "first" if targets.is_floating_point() else "balanced"
+        chosen = select(targets, points, rule, "--points", f"--data {source}")
         inputs, targets = realised(take_rows(inputs, chosen)), targets[chosen]
     return dataset, (inputs, targets)
 

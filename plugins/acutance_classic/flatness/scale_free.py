@@ -78,6 +78,7 @@ class MinimumSharpness(Measure[MinimumSpec]):
     """
 
     name = "minimum_sharpness"
+    tried_on = "acutance_classic.tried_on:BIAS_FREE"
     traits = Traits(
         needs={"data", "hvp"}, stochastic=True, invariant_to={"permutation"}, symbol="S_min",
         label="minimum sharpness", reference="Ibayashi et al. 2021, Eq. 6", bibtex=("ibayashi2021minimum",),

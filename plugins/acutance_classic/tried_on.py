@@ -50,8 +50,8 @@ class BiasFree(nn.Sequential):
 def permuted(model: nn.Sequential) -> None:
     """Put the neurons of the first layer in another order."""
     first, second = model[0].weight, model[2].weight
-    first.copy_(first.flip(0))  # type: ignore[operator, union-attr]
-    second.copy_(second.flip(1))  # type: ignore[operator, union-attr]
+    first.copy_(first.flip(0))  # type: ignore[operator]
+    second.copy_(second.flip(1))  # type: ignore[operator]
 
 
 FITTED_PROBLEMS = {

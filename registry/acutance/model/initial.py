@@ -15,6 +15,11 @@ from acutance.model.conditions import Conditions
 if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
 
+W0 = (
+    "name their checkpoint in the table of a pool of checkpoints (column 'initial', or its setting of that name), give "
+    "initial= in Python, or --initial to acutance measure"
+)
+
 
 def initial_vector(
     functional: FunctionalModel, initial: nn.Module | Mapping[str, Tensor], what: str = "initial weights"

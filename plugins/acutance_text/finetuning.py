@@ -45,7 +45,8 @@ def finetune(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, re
     total = recipe.epochs * math.ceil(n / size)
     schedule = Recipe(learning_rate=recipe.learning_rate, epochs=recipe.epochs, warmup=recipe.warmup)
     lengths = inputs["attention_mask"].sum(1).cpu()  # asked once: a GPU is not waited for at every step
-    mean, step, log = math.nan, 0, []
+    mean, step = math.nan, 0
+    log: list[Mapping[str, float]] = []
     with preserved_rng(), dropout(model, recipe.dropout):
         for epoch in range(recipe.epochs):
             torch.manual_seed((recipe.seed * 1_000_003 + epoch) % 2**63)

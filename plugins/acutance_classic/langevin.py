@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from acutance.errors import Unsupported
+from acutance_classic.learning_coefficient import PRODUCTS
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from acutance_classic.learning_coefficient import LearningCoefficientSpec
 
 POINTS = 200  # of a trace, at most
-PRODUCTS = 5  # of the power iteration: the largest curvature is needed to a tenth or two
 REACH = 1e-3  # length of its differences, in units of the weights
 STABLE = 0.2  # step in units of 1/(n beta h + gamma): the variance of the stiffest direction is 5 % too large
 

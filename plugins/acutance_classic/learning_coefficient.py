@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
     from acutance.surface import LossSurface
 
+PRODUCTS = 5  # gradients of the power iteration that chooses a step: the largest curvature is needed to a tenth or two
 LEFT = "the loss of a chain is not finite: lower step, or raise localization"
 
 
@@ -96,8 +97,6 @@ class LocalLearningCoefficient(Measure[LearningCoefficientSpec]):
 
     def passes(self, spec: LearningCoefficientSpec) -> Cost:
         """The gradient at the weights, those that choose the step, and one at every step of a chain but the last."""
-        from acutance_classic.langevin import PRODUCTS
-
         before = 1 + (PRODUCTS if spec.step is None else 0)
         return Cost(forwards=before + spec.chains * spec.steps, backwards=before + spec.chains * (spec.steps - 1))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from acutance.errors import Unsupported
+from acutance.model.conditions import conditions
 from acutance.surface.activations import activations
 from acutance.surface.core import Core
 
@@ -78,10 +79,9 @@ class Representations:
 
 def _last_layer(surface: LossSurface) -> LastLayer:
     core = surface.core
-    model = core.functional.model
     if core.known.features is not None:
-        return _layer(model, *core.known.features)
-    with _last_calls(model) as calls:
+        return _layer(core, *core.known.features)
+    with _last_calls(core.functional.model) as calls:
         core.known.clean_logits = raw = surface.raw_logits()
     made = [call for call in calls if call is not None]
     names = {name for name, _, _ in made}
@@ -91,14 +91,17 @@ def _last_layer(surface: LossSurface) -> LastLayer:
     outputs = torch.cat([output for _, _, output in made])
     if outputs.shape != raw.shape or not torch.equal(outputs.to(raw.dtype).nan_to_num(), raw.nan_to_num()):
         raise Unsupported(f"the logits are not what the last linear layer ('{name}') gives: something comes after it")
-    return _layer(model, name, torch.cat([features for _, features, _ in made]))
+    return _layer(core, name, torch.cat([features for _, features, _ in made]))
 
 
-def _layer(model: nn.Module, name: str, features: Tensor) -> LastLayer:
-    layer = model.get_submodule(name)
+def _layer(core: Core, name: str, features: Tensor) -> LastLayer:
+    functional = core.functional
+    layer = functional.model.get_submodule(name)
     assert isinstance(layer, nn.Linear)
-    bias = None if layer.bias is None else layer.bias.detach().clone()
-    return LastLayer(name, features, layer.weight.detach().clone(), bias)
+    # A weight may be computed when it is read, and spectral normalization in training mode then takes a step.
+    with conditions(functional), functional.holding(functional.own_pieces()):
+        bias = None if layer.bias is None else layer.bias.detach().clone()
+        return LastLayer(name, features, layer.weight.detach().clone(), bias)
 
 
 @contextmanager

@@ -52,8 +52,12 @@ SETTINGS = {
     "hessian_density": [{"probes": 2, "iterations": 8}],
     "hessian_frobenius": [{"probes": 6}],
     "hessian_effective_dimension": [{"probes": 2, "iterations": 8}],
-    "tic": [{"probes": 2, "iterations": 6}, {"approximation": "dense"}, {"approximation": "diagonal", "draws": 2}],
-    "soft_rank_tic": [{"probes": 2, "iterations": 6}, {"approximation": "dense", "damping": 0.1}],
+    "tic": [
+        {"probes": 2, "iterations": 4, "damping": 1.0},
+        {"approximation": "dense"},
+        {"approximation": "diagonal", "draws": 2},
+    ],
+    "soft_rank_tic": [{"probes": 2, "iterations": 4, "damping": 1.0}, {"approximation": "dense", "damping": 0.1}],
     "local_learning_coefficient": [{"chains": 2, "burn_in": 2, "draws": 4}],
     "gauss_newton_trace": [{"probes": 6}, {"probes": 6, "part": "remainder"}],
     # In so small a box every start finds the same corner: only the subspace is random.

@@ -27,7 +27,8 @@ from acutance.analysis.matrix import THRESHOLD
 from acutance.cli.compare_ import choose, defaults, open_side
 from acutance.errors import UserError
 from acutance.io.spreadsheet import csv_text
-from acutance.run.directory import read_csv
+from acutance.run.directory import RunDirectory, read_csv
+from acutance.run.outputs import write_figures
 
 STUDIES = Path(__file__).parent / "results" / "studies"
 FILES = ("models.csv", "results.csv", "correlations.csv", "hypotheses.csv", "ceilings.csv", "radii.csv", "associations.csv", "pairwise.csv", "config.yaml", "environment.json")  # fmt: skip
@@ -57,6 +58,8 @@ def publish(run: Path, name: str, about: dict[str, Any]) -> Path:
         if (run / file).is_file():
             shutil.copy(run / file, folder / file)
     shutil.copytree(run / "tables", folder / "tables")
+    if about["strongest"]:
+        write_figures(RunDirectory(run), ["pairwise"])
     for pattern in FIGURES:
         for figure in sorted((run / "figures").glob(pattern)):
             shutil.copy(figure, folder / "figures" / figure.name)

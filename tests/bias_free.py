@@ -1,7 +1,6 @@
 """Networks without biases for the tests: perceptrons with ReLU, positively homogeneous unless something spoils it."""
 
 import itertools
-from functools import partial
 
 import torch
 from torch import nn
@@ -43,20 +42,11 @@ def by_neuron(model):
     model.layers[1].weight.div_(factors)
 
 
-def permuted(model):
-    """The neurons of a layer in another order."""
-    model.layers[0].weight.copy_(model.layers[0].weight.flip(0))
-    model.layers[1].weight.copy_(model.layers[1].weight.flip(1))
-
-
 PROBLEM = Problem("bias_free", Plain, mlp_data)
-SHALLOW = Problem("bias_free_shallow", partial(Plain, (6, 8, 4)), mlp_data)
 TWINS = tuple(
     Twin(name, letter, word, PROBLEM, change)
     for name, letter, word, change in (
         ("a layer and the next one", "f", "rescaling", rescaled),
         ("each neuron and what it feeds", "f", "rescaling", by_neuron),
-        ("neurons permuted", "i", "permutation", permuted),
     )
 )
-SURFACES = [SHALLOW, TWINS[2]]

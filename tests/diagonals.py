@@ -1,13 +1,8 @@
 """Diagonal linear networks and designs for the tests: their Hessians are known."""
 
-from dataclasses import replace
-from functools import partial
-
 import torch
 from models import seeded
 
-from acutance.testing.problems import Problem
-from acutance.testing.twins import Twin
 from acutance_dln.network import DiagonalLinearNetwork
 
 LOSSES = ("half_squared_sum", "squared_sum", "mse")
@@ -57,16 +52,3 @@ def c_of(scaling, u, v):
         for a, b in zip(u.tolist(), v.tolist(), strict=True)
     ]
     return torch.tensor([a for a, _ in pairs] + [b for _, b in pairs], dtype=torch.float64)
-
-
-def rescale(model):
-    model.u.mul_(3.0)
-    model.v.div_(3.0)
-
-
-# What the conformance kit tries measures of these models on; nothing of it has to be imported to be made again.
-PROBLEM = Problem(
-    "diagonal linear", partial(DiagonalLinearNetwork, *weights(network(5))),
-    partial(tuple, points(network(5), noise=0.3)), loss="half_squared_sum",
-)  # fmt: skip
-SURFACES = [PROBLEM, replace(PROBLEM, name="mean", loss="mse"), Twin("u and v", "f", "rescaling", PROBLEM, rescale)]

@@ -34,7 +34,12 @@ def weight_alignments(surface: LossSurface) -> Tensor:
     residual = torch.where(label, -others.sum(1, keepdim=True), others)
     lengths = features.norm(dim=1) * residual.norm(dim=1) * weight.norm()
     if not bool((lengths != 0).any()):
-        raise Unsupported("no example has a gradient in the last layer: all are predicted with probability exactly 1")
+        why = "all are predicted with probability exactly 1"
+        if not bool(weight.any()):
+            why = "its weights are all zero, so that they have no direction"
+        elif not bool(features.any()):
+            why = "what goes into it is zero for all of them"
+        raise Unsupported(f"no example has an alignment with the last layer: {why}")
     cosines: Tensor = -(features * (residual @ weight)).sum(1) / lengths
     return cosines[lengths != 0]
 

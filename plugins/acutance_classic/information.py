@@ -17,10 +17,11 @@ class TakeuchiCriterion(Criterion):
 
     .. math:: \frac1N \mathrm{tr}\big[(H + \delta I)^{-1} C\big], \qquad C = \frac1n \sum_i g_i g_i^\top
 
-    with the N examples that were trained on (Takeuchi 1976; Thomas et al. 2020). C is not centred: at a minimum the
-    mean gradient is zero. Where the gradients lie in directions without curvature the value grows like 1/delta. By
-    Lanczos quadrature from mixtures of the gradients with random signs, one pass and ``probes`` times ``iterations``
-    products; ``dense`` is exact, ``diagonal`` divides :math:`C_{jj}` by :math:`G_{jj} + \delta`.
+    with the N examples that were trained on, ``surface.num_train``: the size of the study's split, ``num_train`` of
+    ``acutance.measure``, ``--num-train``, or the number of points (Takeuchi 1976; Thomas et al. 2020). C is not
+    centred: at a minimum the mean gradient is zero. Where the gradients lie in directions without curvature the value
+    grows like 1/delta. By Lanczos quadrature from mixtures of the gradients with random signs, one pass and ``probes``
+    times ``iterations`` products; ``dense`` is exact, ``diagonal`` divides :math:`C_{jj}` by :math:`G_{jj} + \delta`.
     """
 
     name = "tic"

@@ -2,7 +2,8 @@ r"""Bounds by the noise that the accuracy bears: PAC-Bayes with a Gaussian prior
 
 The value is the complexity :math:`\mu` of Jiang et al. (2020); the error may exceed that on the training points by
 about :math:`\sqrt{\mu/m}`, ``gap`` in the extras, m being ``surface.num_train`` and :math:`\omega` the number of free
-parameters. The constant 10 stands for confidence and for the choice of :math:`\sigma` from a grid.
+parameters. m is the size of the study's split, ``num_train`` of ``acutance.measure``, or ``--num-train``; the number of
+points where none is given. The constant 10 stands for confidence and for the choice of :math:`\sigma` from a grid.
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ FAMILIES = {
     "flatness.critical": {
         "critical_sharpness": "CriticalSharpness",
     },
+    "flatness.relative_critical": {"relative_critical_sharpness": "RelativeCriticalSharpness"},
     "flatness.averages": {
         "low_pass_filter": "LowPassFilter",
         "local_entropy": "LocalEntropy",

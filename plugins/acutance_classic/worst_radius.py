@@ -104,7 +104,10 @@ class SharpnessOrig(RadiusMeasure[RadiusSpec]):
 
     .. math:: \mu = \frac{\|w\|_2^2 \log(2\omega)}{4 \alpha^2} + \log\frac{m}{\alpha} + 10
 
-    with m = ``surface.num_train`` and :math:`\omega` the number of free parameters (Jiang et al. 2020).
+    with :math:`\omega` the number of free parameters, as printed in Jiang et al. (2020), and m = ``surface.num_train``:
+    the size of the study's split, ``num_train`` of ``acutance.measure``, ``--num-train``; the number of points where
+    none is given. :math:`\sigma = \alpha / \sqrt{2 \log 2\omega}` in the bound of ``pacbayes_orig`` would give twice
+    the first term.
     """
 
     name = "sharpness_orig"

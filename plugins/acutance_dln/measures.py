@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
     from acutance.surface import LossSurface
 
+SURFACES = "acutance_dln.tried_on:SURFACES"
+
 
 class ClosedFormSpec(SharpnessSpec):
     """Settings of the closed forms of the Hessian."""
@@ -52,6 +54,7 @@ class DLNTrace(ClosedForm):
     """
 
     name = "dln_trace"
+    tried_on = SURFACES
     traits = Traits(
         level="batch",
         larger_means="sharper",
@@ -93,6 +96,7 @@ class DLNTopEigenvalue(ClosedForm):
     """
 
     name = "dln_top_eigenvalue"
+    tried_on = SURFACES
     traits = Traits(
         level="batch",
         larger_means="sharper",
@@ -141,6 +145,7 @@ class DLNBetaNorm(Measure[BetaNormSpec]):
     """
 
     name = "dln_beta_norm"
+    tried_on = SURFACES
     traits = Traits(
         level="weights",
         larger_means="larger predictor",

@@ -41,7 +41,7 @@ class DirectionalSharpness(CurvatureMeasure[DirectionalSpec]):
         """Return the Rayleigh quotient of H_c at c times the gradient."""
         import torch
 
-        from acutance_hessian.operators import Curvature, evaluated
+        from acutance_hessian.operators import Curvature, evaluated, zero_hessian
         from acutance_hessian.slopes import STILL, scaled_gradient
 
         with torch.no_grad():
@@ -52,8 +52,8 @@ class DirectionalSharpness(CurvatureMeasure[DirectionalSpec]):
             direction = g / norm
 
         def estimate(curvature: Curvature) -> Estimate:
-            form, _ = curvature.quadratic(direction)
-            return Estimate(form, extras={"gradient_norm": norm})
+            form, square = curvature.quadratic(direction)
+            return zero_hessian() if square == 0 else Estimate(form, extras={"gradient_norm": norm})
 
         return evaluated(surface, spec, rng, estimate)
 

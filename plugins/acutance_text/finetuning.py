@@ -30,6 +30,9 @@ def finetune(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, re
         inputs: tensors (n, L) on the model's device, with an ``attention_mask``.
         targets: (n,) class numbers.
         recipe: settings.
+
+    Returns:
+        What came of it; its log has a row an epoch, whose gradient is that of the last step, before it was cut.
     """
     start = time.perf_counter()
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -43,6 +46,7 @@ def finetune(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, re
     schedule = Recipe(learning_rate=recipe.learning_rate, epochs=recipe.epochs, warmup=recipe.warmup)
     lengths = inputs["attention_mask"].sum(1).cpu()  # asked once: a GPU is not waited for at every step
     mean, step = math.nan, 0
+    log: list[Mapping[str, float]] = []
     with preserved_rng(), dropout(model, recipe.dropout):
         for epoch in range(recipe.epochs):
             torch.manual_seed((recipe.seed * 1_000_003 + epoch) % 2**63)
@@ -54,7 +58,7 @@ def finetune(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, re
                 loss = F.cross_entropy(model(**batch).logits.float(), targets[rows])
                 optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(parameters, 1.0)
+                norm = nn.utils.clip_grad_norm_(parameters, 1.0)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate_at(schedule, step, total)
                 optimizer.step()
@@ -62,8 +66,10 @@ def finetune(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, re
                 step += 1
             mean = float(torch.stack(losses).double().mean())
             if not math.isfinite(mean):
-                return Trained(mean, time.perf_counter() - start, epoch, True)
-    return Trained(mean, time.perf_counter() - start, recipe.epochs, False)
+                return Trained(mean, time.perf_counter() - start, epoch, True, tuple(log))
+            row = {"step": step, "epoch": epoch + 1, "train_loss": mean, "learning_rate": group["lr"]}
+            log.append({name: float(value) for name, value in row.items()} | {"gradient_norm": float(norm)})
+    return Trained(mean, time.perf_counter() - start, recipe.epochs, False, tuple(log))
 
 
 @contextmanager

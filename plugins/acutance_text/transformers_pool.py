@@ -33,7 +33,11 @@ class FolderSpec(Spec):
     path: str
     """A model's folder, a folder of such folders, a glob of them, or a hub's name (ORG/NAME) that is in its cache."""
     attributes: str = ""
-    """CSV file with a column ``model`` or ``id`` (the folder's name) and the attributes of each model."""
+    """CSV file with a column ``model`` or ``id`` (the folder's name) and the attributes of each model. Columns
+    ``initial`` and ``log`` are none: the folder that its training began from, and what it wrote down (CSV or JSON
+    lines)."""
+    initial: str = ""
+    """Folder of the model that the training of all began from, head included; a column ``initial`` takes its place."""
     train_set: str = ""
     """What the models were trained on."""
     attention: Literal["sdpa", "eager"] = "sdpa"
@@ -62,6 +66,9 @@ class Folders(ModelPool[FolderSpecT]):
         if twice:
             raise UserError(f"path: {spec.path} has several models of the name {some(twice)}", "rename their folders")
         where, table = read(spec.attributes) if spec.attributes else ("", {})
+        logs = {name: row.pop("log", None) for name, row in table.items()}
+        for row in table.values():
+            row.pop("initial", None)
         without = [name for name in names if table and name not in table]
         if without:
             raise UserError(f"{where}: has no row for {some(without)}", "its column 'model' is the name of the folder")
@@ -72,6 +79,7 @@ class Folders(ModelPool[FolderSpecT]):
                 architecture=architecture(folder),
                 train_set=spec.train_set,
                 path=_dated_file(weights_file(folder)),
+                log=_beside(spec.attributes, logs.get(name)),
             )
             for name, folder in models
         ]
@@ -85,7 +93,20 @@ class Folders(ModelPool[FolderSpecT]):
         folders = dict(find_models(spec.path))
         if entry.id not in folders:
             raise UserError(f"path: {spec.path} no longer has '{entry.id}'", "start the run again")
-        file = weights_file(folders[entry.id])
+        return self._made(folders[entry.id], spec)
+
+    def initial(self, entry: ModelEntry, spec: FolderSpecT) -> nn.Module | None:
+        """Return the model that training began from, as far as a column or the setting says.
+
+        Raises:
+            UserError: as ``load``.
+        """
+        row = read(spec.attributes)[1].get(entry.id, {}) if spec.attributes else {}
+        place = _beside(spec.attributes, row.get("initial")) or spec.initial
+        return self._made(Path(place).expanduser(), spec) if place else None
+
+    def _made(self, folder: Path, spec: FolderSpecT) -> nn.Module:
+        file = weights_file(folder)
         return fill(make(self.auto, file.parent, spec.attention), read_state(file), str(file))
 
 
@@ -164,6 +185,11 @@ def find_folders(path: str) -> list[Path]:
             "models are read from disk; download one of the hub first, with 'hf download NAME'",
         )
     return folders
+
+
+def _beside(table: str, path: Attribute) -> str | None:
+    """Return a path that a table names, relative to it; None for an empty cell."""
+    return None if path is None or path == "" else str(Path(table).expanduser().parent / Path(str(path)).expanduser())
 
 
 def _dated_file(file: Path) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from acutance.errors import UserError
 from acutance.io.training_log import read_training_log
@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from acutance.data.forms import CheckedPoints
+    from acutance.io.training_log import TrainingLog
+    from acutance.model.functional import FunctionalModel
     from acutance.run.harness import Run
     from acutance.surface.loss_surface import LossSurface
     from acutance.surface.open_model import OpenModel
+
+T = TypeVar("T")
 
 
 def measure(
@@ -43,6 +47,7 @@ def measure(
     validation: Any = None,
     update: Mapping[str, torch.Tensor] | None = None,
     log: str | Path | None = None,
+    num_train: int | None = None,
     **fields: Any,
 ) -> Estimate:
     """Evaluate one measure on one surface, or on a model and its batches.
@@ -66,6 +71,8 @@ def measure(
         validation: for a module: labelled points, as ``data``, for measures that need some beside their own.
         update: for a module: the optimizer's next step, {parameter name: change}, for measures that take a step.
         log: for a module: a file of what training wrote down, CSV or JSON lines, for measures of the training.
+        num_train: for a module: size of the training set, the m of bounds and criteria; by default the number of
+            points, which is that of the training set only where these are all of it.
         fields: the measure's own settings, e.g. ``rho=0.002``.
 
     Returns:
@@ -85,7 +92,6 @@ def measure(
         ('ok', 2, True)
     """
     from acutance.data.batch import whole
-    from acutance.data.forms import understand
     from acutance.model.initial import initial_vector
     from acutance.surface.beside import VALIDATION
     from acutance.surface.evaluation import evaluate_family
@@ -95,6 +101,7 @@ def measure(
     from acutance.workflows.calibration import chance_level
 
     m = None if m is None else whole(m, "m")
+    num_train = None if num_train is None else whole(num_train, "num_train")
     item = catalog().find("measures", name)
     spec = validate(item.target.Spec, fields, name)
     instance = item.target()
@@ -120,6 +127,8 @@ def measure(
             raise UserError("a surface has its initial weights already", "give them to LossSurface")
         if validation is not None or update is not None or log is not None:
             raise UserError("validation, update and log go with a model and its data", "give these, not a surface")
+        if num_train is not None:
+            raise UserError("a surface has its size of the training set already", "give num_train to LossSurface")
         return mean(evaluated(model, 0), model.notes)
     if data is None and level != "weights":
         raise UserError("a model needs data", "give (inputs, targets), a Dataset or a DataLoader")
@@ -133,9 +142,9 @@ def measure(
     if update is not None:
         functional.update = lambda: update
     if log is not None:
-        functional.log = lambda: read_training_log(Path(log))
+        functional.log = partial(_itself, _log(log))
     size = opened.microbatch if microbatch is None else microbatch
-    held_out = None if validation is None else LossSurface(functional, understand(validation, "validation"), loss=loss)
+    held_out = None if validation is None else _held_out(functional, validation, loss)
     parts, remainder = [], ""
     pairs: list[CheckedPoints | None] = [None]
     if data is not None and level != "weights":
@@ -144,7 +153,7 @@ def measure(
         )
         pairs = [*batches]
     for batch, pair in enumerate(pairs):
-        surface = LossSurface(functional, pair, loss=loss, microbatch=size)
+        surface = LossSurface(functional, pair, loss=loss, microbatch=size, num_train=num_train)
         if held_out is not None:
             surface.core.companions[VALIDATION] = partial(_itself, held_out)
         parts += evaluated(surface, batch)
@@ -152,8 +161,28 @@ def measure(
     return mean(parts, [*functional.all_notes, *filter(None, [remainder])])
 
 
-def _itself(surface: LossSurface) -> LossSurface:
-    return surface
+def _itself(thing: T) -> T:
+    return thing
+
+
+def _log(path: str | Path) -> TrainingLog:
+    """Return what training wrote down, read though no measure may ask for it: a slip must not go unnoticed."""
+    if not isinstance(path, str | Path):
+        raise UserError(f"log: got {type(path).__name__}", "give the path of a file, CSV or JSON lines")
+    return read_training_log(Path(path))
+
+
+def _held_out(functional: FunctionalModel, data: Any, loss: Any) -> LossSurface:
+    """Return the surface of validation points, held to the model though no measure may look at them."""
+    from acutance.data.forms import understand
+    from acutance.model.fitness import require_fit
+    from acutance.surface.loss_surface import LossSurface
+
+    points = understand(data, "validation", stacklevel=5)
+    if not points.labelled:
+        raise UserError("validation: there are no targets (labels)", "give (inputs, targets)")
+    require_fit(functional, points.inputs, points.targets, loss, "validation")
+    return LossSurface(functional, points, loss=loss)
 
 
 def _batches(data: Any, m: int | None, whole: bool, labelled: str | None) -> tuple[list[CheckedPoints], str]:

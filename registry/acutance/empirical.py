@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from acutance.errors import Unsupported
@@ -11,8 +9,6 @@ from acutance.measure import Cost, Estimate, Measure, Traits
 from acutance.spec import Spec
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from acutance.numerics.draws import Streams
     from acutance.surface.loss_surface import LossSurface
 
@@ -42,8 +38,7 @@ class Error(Measure[TargetSpec]):
         if not surface.has_errors:
             raise Unsupported("classification error needs class labels, the targets are numbers")
         errors = surface.errors()
-        estimate = Estimate(float(errors.double().mean()), extras={"points": surface.n})
-        return estimate if math.isfinite(estimate.value) else replace(estimate, message=_no_predictions(errors.isnan()))
+        return Estimate(float(errors.double().mean()), extras={"points": surface.n})
 
 
 class Loss(Measure[TargetSpec]):
@@ -60,22 +55,8 @@ class Loss(Measure[TargetSpec]):
 
     def evaluate(self, surface: LossSurface, spec: TargetSpec, rng: Streams) -> Estimate | float:
         """Return the loss."""
-        clean = surface.clean()
-        estimate = Estimate(float(clean.loss))
-        bad = ~clean.raw.isfinite().reshape(surface.n, -1).all(1)
-        if math.isfinite(estimate.value) or not bool(bad.any()):
-            return estimate
-        return replace(estimate, message=_no_predictions(bad))
+        return float(surface.loss())
 
     def passes(self, spec: TargetSpec) -> Cost:
         """One pass, shared with the error on the same split."""
         return Cost(forwards=1)
-
-
-def _no_predictions(bad: Tensor) -> str:
-    """Return what is wrong with the outputs of the examples in a mask, (n,)."""
-    rows = bad.nonzero()
-    return (
-        f"the model's outputs for {len(rows)} of {len(bad)} examples are not finite (the first in row {int(rows[0])}): "
-        "they are no predictions; look for examples or weights that overflow"
-    )

@@ -38,7 +38,7 @@ class Status(StrEnum):
         return {
             Status.OK: "",
             Status.NOT_CONVERGED: "raise the number of steps or probes, or loosen the tolerance",
-            Status.NONFINITE: "the loss overflowed: take a smaller radius or dtype float64",
+            Status.NONFINITE: "the loss overflowed: try dtype float64, or a smaller radius where the measure has one",
             Status.UNSUPPORTED: "the measure is not defined here; see its message",
             Status.BUDGET: "the limit of passes or time was reached: raise it",
             Status.FAILED: "an exception was raised; see its message, then run again with --rerun failed",
@@ -340,11 +340,14 @@ class Measure(Specified[SpecT]):
         name: short name, unique within the distribution.
         version: raise it when the same spec starts to give another value; keys change with it.
         traits: see Traits.
+        tried_on: ``module:name`` of surfaces that the conformance kit tries it on besides its own, where it is defined
+            on special models only: ``Problem`` and ``Twin`` objects of ``acutance.testing``.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     traits: ClassVar[Traits] = Traits()
+    tried_on: ClassVar[str] = ""
 
     @abstractmethod
     def evaluate(self, surface: LossSurface, spec: SpecT, rng: Streams) -> Estimate | float:
@@ -374,6 +377,10 @@ class Measure(Specified[SpecT]):
     def needs(self, spec: SpecT) -> frozenset[Need]:
         """Return what is read from the surface at these settings; ``traits.needs`` unless they ask for more."""
         return frozenset(self.traits.needs)
+
+    def draws_noise(self, spec: SpecT) -> bool:
+        """Return whether another seed may give another value at these settings; ``traits.stochastic`` by default."""
+        return self.traits.stochastic
 
     @classmethod
     def level_of(cls, spec: SpecT) -> Level:

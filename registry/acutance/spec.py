@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import UnionType
@@ -223,10 +223,11 @@ def plain(value: Any, where: str = "") -> Any:
 
 def describe(error: ValidationError, spec_type: type[BaseModel], where: str = "") -> list[str]:
     """Return one ``path: message`` for each mistake of a pydantic report."""
-    lines = []
+    found: dict[str, list[str]] = {}  # of one place several, where a value may be written in several ways
+    ends: dict[str, str] = {}
     for item in error.errors():
         # A part in angle brackets names a way of writing a value, not a place in the file.
-        parts = [str(part) for part in item["loc"] if not str(part).startswith("<")]
+        parts = [str(part) for part in _places(item["loc"], spec_type) if not str(part).startswith("<")]
         path = ".".join(([where] if where else []) + parts)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
@@ -244,9 +245,37 @@ def describe(error: ValidationError, spec_type: type[BaseModel], where: str = ""
             meaning = (info.description or "").split(". ")[0].rstrip(".") if info else ""
             message += f" ({meaning})" if meaning else ""
         elif "input" in item and not isinstance(item["input"], dict):
-            message += f", got {shown(item['input'])}{_instead(item['input'], item['type'])}"
-        lines.append(f"{path}: {message}" if path else message)
-    return lines
+            ends.setdefault(path, f", got {shown(item['input'])}{_instead(item['input'], item['type'])}")
+        found.setdefault(path, []).append(message)
+    return [
+        (f"{path}: " if path else "")
+        + " or ".join([first, *(other.removeprefix("Input should be ") for other in others if other != first)])
+        + ends.get(path, "")
+        for path, (first, *others) in found.items()
+    ]
+
+
+def _places(loc: Sequence[int | str], kind: Any) -> list[int | str]:
+    """Return the place of a mistake without pydantic's names for the members of a union.
+
+    Args:
+        loc: names and indices, as pydantic has them.
+        kind: the annotation of what they lie in.
+    """
+    members = [member for member in get_args(kind) if member is not type(None)]
+    if not loc or kind is None:
+        return list(loc)
+    if get_origin(kind) in (Union, UnionType):
+        return _places(loc, members[0]) if len(members) == 1 else list(loc[1:])
+    if get_origin(kind) is Annotated:
+        return _places(loc, members[0])
+    inner: Any = None
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        field = kind.model_fields.get(str(loc[0]))
+        inner = field.annotation if field is not None else None
+    elif members and get_origin(kind) is not Literal:
+        inner = members[-1] if isinstance(loc[0], str) else members[0]
+    return [loc[0], *_places(loc[1:], inner)]
 
 
 def _instead(value: Any, kind: str) -> str:

@@ -289,7 +289,7 @@ def test_a_loss_that_is_no_number_at_the_weights_is_not_blamed_on_the_radius():
     torch.nn.init.constant_(model.bias, 1e38)
     torch.nn.init.constant_(model.weight, 1e3)
     found = acutance.measure("average_case", model, (x.float().abs() * 1e37, y), rho=0.1)
-    assert found.status == "nonfinite" and "the model's outputs are not finite" in found.message
+    assert found.status == "nonfinite" and "points are not finite" in found.message
 
 
 def test_what_is_no_vector_and_no_count_is_one_sentence():

@@ -122,3 +122,117 @@ def test_a_loss_that_leaves_the_numbers_counts_as_risen():
 def test_bad_settings_are_refused(settings):
     with pytest.raises(UserError, match=f"critical_sharpness\\.{next(iter(settings))}"):
         acutance.measure("critical_sharpness", line(torch.square), **settings)
+
+
+# -- along the step of one loss, the rise of another ------------------------------------------------------
+
+P = 6
+HERE, THERE = (torch.linspace(0.5, 2.0, P, dtype=torch.float64), torch.linspace(3.0, 0.2, P, dtype=torch.float64))
+
+
+def bowl(curvatures, centre, n=4):
+    """Points at which the loss of weights is a quadratic of these curvatures around this centre."""
+    return torch.zeros(n, 1, dtype=torch.float64), torch.cat([curvatures, centre]).expand(n, 2 * P).clone()
+
+
+def bowls(logits, targets):
+    """The mean over points of the quadratic that the target of each says."""
+    a, c = targets.to(logits).chunk(2, dim=1)
+    return (a * (logits - c) ** 2).sum(1).mean() / 2
+
+
+def relative(w, own, other, **settings):
+    return acutance.measure(
+        "relative_critical_sharpness", Weights(w), own, validation=other, loss=bowls, m=4, **settings
+    )
+
+
+CENTRE = torch.linspace(-0.3, 0.4, P, dtype=torch.float64)
+AT = torch.linspace(0.7, 1.2, P, dtype=torch.float64)
+OWN, OTHER = bowl(HERE, 0 * CENTRE), bowl(THERE, CENTRE, n=7)
+G1, G2 = HERE * AT, THERE * (AT - CENTRE)
+
+
+@pytest.mark.parametrize("rtol", [0.5, 1e-3, 1e-9])
+def test_relative_it_is_the_curvature_of_the_other_loss_along_the_step_of_this_one(rtol):
+    found = relative(AT, OWN, OTHER, rtol=rtol)
+    assert found.status is Status.OK
+    assert found.value == pytest.approx(float((THERE * G1**2).sum() / (G1 @ G2)), rel=1e-9)
+    assert found.extras["slope"] == pytest.approx(float(G1 @ G2), rel=1e-12)
+    # A gradient on each of both sets of points, and losses on the seven of the other one alone.
+    assert found.cost.forwards == 4 + 7 * (found.extras["evaluations"] + 2) and found.cost.backwards == 4 + 7
+
+
+def test_relative_to_the_same_points_it_is_critical_sharpness():
+    same = relative(AT, OWN, OWN)
+    alone = acutance.measure("critical_sharpness", Weights(AT), OWN, loss=bowls)
+    assert same.value == alone.value and same.extras["step"] == alone.extras["step"]
+
+
+def test_relative_along_the_step_of_the_optimizer():
+    u = -0.01 * torch.linspace(0.2, 3, P, dtype=torch.float64) * G1
+    found = relative(AT, OWN, OTHER, direction="update", update={"w": u})
+    assert found.value == pytest.approx(float((THERE * u**2).sum() / (-u @ G2)), rel=1e-9)
+    assert found.extras["direction"] == "optimizer" and found.cost.backwards == 7
+    assert relative(AT, OWN, OTHER, direction="update").value == relative(AT, OWN, OTHER).value
+    uphill = relative(AT, OWN, OTHER, direction="update", update={"w": -u})
+    assert uphill.status is Status.UNSUPPORTED and "does not fall along this step" in uphill.message
+
+
+@pytest.mark.parametrize("centre", [2 * AT, 1.1 * AT])
+def test_where_the_other_loss_rises_at_once_there_is_no_critical_step(centre):
+    found = relative(AT, OWN, bowl(THERE, centre))
+    assert found.status is Status.UNSUPPORTED and math.isnan(found.value)
+    assert "the loss on the validation points does not fall" in found.message
+
+
+def test_a_longer_step_that_lowers_the_other_loss_again_makes_no_value():
+    # Down from w = 1 this loss falls; the other one rises first, and is far below further on.
+    w = torch.full((P,), 1.0, dtype=torch.float64)
+    points = torch.zeros(4, 1, dtype=torch.float64)
+
+    def loss(logits, targets):
+        x = logits.mean(1)
+        return torch.where(targets[:, 0] > 0, x**2 / 2, torch.cos(8 * x - 7.5) + 3 * x).mean()
+
+    found = acutance.measure(
+        "relative_critical_sharpness", Weights(w), (points, torch.ones(4, 1)), validation=(points, torch.zeros(4, 1)),
+        loss=loss,
+    )  # fmt: skip
+    slope = -8 * math.sin(0.5) + 3
+    assert slope < 0 and math.cos(-7.5) < math.cos(0.5) + 3
+    assert found.status is Status.UNSUPPORTED and "does not fall" in found.message
+
+
+def test_relative_directions_that_are_none_are_told():
+    still = relative(0 * AT, OWN, OTHER)
+    assert still.status is Status.UNSUPPORTED and "gradient is exactly zero" in still.message
+    there = relative(CENTRE, OWN, OTHER)
+    assert there.status is Status.UNSUPPORTED and "does not fall" in there.message
+    across = torch.zeros(P, dtype=torch.float64)
+    across[0], across[1] = -G1[1], G1[0]
+    orthogonal = relative(AT, OWN, bowl(torch.ones_like(AT), AT - across))
+    assert orthogonal.status is Status.UNSUPPORTED and "with rounding" in orthogonal.message
+    beyond = relative(AT, OWN, bowl(THERE * 1e307, torch.full_like(AT, -1e10)))
+    assert beyond.status is Status.NONFINITE and math.isnan(beyond.value)
+
+
+def test_relative_without_validation_points_it_is_unsupported():
+    for found in (
+        acutance.measure("relative_critical_sharpness", Weights(AT), OWN, loss=bowls),
+        acutance.measure("relative_critical_sharpness", line(torch.square)),
+    ):
+        assert found.status is Status.UNSUPPORTED and "surface.validation" in found.message
+
+
+def test_relative_it_follows_the_view():
+    plain, normed = (
+        acutance.measure("relative_critical_sharpness", PROBLEMS["slope"].surface(), logit_norm=normed).value
+        for normed in (False, True)
+    )
+    assert math.isfinite(plain) and math.isfinite(normed) and plain != normed
+    surface = PROBLEMS["tanh_mlp"].surface()
+    found = acutance.measure("relative_critical_sharpness", surface, parameters="layers.1.*")
+    part = surface.restricted("layers.1.*")
+    other, g, eta = surface.companion().restricted("layers.1.*"), part.gradient()[1], 2 / found.value
+    assert other.loss(part.w - 0.998 * eta * g) < other.loss(part.w) < other.loss(part.w - 1.002 * eta * g)

@@ -10,6 +10,7 @@ from scipy.integrate import quad
 import acutance
 from acutance import LossSurface, Status, UserError
 from acutance.testing.models import MLP, Weights, mlp_data
+from acutance_classic.langevin import trends
 
 N_BETA = 100 / math.log(100)
 CURVATURES = torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0, 8.0], dtype=torch.float64)
@@ -115,6 +116,52 @@ def test_one_chain_has_no_standard_error_and_costs_its_steps():
     model, data = MLP(), mlp_data()
     found = acutance.measure("local_learning_coefficient", model, data, chains=1, burn_in=2, draws=5)
     assert found.stderr is None
-    assert (found.cost.forwards, found.cost.backwards) == (24 * 8, 24 * 7)
+    assert (found.cost.forwards, found.cost.backwards) == (24 * (8 + 5), 24 * (7 + 5))
     part = acutance.measure("local_learning_coefficient", model, data, parameters="*weight", burn_in=1, draws=5)
-    assert part.cost.backwards == 24 * (1 + 4 * 5)
+    assert part.cost.backwards == 24 * (1 + 5 + 4 * 5)
+
+
+def regression():
+    """Three weights at the least-squares solution of 400 points, and the value of their stationary distribution."""
+    torch.manual_seed(0)
+    x = torch.randn(400, 3, dtype=torch.float64)
+    y = x @ torch.tensor([[1.0], [2.0], [-1.0]], dtype=torch.float64) + 0.1 * torch.randn(400, 1, dtype=torch.float64)
+    model = torch.nn.Linear(3, 1, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.linalg.lstsq(x, y).solution.T)
+    k = 400 / math.log(400) * torch.linalg.eigvalsh(2 * x.T @ x / 400)
+    return model, (x, y), float((k / (k + 100)).sum() / 2)
+
+
+def test_the_default_step_reaches_the_plateau_of_a_regression():
+    model, data, exact = regression()
+    found = acutance.measure("local_learning_coefficient", model, data, loss="mse")
+    assert 0.8 < exact < 0.9 and found.status is Status.OK
+    # The step makes variances up to 1 / (1 - 0.2 / 4) times too large.
+    assert abs(found.value - exact) < 4 * found.stderr + 0.06 * exact and found.stderr < 0.25 * exact
+    assert found.extras["step"] == pytest.approx(0.2 / (400 / math.log(400) * 2 + 100), rel=0.25)
+
+
+@pytest.mark.parametrize("step", [1e-5, 1e-7])
+def test_chains_that_have_not_come_to_rest_are_told(step):
+    model, data, exact = regression()
+    found = acutance.measure("local_learning_coefficient", model, data, loss="mse", step=step)
+    assert found.value < 0.5 * exact and found.status is Status.NOT_CONVERGED
+    assert "raise burn_in" in found.message and "localization" in found.message
+
+
+def test_a_trend_over_the_draws_is_told_without_localization():
+    rising = {"step": 1e-4, "burn_in": 0, "chains": 24, "draws": 60, "localization": 0.0}
+    found = acutance.measure("local_learning_coefficient", surface(quadratic, torch.zeros(6)), **rising)
+    assert found.status is Status.NOT_CONVERGED and "trend" in found.message
+
+
+def test_the_trend_is_the_slope_of_each_chain():
+    line = torch.stack([0.5 * torch.arange(8.0), -2 * torch.arange(8.0)]).double()
+    assert trends(line) == pytest.approx([4.0, -16.0]) and trends(line[:, :1]) == [0.0, 0.0]
+
+
+def test_without_anything_that_draws_back_there_is_no_step():
+    flat = surface(lambda logits, targets: 0 * logits.sum(), torch.ones(6))
+    found = acutance.measure("local_learning_coefficient", flat, localization=0.0)
+    assert found.status is Status.UNSUPPORTED and "give one" in found.message

@@ -242,7 +242,7 @@ def test_sizes_that_leave_the_range_of_numbers():
         surface = table([[1e300, 0.0], [1.0, 0.0]], [0, 0])
         surface.model.register_forward_hook(lambda module, given, logits: logits * 1e300)
         found = acutance.measure(name, surface, percentile=0)
-        assert found.status is Status.NONFINITE and "outputs are not finite" in found.message
+        assert found.status is Status.NONFINITE and "points are not finite" in found.message
     tiny = acutance.measure("inverse_squared_margin", table([[1e-200, 0.0]], [0]))
     assert tiny.status is Status.NONFINITE
 

@@ -77,7 +77,7 @@ def test_two_diagonal_layers(name, expected):
 def test_two_diagonal_layers_that_have_moved(name, expected):
     start = diagonal([3.0, 2.0], [0.0, -2.0])
     assert value(name, diagonal(*TWO), initial=start) == pytest.approx(expected, rel=1e-14)
-    assert message(name, diagonal(*TWO)) == "the initial weights of this model are not known"
+    assert message(name, diagonal(*TWO)).startswith("the initial weights of this model are not known: ")
 
 
 def test_against_dense_linear_algebra():

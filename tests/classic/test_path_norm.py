@@ -311,3 +311,15 @@ def test_padding_with_zeros_and_sums_of_lists_are_paths():
 def test_settings_that_make_no_sense():
     with pytest.raises(UserError, match=r"path_norm\.margin"):
         acutance.measure("path_norm", nn.Linear(3, 3), points(3), margin="yes")
+
+
+def test_targets_are_looked_at_for_the_margin_alone():
+    model = drawn(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)))
+    x, y = points(4)
+    assert value(model, (x, None)) == value(model, (x, y))
+    with pytest.raises(UserError, match="'path_norm' needs targets"):
+        acutance.measure("path_norm", model, (x, None), margin=True)
+    # One output has paths like any other, and no cross-entropy: (column, 1) and squares add up by hand.
+    one = drawn(nn.Sequential(nn.Linear(2, 1)))
+    expected = (one[0].weight.square().sum() + one[0].bias.square().sum()).item()
+    assert value(one, (x[:, :2], (y > 1).double())) == pytest.approx(expected, rel=1e-12)

@@ -13,7 +13,12 @@ from acutance import LossSurface, Status
 from acutance.numerics.draws import Streams
 from acutance.testing.models import MLP, mlp_data
 from acutance.testing.problems import PROBLEMS
-from acutance_classic.flatness.scale_free_numerics import gauss_newton_roots, least
+from acutance_classic.flatness.diagonals import gauss_newton_roots, level
+from acutance_classic.flatness.scale_free_numerics import solved
+
+
+def least(h, s):
+    return solved(h, s)[0]
 
 
 def dense(surface, product):
@@ -164,3 +169,47 @@ def test_what_has_no_matrices_or_no_known_curvature_is_told():
         dead.layers[0].weight.copy_(-dead.layers[0].weight.abs())
     found = acutance.measure("minimum_sharpness", LossSurface(dead, (mlp_data()[0].abs(), mlp_data()[1])))
     assert found.status is Status.UNSUPPORTED
+
+
+def rescaled(s):
+    """A network of rectified units, float64, with one layer s times as large and the next as much smaller."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 4)).double()
+    with torch.no_grad():
+        net[0].weight.mul_(s), net[0].bias.mul_(s), net[2].weight.div_(s)
+    return net
+
+
+@pytest.mark.parametrize("curvature", ["hessian", "ggn"])
+def test_estimates_at_default_settings_survive_strong_rescalings(curvature):
+    plain, scaled = (acutance.measure("normalized_sharpness", rescaled(s), mlp_data(), curvature=curvature, probes=40)
+                     for s in (1, 100))  # fmt: skip
+    assert scaled.value == pytest.approx(plain.value, rel=1e-6) and scaled.status is plain.status
+
+
+def test_what_noise_lifts_is_not_ok():
+    net, data = rescaled(1), mlp_data()
+    exact = acutance.measure("normalized_sharpness", net, data, probes=1000)
+    assert exact.status is Status.OK and exact.stderr is None and exact.extras["clipped_noise"] == 0
+    rough = acutance.measure("normalized_sharpness", net, data, probes=4)
+    assert rough.status is Status.NOT_CONVERGED and "curvature: ggn" in rough.message
+    assert rough.value > 1.05 * exact.value
+    # The diagonal of a piecewise linear network's Hessian is that of its Gauss-Newton matrix.
+    found = acutance.measure("normalized_sharpness", net, data, curvature="ggn", probes=400)
+    assert abs(found.value - exact.value) < 5 * found.stderr and found.stderr < 0.05 * exact.value
+
+
+def test_the_levels_follow_rows_and_columns():
+    surface = LossSurface(nn.Sequential(nn.Conv2d(4, 6, 2, groups=2, bias=False), nn.Flatten()).double(),
+                          (torch.randn(4, 4, 2, 2).double(), torch.randint(0, 6, (4,))))  # fmt: skip
+    c = level(surface)
+    squares = (surface.w / c).square().view(2, 3, 2, 4).sum(-1)
+    assert squares.mean(2).flatten().tolist() == pytest.approx([1] * 6, rel=1e-6)
+    assert squares.mean(1).flatten().tolist() == pytest.approx([1] * 4, rel=1e-6)
+    assert bool((c.view(6, 2, 4) == c.view(6, 2, 4)[..., :1]).all())
+
+
+def test_weights_that_a_layer_computes_are_refused_in_words():
+    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 4))).double()
+    found = acutance.measure("normalized_sharpness", net, mlp_data())
+    assert found.status is Status.UNSUPPORTED and "computed from other parameters" in found.message

@@ -1,5 +1,6 @@
 """The command line: verbs, exit codes, one-sentence errors, and that it answers at once."""
 
+import copy
 import json
 import os
 import resource
@@ -165,6 +166,73 @@ def test_measure_a_checkpoint(checkpoint, name):
     direct = acutance.measure("worst_case", net, (x, y), m=20, rho=0.01)
     assert found["value"] == pytest.approx(direct.value, rel=1e-9) and len(found["per_batch"]) == 2
     assert found["cost"]["backwards"] == 2 * 21 * 20
+
+
+def test_measure_takes_initial_weights_and_opens_no_points_for_measures_of_weights(checkpoint):
+    import acutance
+
+    folder, net, _, _ = checkpoint
+    start = copy.deepcopy(net)
+    for p in start.parameters():
+        p.data.mul_(0.5)
+    torch.save(start.state_dict(), folder / "start.pt")
+    name = "distance_from_initialization"
+    base = ("measure", "mynet:net", "--weights", folder / "net.pt", "--json")
+    told = json.loads(cli(*base, "--measure", name, "--initial", folder / "start.pt").stdout)[name]
+    assert told["value"] == pytest.approx(acutance.measure(name, net, initial=start).value) and told["value"] > 0
+    absent = json.loads(cli(*base, "--measure", name, code=1).stdout)[name]
+    assert absent["status"] == "unsupported"
+    assert all(way in absent["message"] for way in ("column 'initial'", "initial=", "--initial"))
+    said = cli(*base, "--measure", name, "--measure", "loss", code=2).stderr
+    assert "measure 'loss' looks at points" in said and "give --data" in said
+    assert "about --data" in cli(*base, "--measure", name, "--points", "3", code=2).stderr
+
+
+def test_measure_takes_validation_points_a_log_and_the_size_of_the_training_set(checkpoint):
+    import needing
+    import numpy as np
+
+    from acutance.plugins import Item, extended
+
+    folder, net, x, y = checkpoint
+    np.savez(folder / "val.npz", x=x[:9].numpy(), y=y[:9].numpy())
+    (folder / "log.csv").write_text("step,train_loss\n0,2\n10,0.25\n")
+    base = ("measure", "mynet:net", "--weights", folder / "net.pt", "--data", folder / "data.npz", "--json")
+    needed = (needing.Rise, needing.LastLoss)
+    with extended([Item("measures", m.name, "acme-needs", "1.0", m) for m in needed]):
+        both = ("--measure", "rise_on_validation", "--measure", "last_train_loss")
+        told = json.loads(cli(*base, *both, "--validation", folder / "val.npz", "--log", folder / "log.csv").stdout)
+        wrong = cli(*base, *both, "--validation", folder / "none.npz", code=2).stderr
+    direct = [torch.nn.functional.cross_entropy(net(a), b).item() for a, b in ((x[:9], y[:9]), (x, y))]
+    assert told["rise_on_validation"]["value"] == pytest.approx(direct[0] - direct[1], abs=1e-5)
+    assert told["last_train_loss"]["value"] == 0.25 and "none.npz: no such file" in wrong
+    few, many = (
+        json.loads(cli(*base, "--measure", "tic", *n).stdout)["tic"]["value"] for n in ((), ("--num-train", 4000))
+    )
+    assert few / many == pytest.approx(4000 / len(y))
+
+
+@pytest.mark.parametrize("shape", [(), ("--json",), ("--explain",)])
+def test_values_that_were_there_when_measure_was_ended_are_printed(checkpoint, monkeypatch, shape):
+    import acutance.api
+
+    folder, *_ = checkpoint
+    whole = acutance.api.measure
+
+    def ended(name, *arguments, **options):
+        if name == "loss":
+            raise KeyboardInterrupt
+        return whole(name, *arguments, **options)
+
+    monkeypatch.setattr(acutance.api, "measure", ended)
+    names = ("--measure", "parameter_norm", "--measure", "loss", "--measure", "error")
+    base = ("measure", "mynet:net", "--weights", folder / "net.pt", "--data", folder / "data.npz")
+    done = cli(*base, *names, *shape, code=130)
+    words = "value" if shape == ("--explain",) else "parameter_norm"
+    assert words in done.stdout
+    assert "1 of 3 values were there, and are printed" in done.stderr
+    if shape == ("--json",):
+        assert json.loads(done.stdout)["parameter_norm"]["status"] == "ok"
 
 
 def test_measure_asks_a_pool_for_initial_weights():

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 import yaml
-from diagonals import LOSSES, SURFACES, c_of, network, points, weights
+from diagonals import LOSSES, c_of, network, points, weights
 from models import MLP, assert_untouched, dense_hessian, mlp_data, snapshot
 from torch import nn
 
@@ -338,9 +338,9 @@ def norm_of(surface, spec):
     return float(model.beta.detach().norm(float(spec.p))) if isinstance(model, DiagonalLinearNetwork) else None
 
 
-TestTrace = conformance("dln_trace", spec=SPECS, surfaces=SURFACES, expected=expected("trace"))
-TestTopEigenvalue = conformance("dln_top_eigenvalue", spec=SPECS, surfaces=SURFACES, expected=expected("top"))
-TestBetaNorm = conformance("dln_beta_norm", spec=[{"p": p} for p in (1, 2, "inf")], surfaces=SURFACES, expected=norm_of)
+TestTrace = conformance("dln_trace", spec=SPECS, expected=expected("trace"))
+TestTopEigenvalue = conformance("dln_top_eigenvalue", spec=SPECS, expected=expected("top"))
+TestBetaNorm = conformance("dln_beta_norm", spec=[{"p": p} for p in (1, 2, "inf")], expected=norm_of)
 
 
 def test_the_kit_passes_without_a_note_but_for_other_models():

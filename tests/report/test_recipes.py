@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from acutance.cli import cli
 from acutance.io.written import put
 from acutance.plugins import catalog
 from acutance.report.page.figures import recipe
+from acutance.report.recipes import pairwise
 from acutance.report.recipes.pairwise import between_figure, pair_values, paired
 from acutance.report.settings import of_run, of_sweep, settings_figure
 from acutance.run.directory import RunDirectory
@@ -143,6 +145,25 @@ def test_the_columns_of_the_matrix_are_definitions_and_radii(run):
     assert values.shape == (6, 6) and "adaptive worst-case ℓ∞, steps = 4, ρ = 0.02" in values.columns
     figure = recipe("pairwise").draw(data, recipe("pairwise").keys(data)[0])
     assert np.asarray(figure.axes[0].images[0].get_array()) == pytest.approx(matrix(values).tau.to_numpy())
+
+
+def test_many_definitions_stand_by_cluster_and_what_says_the_same_has_a_frame(monkeypatch):
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(40, 4))
+    values = pd.DataFrame({f"d{i}": base[:, i % 4] + 0.05 * rng.normal(size=40) for i in range(12)})
+    monkeypatch.setattr(pairwise, "pair_values", lambda data, level: values)
+    axis = pairwise.tau_matrix(SimpleNamespace(whole=None), "all").axes[0]
+    names = [text.get_text() for text in axis.get_yticklabels()]
+    assert sorted(names) == sorted(values.columns) and names != list(values.columns)
+    assert np.asarray(axis.images[0].get_array()) == pytest.approx(matrix(values).tau.loc[names, names].to_numpy())
+    frames = [(patch.get_x() + 0.5, patch.get_width()) for patch in axis.patches]
+    assert frames == [(0, 3), (3, 3), (6, 3), (9, 3)]
+    assert {frozenset(n) for n in zip(*[iter(names)] * 3)} == {
+        frozenset(f"d{i}" for i in (k, k + 4, k + 8)) for k in range(4)
+    }
+    monkeypatch.setattr(pairwise, "SQUARES", 11)
+    monkeypatch.setattr(pairwise, "pair_values", lambda data, level: values if data is None else values.iloc[:, :2])
+    assert len(pairwise.tau_matrix(SimpleNamespace(whole=None), "all").axes[0].get_yticklabels()) == 2
 
 
 @pytest.fixture(scope="module")

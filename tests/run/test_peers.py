@@ -157,6 +157,47 @@ def test_outputs_that_are_kept_need_no_model(study, tmp_path):
     assert len(list((tmp_path / "outputs").iterdir())) == 3
 
 
+class Narrow(torch.nn.Module):
+    """A network whose passes do not fit into memory beyond a few examples."""
+
+    def __init__(self, net, most):
+        super().__init__()
+        self.net, self.most = net, most
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise RuntimeError("CUDA out of memory: tried to allocate 2 GiB")
+        return self.net(x)
+
+
+@pytest.mark.parametrize("most", [9, 0])
+def test_passes_are_halved_where_memory_runs_out(study, tmp_path, monkeypatch, most):
+    asked = study | {
+        "measures": [{"name": m.name} for m in MEASURES[:4]],
+        "targets": ["attr:learning_rate"],
+        "admit": {},
+    }
+    whole = run(asked, tmp_path / "whole")
+    load = Some.load
+    seen = []
+
+    def narrow(self, entry, spec):
+        seen.append(entry.id)
+        return Narrow(load(self, entry, spec), most)
+
+    monkeypatch.setattr(Some, "load", narrow)
+    done = run(asked, tmp_path / "narrow")
+    names = ["disagreement", "loss_halfway", "features_apart"]
+    if most:
+        for name in [*names, "weights_apart"]:
+            assert values(done, name) == pytest.approx(values(whole, name), rel=1e-5), name
+    else:  # nothing fits: as many tries as there are halves, and the reason
+        found = done.results.set_index("measure")
+        assert set(found.loc["weights_apart", "status"]) == {"ok"}
+        assert set(found.loc[names, "status"]) == {"failed"}
+        assert found.loc[names, "message"].str.contains("out of memory").all()
+
+
 # -- keys ---------------------------------------------------------------------------------------------------
 
 

@@ -120,3 +120,15 @@ def test_no_measure_has_a_field_of_that_name(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (problem,) = load(points).problems
     assert "field 'points' is what every measure has in a study: call it something else" in problem.error
+
+
+def test_a_split_with_fewer_points_is_told_with_the_measure(study, tmp_path):
+    item = acutance.catalog().find("datasets", "toy").target
+    n = len(item(item.Spec()).open("ood"))
+    wide = study | {"surface": {**study["surface"], "points": n + 1}}
+    if len(item(item.Spec()).open("train")) <= n:
+        pytest.skip("the toy's splits are of one size")
+    asked = wide | {"measures": [{"name": "average_case", "rho": 0.1, "draws": 2, "points": "ood"}]}
+    message = rf"measure 'average_case' with points: ood: surface.points: {n + 1} points, but .*split 'ood' has {n}"
+    with pytest.raises(UserError, match=message):
+        run_study(load_config(asked), tmp_path, report=False)

@@ -16,8 +16,8 @@ KINDS = {"measure": "sam_rise", "pool": "nets", "dataset": "blobs"}
 COMMITTED = ROOT / "tests" / "dists" / "acme-sam"
 
 
-def new(folder, kind, name=None, dist=None):
-    package = scaffold.prepare(kind, name or KINDS[kind], folder, dist)
+def new(folder, kind, name=None, dist=None, needs=""):
+    package = scaffold.prepare(kind, name or KINDS[kind], folder, dist, needs=needs)
     scaffold.write(package)
     return package
 
@@ -86,6 +86,57 @@ def test_three_new_packages_make_a_study(packages, tmp_path):
     # Gain multiplies the logits, so the rise grows with it at equal seeds: the correlation is not degenerate.
     taus = [row["tau"] for row in json.loads(rows.stdout) if row["target"] == "attr:gain"]
     assert len(taus) == 2 and all(-1 <= tau <= 1 for tau in taus)
+
+
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory):
+    """One package for each thing that a measure may ask for."""
+    folder = tmp_path_factory.mktemp("asking")
+    made = [new(folder, "measure", f"my_{need}", f"acme-{need.replace('_', '-')}", need) for need in scaffold.NEEDS]
+    return {package.needs: (package, installed_from_source(package.folder)) for package in made}
+
+
+def test_measures_that_ask_for_more_get_it_in_a_study(packages, asking, tmp_path):
+    study = {
+        "format": 1,
+        "pools": [{"name": "nets", "size": 6, "features": 8, "classes": 3, "width": 4}],
+        "dataset": {"name": "blobs", "points": 60},
+        "surface": {"points": 32, "m": 16, "validation": "shifted"},
+        "targets": ["test_error"],
+        "within": [],
+        "measures": [{"name": package.name} for package, _ in asking.values()],
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    paths = [path for _, path in (packages["pool"], packages["dataset"], *asking.values())]
+    out = tmp_path / "run"
+    python("-m", "acutance", "run", tmp_path / "study.yaml", "--out", out, "--no-report", path=paths, forked=True)
+    shown = python("-m", "acutance", "results", out, "--table", "results", "--json", path=paths, forked=True).stdout
+    rows = [row for row in json.loads(shown) if row["measure"].startswith("my_")]
+    status = {(row["measure"].removeprefix("my_"), row["status"]) for row in rows}
+    # This pool writes no log: that is said, and nothing stands in for it.
+    assert status == {(need, "unsupported" if need == "trajectory" else "ok") for need in scaffold.NEEDS}
+
+
+@pytest.mark.slow  # the kit, once for each
+def test_the_own_tests_of_measures_that_ask_for_more_pass(asking):
+    folders, paths = zip(*((package.folder, path) for package, path in asking.values()), strict=True)
+    options = ("-q", "-p", "no:cacheprovider", "--import-mode=importlib", "--rootdir", folders[0].parent)
+    assert " passed" in python("-m", "pytest", *options, *folders, path=paths, cwd=paths[0]).stdout
+
+
+@pytest.mark.parametrize("need", scaffold.NEEDS)
+def test_new_measures_that_ask_for_more_say_so(tmp_path, need):
+    package = new(tmp_path, "measure", "a_rather_long_name_of_nearly_forty_chars", "acme-long", need)
+    plugin = package.files["src/acme_long/plugin.py"]
+    assert f'"{need}"' in plugin and len(plugin.splitlines()) <= 42
+    python("-m", "ruff", "check", "--no-cache", package.folder)
+    assert "{{" not in "".join(package.files.values()) and "{%" not in "".join(package.files.values())
+
+
+def test_what_is_asked_for_is_known_and_for_measures(tmp_path):
+    for kind, need in (("pool", "validation"), ("measure", "luck")):
+        with pytest.raises(UserError, match=f"--needs {need}: is for measures, and one of unlabeled"):
+            new(tmp_path, kind, "mine", "acme-mine", need)
 
 
 def test_the_measure_is_short(packages):

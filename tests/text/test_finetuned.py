@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from published_text import tiny_bert, write_ratings
 from safetensors.torch import load_file
 
 from acutance import UserError
+from acutance.io.training_log import read_training_log
 from acutance.plugins import catalog
 from acutance.testing.core import examine
+from acutance.training.recipe import Recipe, learning_rate_at
 from acutance_text.finetuned import FineTuned, FineTunedSpec, with_new_head
 from acutance_text.finetuning import dropout, finetune
 
@@ -77,6 +80,22 @@ def test_a_model_learns_and_is_the_same_every_time(spec_of):
         assert float((model(**data.inputs).logits.argmax(1) != data.targets).float().mean()) == 0
     start = pool.initial(entry, spec)
     assert not torch.equal(start.classifier.weight, model.classifier.weight)
+
+
+def test_training_writes_down_what_it_did(spec_of):
+    pool, spec = FineTuned(), spec_of()
+    entry = pool.entries(spec)[0]
+    facts = pool.build(entry, spec)
+    log, recipe = read_training_log(Path(entry.log)), pool.recipe(spec, 0)
+    steps = log.column("step")
+    per_epoch = -(-60 // recipe.batch_size)
+    assert steps == tuple(per_epoch * (k + 1) for k in range(recipe.epochs))
+    assert log.column("epoch") == tuple(range(1, recipe.epochs + 1)) and log.column("train_loss")[-1] == facts["loss"]
+    schedule = Recipe(learning_rate=recipe.learning_rate, epochs=recipe.epochs, warmup=recipe.warmup)
+    rates = [learning_rate_at(schedule, int(step) - 1, int(steps[-1])) for step in steps]
+    assert log.column("learning_rate") == tuple(rates)
+    # The gradient's own norm is written down, not the one that it was cut to.
+    assert min(log.column("gradient_norm")) > 0
 
 
 def test_padding_that_a_whole_batch_shares_changes_nothing(spec_of):

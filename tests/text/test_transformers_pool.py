@@ -287,3 +287,18 @@ def test_a_folder_brings_its_tokenizer_and_others_are_not_its_pool_s(tmp_path):
     assert Transformers.settings_for(tmp_path) is None
     assert Transformers.settings_for(tmp_path / "gpt") is None
     assert Causal.settings_for(tmp_path / "gpt") is None
+
+
+def test_a_table_or_a_setting_names_where_training_began(folder):
+    pool, first = Transformers(), sorted(f for f in folder.iterdir() if f.is_dir())
+    table = folder / "began.csv"
+    table.write_text(f"model,epochs,initial,log\n{first[0].name},1,{first[1].name},a.csv\n{first[1].name},2,,\n")
+    spec = FolderSpec(path=str(folder), attributes=str(table))
+    one, two = pool.entries(spec)
+    assert "initial" not in one.attributes and one.attributes["epochs"] == 1
+    assert one.log == str(folder / "a.csv") and two.log is None
+    began, other = pool.initial(one, spec).state_dict(), pool.load(two, spec).state_dict()
+    assert pool.initial(two, spec) is None and all(torch.equal(began[name], other[name]) for name in other)
+    spec = FolderSpec(path=str(folder), initial=str(first[0]))
+    again, own = pool.initial(pool.entries(spec)[1], spec).state_dict(), pool.load(one, spec).state_dict()
+    assert all(torch.equal(again[name], own[name]) for name in own)

@@ -54,6 +54,24 @@ def test_a_table_may_name_what_training_wrote_down(folder):
     assert one.log == str(path / "logs" / "one.csv") and three.log is None and one.attributes == {}
 
 
+def test_a_table_or_a_setting_names_where_training_began(folder, monkeypatch):
+    path, states = folder
+    (path / "list.csv").write_text("path,initial,lr\na/one.safetensors,three.npz,1\na/two.pt,,2\n")
+    settings = {"files": str(path / "list.csv"), "architecture": ARCHITECTURE}
+    made, spec = pool("checkpoints", **settings)
+    one, two = made.entries(spec)
+    assert one.attributes == {"lr": 1} and made.initial(two, spec) is None
+    assert torch.equal(made.initial(one, spec)[1].weight, states[2]["1.weight"])
+    monkeypatch.chdir(path)
+    made, spec = pool("checkpoints", initial="a/one.safetensors", **settings)
+    one, two = made.entries(spec)
+    starts = [made.initial(entry, spec)[1].weight for entry in (one, two)]
+    assert torch.equal(starts[0], states[2]["1.weight"]) and torch.equal(starts[1], states[0]["1.weight"])
+    made, spec = pool("checkpoints", initial="none.pt", **settings)
+    with pytest.raises(UserError, match=r"none\.pt"):
+        made.initial(made.entries(spec)[1], spec)
+
+
 def test_a_table_of_files_of_every_format(folder):
     path, states = folder
     (path / "list.csv").write_text(

@@ -60,10 +60,7 @@ class CriticalSharpness(GradientMeasure[CriticalSpec]):
 
         view = view_of(surface, spec)
         with torch.no_grad():
-            if spec.direction == "gradient":
-                return critical_sharpness(view, view.gradient()[1], "gradient", spec.rtol)
-            update = view.update()
-            return critical_sharpness(view, -update.vector, update.source, spec.rtol)
+            return critical_sharpness(view, *direction_of(view, spec), spec.rtol)
 
     def needs(self, spec: CriticalSpec) -> frozenset[Need]:
         """The gradient, or the optimizer's step, which may be that too."""
@@ -76,6 +73,14 @@ class CriticalSharpness(GradientMeasure[CriticalSpec]):
     def passes(self, spec: CriticalSpec) -> Cost:
         """The gradient; about seven doublings, one loss a halving of the bracket, one to see a plateau."""
         return Cost(forwards=9 + math.ceil(math.log2(1 / spec.rtol)), backwards=1)
+
+
+def direction_of(view: LossSurface, spec: CriticalSpec) -> tuple[Tensor, str]:
+    """Return d, (p,), and where minus d is from: ``gradient``, or ``optimizer`` where the pool has its step."""
+    if spec.direction == "gradient":
+        return view.gradient()[1], "gradient"
+    update = view.update()
+    return -update.vector, update.source
 
 
 def critical_sharpness(view: LossSurface, d: Tensor, source: str, rtol: float) -> Estimate:

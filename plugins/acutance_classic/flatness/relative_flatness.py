@@ -52,6 +52,10 @@ class RelativeFlatness(Measure[RelativeFlatnessSpec]):
             return numerics.of_the_last_layer(surface)
         return numerics.of_a_layer(surface, spec.layer, spec.probes, rng)
 
+    def draws_noise(self, spec: RelativeFlatnessSpec) -> bool:
+        """The closed form of the last layer draws none."""
+        return spec.layer != "last"
+
     def needs(self, spec: RelativeFlatnessSpec) -> frozenset[Need]:
         """Features, or products with the Hessian."""
         return frozenset({"data", "activations"} if spec.layer == "last" else {"data", "hvp"})

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
     from acutance.surface import LossSurface
 
+SATURATED = (
+    "the curvature of every point is exactly zero: the softmax is saturated in this precision, or numbers underflow; "
+    "try dtype float64"
+)
+
 
 @torch.no_grad()
 def of_the_last_layer(surface: LossSurface) -> Estimate:
@@ -27,6 +32,8 @@ def of_the_last_layer(surface: LossSurface) -> Estimate:
         raise Unsupported("the closed form is that of cross-entropy: with another loss name the layer")
     last = surface.last_layer()
     w, p = last.weight.double(), surface.clean().raw.double().softmax(1)
+    if bool((p.amax(1) == 1).all()):
+        raise Unsupported(SATURATED)
     # p' G p = |W' p|^2: no K x K matrix is made.
     curvature = p @ w.square().sum(1) - (p @ w).square().sum(1)
     value = float((last.features.double().square().sum(1) * curvature).mean())
@@ -57,4 +64,6 @@ def of_a_layer(surface: LossSurface, layer: str, probes: int, rng: Streams) -> E
         samples.append(float(torch.dot(v.double(), view.hvp(v).double())))
     if not all(map(math.isfinite, samples)):
         return Estimate(math.nan)
+    if not any(samples) and bool(w.any()):
+        raise Unsupported(SATURATED)
     return Estimate(*mean_and_error(samples), extras={"parameter": name})

@@ -21,7 +21,7 @@ class NormalizedSpec(PartSpec):
     curvature: Annotated[Literal["hessian", "ggn"], labelled({"hessian": "", "ggn": " (Gauss-Newton)"})] = "hessian"
     """Whose diagonal: of the Hessian, or of its Gauss-Newton part, which has no negative entry."""
     probes: Annotated[PositiveInt, estimation()] = 100
-    """Products for the diagonal; where there are no more weights than that, one for each, and the diagonal is exact."""
+    """Products for the diagonal; of the Hessian exact, by one for each weight, where there are no more weights."""
 
 
 class NormalizedSharpness(Measure[NormalizedSpec]):
@@ -33,10 +33,13 @@ class NormalizedSharpness(Measure[NormalizedSpec]):
     et al. 2020); for a convolution H and W^2 are summed over the positions of the kernel, and each group is a matrix of
     its own. Rescaling rows or columns changes nothing. Given b the best a is known, and the other way round: taking
     turns converges, since the problem is convex in the logarithms. Negative entries count as zero;
-    ``extras["negative_share"]`` says how many there were. The authors' code was not found; biases take no part.
+    ``extras["negative_share"]`` says how many there were. Those that only noise made lift the value, by about the share
+    ``extras["clipped_noise"]``: above 5 % it is not converged. Probes are taken in units that follow the scales of rows
+    and columns, so that the noise changes with them as little as the value. The authors' code was not found; biases
+    take no part.
     """
 
-    name = "normalized_sharpness"
+    name, version = "normalized_sharpness", 2
     traits = Traits(
         needs={"hvp"}, stochastic=True, symbol="S_norm", label="normalized sharpness{curvature}",
         reference="Tsuzuku et al. 2020, Eq. 19", bibtex=("tsuzuku2020normalized",),
@@ -55,8 +58,8 @@ class NormalizedSharpness(Measure[NormalizedSpec]):
         return Cost(forwards=1, backwards=1, hvps=spec.probes)
 
     def vectors(self, spec: NormalizedSpec) -> int:
-        """The diagonal, the probe, the product and its square."""
-        return 4
+        """Four sets of probes, their mean, squares and errors in double precision; units, probe and product."""
+        return 24
 
 
 class MinimumSpec(PartSpec):
@@ -78,6 +81,7 @@ class MinimumSharpness(Measure[MinimumSpec]):
     """
 
     name = "minimum_sharpness"
+    tried_on = "acutance_classic.tried_on:BIAS_FREE"
     traits = Traits(
         needs={"data", "hvp"}, stochastic=True, invariant_to={"permutation"}, symbol="S_min",
         label="minimum sharpness", reference="Ibayashi et al. 2021, Eq. 6", bibtex=("ibayashi2021minimum",),

@@ -1,9 +1,8 @@
-"""Diagonals of curvature, and the scales at which they weigh least."""
+"""The scales at which the diagonal of a curvature weighs least."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from acutance.errors import Unsupported
 from acutance.measure import Estimate, Status
 from acutance.numerics.traces import mean_and_error
+from acutance_classic.flatness.diagonals import diagonal, gauss_newton_roots, matrices
 from acutance_classic.flatness.homogeneity import degree
 
 if TYPE_CHECKING:
@@ -19,83 +19,39 @@ if TYPE_CHECKING:
     from acutance.surface import LossSurface
     from acutance_classic.flatness.scale_free import MinimumSpec, NormalizedSpec
 
-MAPS = ("Linear", "Conv", "MultiheadAttention")  # kinds of modules whose weights are matrices between neurons
 TOLERANCE, MOST = 1e-12, 10_000  # of the alternating solver, relative; and its iterations
 TINY = 1e-150  # instead of the zero of an empty row, whose scale is then far, and harmless
+NOISE, CLIPPED = 3.0, 0.05  # standard errors below zero that noise goes, and the share of the value it may make
+TOO_LARGE = (
+    "the probes leave so much noise in the diagonal that clipping its negative entries makes about {:.0%} of the "
+    "value: take curvature: ggn, which has none, or as many probes as weights"
+)
 
 
-def gauss_newton_roots(view: LossSurface, probes: int, rng: Streams) -> Iterator[Tensor]:
-    r"""Yield :math:`v = J^\top u / \sqrt n`, (p,), with :math:`E\, v v^\top = G`: u_i = R_i signs, R_i R_i' = H_i.
+def solved(h: Tensor, squares: Tensor) -> tuple[float, Tensor, Tensor]:
+    r"""Return :math:`\min_{a, b > 0} \sum_{ij} h_{ij} a_i b_j + s_{ij} / (a_i b_j)`, and a and b.
 
-    Raises:
-        Unsupported: for a loss whose Hessian in the logits is not known here.
+    h, s >= 0 are (rows, columns). With :math:`a_i = \sqrt{(s b^{-1})_i / (h b)_i}` it is
+    :math:`2 \sum_i \sqrt{(h b)_i (s b^{-1})_i}`; b likewise.
     """
-    raw = view.clean().raw
-    root = raw.double().softmax(1).sqrt() if view.classifies else None
-    if root is None and view.criterion != "mse":
-        raise Unsupported(
-            "the Gauss-Newton matrix is taken apart for cross-entropy and mse, not for a loss of one's own"
-        )
-    for k in range(probes):
-        signs = rng.signs("signs", k, raw).double()
-        if root is None:
-            u = math.sqrt(2) * signs
-        else:
-            u = root * signs - root.square() * (root * signs).sum(1, keepdim=True)
-        yield view.vjp(u.to(raw)).div_(math.sqrt(view.n))
-
-
-def diagonal(view: LossSurface, spec: NormalizedSpec, rng: Streams) -> Tensor:
-    """Return the diagonal of the curvature in float64, (p,): exact where each weight has a product of its own."""
-    w = view.w
-    total = torch.zeros_like(w, dtype=torch.float64)
-    if spec.curvature == "ggn":
-        for v in gauss_newton_roots(view, spec.probes, rng):
-            total += v.double().square()
-        return total / spec.probes
-    exact, together = w.numel() <= spec.probes, view.products_together
-    count = w.numel() if exact else spec.probes
-    for start in range(0, count, together):
-        draws = range(start, min(start + together, count))
-        z = torch.stack([_unit(w, k) if exact else rng.signs("signs", k, w) for k in draws])
-        total += (z * view.hvps(z)).double().sum(0)
-    return total if exact else total / count
-
-
-def _unit(like: Tensor, i: int) -> Tensor:
-    unit = torch.zeros_like(like)
-    unit[i] = 1
-    return unit
-
-
-def matrices(view: LossSurface, *vectors: Tensor) -> Iterator[tuple[str, list[Tensor]]]:
-    """Yield (name, the sum over kernel positions of each vector, (groups, rows, columns)) for every weight matrix."""
-    for name, kind, shape, part in view.layers:
-        if len(shape) >= 2 and any(word in kind for word in MAPS):
-            module = view.model.get_submodule(name.rpartition(".")[0])
-            groups = int(getattr(module, "groups", 1))
-            yield name, [v[part].view(groups, shape[0] // groups, shape[1], -1).sum(-1) for v in vectors]
-
-
-def least(h: Tensor, squares: Tensor) -> float:
-    r"""Return :math:`\min_{a, b > 0} \sum_{ij} h_{ij} a_i b_j + s_{ij} / (a_i b_j)`; h, s >= 0 are (rows, columns).
-
-    With :math:`a_i = \sqrt{(s b^{-1})_i / (h b)_i}` it is :math:`2 \sum_i \sqrt{(h b)_i (s b^{-1})_i}`; b likewise.
-    """
-    b, value = torch.ones_like(h[0]), math.inf
+    a, b, value = torch.ones_like(h[:, 0]), torch.ones_like(h[0]), math.inf
     for _ in range(MOST):
         up, down = h @ b, squares @ b.reciprocal()
         value, before = 2 * float((up * down).sqrt().sum()), value
+        a = (down.clamp_min(TINY) / up.clamp_min(TINY)).sqrt()
         if before - value <= TOLERANCE * value:
             break
-        a = (down.clamp_min(TINY) / up.clamp_min(TINY)).sqrt()
         b = ((a.reciprocal() @ squares).clamp_min(TINY) / (a @ h).clamp_min(TINY)).sqrt()
-    return value
+    return value, a, b
 
 
 @torch.no_grad()
 def normalized_sharpness(surface: LossSurface, spec: NormalizedSpec, rng: Streams) -> Estimate:
-    """Return the sum over the weight matrices of the least sharpness over row and column scales."""
+    r"""Return the sum over the weight matrices of the least sharpness over row and column scales.
+
+    At the best scales a change of the diagonal moves the value by :math:`\sum dH_{ij} a_i b_j`: the standard error is
+    that of this sum over sets of probes, and the negative entries that noise made have the bias of clipping.
+    """
     names = [name for name, _ in matrices(surface, surface.w)]
     if not names:
         raise Unsupported(
@@ -103,13 +59,23 @@ def normalized_sharpness(surface: LossSurface, spec: NormalizedSpec, rng: Stream
         )
     view = surface.restricted(",".join(names))
     h = diagonal(view, spec, rng)
-    if not bool(h.isfinite().all()):
+    if not bool(h.value.isfinite().all()):
         return Estimate.without_value(Status.NONFINITE, "a product is not finite: the loss overflows at these weights")
-    negative = h < 0
-    parts = matrices(view, h.clamp_min(0), view.w.double().square())
-    values = {name: math.fsum(least(*group) for group in zip(*pair, strict=True)) for name, pair in parts}
-    extras = {"negative_share": float(negative.double().mean()), "matrices": float(len(values))}
-    return Estimate(math.fsum(values.values()), extras=extras)
+    negative = h.value < 0
+    # For an entry that is zero or more the mean of what noise takes below zero is that by which clipping lifts it.
+    noise = (-h.value).clamp_min(0).masked_fill(-h.value > NOISE * h.error, 0.0)
+    vectors = [h.value.clamp_min(0), view.w.double().square(), noise, *h.parts.masked_fill(negative, 0.0)]
+    value, lost, samples = 0.0, 0.0, [0.0] * len(h.parts)
+    for _, grids in matrices(view, *vectors):
+        for curvature, squares, clipped, *parts in zip(*grids, strict=True):
+            least, a, b = solved(curvature, squares)
+            value, lost = value + least, lost + float(a @ clipped @ b)
+            samples = [x + float(a @ part @ b) for x, part in zip(samples, parts, strict=True)]
+    share = lost / (lost + value) if lost else 0.0
+    extras = {"negative_share": float(negative.double().mean()), "matrices": float(len(names)), "clipped_noise": share}
+    if share <= CLIPPED:
+        return Estimate(value, mean_and_error(samples)[1], extras=extras)
+    return Estimate(value, None, Status.NOT_CONVERGED, TOO_LARGE.format(share), extras=extras)
 
 
 @torch.no_grad()

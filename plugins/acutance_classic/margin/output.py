@@ -83,6 +83,7 @@ class InverseSquaredMargin(MarginMeasure[MarginSpec]):
     """
 
     name = "inverse_squared_margin"
+    tried_on = "acutance_classic.tried_on:FITTED"
     traits = Traits(
         level="dataset", larger_means="smaller margin", needs={"data"},
         invariant_to={"rescaling", "head_mixing", "permutation", "translation"}, symbol="1/γ²",

@@ -14,7 +14,14 @@ from torch import Tensor
 from acutance.errors import Unsupported
 from acutance.measure import Estimate
 from acutance_classic.weights.matrix_norms import spectrum
-from acutance_classic.weights.power_laws import PowerLaw, UnfitError, marchenko_pastur_median, power_law
+from acutance_classic.weights.power_laws import (
+    ALL_THE_SAME,
+    EQUAL,
+    PowerLaw,
+    UnfitError,
+    marchenko_pastur_median,
+    power_law,
+)
 from acutance_classic.weights.weight_matrices import WeightMatrix, matrices
 
 if TYPE_CHECKING:
@@ -50,6 +57,8 @@ class Layer:
         """Edge of the bulk over the largest eigenvalue."""
         if 2 * len(self.positive) <= len(self.squares):
             raise UnfitError("half of its eigenvalues are zero")
+        if float(self.positive[-1]) <= float(self.positive[0]) * (1 + EQUAL):
+            raise UnfitError(ALL_THE_SAME)
         beta = min(self.sizes) / max(self.sizes)
         scale = float(self.squares.quantile(0.5)) / marchenko_pastur_median(beta)
         return scale * (1 + math.sqrt(beta)) ** 2 / float(self.positive[-1])

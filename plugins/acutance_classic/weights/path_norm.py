@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from acutance.measure import Cost, Measure, Traits
+from acutance.measure import Cost, Measure, Need, Traits
 from acutance.spec import Spec, labelled
 from acutance_classic.weights.matrix_spec import log_margin
 
@@ -37,12 +37,13 @@ class PathNorm(Measure[PathNormSpec]):
     concatenations. Anything else is refused by name, in one sentence: layer normalization, attention, products of
     activations, activations such as tanh or GELU, parameters outside of such layers, batch normalization that follows
     none. The network is traced, not run: how its parts hang together is checked against the logits of the first points,
-    which is what the pass is for. The value is about the whole network, whatever parameters are free.
+    which is what the pass is for; no targets are looked at unless the margin is asked for. The value is about the whole
+    network, whatever parameters are free.
     """
 
     name = "path_norm"
     traits = Traits(
-        level="dataset", larger_means="more capacity", needs={"weights", "data"},
+        level="dataset", larger_means="more capacity", needs={"weights", "unlabeled"},
         invariant_to={"rescaling", "permutation"}, symbol="path", label="path norm",
         reference="Neyshabur et al. 2015; Jiang et al. 2020, path-norm",
         bibtex=("neyshabur2015path", "jiang2020fantastic", "dziugaite2020search"),
@@ -57,8 +58,12 @@ class PathNorm(Measure[PathNormSpec]):
 
         network, x = Network(surface.model), first_points(surface)
         total = float(network(torch.ones_like(x[:1]), squared=True).sum())
-        network.compare(x, surface.clean().raw[: len(x)])
+        network.compare(x, surface.clean_logits()[: len(x)])
         return total * math.exp(-log_margin(surface, spec.margin))
+
+    def needs(self, spec: PathNormSpec) -> frozenset[Need]:
+        """Return what is read: points for their shape and their logits, and targets for the margin alone."""
+        return frozenset({"weights", "data" if spec.margin else "unlabeled"})
 
     def passes(self, spec: PathNormSpec) -> Cost:
         """Return the pass that gives the logits."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 ROWS = 256  # candidates for the start of a tail that are compared at once
+EQUAL = 1e-12  # what eigenvalues differ by, relative, where they are the same
+ALL_THE_SAME = "all eigenvalues are the same"
 ANGLES = 20_001  # points of the integral that gives a median
 
 
@@ -43,9 +45,9 @@ def power_law(values: Tensor) -> PowerLaw:
     above = logs.flip(0).cumsum(0).flip(0) - tails * logs
     new = torch.ones(n, dtype=torch.bool, device=values.device)
     new[1:] = values[1:] > values[:-1]
-    starts = torch.nonzero(new & (above > 1e-12 * tails)).squeeze(1)
+    starts = torch.nonzero(new & (above > EQUAL * tails)).squeeze(1)
     if len(starts) == 0:
-        raise UnfitError("all eigenvalues are the same")
+        raise UnfitError(ALL_THE_SAME)
     alphas = 1 + tails / above
     distances = torch.cat([_distances(logs, alphas[few], few) for few in starts.split(ROWS)])
     best = starts[distances.argmin()]

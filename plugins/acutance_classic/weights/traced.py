@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from acutance.errors import Unsupported
 from acutance_classic.weights.homogeneous import HOMOGENEOUS, IDLE, LINEAR, NORMALIZATIONS, applied, operated, tensor
 from acutance_classic.weights.weight_matrices import TRANSPOSED
 
+NO_PATHS = "the path norm is not defined: '{}' ({}) is not positively homogeneous"
 LEAVES = {kind.forward for kind in (*LINEAR, *NORMALIZATIONS)}
 
 
@@ -24,11 +26,35 @@ class Tracer(fx.Tracer):
         return type(m).forward in LEAVES or super().is_leaf_module(m, module_qualified_name)
 
 
+def apart(model: nn.Module) -> nn.Module:
+    """Return a copy of a model in evaluation mode that shares its parameters and hooks.
+
+    Tracing runs the Python of the forward pass, which may count its calls or write to buffers.
+    """
+    memo: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):  # one that has a graph cannot be copied deeply
+                memo[id(value)] = value.detach().clone()
+            elif name.endswith("_hooks"):
+                memo[id(value)] = value
+    return copy.deepcopy(model, memo).eval()
+
+
+def refuse_foreign(model: nn.Module) -> None:
+    """Refuse a model by the first of torch's layers in it that is not positively homogeneous, as an embedding."""
+    known = (*LINEAR, *NORMALIZATIONS, *IDLE, *HOMOGENEOUS)
+    for name, module in model.named_modules():
+        of_torch = type(module).__module__.startswith("torch.nn.modules") and not list(module.children())
+        if of_torch and not isinstance(module, known):
+            raise Unsupported(NO_PATHS.format(name, type(module).__name__)) from None
+
+
 class Network:
     """The graph of a model, with batch normalization folded into the layers before it; in float64.
 
     Args:
-        model: in any mode; it is not changed, and never called.
+        model: in any mode; a copy of all but its parameters is traced, and it is never called.
 
     Raises:
         Unsupported: naming the part for which path norms have no meaning.
@@ -38,8 +64,10 @@ class Network:
         # A layer by itself is not looked into either.
         model = nn.Sequential(model) if type(model).forward in LEAVES else model
         try:
+            model = apart(model)
             self._graph = Tracer().trace(model)
         except Exception as error:
+            refuse_foreign(model)
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise Unsupported(f"the model cannot be traced, so that its paths are not known: {reason}") from None
         self._modules = dict(model.named_modules(remove_duplicate=False))
@@ -84,7 +112,7 @@ class Network:
                 raise Unsupported(f"the path norm is not defined: '{node.target}' follows no linear layer of its own")
         elif node.op == "call_module" and not self._is(node, (*LINEAR, *IDLE, *HOMOGENEOUS)):
             kind = type(self._modules[str(node.target)]).__name__
-            raise Unsupported(f"the path norm is not defined: '{node.target}' ({kind}) is not positively homogeneous")
+            raise Unsupported(NO_PATHS.format(node.target, kind))
 
     def compare(self, x: Tensor, logits: Tensor) -> None:
         """Make sure that the graph gives the model's own logits of some inputs.

@@ -63,7 +63,7 @@ def matrices(surface: LossSurface, pattern: str, moved: bool = False) -> list[We
     found = []
     for name, tensor in part.unflatten(v).items():
         path, _, last = name.rpartition(".")
-        _refuse_computed(path, modules)
+        refuse_computed(path, modules)
         found += [
             WeightMatrix(name + which, values, kernel)
             for which, values, kernel in _laid_out(modules[path], last, tensor)
@@ -76,7 +76,7 @@ def matrices(surface: LossSurface, pattern: str, moved: bool = False) -> list[We
     return found
 
 
-def _refuse_computed(path: str, modules: dict[str, nn.Module]) -> None:
+def refuse_computed(path: str, modules: dict[str, nn.Module]) -> None:
     """Refuse parameters of which a layer computes its weight matrix: they are not the matrix."""
     owner, _, _ = path.partition(".parametrizations")
     layer = modules[owner]

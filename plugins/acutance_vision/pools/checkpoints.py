@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from acutance_vision.networks.normalize import Normalize
 
 ARGUMENT = "arg."  # before the name of a column that holds an argument of the architecture
-NAMED = ("path", "id", "architecture", "train_set", "key", "prefix", "log")  # columns that are no attributes
+NAMED = ("path", "id", "architecture", "train_set", "key", "prefix", "log", "initial")  # columns that are no attributes
 TARGET = "target."  # before the name of a column that holds a published target
 
 
@@ -38,7 +38,8 @@ class CheckpointsSpec(Spec):
     files: str
     """A CSV file with a column ``path``, or a pattern such as ``runs/*/step_*.pt``; ``**`` goes through folders. Both,
     and the paths in the file, may be URLs that fsspec reads, as ``s3://bucket/runs/*.pt``. A column ``log`` names what
-    the training of each wrote down: CSV or JSON lines on disk, with a column ``step``."""
+    the training of each wrote down: CSV or JSON lines on disk, with a column ``step``. A column ``initial`` names the
+    checkpoint at which the training of each began."""
     architecture: str = ""
     """``timm:NAME``, ``torchvision:NAME`` or ``module:function``; a column ``architecture`` takes its place."""
     arguments: dict[str, bool | int | float | str] | None = None
@@ -49,6 +50,8 @@ class CheckpointsSpec(Spec):
     prefix: str = ""
     """Taken off the names in the file; names without it are left out. What all names share (``module.``) is found where
     the names then fit; a column ``prefix`` takes its place."""
+    initial: str = ""
+    """Checkpoint at which the training of all began, read as the others are; a column ``initial`` takes its place."""
     targets: tuple[str, ...] = ()
     """Columns that hold published targets; so do columns named ``target.NAME``."""
     train_set: str = ""
@@ -160,8 +163,22 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
             UserError: for a file that is missing or damaged, or the first names that do not fit the architecture.
         """
         row = self._row(entry, spec)
-        name, arguments, place = self._model(entry, row, spec)
-        path = fetched(place) if is_remote(place) else Path(place)
+        return self._read(entry, row, spec, row["path"])
+
+    def initial(self, entry: ModelEntry, spec: CheckpointsSpec) -> nn.Module | None:
+        """Return the model where its training began, as far as a column or the setting says.
+
+        Raises:
+            UserError: as ``load``.
+        """
+        row = self._row(entry, spec)
+        place = row.get("initial") or spec.initial
+        return self._read(entry, row, spec, place) if place else None
+
+    def _read(self, entry: ModelEntry, row: Mapping[str, str], spec: CheckpointsSpec, place: str) -> nn.Module:
+        """Return the model of a row with the weights of a file."""
+        name, arguments = self._model(entry, row, spec)
+        path = fetched(place) if is_remote(place) else Path(place).expanduser()
         try:
             return load_file(make_model(name, arguments), path, *self._state(row, spec))
         except UserError as error:
@@ -179,11 +196,11 @@ class Checkpoints(ModelPool[CheckpointsSpec]):
         return row.get("key") or spec.key, row.get("prefix") or spec.prefix
 
     @staticmethod
-    def _model(entry: ModelEntry, row: Mapping[str, str], spec: CheckpointsSpec) -> tuple[str, dict[str, Any], str]:
-        """Return architecture, arguments and file; an entry tells them as text for people only."""
+    def _model(entry: ModelEntry, row: Mapping[str, str], spec: CheckpointsSpec) -> tuple[str, dict[str, Any]]:
+        """Return architecture and arguments; an entry tells them as text for people only."""
         of_row = {c.removeprefix(ARGUMENT): parse_field(t) for c, t in row.items() if c.startswith(ARGUMENT)}
         arguments = dict(spec.arguments or {}) | {k: v for k, v in of_row.items() if v is not None}
-        return entry.architecture.partition("(")[0], arguments, row["path"]
+        return entry.architecture.partition("(")[0], arguments
 
     def _row(self, entry: ModelEntry, spec: CheckpointsSpec) -> dict[str, str]:
         rows = [row for _, row in _listing(spec.files)]
@@ -254,7 +271,7 @@ def _rows(path: str, table: Delimited, absolute: Callable[[str], str]) -> list[R
         place, fields = f"{path}: line {number}", dict(zip(header, row, strict=True))
         if not fields["path"]:
             raise UserError(f"{place} names no file", "fill its column 'path'")
-        for name in ("path", "log"):
+        for name in ("path", "log", "initial"):
             if fields.get(name) and not is_remote(fields[name]):
                 fields[name] = absolute(fields[name])
         rows.append((place, fields))

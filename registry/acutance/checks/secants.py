@@ -118,13 +118,13 @@ class Secants:
             self._direction.append(torch.empty_like(piece).uniform_(-1, 1, generator=generator).mul_(size))
         for i, row in self.functional.padding_rows():
             self._direction[i][row] = 0.0
-        parts = [torch.linalg.vector_norm(g * d) for g, d in zip(self._gradient, self._direction, strict=True)]
-        shares = torch.stack(parts).double()
+        pairs = zip(self._gradient, self._direction, strict=True)
+        shares = torch.stack([torch.linalg.vector_norm(g * d, dtype=torch.float64) for g, d in pairs])
         boosts = (shares.square().mean().sqrt() / shares).nan_to_num(1.0, BOOST).clamp(max=BOOST)
         for direction, boost in zip(self._direction, boosts.unbind(), strict=True):
             direction.mul_(boost.to(direction.dtype))
         self._shares = (shares * boosts).tolist()
-        self._spread = max(self._spread_of(range(len(parts))), FLAT * self._size)
+        self._spread = max(self._spread_of(range(len(self.point))), FLAT * self._size)
 
     def _spread_of(self, slots: Sequence[int]) -> float:
         return float(sum(self._shares[i] ** 2 for i in slots) ** 0.5)
@@ -133,6 +133,8 @@ class Secants:
         """Return the excess along the direction's parts in some parameters; 0 where it is too small to tell."""
         moving = set(slots)
         t = step * min(self._size / self._spread, 1.0)
+        if not t > 0:
+            return 0.0  # the slope is beyond all numbers: no difference could tell anything of it
         pairs = [(self._gradient[i], self._direction[i]) for i in slots]
         slope = float(torch.stack([(g * d).sum(dtype=torch.float64) for g, d in pairs]).sum())
         ends = []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acutance.cli import as_json
-from acutance.errors import AcutanceWarning, UserError, did_you_mean
+from acutance.cli.measured import Member, member, points_of
+from acutance.errors import AcutanceWarning, UserError
 from acutance.measure import ALONE, Estimate
-from acutance.plugins import Item, catalog
-from acutance.pool import ModelEntry, ModelPool
+from acutance.plugins import catalog
 from acutance.spec import validate
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
 @click.option("--key", default="", metavar="KEY", help="Where in the checkpoint the state lies, e.g. ema.model.")
 @click.option("--prefix", default="", metavar="PREFIX", help="Taken off the names in the checkpoint.")
 @click.option("--arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Argument of the model's function.")
-@click.option(
-    "--data", required=True, help="File of arrays or texts, or DATASET[:SPLIT]; FILE:SPLIT for x_test, y_test."
-)
+@click.option("--initial", type=click.Path(path_type=Path), help="Checkpoint of the weights that training began from.")
+@click.option("--data", help="File of arrays or texts, or DATASET[:SPLIT]; FILE:SPLIT for x_test, y_test.")
 @click.option("--data-arg", "data_arguments", multiple=True, metavar="KEY=VALUE", help="Setting of the dataset.")
+@click.option("--validation", metavar="DATA", help="Labelled points beside those, for measures that look at them.")
+@click.option("--log", type=click.Path(path_type=Path), help="What training wrote down: CSV or JSON lines.")
+@click.option("--num-train", type=click.IntRange(1), help="Size of the training set, the m of bounds; all points.")
 @click.option("--measure", "measures", required=True, multiple=True, help="Name of a measure; may be given again.")
 @click.option("--set", "fields", multiple=True, metavar="KEY=VALUE", help="Setting of the measures, e.g. rho=0.002.")
 @click.option("--points", type=click.IntRange(1), help="Use this many points, classes in turn.")
@@ -61,25 +64,39 @@ def command(**options: Any) -> int:
     if asked.device is not None:
         require_device(asked.device)
     settings = parse_pairs(asked.fields, "--set")
-    needs, levels = _needed(asked.measures, settings)
-    member = _member(asked.model)
-    wanted = member.pool.data_settings(member.entry, member.spec) if member else {}
-    dataset, points = _data(asked.data, wanted, parse_pairs(asked.data_arguments, "--data-arg"), asked.points)
-    net = _loaded(asked, member)
+    needs, levels = _needed(asked, settings)
+    of_pool = member(asked.model)
+    wanted = of_pool.pool.data_settings(of_pool.entry, of_pool.spec) if of_pool else {}
+    dataset, points = None, None
+    if asked.data is not None:
+        dataset, points = points_of(asked.data, wanted, parse_pairs(asked.data_arguments, "--data-arg"), asked.points)
+    net = _loaded(asked, of_pool)
     load_notes = tuple(vars(net).get("load_notes", ()))
     for sentence in load_notes:
         click.echo(f"note: {sentence}", err=True)
-    opened = _opened(asked, member, dataset, net, needs)
-    points, m = _prepared(asked, opened, points, levels)
-    estimates = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AcutanceWarning)  # the estimates have them as notes, which are printed
-        for name in asked.measures:
-            estimates[name] = measure(name, opened, points, m=m, seed=asked.seed, **settings)
-    for sentence in dict.fromkeys(sentence for e in estimates.values() for sentence in e.notes):
-        if sentence not in load_notes:
-            click.echo(f"note: {sentence}", err=True)
-    _print(asked, estimates)
+    start = _initial(asked, net)
+    opened = _opened(asked, of_pool, dataset, net, needs)
+    given, m = (None, None) if points is None else _prepared(asked, opened, points, levels)
+    beside: dict[str, Any] = {"initial": start, "log": asked.log, "num_train": asked.num_train}
+    if asked.validation is not None:
+        beside["validation"] = _validation(asked, opened, wanted)
+    estimates: dict[str, Estimate] = {}
+    said = set(load_notes)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AcutanceWarning)  # the estimates have them as notes, which are printed
+            for name in dict.fromkeys(asked.measures):
+                estimate = measure(name, opened, given, m=m, seed=asked.seed, **beside, **settings)
+                _show(asked, name, estimate, said, first=not estimates)
+                estimates[name] = estimate
+    except BaseException as end:
+        if not isinstance(end, Exception):
+            end.add_note(f"{len(estimates)} of {len(asked.measures)} values were there, and are printed")
+        raise
+    finally:
+        # What was computed is not lost with what comes after it: an end of the program, a measure that is refused.
+        if asked.json_ and estimates:
+            _print_json(asked, estimates)
     return 0 if all(e.status == "ok" for e in estimates.values()) else 1
 
 
@@ -92,7 +109,11 @@ class Asked:
     key: str
     prefix: str
     arguments: tuple[str, ...]
-    data: str
+    initial: Path | None
+    data: str | None
+    validation: str | None
+    log: Path | None
+    num_train: int | None
     data_arguments: tuple[str, ...]
     measures: tuple[str, ...]
     fields: tuple[str, ...]
@@ -105,49 +126,81 @@ class Asked:
     json_: bool
 
 
-def _needed(measures: Sequence[str], settings: dict[str, Any]) -> tuple[set[str], set[str]]:
+def _needed(asked: Asked, settings: dict[str, Any]) -> tuple[set[str], set[str]]:
     """Return what measures need and the levels that they are of.
 
     Raises:
-        UserError: for a mistake in a setting, or a measure that compares models, before anything is loaded.
+        UserError: for a mistake in a setting, a measure that compares models, or one that looks at points where none
+            are given, before anything is loaded.
     """
     needs: set[str] = set()
     levels: set[str] = set()
-    for name in measures:
+    for name in asked.measures:
         instance = catalog().measure(name)
         spec = validate(instance.Spec, settings, name)
         needs |= instance.needs(spec)
         levels.add(level := instance.level_of(spec))
         if level == "pool":
             raise UserError(ALONE.format(name=name), "acutance run CONFIG")
+        if level != "weights" and asked.data is None:
+            raise UserError(f"measure '{name}' looks at points", "give --data FILE or DATASET[:SPLIT]")
+    if asked.data is None and (asked.data_arguments or asked.points is not None):
+        raise UserError("--data-arg and --points are about --data", "give --data FILE or DATASET[:SPLIT]")
     return needs, levels
 
 
-def _loaded(asked: Asked, member: _Member | None) -> nn.Module:
+def _loaded(asked: Asked, of_pool: Member | None) -> nn.Module:
     """Return the model with its weights."""
     from acutance.io.checkpoints import load_file, make_model, parse_pairs
 
-    if member is not None:
-        net = member.loaded()
+    if of_pool is not None:
+        net = of_pool.loaded()
     else:
         net = make_model(asked.model, parse_pairs(asked.arguments, "--arg"))
         if asked.weights is None:
             click.echo(f"note: {_unloaded(asked.model)}", err=True)
     if asked.weights is not None:
         load_file(net, asked.weights, asked.key, asked.prefix)
-    elif asked.key or asked.prefix:
+    elif (asked.key or asked.prefix) and asked.initial is None:
         raise UserError("--key and --prefix say where in --weights the state lies", "give --weights FILE")
     return net
 
 
+def _initial(asked: Asked, net: nn.Module) -> nn.Module | None:
+    """Return the network at the weights of ``--initial``: a file is read as ``--weights`` is, a folder as MODEL."""
+    from acutance.io.checkpoints import load_file
+
+    if asked.initial is None:
+        return None
+    if (of_pool := member(str(asked.initial))) is not None:
+        return of_pool.loaded()
+    return load_file(copy.deepcopy(net), asked.initial, asked.key, asked.prefix)
+
+
 def _opened(
-    asked: Asked, member: _Member | None, dataset: Dataset[Any] | None, net: nn.Module, needs: set[str]
+    asked: Asked, of_pool: Member | None, dataset: Dataset[Any] | None, net: nn.Module, needs: set[str]
 ) -> OpenModel:
     from acutance.surface.open_model import OpenModel
 
-    if member is None:
+    if of_pool is None:
         return OpenModel(net, asked.model, dataset, asked.device, asked.dtype)
-    return OpenModel.entry(member.pool, member.spec, member.entry, dataset, asked.device, asked.dtype, net, needs)
+    return OpenModel.entry(of_pool.pool, of_pool.spec, of_pool.entry, dataset, asked.device, asked.dtype, net, needs)
+
+
+def _validation(asked: Asked, opened: OpenModel, wanted: Mapping[str, Any]) -> tuple[Any, Tensor]:
+    """Return the points of ``--validation`` as the model sees them; a dataset takes the settings of ``--data-arg``."""
+    from acutance.data.forms import refuse_nonfinite
+    from acutance.data.lazy import applied, realised
+    from acutance.io.checkpoints import parse_pairs
+    from acutance.io.data_files import SUFFIXES
+
+    source, option = str(asked.validation), "--validation"
+    arrays = any(Path(name).suffix in SUFFIXES for name in (source, source.rpartition(":")[0]))
+    settings = {} if arrays else parse_pairs(asked.data_arguments, "--data-arg")
+    _, (inputs, targets) = points_of(source, wanted, settings, None, option)
+    prepared = realised(applied(opened.preprocess, inputs))
+    refuse_nonfinite(prepared, targets, f"{option} {source}")
+    return prepared, targets
 
 
 def _prepared(
@@ -168,21 +221,34 @@ def _prepared(
     return (prepared, targets), m
 
 
-def _print(asked: Asked, estimates: Mapping[str, Estimate]) -> None:
+def _show(asked: Asked, name: str, e: Estimate, said: set[str], first: bool) -> None:
+    """Print a value as soon as it is there, and what there is to know that was not said before; JSON comes at the end.
+
+    Args:
+        asked: how.
+        name: of the measure.
+        e: its value.
+        said: sentences; those that are new are added.
+        first: whether none stands above it.
+    """
+    for sentence in e.notes:
+        if sentence not in said:
+            click.echo(f"note: {sentence}", err=True)
+            said.add(sentence)
     if asked.json_:
-        rows = {
-            name: _row(e) | ({"explanation": e.explain()} if asked.explain else {}) for name, e in estimates.items()
-        }
-        as_json(rows)
-    elif asked.explain:
-        click.echo("\n\n".join(e.explain() for e in estimates.values()))
-    else:
-        for name, e in estimates.items():
-            error = f" ± {e.stderr:.2g}" if e.stderr is not None else ""
-            note = "" if e.status == "ok" else f"  {e.status}: {e.message}"
-            click.echo(f"{name}: {e.value:.6g}{error}  ({len(e.per_batch)} batches){note}")
-            for key, value in e.extras.items():
-                click.echo(f"    {key}: {value:.6g}" if isinstance(value, float) else f"    {key}: {value}")
+        return
+    if asked.explain:
+        click.echo(("" if first else "\n") + e.explain())
+        return
+    error = f" ± {e.stderr:.2g}" if e.stderr is not None else ""
+    note = "" if e.status == "ok" else f"  {e.status}: {e.message}"
+    click.echo(f"{name}: {e.value:.6g}{error}  ({len(e.per_batch)} batches){note}")
+    for key, value in e.extras.items():
+        click.echo(f"    {key}: {value:.6g}" if isinstance(value, float) else f"    {key}: {value}")
+
+
+def _print_json(asked: Asked, estimates: Mapping[str, Estimate]) -> None:
+    as_json({name: _row(e) | ({"explanation": e.explain()} if asked.explain else {}) for name, e in estimates.items()})
 
 
 def _row(e: Estimate) -> dict[str, Any]:
@@ -208,73 +274,3 @@ def _unloaded(model: str) -> str:
     if model.startswith(("timm:", "torchvision:")):
         return f"no --weights: {model} is measured freshly initialised, with random weights"
     return f"no --weights: {model} is measured as it is made, with random weights unless its function loads others"
-
-
-def _data(
-    source: str, asked: Mapping[str, Any], settings: Mapping[str, Any], points: int | None
-) -> tuple[Dataset[Any] | None, tuple[Any, Tensor]]:
-    """Open a file or a registered dataset's split, and keep the asked number of points.
-
-    Args:
-        source: of ``--data``.
-        asked: settings that the model asks for, where the dataset has them.
-        settings: of ``--data-arg``.
-        points: how many; all by default.
-    """
-    from acutance.data.batch import take_rows
-    from acutance.data.lazy import realised
-    from acutance.data.points import select
-    from acutance.workflows.given_data import opened_data
-
-    dataset, inputs, targets = opened_data(source, asked, settings)
-    if points is not None:
-        chosen = select(targets, points, "first" if targets.is_floating_point() else "balanced")
-        inputs, targets = realised(take_rows(inputs, chosen)), targets[chosen]
-    return dataset, (inputs, targets)
-
-
-@dataclass(frozen=True)
-class _Member:
-    """One model of a pool."""
-
-    pool: ModelPool[Any]
-    spec: Any
-    entry: ModelEntry
-
-    def loaded(self) -> nn.Module:
-        """Return the model, made first where it is missing."""
-        if self.pool.missing([self.entry], self.spec):
-            self.pool.build(self.entry, self.spec)
-        return self.pool.load(self.entry, self.spec)
-
-
-def _member(name: str) -> _Member | None:
-    """Return the model of a pool that a name or a folder means; None for a model that a function makes."""
-    from acutance.io.checkpoint_files import is_checkpoint
-
-    if Path(name).is_dir():
-        for item in catalog().usable("pools"):
-            settings = item.target.settings_for(Path(name))
-            if settings is not None:
-                pool, spec = item.target(), validate(item.target.Spec, settings, item.name)
-                return _Member(pool, spec, pool.entries(spec)[0])
-    if "/" not in name or ":" in name or (is_checkpoint(name) and Path(name).is_file()):
-        return None
-    item, entry_id = _pool_and_entry(name)
-    pool, spec = item.target(), item.target.Spec()
-    entries = {entry.id: entry for entry in pool.entries(spec)}
-    if entry_id not in entries:
-        problem = f"has no model '{entry_id}'" if entry_id else "is a pool: name one of its models"
-        raise UserError(f"MODEL {name}: '{item.id}' {problem}", did_you_mean(entry_id, list(entries)))
-    return _Member(pool, spec, entries[entry_id])
-
-
-def _pool_and_entry(name: str) -> tuple[Item, str]:
-    """Return the pool and the entry of ``POOL/ENTRY`` or ``DIST/POOL/ENTRY``."""
-    pools = catalog().items("pools")
-    first, *others = name.split("/")
-    canonical = f"{first}/{others[0]}"
-    # A short name wins unless the first two parts are an id: an entry's own id may hold a slash.
-    if any(item.id == canonical for item in pools) or (others[1:] and all(item.name != first for item in pools)):
-        return catalog().find("pools", canonical), "/".join(others[1:])
-    return catalog().find("pools", first), "/".join(others)

@@ -25,6 +25,15 @@ def take_rows(inputs: Any, rows: slice | Tensor) -> Any:
     return inputs
 
 
+def floating(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return inputs with every floating-point tensor in them changed, one after the other; the rest as it is."""
+    if isinstance(inputs, Mapping):
+        return {key: floating(value, change) for key, value in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return tuple(floating(value, change) for value in inputs)
+    return change(inputs) if isinstance(inputs, Tensor) and inputs.is_floating_point() else inputs
+
+
 def tensor(value: object, name: str) -> Tensor:
     """Return a tensor as it is.
 

@@ -47,7 +47,7 @@ def m_batches(inputs: Any, targets: Tensor, m: int) -> list[tuple[Any, Tensor]]:
     return [(take_rows(inputs, slice(i, i + m)), targets[i : i + m]) for i in starts]
 
 
-def select(targets: Tensor, count: int, rule: str) -> Tensor:
+def select(targets: Tensor, count: int, rule: str, asked: str = "surface.points", where: str = "the split") -> Tensor:
     """Return the indices of ``count`` points, (count,).
 
     Args:
@@ -55,13 +55,15 @@ def select(targets: Tensor, count: int, rule: str) -> Tensor:
         count: how many.
         rule: ``first``, in file order; or ``balanced``: classes in turn, each in file order, so that every
             batch of consecutive points is as balanced as the split allows.
+        asked: what messages call the setting that says how many.
+        where: what they call the split.
 
     Raises:
         UserError: when the split has fewer points, or balanced selection has no classes to balance.
     """
     n = len(targets)
     if count > n:
-        raise UserError(f"surface.points: {count} points, but the split has {n}", "lower surface.points")
+        raise UserError(f"{asked}: {count} points, but {where} has {n}", f"lower {asked}")
     if rule == "first":
         return torch.arange(count)
     if targets.is_floating_point() or targets.dim() != 1:

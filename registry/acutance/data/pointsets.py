@@ -81,7 +81,7 @@ class PointSets:
     def _selected(self, name: str) -> Points:
         split, rule = self.split(name), self.config.select
         if not isinstance(rule, Indices):
-            chosen = select(split.targets, self.config.points, rule)
+            chosen = select(split.targets, self.config.points, rule, where=self._place_of(name))
         elif name == self.config.split:
             chosen = read_indices(rule.indices, self.config.points, len(split))
         else:

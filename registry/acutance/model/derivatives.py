@@ -24,9 +24,26 @@ def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     ]
 
 
+def of_a_number(loss: Tensor, derivatives: Sequence[Tensor]) -> list[Tensor]:
+    """Return derivatives of losses, NaN where a loss is no number.
+
+    A model that puts NaN in the place of some outputs has gradients without one: those of its other outputs.
+
+    Args:
+        loss: 0-d, or (k,).
+        derivatives: each of any shape; its first axis is k where the loss has one.
+    """
+    lost = ~loss.detach().isfinite()
+    # Reading a flag costs nothing on the CPU, and would wait for the work in flight on an accelerator.
+    if not lost.is_cuda and not bool(lost.any()):
+        return list(derivatives)
+    return [d.masked_fill(lost.view(lost.shape + (1,) * (d.dim() - lost.dim())), torch.nan) for d in derivatives]
+
+
 def flat_gradient(loss: Tensor, leaves: list[Tensor]) -> Tensor:
-    """Gradient of a 0-d loss with respect to its leaves, as one (p,) vector; zero where it does not depend."""
-    return torch.cat([g.reshape(-1) for g in gradients(loss, leaves)])
+    """Gradient of a 0-d loss with respect to its leaves, (p,); zero where it does not depend, NaN for no number."""
+    (flat,) = of_a_number(loss, [torch.cat([g.reshape(-1) for g in gradients(loss, leaves)])])
+    return flat
 
 
 def gradient_graph(loss: Tensor, leaf: Tensor) -> Tensor:

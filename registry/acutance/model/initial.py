@@ -15,6 +15,11 @@ from acutance.model.conditions import Conditions
 if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
 
+W0 = (
+    "name their checkpoint in the table of a pool of checkpoints (column 'initial', or its setting of that name), give "
+    "initial= in Python, or --initial to acutance measure"
+)
+
 
 def initial_vector(
     functional: FunctionalModel, initial: nn.Module | Mapping[str, Tensor], what: str = "initial weights"
@@ -31,6 +36,8 @@ def initial_vector(
     Raises:
         UserError: naming what is missing, unexpected, of another shape or not finite.
     """
+    if not isinstance(initial, nn.Module | Mapping):
+        raise UserError(f"the {what} are a {type(initial).__name__}", "give a model, or its state dict")
     start: dict[str, Tensor] = (
         dict(initial.named_parameters(remove_duplicate=False)) if isinstance(initial, nn.Module) else dict(initial)
     )
@@ -39,6 +46,9 @@ def initial_vector(
     names.update(name for name, _ in model.named_buffers(remove_duplicate=False))
     tensors = [next((start[name] for name in slot.names if name in start), None) for slot in functional.slots]
     pairs = list(zip(functional.slots, tensors, strict=True))
+    for slot, tensor in pairs:
+        if not isinstance(tensor, Tensor | None):
+            raise UserError(f"the {what} of '{slot.name}' are a {type(tensor).__name__}", "give a tensor")
     problem = mismatch(
         [slot.name for slot, tensor in pairs if tensor is None],
         [name for name in start if name not in names],

@@ -157,6 +157,8 @@ class Parameters:
         parts = [part.strip() for part in pattern.split(",") if part.strip()]
         primary = {name: slot.name for slot in self.slots for name in slot.names}
         names = list(primary)
+        if not parts:
+            raise UserError(f"parameters: '{pattern}' names none", "write all, or patterns of names such as blocks.*")
         wanted = [part for part in parts if not part.startswith("!")]
         chosen: set[str] = set() if wanted else set(primary.values())
         for part in wanted:

@@ -134,6 +134,11 @@ def first_pass(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: An
     return logits
 
 
+def size_of(outputs: Tensor) -> float:
+    """Return the largest absolute value among the outputs that are numbers; 0 for none."""
+    return float(outputs.abs().nan_to_num(0.0, posinf=0.0).max())
+
+
 def refuse_drift(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any, first: Tensor) -> None:
     """Refuse a model whose outputs follow a buffer that its passes change; a counter that nothing reads is none.
 
@@ -146,7 +151,7 @@ def refuse_drift(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: 
     Raises:
         UserError: naming the buffers.
     """
-    tolerance, read = 1e-6 * float(first.abs().max().nan_to_num()), []
+    tolerance, read = 1e-6 * size_of(first), []
     for name, buffer, _ in functional.moving or ():
         with functional.holding(pieces):
             functional.forward(inputs)

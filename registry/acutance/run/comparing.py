@@ -23,13 +23,14 @@ from acutance.plugins import catalog
 from acutance.run.jobs import Begun, Cell, Compare, Compared, Comparison, Outcome, Part, Passes
 from acutance.run.points import open_points, opened_pool
 from acutance.run.predictions import FEATURES, LOGITS, Predictions, outputs_identity
+from acutance.run.retries import with_retries
 from acutance.spec import validate
 from acutance.study.surface_config import Scope
 from acutance.surface.compared import evaluate_peers
 from acutance.surface.core import Ledger
 from acutance.surface.evaluation import reason
 from acutance.surface.loss_surface import LossSurface
-from acutance.surface.open_model import OpenModel, Surfaces
+from acutance.surface.open_model import WHOLE_MICROBATCH, OpenModel, Surfaces
 
 
 def compare(job: Compare) -> Iterator[Outcome]:
@@ -50,6 +51,8 @@ class _Together:
     def __init__(self, job: Compare, sets: PointSets, split: str, scope: Scope) -> None:
         self.job, self.sets, self.split, self.scope = job, sets, split, scope
         self.ledger = Ledger()  # of all surfaces that are opened
+        self.microbatch: int | None = None  # where memory did not hold larger passes
+        self._outputs: dict[str, Tensor] = {}  # the logits of the models that were opened, on the CPU
 
     def evaluated(self, cell: Cell) -> Comparison:
         """Return the values of a cell; what goes wrong is its own failure."""
@@ -57,14 +60,19 @@ class _Together:
         measure, spec = target(), validate(target.Spec, cell.spec, cell.measure)
         start, before = time.perf_counter(), replace(self.ledger)
         labelled = "unlabeled" not in measure.needs(spec)
-        try:
-            estimates = evaluate_peers(
-                cell.measure, measure, self._peers(labelled), spec, seed=self.job.seed, points=self._digest(labelled),
-                replicate=cell.replicate, device=self.job.device, dtype=dtype_of(self.job.surface.dtype),
-            )  # fmt: skip
-        except Exception as error:
-            state = Status.UNSUPPORTED if isinstance(error, Unsupported) else Status.FAILED
-            estimates = [Estimate.without_value(state, reason(error))] * len(self.job.models)
+
+        def together() -> list[Estimate]:
+            try:
+                return evaluate_peers(
+                    cell.measure, measure, self._peers(labelled), spec, seed=self.job.seed,
+                    points=self._digest(labelled), replicate=cell.replicate, device=self.job.device,
+                    dtype=dtype_of(self.job.surface.dtype), catch=False,
+                )  # fmt: skip
+            except UserError as error:  # smaller passes are no help
+                return self._without(error)
+
+        count = len(self.job.models)
+        estimates = with_retries(cell.measure, count, together, self._without, self._size, self._shrink)
         after = self.ledger
         spent = Cost(
             after.forwards - before.forwards, after.backwards - before.backwards, after.hvps - before.hvps
@@ -75,6 +83,20 @@ class _Together:
             parts=tuple(Part.of(cell.index, estimate) for estimate in estimates),
         )  # fmt: skip
 
+    def _without(self, error: Exception) -> list[Estimate]:
+        """Return estimates that say what went wrong."""
+        state = Status.UNSUPPORTED if isinstance(error, Unsupported) else Status.FAILED
+        return [Estimate.without_value(state, reason(error))] * len(self.job.models)
+
+    def _size(self) -> int:
+        """Return how many examples go through a model in one pass."""
+        config = self.job.surface
+        every = 1 if self.scope == "weights" else config.points
+        return min(self.microbatch or config.microbatch or WHOLE_MICROBATCH, every)
+
+    def _shrink(self, microbatch: int) -> None:
+        self.microbatch = microbatch
+
     # -- what a measure sees ------------------------------------------------------------------------------------
 
     def _peers(self, labelled: bool) -> list[Peer]:
@@ -82,10 +104,10 @@ class _Together:
         targets = self._points[1].clone() if labelled and self.scope == "points" else None
         return [
             Peer(
-                model.name, None if self.scope == "weights" else self._outputs[i].clone(), targets,
+                model.name, None if self.scope == "weights" else self._logits(model).clone(), targets,
                 partial(self._surface, model, labelled), partial(self._features, model),
             )
-            for i, model in enumerate(self.job.models)
+            for model in self.job.models
         ]  # fmt: skip
 
     @cached_property
@@ -98,12 +120,13 @@ class _Together:
             return ""
         return self.sets.digests(self.split, "points")[0] if labelled else self.sets.digest_of_inputs(self.split)
 
-    @cached_property
-    def _outputs(self) -> list[Tensor]:
-        """The logits of all models, on the CPU."""
-        return [self._logits(model) for model in self.job.models]
-
     def _logits(self, model: Compared) -> Tensor:
+        """Return the logits of a model, computed once: a try that ran out of memory loses none that were there."""
+        if model.name not in self._outputs:
+            self._outputs[model.name] = self._computed(model)
+        return self._outputs[model.name]
+
+    def _computed(self, model: Compared) -> Tensor:
         kept, n = self._predictions(model).load()[0], len(self._points[1])
         if len(kept.get(LOGITS, ())) == n:
             return kept[LOGITS]
@@ -144,6 +167,8 @@ class _Together:
         surface.core.known.ledger = self.ledger
         if self.scope == "weights":
             return surface
+        if self.microbatch is not None:
+            surface.microbatch = self._size()
         self._predictions(model).give(surface)
         return surface if labelled else surface.unlabelled()
 

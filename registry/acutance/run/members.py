@@ -373,7 +373,15 @@ def measure_cells(study: Study, sets: Points) -> list[PlannedCell]:
     cells = []
     for planned in study.measures:
         scope, split = planned.scope, planned.points or own
-        cell = PlannedCell(planned, split, scope, tuple(sets.digests(split, scope)), statistics)
+        try:
+            digests = tuple(sets.digests(split, scope))
+        except UserError as error:
+            if not planned.points:
+                raise
+            # What the study's own points bear, those of another split may not.
+            where = f"measure '{planned.item.name}' with points: {split}"
+            raise UserError(f"{where}: {error.message}", error.hint) from None
+        cell = PlannedCell(planned, split, scope, digests, statistics)
         if "validation" in cell.needs and sets.validation:
             cell = replace(cell, validation=(sets.validation, sets.digests(sets.validation, "points")[0]))
         cells.append(cell)

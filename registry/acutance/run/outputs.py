@@ -236,5 +236,6 @@ def problems_table(results: pd.DataFrame) -> pd.DataFrame:
         ", ".join(f"{f.removeprefix('spec.')}={row[f]}" for f in fields if pd.notna(row[f]))
         for _, row in bad.iterrows()
     ]
-    table = bad.assign(spec=spec, state=bad["status"], message=bad["message"].fillna(""))
+    # Of the columns that are shown alone: results of many measures have hundreds.
+    table = bad[["pool", "model", "measure"]].assign(spec=spec, state=bad["status"], message=bad["message"].fillna(""))
     return table[columns].reset_index(drop=True)

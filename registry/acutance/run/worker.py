@@ -13,11 +13,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from acutance.errors import Excluded, Misfit, UserError, as_errors, caught, some, warn
-from acutance.hookspecs import Retry, Skip
+from acutance.errors import Excluded, Misfit, UserError, as_errors, caught, some
 from acutance.measure import Cost, Estimate, Status
 from acutance.plugins import catalog
-from acutance.run.hooks import Hook, first_answer
 from acutance.run.jobs import (
     Begun,
     Build,
@@ -40,6 +38,7 @@ from acutance.run.jobs import (
 )
 from acutance.run.points import close_points, open_points, opened_pool
 from acutance.run.predictions import Predictions, outputs_identity
+from acutance.run.retries import with_retries
 from acutance.spec import validate
 from acutance.study.surface_config import Scope
 from acutance.system.kept import preserved_rng
@@ -287,8 +286,8 @@ def _digest(fetch: Callable[[], Tensor | None]) -> str | None:
 
 def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate]:
     """Evaluate a family; what raises is decided by the hook ``on_cell_error``."""
-    from acutance.surface.evaluation import evaluate_family, reason
-    from acutance.surface.integrity import Corrupted, untouched
+    from acutance.surface.evaluation import evaluate_family
+    from acutance.surface.integrity import untouched
 
     def evaluated(cells: list[_Ready], catch: bool = False) -> list[Estimate]:
         with untouched(surface, unit.measure):
@@ -297,23 +296,15 @@ def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate
                 replicate=unit.replicate, catch=catch,
             )  # fmt: skip
 
-    ran_out = ""
-    while True:
-        try:
-            estimates = evaluated(unit.family)
-            # Smaller passes that were refused are no help, but not what went wrong first.
-            return [replace(e, message=f"{ran_out}{e.message}") if e.status is Status.FAILED else e for e in estimates]
-        except Corrupted:
-            raise
-        except Exception as error:
-            size = surface.microbatch or surface.n
-            asked = {"error": error, "measure": unit.measure, "microbatch": size}
-            answer = first_answer(Hook("on_cell_error", warn).call(**asked))
-            if isinstance(answer, Retry) and 1 <= answer.microbatch < size:
-                surface.microbatch = answer.microbatch
-                ran_out = f"{reason(error).splitlines()[0]}; and smaller passes are refused: "
-                continue
-            if isinstance(answer, Skip):
-                return [Estimate.without_value(Status.UNSUPPORTED, answer.reason)] * len(unit.family)
-            # One by one, so that what fails takes nothing else with it.
-            return [evaluated([ready], catch=True)[0] for ready in unit.family]
+    def shrink(microbatch: int) -> None:
+        surface.microbatch = microbatch
+
+    return with_retries(
+        unit.measure,
+        len(unit.family),
+        lambda: evaluated(unit.family),
+        # One by one, so that what fails takes nothing else with it.
+        lambda _: [evaluated([ready], catch=True)[0] for ready in unit.family],
+        lambda: surface.microbatch or surface.n,
+        shrink,
+    )

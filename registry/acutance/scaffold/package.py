@@ -26,6 +26,15 @@ SUMMARIES: Mapping[NewKind, str] = {
     "pool": "Perceptrons made from seeds, each at three scales of its output",
     "dataset": "Gaussian classes with a shifted split, or arrays of one's own",
 }
+# What a new measure may ask for beside its points: the template of each is the folder measure_WORD.
+NEEDS: Mapping[str, str] = {
+    "unlabeled": "Confidence on points without targets",
+    "validation": "Rise of the loss on validation points",
+    "peers": "Disagreement with the other models of a study",
+    "trajectory": "Sum of the training losses of a log",
+    "update": "Length of the optimizer's next step",
+    "input_gradient": "Length of the derivative of the loss by the inputs",
+}
 LONGEST = 40  # characters of a name, so that no line of the templates grows too long
 
 
@@ -38,12 +47,14 @@ class Package:
         name: short name of the thing, a Python identifier.
         dist: name of the distribution.
         folder: where it is written; does not exist yet.
+        needs: what a measure asks for beside labelled points, a word of ``NEEDS``, or nothing.
     """
 
     kind: NewKind
     name: str
     dist: str
     folder: Path
+    needs: str = ""
 
     @property
     def module(self) -> str:
@@ -71,10 +82,11 @@ class Package:
         )  # fmt: skip
         facts: dict[str, Any] = {
             "kind": self.kind, "name": self.name, "dist": self.dist, "module": self.module, "title": self.title,
-            "id": self.id, "acutance": minimum_acutance(), "summary": SUMMARIES[self.kind],
+            "id": self.id, "acutance": minimum_acutance(), "needs": self.needs,
+            "summary": NEEDS[self.needs] if self.needs else SUMMARIES[self.kind],
         }  # fmt: skip
         files: dict[str, str] = {}
-        for part in ("common", self.kind):
+        for part in ("common", f"{self.kind}_{self.needs}" if self.needs else self.kind):
             folder = resources.files("acutance") / "scaffold" / "templates" / part
             for source in sorted(folder.iterdir(), key=lambda entry: entry.name):
                 path = _PATHS[source.name].format(module=self.module, name=self.name)
@@ -113,7 +125,12 @@ def minimum_acutance() -> str:
 
 
 def prepare(
-    kind: NewKind, name: str, directory: Path = Path(), dist: str | None = None, plugins: Catalog | None = None
+    kind: NewKind,
+    name: str,
+    directory: Path = Path(),
+    dist: str | None = None,
+    plugins: Catalog | None = None,
+    needs: str = "",
 ) -> Package:
     """Check names and place; nothing is written yet.
 
@@ -123,6 +140,7 @@ def prepare(
         directory: folder that will hold the new one, which is called as the distribution.
         dist: name of the distribution; ``acutance-NAME`` by default.
         plugins: what is installed; this process's catalog by default.
+        needs: what a measure asks for beside labelled points.
 
     Raises:
         UserError: for a name that cannot be used or is taken, or a folder that exists.
@@ -130,7 +148,9 @@ def prepare(
     _check_name(kind, name, plugins or catalog())
     if dist is None:
         dist = f"acutance-{name.strip('_').replace('_', '-')}"
-    package = Package(kind, name, dist, directory / dist)
+    if needs and (kind != "measure" or needs not in NEEDS):
+        raise UserError(f"--needs {needs}: is for measures, and one of {', '.join(NEEDS)}")
+    package = Package(kind, name, dist, directory / dist, needs)
     _check_dist(package)
     if package.folder.exists() or package.folder.is_symlink():
         raise UserError(f"{package.folder}: exists already", "give another --dist or --dir, or move it away")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 VALIDATION = "validation"
 ABSENT = {
     VALIDATION: "no validation points are known here: name a split of the dataset as surface.validation in the study, "
-    "or give acutance.measure validation=(inputs, targets)",
+    "give acutance.measure validation=(inputs, targets), or --validation to the command",
 }
 
 
@@ -92,7 +92,10 @@ class Beside:
         """
         log: TrainingLog | None = self.core.functional.training_log
         if log is None:
-            raise Unsupported("nothing is known of this model's training: its pool's entry names no log that is there")
+            raise Unsupported(
+                "nothing is known of this model's training: its pool's entry names no log that is there; name it "
+                "in a table of checkpoints (column 'log'), give log= in Python, or --log in acutance measure"
+            )
         return log
 
     def update(self) -> Update:

@@ -29,6 +29,7 @@ def evaluate_peers(
     replicate: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    catch: bool = True,
 ) -> list[Estimate]:
     """Evaluate one spec of a measure on models that are compared.
 
@@ -42,10 +43,14 @@ def evaluate_peers(
         replicate: index of the repetition; names the noise.
         device: where models are opened.
         dtype: of their weights.
+        catch: turn an exception into ``failed`` estimates.
 
     Returns:
         One estimate for each model, in order. None of them has a value where the measure is not defined, or fails: the
         status says which, the message why.
+
+    Raises:
+        Exception: whatever the measure raises, but for a user's mistake, unless ``catch``.
     """
     rng = Streams(seed, points, 0, measure_id, replicate)
     try:
@@ -60,6 +65,8 @@ def evaluate_peers(
     except Unsupported as error:
         estimates = [Estimate.without_value(Status.UNSUPPORTED, str(error))] * len(peers)
     except Exception as error:
+        if not catch and not isinstance(error, UserError):
+            raise
         estimates = [Estimate.without_value(Status.FAILED, reason(error))] * len(peers)
     return [replace(estimate, measure=measure_id, spec=spec.full()) for estimate in estimates]
 

@@ -26,7 +26,7 @@ from acutance.model.fitness import answering
 from acutance.model.functional import FunctionalModel
 from acutance.model.layouts import Convolutions
 from acutance.model.losses import LossHead, Unlabelled
-from acutance.model.state import refuse_drift, refuse_penalty, refuse_reading
+from acutance.model.state import refuse_drift, refuse_penalty, refuse_reading, size_of
 from acutance.surface.linearization import Linearization
 from acutance.surface.loss_gradient import objection, product_objection
 
@@ -128,9 +128,9 @@ class Core:
         self.part_differences: dict[int, str] = {}  # size of parts -> how the loss differs from that of its parts
         self.digest: str | None = None
         self.linearizations: dict[tuple[int, ...], Linearization] = {}
-        # (whose, point, its parts, place of the gradient): one for all views, a graph is as large as all activations.
+        # (whose, point, parts, place of the gradient, loss): one for all views, a graph is as large as all activations.
         self._others: Sequence[ref[Tensor]] = ()  # what the outputs are differentiable in, besides the weights
-        self.gradient_graph: tuple[object, Tensor, Sequence[Tensor], GradientEdge | None] | None = None
+        self.gradient_graph: tuple[object, Tensor, Sequence[Tensor], GradientEdge | None, Tensor] | None = None
 
     def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0, checks: float = 0) -> None:
         """Enter passes into the ledger, in examples."""
@@ -263,7 +263,7 @@ class Core:
             self.head.check(first, size, self.targets)
             if doubtful := doubt(self.head, first):
                 self.functional.note(doubtful)
-            scale = float(first.abs().max().nan_to_num()) + 1e-30
+            scale = size_of(first) + 1e-30
             if not _close(first, second, 1e-6 * scale):
                 raise UserError(
                     "the model gives different outputs for the same input (random layers are active in eval mode, or "
@@ -291,7 +291,7 @@ class Core:
 
     def _mixes(self, pieces: Sequence[Tensor], probe: Any, first: Tensor) -> bool:
         """Return whether examples have other logits among others than by themselves, or in parts of the batch."""
-        tolerance = 1e-3 * (float(first.abs().max().nan_to_num()) + 1e-30)
+        tolerance = 1e-3 * (size_of(first) + 1e-30)
         if len(first) == 1:
             return False
         parts = [slice(i, i + 1) for i in range(2)]

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from acutance.errors import NotInParts, Unsupported, UserError, as_errors
 from acutance.json_values import json_name, json_value
-from acutance.measure import Cost, Estimate, Measure, Status
+from acutance.measure import WITHOUT_POINTS, Cost, Estimate, Measure, Status
 from acutance.model.conditions import Conditions
 from acutance.numerics.draws import Streams
 from acutance.surface.loss_surface import LossSurface
@@ -76,7 +78,7 @@ def evaluate_family(
 
     def labelled(estimates: Sequence[Estimate]) -> list[Estimate]:
         pairs = zip(estimates, specs, strict=True)
-        return [replace(_explained(e, surface), measure=measure_id, spec=spec.full()) for e, spec in pairs]
+        return [replace(_explained(e, surface, measure, s), measure=measure_id, spec=s.full()) for e, s in pairs]
 
     try:
         return labelled(attempt(specs))
@@ -117,16 +119,34 @@ def _plain(estimate: Estimate, measure_id: str) -> Estimate:
     )
 
 
-def _explained(estimate: Estimate, surface: LossSurface) -> Estimate:
-    """Return an estimate whose message says so where the loss is not finite at w* already, whatever the radius."""
-    raw = surface.core.known.clean_logits if surface.core.labelled else None
-    if estimate.status is not Status.NONFINITE or estimate.message != Status.NONFINITE.advice or raw is None:
+def _explained(estimate: Estimate, surface: LossSurface, measure: Measure[Any], spec: Any) -> Estimate:
+    """Return an estimate whose message says so where there are no numbers at w* already, whatever the radius."""
+    if estimate.status is not Status.NONFINITE or measure.needs(spec) <= WITHOUT_POINTS:
         return estimate
-    loss = float(surface.loss_of(raw))
-    if math.isfinite(loss):
+    raw = _clean_logits(surface)
+    loss = float(surface.loss_of(raw)) if surface.core.labelled else 0.0
+    # Minus infinity is an output too, of a class that is ruled out: it is to blame where it makes the loss infinite.
+    numbers = raw.flatten(1) < math.inf if math.isfinite(loss) else raw.flatten(1).isfinite()
+    lost = (~numbers.all(1)).nonzero().flatten().tolist()
+    if math.isfinite(loss) and not lost:
         return estimate
-    why = "your loss gives no number for them" if bool(raw.isfinite().all()) else "the model's outputs are not finite"
-    return replace(estimate, message=f"the loss is {loss} at the model's own weights, before any perturbation: {why}")
+    why = "your loss gives no number for them"
+    if lost:
+        why = (
+            f"the outputs of {len(lost)} of {surface.n} points are not finite (the first in row {lost[0]}): they are "
+            "no predictions; look for examples or weights that overflow"
+        )
+    said = why if math.isfinite(loss) else f"the loss is {loss} at the model's own weights: {why}"
+    return replace(estimate, message=said)
+
+
+def _clean_logits(surface: LossSurface) -> Tensor:
+    """Return the logits at w*; a pass for them is a check of the model, no part of the measure's work."""
+    ledger = surface.core.known.ledger
+    before = ledger.forwards
+    raw = surface.clean_logits()
+    ledger.checks, ledger.forwards = ledger.checks + ledger.forwards - before, before
+    return raw
 
 
 def reason(error: BaseException) -> str:

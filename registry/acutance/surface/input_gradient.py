@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from acutance.checks.input_secants import refuse_untracked_inputs, tracked
+from acutance.data.batch import floating
 from acutance.data.lazy import realised
 from acutance.errors import Unsupported, UserError
 from acutance.model.conditions import conditions
@@ -24,7 +27,7 @@ def input_gradient(surface: LossSurface, u: Tensor | None) -> Any:
     pieces, parts, start = surface.pieces(surface.w), [], 0
     for inputs, targets in core.chunks(as_given=True):
         leaves: list[Tensor] = []
-        given = _tracked(realised(inputs), leaves)
+        given = floating(realised(inputs), partial(tracked, leaves=leaves))
         if not leaves:
             raise Unsupported("the inputs are whole numbers, tokens say, by which nothing can be differentiated")
         with conditions(core.functional, order=1), core.functional.holding(pieces):
@@ -41,6 +44,7 @@ def input_gradient(surface: LossSurface, u: Tensor | None) -> Any:
         parts.append(_in_form(given, iter(whole)))
         start += len(targets)
     core.book(forwards=core.n, backwards=core.n)
+    surface.memo("input secants", lambda: refuse_untracked_inputs(core))
     return _joined(parts)
 
 
@@ -54,18 +58,6 @@ def _refuse(core: Core, surface: LossSurface, u: Tensor | None) -> None:
         _ = surface.targets
     elif len(u) != core.n:
         raise UserError(f"u has {len(u)} rows, this surface has {core.n} examples")
-
-
-def _tracked(inputs: Any, leaves: list[Tensor]) -> Any:
-    """Return inputs whose floating-point tensors are leaves of a graph, which are appended."""
-    if isinstance(inputs, Mapping):
-        return {key: _tracked(value, leaves) for key, value in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        return tuple(_tracked(value, leaves) for value in inputs)
-    if isinstance(inputs, Tensor) and inputs.is_floating_point():
-        leaves.append(inputs.detach().requires_grad_())
-        return leaves[-1]
-    return inputs
 
 
 def _in_form(inputs: Any, grads: Any) -> Any:

@@ -8,6 +8,7 @@ backward keeps one graph for all products, and its two halves check each other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -92,7 +93,9 @@ class Linearization:
         u, pulled = self._cotangent.detach().double(), [(g.detach().double(), tangents[i]) for i, g in self._pulled]
         left = (u * product.double()).sum()
         right = sum(((g * v.double()).sum() for g, v in pulled), torch.zeros_like(left))
-        size = u.norm() * product.double().norm() + sum(g.norm() * v.double().norm() for g, v in pulled)
+        # Of all parameters together: along one that the outputs do not depend on both sides are rounding alone.
+        lengths = [torch.stack([x.double().norm() for x in side]).norm() for side in zip(*pulled, strict=True)]
+        size = u.norm() * product.double().norm() + math.prod(lengths)
         precise = product.dtype == torch.float64 and all(v.dtype == torch.float64 for v in tangents)
         if bool((left - right).abs() > (1e-8 if precise else 1e-3) * size):
             raise Unsupported("the model has an operation whose backward pass is cut off from its input (detached)")

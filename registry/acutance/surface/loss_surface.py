@@ -18,7 +18,7 @@ from acutance.explain import surface_line
 from acutance.measure import Cost
 from acutance.model.conditions import Arithmetic, conditions, in_own_conditions, trackable
 from acutance.model.functional import FunctionalModel
-from acutance.model.initial import initial_vector
+from acutance.model.initial import W0, initial_vector
 from acutance.model.losses import LossFunction, LossHead, NormScale, transform_of
 from acutance.model.parameters import Parameters
 from acutance.surface.beside import Beside
@@ -215,7 +215,7 @@ class LossSurface(Readings, Representations, Products, Beside):
         """
         start = self.core.functional.w0
         if start is None:
-            raise Unsupported("the initial weights of this model are not known")
+            raise Unsupported(f"the initial weights of this model are not known: {W0}")
         return self.parameters.free_part(start)
 
     def unflatten(self, v: Tensor) -> dict[str, Tensor]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from acutance.data.batch import take_rows
 from acutance.errors import Unsupported, UserError
 from acutance.model.conditions import conditions
-from acutance.model.derivatives import flat_gradient
+from acutance.model.derivatives import flat_gradient, of_a_number
 from acutance.model.parameters import Parameters
 from acutance.surface.core import Core
 
@@ -42,6 +45,7 @@ class ExampleGradients:
     ) -> None:
         self._core, self._pieces, self.parameters, self._transform = core, pieces, parameters, transform
         self._targets = core.targets if targets is None else core.other_targets(targets)
+        self._memory = _Memory()
         self._leaves = [pieces[i].detach().view(parameters.slots[i].shape) for i in parameters.free]
 
     def chunks(self, chunk: int | None) -> Iterator[Tensor]:
@@ -83,14 +87,17 @@ class ExampleGradients:
 
     def _together(self, rows: Tensor) -> Tensor:
         """Return the gradients of some examples, (k, p), vectorised."""
-        gradient = torch.func.grad(
+        gradient = torch.func.grad_and_value(
             lambda leaves, row: self._loss(self.parameters.merged(self._pieces, leaves), row[None])
         )
         functional = self._core.functional
         # The fused attention kernels have no batching rule.
         with conditions(functional, order=2), torch.no_grad(), functional.holding(self._pieces):
-            parts = torch.func.vmap(gradient, in_dims=(None, 0))(self._leaves, rows)
-        return torch.cat([g.reshape(len(rows), -1) for g in parts], dim=1)
+            parts, losses = torch.func.vmap(gradient, in_dims=(None, 0))(self._leaves, rows)
+        flat = [g.reshape(len(rows), -1) for g in parts]
+        together = torch.cat(flat, dim=1, out=self._memory.matrix(len(rows), sum(g.shape[1] for g in flat), flat[0]))
+        (together,) = of_a_number(losses, [together])
+        return together
 
     def _one_by_one(self, rows: Tensor) -> Tensor:
         """Return the gradients of some examples, (k, p), with a backward pass for each."""
@@ -113,3 +120,30 @@ class ExampleGradients:
             return False
         tolerance = 1e-8 if alone.dtype == torch.float64 else 1e-3
         return bool((together - alone).abs().max() <= tolerance * alone.abs().max())
+
+
+class _Memory:
+    """Memory for chunks of gradients, which is used again once nobody holds the tensor that was made of it.
+
+    To have new memory page by page takes four times as long as to write into it, and a chunk is hundreds of megabytes.
+    Whoever iterates holds one chunk while the next one is made, so there are two. A tensor keeps NumPy's array alive
+    as long as it, or a view of it, lives: the number of references says whether one does.
+    """
+
+    HELD_BY_US = 3  # by the list, by the loop, by the call that counts
+
+    def __init__(self) -> None:
+        self._arrays: list[NDArray[np.uint8]] = []
+
+    def matrix(self, rows: int, columns: int, like: Tensor) -> Tensor:
+        """Return a matrix to be filled, (rows, columns), of a tensor's type."""
+        if like.device.type != "cpu":
+            return like.new_empty(rows, columns)
+        size = rows * columns * like.element_size()
+        for array in self._arrays:
+            if len(array) >= size and sys.getrefcount(array) == self.HELD_BY_US:
+                break
+        else:
+            array = np.empty(size, np.uint8)
+            self._arrays = [*self._arrays[-1:], array]
+        return torch.from_numpy(array[:size]).view(like.dtype).view(rows, columns)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from acutance.errors import Unsupported
+from acutance.model.conditions import conditions
 from acutance.surface.activations import activations
 from acutance.surface.core import Core
 
@@ -99,10 +100,7 @@ class Representations:
 def _last_layer(surface: LossSurface) -> LastLayer:
     core = surface.core
     if core.known.features is not None:
-        name, features = core.known.features
-        layer = core.functional.model.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
-        return _layer(name, features, layer)
+        return _known_layer(core, *core.known.features)
     last, core.known.clean_logits = _last_layer_at(surface, None)
     return last
 
@@ -125,6 +123,16 @@ def _last_layer_at(surface: LossSurface, w: Tensor | None) -> tuple[LastLayer, T
 def _layer(name: str, features: Tensor, layer: nn.Linear) -> LastLayer:
     bias = None if layer.bias is None else layer.bias.detach().clone()
     return LastLayer(name, features, layer.weight.detach().clone(), bias)
+
+
+def _known_layer(core: Core, name: str, features: Tensor) -> LastLayer:
+    functional = core.functional
+    layer = functional.model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    # A weight may be computed when it is read, and spectral normalization in training mode then takes a step.
+    with conditions(functional), functional.holding(functional.own_pieces()):
+        bias = None if layer.bias is None else layer.bias.detach().clone()
+        return LastLayer(name, features, layer.weight.detach().clone(), bias)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from acutance.model.conditions import conditions, in_own_conditions, trackable
 from acutance.model.derivatives import (
     gradient_graph,
     graph_nodes,
+    of_a_number,
     refuse_missing_derivatives,
     second_derivatives,
 )
@@ -26,8 +27,8 @@ from acutance.model.parameters import Parameters
 from acutance.surface.core import Core
 from acutance.surface.linearization import Linearization
 
-# Point, the parameters that are its parts, and the place of the gradient in its graph.
-Differentiated = tuple[Tensor, Sequence[Tensor], GradientEdge | None]
+# Point, the parameters that are its parts, the place of the gradient in its graph, and the loss.
+Differentiated = tuple[Tensor, Sequence[Tensor], GradientEdge | None, Tensor]
 TOGETHER = 8  # products through one graph at once, for models whose passes are mostly overhead
 SMALL, FEW = 1 << 16, 1 << 10  # parameters and examples of such a model
 
@@ -79,15 +80,18 @@ class SecondOrder:
         core, v = self.core, self._vector("v", v)
         total: Tensor | None = None
         keep = w is None and core.in_one_pass
-        for leaf, pieces, g in [self._cached_gradient()] if keep else self._gradient_graphs(w):
+        for leaf, pieces, g, loss in [self._cached_gradient()] if keep else self._gradient_graphs(w):
+            product = torch.zeros_like(v)
             if g is not None:
                 with self._differentiable(pieces):
                     (product,) = torch.autograd.grad(
                         [g], leaf, [v], retain_graph=keep, allow_unused=True, materialize_grads=True
                     )
-                total = _unshared(product, v) if total is None else total.add_(product)
+            (product,) = of_a_number(loss, [product])
+            total = _unshared(product, v) if total is None else total.add_(product)
         core.book(hvps=core.n)
-        return torch.zeros_like(self._w) if total is None else total
+        assert total is not None
+        return total
 
     @in_own_conditions
     def hvps(self, vs: Tensor) -> Tensor:
@@ -105,14 +109,15 @@ class SecondOrder:
 
     def _batched(self, vs: Tensor) -> Tensor:
         """Return H v for every row v of vs, (k, p), by one batched backward pass."""
-        leaf, pieces, g = self._cached_gradient()
+        leaf, pieces, g, loss = self._cached_gradient()
         assert g is not None
         with self._differentiable(pieces):
             (products,) = torch.autograd.grad(
                 [g], leaf, [vs], retain_graph=True, allow_unused=True, is_grads_batched=True
             )
         self.core.book(hvps=len(vs) * self.core.n)
-        return torch.zeros_like(vs) if products is None else _unshared(products, vs)
+        (products,) = of_a_number(loss, [torch.zeros_like(vs) if products is None else products])
+        return _unshared(products, vs)
 
     @property
     def together(self) -> int:
@@ -133,7 +138,7 @@ class SecondOrder:
         return core.gradient_graph[1:]
 
     def _gradient_graphs(self, w: Tensor | None) -> Iterator[Differentiated]:
-        """Yield (leaf, its parts, the gradient's place in its graph) of every microbatch; None where it is constant."""
+        """Yield (leaf, its parts, the gradient's place in its graph, loss) of every microbatch; None for a constant."""
         core = self.core
         self._refuse_wrong_products()
         for inputs, targets in core.chunks(as_given=True):
@@ -148,8 +153,9 @@ class SecondOrder:
             core.book(forwards=len(targets), backwards=len(targets))
             # The graph is what products need; the gradient's own numbers can go.
             edge = get_gradient_edge(g) if g.requires_grad else None
+            value = loss.detach()
             del raw, loss, g
-            yield leaf, pieces, edge
+            yield leaf, pieces, edge, value
 
     def _refuse_wrong_products(self) -> None:
         """Look, once a model, whether double backward is the derivative of a gradient that is one itself."""
@@ -198,7 +204,8 @@ class SecondOrder:
             with self._differentiable(raw.held):
                 transformed = self._transformed(raw)
                 tangent = transformed.jvp([self._raw_jvp(raw, v)])
-                total += self._raw_vjp(raw, *transformed.vjp(self._loss_hessian(transformed.outputs, targets, tangent)))
+                loss, curved = self._loss_hessian(transformed.outputs, targets, tangent)
+                total += of_a_number(loss, [self._raw_vjp(raw, *transformed.vjp(curved))])[0]
         return total
 
     def _linearized(self, w: Tensor | None) -> Iterator[tuple[Linearization, Tensor]]:
@@ -239,15 +246,16 @@ class SecondOrder:
         self.core.book(backwards=len(raw.outputs))
         return product
 
-    def _loss_hessian(self, outputs: Tensor, targets: Tensor, t: Tensor) -> Tensor:
-        """Return this microbatch's share of the loss's Hessian in the outputs, times t, (n, K)."""
+    def _loss_hessian(self, outputs: Tensor, targets: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return this microbatch's share of the loss, and of its Hessian in the outputs times t, (n, K)."""
         leaf = outputs.detach().requires_grad_()
-        g = gradient_graph(self.core.head.part(leaf, targets, self.core.n), leaf)
+        loss = self.core.head.part(leaf, targets, self.core.n)
+        g = gradient_graph(loss, leaf)
         refuse_missing_derivatives(g)
         if not g.requires_grad:
-            return torch.zeros_like(leaf)
+            return loss, torch.zeros_like(leaf)
         (product,) = torch.autograd.grad(g, leaf, t, allow_unused=True, materialize_grads=True)
-        return product
+        return loss, product
 
 
 def _unshared(product: Tensor, v: Tensor) -> Tensor:

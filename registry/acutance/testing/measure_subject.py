@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from acutance.measure import Estimate, Measure, Status
+from acutance.own_code import load
 from acutance.plugins import Item
 from acutance.spec import Spec
 from acutance.surface.evaluation import evaluate_family
@@ -62,9 +63,12 @@ class MeasureSubject(Subject):
         self.traits = item.target.traits
         self.instance: Measure[Any] = item.target()
         self.with_data = self.traits.level != "weights"
-        others, twins = split_twins(surfaces)
-        self.twins = (*TWINS, *twins)
-        more = [*additional(others), *(twin.original for twin in twins)]
+        known = load(item.target.tried_on) if item.target.tried_on else None
+        parts = [split_twins(given) for given in (known, surfaces)]
+        self.own_twins = [twin for _, twins in parts for twin in twins]
+        self.twins = (*TWINS, *self.own_twins)
+        more = [problem for others, _ in parts for problem in additional(others)]
+        more += [twin.original for twin in self.own_twins]
         self.additional = {problem.name for problem in more}
         self.problems = {**PROBLEMS, **{problem.name: problem for problem in more}}
 

@@ -8,6 +8,7 @@ from unittest import SkipTest
 
 import torch
 
+from acutance.errors import Unsupported
 from acutance.measure import Estimate, Status
 from acutance.numerics.draws import Streams
 from acutance.spec import Spec
@@ -18,7 +19,7 @@ from acutance.testing.problems import Problem
 from acutance.testing.processes import ask
 from acutance.testing.settings import at_defaults, neighbours
 from acutance.testing.twins import Twin
-from acutance.testing.watching import generator_states, seed_generators
+from acutance.testing.watching import WatchedStreams, generator_states, seed_generators
 
 values = Checklist()
 SEEDS = ((1, 0), (2, 0), (0, 1))  # (seed, replicate), against (0, 0)
@@ -40,14 +41,17 @@ def same_seed_same_value(subject: MeasureSubject) -> None:
 def leaves_global_generators_alone(subject: MeasureSubject) -> None:
     """The global random generators are neither used nor moved."""
     for problem, spec, _ in subject.cases(few=True):
-        results = []
+        results: list[float | str] = []
         for seed in (11, 12):
             # Named by the same stream, so that only the global generators differ.
             surface, rng = subject.surface(problem), Streams("conformance", problem.name)
             with preserved_rng():
                 seed_generators(seed)
                 before = generator_states()
-                results.append(Estimate.of(subject.instance.evaluate_many(surface, [spec], rng)[0]).value)
+                try:
+                    results.append(Estimate.of(subject.instance.evaluate_many(surface, [spec], rng)[0]).value)
+                except Unsupported as error:
+                    results.append(str(error))
                 moved = [name for name, state in generator_states().items() if state != before[name]]
             require(
                 not moved,
@@ -75,22 +79,37 @@ def _where_the_seed_matters(subject: MeasureSubject, problem: Problem, spec: Spe
 def other_seeds_matter_where_declared(subject: MeasureSubject) -> None:
     """Another seed gives another value exactly where the measure says that it is stochastic."""
     tried = [(problem, spec) for problem, spec, _ in subject.cases(few=True)]
-    moved = next(filter(None, (_where_the_seed_matters(subject, problem, spec) for problem, spec in tried)), None)
-    if subject.traits.stochastic and not moved:
-        # A search may find the same point from every start; its other settings draw more.
-        others = ((problem, other) for problem, spec in tried for other in neighbours(spec))
-        moved = next(filter(None, (_where_the_seed_matters(subject, problem, spec) for problem, spec in others)), None)
-    if subject.traits.stochastic:
+    noisy = [(problem, spec) for problem, spec in tried if subject.instance.draws_noise(spec)]
+    moved = _first_that_moves(subject, [case for case in tried if case not in noisy])
+    require(
+        not moved,
+        f"traits says stochastic=False, but another seed gave another value on {moved}: write stochastic=True, or "
+        "where it depends on the settings override draws_noise(spec)",
+    )
+    if subject.traits.stochastic and not noisy:
+        subject.note("nothing is drawn at the settings tried, says draws_noise: pass spec=[...] with some that draw")
+    if not noisy or _first_that_moves(subject, noisy):
+        return
+    others = [(problem, other) for problem, spec in noisy for other in neighbours(spec)]
+    if not _first_that_moves(subject, [case for case in others if subject.instance.draws_noise(case[1])]):
         require(
-            moved,
-            "traits says stochastic=True, but no seed and no replicate changed any value: write stochastic=False, or "
-            "draw from rng",
+            any(_draws(subject, problem, spec) for problem, spec in noisy),
+            "traits says stochastic=True, but no seed and no replicate changed any value, and nothing was drawn from "
+            "rng: write stochastic=False, or where it depends on the settings override draws_noise(spec)",
         )
-    else:
-        require(
-            not moved,
-            f"traits says stochastic=False, but another seed gave another value on {moved}: write stochastic=True",
-        )
+        subject.note("no draw changed a value at the settings tried: right for a search that ends at the same point")
+
+
+def _first_that_moves(subject: MeasureSubject, cases: list[tuple[Problem, Spec]]) -> str:
+    """Return where another seed mattered first, or an empty text."""
+    return next(filter(None, (_where_the_seed_matters(subject, problem, spec) for problem, spec in cases)), "")
+
+
+def _draws(subject: MeasureSubject, problem: Problem, spec: Spec) -> bool:
+    """Return whether the measure asks for noise."""
+    rng = WatchedStreams("conformance", problem.name)
+    subject.instance.evaluate_many(subject.surface(problem), [spec], rng)
+    return bool(rng.drawn)
 
 
 @values("same_seed_same_value", "leaves_global_generators_alone")
@@ -154,9 +173,10 @@ def order_of_examples_does_not_matter(subject: MeasureSubject) -> None:
     """A deterministic measure gives the same value up to rounding for the examples in another order."""
     if not subject.with_data:
         raise SkipTest("level weights: no data is opened")
-    if subject.traits.stochastic:
+    quiet = [case for case in subject.cases(few=True) if not subject.instance.draws_noise(case[1])]
+    if not quiet:
         raise SkipTest("the noise of a stochastic measure is named by the batch, order included")
-    for problem, spec, reference in subject.cases(few=True):
+    for problem, spec, reference in quiet:
         rows = torch.arange(len(problem.data()[1])).flip(0)
         other = subject.value(problem, spec, points=problem.part(rows))
         require(
@@ -246,8 +266,9 @@ def declared_invariances_hold(subject: MeasureSubject) -> None:
     """Every invariance that traits declares holds on twins: other weights, same function."""
     specs = list(dict.fromkeys(at_defaults(spec) for spec in subject.specs))
     agreements: dict[str, list[bool]] = {}
-    for twin in subject.twins:
+    for twin in subject.own_twins:
         require(twin.difference() < 1e-10, f"the twin '{twin.name}' of '{twin.original.name}' has another function")
+    for twin in subject.twins:
         declared = twin.invariance in subject.traits.invariant_to
         for spec in specs:
             a, b = subject.cached_value(twin.original, spec), subject.value(twin.changed, spec)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from acutance.data.batch import length_of
 from acutance.model.functional import FunctionalModel
+from acutance.numerics.draws import Streams
 from acutance.surface.loss_surface import LossSurface
 from acutance.surface.moving_point import MovingPoint
 
@@ -111,6 +112,23 @@ def _watch(name: str) -> Any:
 for _name in ALLOWED_BY:
     if hasattr(LossSurface, _name):
         setattr(WatchedSurface, _name, _watch(_name))
+
+
+class WatchedStreams(Streams):
+    """Noise that notes what of it is drawn."""
+
+    def __init__(self, *context: Any, drawn: list[str] | None = None) -> None:
+        super().__init__(*context)
+        self.drawn = [] if drawn is None else drawn
+
+    def child(self, *context: Any) -> Streams:
+        """Return a family named by more context, whose draws are noted here too."""
+        return WatchedStreams(*self.context, *context, drawn=self.drawn)
+
+    def generator(self, stream: str, k: int) -> torch.Generator:
+        """Note the draw."""
+        self.drawn.append(stream)
+        return super().generator(stream, k)
 
 
 class Interrupted(RuntimeError):

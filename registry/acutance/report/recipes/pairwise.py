@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from acutance.analysis.matrix import matrix
 from acutance.analysis.text import number
@@ -21,11 +23,13 @@ from acutance.report.scatter import panel
 from acutance.report.style import style
 
 PANELS = 9  # measures that a matrix of scatter plots has room for
+SQUARES = 150  # measures that a heat map has room for: of more of them those that the page shows
 
 
 class Pairwise(Recipe):
     """Measures against each other, as a matrix of tau and, for few, of scatter plots: Figures 7 and 29.
 
+    Many stand in the order of their clusters (``pairwise.csv``), and what says the same has a frame.
     Of a sweep: each measure at the first value of the setting against itself at the others.
     """
 
@@ -80,8 +84,12 @@ def pair_values(data: ReportData, level: str) -> pd.DataFrame:
 
 def tau_matrix(data: ReportData, level: str) -> Figure:
     """Return the heat map of tau-b between all definitions and radii of one level: the numbers of ``pairwise.csv``."""
-    values = pair_values(data, level)
-    taus, names = matrix(values).tau.to_numpy(), list(values.columns)
+    values = pair_values(data.whole, level)
+    if values.shape[1] > SQUARES:
+        values = pair_values(data, level)
+    clustered = matrix(values)
+    names = clustered.order if values.shape[1] > PANELS else list(values.columns)
+    taus = clustered.tau.loc[names, names].to_numpy()
     size = 0.32 if len(names) > PANELS else 0.5
     figure = Figure(figsize=(3.6 + size * len(names), 2.9 + size * len(names)), layout="constrained")
     axis = figure.subplots()
@@ -94,11 +102,23 @@ def tau_matrix(data: ReportData, level: str) -> Figure:
         if np.isfinite(taus[i, j]) and len(names) <= 24:
             colour = "white" if abs(taus[i, j]) > 0.6 else "black"
             axis.text(j, i, number(float(taus[i, j])), ha="center", va="center", fontsize=6, color=colour)
+    if len(names) > PANELS:
+        _frames(axis, [clustered.clusters[name] for name in names])
     bar = figure.colorbar(image, ax=axis, shrink=0.5, aspect=25, pad=0.02)
     mathematics(bar.ax.yaxis.label)
     bar.set_label(r"Kendall's $\tau_b$", fontsize=8)
     figure.suptitle(f"Measures against each other\n{level.replace('architecture=', '')}", fontsize=10)
     return figure
+
+
+def _frames(axis: Any, clusters: list[int]) -> None:
+    """Draw a frame around each cluster of several neighbours."""
+    start = 0
+    for _, group in groupby(clusters):
+        count = len(list(group))
+        if count > 1:
+            axis.add_patch(Rectangle((start - 0.5, start - 0.5), count, count, fill=False, lw=1.2, edgecolor="black"))
+        start += count
 
 
 def scatter_matrix(data: ReportData, level: str) -> Figure:

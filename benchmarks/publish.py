@@ -1,7 +1,7 @@
 """Commit a finished run as a study under ``benchmarks/results/studies``: its values, tables, figures, and one page.
 
 ``python benchmarks/publish.py RUN NAME --command "acutance run NAME" [--published LEVEL=SETTING] [--target OURS=THEIRS]
-[--strongest]``.
+[--strongest] [--label-free]``.
 The page is made from the committed files alone (``--pages`` makes all pages anew), and a test holds it to them. Values lie
 in ``results.csv``, one row a cell; ``environment.json`` names the commit of the code that computed them.
 """
@@ -19,6 +19,9 @@ import pandas as pd
 from strongest import FILE as STRONGEST
 from strongest import lines as shown
 from strongest import strongest
+from without_labels import FILE as RANKS_BEST
+from without_labels import lines as without_labels
+from without_labels import ranks_best
 
 from acutance.analysis.compare import compare
 from acutance.analysis.judging import HOLDS, counted, holding
@@ -31,7 +34,7 @@ from acutance.run.directory import RunDirectory, read_csv
 from acutance.run.outputs import write_figures
 
 STUDIES = Path(__file__).parent / "results" / "studies"
-FILES = ("models.csv", "results.csv", "correlations.csv", "hypotheses.csv", "ceilings.csv", "radii.csv", "associations.csv", "pairwise.csv", "config.yaml", "environment.json")  # fmt: skip
+FILES = ("models.csv", "results.csv", "correlations.csv", "hypotheses.csv", "ceilings.csv", "radii.csv", "associations.csv", "pairwise.csv", "estimates.csv", "config.yaml", "environment.json")  # fmt: skip
 FIGURES = (
     "tau-*.png",
     "pairwise-*.png",
@@ -69,6 +72,8 @@ def publish(run: Path, name: str, about: dict[str, Any]) -> Path:
         (folder / f"beside_{setting}.csv").write_text(csv_text(table), encoding="utf-8", newline="")
     if about["strongest"]:
         (folder / STRONGEST).write_text(csv_text(strongest(folder)), encoding="utf-8", newline="")
+    if about["label_free"]:
+        (folder / RANKS_BEST).write_text(csv_text(ranks_best(folder)), encoding="utf-8", newline="")
     (folder / "README.md").write_text(page(folder))
     return folder
 
@@ -102,6 +107,8 @@ def page(folder: Path) -> str:
         lines += ["", *_beside(folder, level, setting, about)]
     if (folder / STRONGEST).is_file():
         lines += ["", *shown(read_csv(folder / STRONGEST)), "", *_alike(read_csv(folder / "pairwise.csv"))]
+    if (folder / RANKS_BEST).is_file():
+        lines += ["", *without_labels(read_csv(folder / RANKS_BEST), read_csv(folder / "estimates.csv"))]
     for table in sorted((folder / "tables").glob("*.md")):
         lines += ["", table.read_text().rstrip()]
     for figure in sorted((folder / "figures").glob("*.png")):
@@ -180,6 +187,7 @@ def main() -> None:
         action="store_true",
         help="list the largest correlations, and what the learning rate leaves of them",
     )
+    parser.add_argument("--label-free", action="store_true", help="say which measure ranks best under each shift")
     parser.add_argument("--pages", action="store_true", help="make the pages of all committed studies anew")
     chosen = parser.parse_args()
     if chosen.pages:
@@ -195,6 +203,7 @@ def main() -> None:
         "published": split["published"],
         "targets": split["target"],
         "strongest": chosen.strongest,
+        "label_free": chosen.label_free,
     }
     print(publish(chosen.run, chosen.name, about))
 

@@ -288,3 +288,13 @@ def test_texts_need_no_column_of_labels(tmp_path):
     assert inputs["input_ids"].shape[0] == 2 and targets.shape == (2, 0) and dataset.labels == ()
     with pytest.raises(UserError, match="label"):
         opened_data(str(tmp_path / "t.csv"), {}, {}, "--labels")
+
+
+def test_the_pools_of_a_study_are_ranked(files):
+    (files / "s.yaml").write_text(
+        "format: 1\nwithin: []\ndataset: {name: arrays, files: {train: data.npz}}\n"
+        "pools: [{name: checkpoints, files: 'runs/*.pt', architecture: 'nets:net'}]\n"
+        "targets: [train_error]\nmeasures: [{name: mean_confidence}]\nsurface: {points: 20, m: 20}\n"
+    )
+    r = acutance.rank("s.yaml", "blind.npz", measures=["spread"])
+    assert set(r.table["model"]) == {"m0", "m1", "m2"}

@@ -47,6 +47,11 @@ FAMILIES = {
         "jacobian_norm": "JacobianNorm",
         "geometric_complexity": "GeometricComplexity",
     },
+    "training.losses": {
+        "sum_of_training_losses": "SumOfTrainingLosses",
+        "loss_at_step": "LossAtStep",
+        "gradient_norm_along_training": "GradientNormAlongTraining",
+    },
 }
 
 

@@ -82,8 +82,11 @@ class Problem:
         chosen = (points or self.data()) if with_data else None
         initial = self.initial() if self.initial is not None else None
         opened.log = lambda: TrainingLog(
-            {"step": (0.0, 1.0, 2.0), "train_loss": (2.0, 1.0, 0.5), "learning_rate": (0.1,) * 3}
-        )
+            {
+                "step": (0.0, 1.0, 2.0), "train_loss": (2.0, 1.0, 0.5), "learning_rate": (0.1,) * 3,
+                "gradient_norm": (3.0, 2.0, 1.0),
+            }
+        )  # fmt: skip
         surface = kind(opened, chosen, self.loss, microbatch=microbatch if with_data else None, initial=initial)
         if chosen is not None:
             # Every other point: more than none, and other ones than those of the surface.

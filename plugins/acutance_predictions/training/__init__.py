@@ -1,0 +1,1 @@
+"""What the log of a model's training says of it; no points are opened."""

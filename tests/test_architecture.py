@@ -18,7 +18,9 @@ def test_no_folder_imports_one_that_stands_on_it():
     names = [name for floor in floors for name in floor]
     assert len(names) == len(set(names)) and {"vocabulary", "surface", "run", "cli", "acutance_hessian"} <= set(names)
     level = {name: number for number, floor in enumerate(floors) for name in floor}
-    assert level["vocabulary"] == level["numerics"] == 0 and level["cli"] == max(level.values())
+    assert level["vocabulary"] == level["numerics"] == 0
+    # Plugins stand on what they use: one that brings problems for the kit stands on the kit.
+    assert level["cli"] == max(number for name, number in level.items() if not name.startswith("acutance_"))
 
 
 def test_imports_within_functions_count_and_those_for_types_do_not(tmp_path):

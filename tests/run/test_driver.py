@@ -13,7 +13,7 @@ import torch
 from acutance.hookspecs import Retry
 from acutance.measure import Estimate, Status
 from acutance.plugins import catalog
-from acutance.run import retries, worker
+from acutance.run import hooks, worker
 from acutance.run.executors import LimitedSpec, Processes, ProcessesSpec, Watched
 from acutance.run.harness import Driver, run_study
 from acutance.run.jobs import Build, Cell, Choice, Evaluate, Failed, write
@@ -322,7 +322,7 @@ def test_a_microbatch_of_nothing_is_not_tried(monkeypatch):
             Hook.asked += 1
             yield Retry(asked["microbatch"] if Hook.asked > 1 else 0)
 
-    monkeypatch.setattr(retries, "Hook", Hook)
+    monkeypatch.setattr(hooks, "Hook", Hook)
 
     def fails(*args, catch=False, **options):
         if not catch:

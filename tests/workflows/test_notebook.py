@@ -202,7 +202,7 @@ MISTAKES = [
     ({"measures": []}, r"measures: give a list of at least one"),
     ({"measures": ["worst_cas"]}, r"measures\.0: unknown measure 'worst_cas'.*did you mean 'worst_case'"),
     ({"measures": ["worst_case"]}, r"measures\.0\.rho: Field required"),
-    ({"surface": {"points": 100, "m": 8}}, r"100 points, but the split has 40"),
+    ({"surface": {"points": 100, "m": 8}}, r"100 points, but dataset .data., split .train. has 40"),
     ({"surface": {"points": 16, "m": 32}}, r"surface\.m: 32 examples in a batch, but only 16 points"),
     ({"attributes": {"net9": {"a": 1}}}, r"attributes: there is no model 'net9'"),
     ({"attributes": {"net1": {"a": [1]}}}, r"attributes: 'net1'.a: list is not a number"),

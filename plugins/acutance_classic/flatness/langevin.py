@@ -35,9 +35,10 @@ def gradients(view: LossSurface, spec: EntropyGradientSpec, rng: Streams, chain:
     x = rng.normal(f"start.{chain}", 0, view.w).div_(math.sqrt(spec.gamma))
     noise = torch.empty_like(x)
     for k in range(steps):
-        g = point.move(x).gradient().gradient
+        found = point.move(x).gradient()
+        g = found.gradient
         assert g is not None
-        g.mul_(n)
+        g.mul_(n).add_(found.loss - found.loss)  # NaN where the loss is no number, though no output has a gradient
         if k >= steps // BURNED:
             yield g
         rng.normal(f"noise.{chain}", k, x, out=noise)

@@ -119,7 +119,7 @@ class Secants:
         for i, row in self.functional.padding_rows():
             self._direction[i][row] = 0.0
         pairs = zip(self._gradient, self._direction, strict=True)
-        shares = torch.stack([torch.linalg.vector_norm(g * d, dtype=torch.float64) for g, d in pairs])
+        shares = torch.stack([torch.linalg.vector_norm(_dense(g) * d, dtype=torch.float64) for g, d in pairs])
         boosts = (shares.square().mean().sqrt() / shares).nan_to_num(1.0, BOOST).clamp(max=BOOST)
         for direction, boost in zip(self._direction, boosts.unbind(), strict=True):
             direction.mul_(boost.to(direction.dtype))
@@ -181,3 +181,8 @@ def _lost_in_single(secants: Secants, remaining: Callable[[], int]) -> list[int]
     """Return what float32 tells: with the step a kink's excess grows, that of rounding falls, a lost part's stays."""
     short, long = map(secants.exceeds, secants.steps)
     return secants.localise(secants.steps[1], KINKS, remaining) if long and steady(long, short) else []
+
+
+def _dense(g: Tensor) -> Tensor:
+    """Return a gradient of which every entry is there: a model may make a sparse one itself."""
+    return g.to_dense() if g.is_sparse else g

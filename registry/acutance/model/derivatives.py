@@ -17,17 +17,25 @@ def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     """Gradient of a 0-d loss with respect to each of its leaves, in their shapes; zero where it does not depend."""
     partials: Sequence[Tensor | None] = [None] * len(leaves)
     if loss.requires_grad:
-        partials = torch.autograd.grad(loss, leaves, allow_unused=True)
+        partials = torch.autograd.grad(loss, leaves, _seed(loss), allow_unused=True)
     return [
         torch.zeros_like(leaf) if g is None else g.to_dense() if g.is_sparse else g
         for g, leaf in zip(partials, leaves, strict=True)
     ]
 
 
-def of_a_number(loss: Tensor, derivatives: Sequence[Tensor]) -> list[Tensor]:
-    """Return derivatives of losses, NaN where a loss is no number.
+def _seed(loss: Tensor) -> Tensor:
+    """Return what a backward pass of a loss begins with: 1, and NaN where the loss is no number.
 
-    A model that puts NaN in the place of some outputs has gradients without one: those of its other outputs.
+    A model that puts NaN in the place of some outputs has gradients without one: those of its other outputs. They
+    become NaN so, without a look at the loss, which an accelerator would have to wait for.
+    """
+    plain = loss.detach()
+    return (plain - plain).add_(1)
+
+
+def of_a_number(loss: Tensor, derivatives: Sequence[Tensor]) -> list[Tensor]:
+    """Return derivatives of losses, NaN where a loss is no number, also where no output has a gradient.
 
     Args:
         loss: 0-d, or (k,).
@@ -50,7 +58,7 @@ def gradient_graph(loss: Tensor, leaf: Tensor) -> Tensor:
     """Gradient of a 0-d loss, (p,), that can be differentiated again; zero when the loss does not depend on it."""
     if not loss.requires_grad:
         return torch.zeros_like(leaf)
-    (g,) = torch.autograd.grad(loss, leaf, create_graph=True, allow_unused=True)
+    (g,) = torch.autograd.grad(loss, leaf, _seed(loss), create_graph=True, allow_unused=True)
     return torch.zeros_like(leaf) if g is None else g
 
 

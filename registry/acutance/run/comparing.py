@@ -20,10 +20,10 @@ from acutance.errors import Unsupported, UserError
 from acutance.measure import Cost, Estimate, Status
 from acutance.peers import Peer
 from acutance.plugins import catalog
+from acutance.run.hooks import with_retries
 from acutance.run.jobs import Begun, Cell, Compare, Compared, Comparison, Outcome, Part, Passes
 from acutance.run.points import open_points, opened_pool
 from acutance.run.predictions import FEATURES, LOGITS, Predictions, outputs_identity
-from acutance.run.retries import with_retries
 from acutance.spec import validate
 from acutance.study.surface_config import Scope
 from acutance.surface.compared import evaluate_peers

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from acutance.errors import Excluded, Misfit, UserError, as_errors, caught, some
 from acutance.measure import Cost, Estimate, Status
 from acutance.plugins import catalog
+from acutance.run.hooks import with_retries
 from acutance.run.jobs import (
     Begun,
     Build,
@@ -38,7 +39,6 @@ from acutance.run.jobs import (
 )
 from acutance.run.points import close_points, open_points, opened_pool
 from acutance.run.predictions import Predictions, outputs_identity
-from acutance.run.retries import with_retries
 from acutance.spec import validate
 from acutance.study.surface_config import Scope
 from acutance.system.kept import preserved_rng

@@ -126,7 +126,8 @@ def _explained(estimate: Estimate, surface: LossSurface, measure: Measure[Any], 
     raw = _clean_logits(surface)
     loss = float(surface.loss_of(raw)) if surface.core.labelled else 0.0
     # Minus infinity is an output too, of a class that is ruled out: it is to blame where it makes the loss infinite.
-    numbers = raw.flatten(1) < math.inf if math.isfinite(loss) else raw.flatten(1).isfinite()
+    rows = raw.reshape(len(raw), -1)
+    numbers = rows < math.inf if math.isfinite(loss) else rows.isfinite()
     lost = (~numbers.all(1)).nonzero().flatten().tolist()
     if math.isfinite(loss) and not lost:
         return estimate

@@ -3,6 +3,7 @@ r"""The loss surface :math:`w \mapsto L_S(w)` of one model on one fixed batch: t
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from acutance.errors import Unsupported, UserError
 from acutance.explain import surface_line
 from acutance.measure import Cost
 from acutance.model.conditions import Arithmetic, conditions, in_own_conditions, trackable
+from acutance.model.derivatives import of_a_number
 from acutance.model.functional import FunctionalModel
 from acutance.model.initial import W0, initial_vector
 from acutance.model.losses import LossFunction, LossHead, NormScale, transform_of
@@ -341,8 +343,14 @@ class LossSurface(Readings, Representations, Products, Beside):
         return self.memo("clean", lambda: Evaluation(self.loss_of(raw), raw))
 
     def clean_gradient(self) -> Evaluation:
-        """Return loss, logits and gradient at w*; computed once for this surface."""
-        return self.memo("gradient", lambda: self.evaluate(self.w, gradient=True))
+        """Return loss, logits and gradient at w*, NaN where the loss is no number; computed once for this surface."""
+
+        def evaluated() -> Evaluation:
+            found = self.evaluate(self.w, gradient=True)
+            assert found.gradient is not None
+            return replace(found, gradient=of_a_number(found.loss, [found.gradient])[0])
+
+        return self.memo("gradient", evaluated)
 
     def rounding(self) -> Tensor:
         """Return by how much a coarser ``arithmetic`` moves the loss at w*, 0-d: rises below that mean nothing.

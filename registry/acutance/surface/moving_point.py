@@ -12,7 +12,7 @@ from acutance.checks.parts import refuse_parts
 from acutance.checks.smoothness import refuse_jumps
 from acutance.data.batch import tensor
 from acutance.model.conditions import conditions, trackable
-from acutance.model.derivatives import gradients, of_a_number
+from acutance.model.derivatives import gradients
 from acutance.surface.core import Evaluation
 from acutance.surface.replay import Replay, Work
 
@@ -141,7 +141,7 @@ class MovingPoint:
             for inputs, targets in chunks:
                 raw = self._logits(inputs)
                 loss = core.head.part(self._surface.transform(raw), targets, core.n)
-                joined = of_a_number(loss, self._grouped(gradients(loss, self._leaves)))
+                joined = self._grouped(gradients(loss, self._leaves))
                 if parts:
                     torch._foreach_add_(parts, joined)
                 else:

@@ -81,8 +81,9 @@ class SecondOrder:
         total: Tensor | None = None
         keep = w is None and core.in_one_pass
         for leaf, pieces, g, loss in [self._cached_gradient()] if keep else self._gradient_graphs(w):
-            product = torch.zeros_like(v)
-            if g is not None:
+            if g is None:
+                product = torch.zeros_like(v)
+            else:
                 with self._differentiable(pieces):
                     (product,) = torch.autograd.grad(
                         [g], leaf, [v], retain_graph=keep, allow_unused=True, materialize_grads=True

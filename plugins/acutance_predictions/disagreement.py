@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from acutance.measure import Estimate, PoolMeasure, Traits
+from acutance.peers import over_partners
 from acutance_predictions.measure import SAME_FUNCTION, NoSettings
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ class Disagreement(PoolMeasure[NoSettings]):
 
     def evaluate_pool(self, peers: Sequence[Peer], spec: NoSettings, rng: Streams) -> list[Estimate]:
         """Return the mean over the other models; pairs with a model whose outputs are not finite are left out."""
-        from acutance.peers import over_partners
         from acutance_predictions.pool_numerics import agreements, lost, predicted
 
         classes = predicted([peer.logits for peer in peers])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from acutance.measure import Cost, Estimate, PoolMeasure, Traits
+from acutance.peers import over_partners
 from acutance_predictions.measure import NoSettings
 from acutance_predictions.representations.classes import ClassMeasure
 from acutance_predictions.representations.measure import SAME_FEATURES, LayerSpec
@@ -60,7 +61,6 @@ class CKA(PoolMeasure[NoSettings]):
 
     def evaluate_pool(self, peers: Sequence[Peer], spec: NoSettings, rng: Streams) -> list[Estimate]:
         """Return the mean over the partners of each model; a pair with constant or non-finite features has none."""
-        from acutance.peers import over_partners
         from acutance_predictions.representations.kernels import alignments
 
         return over_partners(alignments([peer.features() for peer in peers]), peers)

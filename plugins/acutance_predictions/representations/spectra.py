@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from acutance.errors import Unsupported
 from acutance.measure import Cost, Estimate, Traits
 from acutance.spec import labelled
 from acutance_predictions.representations.measure import SAME_FEATURES, FeatureMeasure, LayerSpec
@@ -71,7 +72,6 @@ class FeatureStableRank(FeatureMeasure[LayerSpec]):
 
     def of_features(self, features: Tensor, surface: LossSurface, spec: LayerSpec) -> float:
         """Return the quotient."""
-        from acutance.errors import Unsupported
         from acutance_predictions.representations.features import singular_values
 
         sigma = singular_values(surface, spec.layer)

@@ -117,9 +117,11 @@ def page(folder: Path) -> str:
 
 
 def _pool(models: pd.DataFrame) -> list[str]:
-    rows = ["| architecture | models | admitted | test error of these |", "|---|---|---|---|"]
+    column = next(name for name in ("target.test_error", *models) if name in models and name.startswith("target."))
+    what = target_label(column.removeprefix("target.")).replace("_", " ")
+    rows = [f"| architecture | models | admitted | {what} of these |", "|---|---|---|---|"]
     for architecture, part in models.groupby("architecture", sort=False):
-        errors = part[part["admitted"]]["target.test_error"]
+        errors = part[part["admitted"]][column]
         rows.append(f"| {architecture} | {len(part)} | {len(errors)} | {errors.min():.3f} to {errors.max():.3f} |")
     return rows
 

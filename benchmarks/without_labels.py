@@ -31,7 +31,7 @@ def ranks_best(run: Path, count: int = 3) -> pd.DataFrame:
     rows = counted(correlations, config["targets"])
     told = [
         {
-            **{name: row[name] for name in ("within", "target", "n", "tau", "low", "high", "p_adjusted", "ceiling")},
+            **{name: row.get(name, np.nan) for name in ("within", "target", "n", "tau", "low", "high", "p_adjusted", "ceiling")},
             "definition": definition_label(row, study.name), "holds": holds, "kept": row["tau"] * sign,
         }
         for row, holds in zip(_plain(rows), holding(rows), strict=True)
@@ -43,7 +43,7 @@ def ranks_best(run: Path, count: int = 3) -> pd.DataFrame:
 
 
 def _plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if v == v} | {"ceiling": row["ceiling"]} for row in rows.to_dict("records")]
+    return [{k: v for k, v in row.items() if v == v} for row in rows.to_dict("records")]
 
 
 def lines(best: pd.DataFrame, estimates: pd.DataFrame) -> list[str]:
@@ -66,11 +66,15 @@ def lines(best: pd.DataFrame, estimates: pd.DataFrame) -> list[str]:
         "| models | shift | measure | mean absolute error | 95% | bias | τ with the error |",
         "|---|---|---|--:|---|--:|--:|",
     ]  # fmt: skip
-    for row in estimates.to_dict("records"):
+    lost = estimates["mean_absolute_error"].isna()
+    for row in estimates[~lost].to_dict("records"):
         low, high = (f"{100 * row[f'mean_absolute_error_{end}']:.1f}" for end in ("low", "high"))
         cells = (
             str(row["within"]).removeprefix("architecture="), row["split"], row["definition"], f"{100 * row['mean_absolute_error']:.1f}",
             f"[{low}, {high}]", f"{100 * row['bias']:+.1f}", number(row["tau"]),
         )  # fmt: skip
         shown.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    if lost.any():
+        names = "; ".join(dict.fromkeys(estimates.loc[lost, "definition"]))
+        shown += ["", f"Without a value for at least three models (why stands in `results.csv`): {names}."]
     return shown

@@ -46,7 +46,7 @@ class ExpectedCalibrationError(OutputMeasure[CalibrationSpec]):
         level="dataset", larger_means="worse calibrated", better="smaller", needs={"data"},
         invariant_to=SAME_FUNCTION, symbol="ECE",
         label="calibration error", curves={"reliability": ("mean confidence of the bin", "accuracy")},
-        reference="Guo et al. 2017", bibtex=("naeini2015obtaining", "guo2017calibration", "kumar2019verified"),
+        reference="Guo et al. 2017", bibtex=("pakdamannaeini2015obtaining", "guo2017calibration", "kumar2019verified"),
     )  # fmt: skip
 
     def of_outputs(self, outputs: Outputs, surface: LossSurface, spec: CalibrationSpec) -> Estimate:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import Field
 
 from acutance.measure import Estimate, Measure, Traits
 from acutance.spec import Spec, labelled
+from acutance_predictions.training.rows import by_epoch, interpolated, mean
 
 if TYPE_CHECKING:
     from acutance.io.training_log import TrainingLog
@@ -63,10 +65,6 @@ class SumOfTrainingLosses(LogMeasure[EpochsSpec]):
 
     def of_log(self, log: TrainingLog, spec: EpochsSpec) -> Estimate:
         """Return the sum, and how many epochs are in it."""
-        import math
-
-        from acutance_predictions.training.rows import by_epoch
-
         losses = by_epoch(log, "train_loss", spec.last)
         return Estimate(math.fsum(losses), extras={"epochs": len(losses)})
 
@@ -89,8 +87,6 @@ class GradientNormAlongTraining(LogMeasure[EpochsSpec]):
 
     def of_log(self, log: TrainingLog, spec: EpochsSpec) -> Estimate:
         """Return the mean over the epochs, and how many they are."""
-        from acutance_predictions.training.rows import by_epoch, mean
-
         norms = by_epoch(log, "gradient_norm", spec.last)
         return Estimate(mean(norms), extras={"epochs": len(norms)})
 
@@ -121,6 +117,4 @@ class LossAtStep(LogMeasure[PlaceSpec]):
 
     def of_log(self, log: TrainingLog, spec: PlaceSpec) -> float:
         """Return the loss."""
-        from acutance_predictions.training.rows import interpolated
-
         return interpolated(log, "train_loss", spec.of, spec.at)

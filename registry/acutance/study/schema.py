@@ -101,6 +101,11 @@ def _swept_section(item: Item, key: str, plugins: Catalog) -> Schema:
     for name in fields.keys() - {"name"}:
         fields[name] = _sweep(fields[name], holds_list(item.target.Spec, name))
     if fields:
+        split: Schema = {"type": "string", "minLength": 1}
+        fields["points"] = {
+            "anyOf": [split, {"type": "array", "minItems": 1, "items": split}],
+            "description": "Split of its points, that of surface.split by default; a list measures on several.",
+        }
         fields["replicates"] = {
             "type": "integer", "minimum": 1, "default": 1,
             "description": "Independent repetitions, each with noise of its own.",

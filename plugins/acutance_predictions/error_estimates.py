@@ -6,6 +6,7 @@ of validation points has a V.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from acutance.errors import Unsupported
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 SAME = 1e-6  # relative difference of 1 - confidence, or of entropy, that is rounding
+TIED = 0.05  # share of the validation points by which ties may move the one below the threshold
 
 
 class AverageConfidence(OutputMeasure[NoSettings]):
@@ -84,8 +86,9 @@ class AverageThresholdedConfidence(ValidatedMeasure[ThresholdSpec]):
     .. math:: \frac1n \sum_i [s_i < t], \quad t = s_{V (e + 1)}
 
     with e errors among the validation points and :math:`s_{V(j)}` the j-th smallest of their scores, so that the
-    share of them below t is their error, as far as no scores are equal (Garg et al. 2022, Eqs. 1 and 2). There is no
-    threshold where every validation point is wrong. A point as sure as the threshold, up to rounding, is not below it.
+    share of them below t is their error (Garg et al. 2022, Eqs. 1 and 2). Of equal scores fewer may be below; there is
+    no value where the share is further from the error than 0.05 and two standard errors, or where every validation
+    point is wrong. A point as sure as the threshold, up to rounding, is not below it.
     """
 
     name = "average_thresholded_confidence"
@@ -105,5 +108,12 @@ class AverageThresholdedConfidence(ValidatedMeasure[ThresholdSpec]):
         # How far from sure: falls as the score grows, and is known to the precision of the logits however small it is.
         points, others = ((1 - one.confidence if sure else one.entropy) for one in (outputs, validation))
         threshold = float(others.sort(descending=True).values[wrong])
-        share = float((points > threshold * (1 + SAME)).double().mean())
-        return Estimate(share, extras={"threshold": sure - threshold, "validation_error": wrong / len(y)})
+        share, below = (float((one > threshold * (1 + SAME)).double().mean()) for one in (points, others))
+        error = wrong / len(y)
+        if abs(below - error) > max(TIED, 2 * math.sqrt(error * (1 - error) / len(y))):
+            raise Unsupported(
+                f"the scores of validation points tie, as saturated ones do: {below:.3g} of them are below the "
+                f"threshold, {error:.3g} are wrong"
+            )
+        extras = {"threshold": sure - threshold, "validation_error": error, "validation_below": below}
+        return Estimate(share, extras=extras)

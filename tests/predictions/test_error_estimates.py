@@ -51,7 +51,7 @@ def test_the_share_below_the_threshold_is_the_validation_error_there(score):
     assert threshold in [pytest.approx(s, rel=1e-12) for s in scores(z)]
     assert sum(s < threshold - 1e-9 for s in scores(z)) == wrong > 0
     assert found.value == sum(s < threshold for s in scores(POINTS)) / 60
-    assert found.extras["validation_error"] == wrong / 45
+    assert found.extras["validation_error"] == found.extras["validation_below"] == wrong / 45
     same = measured("average_thresholded_confidence", np.vstack([z, z]), validation=VALIDATION, score=score)
     assert same.value == wrong / 45
 
@@ -69,6 +69,18 @@ def test_without_errors_on_validation_only_points_less_sure_than_all_of_them_cou
     assert found.value == np.mean(softmax(POINTS, axis=1).max(1) < softmax(z, axis=1).max(1).min())
     wrong = measured("average_thresholded_confidence", POINTS, validation=(z, z.argmin(1)))
     assert wrong.status is Status.UNSUPPORTED and "every validation point is wrong" in wrong.message
+
+
+@pytest.mark.parametrize("score", ["max_confidence", "negative_entropy"])
+def test_scores_that_tie_have_no_threshold_unless_few_do(score):
+    saturated = (1000.0 * np.eye(3)[np.arange(60) % 3], np.zeros(60, dtype=int))  # wrong on 2/3, always sure
+    lost = measured("average_thresholded_confidence", POINTS[:, :3], validation=saturated, score=score)
+    assert lost.status is Status.UNSUPPORTED
+    assert "scores of validation points tie" in lost.message and "0 of them" in lost.message and "0.667" in lost.message
+    z, y = drawn(400, seed=3)
+    z[np.argsort(softmax(z, axis=1).max(1))[::100]] = z[0]
+    few = measured("average_thresholded_confidence", POINTS, validation=(z, y), score=score)
+    assert few.status is Status.OK and abs(few.extras["validation_below"] - few.extras["validation_error"]) < 0.05
 
 
 @pytest.mark.parametrize("name", VALIDATED)

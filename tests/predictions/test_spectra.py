@@ -175,6 +175,38 @@ def test_points_with_the_same_features_count_once():
     assert nearly.value == pytest.approx(once.value, rel=1e-9)
 
 
+def test_a_large_point_or_feature_makes_no_others_the_same():
+    x = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
+    for size in (1e4, 1e6, 1e7, 1e9):
+        far, constant = x.copy(), x.copy()
+        far[0] *= size
+        constant[:, 3] = size
+        for f in (far, constant):
+            found = acutance.measure("intrinsic_dimension", Rows(4).float(), (torch.tensor(f), None), fit="likelihood")
+            logs = [math.log(row[1] / row[0]) for row in neighbour_distances(f.astype(np.float64))]
+            assert found.extras["duplicates"] == 0 and found.value == pytest.approx(100 / sum(logs), rel=1e-9)
+
+
+def test_differences_that_are_rounding_have_no_dimension():
+    x = np.random.default_rng(0).normal(size=(100, 4))
+    for size in (1e-6, 1e-7):
+        f = torch.tensor(x * size + 1, dtype=torch.float32)
+        lost = acutance.measure("intrinsic_dimension", Rows(4).float(), (f, None))
+        assert lost.status is Status.UNSUPPORTED and "than their features are rounded" in lost.message
+    assert measured("intrinsic_dimension", x * 1e-6 + 1).status is Status.OK
+
+
+def test_neighbours_are_right_where_a_product_loses_all_digits():
+    from acutance_predictions.representations.neighbours import nearest
+
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)).double()
+    x[::2] += 1e9  # two clusters: wherever the origin is, one of them is far away
+    table = (x[:, None] - x).norm(dim=2).fill_diagonal_(math.inf)
+    distances, indices = nearest(x, 2)
+    ordered, places = table.sort(dim=1, stable=True)
+    assert torch.equal(distances, ordered[:, :2]) and torch.equal(indices, places[:, :2])
+
+
 def test_too_few_points_and_lattices_have_no_dimension():
     few = measured("intrinsic_dimension", np.ones((9, 3)))
     assert few.status is Status.UNSUPPORTED and few.message.startswith("1 different points are too few for 2")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from acutance.surface import LossSurface
 
+LOST = 0.1  # share of points without a distance above rounding
+
 
 class IntrinsicDimensionSpec(LayerSpec):
     """Which features, and which estimator."""
@@ -45,7 +47,7 @@ class IntrinsicDimension(FeatureMeasure[IntrinsicDimensionSpec]):
 
     .. math:: d = \Big( \frac{1}{n (k-1)} \sum_i \sum_{j<k} \log \frac{r_{ik}}{r_{ij}} \Big)^{-1}
 
-    Points with the same features count once; the extras say how many were left out.
+    Points with the same features, each up to its own rounding, count once; the extras say how many were left out.
     """
 
     name = "intrinsic_dimension"
@@ -60,17 +62,24 @@ class IntrinsicDimension(FeatureMeasure[IntrinsicDimensionSpec]):
         """Return the dimension."""
         from acutance_predictions.representations import neighbours
 
-        precision = float(features.abs().max()) * 8 * neighbours.precision(surface.w)
         k = 2 if spec.method == "two_nn" else spec.k
-        distances, points = surface.shared(
-            ("neighbours", spec.layer, k), lambda: neighbours.of_distinct(features, k, precision)
+        found = surface.shared(
+            ("neighbours", spec.layer, k), lambda: neighbours.of_distinct(features, k, neighbours.precision(surface.w))
         )
+        distances = found.distances
         if distances is None:
-            raise Unsupported(f"{points} different points are too few for {k} neighbours of each: give more points")
+            raise Unsupported(
+                f"{found.points} different points are too few for {k} neighbours of each: give more points"
+            )
+        if found.unresolved > LOST:
+            raise Unsupported(
+                f"{found.unresolved:.0%} of the points are no further from the nearest one than their features are "
+                "rounded: compute them in float64, or with a smaller offset"
+            )
         if spec.method == "mle":
             value = neighbours.maximum_likelihood(distances)
         elif spec.fit == "likelihood":
             value = neighbours.ratio_likelihood(distances)
         else:
             value = neighbours.ratio_line(distances, spec.discard)
-        return Estimate(value, extras={"duplicates": len(features) - points})
+        return Estimate(value, extras={"duplicates": len(features) - found.points})

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from acutance.errors import Unsupported
 
 BLOCK = 2**23  # squared distances held at once
-SPARE = 8  # candidates more than needed, for the rounding of squared distances by a product
+SPARE = 8  # candidates more than needed
+DOUBLE, RESOLVED = 4, 8  # in roundings of a pair: no further apart, one point; from there on, a distance is known
 
 
 def precision(w: Tensor) -> float:
@@ -20,41 +24,80 @@ def precision(w: Tensor) -> float:
 def nearest(points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return distances and indices of the k nearest other points of each, (n, k), nearest first; ties by index.
 
-    Candidates come from squared norms and a matrix product; their distances are computed again from differences,
-    since the product loses the digits of near neighbours.
+    Candidates come from squared norms and a matrix product, less what these may have lost, and their distances from
+    differences. Where a point outside may still be nearer than one of them, all distances come from differences.
     """
-    z = points - points.mean(0)
+    z = points - points.median(0).values  # the mean of points one of which is far away lies far from all
     squares, n = z.square().sum(1), len(z)
+    slack = 8 * math.sqrt(z.shape[1]) * torch.finfo(z.dtype).eps
     count = min(k + SPARE, n - 1)
     distances, indices = [], []
     for rows in torch.arange(n, device=z.device).split(max(1, BLOCK // max(n, count * z.shape[1]))):
-        squared = squares[rows, None] + squares - 2 * z[rows] @ z.T
-        squared[torch.arange(len(rows)), rows] = torch.inf
-        candidates = squared.topk(count, dim=1, largest=False).indices.sort(1).values
-        exact = torch.linalg.vector_norm(z[candidates] - z[rows, None], dim=2)
-        ordered, places = exact.sort(dim=1, stable=True)
-        distances.append(ordered[:, :k])
-        indices.append(candidates.gather(1, places[:, :k]))
+        sums = squares[rows, None] + squares
+        least = sums * (1 - slack) - 2 * z[rows] @ z.T
+        least[torch.arange(len(rows)), rows] = torch.inf
+        outside, candidates = least.topk(min(count + 1, n - 1), dim=1, largest=False)
+        candidates = candidates.sort(1).values
+        ordered, places = torch.linalg.vector_norm(z[candidates] - z[rows, None], dim=2).sort(dim=1, stable=True)
+        found, where = ordered[:, :k], candidates.gather(1, places[:, :k])
+        if count < n - 1:
+            farthest = found[:, -1]
+            doubtful = (farthest.square() > outside[:, -1]) & (farthest > 0)
+            found[doubtful], where[doubtful] = _nearest_by_differences(z, rows[doubtful], k)
+        distances.append(found)
+        indices.append(where)
     return torch.cat(distances), torch.cat(indices)
 
 
-def of_distinct(points: Tensor, k: int, tolerance: float) -> tuple[Tensor | None, int]:
-    """Return the distances of each different point to its k nearest, None where they are too few, and their number.
+def _nearest_by_differences(z: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return distances and indices of the k nearest other points of some rows."""
+    found = torch.cdist(z[rows], z, compute_mode="donot_use_mm_for_euclid_dist")
+    found[torch.arange(len(rows)), rows] = torch.inf
+    ordered, places = found.sort(dim=1, stable=True)
+    return ordered[:, :k], places[:, :k]
+
+
+def roundings(points: Tensor, indices: Tensor, precision: float) -> Tensor:
+    """Return how far points and their partners may lie apart by the rounding of the features that differ, (n,)."""
+    others = points[indices]
+    sizes = torch.maximum(points.abs(), others.abs()).masked_fill(points == others, 0.0)
+    found: Tensor = precision * torch.linalg.vector_norm(sizes, dim=1)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """Distances between different points.
+
+    Attributes:
+        points: how many there are.
+        distances: of each to its k nearest, (points, k), nearest first; None where they are too few.
+        unresolved: share of the points whose nearest one is hardly further away than rounding.
+    """
+
+    points: int
+    distances: Tensor | None
+    unresolved: float
+
+
+def of_distinct(points: Tensor, k: int, precision: float) -> Neighbours:
+    """Return the distances of each different point to its k nearest.
 
     Args:
         points: (n, d).
         k: how many neighbours.
-        tolerance: points no further apart than this are the same one.
+        precision: relative one of the features: two points are one where each feature that differs does by so little.
     """
     different = torch.unique(points, dim=0)
     while len(different) > k:
         distances, indices = nearest(different, k)
+        first, rounding = distances[:, 0], roundings(different, indices[:, 0], precision)
         # Of points that differ by rounding the first stays.
-        doubles = (distances[:, 0] <= tolerance) & (indices[:, 0] < torch.arange(len(different), device=points.device))
+        doubles = (first <= DOUBLE * rounding) & (indices[:, 0] < torch.arange(len(different), device=points.device))
         if not bool(doubles.any()):
-            return distances, len(different)
+            return Neighbours(len(different), distances, float((first <= RESOLVED * rounding).double().mean()))
         different = different[~doubles]
-    return None, len(different)
+    return Neighbours(len(different), None, 0.0)
 
 
 def _inverse(mean: float) -> float:

@@ -58,7 +58,7 @@ def test_outputs_that_are_no_probabilities_have_no_value(name):
     numbers = acutance.measure(name, nn.Linear(2, 3), (torch.randn(4, 2), torch.randn(4, 3)), loss="mse")
     assert numbers.status is Status.UNSUPPORTED and "cross_entropy" in numbers.message
     lost = measured(name, [[1.0, 2.0], [1e308, 0.0]], scale=10.0)
-    assert lost.status is Status.NONFINITE and lost.message == "the outputs of 1 of 2 points are not finite"
+    assert lost.status is Status.NONFINITE and "the outputs of 1 of 2 points are not finite" in lost.message
 
 
 def test_a_certain_model_has_no_entropy():

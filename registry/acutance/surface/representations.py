@@ -131,8 +131,7 @@ def _known_layer(core: Core, name: str, features: Tensor) -> LastLayer:
     assert isinstance(layer, nn.Linear)
     # A weight may be computed when it is read, and spectral normalization in training mode then takes a step.
     with conditions(functional), functional.holding(functional.own_pieces()):
-        bias = None if layer.bias is None else layer.bias.detach().clone()
-        return LastLayer(name, features, layer.weight.detach().clone(), bias)
+        return _layer(name, features, layer)
 
 
 @contextmanager

@@ -130,8 +130,6 @@ class _Memory:
     as long as it, or a view of it, lives: the number of references says whether one does.
     """
 
-    HELD_BY_US = 3  # by the list, by the loop, by the call that counts
-
     def __init__(self) -> None:
         self._arrays: list[NDArray[np.uint8]] = []
 
@@ -140,10 +138,19 @@ class _Memory:
         if like.device.type != "cpu":
             return like.new_empty(rows, columns)
         size = rows * columns * like.element_size()
-        for array in self._arrays:
-            if len(array) >= size and sys.getrefcount(array) == self.HELD_BY_US:
+        arrays = self._arrays
+        for i in range(len(arrays)):  # without a name for the array: it would be a reference
+            if arrays[i].nbytes >= size and _references(arrays, i) == UNUSED:
                 break
         else:
-            array = np.empty(size, np.uint8)
-            self._arrays = [*self._arrays[-1:], array]
-        return torch.from_numpy(array[:size]).view(like.dtype).view(rows, columns)
+            self._arrays = arrays = [*arrays[-1:], np.empty(size, np.uint8)]
+            i = len(arrays) - 1
+        return torch.from_numpy(arrays[i][:size]).view(like.dtype).view(rows, columns)
+
+
+def _references(arrays: list[NDArray[np.uint8]], i: int) -> int:
+    return sys.getrefcount(arrays[i])
+
+
+# Of an array that only its list has: Pythons differ in what the call itself counts.
+UNUSED = _references([np.empty(1, np.uint8)], 0)

@@ -36,9 +36,8 @@ class OutputMeasure(Measure[SpecT]):
         from acutance_predictions.outputs import outputs
 
         found = outputs(surface)
-        lost = int((~found.logits.isfinite()).any(1).sum())
-        if lost:
-            message = f"the outputs of {lost} of {len(found.logits)} points are not finite"
+        if found.lost:
+            message = f"the outputs of {found.lost} of {len(found.logits)} points are not finite"
             return Estimate.without_value(Status.NONFINITE, message)
         return self.of_outputs(found, surface, spec)
 

@@ -23,11 +23,18 @@ NUMBERS = ("mse", "squared_sum", "half_squared_sum")  # losses whose outputs are
 class Outputs:
     """Logits of n points and K classes, and what follows from them, each computed once for all measures.
 
+    What follows means something where no row is ``lost``.
+
     Attributes:
-        logits: (n, K) float64, all finite.
+        logits: (n, K) float64.
     """
 
     logits: Tensor
+
+    @cached_property
+    def lost(self) -> int:
+        """Number of points with an output that is not finite."""
+        return lost_rows(self.logits)
 
     @cached_property
     def log_p(self) -> Tensor:
@@ -58,6 +65,11 @@ class Outputs:
     def entropy(self) -> Tensor:
         r"""Entropy of each point's probabilities in nats, (n,), :math:`-\sum_k p_k \log p_k`."""
         return -sums_of_products(self.p, self.log_p)  # no logarithm is infinite where logits are finite
+
+
+def lost_rows(values: Tensor) -> int:
+    """Return the number of rows, of (n, d), that have an entry that is not finite."""
+    return int((~values.isfinite()).any(1).sum())
 
 
 def sums_of_products(a: Tensor, b: Tensor) -> Tensor:

@@ -36,9 +36,8 @@ class ValidatedMeasure(OutputMeasure[SpecT]):
         from acutance_predictions.outputs import validation
 
         found, y = validation(surface)
-        lost = int((~found.logits.isfinite()).any(1).sum())
-        if lost:
-            message = f"the outputs of {lost} of {len(y)} validation points are not finite"
+        if found.lost:
+            message = f"the outputs of {found.lost} of {len(y)} validation points are not finite"
             return Estimate.without_value(Status.NONFINITE, message)
         return self.beside(outputs, found, y, spec)
 

@@ -4,28 +4,11 @@ import math
 
 import pytest
 import torch
+from tables_of_logits import Table, measured
 from torch import nn
 
 import acutance
 from acutance import Status
-
-
-class Table(nn.Module):
-    """Logits that are the parameters themselves: any outputs one likes."""
-
-    def __init__(self, logits, scale=1.0):
-        super().__init__()
-        self.scale = scale
-        self.logits = nn.Parameter(torch.as_tensor(logits, dtype=torch.float64))
-
-    def forward(self, x):
-        return self.scale * self.logits[x.long().flatten()]
-
-
-def measured(name, logits, targets=None, scale=1.0, **fields):
-    n = len(logits)
-    return acutance.measure(name, Table(logits, scale), (torch.arange(n).double()[:, None], targets), **fields)
-
 
 LOGITS = [[2.0, 0.0, -1.0], [0.0, 0.0, 0.0], [-3.0, 5.0, 1.0], [1.0, 1.0, -2.0]]
 

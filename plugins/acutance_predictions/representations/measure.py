@@ -40,11 +40,11 @@ class FeatureMeasure(Measure[LayerSpecT]):
 
     def evaluate(self, surface: LossSurface, spec: LayerSpecT, rng: Streams) -> Estimate | float:
         """Return the value; none where a feature is not finite."""
+        from acutance_predictions.outputs import lost_rows
         from acutance_predictions.representations.features import features
 
         found = features(surface, spec.layer)
-        lost = int((~found.isfinite()).any(1).sum())
-        if lost:
+        if lost := lost_rows(found):
             return Estimate.without_value(
                 Status.NONFINITE, f"the features of {lost} of {len(found)} points are not finite"
             )

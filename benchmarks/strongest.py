@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from judged import judged
 
-from acutance.analysis.judging import counted, holding
-from acutance.analysis.labels import definition_label, target_label
+from acutance.analysis.labels import target_label
 from acutance.analysis.partial import partial
 from acutance.analysis.text import ends, number, p_value
-from acutance.io.yaml_files import read_yaml
-from acutance.run.directory import read_csv
-from acutance.run.statistics import study_tables
 
 CONTROL = "learning_rate"
 FILE = "strongest.csv"
@@ -26,17 +23,11 @@ def strongest(run: Path, count: int = 5) -> pd.DataFrame:
     ``holds`` says whether it survives adjustment for all correlations of its level, ``beyond`` is Kendall's partial tau
     with the learning rate held fixed, ``beyond_p`` its p: how far it is more than what the learning rate says.
     """
-    correlations, config = read_csv(run / "correlations.csv"), read_yaml(run / "config.yaml")
-    study = study_tables(read_csv(run / "models.csv"), read_csv(run / "results.csv"), correlations, config)
+    study, rows = judged(run)
     levels = {level.name: level for level in study.levels}
-    rows = counted(correlations, config["targets"])
-    rows = rows[rows["within"].isin(levels)].assign(definition=_labels(study, rows), holds=holding(rows))
+    rows = rows[rows["within"].isin(levels)]
     rows = rows.sort_values("tau", key=np.abs, ascending=False, kind="stable").drop_duplicates("definition").head(count)
     return pd.DataFrame([{**_told(row), **_beyond(levels[row["within"]], row)} for row in rows.to_dict("records")])
-
-
-def _labels(study: Any, rows: pd.DataFrame) -> list[str]:
-    return [definition_label({k: v for k, v in row.items() if v == v}, study.name) for row in rows.to_dict("records")]
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from judged import judged
 
-from acutance.analysis.judging import counted, holding
-from acutance.analysis.labels import definition_label, target_label
+from acutance.analysis.labels import target_label
 from acutance.analysis.statistics.estimates import split_of
 from acutance.analysis.text import ends, number, p_value
-from acutance.io.yaml_files import read_yaml
 from acutance.presentation import presentation
-from acutance.run.directory import read_csv
-from acutance.run.statistics import study_tables
 
 FILE = "ranks_best.csv"
+TOLD = ("within", "target", "n", "tau", "low", "high", "p_adjusted", "ceiling", "definition", "holds")
 
 
 def ranks_best(run: Path, count: int = 3) -> pd.DataFrame:
@@ -26,24 +23,15 @@ def ranks_best(run: Path, count: int = 3) -> pd.DataFrame:
     Only values on the points of that very shift count. ``kept`` is tau-a with the sign that the measure promises: 1
     where the model that it puts first errs least, and so on. The adjusted p is that of the whole run.
     """
-    correlations, config = read_csv(run / "correlations.csv"), read_yaml(run / "config.yaml")
-    study = study_tables(read_csv(run / "models.csv"), read_csv(run / "results.csv"), correlations, config)
-    rows = counted(correlations, config["targets"])
+    study, rows = judged(run)
     told = [
-        {
-            **{name: row.get(name, np.nan) for name in ("within", "target", "n", "tau", "low", "high", "p_adjusted", "ceiling")},
-            "definition": definition_label(row, study.name), "holds": holds, "kept": row["tau"] * sign,
-        }
-        for row, holds in zip(_plain(rows), holding(rows), strict=True)
+        {**{name: row[name] for name in TOLD}, "kept": row["tau"] * sign}
+        for row in rows.to_dict("records")
         if (sign := {"smaller": 1, "larger": -1}.get(presentation(str(row["measure"])).better, 0))
         and f"{split_of(row, study)}.error" == row["target"]
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(told).sort_values("kept", ascending=False, kind="stable")
     return table.groupby(["within", "target"], sort=True).head(count).sort_values(["within", "target"], kind="stable")
-
-
-def _plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if v == v} for row in rows.to_dict("records")]
 
 
 def lines(best: pd.DataFrame, estimates: pd.DataFrame) -> list[str]:

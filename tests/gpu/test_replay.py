@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import MLP, Attention, ConvBN, assert_untouched, conv_data, mlp_data, snapshot, token_data
+from models import MLP, Attention, assert_untouched, conv_data, mlp_data, positive_eps, snapshot, token_data
 
 import acutance
 from acutance import LossSurface
@@ -10,7 +10,7 @@ from acutance.surface import replay
 
 pytestmark = pytest.mark.gpu
 
-CASES = {"mlp": (MLP, mlp_data), "conv_bn": (ConvBN, conv_data), "attention": (Attention, token_data)}
+CASES = {"mlp": (MLP, mlp_data), "conv_bn": (positive_eps, conv_data), "attention": (Attention, token_data)}
 SEARCH = {"rho": 0.3, "steps": 12}
 # In another stream cuBLAS may split a product in another way: float64 to rounding, and a search follows its gradients.
 SAME = 1e-9

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from models import MLP, Attention, ConvBN, assert_untouched, conv_data, mlp_data, snapshot, token_data
+from models import MLP, Attention, assert_untouched, conv_data, mlp_data, positive_eps, snapshot, token_data
 
 import acutance
 from acutance import LossSurface, Streams
@@ -14,7 +14,7 @@ from acutance.spec import validate
 
 pytestmark = pytest.mark.gpu
 
-CASES = {"mlp": (MLP, mlp_data), "conv": (ConvBN, conv_data), "attention": (Attention, token_data)}
+CASES = {"mlp": (MLP, mlp_data), "conv": (positive_eps, conv_data), "attention": (Attention, token_data)}
 SETTINGS = {
     "worst_case": [{"rho": 0.2, "norm": norm, "steps": 5} for norm in ("l2", "linf")],
     "average_case": [{"rho": 0.2, "norm": norm, "draws": 6} for norm in ("l2", "linf")],

@@ -1,9 +1,11 @@
 """Driver, worker and store part by part, with executors and models that do nothing: what a whole run does not show."""
 
+import gc
 import json
 import os
 import shutil
 import time
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -335,6 +337,32 @@ def test_a_microbatch_of_nothing_is_not_tried(monkeypatch):
     for _ in range(2):
         assert [e.message for e in worker._with_retries(unit, surface, 0)] == ["no memory"] * 2
     assert surface.microbatch is None and Hook.asked == 2
+
+
+def test_what_a_try_that_ran_out_of_memory_held_is_free_in_the_next(monkeypatch):
+    class Held:
+        pass
+
+    seen = []
+
+    def runs_out(*args, **options):
+        free = all(one() is None for one in seen)
+        held = Held()
+        seen.append(weakref.ref(held))
+        assert free
+        if len(seen) < 3:
+            raise MemoryError
+        return [Estimate(1.0)]
+
+    monkeypatch.setattr("acutance.surface.evaluation.evaluate_family", runs_out)
+    surface = surface_of(SurfaceConfig(points=8, m=4), "batch")
+    unit = worker._Unit("train", "batch", 0, "x", 0, [SimpleNamespace(instance=None, spec=None)])
+    gc.disable()  # what is in a cycle is held until it is found
+    try:
+        (found,) = worker._with_retries(unit, surface, 0)
+    finally:
+        gc.enable()
+    assert found.value == 1.0 and len(seen) == 3 and surface.microbatch == 2
 
 
 def surface_of(config, scope):

@@ -378,6 +378,27 @@ def test_recurrent_networks_follow_the_point():
     assert surface.gradient()[1].count_nonzero() > 100
 
 
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_never_move_the_weights_that_they_are_given(layer, monkeypatch):
+    """On a GPU they would, to memory of their own, and stay behind when the point moves on."""
+    moved = []
+    monkeypatch.setattr(nn.RNNBase, "flatten_parameters", lambda self: moved.append(self))
+    model = nn.Sequential(layer(6, 5, batch_first=True), First(), nn.Linear(5, 4)).double()
+    own = model[0]._flat_weights, model[0]._flat_weight_refs
+    moved.clear()
+    surface = LossSurface(model, mlp_data())
+    surface.loss(surface.w * 1.5), surface.gradient(surface.w * 2), surface.loss()
+    assert not moved
+    assert model[0]._flat_weights is own[0] and model[0]._flat_weight_refs is own[1]
+
+
+class First(nn.Module):
+    """The outputs of a recurrent layer, without its state."""
+
+    def forward(self, outputs):
+        return outputs[0]
+
+
 def test_encoder_layers_have_second_derivatives():
     class Encoder(nn.Module):
         def __init__(self):

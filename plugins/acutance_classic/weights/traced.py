@@ -71,6 +71,8 @@ class Network:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise Unsupported(f"the model cannot be traced, so that its paths are not known: {reason}") from None
         self._modules = dict(model.named_modules(remove_duplicate=False))
+        # A surface computes where it is told to; the model's own tensors stay where they are.
+        self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self._folded = {node: self._fold(node) for node in self._graph.nodes if self._is(node, LINEAR)}
         for node in self._graph.nodes:
             self._refuse(node)
@@ -120,15 +122,17 @@ class Network:
         Raises:
             Unsupported: where it does not.
         """
-        found, expected = self(x, squared=False), logits.double()
+        found = self(x, squared=False)
+        expected = logits.to(found)
         if found.shape != expected.shape or not bool((found - expected).abs().max() <= 1e-3 * expected.abs().max()):
             raise Unsupported("the traced model does not give the model's logits: what it computes is not known")
 
     @torch.no_grad()
     def __call__(self, x: Tensor, squared: bool) -> Tensor:
-        """Return the logits of inputs, (n, ...), at the folded weights or at their squares."""
+        """Return the logits of inputs, (n, ...), at the folded weights or at their squares, where these are."""
         values: dict[fx.Node, Any] = {}
-        inputs = iter((x.double().clone(),))  # a copy: operations in place are made in place
+        # A copy: operations in place are made in place.
+        inputs = iter((x.to(self._device, torch.float64, copy=True),))
         for node in self._graph.nodes:
             args, kwargs = (map_arg(part, values.__getitem__) for part in (node.args, node.kwargs))
             if node.op == "placeholder":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,10 @@ from torch import Tensor
 if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
     from acutance.model.state import Snapshot
+
+# How a recurrent layer of torch knows its weights. By the second it sees that they are others than in the pass before,
+# and on a GPU moves them into memory of its own: a point that then moves would leave them behind.
+HANDLES = ("_flat_weights", "_flat_weight_refs")
 
 
 class Exchange:
@@ -36,7 +41,7 @@ class Exchange:
         self._saved: list[tuple[dict[str, Any], str, Any]] = []
         self.attributes: Snapshot | None = None
         self._training = [module for module in f.modules if module.training]
-        self._recurrent = [(module, module._flat_weights) for module in f.recurrent_layers]
+        self._recurrent = [(module, {name: getattr(module, name) for name in HANDLES}) for module in f.recurrent_layers]
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         try:
             # The fused inference path of TransformerEncoderLayer rounds differently from the one with gradients.
@@ -54,6 +59,7 @@ class Exchange:
                 self._put(table, name, buffer)
             for module in f.recurrent_layers:
                 module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+                module._flat_weight_refs = [weakref.ref(weight) for weight in module._flat_weights]
             self.attributes = f.snapshot = f.attributes.snapshot()
             f.held = self._pieces
         except BaseException:
@@ -78,8 +84,8 @@ class Exchange:
                     table[name] = tensor
                 for module in self._training:
                     vars(module)["training"] = True
-                for recurrent, weights in self._recurrent:
-                    recurrent._flat_weights = weights
+                for recurrent, handles in self._recurrent:
+                    vars(recurrent).update(handles)
                 torch.backends.mha.set_fastpath_enabled(self._fast_path)
                 break
             except KeyboardInterrupt as error:

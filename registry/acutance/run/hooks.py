@@ -103,8 +103,8 @@ def with_retries(
             raise
         except Exception as error:
             now = size()
-            asked = {"error": error, "measure": measure, "microbatch": now}
-            answer = first_answer(Hook("on_cell_error", warn).call(**asked))
+            # Nothing here may hold the error longer: with it go the tensors of the try, whose memory the next one needs.
+            answer = first_answer(Hook("on_cell_error", warn).call(error=error, measure=measure, microbatch=now))
             if isinstance(answer, Retry) and 1 <= answer.microbatch < now:
                 shrink(answer.microbatch)
                 ran_out = f"{reason(error).splitlines()[0]}; and smaller passes are refused: "

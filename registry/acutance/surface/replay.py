@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -78,13 +79,19 @@ def mark_of(device: torch.device) -> torch.cuda.Event:
     return mark
 
 
+@cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream in which passes are recorded: each new one would keep a workspace of cuBLAS, tens of MiB."""
+    return torch.cuda.Stream(device)
+
+
 def recorded(work: Work, device: torch.device) -> Work:
     """Return work as one CUDA graph; it is not made meanwhile.
 
     Raises:
         RuntimeError: where the work waits for the device, or asks for memory that there is not.
     """
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+    graph, stream = torch.cuda.CUDAGraph(), _recording_stream(device)
     # The outer context leaves the stream also where the inner one fails to. Other threads (the next model is being
     # loaded) may use the device meanwhile.
     with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):

@@ -156,7 +156,18 @@ def test_numerics_imports_nothing_but_torch():
     for path in files(CORE / "numerics"):
         for name in imports(path):
             top = name.split(".")[0]
-            standard = {"__future__", "abc", "collections", "dataclasses", "hashlib", "itertools", "math", "typing"}
+            standard = {
+                "__future__",
+                "abc",
+                "collections",
+                "concurrent",
+                "dataclasses",
+                "functools",
+                "hashlib",
+                "itertools",
+                "math",
+                "typing",
+            }
             assert top in {"torch", *standard} or name.startswith("acutance.numerics"), (path, name)
 
 

@@ -76,7 +76,6 @@ def average_rise(surface: LossSurface, specs: Sequence[AverageCaseSpec], rng: St
 
 def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams) -> None:
     """Walk over the noises once for all specs of one norm and one set of free parameters."""
-    draw = rng.normal if norm == "l2" else rng.uniform
     points: dict[Point, list[Sample]] = defaultdict(list)
     for sample in family:
         points[Point(sample.spec.scaling, sample.spec.rho)].append(sample)
@@ -84,7 +83,7 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
     for sample in family:
         if sample.spec.variance_reduction == "linear":
             sample.slope = _slope(sample.view, sample.spec.scaling, units[sample.spec.scaling])
-    noise = torch.empty_like(base.w)
+    count = max(sample.noises for sample in family)
     visits = sum(
         max((s.noises for s in members if sign in s.signs), default=0)
         for members in points.values()
@@ -93,8 +92,9 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
     rows = base.many_points(visits)
     walk: Walk = OneByOne(base, units) if rows is None else ManyAtOnce(base, units, rows)
     with walk:
-        for k in range(max(sample.noises for sample in family)):
-            draw(norm, k, base.w, out=noise)
+        memory = torch.empty_like(base.w)
+        noises = rng.draws("normal" if norm == "l2" else "uniform", norm, range(count), base.w, out=memory)
+        for k, noise in enumerate(noises):
             _record_controls([sample for sample in family if k < sample.noises], noise)
             for point, members in points.items():
                 for sign in (1, -1):

@@ -171,7 +171,9 @@ class Curvature:
         )
         wanted = [(k, k < n - n % together) for k in range(n)]
         missing = [draw for draw in wanted if draw not in cached]
-        forms = starmap(quadratic_form, products(self.signs(k) for k, _ in missing))
+        forms = starmap(
+            quadratic_form, products(self._streams.draws("signs", "signs", [k for k, _ in missing], self.view.w))
+        )
         cached.update(zip(missing, forms, strict=True))
         return [cached[draw] for draw in wanted]
 

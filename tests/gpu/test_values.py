@@ -146,6 +146,8 @@ def test_noise_is_the_same_on_both_devices(kind, dtype):
         found = getattr(streams, kind)("x", k, there)
         assert found.device.type == "cuda" and found.dtype == dtype
         assert torch.equal(found.cpu(), getattr(streams, kind)("x", k, here))
+    for k, found in enumerate(streams.draws(kind, "x", range(9), there, out=there)):
+        assert found is there and torch.equal(found.cpu(), getattr(streams, kind)("x", k, here))
 
 
 def test_float32_convolutions_keep_their_precision():

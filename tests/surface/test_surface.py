@@ -21,6 +21,7 @@ from models import (
 from torch import nn
 
 from acutance import AcutanceWarning, LossSurface, Unsupported, UserError
+from acutance.model.exchange import HANDLES
 
 CASES = {"mlp": (MLP, mlp_data), "conv_bn": (ConvBN, conv_data), "attention": (Attention, token_data)}
 
@@ -384,12 +385,12 @@ def test_recurrent_layers_never_move_the_weights_that_they_are_given(layer, monk
     moved = []
     monkeypatch.setattr(nn.RNNBase, "flatten_parameters", lambda self: moved.append(self))
     model = nn.Sequential(layer(6, 5, batch_first=True), First(), nn.Linear(5, 4)).double()
-    own = model[0]._flat_weights, model[0]._flat_weight_refs
+    own = {name: vars(model[0])[name] for name in HANDLES}
     moved.clear()
     surface = LossSurface(model, mlp_data())
     surface.loss(surface.w * 1.5), surface.gradient(surface.w * 2), surface.loss()
     assert not moved
-    assert model[0]._flat_weights is own[0] and model[0]._flat_weight_refs is own[1]
+    assert all(vars(model[0])[name] is handle for name, handle in own.items())
 
 
 class First(nn.Module):

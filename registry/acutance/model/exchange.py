@@ -58,8 +58,8 @@ class Exchange:
             for table, name, buffer in f.buffers:
                 self._put(table, name, buffer)
             for module in f.recurrent_layers:
-                module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
-                module._flat_weight_refs = [weakref.ref(weight) for weight in module._flat_weights]
+                weights = [getattr(module, name) for name in module._flat_weights_names]
+                vars(module).update(zip(HANDLES, (weights, [*map(weakref.ref, weights)]), strict=True))
             self.attributes = f.snapshot = f.attributes.snapshot()
             f.held = self._pieces
         except BaseException:

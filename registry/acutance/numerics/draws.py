@@ -8,14 +8,23 @@ noise (common random numbers), more draws extend a sample, and the order of eval
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
+Kind = Literal["normal", "uniform", "signs"]
+
 # The eight bits of every byte, as signs: (256, 8).
 _SIGNS = ((torch.arange(256)[:, None] >> torch.arange(8)) & 1).to(torch.int8) * 2 - 1
+
+
+AHEAD = 4  # draws made while one is used, each by a thread and in memory of its own
 
 
 class Streams:
@@ -64,6 +73,20 @@ class Streams:
 
         return _filled(like, out, fill)
 
+    def draws(
+        self, kind: Kind, stream: str, ks: Iterable[int], like: Tensor, out: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Yield draws ks, each shaped as ``like``, in ``out`` (each overwritten by the next) or new memory.
+
+        For another device the CPU makes the next few meanwhile: the numbers are made there, and it would wait for them.
+        """
+        draw = getattr(self, kind)
+        if like.device.type == "cpu":
+            return (draw(stream, k, like, out) for k in ks)
+        blank = torch.empty(like.shape, dtype=torch.float32, device="cpu")
+        made = ahead((partial(draw, stream, k, blank) for k in ks), AHEAD)
+        return ((torch.empty_like(like) if out is None else out).copy_(noise, non_blocking=True) for noise in made)
+
     def subset(self, stream: str, k: int, size: int, total: int) -> Tensor:
         """Return draw k of a random subset of range(total), (size,), in increasing order."""
         return torch.randperm(total, generator=self.generator(stream, k))[:size].sort().values
@@ -71,6 +94,22 @@ class Streams:
     def number(self, stream: str, k: int) -> float:
         """Return draw k of one uniform number on [0, 1)."""
         return float(torch.rand((), generator=self.generator(stream, k), dtype=torch.float64))
+
+
+def ahead(work: Iterable[Callable[[], T]], count: int) -> Iterator[T]:
+    """Yield what each of some functions returns, in order; so many threads call the next ones meanwhile."""
+    with ThreadPoolExecutor(count, thread_name_prefix="acutance-draws") as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for each in work:
+                waiting.append(pool.submit(each))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _filled(like: Tensor, out: Tensor | None, fill: Callable[[Tensor], Tensor]) -> Tensor:

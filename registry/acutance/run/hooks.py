@@ -103,7 +103,7 @@ def with_retries(
             raise
         except Exception as error:
             now = size()
-            # Nothing here may hold the error longer: with it go the tensors of the try, whose memory the next one needs.
+            # Nothing may hold the error longer: with it go the tensors of this try, whose memory the next needs.
             answer = first_answer(Hook("on_cell_error", warn).call(error=error, measure=measure, microbatch=now))
             if isinstance(answer, Retry) and 1 <= answer.microbatch < now:
                 shrink(answer.microbatch)

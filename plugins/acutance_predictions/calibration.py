@@ -80,7 +80,7 @@ class NegativeLogLikelihood(OutputMeasure[NoSettings]):
         """Return the mean."""
         from acutance_predictions.outputs import labels
 
-        return -float(outputs.log_p.gather(1, labels(surface)[:, None]).mean())
+        return -float(outputs.log_p(labels(surface)).mean())
 
 
 class BrierScore(OutputMeasure[NoSettings]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from acutance.measure import Estimate, Status
 
 STEPS = 100
 PRECISION = 1e-8  # of the last step, relative: what is left after it is the square of that
-NEAR = 1 << 17  # numbers
+ROUGH = 1e-3  # the same in float32, on the way
+LARGE = 1e6  # logits that float32 takes
+NEAR = 1 << 16  # numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,19 +103,47 @@ def best_temperature(logits: Tensor, y: Tensor) -> Estimate:
             "the labels' logits are on average no larger than those of all classes: ever larger temperatures make the "
             "labels likelier, none is best"
         )
-    target, low, high, beta = float(own.mean()), 0.0, math.inf, 1.0
+    target, start = float(own.mean()), 1.0
+    if z.numel() > NEAR and float(z.min()) > -LARGE:
+        # Half the bytes bring it near; the steps in float64 start there, and settle what it is.
+        start = _descended(z.float(), target, 1.0, ROUGH).beta
+    found = _descended(z, target, start, PRECISION)
+    if not found.done:
+        message = f"1/T was still moving after {STEPS} steps"
+        return Estimate(1 / found.beta, status=Status.NOT_CONVERGED, message=message)
+    return Estimate(1 / found.beta, extras={"negative_log_likelihood": found.value})
+
+
+class Descent(NamedTuple):
+    """Where Newton's steps led.
+
+    Attributes:
+        beta: the last point.
+        value: the negative log likelihood there, from its Taylor polynomial at the point before.
+        done: whether the last step was within the precision.
+    """
+
+    beta: float
+    value: float
+    done: bool
+
+
+def _descended(z: Tensor, target: float, beta: float, precision: float) -> Descent:
+    """Take Newton's steps from beta; ``target`` is the mean of the labels' z."""
+    low, high = 0.0, math.inf
     for _ in range(STEPS):
-        mean, curvature, _ = _moments(z, beta)
+        mean, curvature, log_total = _moments(z, beta)
         slope = mean - target
         low, high = (beta, high) if slope < 0 else (low, beta)
         step = beta - slope / curvature if curvature > 0 else math.nan
         if not low <= step <= high:
             step = 4 * beta if math.isinf(high) else (low + high) / 2
-        done, beta = abs(step - beta) <= PRECISION * beta, step
+        length = step - beta
+        value = log_total - beta * target + length * (slope + length * curvature / 2)
+        done, beta = abs(length) <= precision * beta, step
         if done:
-            return Estimate(1 / beta, extras={"negative_log_likelihood": _moments(z, beta)[2] - beta * target})
-    message = f"1/T was still moving after {STEPS} steps"
-    return Estimate(1 / beta, status=Status.NOT_CONVERGED, message=message)
+            break
+    return Descent(beta, value, done)
 
 
 def _moments(z: Tensor, beta: float) -> tuple[float, float, float]:
@@ -121,12 +152,11 @@ def _moments(z: Tensor, beta: float) -> tuple[float, float, float]:
     Some points at a time, in memory that the processor keeps near.
     """
     sums = [0.0, 0.0, 0.0]
-    rows = max(1, NEAR // z.shape[1])
-    for part in z.split(rows):
+    for part in z.split(max(1, NEAR // z.shape[1])):
         weights = (beta * part).exp_()
         total = weights.sum(1)
         mean = weights.mul_(part).sum(1) / total
         square = torch.linalg.vecdot(weights, part) / total
         for i, values in enumerate((mean, square - mean**2, total.log())):
-            sums[i] += float(values.sum())
+            sums[i] += float(values.double().sum())
     return sums[0] / len(z), sums[1] / len(z), sums[2] / len(z)

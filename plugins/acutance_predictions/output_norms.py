@@ -51,13 +51,17 @@ class MaNo(OutputMeasure[ManoSpec]):
     def of_outputs(self, outputs: Outputs, surface: LossSurface, spec: ManoSpec) -> Estimate:
         """Return the norm; the extras say how the outputs were normalized."""
         from acutance_predictions.output_norms_numerics import power_mean, taylor_probabilities
+        from acutance_predictions.outputs import blocks
 
         extras: dict[str, float | str] = {"normalization": spec.normalization}
         if spec.normalization == "auto":
-            criterion = float(-outputs.log_p.mean())
+            criterion = -float(outputs.mean_log_p.mean())
             extras = {"normalization": "softmax" if criterion > spec.threshold else "taylor", "criterion": criterion}
-        q = outputs.p if extras["normalization"] == "softmax" else taylor_probabilities(outputs.logits)
-        return Estimate(power_mean(q, spec.p), extras=extras)
+        if extras["normalization"] == "softmax":
+            parts = iter(blocks(outputs.p))
+        else:
+            parts = map(taylor_probabilities, blocks(outputs.logits))
+        return Estimate(power_mean(parts, spec.p), extras=extras)
 
 
 class NuclearNorm(OutputMeasure[NoSettings]):

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from acutance.surface import LossSurface
 
 THEMSELVES = "the validation points are the points that are measured: name another split as validation"
-NEAR = 1 << 17  # numbers of a block
+NEAR = 1 << 16  # numbers of a block
+NOTHING = -1000.0  # its exponential is 0 in float64, and so is its product with any number
 NUMBERS = ("mse", "squared_sum", "half_squared_sum")  # losses whose outputs are no logits
 
 
@@ -37,45 +38,90 @@ class Outputs:
         return lost_rows(self.logits)
 
     @cached_property
-    def log_p(self) -> Tensor:
-        """Logarithms of the probabilities, (n, K)."""
-        return self.logits.log_softmax(1)
+    def softmax(self) -> Softmax:
+        """Probabilities and what is summed up of them, from one walk over the logits."""
+        return softmax(self.logits)
 
-    @cached_property
+    @property
     def p(self) -> Tensor:
         """Probabilities of the classes, (n, K)."""
-        return self.log_p.exp()
+        return self.softmax.p
 
-    @cached_property
+    @property
     def confidence(self) -> Tensor:
         """The largest probability of each point, (n,)."""
-        return self.p.amax(1)
+        return self.softmax.confidence
+
+    @property
+    def squares(self) -> Tensor:
+        """Sum of the squared probabilities of each point, (n,)."""
+        return self.softmax.squares
+
+    @property
+    def entropy(self) -> Tensor:
+        r"""Entropy of each point's probabilities in nats, (n,), :math:`-\sum_k p_k \log p_k`."""
+        return self.softmax.entropy
 
     @cached_property
     def classes(self) -> Tensor:
         """The class that is predicted, (n,): the first of the largest logits."""
         return self.logits.argmax(1)
 
-    @cached_property
-    def squares(self) -> Tensor:
-        """Sum of the squared probabilities of each point, (n,)."""
-        return sums_of_products(self.p, self.p)
+    def log_p(self, y: Tensor) -> Tensor:
+        """Return the logarithm of the probability of class y of each point, (n,)."""
+        own = self.logits.gather(1, y[:, None])[:, 0]
+        return (own - self.softmax.largest) - self.softmax.log_total
 
     @cached_property
-    def entropy(self) -> Tensor:
-        r"""Entropy of each point's probabilities in nats, (n,), :math:`-\sum_k p_k \log p_k`."""
-        return -sums_of_products(self.p, self.log_p)  # no logarithm is infinite where logits are finite
+    def mean_log_p(self) -> Tensor:
+        """Mean over the classes of the logarithms of the probabilities of each point, (n,)."""
+        return (self.logits.mean(1) - self.softmax.largest) - self.softmax.log_total
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax:
+    """Softmax probabilities of n points and K classes.
+
+    Attributes:
+        p: (n, K).
+        largest: logit of each point, (n,).
+        log_total: logarithm of the sum of the exponentials of the logits less the largest, (n,).
+        confidence: largest probability, (n,).
+        squares: sum of the squared probabilities, (n,).
+        entropy: in nats, (n,).
+    """
+
+    p: Tensor
+    largest: Tensor
+    log_total: Tensor
+    confidence: Tensor
+    squares: Tensor
+    entropy: Tensor
+
+
+def softmax(logits: Tensor) -> Softmax:
+    """Return the probabilities of logits, (n, K), and their sums; each block of rows is walked over once."""
+    p, columns = torch.empty_like(logits), []
+    for part, own in zip(blocks(logits), blocks(p), strict=True):
+        largest = part.amax(1, keepdim=True)
+        z = (part - largest).clamp_(min=NOTHING)
+        total = torch.exp(z, out=own).sum(1, keepdim=True)
+        own /= total
+        log_total = total.log()[:, 0]
+        entropy = log_total - torch.linalg.vecdot(own, z)
+        columns.append((largest[:, 0], log_total, own.amax(1), torch.linalg.vecdot(own, own), entropy))
+    return Softmax(p, *(torch.cat(column) for column in zip(*columns, strict=True)))
+
+
+def blocks(matrix: Tensor) -> tuple[Tensor, ...]:
+    """Return the rows of a matrix, (n, K), in parts that the processor keeps near."""
+    parts: tuple[Tensor, ...] = matrix.split(max(1, NEAR // matrix.shape[1]))
+    return parts
 
 
 def lost_rows(values: Tensor) -> int:
     """Return the number of rows, of (n, d), that have an entry that is not finite."""
     return int((~values.isfinite()).any(1).sum())
-
-
-def sums_of_products(a: Tensor, b: Tensor) -> Tensor:
-    """Return the sum over k of a_ik b_ik, (n,), some rows at a time, in memory that the processor keeps near."""
-    rows = max(1, NEAR // a.shape[1])
-    return torch.cat([(x * y).sum(1) for x, y in zip(a.split(rows), b.split(rows), strict=True)])
 
 
 def outputs(surface: LossSurface) -> Outputs:

@@ -113,9 +113,10 @@ def test_likelihood_and_brier_are_those_of_scikit_learn_and_the_sum_over_classes
     assert value("brier_score", [[800.0, 0.0]], [0]).value == 0
 
 
-@pytest.mark.parametrize("scale", [0.05, 1.0, 30.0])
-def test_temperature_is_the_minimum_of_the_likelihood(scale):
-    logits, y = problem(sharp=2.0)
+@pytest.mark.parametrize("scale", [0.05, 1.0, 30.0, 1e6])
+@pytest.mark.parametrize("n", [400, 20_000])  # so many begin in float32, unless it does not hold them
+def test_temperature_is_the_minimum_of_the_likelihood(scale, n):
+    logits, y = problem(n=n, sharp=2.0)
     logits = scale * logits
     loss = lambda t: -np.mean(log_softmax(logits / math.exp(t), axis=1)[np.arange(len(y)), y])  # noqa: E731
     best = minimize_scalar(loss, bracket=(math.log(scale) - 1, math.log(scale) + 2), tol=1e-10)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from acutance.errors import Unsupported
 from acutance.measure import Estimate, Traits
 from acutance.spec import Spec, labelled
 from acutance_predictions.measure import SAME_FUNCTION, NoSettings, OutputMeasure
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 # The polynomial is another one where a constant is added to all logits.
 SAME_LOGITS = SAME_FUNCTION - {"translation"}
+
+
+TWO = (
+    "of two classes the polynomial, less the smaller value and divided by the sum, gives one 1 and the other 0 on "
+    "every point: take normalization: softmax"
+)
 
 
 class ManoSpec(Spec):
@@ -38,7 +45,8 @@ class MaNo(OutputMeasure[ManoSpec]):
     (Xie et al. 2024). q is the softmax where the mean cross-entropy of the uniform distribution and the softmax,
     :math:`-\frac{1}{nK}\sum_{ik} \log p_{ik}`, is above a threshold; else :math:`1 + z + z^2/2` of the logits, less the
     smallest of the point, divided by its sum. A point whose K values are all the same has 1/K each. The polynomial
-    changes where a constant is added to all logits of a point. Between :math:`1/K` and :math:`K^{-1/p}`.
+    changes where a constant is added to all logits of a point, and says nothing of two classes: one of them has 1 on
+    every point. Between :math:`1/K` and :math:`K^{-1/p}`.
     """
 
     name = "mano"
@@ -60,6 +68,8 @@ class MaNo(OutputMeasure[ManoSpec]):
         if extras["normalization"] == "softmax":
             parts = iter(blocks(outputs.p))
         else:
+            if outputs.logits.shape[1] == 2:
+                raise Unsupported(TWO)
             parts = map(taylor_probabilities, blocks(outputs.logits))
         return Estimate(power_mean(parts, spec.p), extras=extras)
 

@@ -80,3 +80,10 @@ def test_outputs_that_are_no_probabilities_have_no_value(name):
     assert one.status is Status.UNSUPPORTED and "let the model return (0, f)" in one.message
     lost = measured(name, [[1e308, 0.0]], scale=10.0)
     assert lost.status is Status.NONFINITE
+
+
+def test_the_polynomial_says_nothing_of_two_classes():
+    z = np.random.default_rng(0).normal(size=(20, 2))
+    found = measured("mano", z)
+    assert found.status is Status.UNSUPPORTED and "softmax" in found.message
+    assert measured("mano", z, normalization="softmax").value == pytest.approx((softmax(z, 1) ** 4).mean() ** 0.25)

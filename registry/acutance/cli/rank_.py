@@ -100,13 +100,17 @@ def print_ranking(result: Ranked, screen: Console) -> None:
     )  # fmt: skip
     if len(result.agreement):
         taus = {(r["a"], r["b"]): r for r in result.agreement.to_dict("records")}
+        # Numbers for names, and intervals in the tables and on the page: so the whole matrix is seen at once.
+        numbers = {name: str(i) for i, name in enumerate(result.order, start=1)}
         rows = [
-            [a, str(result.clusters[a]), *(_tau(taus.get((a, b)) or taus.get((b, a))) for b in result.order)]
-            for a in result.order
+            [
+                f"{numbers[a]} {a}",
+                str(result.clusters[a]),
+                *(_sign(taus.get((a, b)) or taus.get((b, a))) for b in numbers),
+            ]
+            for a in numbers
         ]
-        print_grid(
-            screen, "Agreement of measures, Kendall's tau-b [95%]", ["measure"], ["cluster", *result.order], rows
-        )
+        print_grid(screen, "Agreement of measures, Kendall's tau-b", ["measure"], ["cluster", *numbers.values()], rows)
     for name, part in result.costs.groupby("set", sort=False):
         rows = [
             [
@@ -143,7 +147,10 @@ def _place(row: dict[str, Any]) -> str:
     return f"{low if low == high else f'{low}–{high}'}  ({row['value']:.4g}{error})"
 
 
-def _tau(row: dict[str, Any] | None) -> str:
-    if row is None or not math.isfinite(row["tau"]):
-        return "-"
-    return f"{row['tau']:+.2f}" + (f" [{row['low']:+.2f}, {row['high']:+.2f}]" if math.isfinite(row["low"]) else "")
+def _sign(row: dict[str, Any] | None) -> str:
+    return "-" if row is None or not math.isfinite(row["tau"]) else f"{row['tau']:+.2f}"
+
+
+def _tau(row: dict[str, Any]) -> str:
+    between = f" [{row['low']:+.2f}, {row['high']:+.2f}]" if math.isfinite(row["low"]) else ""
+    return _sign(row) + between

@@ -15,7 +15,7 @@ from acutance.measure import Estimate, Status
 STEPS = 100
 PRECISION = 1e-8  # of the last step, relative: what is left after it is the square of that
 ROUGH = 1e-3  # the same in float32, on the way
-LARGE = 1e6  # logits that float32 takes
+USUAL = 1e3  # mean gap to the largest logit up to which logits are taken as they are
 NEAR = 1 << 16  # numbers
 
 
@@ -103,15 +103,17 @@ def best_temperature(logits: Tensor, y: Tensor) -> Estimate:
             "the labels' logits are on average no larger than those of all classes: ever larger temperatures make the "
             "labels likelier, none is best"
         )
-    target, start = float(own.mean()), 1.0
-    if z.numel() > NEAR and float(z.min()) > -LARGE:
+    # Steps are taken on logits of about the size that networks give.
+    unit = max(1.0, -float(z.mean()) / USUAL)
+    target, start, z = float(own.mean()) / unit, 1.0, z.div_(unit)
+    if z.numel() > NEAR:
         # Half the bytes bring it near; the steps in float64 start there, and settle what it is.
         start = _descended(z.float(), target, 1.0, ROUGH).beta
     found = _descended(z, target, start, PRECISION)
     if not found.done:
         message = f"1/T was still moving after {STEPS} steps"
-        return Estimate(1 / found.beta, status=Status.NOT_CONVERGED, message=message)
-    return Estimate(1 / found.beta, extras={"negative_log_likelihood": found.value})
+        return Estimate(unit / found.beta, status=Status.NOT_CONVERGED, message=message)
+    return Estimate(unit / found.beta, extras={"negative_log_likelihood": found.value})
 
 
 class Descent(NamedTuple):
@@ -119,7 +121,7 @@ class Descent(NamedTuple):
 
     Attributes:
         beta: the last point.
-        value: the negative log likelihood there, from its Taylor polynomial at the point before.
+        value: the negative log likelihood at the point before, equal up to the square of the last step.
         done: whether the last step was within the precision.
     """
 
@@ -138,9 +140,8 @@ def _descended(z: Tensor, target: float, beta: float, precision: float) -> Desce
         step = beta - slope / curvature if curvature > 0 else math.nan
         if not low <= step <= high:
             step = 4 * beta if math.isinf(high) else (low + high) / 2
-        length = step - beta
-        value = log_total - beta * target + length * (slope + length * curvature / 2)
-        done, beta = abs(length) <= precision * beta, step
+        value = log_total - beta * target
+        done, beta = abs(step - beta) <= precision * beta, step
         if done:
             break
     return Descent(beta, value, done)

@@ -113,8 +113,8 @@ def test_likelihood_and_brier_are_those_of_scikit_learn_and_the_sum_over_classes
     assert value("brier_score", [[800.0, 0.0]], [0]).value == 0
 
 
-@pytest.mark.parametrize("scale", [0.05, 1.0, 30.0, 1e6])
-@pytest.mark.parametrize("n", [400, 20_000])  # so many begin in float32, unless it does not hold them
+@pytest.mark.parametrize("scale", [0.05, 1.0, 30.0, 1e39])
+@pytest.mark.parametrize("n", [400, 20_000])  # so many begin in float32
 def test_temperature_is_the_minimum_of_the_likelihood(scale, n):
     logits, y = problem(n=n, sharp=2.0)
     logits = scale * logits

@@ -82,6 +82,13 @@ def test_outputs_that_are_no_probabilities_have_no_value(name):
     assert lost.status is Status.NONFINITE
 
 
+@pytest.mark.parametrize("normalization", ["softmax", "taylor"])
+def test_many_points_are_taken_block_by_block(normalization):
+    z = logits(n=20_000)
+    q = softmax(z, axis=1) if normalization == "softmax" else polynomial(z)
+    assert measured("mano", z, normalization=normalization).value == pytest.approx((q**4).mean() ** 0.25, rel=1e-12)
+
+
 def test_the_polynomial_says_nothing_of_two_classes():
     z = np.random.default_rng(0).normal(size=(20, 2))
     found = measured("mano", z)

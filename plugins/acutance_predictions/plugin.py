@@ -52,6 +52,10 @@ FAMILIES = {
         "loss_at_step": "LossAtStep",
         "gradient_norm_along_training": "GradientNormAlongTraining",
     },
+    "training.lengths": {
+        "trajectory_length": "TrajectoryLength",
+        "trajectory_tortuosity": "TrajectoryTortuosity",
+    },
 }
 
 

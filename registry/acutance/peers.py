@@ -31,6 +31,9 @@ class Peer:
         targets: of the points, (n, ...), on the CPU; None where the measure needs ``unlabeled``, or no points.
         opened: opens the model.
         represented: gives what goes into its last layer.
+        run: names the training run that it is a checkpoint of, in the study; empty where that is not known, or the
+            measure does not need ``trajectory``.
+        step: of training that it was saved at; None likewise.
     """
 
     name: str
@@ -38,6 +41,8 @@ class Peer:
     targets: Tensor | None
     opened: Callable[[], LossSurface]
     represented: Callable[[], Tensor]
+    run: str = ""
+    step: int | None = None
 
     @property
     def logits(self) -> Tensor:
@@ -68,15 +73,15 @@ class Peer:
         return self.opened()
 
     @classmethod
-    def of(cls, name: str, surface: LossSurface) -> Peer:
+    def of(cls, name: str, surface: LossSurface, run: str = "", step: int | None = None) -> Peer:
         """Return a model that is open already, to try a measure outside of a study."""
         core = surface.core
         if core.n == 0:
-            return cls(name, None, None, lambda: surface, lambda: surface.last_layer().features)
+            return cls(name, None, None, lambda: surface, lambda: surface.last_layer().features, run, step)
         targets = core.targets.detach().cpu().clone() if core.labelled else None
         return cls(
             name, surface.clean_logits().detach().cpu().clone(), targets, lambda: surface,
-            lambda: surface.last_layer().features.detach().cpu().clone(),
+            lambda: surface.last_layer().features.detach().cpu().clone(), run, step,
         )  # fmt: skip
 
 

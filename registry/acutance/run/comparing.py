@@ -59,12 +59,13 @@ class _Together:
         target = catalog().get("measures", cell.measure)
         measure, spec = target(), validate(target.Spec, cell.spec, cell.measure)
         start, before = time.perf_counter(), replace(self.ledger)
-        labelled = "unlabeled" not in measure.needs(spec)
+        needs = measure.needs(spec)
+        labelled = "unlabeled" not in needs
 
         def together() -> list[Estimate]:
             try:
                 return evaluate_peers(
-                    cell.measure, measure, self._peers(labelled), spec, seed=self.job.seed,
+                    cell.measure, measure, self._peers(labelled, "trajectory" in needs), spec, seed=self.job.seed,
                     points=self._digest(labelled), replicate=cell.replicate, device=self.job.device,
                     dtype=dtype_of(self.job.surface.dtype), catch=False,
                 )  # fmt: skip
@@ -99,13 +100,14 @@ class _Together:
 
     # -- what a measure sees ------------------------------------------------------------------------------------
 
-    def _peers(self, labelled: bool) -> list[Peer]:
+    def _peers(self, labelled: bool, along: bool) -> list[Peer]:
         """Return the models as a measure sees them; it gets copies, so that the next one finds what this one found."""
         targets = self._points[1].clone() if labelled and self.scope == "points" else None
         return [
             Peer(
                 model.name, None if self.scope == "weights" else self._logits(model).clone(), targets,
                 partial(self._surface, model, labelled), partial(self._features, model),
+                model.run if along else "", model.entry.step if along else None,
             )
             for model in self.job.models
         ]  # fmt: skip

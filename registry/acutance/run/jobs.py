@@ -135,10 +135,11 @@ class Evaluate(Model, Work):
 
 @dataclass(frozen=True, kw_only=True)
 class Compared(Model):
-    """A model that is compared with others: what it is called, and the key that it was found to have."""
+    """A model that is compared with others: what it and its training run are called, and the key that it has."""
 
     name: str
     key: str
+    run: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

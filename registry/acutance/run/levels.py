@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from acutance.errors import some
@@ -11,6 +12,7 @@ from acutance.run.executors import Executor
 from acutance.run.jobs import Choice, Compare, Compared, Comparison, Failed, Late, plain
 from acutance.run.rows import Attempt
 from acutance.run.tasks import Task, outcomes
+from acutance.spec import joint
 from acutance.study.config import Study
 from acutance.system.progress import Reporter
 
@@ -38,6 +40,32 @@ class Level:
             return ""
         agreeing = f" that agrees with it in {' and '.join(self.within)}" if self.within else ""
         return f"no other model of the study is compared{agreeing}: a measure of several models needs two"
+
+    @cached_property
+    def runs(self) -> dict[Member, str]:
+        """The training run of each model, by a name that no other run has; empty where its pool names none."""
+        numbers: dict[int, int] = {}
+        for member in self.members:
+            numbers.setdefault(id(member.pool), len(numbers) + 1)
+        named = {(member.entry.run, id(member.pool)) for member in self.members if member.entry.run}
+        # Two pools may call runs of their own the same.
+        apart = len({run for run, _ in named}) < len(named)
+        return {
+            member: f"{numbers[id(member.pool)]}/{member.entry.run}" if apart and member.entry.run else member.entry.run
+            for member in self.members
+        }
+
+    @cached_property
+    def _checkpoints(self) -> dict[str, str]:
+        """Digest of the steps and keys of all checkpoints of a run, by its name."""
+        found: dict[str, list[str]] = {}
+        for member in self.members:
+            found.setdefault(self.runs[member], []).append(f"{member.entry.step}:{member.key}")
+        return {run: joint(sorted(places)) if run else "" for run, places in found.items()}
+
+    def place(self, member: Member) -> list[str]:
+        """Return what says where on its training run a model is, and which other checkpoints of it there are."""
+        return [str(member.entry.step), self._checkpoints[self.runs[member]]]
 
 
 def set_levels(study: Study, members: Iterable[Member]) -> list[Level]:
@@ -150,7 +178,8 @@ class Comparisons:
 
     def _job(self, name: str, level: Level, cells: Sequence[Any], cost: float) -> Compare:
         models = tuple(
-            Compared(pool=Choice.of(m.pool), entry=m.entry, name=m.label, key=str(m.key)) for m in level.members
+            Compared(pool=Choice.of(m.pool), entry=m.entry, name=m.label, key=str(m.key), run=level.runs[m])
+            for m in level.members
         )
         return Compare(
             id=name, models=models, dataset=Choice.of(self.study.dataset), surface=self.study.surface,

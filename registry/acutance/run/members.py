@@ -304,6 +304,8 @@ class PlannedCell:
         found = {}
         if "trajectory" in self.needs:
             found["trajectory"] = member.log_digest
+            if "peers" in self.needs and member.level is not None:
+                found["trajectory"] = joint([member.log_digest, *member.level.place(member)])
         if "update" in self.needs:
             found["update"] = (member.identity.update if member.identity else None) or ""
         if "validation" in self.needs and self.validation[0]:

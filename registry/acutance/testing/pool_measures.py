@@ -27,6 +27,7 @@ from acutance.testing.watching import ALLOWED_BY, READS_INPUTS, WatchedSurface, 
 
 comparisons = Checklist()
 FACTORS = (1.0, 0.7, 1.3, 1.0)  # two models are the same
+ALONG = (1.0, 0.7, 1.3, 1.1)  # the checkpoints of a training run; another one has the same
 GROUPS = ("tanh_mlp", "conv_bn", "attention")
 ELSEWHERE = "level pool: it is given all models at once, never a surface of its own"
 
@@ -44,6 +45,7 @@ class ComparingSubject(MeasureSubject):
         """Return a group of models as the measure sees them in a study."""
         needs = self.compares.needs(spec)
         on_points = self.compares.reads_points(spec)
+        along = "trajectory" in needs
 
         def opened(problem: Problem, kind: type[LossSurface] = kind) -> LossSurface:
             surface = problem.surface(with_data=on_points, kind=kind)
@@ -54,13 +56,14 @@ class ComparingSubject(MeasureSubject):
 
         found = []
         for i, problem in enumerate(group):
+            place = ("ab"[i // len(ALONG)], i % len(ALONG)) if along else ()
             key = ("peer", id(problem), spec.model_dump_json())
             # The problem is kept as well, so that no other one gets its id.
             _, plain = self.once(key, partial(self._with_outputs, problem, opened))
             found.append(
                 Peer(
                     f"model{i}", _copy(plain.outputs), _copy(plain.targets), partial(opened, problem),
-                    partial(features, problem),
+                    partial(features, problem), *place,
                 )
             )  # fmt: skip
         return found
@@ -68,13 +71,17 @@ class ComparingSubject(MeasureSubject):
     def _with_outputs(self, problem: Problem, opened: Callable[..., LossSurface]) -> tuple[Problem, Peer]:
         return problem, Peer.of("", opened(problem, LossSurface))
 
-    def group(self, problem: Problem) -> list[Problem]:
-        """Return a group of models on the points of a problem: its own, with larger and smaller weights."""
+    def group(self, problem: Problem, spec: Spec) -> list[Problem]:
+        """Return a group of models on the points of a problem: its own, with larger and smaller weights.
+
+        For a measure that needs ``trajectory`` they are the checkpoints of two runs with the same weights.
+        """
+        factors = 2 * ALONG if "trajectory" in self.compares.needs(spec) else FACTORS
 
         def made() -> list[Problem]:
-            return [replace(problem, model=partial(scaled, problem.model, factor)) for factor in FACTORS]
+            return [replace(problem, model=partial(scaled, problem.model, factor)) for factor in factors]
 
-        group: list[Problem] = self.once(("members", problem.name), made)
+        group: list[Problem] = self.once(("members", problem.name, factors), made)
         return group
 
     def compare(self, peers: Sequence[Peer], spec: Spec, seed: int = 0, replicate: int = 0) -> list[Estimate]:
@@ -89,7 +96,9 @@ class ComparingSubject(MeasureSubject):
     def first(self, problem: Problem, spec: Spec) -> list[Estimate]:
         """Return the values of the group of a problem, computed once."""
         key = ("group", problem.name, spec.model_dump_json())
-        estimates: list[Estimate] = self.once(key, lambda: self.compare(self.peers(self.group(problem), spec), spec))
+        estimates: list[Estimate] = self.once(
+            key, lambda: self.compare(self.peers(self.group(problem, spec), spec), spec)
+        )
         return estimates
 
     def defined(self) -> Iterator[tuple[Problem, Spec, list[Estimate]]]:
@@ -137,8 +146,8 @@ def evaluates(subject: ComparingSubject) -> None:
 def same_seed_same_value(subject: ComparingSubject) -> None:
     """The same models give the same values, bitwise, also after others were compared in between."""
     for problem, spec, first in subject.defined():
-        subject.compare(subject.peers(subject.group(PROBLEMS["relu_mlp"])[:2], spec), spec)
-        again = subject.compare(subject.peers(subject.group(problem), spec), spec)
+        subject.compare(subject.peers(subject.group(PROBLEMS["relu_mlp"], spec)[:2], spec), spec)
+        again = subject.compare(subject.peers(subject.group(problem, spec), spec), spec)
         require(
             _written(again) == _written(first),
             f"the models of '{problem.name}' gave other values after others had been compared, with {show(spec)}: draw "
@@ -152,7 +161,7 @@ def leaves_global_generators_alone(subject: ComparingSubject) -> None:
     for problem, spec, _ in subject.defined():
         values = []
         for seed in (11, 12):
-            peers = subject.peers(subject.group(problem), spec)
+            peers = subject.peers(subject.group(problem, spec), spec)
             with preserved_rng():
                 seed_generators(seed)
                 before = generator_states()
@@ -169,7 +178,7 @@ def other_seeds_matter_where_declared(subject: ComparingSubject) -> None:
     moved = ""
     for problem, spec, first in subject.defined():
         for seed, replicate in ((1, 0), (0, 1)):
-            other = subject.compare(subject.peers(subject.group(problem), spec), spec, seed, replicate)
+            other = subject.compare(subject.peers(subject.group(problem, spec), spec), spec, seed, replicate)
             if _written(other) != _written(first):
                 moved = f"'{problem.name}' with {show(spec)}"
     if subject.traits.stochastic and not moved:
@@ -181,19 +190,22 @@ def other_seeds_matter_where_declared(subject: ComparingSubject) -> None:
 def order_of_models_does_not_matter(subject: ComparingSubject) -> None:
     """The values follow the models: in another order every model has the value that it had, and equal ones agree."""
     for problem, spec, first in subject.defined():
-        for order in ([3, 2, 1, 0], [1, 2, 3, 0]):
-            peers = subject.peers(subject.group(problem), spec)
+        count = len(first)
+        for order in (list(reversed(range(count))), [*range(1, count), 0]):
+            peers = subject.peers(subject.group(problem, spec), spec)
             turned = subject.compare([peers[i] for i in order], spec)
             require(
                 _same(turned, [first[i] for i in order]),
                 f"the models of '{problem.name}' have other values in another order with {show(spec)}: what a model is "
                 "given may depend on the others as a set, never on its place among them",
             )
-        require(
-            _same(first[:1], first[3:]),
-            f"two equal models of '{problem.name}' have the values {first[0].value!r} and {first[3].value!r} with "
-            f"{show(spec)}: a model has one value, whatever it is called",
-        )
+        twins = [(0, 3)] if count == len(FACTORS) else [(i, i + len(ALONG)) for i in range(len(ALONG))]
+        for i, j in twins:
+            require(
+                _same([first[i]], [first[j]]),
+                f"two equal models of '{problem.name}' have the values {first[i].value!r} and {first[j].value!r} with "
+                f"{show(spec)}: a model has one value, whatever it is called",
+            )
 
 
 @comparisons("evaluates")
@@ -203,7 +215,7 @@ def needs_are_declared(subject: ComparingSubject) -> None:
         needs, read, surfaces = subject.compares.needs(spec), dict[str, frozenset[str]](), list[WatchedSurface]()
         peers = [
             _Watched(*vars(peer).values(), read, surfaces)
-            for peer in subject.peers(subject.group(problem), spec, WatchedSurface)
+            for peer in subject.peers(subject.group(problem, spec), spec, WatchedSurface)
         ]
         subject.compare(peers, spec)
         called = {f"surface().{call}": ALLOWED_BY[call] for surface in surfaces for call in surface.log.calls}
@@ -233,6 +245,8 @@ class _Watched(Peer):
             note(name, frozenset({"data"}))
         elif name == "features":
             note("features()", frozenset({"activations"}))
+        elif name in ("run", "step"):
+            note(name, frozenset({"trajectory"}))
         return found
 
     def surface(self) -> LossSurface:
@@ -253,7 +267,7 @@ def leaves_everything_as_it_was(subject: ComparingSubject) -> None:
             opened.append((surface, surface.core.functional.w.detach().clone()))
             return surface
 
-        peers = subject.peers(subject.group(problem), spec)
+        peers = subject.peers(subject.group(problem, spec), spec)
         before = [(_copy(peer.outputs), _copy(peer.targets)) for peer in peers]
         subject.compare([replace(peer, opened=partial(kept, peer)) for peer in peers], spec)
         for peer, (logits, targets) in zip(peers, before, strict=True):
@@ -277,7 +291,7 @@ def finite_or_honest(subject: ComparingSubject) -> None:
     """Where there is no finite value the status is not ok and a sentence says why; nothing raises."""
     for problem in DEGENERATE.values():
         for spec in subject.specs:
-            for estimate in subject.compare(subject.peers(subject.group(problem), spec), spec):
+            for estimate in subject.compare(subject.peers(subject.group(problem, spec), spec), spec):
                 where = f"for a model of '{problem.name}' with {show(spec)}"
                 require(
                     estimate.status is not Status.FAILED,
@@ -308,7 +322,7 @@ def declared_invariances_hold(subject: ComparingSubject) -> None:
     tried = set()
     for twin in subject.twins:
         for spec in subject.specs if twin.invariance in subject.traits.invariant_to else ():
-            others = subject.group(twin.original)[1:]
+            others = subject.group(twin.original, spec)[1:]
             a, b = (subject.compare(subject.peers([m, *others], spec), spec) for m in (twin.original, twin.changed))
             if Status.UNSUPPORTED in {estimate.status for estimate in (*a, *b)}:
                 continue

@@ -277,8 +277,8 @@ class Traits:
             again: hvp, jvp, vjp, ggnvp), ``activations``, ``unlabeled`` (points whose targets it never sees: they
             are taken away), ``validation`` (a second set of points, with targets: ``companion``), ``trajectory``
             (what training wrote down: ``training_log``; of models that are compared, ``run`` and ``step``), ``update``
-            (the optimizer's step, or minus the gradient), ``input_gradient`` (derivatives by the inputs), ``peers`` (the other models: level ``pool``). A pool is
-            asked for initial weights only when they are declared here.
+            (the optimizer's step, or minus the gradient), ``input_gradient`` (derivatives by the inputs), ``peers``
+            (the other models: level ``pool``). A pool is asked for initial weights only when they are declared here.
         stochastic: whether another seed gives another value.
         invariant_to: function-preserving changes of the weights that leave the value alone.
         symbol: how plots abbreviate it.

@@ -104,10 +104,17 @@ SLOW = {
     "hessian_top_eigenvalue", "hessian_trace", "error", *NOISE[1:-1], *RADII[1:], "place", "count", "moody",
     "tic", "soft_rank_tic", "local_learning_coefficient",
 }  # fmt: skip
-# Of the classical measures one of each family is tried with the fast tests.
-CLASSIC = {
-    "parameter_norm", "output_margin", "stable_rank", "fro_over_spec", "path_norm", "power_law_alpha", "sam_sharpness",
-    "critical_sharpness", "low_pass_filter", "fisher_rao", "fisher_trace", "gradient_weight_alignment",
+# Of the classical measures, and of those of predictions, one of each family is tried with the fast tests.
+FAMILIES = {
+    "acutance_classic": {
+        "parameter_norm", "output_margin", "stable_rank", "fro_over_spec", "path_norm", "power_law_alpha", "sam_sharpness",
+        "low_pass_filter", "gradient_weight_alignment",
+    },
+    "acutance_predictions": {
+        "mean_confidence", "temperature", "average_thresholded_confidence", "nuclear_norm", "disagreement",
+        "agreement_on_the_line", "rankme", "centred_kernel_alignment", "prediction_depth", "geometric_complexity",
+        "loss_at_step", "trajectory_length", "linear_barrier",
+    },
 }  # fmt: skip
 HERE = ("weight_norm", "toy")  # of the toy plugin, tried below as its author would
 ITEMS = [
@@ -119,7 +126,8 @@ ITEMS = [
 
 
 def case(item):
-    another = str(item.source).startswith("acutance_classic.") and item.name not in CLASSIC
+    family = FAMILIES.get(str(item.source).split(".")[0])
+    another = family is not None and item.name not in family
     marks = [pytest.mark.slow] if another or item.name in SLOW else []
     return pytest.param(item, id=f"{item.kind} {item.id}", marks=marks)
 

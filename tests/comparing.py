@@ -55,6 +55,9 @@ class Halfway(PoolMeasure[NoSettings]):
     def passes(self, spec):
         return Cost(forwards=3)
 
+    def passes_among(self, spec, models):
+        return Cost(forwards=models)  # its outputs are those of one pair, of itself with itself
+
 
 class Alike(PoolMeasure[NoSettings]):
     """Mean distance of the last features from those of another model."""

@@ -19,6 +19,7 @@ FAMILIES = {
         "average_thresholded_confidence": "AverageThresholdedConfidence",
     },
     "output_norms": {"mano": "MaNo", "nuclear_norm": "NuclearNorm"},
+    "pairs.barrier": {"linear_barrier": "LinearBarrier"},
     "transport": {"cot": "ConfidenceTransport"},
     "confidence": {
         "mean_confidence": "MeanConfidence",

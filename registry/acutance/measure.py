@@ -451,6 +451,10 @@ class PoolMeasure(Measure[SpecT]):
         """Return the passes that a model's outputs cost, where points are opened; override it where more are made."""
         return Cost(forwards=int(self.reads_points(spec)))
 
+    def passes_among(self, spec: SpecT, models: int) -> Cost:
+        """Return the passes of one of so many models: those of ``passes``, unless pairs make some of their own."""
+        return self.passes(spec)
+
     def passes_together(self, specs: Sequence[SpecT]) -> Cost:
         """Return the passes of several specs, whose outputs are computed once."""
         again = sum(self.shares(spec) == "logits" for spec in specs) - 1

@@ -382,6 +382,20 @@ def test_check_counts_their_passes_once(study):
     assert about["outputs"] == 3 * 32 * 4
 
 
+def test_check_counts_the_passes_of_pairs(study):
+    """As many as a run makes of each level, 9 of 3 models and 4 of 2."""
+    study["measures"] = [{"name": "loss_halfway"}, {"name": "features_apart"}]
+    forwards = {size: estimate(load_config(study | pools))["measures"]["loss_halfway"]["forwards"]
+                for size, pools in ((3, {}), (2, {"pools": [{"name": "some", "which": [0, 1]}]}))}  # fmt: skip
+    assert forwards == {3: 3, 2: 2}
+    study["pools"], study["within"] = [{"name": "some", "which": [0, 1, 2, 3, 4]}], ["wide"]
+    entries = Some().entries(Some.Spec(which=(0, 1, 2, 3, 4)))
+    wide = [entry.attributes["wide"] for entry in entries]
+    sizes = [wide.count(value) for value in set(wide)]
+    assert sorted(sizes) == [2, 3]
+    assert estimate(load_config(study))["measures"]["loss_halfway"]["forwards"] == pytest.approx((4 + 9) / 5)
+
+
 def test_one_model_alone_is_refused_in_one_sentence():
     model, data = MLP(), mlp_data()
     for given in ((model, data), (LossSurface(model, data),)):

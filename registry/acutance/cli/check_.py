@@ -11,7 +11,8 @@ import click
 from acutance.cli import as_json
 from acutance.cli.screen import in_bytes
 from acutance.errors import UserError
-from acutance.measure import Cost, Measure
+from acutance.measure import Cost, Measure, PoolMeasure
+from acutance.run.levels import sizes
 from acutance.run.members import members
 from acutance.study.attributes import Attributes, join, require
 from acutance.study.config import Study, load_config
@@ -113,10 +114,13 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
         family = planned.item.id, planned.scope, planned.replicate, planned.points
         together.setdefault(family, []).append(planned.spec)
     views: dict[tuple[str, str], set[Any]] = {}
+    levels = sizes(study, models)
     for (of, scope, _, points), specs in together.items():
         measure = items[of].target()
         cost = measure.passes_together(specs) - _shared_passes(measure, specs, views.setdefault((scope, points), set()))
         cost *= batches if scope == "batch" else 1
+        if isinstance(measure, PoolMeasure):
+            cost += _pairs(measure, specs, levels)
         measures[items[of].name] = measures.get(items[of].name, Cost()) + cost
     terms = {term[1:] for term in terms_of([*study.targets, *(target for target, _ in study.admit)])}
     return {
@@ -133,6 +137,12 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
         "vectors": vectors,
         "warnings": [*study.warnings, *notes],
     }
+
+
+def _pairs(measure: PoolMeasure[Any], specs: list[Any], levels: list[int]) -> Cost:
+    """Return the passes that a model's pairs with others cost beyond ``passes``, on average over the models."""
+    among = [(n, measure.passes_among(spec, n) - measure.passes(spec)) for spec in specs for n in levels if n > 1]
+    return sum((cost * (n / sum(levels)) for n, cost in among), Cost())
 
 
 def _outputs(study: Study, models: int) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from acutance.data.lazy import Lazy, realised
-from acutance.errors import AcutanceWarning, UserError, some
+from acutance.errors import AcutanceWarning, UserError, did_you_mean, some
 from acutance.model.conditions import conditions, trackable
 from acutance.model.exchange import Exchange
 from acutance.model.initial import initial_vector
@@ -143,6 +143,28 @@ class FunctionalModel:
         """Record why the model cannot be measured, and return it to be raised: the fault is the model's alone."""
         self.refused = UserError(message, hint)
         return self.refused
+
+    def with_buffers(self, named: Mapping[str, Tensor]) -> FunctionalModel:
+        """Return the same model for passes with other buffers, which are copied; those without a name here stay.
+
+        Raises:
+            UserError: for a buffer that the model does not have, or of another shape.
+        """
+        own = dict(self.named_buffers())
+        for name, tensor in named.items():
+            if name not in own:
+                raise UserError(f"the model has no buffer '{name}'", did_you_mean(name, list(own)))
+            if tensor.shape != own[name].shape:
+                raise UserError(f"buffer '{name}' is {tuple(tensor.shape)}, the model's is {tuple(own[name].shape)}")
+        other = copy(self)
+        # Which of them a pass changes is seen anew where there are some; a model without any is not looked at again.
+        other.moving, other.held = self.moving and None, None
+        with conditions(other):
+            other.buffers = [
+                (table, name, named[path].detach().to(buffer, copy=True) if path in named else buffer)
+                for (table, name, buffer), (path, _) in zip(self.buffers, self.named_buffers(), strict=True)
+            ]
+        return other
 
     def named_buffers(self) -> list[tuple[str, Tensor]]:
         """Return the buffers that passes see, with their names in the model."""

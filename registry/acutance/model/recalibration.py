@@ -1,9 +1,9 @@
-"""Batch-normalization statistics made anew from a study's own batches, at w*, without touching the model."""
+"""Batch-normalization statistics made anew from a study's own batches, without touching the model."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from acutance.model.conditions import conditions
 from acutance.model.functional import FunctionalModel
 
 
-def recalibrated(functional: FunctionalModel, batches: Iterable[Any]) -> FunctionalModel:
+def recalibrated(
+    functional: FunctionalModel, batches: Iterable[Any], pieces: Sequence[Tensor] | None = None
+) -> FunctionalModel:
     r"""Return the same model with running statistics of these batches.
 
     .. math:: \mu = \frac1B \sum_b \mathrm{mean}(z_b), \qquad \sigma^2 = \frac1B \sum_b \mathrm{var}(z_b)
@@ -28,15 +30,12 @@ def recalibrated(functional: FunctionalModel, batches: Iterable[Any]) -> Functio
     Args:
         functional: the model; left as it is.
         batches: inputs of each batch.
+        pieces: the weights, one tensor for every slot; the model's own by default.
 
     Raises:
         UserError: for a batch that gives a layer a single value a channel: it has no variance.
     """
-    layers: dict[nn.Module, str] = {
-        module: name
-        for name, module in functional.model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    }
+    layers = layers_with_statistics(functional)
     if not layers:
         functional.notes.append("the model keeps no batch-normalization statistics: there is nothing to recalibrate")
         return functional
@@ -56,7 +55,7 @@ def recalibrated(functional: FunctionalModel, batches: Iterable[Any]) -> Functio
         assert isinstance(module, _BatchNorm)
         return F.batch_norm(z, mean.to(z), variance.to(z), module.weight, module.bias, eps=module.eps)
 
-    pieces = functional.own_pieces()
+    pieces = functional.own_pieces() if pieces is None else pieces
     handles = [module.register_forward_hook(by_own_statistics) for module in layers]
     try:
         with conditions(functional):
@@ -70,6 +69,15 @@ def recalibrated(functional: FunctionalModel, batches: Iterable[Any]) -> Functio
     return _with_statistics(functional, statistics)
 
 
+def layers_with_statistics(functional: FunctionalModel) -> dict[nn.Module, str]:
+    """Return the batch normalization layers that keep running statistics, with their names."""
+    return {
+        module: name
+        for name, module in functional.model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+
+
 def _with_statistics(functional: FunctionalModel, statistics: Mapping[nn.Module, Tensor]) -> FunctionalModel:
     """Return a functional model that shares everything but the running statistics, (2, channels) for each layer."""
     tables = {
@@ -77,7 +85,7 @@ def _with_statistics(functional: FunctionalModel, statistics: Mapping[nn.Module,
         for module, moments in statistics.items()
     }
     other = copy.copy(functional)
-    other.moving = None
+    other.moving = other.held = None
     other.buffers = [
         (table, name, tables.get(id(table), {}).get(name, buffer).to(buffer))
         for table, name, buffer in functional.buffers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,6 +90,11 @@ def set_levels(study: Study, members: Iterable[Member]) -> list[Level]:
     return levels
 
 
+def sizes(study: Study, members: Iterable[Member]) -> list[int]:
+    """Return how many models each level would have if all are compared, before any has been opened."""
+    return list(Counter(tuple(_agreed(member, name) for name in study.file.within) for member in members).values())
+
+
 def _agreed(member: Member, name: str) -> str:
     """Return the value of a model under a name of ``within``, as correlations tell levels apart."""
     from acutance.analysis.tables import label_text
@@ -143,8 +149,12 @@ class Comparisons:
         work = [(level, missing) for level, missing in work if not level.alone]
         if not work:
             return
-        units = [cell.cost(examples(cell.split, cell.scope)).units for cell in cells]
-        costs = [sum(units[i] for i in missing) * len(level.members) for level, missing in work]
+
+        def units(level: Level, index: int) -> float:
+            cell, models = cells[index], len(level.members)
+            return models * cell.cost(examples(cell.split, cell.scope), models).units
+
+        costs = [sum(units(level, i) for i in missing) for level, missing in work]
         self.reporter.stage(
             "comparing models", sum(costs) or len(work), sum(len(m) for _, missing in work for m in missing.values())
         )
@@ -160,9 +170,7 @@ class Comparisons:
                     index = outcome.parts[0].cell
                     task.done(index, 0)
                     self._store(level, missing[index], cells[index], outcome)
-                    self.reporter.advance(
-                        units[index] * len(level.members) if sum(costs) else 1 / len(missing), len(missing[index])
-                    )
+                    self.reporter.advance(units(level, index) if sum(costs) else 1 / len(missing), len(missing[index]))
                 case Late() | Failed():
                     dropped = task.drop(outcome.cells if isinstance(outcome, Late) else None)
                     self._fail(missing, [(i, cells[i]) for i in dropped], outcome.message)

@@ -328,9 +328,10 @@ class PlannedCell:
             index, planned.item.id, planned.spec.full(), planned.replicate, self.split, self.scope, tuple(batches)
         )
 
-    def cost(self, examples: int) -> Cost:
-        """Return the passes over one batch of so many examples."""
-        passes: Cost = self.planned.item.target().passes(self.planned.spec)
+    def cost(self, examples: int, models: int = 1) -> Cost:
+        """Return the passes over one batch of so many examples, of one of so many models that are compared."""
+        measure, spec = self.planned.item.target(), self.planned.spec
+        passes: Cost = measure.passes_among(spec, models) if models > 1 else measure.passes(spec)
         return passes * examples
 
 

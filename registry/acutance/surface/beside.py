@@ -1,24 +1,28 @@
-"""What a surface has beside its own points and weights: other points of the same model, and what its training left."""
+"""What a surface has beside its own points and weights: other points and buffers, and what its training left."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from acutance.data.batch import take_rows
 from acutance.errors import Unsupported
 from acutance.io.training_log import TrainingLog
+from acutance.model.functional import FunctionalModel
 from acutance.model.losses import NormScale
 from acutance.model.parameters import Parameters
+from acutance.model.recalibration import layers_with_statistics, recalibrated
 from acutance.surface.core import Core, Evaluation
 
 if TYPE_CHECKING:
     from acutance.surface.loss_surface import LossSurface
 
 VALIDATION = "validation"
+RECALIBRATED_ON = 128  # points of a part, as an m-batch has by default
 ABSENT = {
     VALIDATION: "no validation points are known here: name a split of the dataset as surface.validation in the study, "
     "give acutance.measure validation=(inputs, targets), or --validation to the command",
@@ -47,6 +51,8 @@ class Beside:
     norm_scale: NormScale
     check: Callable[..., None]
     clean_gradient: Callable[[], Evaluation]
+    pieces: Callable[[Tensor], list[Tensor]]
+    w: Tensor
     _view: Callable[..., LossSurface]
     _views: dict[Hashable, LossSurface]
 
@@ -78,11 +84,71 @@ class Beside:
             UserError: for another number of them.
         """
         self.check()
-        # A key of its own, given back: the surface goes with its inputs.
-        key = ("inputs", object())
-        other = self._view(key, self.parameters, self.logit_norm, self.norm_scale, self.core.at_inputs(inputs))
+        return self._apart(self.core.at_inputs(inputs))
+
+    def _apart(self, core: Core) -> LossSurface:
+        """Return the same view of another core, which goes when nobody holds it."""
+        key = ("apart", object())
+        other = self._view(key, self.parameters, self.logit_norm, self.norm_scale, core)
         del self._views[key]
         return other
+
+    # -- the whole model, with other buffers ------------------------------------------------------------------------
+
+    def unrestricted(self) -> LossSurface:
+        """Return the same surface with all parameters free, whatever a study's ``surface.parameters`` leaves."""
+        every = self.core.functional.parameters
+        if self.parameters.are_all_free:
+            return cast("LossSurface", self)
+        return self._view(("unrestricted",), every, self.logit_norm, self.norm_scale)
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """The model's floating-point buffers as passes see them, by name: running statistics, masks, tables."""
+        return {name: b for name, b in self.core.functional.named_buffers() if b.is_floating_point()}
+
+    def with_buffers(self, named: Mapping[str, Tensor]) -> LossSurface:
+        """Return the surface of the same model with other buffers; its passes are booked here.
+
+        Args:
+            named: {name: tensor} of those that differ.
+
+        Raises:
+            UserError: for a buffer that the model does not have, or of another shape.
+        """
+        if not named:
+            return cast("LossSurface", self)
+        self.check()
+        return self._with(self.core.functional.with_buffers(named))
+
+    def recalibrated(self, w: Tensor | None = None) -> LossSurface:
+        r"""Return this surface with the running statistics that batch normalization has at w, or at w*.
+
+        They are means over parts of the points, of about 128 one after the other: of each part's mean and unbiased
+        variance, as torch's own with ``momentum=None``. Cost: n forwards; none, and the surface itself, where no layer
+        keeps such statistics.
+
+        Args:
+            w: (p,) point.
+
+        Raises:
+            UserError: for a part that gives a layer a single value a channel.
+        """
+        core = self.core
+        if not layers_with_statistics(core.functional):
+            return cast("LossSurface", self)
+        self.check()
+        count = max(round(core.n / RECALIBRATED_ON), 1)
+        cuts = [slice(i * core.n // count, (i + 1) * core.n // count) for i in range(count)]
+        parts = (take_rows(core.inputs, rows) for rows in cuts)
+        other = recalibrated(core.functional, parts, self.pieces(self.w if w is None else w))
+        core.book(forwards=core.n)
+        return self._with(other)
+
+    def _with(self, functional: FunctionalModel) -> LossSurface:
+        return self._apart(self.core.at_buffers(functional))
+
+    # -- training ---------------------------------------------------------------------------------------------------
 
     def training_log(self) -> TrainingLog:
         """Return what training wrote down: columns such as ``step``, ``train_loss``, ``learning_rate``.

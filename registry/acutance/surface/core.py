@@ -167,8 +167,20 @@ class Core:
 
     def take_inputs(self, inputs: Any) -> None:
         """Look at other inputs, and forget what the outputs at the own ones were."""
-        self.inputs, self.known = self.functional.cast_inputs(inputs), Known(ledger=self.known.ledger)
+        self.inputs = self.functional.cast_inputs(inputs)
         self.digest = self._laid_out = None
+        self.forget_outputs()
+
+    def at_buffers(self, functional: FunctionalModel) -> Core:
+        """Return a core of the same points for a model that differs in its buffers, whose passes are booked here."""
+        other = copy(self)
+        other.functional = functional
+        other.forget_outputs()
+        return other
+
+    def forget_outputs(self) -> None:
+        """Forget what the outputs were, and what was found out with them."""
+        self.known = Known(ledger=self.known.ledger)
         self.companions, self.linearizations, self.gradient_graph = {}, {}, None
         self.part_differences = {}
 

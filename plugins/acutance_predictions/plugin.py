@@ -57,6 +57,10 @@ FAMILIES = {
         "trajectory_length": "TrajectoryLength",
         "trajectory_tortuosity": "TrajectoryTortuosity",
     },
+    "training.topology": {
+        "lifetime_sum": "LifetimeSum",
+        "positive_magnitude": "PositiveMagnitude",
+    },
 }
 
 

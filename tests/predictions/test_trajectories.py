@@ -7,53 +7,13 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from ways import Point, along, checkpoint, random_way, values_of
 
 import acutance
 from acutance import Status
-from acutance.numerics.draws import Streams
 from acutance.peers import Peer
 from acutance.plugins import catalog
 from acutance.spec import validate
-
-
-class Point(nn.Module):
-    """A model that is a vector, in two parameters."""
-
-    def __init__(self, w, dtype=torch.float64):
-        super().__init__()
-        w = torch.as_tensor(np.asarray(w), dtype=dtype)
-        self.a, self.b = nn.Parameter(w[:1].clone()), nn.Parameter(w[1:].clone())
-
-    def forward(self, x):
-        return x @ torch.cat([self.a, self.b])[:, None]
-
-
-def checkpoint(name, w, run="r", step=None, initial=None, dtype=torch.float64):
-    """Return a model as a pool measure sees it, opened anew at each call."""
-    start = None if initial is None else Point(initial, dtype)
-
-    def opened():
-        return acutance.LossSurface(Point(w, dtype), None, initial=start)
-
-    return Peer(name, None, None, opened, lambda: None, run, step)
-
-
-def along(name, ways, **fields):
-    """Return the values of a measure for the checkpoints of runs, {run: {step: weights}}, as {run: {step: value}}."""
-    peers = [checkpoint(f"{run}{step}", w, run, step) for run, way in ways.items() for step, w in way.items()]
-    values = iter(values_of(name, peers, **fields))
-    return {run: {step: next(values) for step in way} for run, way in ways.items()}
-
-
-def values_of(name, peers, **fields):
-    target = catalog().get("measures", name)
-    return target().evaluate_pool(peers, validate(target.Spec, fields, name), Streams("test"))
-
-
-def random_way(steps, p=7, seed=0):
-    w = np.random.default_rng(seed).normal(size=(len(steps), p))
-    return dict(zip(steps, w, strict=True))
 
 
 def by_hand(way, step, entries=slice(None)):
@@ -86,6 +46,13 @@ def test_a_straight_way_has_tortuosity_one_and_half_a_circle_nearly_half_of_pi()
     line = {t: [0.1 * t, -0.3 * t, 0.7 * t] for t in range(1, 9)}
     found = along("trajectory_tortuosity", {"a": line})["a"]
     assert all(1 <= found[t].value < 1 + 1e-12 for t in range(2, 9))
+    # Rounding brings none of many below 1.
+    g = np.random.default_rng(0)
+    lines = {
+        str(i): {t: x * v for t, x in enumerate(np.sort(g.random(4)))} for i, v in enumerate(g.normal(size=(40, 3)))
+    }
+    found = along("trajectory_tortuosity", lines)
+    assert all(1 <= found[run][3].value < 1 + 1e-12 for run in lines)
     angles = np.linspace(0, np.pi, 401)
     circle = {t: [np.cos(x), np.sin(x), 5.0] for t, x in enumerate(angles)}
     assert along("trajectory_tortuosity", {"a": circle})["a"][400].value == pytest.approx(np.pi / 2, rel=1e-5)
@@ -166,8 +133,8 @@ def test_what_is_not_known_of_a_run_has_no_value_and_leaves_other_runs_alone():
         == found[2]
         == ("the step of 'p2', of the same training run, is not known, so neither is what came before")
     )
-    # Two of one step: what comes before has a value.
-    twice = [checkpoint(f"t{i}", [0.0, float(i)], "t", step) for i, step in enumerate([0, 2, 5, 5, 7])]
+    # Two of one step, twice: what comes before the first of these has a value.
+    twice = [checkpoint(f"t{i}", [0.0, float(i)], "t", step) for i, step in enumerate([0, 2, 5, 5, 7, 7])]
     found = messages(twice)
     assert "no earlier checkpoint" in found[0] and found[1] == 1
     assert set(found[2:]) == {"several checkpoints of training run 't' have step 5, so their order is not known"}

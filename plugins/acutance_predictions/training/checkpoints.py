@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from acutance.peers import Peer
     from acutance.surface import LossSurface
 
+HELD = 16  # weight vectors that are kept to be compared with those after them
 NO_RUN = "it is not known which training run this model is a checkpoint of: its pool gives no run"
 NO_STEP = "it is not known at which step of its training run this model was saved: its pool gives no step"
 
@@ -88,21 +89,32 @@ class Walk:
         self._shapes: list[tuple[str, tuple[int, ...]]] | None = None
         self._initial: Tensor | None = None
 
-    @property
-    def first_step(self) -> int | None:
-        """Step of the first checkpoint; None where the way begins before it, at the initial weights."""
-        return None if self.spec.start == "initial" else self.checkpoints[0].step
+    def step(self, point: int) -> int | None:
+        """Return the step of a point; None of the initial weights."""
+        return None if point < self.before else self.checkpoints[point - self.before].step
 
-    def points(self) -> Iterator[tuple[bool, Tensor]]:
+    @property
+    def before(self) -> int:
+        """Number of points before the first checkpoint: the initial weights, or none."""
+        return int(self.spec.start == "initial")
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return self.before + len(self.checkpoints)
+
+    def points(self, first: int = 0) -> Iterator[tuple[bool, Tensor]]:
         """Yield whether a point is a checkpoint, and its weights, (p,): the initial ones come before all checkpoints.
+
+        Args:
+            first: how many points to leave out.
 
         Raises:
             Unsupported: where initial weights are asked for and not known, or where a model is no checkpoint of the
                 same training as those before it.
         """
-        for k in range(len(self.checkpoints)):
+        for k in range(max(first - self.before, 0), len(self.checkpoints)):
             part = self._opened(k)
-            if self.spec.start == "initial":
+            if self.before:
                 if self._initial is None:
                     self._initial = part.w0.detach()
                     yield False, self._initial

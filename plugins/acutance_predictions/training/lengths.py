@@ -38,7 +38,7 @@ def _ways(walk: Walk, straight: bool) -> Iterator[tuple[list[float], float]]:
 
 
 def _estimate(moves: Sequence[float], value: float, walk: Walk) -> Estimate:
-    return Estimate(value, extras={"points": len(moves) + 1, "first_step": walk.first_step})
+    return Estimate(value, extras={"points": len(moves) + 1, "first_step": walk.step(0)})
 
 
 def _none(walk: Walk) -> Estimate:

@@ -1,7 +1,7 @@
 r"""From logits to losses: cross-entropy, squared error, or a user's own function; logit normalization.
 
-Everything from the logits on is done in float64: near an interpolating minimum the loss is a small
-difference of large logits, and sharpness is a small difference of losses.
+Everything from the logits on is done in float64, of very many classes the sums: near an interpolating minimum the loss
+is a small difference of large logits, and sharpness is a small difference of losses.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acutance.errors import NotInParts, Unsupported, UserError, did_you_mean, lacks_memory
+from acutance.model.many_classes import cross_entropies, worthwhile
 from acutance.own_code import is_own, load_function
 
 # (logits, targets) -> the 0-d mean loss over the examples, or (losses, weights), each (n,), for sum(w l) / sum(w).
@@ -23,13 +24,15 @@ NormScale = Literal["paper", "released"]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    r"""Return :math:`-\log \mathrm{softmax}(f)_y`, (n,), for logits (n, K) and class indices (n,)."""
-    return F.cross_entropy(logits, targets, reduction="none")
+    r"""Return :math:`-\log \mathrm{softmax}(f)_y`, (n,) float64, for logits (n, K) and class indices (n,)."""
+    if worthwhile(logits):
+        return cross_entropies(logits, targets)
+    return F.cross_entropy(logits.double(), targets, reduction="none")
 
 
 def mse(logits: Tensor, targets: Tensor) -> Tensor:
     r"""Return :math:`\sum_k (f_k - y_k)^2`, (n,), for outputs and targets of the same size per example."""
-    difference = logits.reshape(len(logits), -1) - targets.reshape(len(targets), -1).double()
+    difference = logits.reshape(len(logits), -1).double() - targets.reshape(len(targets), -1).double()
     return difference.square().sum(dim=1)
 
 
@@ -136,7 +139,7 @@ class LossHead:
         With weights the loss of an example is its share of the weighted mean, :math:`n w_i l_i / \sum_j w_j`.
         """
         if not callable(self.loss):
-            return PER_EXAMPLE[self.loss](logits.double(), targets)
+            return PER_EXAMPLE[self.loss](logits, targets)
         if self.weight is None:
             return torch.stack([self.value(logits[i : i + 1], targets[i : i + 1]) for i in range(len(logits))])
         return self._weighted(logits, targets) * (len(targets) / self.weight)
@@ -162,7 +165,7 @@ class LossHead:
 
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the 0-d float64 loss of these examples: their mean, or their sum where the loss is one."""
-        if self.classifies:
+        if self.classifies and not worthwhile(logits):
             return F.cross_entropy(logits.double(), targets)
         if not callable(self.loss):
             losses = self.losses(logits, targets)

@@ -26,9 +26,9 @@ def next_token(logits: Tensor, targets: Tensor) -> Tensor:
         logits: (n, L, V).
         targets: (n, L) the tokens themselves; the loss does the shift.
     """
-    import torch.nn.functional as F
+    from acutance.model.losses import cross_entropy
 
-    return F.cross_entropy(logits[:, :-1].double().flatten(0, 1), targets[:, 1:].flatten())
+    return cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten()).mean()
 
 
 def wrong_next_token(logits: Tensor, targets: Tensor) -> Tensor:

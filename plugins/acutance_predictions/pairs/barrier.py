@@ -35,6 +35,9 @@ class BarrierSpec(Spec):
     )
     """Running statistics of batch normalization on the way: interpolated: as the weights are; recalibrated: those of
     the points there, at both ends too."""
+    alignment: Annotated[Literal["none", "permutation"], labelled(adds=", neurons matched")] = "none"
+    """Order of the neurons: none: as both models have it; permutation: that of one is matched with the other's by
+    their weights (Ainsworth et al. 2023), in chains of linear layers."""
 
 
 class LinearBarrier(PoolMeasure[BarrierSpec]):
@@ -50,13 +53,17 @@ class LinearBarrier(PoolMeasure[BarrierSpec]):
 
     A pair has a barrier where both have the same names and shapes of parameters and buffers, see the same points, and
     the code of one gives the logits of the other at its weights. The other pairs are left out, and counted.
+
+    With ``alignment: permutation`` the neurons of one model are first put into the order that weight matching finds
+    (Ainsworth et al. 2023), layer after layer from the first where they drew layers at random; ``Sequential`` models
+    alone, of Linear, Conv and BatchNorm layers with elementwise activations.
     """
 
     name = "linear_barrier"
     traits = Traits(
         level="pool", larger_means="apart", needs={"peers", "data", "weights"}, symbol="B", label="{of} barrier",
         reference="Frankle et al. 2020; Entezari et al. 2022",
-        bibtex=("frankle2020linear", "entezari2022role", "jordan2023repair"),
+        bibtex=("frankle2020linear", "entezari2022role", "jordan2023repair", "ainsworth2023git"),
     )  # fmt: skip
 
     def evaluate_pool(self, peers: Sequence[Peer], spec: BarrierSpec, rng: Streams) -> list[Estimate]:
@@ -64,7 +71,7 @@ class LinearBarrier(PoolMeasure[BarrierSpec]):
         from acutance_predictions.pairs.segments import barriers, error_of, loss_of
 
         reading = loss_of if spec.of == "loss" else error_of
-        found = barriers(peers, spec.grid, reading, spec.buffers == "recalibrated")
+        found = barriers(peers, spec.grid, reading, spec.buffers == "recalibrated", spec.alignment == "permutation")
         estimates = over_partners(found.table, peers)
         for i, estimate in enumerate(estimates):
             if i in found.reasons:
@@ -85,7 +92,9 @@ class LinearBarrier(PoolMeasure[BarrierSpec]):
         """Return the outputs of a model, the pass that knows it for one of its kind, and half of those of its pairs."""
         again = 2 if spec.buffers == "recalibrated" else 1
         ends = 1 if again == 1 else 3
-        return Cost(forwards=ends + (models - 1) / models + again * (spec.grid - 2) * (models - 1) / 2)
+        # Each matched network is run once, to see that it is the same function.
+        between = again * (spec.grid - 2) + (spec.alignment == "permutation")
+        return Cost(forwards=ends + (models - 1) / models + between * (models - 1) / 2)
 
     def vectors(self, spec: BarrierSpec) -> int:
         """Two ends and a point between them."""

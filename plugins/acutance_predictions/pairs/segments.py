@@ -12,11 +12,16 @@ from torch import Tensor
 
 from acutance.errors import Unsupported
 from acutance_predictions.pairs.ends import HELD, End, Ends, between, on_the_way
+from acutance_predictions.pairs.matching import Matching
 
 if TYPE_CHECKING:
     from acutance.peers import Peer
     from acutance.surface import LossSurface
 
+TURNED = (
+    "with its neurons in another order this network is another function, so they are not matched: measure "
+    "'alignment: none'"
+)
 SAME = 1e-3  # of the largest logit: a model that another one's code gives back but for rounding
 
 Reading = Callable[["LossSurface", Tensor], float]  # loss or error of raw logits (n, K)
@@ -140,7 +145,7 @@ class Barriers:
     reasons: dict[int, str]
 
 
-def barriers(peers: Sequence[Peer], grid: int, reading: Reading, recalibrated: bool) -> Barriers:
+def barriers(peers: Sequence[Peer], grid: int, reading: Reading, recalibrated: bool, aligned: bool = False) -> Barriers:
     """Return the barriers between all models.
 
     Args:
@@ -148,13 +153,14 @@ def barriers(peers: Sequence[Peer], grid: int, reading: Reading, recalibrated: b
         grid: points of a segment, with its ends.
         reading: what is measured.
         recalibrated: whether batch normalization gets statistics of its own at each point, ends too.
+        aligned: whether the neurons of the second model of each pair are matched with those of the first.
     """
     count, ends = len(peers), Ends(peers, HELD)
     found = Barriers([[math.nan] * count for _ in range(count)], [math.nan] * count, {})
     for places in kinds(peers, ends):
         try:
             for family in families(places, peers, ends):
-                _enter(family, peers, ends, found, grid, reading, recalibrated)
+                _enter(family, peers, ends, found, grid, reading, recalibrated, aligned)
         except Unsupported as error:
             # As of weights whose parametrization jumps between two models; models of another kind may have values.
             found.reasons |= dict.fromkeys(places, str(error))
@@ -162,14 +168,26 @@ def barriers(peers: Sequence[Peer], grid: int, reading: Reading, recalibrated: b
 
 
 def _enter(
-    family: Family, peers: Sequence[Peer], ends: Ends, found: Barriers, grid: int, reading: Reading, recalibrated: bool
+    family: Family,
+    peers: Sequence[Peer],
+    ends: Ends,
+    found: Barriers,
+    grid: int,
+    reading: Reading,
+    recalibrated: bool,
+    aligned: bool,
 ) -> None:
     """Enter the barriers of a family."""
     surface, device = family.surface, family.surface.w.device
+    matching = Matching.of(surface) if aligned and len(family.places) > 1 else None
     for i in family.places:
         found.values[i] = value_of(surface, ends[i].to(device), peers[i].logits, reading, recalibrated)
     for i, j in ends.pairs([i for i in family.places if math.isfinite(found.values[i])]):
         a, b = ends[i].to(device), ends[j].to(device)
+        if matching is not None:
+            b = matching.aligned(a, b)
+            if not _is_one(surface, b, peers[j].logits):
+                raise Unsupported(TURNED)
         points = (between(a, b, k, grid - 1) for k in range(1, grid - 1))
         values = [value_at(surface, point, reading, recalibrated) for point in points]
         found.table[i][j] = found.table[j][i] = barrier(values, found.values[i], found.values[j])

@@ -20,6 +20,7 @@ FAMILIES = {
     },
     "output_norms": {"mano": "MaNo", "nuclear_norm": "NuclearNorm"},
     "pairs.barrier": {"linear_barrier": "LinearBarrier"},
+    "pairs.task_vectors": {"task_vector_cosine": "TaskVectorCosine", "subspace_overlap": "SubspaceOverlap"},
     "transport": {"cot": "ConfidenceTransport"},
     "confidence": {
         "mean_confidence": "MeanConfidence",

@@ -15,7 +15,8 @@ from acutance.peers import Peer
 from acutance.plugins import catalog
 from acutance.spec import validate
 from acutance_predictions.pairs import segments
-from acutance_predictions.pairs.ends import End, Ends, between
+from acutance_predictions.pairs.ends import End, between
+from acutance_predictions.pairs.held import Held
 from acutance_predictions.pairs.segments import barrier
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -249,10 +250,8 @@ def test_points_between_are_symmetric_and_end_in_the_ends():
 @pytest.mark.parametrize(("held", "most"), [(2**30, 7), (4 * 83 * 8, 20), (0, 36)])
 def test_models_are_opened_again_only_where_memory_does_not_hold_them(held, most):
     opened = []
-    models = [mlp(0) for _ in range(7)]
-    surfaces = [LossSurface(model, (X, Y)) for model in models]
-    peers = [Peer(f"m{i}", None, None, lambda i=i: opened.append(i) or surfaces[i], None) for i in range(7)]
-    ends = Ends(peers, held)
+    surfaces = [LossSurface(mlp(0), (X, Y)) for _ in range(7)]
+    ends = Held(lambda i: opened.append(i) or End.of(surfaces[i]), held)
     pairs = []
     for i, j in ends.pairs(range(7)):
         assert torch.equal(ends[i].w, surfaces[i].w) and torch.equal(ends[j].w, surfaces[j].w)

@@ -1,20 +1,17 @@
-"""The weights of models that are compared, as ends of segments: read when needed, held while memory allows."""
+"""The weights of models that are compared, as ends of segments between them."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from acutance.peers import Peer
     from acutance.surface import LossSurface
 
 T = TypeVar("T", Tensor, float)
-HELD = 2**30  # bytes of weights of models that are kept on the CPU meanwhile
 
 
 @dataclass(frozen=True)
@@ -61,40 +58,3 @@ def on_the_way(x: T, y: T, k: int, steps: int) -> T:
         return (x + y) / 2
     near, far, share = (x, y, k) if 2 * k < steps else (y, x, steps - k)
     return near + (far - near) * (share / steps)
-
-
-class Ends:
-    """The ends of all models, opened anew where they are not held.
-
-    Args:
-        peers: the models.
-        held: bytes that may be held; at least two models are.
-    """
-
-    def __init__(self, peers: Sequence[Peer], held: int) -> None:
-        self._peers, self._limit = peers, held
-        self._known: OrderedDict[int, End] = OrderedDict()
-
-    def __getitem__(self, place: int) -> End:
-        if place not in self._known:
-            self.keep(place, self._peers[place].surface().unrestricted())
-        self._known.move_to_end(place)
-        return self._known[place]
-
-    def keep(self, place: int, surface: LossSurface) -> None:
-        """Hold what an open model is, in place of the one that was asked for the longest time ago."""
-        self._known[place] = end = End.of(surface)
-        while len(self._known) > max(self._limit // max(end.size, 1), 2):
-            self._known.popitem(last=False)
-
-    def pairs(self, places: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Yield all pairs of some models, in an order in which few of them are opened twice."""
-        if len(places) < 2:
-            return
-        size = max(self._limit // max(self[places[0]].size, 1) // 2, 1)
-        blocks = [places[start : start + size] for start in range(0, len(places), size)]
-        for a, block in enumerate(blocks):
-            for i, first in enumerate(block):
-                yield from ((first, second) for second in block[i + 1 :])
-            for other in blocks[a + 1 :]:
-                yield from ((first, second) for first in block for second in other)

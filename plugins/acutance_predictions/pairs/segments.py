@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from acutance.errors import Unsupported
-from acutance_predictions.pairs.ends import HELD, End, Ends, between, on_the_way
+from acutance_predictions.pairs.ends import End, between, on_the_way
+from acutance_predictions.pairs.held import HELD, Held
 from acutance_predictions.pairs.matching import Matching
 
 if TYPE_CHECKING:
@@ -63,17 +64,17 @@ class Family:
     places: list[int]
 
 
-def kinds(peers: Sequence[Peer], ends: Ends) -> list[list[int]]:
+def kinds(peers: Sequence[Peer], ends: Held[End]) -> list[list[int]]:
     """Return the models that agree in their signature, by name; each is opened once."""
     found: dict[Hashable, list[int]] = {}
     for place in sorted(range(len(peers)), key=lambda i: peers[i].name):
         surface = peers[place].surface().unrestricted()
-        ends.keep(place, surface)
+        ends.keep(place, End.of(surface))
         found.setdefault(signature(surface), []).append(place)
     return list(found.values())
 
 
-def families(places: Sequence[int], peers: Sequence[Peer], ends: Ends) -> Iterator[Family]:
+def families(places: Sequence[int], peers: Sequence[Peer], ends: Held[End]) -> Iterator[Family]:
     """Yield the families among models of one kind; a forward for each but the first tells whether it belongs.
 
     Models of equal names and shapes may be other functions (another activation): the first one's code at the weights of
@@ -155,7 +156,7 @@ def barriers(peers: Sequence[Peer], grid: int, reading: Reading, recalibrated: b
         recalibrated: whether batch normalization gets statistics of its own at each point, ends too.
         aligned: whether the neurons of the second model of each pair are matched with those of the first.
     """
-    count, ends = len(peers), Ends(peers, HELD)
+    count, ends = len(peers), Held(lambda place: End.of(peers[place].surface().unrestricted()), HELD)
     found = Barriers([[math.nan] * count for _ in range(count)], [math.nan] * count, {})
     for places in kinds(peers, ends):
         try:
@@ -170,7 +171,7 @@ def barriers(peers: Sequence[Peer], grid: int, reading: Reading, recalibrated: b
 def _enter(
     family: Family,
     peers: Sequence[Peer],
-    ends: Ends,
+    ends: Held[End],
     found: Barriers,
     grid: int,
     reading: Reading,

@@ -44,6 +44,7 @@ FAMILIES = {
     "representations.augmentation": {"augmentation_consistency": "AugmentationConsistency"},
     "representations.depth": {"prediction_depth": "PredictionDepth"},
     "representations.similarity": {"centred_kernel_alignment": "CentredKernelAlignment", "cka": "CKA"},
+    "representations.tangent": {"ntk_alignment": "NTKAlignment"},
     "inputs.sensitivity": {
         "input_gradient_norm": "InputGradientNorm",
         "jacobian_norm": "JacobianNorm",

@@ -423,27 +423,35 @@ class LossSurface(Readings, Representations, Products, Beside):
 
     @in_own_conditions
     def example_gradients(
-        self, w: Tensor | None = None, chunk: int | None = None, targets: Tensor | None = None
-    ) -> Iterator[Tensor]:
-        """Return an iterator of (k, p): the gradient of each example's loss, in order; their mean is ``gradient``.
+        self, w: Tensor | None = None, chunk: int | None = None, targets: Tensor | None = None,
+        u: Tensor | None = None, start: int = 0,
+    ) -> Iterator[Tensor]:  # fmt: skip
+        r"""Return an iterator of (k, p): the gradient of each example's loss, in order; their mean is ``gradient``.
 
         They are vectorised with ``torch.func.vmap``, or computed one by one where the model does not allow it
         (it reads values of its input, as masked transformers do, or has a recurrent layer); two examples
         computed in both ways decide, once. A loss of one's own is called with one example at a time, and its mean over
-        them must be the loss: the pass at w* tells. Cost: n forwards and n backwards; the decision is a check.
+        them must be the loss: the pass at w* tells. Cost: a forward and a backward for each example that is asked for;
+        the decision is a check.
+
+        With u, (n, K), they are those of :math:`\langle u_i, f(x_i) \rangle` instead, combinations of rows of the
+        Jacobian of the logits (normalized when this surface is), which need no targets.
 
         Args:
             w: (p,) point.
             chunk: k; by default what fits 256 MiB, and no more than the microbatch.
             targets: what the losses compare with, of the shape of the surface's own, which they are by default: labels
                 drawn from the model's own predictions give the true Fisher matrix.
+            u: (n, K), of the shape of ``logits``.
+            start: the first example that is asked for.
 
         Raises:
             Unsupported: when an example's output depends on the others, or one's own loss is no mean over them, or
                 is asked for at other targets.
-            UserError: for targets that do not fit.
+            UserError: for targets, u or a start that do not fit.
         """
         self.check()
-        refuse_single(self)
+        if u is None:
+            refuse_single(self)
         pieces = self.pieces(trackable((self.w if w is None else tensor(w, "w")).detach().to(self.w)))
-        return ExampleGradients(self.core, pieces, self.parameters, self.transform, targets).chunks(chunk)
+        return ExampleGradients(self.core, pieces, self.parameters, self.transform, targets, u).chunks(chunk, start)

@@ -1,4 +1,4 @@
-"""The gradient of each example's loss: vectorised where the model allows it, one by one where it does not."""
+"""The gradient of each example's loss, or of its logits: vectorised where the model allows it, else one by one."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class ExampleGradients:
         parameters: which are free.
         transform: from raw logits to what the loss sees.
         targets: of the examples; the core's own by default.
+        u: what the logits of each example are combined with, (n, K), in place of its loss.
     """
 
     def __init__(
@@ -42,14 +43,18 @@ class ExampleGradients:
         parameters: Parameters,
         transform: Callable[[Tensor], Tensor],
         targets: Tensor | None = None,
+        u: Tensor | None = None,
     ) -> None:
         self._core, self._pieces, self.parameters, self._transform = core, pieces, parameters, transform
         self._targets = core.targets if targets is None else core.other_targets(targets)
+        if u is not None and len(u) != core.n:
+            raise UserError(f"u has {len(u)} rows, this surface has {core.n} examples")
+        self._u = None if u is None else u.detach().to(core.functional.device, torch.float64)
         self._memory = _Memory()
         self._leaves = [pieces[i].detach().view(parameters.slots[i].shape) for i in parameters.free]
 
-    def chunks(self, chunk: int | None) -> Iterator[Tensor]:
-        """Return an iterator of (k, p) gradients.
+    def chunks(self, chunk: int | None, first: int = 0) -> Iterator[Tensor]:
+        """Return an iterator of (k, p) gradients, from an example on.
 
         Raises:
             Unsupported: when an example's output depends on the others, or there is none for it alone, so that no
@@ -59,6 +64,8 @@ class ExampleGradients:
         core.refuse_derivatives(self.parameters.free)
         if chunk is not None and chunk < 1:
             raise UserError(f"chunk: must be at least 1, got {chunk}")
+        if not 0 <= first < core.n:
+            raise UserError(f"start: must be one of the {core.n} examples, 0 to {core.n - 1}, got {first}")
         if core.mixes_examples or core.refuses_single:
             why = f" ({core.refuses_single})" if core.refuses_single else ""
             raise Unsupported(
@@ -72,7 +79,7 @@ class ExampleGradients:
         gradients = self._together if core.vectorises else self._one_by_one
 
         def generate() -> Iterator[Tensor]:
-            for start in range(0, core.n, size):
+            for start in range(first, core.n, size):
                 with conditions(core.functional):
                     rows = torch.arange(start, min(start + size, core.n), device=core.functional.device)
                     result = gradients(rows)
@@ -83,7 +90,12 @@ class ExampleGradients:
 
     def _loss(self, pieces: list[Tensor], rows: Tensor) -> Tensor:
         raw = self._core.functional(pieces, take_rows(self._core.inputs, rows))
-        return self._core.head.example(self._transform(raw), self._targets[rows], self._core.n)
+        outputs = self._transform(raw)
+        if self._u is not None:
+            if outputs.shape[1:] != self._u.shape[1:]:
+                raise UserError(f"u has shape {tuple(self._u.shape)}, an example has logits {tuple(outputs.shape[1:])}")
+            return (outputs.double() * self._u[rows]).sum()
+        return self._core.head.example(outputs, self._targets[rows], self._core.n)
 
     def _together(self, rows: Tensor) -> Tensor:
         """Return the gradients of some examples, (k, p), vectorised."""

@@ -42,7 +42,7 @@ class AgreementOnTheLine(PoolMeasure[LineSpec]):
     left out. Three models at least, and three pairs of different agreement.
     """
 
-    name = "agreement_on_the_line"
+    name, version = "agreement_on_the_line", 2  # 1 took points that are measured for validation
     traits = Traits(
         level="pool", larger_means="more errors", better="smaller", needs={"peers", "unlabeled", "validation"},
         invariant_to=SAME_FUNCTION, symbol="AoL", label="error by agreement on the line", estimates="error",
@@ -52,11 +52,13 @@ class AgreementOnTheLine(PoolMeasure[LineSpec]):
     def evaluate_pool(self, peers: Sequence[Peer], spec: LineSpec, rng: Streams) -> list[Estimate]:
         """Return the estimated error of each model, with the line and its validation error in the extras."""
         from acutance_predictions.agreement_line_numerics import estimates_of_line, on_validation
+        from acutance_predictions.common_points import told
         from acutance_predictions.pool_numerics import lost, predicted
 
         classes = predicted([peer.logits for peer in peers])
-        beside, y = on_validation(peers)
-        return lost(lost(estimates_of_line(classes, beside, y, spec.variant, spec.least_r2), classes), beside)
+        beside, y, common = on_validation(peers)
+        found = estimates_of_line(classes, beside, y, spec.variant, spec.least_r2)
+        return lost(lost([told(one, common) for one in found], classes), beside)
 
     def passes(self, spec: LineSpec) -> Cost:
         """The outputs on the points, and on as many validation points."""

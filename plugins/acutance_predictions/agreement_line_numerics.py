@@ -15,7 +15,8 @@ from torch import Tensor
 
 from acutance.errors import Unsupported
 from acutance.measure import Estimate, Status
-from acutance_predictions.outputs import THEMSELVES, labels, same_points
+from acutance_predictions.common_points import shared_with_validation
+from acutance_predictions.outputs import labels
 from acutance_predictions.pool_numerics import NONE, agreements, predicted
 
 if TYPE_CHECKING:
@@ -59,23 +60,24 @@ class Line:
         return cls(slope, (math.fsum(y) - slope * math.fsum(x)) / n, xy * xy / (xx * yy), n)
 
 
-def on_validation(peers: Sequence[Peer]) -> tuple[Tensor, Tensor]:
-    """Return what each model predicts of the validation points, (M, m), and their labels, (m,); each opened in turn.
+def on_validation(peers: Sequence[Peer]) -> tuple[Tensor, Tensor, int]:
+    """Return what each model predicts of the validation points, (M, m), their labels, (m,), and how many are measured.
+
+    Each model is opened in turn.
 
     Raises:
-        Unsupported: where there are none, or they are the points themselves.
+        Unsupported: where there are none, or too many of them are the points themselves.
     """
-    logits, y = [], None
+    logits, y, common = [], None, 0
     for peer in peers:
         surface = peer.surface()
         beside = surface.companion("validation")
         logits.append(beside.clean_logits().detach().cpu())
         if y is None:
-            if same_points(surface, beside):
-                raise Unsupported(THEMSELVES)
+            common = shared_with_validation(surface, beside)
             y = labels(beside).cpu()
     assert y is not None
-    return predicted(logits), y
+    return predicted(logits), y, common
 
 
 def estimates_of_line(classes: Tensor, beside: Tensor, y: Tensor, variant: str, least_r2: float) -> list[Estimate]:

@@ -56,7 +56,7 @@ class DifferenceOfConfidences(ValidatedMeasure[NoSettings]):
     (Guillory et al. 2021, a slope of 1). It is not kept between 0 and 1.
     """
 
-    name = "difference_of_confidences"
+    name, version = "difference_of_confidences", 2  # 1 took points that are measured for validation
     traits = Traits(
         level="dataset", larger_means="more errors", better="smaller", needs={"unlabeled", "validation"},
         invariant_to=SAME_FUNCTION,
@@ -91,7 +91,7 @@ class AverageThresholdedConfidence(ValidatedMeasure[ThresholdSpec]):
     point is wrong. A point as sure as the threshold, up to rounding, is not below it.
     """
 
-    name = "average_thresholded_confidence"
+    name, version = "average_thresholded_confidence", 2  # 1 took points that are measured for validation
     traits = Traits(
         level="dataset", larger_means="more errors", better="smaller", needs={"unlabeled", "validation"},
         invariant_to=SAME_FUNCTION,

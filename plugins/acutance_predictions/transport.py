@@ -37,7 +37,7 @@ class ConfidenceTransport(ValidatedMeasure[TransportSpec]):
     :math:`1 - \sum_y q_y \pi_y - \frac1n \sum_i \max_y (p_{iy} - \pi_y)`. The difference is the ``gap`` of the extras.
     """
 
-    name = "cot"
+    name, version = "cot", 2  # 1 took points that are measured for validation
     traits = Traits(
         level="dataset", larger_means="more errors", better="smaller", needs={"unlabeled", "validation"},
         invariant_to=SAME_FUNCTION,

@@ -32,14 +32,16 @@ class ValidatedMeasure(OutputMeasure[SpecT]):
         raise NotImplementedError
 
     def of_outputs(self, outputs: Outputs, surface: LossSurface, spec: SpecT) -> Estimate | float:
-        """Return the value; none where an output on the validation points is not finite."""
+        """Return the value; none where an output on the validation points is not finite, or they are the points."""
+        from acutance_predictions.common_points import shared_with_validation, told
         from acutance_predictions.outputs import validation
 
         found, y = validation(surface)
+        common = shared_with_validation(surface, surface.companion("validation"))
         if found.lost:
             message = f"the outputs of {found.lost} of {len(y)} validation points are not finite"
             return Estimate.without_value(Status.NONFINITE, message)
-        return self.beside(outputs, found, y, spec)
+        return told(Estimate.of(self.beside(outputs, found, y, spec)), common)
 
     def passes(self, spec: SpecT) -> Cost:
         """The forwards that give the logits on the points, and on as many validation points."""

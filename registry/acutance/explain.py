@@ -34,7 +34,7 @@ def explain(e: Estimate) -> str:
     lines = [estimate_line(e) + _settings(e)]
     if measure is not None:
         lines += _meaning(e, measure)
-    lines += [*_losses(e.extras), *_chance(e), *_uncertainty(e), *_search(e)]
+    lines += [*_losses(e.extras), *_chance(e), *_uncertainty(e), *_search(e), *_common(e.extras)]
     if e.status != "ok" and e.status.advice and e.status.advice not in e.message:
         lines.append(f"What to try: {e.status.advice}.")
     lines += [_cost(e.cost), *(f"Note: {note}." for note in e.notes)]
@@ -147,6 +147,12 @@ def _search(e: Estimate) -> list[str]:
         where = "on the boundary of the ball" if reached >= CONVERGED else "inside the ball"
         lines.append(f"The point found lies {where}, at {reached:.1%} of its radius.")
     return lines
+
+
+def _common(extras: Mapping[str, Any]) -> list[str]:
+    """Say how many points are also among the validation points, whose labels the measure has seen."""
+    count = extras.get("shared_with_validation")
+    return [f"{count:g} of the points are also among the validation points."] if isinstance(count, int | float) else []
 
 
 def _cost(cost: Cost) -> str:

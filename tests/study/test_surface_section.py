@@ -91,6 +91,17 @@ def test_augmentation_is_made_once_and_named_by_the_row():
     assert moved.digests("train", "points") != plain.digests("train", "points")
 
 
+def test_examples_are_known_by_their_row_augmented_or_not_in_every_batch():
+    whole = sets().example_digests("train", "split", 0)
+    assert len(set(whole.tolist())) == 40
+    for found in (sets(), sets(augment=True), sets(batches={"sampled": 3}), sets(select="first")):
+        plain = sets(select=found.config.select)
+        points, batches = (found.example_digests("train", scope, 0) for scope in ("points", "batch"))
+        assert torch.equal(points, whole[plain.points[0].flatten().long()]) and len(batches) == 6
+        for i, batch in enumerate(sets(select=found.config.select, batches=found.config.batches).batches):
+            assert torch.equal(found.example_digests("train", "batch", i), whole[batch[0].flatten().long()])
+
+
 def test_mistakes_in_the_surface_section_have_their_path(toy_config, tmp_path):
     for change, message in [
         ({"batches": "random"}, "surface.batches: Input should be 'partition'"),

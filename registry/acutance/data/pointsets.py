@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from acutance.data.batch import take_rows
-from acutance.data.fingerprint import digest_points
+from acutance.data.fingerprint import digest_examples, digest_points
 from acutance.data.forms import finite, refuse_nonfinite
 from acutance.data.lazy import Lazy, applied, realised
 from acutance.data.points import concatenate, m_batches, read_indices, select
@@ -40,6 +40,7 @@ class PointSets:
         self._points: dict[str, Points] = {}
         self._batches: dict[str, list[Points]] = {}
         self._digests: dict[tuple[str, Scope], list[str]] = {}
+        self._examples: dict[tuple[str, bool], Tensor] = {}
         self._inputs: dict[str, list[tuple[Callable[[Any], Any] | None, str]]] = {}  # after each preprocessing
 
     def split(self, name: str) -> Split:
@@ -78,18 +79,21 @@ class PointSets:
             self._points[name] = self._selected(name)
         return self._points[name]
 
-    def _selected(self, name: str) -> Points:
+    def _chosen(self, name: str) -> Tensor:
+        """Return which rows of a split are its points."""
         split, rule = self.split(name), self.config.select
         if not isinstance(rule, Indices):
-            chosen = select(split.targets, self.config.points, rule, where=self._place_of(name))
-        elif name == self.config.split:
-            chosen = read_indices(rule.indices, self.config.points, len(split))
-        else:
-            raise UserError(
-                f"surface.select: {rule.indices} lists rows of split '{self.config.split}', and a measure is asked for "
-                f"on points of '{name}'",
-                "select balanced or first, or leave points out",
-            )
+            return select(split.targets, self.config.points, rule, where=self._place_of(name))
+        if name == self.config.split:
+            return read_indices(rule.indices, self.config.points, len(split))
+        raise UserError(
+            f"surface.select: {rule.indices} lists rows of split '{self.config.split}', and a measure is asked for "
+            f"on points of '{name}'",
+            "select balanced or first, or leave points out",
+        )
+
+    def _selected(self, name: str) -> Points:
+        split, chosen = self.split(name), self._chosen(name)
         inputs, targets = realised(take_rows(split.inputs, chosen)), split.targets[chosen]
         refuse_nonfinite(inputs, targets, self._place_of(name), chosen)
         return self._augmented(inputs, targets, name) if self.config.augment else inputs, targets
@@ -111,12 +115,14 @@ class PointSets:
 
     def _cut(self, name: str) -> list[Points]:
         inputs, targets = self.points_of(name)
-        m, cutting = self.config.m, self.config.batches
-        if not isinstance(cutting, Sampled):
-            return m_batches(inputs, targets, m)
+        if not isinstance(self.config.batches, Sampled):
+            return m_batches(inputs, targets, self.config.m)
+        return [(take_rows(inputs, rows), targets[rows]) for rows in self._subsets(name, self.config.batches.sampled)]
+
+    def _subsets(self, name: str, count: int) -> list[Tensor]:
+        """Return which points the random m-batches have, (m,) each."""
         noise = Streams(self.seed, self.digests(name, "points")[0], "batches")
-        subsets = [noise.subset("batch", k, m, len(targets)) for k in range(cutting.sampled)]
-        return [(take_rows(inputs, rows), targets[rows]) for rows in subsets]
+        return [noise.subset("batch", k, self.config.m, len(self.points_of(name)[1])) for k in range(count)]
 
     def _trimmed(self, inputs: Any) -> Any:
         return inputs if isinstance(inputs, Lazy) else self.dataset.trimmed(inputs)
@@ -177,6 +183,25 @@ class PointSets:
             return part
 
         return inputs.then(advance)
+
+    def example_digests(self, split: str, scope: Scope, batch: int) -> Tensor:
+        """Return a digest of each example, (n,), of one of ``sets``: before it is augmented, and before any model.
+
+        So one reading serves all models, and an image is found again under another augmentation.
+        """
+        key = split, scope == "split"
+        if key not in self._examples:
+            inputs = self.split(split).inputs
+            if scope != "split":  # read once, unless it was changed then
+                augmented = self.config.augment
+                inputs = take_rows(inputs, self._chosen(split)) if augmented else self.points_of(split)[0]
+            self._examples[key] = digest_examples(inputs)
+        found, m = self._examples[key], self.config.m
+        if scope != "batch":
+            return found
+        cutting = self.config.batches
+        rows = self._subsets(split, cutting.sampled)[batch] if isinstance(cutting, Sampled) else None
+        return found[batch * m : (batch + 1) * m] if rows is None else found[rows]
 
     def digest_of_inputs(self, split: str, preprocess: Callable[[Any], Any] | None = None) -> str:
         """Return the digest of the selected points of a split as models with a preprocessing see them, without targets.

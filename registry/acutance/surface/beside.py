@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from acutance.data.batch import take_rows
+from acutance.data.fingerprint import digest_examples
 from acutance.errors import Unsupported
 from acutance.io.training_log import TrainingLog
 from acutance.model.functional import FunctionalModel
@@ -53,6 +54,7 @@ class Beside:
     clean_gradient: Callable[[], Evaluation]
     pieces: Callable[[Tensor], list[Tensor]]
     w: Tensor
+    shared: Callable[[Hashable, Callable[[], Tensor]], Tensor]
     _view: Callable[..., LossSurface]
     _views: dict[Hashable, LossSurface]
 
@@ -71,6 +73,14 @@ class Beside:
         other = make()
         other.core.known.ledger = self.core.known.ledger
         return other
+
+    def example_digests(self) -> Tensor:
+        """Return a digest of each example's inputs, (n,) int64 on the CPU; computed once for the surface and its views.
+
+        Equal examples have equal ones, here and in a ``companion``: so that points can be found again among others.
+        """
+        known = self.core.example_digests
+        return self.shared("digests of examples", known or (lambda: digest_examples(self.core.inputs)))
 
     def at_inputs(self, inputs: Any) -> LossSurface:
         """Return the surface of the same model on other inputs, with the same targets; its passes are booked here.

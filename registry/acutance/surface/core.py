@@ -127,6 +127,7 @@ class Core:
         self.vectorises: bool | None = None
         self.part_differences: dict[int, str] = {}  # size of parts -> how the loss differs from that of its parts
         self.digest: str | None = None
+        self.example_digests: Callable[[], Tensor] | None = None  # of the inputs, where they are known from elsewhere
         self.linearizations: dict[tuple[int, ...], Linearization] = {}
         # (whose, point, parts, place of the gradient, loss): one for all views, a graph is as large as all activations.
         self._others: Sequence[ref[Tensor]] = ()  # what the outputs are differentiable in, besides the weights
@@ -168,7 +169,7 @@ class Core:
     def take_inputs(self, inputs: Any) -> None:
         """Look at other inputs, and forget what the outputs at the own ones were."""
         self.inputs = self.functional.cast_inputs(inputs)
-        self.digest = self._laid_out = None
+        self.digest = self._laid_out = self.example_digests = None
         self.forget_outputs()
 
     def at_buffers(self, functional: FunctionalModel) -> Core:

@@ -203,6 +203,7 @@ class Surfaces:
         )
         if scope == "batch" and config.microbatch is None:
             self._opened.fit(surface, self._processes)
+        surface.core.example_digests = lambda: self._sets.example_digests(split, scope, batch)
         if self._sets.validation:
             surface.core.companions[VALIDATION] = lambda: self._validation
         return surface

@@ -25,7 +25,7 @@ READS_INPUTS = READS_DATA | {"unlabeled"}  # what asks for no targets
 ALLOWED_BY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("loss", "losses", "errors", "clean", "targets"), READS_DATA),
     **dict.fromkeys(("logits", "raw_logits", "clean_logits", "inputs", "moving_point", "many_points"), READS_INPUTS),
-    **dict.fromkeys(("at_inputs", "with_buffers", "recalibrated"), READS_INPUTS),
+    **dict.fromkeys(("at_inputs", "with_buffers", "recalibrated", "example_digests"), READS_INPUTS),
     "evaluate": READS_DATA,
     "evaluate(gradient=True)": frozenset({"gradient"}),
     **dict.fromkeys(("gradient", "clean_gradient", "perturbed", SLOPE), frozenset({"gradient"})),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from acutance.errors import UserError
 from acutance.run.directory import RunDirectory
@@ -215,15 +216,18 @@ class _Work:
         Raises:
             UserError: for two sets of the same points, or fewer points than groups.
         """
-        digests = {s.name: s.digest(settings) for s in self.sets}
+        examples = {s.name: s.example_digests(settings) for s in self.sets}
         for at, s in enumerate(self.sets):
             for other in self.sets[:at]:
-                if digests[s.name] == digests[other.name]:
+                own, others = examples[s.name], examples[other.name]
+                if torch.equal(own.sort().values, others.sort().values):
                     raise UserError(
                         f"labels '{s.name}' are the very points of '{other.name}'", "give labelled points of their own"
                     )
+                if other.name == POINTS and (common := len(np.intersect1d(own, others))):
+                    self.notes.append(f"{common} of the {len(others)} ranked points are also in '{s.name}'")
         return [
-            Sample.of(s.name, digests[s.name], len(targets), self.seed, targets if s.labelled else None)
+            Sample.of(s.name, s.digest(settings), examples[s.name], self.seed, targets if s.labelled else None)
             for s in self.sets
             for _, _, targets in [s.of(settings)]
         ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from acutance.data.batch import length_of
-from acutance.data.fingerprint import digest_points
+from acutance.data.fingerprint import digest_examples, digest_points
 from acutance.data.forms import CheckedPoints, refuse_nonfinite, understand
 from acutance.data.lazy import Lazy, applied
 from acutance.errors import Unsupported, UserError
@@ -78,11 +78,14 @@ class Outputs:
         module = _Logits().to(self.logits.dtype) if self.layer is None else _Head(self.layer)
         return FunctionalModel(module.eval(), "cpu", self.logits.dtype)
 
-    def surface(self, digest: str, rows: Tensor | None = None, labels: Tensor | None = None) -> LossSurface:
+    def surface(
+        self, digest: str, examples: Tensor, rows: Tensor | None = None, labels: Tensor | None = None
+    ) -> LossSurface:
         """Return the surface of some of the points, on which logits and features cost nothing.
 
         Args:
             digest: names the noise: the same for all models and parts.
+            examples: digests of the examples of the whole set: a part of it is that set to who looks for its points.
             rows: which points; all by default.
             labels: of all points, where a measure may see them.
         """
@@ -94,7 +97,7 @@ class Outputs:
         surface.core.known.clean_logits = logits
         if self.layer is not None:
             surface.core.known.features = HEAD, inputs
-        surface.core.digest = digest
+        surface.core.digest, surface.core.example_digests = digest, lambda: examples
         return surface
 
 
@@ -113,6 +116,7 @@ class PointSet:
     labelled: bool
     _opened: dict[str, Opened] = field(default_factory=dict)
     _digests: dict[str, list[tuple[Any, str]]] = field(default_factory=dict)
+    _examples: dict[str, Tensor] = field(default_factory=dict)
 
     def of(self, settings: Mapping[str, Any]) -> Opened:
         """Return the points; targets that are not to be looked at are gone: their places, of width 0, are left.
@@ -146,6 +150,13 @@ class PointSet:
             found = digest_points(applied(preprocess, inputs), torch.zeros(len(targets), dtype=torch.long))
             known.append((preprocess, found))
         return found
+
+    def example_digests(self, settings: Mapping[str, Any]) -> Tensor:
+        """Return a digest of each example's inputs, (n,), before any preprocessing."""
+        key = canonical_json(dict(settings))
+        if key not in self._examples:
+            self._examples[key] = digest_examples(self.of(settings)[1])
+        return self._examples[key]
 
 
 def named_points(name: str, source: str, option: str, labelled: bool) -> PointSet:

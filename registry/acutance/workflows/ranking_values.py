@@ -32,24 +32,26 @@ class Sample:
     Attributes:
         name: of the set.
         digest: of its inputs; names the noise.
+        examples: digests of each of them, (n,).
         group: of each point, (n,).
         labels: of its points; None where there are none.
     """
 
     name: str
     digest: str
+    examples: Tensor
     group: NDArray[np.int64]
     labels: Tensor | None = None
 
     @classmethod
-    def of(cls, name: str, digest: str, n: int, seed: int, labels: Tensor | None = None) -> Sample:
-        """Deal n points into groups.
+    def of(cls, name: str, digest: str, examples: Tensor, seed: int, labels: Tensor | None = None) -> Sample:
+        """Deal points into groups.
 
         Raises:
             UserError: for fewer points than groups.
         """
         try:
-            return cls(name, digest, groups_of(n, seed=seed), labels)
+            return cls(name, digest, examples, groups_of(len(examples), seed=seed), labels)
         except UserError as error:
             raise UserError(f"{name}: {error.message}", error.hint) from None
 
@@ -162,7 +164,8 @@ class Evaluation:
         self, outputs: Sequence[Mapping[str, Outputs]], part: int, beside: Sequence[LossSurface]
     ) -> list[LossSurface]:
         """Return a surface a model of one part of the points, with the validation points beside it."""
-        made = [o[self.sample.name].surface(self.sample.digest, self._parts[part]) for o in outputs]
+        own = self.sample
+        made = [o[own.name].surface(own.digest, own.examples, self._parts[part]) for o in outputs]
         for surface, other in zip(made, beside, strict=False):
             surface.core.companions[VALIDATION] = partial(_itself, other)
         return made
@@ -170,8 +173,8 @@ class Evaluation:
     def _validation(self, outputs: Sequence[Mapping[str, Outputs]], part: int) -> list[LossSurface]:
         if self.beside is None:
             return []
-        name, rows = self.beside.name, self._parts_beside[part]
-        return [o[name].surface(self.beside.digest, rows, self.beside.labels) for o in outputs]
+        other, rows = self.beside, self._parts_beside[part]
+        return [o[other.name].surface(other.digest, other.examples, rows, other.labels) for o in outputs]
 
 
 def _itself(surface: LossSurface) -> LossSurface:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -170,3 +170,16 @@ def text_data(n: int = 10, seed: int = 8) -> tuple[dict[str, Tensor], Tensor]:
     ids = torch.randint(0, 11, (n, 5), generator=g)
     mask = torch.arange(5) < torch.randint(2, 6, (n, 1), generator=g)
     return {"input_ids": ids, "attention_mask": mask.long()}, torch.randint(0, 3, (n,), generator=g)
+
+
+def others_like(inputs: Any) -> Any:
+    """Return other inputs that a model takes: numbers mixed with the next example's, whole ones read backwards."""
+    if isinstance(inputs, Mapping):
+        return {key: others_like(value) for key, value in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return tuple(others_like(value) for value in inputs)
+    if not isinstance(inputs, Tensor):
+        return inputs
+    if inputs.is_floating_point():
+        return 0.75 * inputs + 0.25 * inputs.roll(1, 0)
+    return inputs.flip(-1) if inputs.dim() > 1 else inputs

@@ -26,6 +26,7 @@ from acutance.testing.models import (
     Weights,
     conv_data,
     mlp_data,
+    others_like,
     seeded,
     text_data,
     token_data,
@@ -89,8 +90,8 @@ class Problem:
         )  # fmt: skip
         surface = kind(opened, chosen, self.loss, microbatch=microbatch if with_data else None, initial=initial)
         if chosen is not None:
-            # Every other point: more than none, and other ones than those of the surface.
-            others = self.part(slice(0, None, 2))
+            inputs, targets = self.part(slice(0, None, 2))
+            others = others_like(inputs), targets
             beside = cache(lambda: LossSurface(opened, others, self.loss, microbatch=microbatch))
             surface.core.companions[VALIDATION] = beside
         return surface

@@ -23,16 +23,24 @@ def taylor_probabilities(logits: Tensor) -> Tensor:
 
 
 def power_mean(parts: Iterable[Tensor], p: float) -> float:
-    """Return the p-th root of the mean p-th power of the entries, not negative, of the parts of a matrix."""
-    total, count = 0.0, 0
+    """Return the p-th root of the mean p-th power of the entries, not negative, of the parts of a matrix.
+
+    Powers are taken of the entries over the largest one so far, so that none of those that count underflows.
+    """
+    largest, total, count = 0.0, 0.0, 0
     for q in parts:
-        if p == 4:  # the usual one: a product takes a tenth of the time of a power
-            squares = q * q
-            total += float(torch.linalg.vecdot(squares, squares).sum())
-        else:
-            total += float((q**p).sum())
+        top = float(q.amax())
+        if top > largest:
+            largest, total = top, total * (largest / top) ** p
+        if largest > 0:
+            scaled = q / largest
+            if p == 4:  # the usual one: a product takes a tenth of the time of a power
+                scaled *= scaled
+                total += float(torch.linalg.vecdot(scaled, scaled).sum())
+            else:
+                total += float(scaled.pow_(p).sum())
         count += q.numel()
-    return math.pow(total / count, 1 / p)
+    return largest * math.pow(total / count, 1 / p)
 
 
 def nuclear_norm(matrix: Tensor) -> float:

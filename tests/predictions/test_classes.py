@@ -253,3 +253,10 @@ def test_a_class_whose_mean_is_the_mean_of_all_has_no_direction():
     f = np.array([[1.0, 0], [1, 0], [-1, 0], [-1, 0], [0, 1], [0, -1]])
     found = measured("neural_collapse", f, [0, 0, 1, 1, 2, 2], np.eye(3)[:, :2], metric="nc2")
     assert found.status is Status.UNSUPPORTED and "no direction" in found.message
+
+
+@pytest.mark.parametrize("name", ["davies_bouldin", "class_distance_normalized_variance"])
+@pytest.mark.parametrize("scale", [2.0**-60, 2.0**20, 2.0**60])
+def test_the_size_of_features_matters_not(name, scale):
+    f, y, w = problem()
+    assert measured(name, f * scale, y, w).value == pytest.approx(measured(name, f, y, w).value, rel=1e-12)

@@ -94,3 +94,12 @@ def test_the_polynomial_says_nothing_of_two_classes():
     found = measured("mano", z)
     assert found.status is Status.UNSUPPORTED and "softmax" in found.message
     assert measured("mano", z, normalization="softmax").value == pytest.approx((softmax(z, 1) ** 4).mean() ** 0.25)
+
+
+@pytest.mark.parametrize("normalization", ["softmax", "taylor"])
+def test_high_orders_of_many_classes_do_not_underflow(normalization):
+    z = logits(n=40, k=3000, sharp=0.01)
+    z[30, 5] = 1.5  # the largest is not in the first block
+    q = softmax(z, axis=1) if normalization == "softmax" else polynomial(z)
+    expected = q.max() * ((q / q.max()) ** 100).mean() ** 0.01
+    assert measured("mano", z, p=100, normalization=normalization).value == pytest.approx(expected, rel=1e-12)

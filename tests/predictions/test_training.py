@@ -81,3 +81,23 @@ def test_without_a_log_there_is_no_value_and_wrong_settings_are_refused(tmp_path
     for name, fields in (("sum_of_training_losses", {"last": 0}), ("loss_at_step", {"at": -1}), ("loss_at_step", {})):
         with pytest.raises(UserError, match=r"last|at"):
             measured(tmp_path, name, EPOCHS, **fields)
+
+
+def test_epochs_that_are_sums_of_fractions_end_where_they_should(tmp_path):
+    for parts in (10, 49):
+        epochs, at = [], 0.0
+        for _ in range(2 * parts):
+            at += 1 / parts
+            epochs.append(at)
+        log = {"step": range(2 * parts), "epoch": epochs, "train_loss": [1.0] * parts + [3.0] * parts}
+        assert measured(tmp_path, "sum_of_training_losses", log).value == 4.0
+        assert measured(tmp_path, "sum_of_training_losses", log, last=1).value == 3.0
+
+
+def test_epochs_that_fall_or_are_left_out_are_told(tmp_path):
+    falls = {"step": [1, 2, 3], "epoch": [1, 2, 1], "train_loss": [3.0, 2.0, 1.0]}
+    assert "'epoch'" in measured(tmp_path, "sum_of_training_losses", falls).message
+    left = {"step": [1, 2, 3], "epoch": [1, 3, 4], "train_loss": [3.0, 2.0, 1.0]}
+    found = measured(tmp_path, "sum_of_training_losses", left)
+    assert found.status is Status.UNSUPPORTED and "no row of epoch 2" in found.message
+    assert measured(tmp_path, "sum_of_training_losses", left, last=2).value == 3.0

@@ -46,7 +46,7 @@ def start(surface: LossSurface) -> Hashable:
     """Return what two models need to have in common: names and shapes of the parameters, and their initial weights."""
     layers = tuple((name, tuple(shape)) for name, _, shape, _ in surface.layers)
     w0 = surface.w0.detach().cpu().contiguous()
-    return layers, hashlib.sha256(w0.view(torch.uint8).numpy()).hexdigest()
+    return layers, hashlib.sha256(w0.view(torch.uint8).numpy().data).hexdigest()
 
 
 def opened(peer: Peer, parameters: str) -> LossSurface:

@@ -71,8 +71,9 @@ class Classes:
             Unsupported: where two of them are the same.
         """
         found = torch.cdist(self.means, self.means, compute_mode="donot_use_mm_for_euclid_dist")
+        # Ones go onto the diagonal last: beside features of 1e6 they would be rounding.
+        same = (found.fill_diagonal_(torch.inf) <= 8 * self.precision * self.means.abs().max()).nonzero()
         found.fill_diagonal_(1.0)
-        same = (found <= 8 * self.precision * self.means.abs().max()).nonzero()
         if len(same):
             first, second = self.numbers[same[0]].tolist()
             raise Unsupported(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from acutance.io.training_log import TrainingLog
 
 EPOCH = "epoch"
+ROUNDING = 1e-6  # of an epoch
 
 
 def mean(values: Sequence[float]) -> float:
@@ -32,14 +33,21 @@ def by_epoch(log: TrainingLog, name: str, last: int | None) -> list[float]:
     """Return a column epoch by epoch, the mean of each, or of the last ones; a row each where no epochs are known.
 
     Raises:
-        Unsupported: without such a column, with a gap in it, without rows, or with fewer epochs.
+        Unsupported: without such a column, with a gap in it, without rows, with epochs that fall or are left out, or
+            with fewer epochs.
     """
     rows = log.column(name)
-    # Epoch 3 of a log of steps is what lies above 2 and up to 3.
-    ends = map(math.ceil, log.column(EPOCH)) if EPOCH in log.columns else range(len(rows))
-    values = list(grouped(ends, rows).values())
-    if not values:
+    # Epoch 3 of a log of steps is what lies above 2 and up to 3; a sum of fractions ends a little beside it.
+    ends = [math.ceil(epoch - ROUNDING) for epoch in log.column(EPOCH)] if EPOCH in log.columns else range(len(rows))
+    if not ends:
         raise Unsupported("the log of this model's training has no rows")
+    if any(after < before for before, after in pairwise(ends)):
+        raise Unsupported(f"column '{EPOCH}' of the log of this model's training falls from one row to the next")
+    found = grouped(ends, rows)
+    left_out = [before + 1 for before, after in pairwise(list(found)[-(last or 0) :]) if after > before + 1]
+    if left_out:
+        raise Unsupported(f"the log of this model's training has no row of epoch {left_out[0]:g}")
+    values = list(found.values())
     if last is not None and last > len(values):
         raise Unsupported(f"the log of this model's training has {len(values)} epochs, fewer than the last {last}")
     return values if last is None else values[-last:]

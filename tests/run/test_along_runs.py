@@ -31,6 +31,8 @@ class Checkpoints(ToyPool):
         """Run and step of some models, instead of their own."""
         log: str | None = None
         """A log of all of them."""
+        copies: bool = False
+        """Whether the third has the weights of the first."""
 
     def entries(self, spec):
         found = [super(Checkpoints, self).entries(ToyPool.Spec(size=i + 1))[-1] for i in spec.which]
@@ -41,6 +43,8 @@ class Checkpoints(ToyPool):
         ]
 
     def load(self, entry, spec):
+        if spec.copies and entry.id == "toy2":
+            entry = entry.model_copy(update={"id": "toy0"})
         return super().load(entry, ToyPool.Spec())
 
 
@@ -52,7 +56,7 @@ class Where(PoolMeasure[Spec]):
     blind = False
 
     def evaluate_pool(self, peers, spec, rng):
-        return [Estimate(float(peer.step or -1), extras={"run": peer.run, "name": peer.name}) for peer in peers]
+        return [Estimate(float(peer.step or -1) - (not peer.run)) for peer in peers]
 
 
 class Blind(Where):
@@ -136,6 +140,13 @@ def test_another_step_or_run_makes_new_values_and_another_name_none(study, tmp_p
     assert run(study, tmp_path).computed == 0
 
 
+def test_checkpoints_of_the_same_weights_at_other_steps_have_values_of_their_own(study, tmp_path):
+    done = run(study | pools(copies=True) | {"measures": [{"name": "trajectory_length"}, {"name": "where"}]}, tmp_path)
+    assert values(done)["toy2"] == pytest.approx(2 * length(0, 1))
+    assert "toy0" not in {model for model, value in values(done).items() if value == value}
+    assert values(done, "where") == {"toy0": 10, "toy1": 20, "toy2": 30}
+
+
 def test_another_checkpoint_is_part_of_all_keys_of_its_level(study, tmp_path):
     run(study | pools(which=[0, 2]), tmp_path)
     done = run(study, tmp_path)
@@ -158,7 +169,7 @@ def test_run_and_step_are_shown_to_what_asks_for_them_alone(study, tmp_path):
     study["measures"] = [{"name": "where"}, {"name": "where_blind"}]
     done = run(study, tmp_path)
     assert values(done, "where") == {"toy0": 10, "toy1": 20, "toy2": 30}
-    assert set(values(done, "where_blind").values()) == {-1}
+    assert set(values(done, "where_blind").values()) == {-2}
     again = run(study | pools(places={"toy1": ("a", 40)}), tmp_path)
     assert again.computed == 3 and values(again, "where")["toy1"] == 40
 

@@ -67,3 +67,5 @@ def test_what_does_not_fit_is_refused():
     for start in (-1, 24):
         with pytest.raises(UserError, match=f"start: must be one of the 24 examples, 0 to 23, got {start}"):
             surface.example_gradients(u=u, start=start)
+    with pytest.raises(UserError, match="so it goes without targets"):
+        surface.example_gradients(u=u, targets=surface.targets)

@@ -453,5 +453,7 @@ class LossSurface(Readings, Representations, Products, Beside):
         self.check()
         if u is None:
             refuse_single(self)
+        elif targets is not None:
+            raise UserError("example_gradients: u takes the place of the loss, so it goes without targets")
         pieces = self.pieces(trackable((self.w if w is None else tensor(w, "w")).detach().to(self.w)))
         return ExampleGradients(self.core, pieces, self.parameters, self.transform, targets, u).chunks(chunk, start)

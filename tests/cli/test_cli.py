@@ -212,6 +212,21 @@ def test_measure_takes_validation_points_a_log_and_the_size_of_the_training_set(
     assert few / many == pytest.approx(4000 / len(y))
 
 
+def test_measure_takes_points_without_targets_where_nobody_needs_any(checkpoint):
+    import numpy as np
+
+    folder, net, x, _ = checkpoint
+    np.savez(folder / "inputs.npz", x=x.numpy())
+    base = ("measure", "mynet:net", "--weights", folder / "net.pt", "--data", folder / "inputs.npz")
+    told = json.loads(cli(*base, "--measure", "mean_confidence", "--points", "5", "--json").stdout)
+    expected = net(x[:5]).softmax(1).amax(1).mean().item()
+    assert told["mean_confidence"]["value"] == pytest.approx(expected, rel=1e-5)
+    needed = cli(*base, "--measure", "mean_confidence", "--measure", "temperature", code=2).stderr
+    assert "measure 'temperature' needs targets, and --data" in needed and "inputs.npz has none" in needed
+    beside = cli(*base, "--measure", "cot", "--validation", folder / "inputs.npz", code=2).stderr
+    assert "validation points needs targets" in beside
+
+
 @pytest.mark.parametrize("shape", [(), ("--json",), ("--explain",)])
 def test_values_that_were_there_when_measure_was_ended_are_printed(checkpoint, monkeypatch, shape):
     import acutance.api

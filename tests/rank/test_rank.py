@@ -298,3 +298,14 @@ def test_the_pools_of_a_study_are_ranked(files):
     )
     r = acutance.rank("s.yaml", "blind.npz", measures=["spread"])
     assert set(r.table["model"]) == {"m0", "m1", "m2"}
+
+
+def test_copies_of_points_make_nothing_surer():
+    torch.manual_seed(0)
+    models = {f"m{i}": nn.Linear(4, 3) for i in range(3)}
+    x = torch.randn(40, 4)
+    once, often = (acutance.rank(models, d, measures=["mean_confidence"]).table for d in (x, x.repeat(5, 1)))
+    for column in ("value", "stderr", "rank_low", "rank_high"):
+        np.testing.assert_allclose(often[column], once[column], rtol=1e-9)
+    with pytest.raises(UserError, match=r"4 points are too few .*, of 100, the only different ones"):
+        acutance.rank(models, x[:4].repeat(25, 1), measures=["mean_confidence"])

@@ -64,12 +64,13 @@ def command(**options: Any) -> int:
     if asked.device is not None:
         require_device(asked.device)
     settings = parse_pairs(asked.fields, "--set")
-    needs, levels = _needed(asked, settings)
+    needs, levels, labelled = _needed(asked, settings)
     of_pool = member(asked.model)
     wanted = of_pool.pool.data_settings(of_pool.entry, of_pool.spec) if of_pool else {}
     dataset, points = None, None
     if asked.data is not None:
-        dataset, points = points_of(asked.data, wanted, parse_pairs(asked.data_arguments, "--data-arg"), asked.points)
+        data_settings = parse_pairs(asked.data_arguments, "--data-arg")
+        dataset, points = points_of(asked.data, wanted, data_settings, asked.points, labelled=labelled)
     net = _loaded(asked, of_pool)
     load_notes = tuple(vars(net).get("load_notes", ()))
     for sentence in load_notes:
@@ -126,8 +127,8 @@ class Asked:
     json_: bool
 
 
-def _needed(asked: Asked, settings: dict[str, Any]) -> tuple[set[str], set[str]]:
-    """Return what measures need and the levels that they are of.
+def _needed(asked: Asked, settings: dict[str, Any]) -> tuple[set[str], set[str], str | None]:
+    """Return what measures need, the levels that they are of, and who needs targets, where one does.
 
     Raises:
         UserError: for a mistake in a setting, a measure that compares models, or one that looks at points where none
@@ -135,18 +136,21 @@ def _needed(asked: Asked, settings: dict[str, Any]) -> tuple[set[str], set[str]]
     """
     needs: set[str] = set()
     levels: set[str] = set()
+    labelled: str | None = None
     for name in asked.measures:
         instance = catalog().measure(name)
         spec = validate(instance.Spec, settings, name)
-        needs |= instance.needs(spec)
+        needs |= (own := instance.needs(spec))
         levels.add(level := instance.level_of(spec))
+        if level != "weights" and "unlabeled" not in own:
+            labelled = labelled or f"measure '{name}'"
         if level == "pool":
             raise UserError(ALONE.format(name=name), "acutance run CONFIG")
         if level != "weights" and asked.data is None:
             raise UserError(f"measure '{name}' looks at points", "give --data FILE or DATASET[:SPLIT]")
     if asked.data is None and (asked.data_arguments or asked.points is not None):
         raise UserError("--data-arg and --points are about --data", "give --data FILE or DATASET[:SPLIT]")
-    return needs, levels
+    return needs, levels, labelled
 
 
 def _loaded(asked: Asked, of_pool: Member | None) -> nn.Module:
@@ -197,7 +201,9 @@ def _validation(asked: Asked, opened: OpenModel, wanted: Mapping[str, Any]) -> t
     source, option = str(asked.validation), "--validation"
     arrays = any(Path(name).suffix in SUFFIXES for name in (source, source.rpartition(":")[0]))
     settings = {} if arrays else parse_pairs(asked.data_arguments, "--data-arg")
-    _, (inputs, targets) = points_of(source, wanted, settings, None, option)
+    _, (inputs, targets) = points_of(
+        source, wanted, settings, None, option, labelled="every measure of validation points"
+    )
     prepared = realised(applied(opened.preprocess, inputs))
     refuse_nonfinite(prepared, targets, f"{option} {source}")
     return prepared, targets

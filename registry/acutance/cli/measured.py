@@ -24,6 +24,7 @@ def points_of(
     settings: Mapping[str, Any],
     points: int | None = None,
     option: str = "--data",
+    labelled: str | None = None,
 ) -> tuple[Dataset[Any] | None, tuple[Any, Tensor]]:
     """Open a file or a registered dataset's split, and keep the asked number of points.
 
@@ -33,13 +34,26 @@ def points_of(
         settings: of ``--data-arg``.
         points: how many; all by default.
         option: what messages call it.
+        labelled: who needs targets, as a message says it. Where nobody does, a source may have none: they are (n, 0).
+
+    Raises:
+        UserError: for what is not there, cannot be read, or has no targets that somebody needs.
     """
     from acutance.data.batch import take_rows
     from acutance.data.lazy import realised
     from acutance.data.points import select
     from acutance.workflows.given_data import opened_data
 
-    dataset, inputs, targets = opened_data(source, asked, settings, option)
+    try:
+        dataset, inputs, targets = opened_data(source, asked, settings, option)
+    except UserError as error:
+        try:
+            dataset, inputs, targets = opened_data(source, asked, settings, option, labelled=False)
+        except UserError:
+            raise error from None  # what is wrong is not that there are no targets
+        if labelled is not None:
+            problem = f"{labelled} needs targets, and {option} {source} has none ({error.message})"
+            raise UserError(problem, error.hint) from None
     if points is not None:
         rule = "first" if targets.is_floating_point() else "balanced"
         chosen = select(targets, points, rule, "--points", f"{option} {source}")

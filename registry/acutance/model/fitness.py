@@ -12,7 +12,7 @@ from torch import Tensor
 from acutance.data.batch import take_rows
 from acutance.data.lazy import realised
 from acutance.errors import Misfit, UserError, lacks_memory
-from acutance.model.losses import LossHead
+from acutance.model.losses import LossHead, Unlabelled
 
 if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
@@ -47,7 +47,7 @@ def require_fit(functional: FunctionalModel, inputs: Any, targets: Tensor, loss:
     Args:
         functional: the model.
         inputs: all of them; of those that are read when they are used the first are read.
-        targets: all of them, (n, ...).
+        targets: all of them, (n, ...); (n, 0) where there are none.
         loss: as LossSurface takes it.
         where: what the message calls the points.
 
@@ -58,7 +58,8 @@ def require_fit(functional: FunctionalModel, inputs: Any, targets: Tensor, loss:
     try:
         with torch.no_grad(), answering(few):
             logits = functional(functional.own_pieces(), few)
-        LossHead(loss).check(logits, min(FEW, len(targets)), targets)
+        head = Unlabelled(loss) if targets.shape[1:] == (0,) else LossHead(loss)
+        head.check(logits, min(FEW, len(targets)), targets)
     except UserError as error:
         raise Misfit(f"{where}: {error.message}", error.hint) from error
 

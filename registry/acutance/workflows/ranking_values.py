@@ -45,15 +45,19 @@ class Sample:
 
     @classmethod
     def of(cls, name: str, digest: str, examples: Tensor, seed: int, labels: Tensor | None = None) -> Sample:
-        """Deal points into groups.
+        """Deal points into groups: those that are the same example into one, since copies say nothing new.
 
         Raises:
-            UserError: for fewer points than groups.
+            UserError: for fewer different points than groups.
         """
+        _, first, which = np.unique(examples.numpy(), return_index=True, return_inverse=True)
         try:
-            return cls(name, digest, examples, groups_of(len(examples), seed=seed), labels)
+            dealt = groups_of(len(first), seed=seed)
         except UserError as error:
-            raise UserError(f"{name}: {error.message}", error.hint) from None
+            some = "" if len(first) == len(examples) else f", of {len(examples)}, the only different ones"
+            raise UserError(f"{name}: {error.message}{some}", error.hint) from None
+        in_order = first.argsort().argsort()  # of the different examples, by where each is first
+        return cls(name, digest, examples, dealt[in_order[which]], labels)
 
     @property
     def parts(self) -> list[Tensor | None]:

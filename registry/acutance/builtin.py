@@ -29,7 +29,19 @@ def register_executors() -> dict[str, str]:
 @hookimpl
 def register_figures() -> dict[str, str]:
     """Return the recipes of figures that any study may have."""
-    names = ("Tau", "Target", "Gap", "Hyperparameter", "Radii", "Pairwise", "Iterations", "M", "Curve", "Profile")
+    names = (
+        "Tau",
+        "Target",
+        "Gap",
+        "Hyperparameter",
+        "Radii",
+        "Pairwise",
+        "Iterations",
+        "M",
+        "Curve",
+        "Profile",
+        "Partners",
+    )
     return {name.lower(): f"acutance.report.recipes.{name.lower()}:{name}" for name in names}
 
 

@@ -3,16 +3,19 @@
 import copy
 import itertools
 
+import numpy
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
 
 from acutance import LossSurface, Status, Streams
+from acutance.errors import Unsupported
 from acutance.peers import Peer
 from acutance.plugins import catalog
 from acutance.spec import validate
 from acutance_predictions.pairs.chains import Moved, chain
+from acutance_predictions.pairs.matching import _gains
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = (X[:, :3] * X[:, 3:]).argmax(1)
@@ -205,7 +208,14 @@ def hooked():
     return model
 
 
+def tied():
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+    model[2].weight = model[0].weight
+    return model
+
+
 OTHERS = {
+    "shares weights": tied,
     "Skips": lambda: Skips(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)),
     "LayerNorm": lambda: nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 3)),
     "Softmax": lambda: nn.Sequential(nn.Linear(6, 4), nn.Softmax(1), nn.Linear(4, 3)),
@@ -223,7 +233,7 @@ def test_other_networks_are_not_matched(found):
         models.append(OTHERS[found]().double().eval())
     values, _ = compared(models, (X, Y), **MATCHED)
     assert {e.status for e in values} == {Status.UNSUPPORTED}
-    assert all("alignment: none" in e.message for e in values)
+    assert all("alignment: none" in e.message and found in e.message for e in values)
     plain, _ = compared(models, (X, Y))
     assert {e.status for e in plain} == {Status.OK}
 
@@ -240,3 +250,19 @@ def test_layers_that_read_a_row_of_places_are_refused_and_never_another_function
     assert len(chains.chain(models[0])) == 1
     values, _ = compared(models, points, **MATCHED)
     assert {e.status for e in values} == {Status.UNSUPPORTED} and "another function" in values[0].message
+
+
+def test_gains_are_the_products_of_all_that_is_trained_and_of_no_statistics():
+    """Every entry by hand: makers, biases, normalization and readers of two channels; statistics say nothing."""
+    first, _ = chain(conv_bn(0))
+    one, two = ({k: v.detach() for k, v in conv_bn(seed).state_dict().items()} for seed in (0, 1))
+    two["1.running_mean"] = two["1.running_mean"] + 100
+    names = "0.weight", "0.bias", "1.weight", "1.bias"
+    for (i, j), gain in numpy.ndenumerate(_gains(first, one, two)):
+        expected = sum(float((one[name][i] * two[name][j]).sum()) for name in names)
+        assert gain == pytest.approx(expected + float((one["3.weight"][:, i] * two["3.weight"][:, j]).sum()), rel=1e-12)
+
+
+def test_channels_of_groups_are_not_matched():
+    with pytest.raises(Unsupported, match="convolution '2' has groups"):
+        chain(nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(4, 3)))

@@ -37,6 +37,7 @@ class ReportData:
         groups: attributes that form subgroups.
         figures: colour, marker and size attributes.
         curves: one row a point of a curve that a cell has beside its value; None for a run without.
+        pairs: one row a model and partner, of measures that compare models; None for a run without.
         findings: the tables of statistics, by name.
         names: names definitions, where that of these tables alone would not do.
         everything: the whole run of which this is the part that is drawn; None where this is all of it.
@@ -57,6 +58,7 @@ class ReportData:
     groups: list[str]
     figures: dict[str, Any]
     curves: pd.DataFrame | None = None
+    pairs: pd.DataFrame | None = None
     findings: dict[str, pd.DataFrame] = field(default_factory=dict)
     names: Namer | None = None
     everything: ReportData | None = None
@@ -163,11 +165,24 @@ class ReportData:
         table = self._curves
         return table[(table["definition"] == definition) & table["model"].isin(self.members(level)["model"])]
 
+    def pair_rows(self, level: str, definition: str) -> pd.DataFrame:
+        """Return a definition's values of pairs for the models of a level; no rows where there are none."""
+        table, names = self._pairs, self.members(level)["model"]
+        return table[(table["definition"] == definition) & table["model"].isin(names) & table["partner"].isin(names)]
+
     @cached_property
     def _curves(self) -> pd.DataFrame:
-        if self.curves is None:
-            return pd.DataFrame(columns=["model", "definition", "replicate", "curve", "x", "y"])
-        heads = self.curves[self.curves.columns.difference(["model", "replicate", "curve", "x", "y"])]
+        return self._defined(self.curves, ["model", "replicate", "curve", "x", "y"])
+
+    @cached_property
+    def _pairs(self) -> pd.DataFrame:
+        return self._defined(self.pairs, ["model", "replicate", "partner", "value"])
+
+    def _defined(self, table: pd.DataFrame | None, own: list[str]) -> pd.DataFrame:
+        """Return a table of what cells have beside their values, with names of definitions; without rows if None."""
+        if table is None:
+            return pd.DataFrame(columns=[*own, "definition"])
+        heads = table[table.columns.difference(own)]
         # A curve has many points and one name.
         first = heads.drop_duplicates()
         definition_of = {definition_key(row): row["definition"] for row in self.measured.to_dict("records")}
@@ -175,7 +190,7 @@ class ReportData:
             tuple(map(str, row.values())): definition_of.get(definition_key(row)) for row in first.to_dict("records")
         }
         definitions = [names[tuple(map(str, row))] for row in heads.itertuples(index=False, name=None)]
-        return self.curves.assign(definition=pd.Series(definitions, index=self.curves.index, dtype=object))
+        return table.assign(definition=pd.Series(definitions, index=table.index, dtype=object))
 
     def tau(self, definition: str, rho: float | None, target: str, level: str) -> pd.DataFrame:
         """Return the rows of the correlations table for one panel, indexed by group."""

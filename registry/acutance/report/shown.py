@@ -38,6 +38,7 @@ def shown(data: ReportData, definitions: int = DEFINITIONS, models: int = MODELS
             models=reduced.models[reduced.models["model"].isin(names)],
             results=reduced.results[reduced.results["model"].isin(names)],
             curves=None if reduced.curves is None else reduced.curves[reduced.curves["model"].isin(names)],
+            pairs=None if reduced.pairs is None else reduced.pairs[reduced.pairs["model"].isin(names)],
         )
     if not sentences:
         return data

@@ -28,9 +28,9 @@ MEASURES = "measures.json"  # how measures are shown
 STATISTICS = "statistics.json"  # statistics of third parties, and those that failed
 FIGURES, MARKUP, OUTPUTS = "figures", "tables", "outputs"  # folders in it
 TABLES = ("models", "results", "correlations")
-CURVES, SWEEP = "curves", "sweep"  # tables that not every folder has
+CURVES, PAIRS, SWEEP = "curves", "pairs", "sweep"  # tables that not every folder has
 # Columns of names: a model may be called 007 or 12e45.
-TEXTS = ("model", "pool", "architecture", "train_set", "key", "measure", "target", "within", "group")
+TEXTS = ("model", "partner", "pool", "architecture", "train_set", "key", "measure", "target", "within", "group")
 
 STAMPS = ".outputs"
 SOURCES = ("models.csv", "results.csv", CONFIG)  # what statistics and page are made from
@@ -65,7 +65,7 @@ class Recorded:
 def own_names() -> list[str]:
     """Return what is written to a run's folder, beside its store and the folders in it."""
     statistics = [item.name for item in catalog().items("statistics")]
-    tables = [f"{name}.csv" for name in (*TABLES, *statistics, CURVES)]
+    tables = [f"{name}.csv" for name in (*TABLES, *statistics, CURVES, PAIRS)]
     return [*tables, CONFIG, ENVIRONMENT, MEASURES, STATISTICS, PAGE]
 
 
@@ -178,19 +178,20 @@ class RunDirectory:
         put(self.path, {CONFIG: text, ENVIRONMENT: json.dumps(environment, indent=2) + "\n"})
         self._digests[CONFIG] = _digest(text.encode())
 
-    def put_tables(self, tables: Mapping[str, pd.DataFrame], gone: str = "") -> None:
+    def put_tables(self, tables: Mapping[str, pd.DataFrame], gone: Sequence[str] = ()) -> None:
         """Write tables, ``NAME.csv`` each.
 
         Args:
             tables: by name.
-            gone: name of a table of ours that is removed unless it is one of them.
+            gone: names of tables of ours that are removed unless they are among them.
         """
         from acutance.io.spreadsheet import csv_text, read_back
 
-        old = f"{gone}.csv" if gone and gone not in tables else ""
+        for name in set(gone).difference(tables):
+            put(self.path, {}, self.file(name).name)
         for name, table in tables.items():  # one by one: the text of a large one is large
             content = csv_text(table).encode()
-            put(self.path, {self.file(name).name: content}, old)
+            put(self.path, {self.file(name).name: content})
             self._digests[self.file(name).name] = _digest(content)
             self._tables[name] = read_back(io.BytesIO(content), TEXTS)
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from acutance.errors import UserError, warn
-from acutance.measure import Status, is_curve
+from acutance.measure import PoolMeasure, Status, is_curve
 from acutance.plugins import Item, catalog
 from acutance.report.data import ReportData
 from acutance.report.page.markup import save_tables
 from acutance.report.shown import shown
-from acutance.run.directory import CURVES, SWEEP, TABLES, RunDirectory, reading, write_presentations
+from acutance.run.directory import CURVES, PAIRS, SWEEP, TABLES, RunDirectory, reading, write_presentations
 from acutance.run.executors import cores
 from acutance.run.harness import Run
 from acutance.run.ledger import Ledger
@@ -86,6 +86,24 @@ def curves_table(ledger: Ledger, members: Sequence[Member], cells: Sequence[Plan
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
+def pairs_table(ledger: Ledger, members: Sequence[Member], cells: Sequence[PlannedCell]) -> pd.DataFrame:
+    """Return one row a model and partner, of the extra ``partners`` of measures that compare models."""
+    plugins, rows = catalog(), list[dict[str, Any]]()
+    comparing = [cell for cell in cells if issubclass(cell.planned.item.target, PoolMeasure)]
+    for member in members:
+        for cell in comparing if member.compared else ():
+            estimate = ledger.of(member, cell)
+            partners = estimate.extras.get("partners") if estimate else None
+            if not isinstance(partners, Mapping):  # a measure of one's own may call anything by that name
+                continue
+            row = {"measure": short_name(plugins, cell.planned.item.id), "split": cell.split} | spec_columns(cell)
+            row |= {"replicate": cell.planned.replicate, "model": member.label}
+            rows += [row | {"partner": name, "value": value} for name, value in partners.items()]
+    columns = ["replicate", "model", "partner", "value"]
+    table = pd.DataFrame(rows)
+    return table[[*table.columns.difference(columns, sort=False), *columns]] if rows else table
+
+
 def write_outputs(
     ledger: Ledger, members: Sequence[Member], directory: RunDirectory, targets: Sequence[PlannedCell],
     cells: Sequence[PlannedCell], report: bool, reporter: Reporter,
@@ -95,7 +113,9 @@ def write_outputs(
     tables = {"models": models, "results": results}
     if len(curves := curves_table(ledger, members, cells)):
         tables[CURVES] = curves
-    directory.put_tables(tables, gone=CURVES)
+    if len(pairs := pairs_table(ledger, members, cells)):
+        tables[PAIRS] = pairs
+    directory.put_tables(tables, gone=(CURVES, PAIRS))
     write_presentations(directory.path, measured(results)["measure"])
     if not are_current(directory):
         points = points_of(results, ledger.study.targets)
@@ -219,6 +239,7 @@ def report_data(directory: RunDirectory, cost: Mapping[str, Any]) -> ReportData:
         groups=list(config["groups"]),
         figures=config["figures"],
         curves=directory.table(CURVES) if directory.has(CURVES) else None,
+        pairs=directory.table(PAIRS) if directory.has(PAIRS) else None,
         findings=dict(directory.tables([statistic.name for statistic in statistics])),
         statistics=statistics,
         faults=faults,

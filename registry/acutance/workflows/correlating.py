@@ -15,7 +15,7 @@ from acutance.analysis.machinery.columns import MIN_MODELS
 from acutance.errors import UserError, did_you_mean
 from acutance.io.tables import read_table
 from acutance.plugins import catalog
-from acutance.run.directory import CURVES, RunDirectory, write_presentations
+from acutance.run.directory import CURVES, PAIRS, RunDirectory, write_presentations
 from acutance.run.outputs import write_report
 from acutance.run.statistics import Judged, correlate, judge, measured, write_statistics
 from acutance.system.environment import environment
@@ -164,8 +164,9 @@ def write(
     config = dict(tables.config)
     if tables.directory is not None:
         config["source"] = {"run": str(tables.directory)}
-        if (origin := RunDirectory(tables.directory)).has(CURVES):
-            folder.put_copy(CURVES, origin)
+        origin = RunDirectory(tables.directory)
+        for name in filter(origin.has, (CURVES, PAIRS)):
+            folder.put_copy(name, origin)
     folder.put_tables({"models": tables.models, "results": tables.results})
     write_presentations(directory, measured(tables.results)["measure"])
     folder.put_study(config, environment(catalog()))

@@ -193,7 +193,10 @@ def test_differences_that_are_rounding_have_no_dimension():
         f = torch.tensor(x * size + 1, dtype=torch.float32)
         lost = acutance.measure("intrinsic_dimension", Rows(4).float(), (f, None))
         assert lost.status is Status.UNSUPPORTED
-        assert "than their features are rounded" in lost.message or "different points are too few" in lost.message
+        assert (
+            "than their features are rounded" in lost.message
+            or "differ by more than rounding are too few" in lost.message
+        )
     assert measured("intrinsic_dimension", x * 1e-6 + 1).status is Status.OK
 
 
@@ -210,9 +213,14 @@ def test_neighbours_are_right_where_a_product_loses_all_digits():
 
 def test_too_few_points_and_lattices_have_no_dimension():
     few = measured("intrinsic_dimension", np.ones((9, 3)))
-    assert few.status is Status.UNSUPPORTED and few.message.startswith("1 different points are too few for 2")
+    assert few.status is Status.UNSUPPORTED and few.message.startswith(
+        "1 points that differ by more than rounding are too few for 2"
+    )
     mle = measured("intrinsic_dimension", points(20, 3), method="mle")
-    assert mle.status is Status.UNSUPPORTED and "20 different points are too few for 20" in mle.message
+    assert (
+        mle.status is Status.UNSUPPORTED
+        and "20 points that differ by more than rounding are too few for 20" in mle.message
+    )
     square = measured("intrinsic_dimension", [[0, 0], [0, 1], [1, 0], [1, 1]], fit="likelihood")
     assert square.status is Status.UNSUPPORTED and "lattice" in square.message
 

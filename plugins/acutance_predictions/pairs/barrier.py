@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ALONE = (
     "no other model has a segment with this one: that takes parameters and buffers of the same names and shapes, the "
-    "same points as the model sees them, and the same function of both"
+    "same points as the model sees them, the same function of both, and finite outputs of both"
 )
 
 

@@ -69,7 +69,8 @@ class IntrinsicDimension(FeatureMeasure[IntrinsicDimensionSpec]):
         distances = found.distances
         if distances is None:
             raise Unsupported(
-                f"{found.points} different points are too few for {k} neighbours of each: give more points"
+                f"{found.points} points that differ by more than rounding are too few for {k} neighbours of each: give "
+                "more points"
             )
         if found.unresolved > LOST:
             raise Unsupported(

@@ -50,12 +50,12 @@ def _matched(model: nn.Module, names: str | Sequence[str]) -> dict[str, list[str
     patterns = [pattern.strip() for pattern in patterns if pattern.strip()]
     modules = [name for name, _ in model.named_modules() if name]
     if not patterns:
-        raise UserError("activations: no module is named", did_you_mean("", modules))
+        raise UserError("activations: no module is named", _known("", modules))
     matched = {}
     for pattern in patterns:
         matched[pattern] = fnmatch.filter(modules, pattern)
         if not matched[pattern]:
-            raise UserError(f"activations: '{pattern}' matches no module", did_you_mean(pattern, modules))
+            raise UserError(f"activations: '{pattern}' matches no module", _known(pattern, modules))
     return matched
 
 
@@ -91,3 +91,8 @@ def _first_tensor(output: Any) -> Tensor | None:
 
 def _is_per_example(tensor: Tensor | None, n: int) -> bool:
     return tensor is not None and tensor.dim() > 0 and len(tensor) == n
+
+
+def _known(pattern: str, modules: list[str]) -> str:
+    """Return what could have been meant by a pattern of modules."""
+    return did_you_mean(pattern, modules) if modules else "the model is one layer: put it into a torch.nn.Sequential"

@@ -118,6 +118,17 @@ def test_variance_over_distance_is_the_mean_over_pairs():
     assert found.value == pytest.approx(expected, rel=1e-11)
 
 
+@pytest.mark.parametrize("name", ["class_distance_normalized_variance", "davies_bouldin"])
+@pytest.mark.parametrize("power", [-100, 30, 60, 200])
+def test_the_unit_of_the_features_does_not_matter(name, power):
+    f, y, w = problem()
+    expected = measured(name, f, y, w)
+    found = measured(name, 2.0**power * f, y, 2.0**-power * w)
+    assert found.status is Status.OK and found.value == expected.value
+    same = measured(name, np.where(y[:, None] == 3, f, 1.0) * 2.0**power, y, 2.0**-power * w)
+    assert same.status is Status.UNSUPPORTED and "classes 0 and 1 have the same mean" in same.message
+
+
 def test_the_index_is_that_of_scikit_learn():
     score = pytest.importorskip("sklearn.metrics").davies_bouldin_score
     f, y, w = problem()

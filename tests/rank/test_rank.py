@@ -264,6 +264,21 @@ def test_the_command_gives_what_python_gives(files):
     assert (files / "ranked" / "rank.html").exists()
 
 
+def test_what_is_rounding_is_shown_as_zero(capsys, tmp_path):
+    from acutance.cli.rank_ import print_ranking
+    from acutance.cli.screen import console
+    from acutance.run.directory import RunDirectory
+
+    r = acutance.rank(noisy(LEVELS[:3]), points(100, 1)[0], measures=["spread"])
+    r.table.loc[0, "value"] = -1.39e-17
+    print_ranking(r, console())
+    folder = RunDirectory(tmp_path)
+    folder.take(ours=False, names=())
+    r.write(folder)
+    for text in (capsys.readouterr().out, (tmp_path / "rank.html").read_text(), r._repr_html_()):
+        assert "e-17" not in text and "-0" not in text.partition("base64")[0] and r.table["value"].iloc[0] == -1.39e-17
+
+
 def test_a_list_of_checkpoints_and_what_the_command_refuses(files):
     (files / "list.csv").write_text("path,architecture,id\nruns/m0.pt,nets:net,<i>\nruns/m2.pt,nets:net,two\n")
     assert "<i>" in call("list.csv", "--points", "blind.npz", "--measure", "spread")

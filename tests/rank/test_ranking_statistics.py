@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from acutance.analysis.choosing import leave_one_out, picks, recommended, regret
+from acutance.analysis.choosing import leave_one_out, picks, random_regret, recommended, regret
 from acutance.analysis.ranking import (
     GROUPS,
     conclusive,
@@ -19,6 +19,7 @@ from acutance.analysis.ranking import (
     possibly_best,
     ranks,
     sentence,
+    without_rounding,
 )
 from acutance.errors import UserError
 
@@ -129,6 +130,32 @@ def test_a_pick_and_its_regret():
     assert deviation == pytest.approx(float(jackknife_errors((parts[:, 1] - parts[:, 0])[None])))
     assert regret([1.0, 2.0, 3.0], errors, parts) == (0.0, 0.0)
     assert math.isnan(regret([math.nan] * 3, errors, parts)[0])
+
+
+def test_the_regret_of_models_that_are_equally_good_is_zero_whatever_they_are_called():
+    errors = np.array([0.1, 0.7, 0.1, 0.1])
+    parts = np.random.default_rng(1).random((GROUPS, 1)) * [1, 0, 1, 1] + [0, 0.7, 0, 0]
+    for badness in ([1.0, 2, 1, 1], [1.0, 2, 1, 3], [3.0, 2, 1, 1], [1.0, 1, 1, 1]):
+        cost, deviation = regret(badness, errors, parts)
+        assert cost == pytest.approx(0.15 if badness[1] == 1 else 0, abs=0)
+        assert (deviation == 0) == (cost == 0)
+    same = np.tile(np.full(3, 0.1), (2, 1))
+    assert random_regret(same[0]) == random_regret(same) == 0
+    assert "no less than a model picked at random" in recommended({"x": np.array([[1.0, 2, 3]] * 2)}, same).why
+    assert [c.random for c in leave_one_out({"x": np.array([[1.0, 2, 3]] * 2)}, same, ["a", "b"])] == [0, 0]
+    # All models chosen: no better than one picked at random, though the two are summed up in another way.
+    g = np.random.default_rng(0)
+    for _ in range(50):
+        tied = recommended({"x": np.ones((3, 7))}, g.random((3, 7)))
+        assert "no less than a model picked at random" in tied.why
+
+
+def test_what_is_rounding_beside_the_other_values_of_a_measure_is_shown_as_zero():
+    rows = pd.DataFrame(
+        {"measure": ["a", "a", "a", "b", "b"], "value": [-1.39e-17, 0.3, math.inf, -1.39e-17, math.nan]}
+    )
+    shown = without_rounding(rows)
+    assert shown.tolist()[:4] == [0, 0.3, math.inf, -1.39e-17] and math.isnan(shown[4])
 
 
 def brute(values, errors):

@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 ENUMERATED = 7  # models up to which all orders are gone through
 DRAWN = 9999  # orders that are drawn for more
 MIN_MODELS = 3
+DIGITS = 12  # of errors, behind the point: what is beyond is rounding
 
 
 def picks(badness: ArrayLike) -> Array:
@@ -44,8 +45,18 @@ def regret(badness: ArrayLike, errors: ArrayLike, without: ArrayLike) -> tuple[f
     """
     weights, best = picks(badness), int(np.argmin(errors))
     e, w = np.asarray(errors, np.float64), np.asarray(without, np.float64)
-    error = jackknife_errors((w @ weights - w[:, best])[None])
-    return float(e @ weights - e[best]), float(error)
+    error = jackknife_errors(((w - w[:, [best]]) @ weights)[None])
+    return float(weights @ _excess(e)), float(error)
+
+
+def _excess(errors: Array) -> Array:
+    """Return errors less the smallest, (..., M): exactly 0 for all models that have it, so that means of them are."""
+    return np.asarray(errors - errors.min(-1, keepdims=True))
+
+
+def random_regret(errors: ArrayLike) -> float:
+    """Return the mean regret of a model that is picked at random, over sets where errors are (S, M)."""
+    return float(_excess(np.asarray(errors, np.float64)).mean())
 
 
 @dataclass(frozen=True)
@@ -82,12 +93,13 @@ def recommended(badness: Mapping[str, Array], errors: Array, seed: int = 0, leve
         level: of the test.
     """
     models = errors.shape[1]
-    random = float((errors.mean(1) - errors.min(1)).mean())
+    random = random_regret(errors)
     if not badness:
         return Recommended("", math.nan, random, math.nan, "no measure has values on all labelled sets")
     names = list(badness)
     values = np.stack([badness[name] for name in names])
-    costs = np.array([np.mean([picks(x) @ e - e.min() for x, e in zip(v, errors, strict=True)]) for v in values])
+    costs = np.array([np.mean([picks(x) @ e for x, e in zip(v, _excess(errors), strict=True)]) for v in values])
+    costs = costs.round(DIGITS)  # the same picks in another order are rounded otherwise
     taus = _mean_taus(values, errors, np.arange(models)[None])[:, 0]
     # Of equal regrets that of the better order; of equal orders the first.
     at = min(range(len(names)), key=lambda k: (costs[k], -taus[k]))
@@ -99,7 +111,7 @@ def recommended(badness: Mapping[str, Array], errors: Array, seed: int = 0, leve
     hits = int((largest >= taus[at] - 1e-9).sum())
     p = hits / len(orders) if models <= ENUMERATED else (1 + hits) / (1 + len(orders))
     why = ""
-    if not costs[at] < random:
+    if not costs[at] < round(random, DIGITS):
         why = "it cost no less than a model picked at random"
     elif p >= level:
         why = f"its order of the models is not told from luck (p = {p:.2g})"
@@ -156,7 +168,7 @@ def leave_one_out(badness: Mapping[str, Array], errors: Array, sets: Sequence[st
         return []
     names = list(badness)
     costs = np.array(
-        [[picks(x) @ e - e.min() for x, e in zip(badness[name], errors, strict=True)] for name in names]
+        [[picks(x) @ e for x, e in zip(badness[name], _excess(errors), strict=True)] for name in names]
     )  # (D, S)
     found = []
     for s, name in enumerate(sets):
@@ -164,8 +176,7 @@ def leave_one_out(badness: Mapping[str, Array], errors: Array, sets: Sequence[st
         chosen = np.flatnonzero(others <= others.min() + 1e-12)
         found.append(
             LeftOut(
-                name, tuple(names[k] for k in chosen), float(costs[chosen, s].mean()),
-                float(errors[s].mean() - errors[s].min()),
+                name, tuple(names[k] for k in chosen), float(costs[chosen, s].mean()), random_regret(errors[s]),
             )
         )  # fmt: skip
     return found

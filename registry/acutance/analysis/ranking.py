@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 GROUPS = 20  # of points
 LEVEL = 0.05  # chance that any pair of models is put in order wrongly
 ROUNDING = 1e-6  # relative difference below which two values are the same
+ZERO = 1e-12  # size beside the largest of a measure below which a value is the rounding of 0
 LISTED = 5  # names that a sentence holds
 
 
@@ -127,6 +128,12 @@ def mean_ranks(values: ArrayLike, larger_is_better: bool = False) -> Array:
     below, same = ((kept[None] < kept[:, None]).sum(1), (kept[None] == kept[:, None]).sum(1))
     found[there] = below + (same + 1) / 2
     return found
+
+
+def without_rounding(table: pd.DataFrame) -> pd.Series:
+    """Return the values to show, row by row: 0 for one that is rounding beside the largest of its measure."""
+    sizes = table["value"].abs().replace(np.inf, np.nan)
+    return table["value"].mask(sizes < ZERO * sizes.groupby(table["measure"]).transform("max"), 0.0)
 
 
 def possibly_best(rows: pd.DataFrame) -> list[str]:

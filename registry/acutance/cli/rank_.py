@@ -86,12 +86,15 @@ def _sets(labels: tuple[str, ...]) -> dict[str, str] | None:
 
 def print_ranking(result: Ranked, screen: Console) -> None:
     """Print the verdict, a table of the models by each measure, agreement, and what choices cost."""
+    from acutance.analysis.choosing import DIGITS
+    from acutance.analysis.ranking import without_rounding
     from acutance.cli.screen import print_grid
 
     screen.print(result.verdict)
     for sentence in result.sentences:
         screen.print(f"  {sentence}")
-    cells = {(row["measure"], row["model"]): _place(row) for row in result.table.to_dict("records")}
+    table = result.table.assign(value=without_rounding(result.table))
+    cells = {(row["measure"], row["model"]): _place(row) for row in table.to_dict("records")}
     models = _in_order(result.table)
     rows = [[model, *(cells[name, model] for name in result.labels)] for model in models]
     print_grid(
@@ -114,7 +117,7 @@ def print_ranking(result: Ranked, screen: Console) -> None:
     for name, part in result.costs.groupby("set", sort=False):
         rows = [
             [
-                r["measure"], r["chosen"], f"{r['error']:.4g}", f"{r['regret']:.3g} ± {r['stderr']:.2g}",
+                r["measure"], r["chosen"], f"{r['error']:.4g}", f"{r['regret']:.3g} ± {round(r['stderr'], DIGITS):.2g}",
                 f"{r['random']:.3g}", _tau(r), f"{r['off']:.3g}" if math.isfinite(r["off"]) else "-",
             ] for r in part.sort_values("regret", kind="stable").to_dict("records")
         ]  # fmt: skip

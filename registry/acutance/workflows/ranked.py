@@ -14,10 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from acutance.analysis.choosing import Recommended, leave_one_out, picks, recommended, regret
+from acutance.analysis.choosing import Recommended, leave_one_out, picks, random_regret, recommended, regret
 from acutance.analysis.kendall import KendallResult, kendall_tau
 from acutance.analysis.matrix import Matrix, matrix
-from acutance.analysis.ranking import GROUPS, conclusive, jackknife_errors, listed, mean_ranks, overall, ranks, sentence
+from acutance.analysis.ranking import (
+    GROUPS,
+    conclusive,
+    jackknife_errors,
+    listed,
+    mean_ranks,
+    overall,
+    ranks,
+    sentence,
+    without_rounding,
+)
 from acutance.errors import UserError
 from acutance.io.written import put
 
@@ -80,7 +90,7 @@ class Ranked:
         return f"Ranked({models} models by {len(self.labels)} measures on {self.points[POINTS]} points: {self.verdict})"
 
     def _repr_html_(self) -> str:
-        shown = self.table.drop(columns="note").round(6)
+        shown = self.table.drop(columns="note").assign(value=without_rounding(self.table)).round(6)
         lines = "".join(f"<li>{escape(text)}</li>" for text in self.sentences)
         return (
             f"<div><p><strong>{escape(self.verdict)}</strong></p><ul>{lines}</ul>"
@@ -238,7 +248,7 @@ def _costs(
             rows.append({
                 "measure": name, "set": s, "chosen": listed([m for m, w in zip(models, weights, strict=True) if w > 0]),
                 "error": float(error @ weights), "best": float(error.min()), "regret": cost, "stderr": deviation,
-                "random": float(error.mean() - error.min()), **_interval(_tau(of[s], error, seed)),
+                "random": random_regret(error), **_interval(_tau(of[s], error, seed)),
                 "off": float(np.nanmean(np.abs(of[s] - error))) if name in estimates else math.nan,
             })  # fmt: skip
     columns = ["measure", "set", "chosen", "error", "best", "regret", "stderr", "random", "tau", "low", "high", "off"]

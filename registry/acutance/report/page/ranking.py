@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 
+from acutance.analysis.choosing import DIGITS
+from acutance.analysis.ranking import without_rounding
 from acutance.analysis.text import number
 from acutance.report.ranking import agreement_figure, values_figure
 
@@ -56,7 +58,7 @@ def ranking_page(data: RankingData) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     folder = resources.files("acutance.report.page")
     template = environment.from_string((folder / "ranking.html").read_text("utf-8"))
-    several = len(data.labels) > 1
+    several, table = len(data.labels) > 1, data.table.assign(value=without_rounding(data.table))
     return template.render(
         # The package's own file; all else is escaped by the template.
         style=(folder / "web" / "page.css").read_text("utf-8"),
@@ -64,7 +66,7 @@ def ranking_page(data: RankingData) -> str:
         models=data.table["model"].nunique(),
         values=_picture(values_figure(data.table, data.labels)),
         agreement=_picture(agreement_figure(data.agreement, data.order, data.labels)) if several else "",
-        ranks=[_rank(row, data.labels) for row in data.table.to_dict("records")],
+        ranks=[_rank(row, data.labels) for row in table.to_dict("records")],
         clusters=[(data.labels[name], data.clusters[name]) for name in data.order] if several else [],
         pairs=[
             {"a": data.labels[r["a"]], "b": data.labels[r["b"]], "tau": _tau(r), "n": r["n"]}
@@ -95,7 +97,7 @@ def _rank(row: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _cost(row: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
-    plain = {name: _figure(row[name]) for name in ("error", "best", "regret", "stderr", "random", "off")}
+    plain = {name: _figure(round(row[name], DIGITS)) for name in ("error", "best", "regret", "stderr", "random", "off")}
     return {"measure": labels[row["measure"]], "set": row["set"], "chosen": row["chosen"], "tau": _tau(row), **plain}
 
 

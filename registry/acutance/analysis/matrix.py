@@ -19,6 +19,7 @@ from acutance.errors import UserError
 
 DENSE = 1000  # models up to which all pairs are compared at once, for all definitions together
 BLOCK = 10_000_000  # signs held at a time
+ORDERED = 300  # leaves whose branches are turned so that neighbours are near
 THRESHOLD = 0.7  # mean tau from which definitions are in one cluster
 
 
@@ -75,6 +76,20 @@ def matrix(values: pd.DataFrame, *, threshold: float = THRESHOLD, signed: bool =
         [names[i] for i in order],
         {names[i]: clusters[i] for i in order},
     )
+
+
+def order_of(distance: NDArray[np.float64]) -> list[int]:
+    """Return the order of the leaves of average linkage, so that near ones are neighbours.
+
+    Args:
+        distance: (M, M) symmetric, not negative, 0 on the diagonal.
+    """
+    if len(distance) < 3:
+        return list(range(len(distance)))
+    condensed = squareform(distance, checks=False)
+    tree = linkage(condensed, "average")
+    # The best order of the branches takes time with the square and more: of very many any order of them will do.
+    return [int(i) for i in leaves_list(optimal_leaf_ordering(tree, condensed) if len(distance) <= ORDERED else tree)]
 
 
 def _tau_b(table: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -10,10 +10,15 @@ class Table(nn.Module):
     def __init__(self, logits, scale=1.0):
         super().__init__()
         self.scale = scale
-        self.logits = nn.Parameter(torch.as_tensor(logits, dtype=torch.float64))
+        logits = torch.as_tensor(logits, dtype=torch.float64)
+        finite = logits.isfinite()
+        self.logits = nn.Parameter(logits.masked_fill(~finite, 0.0))
+        self.ends = None if finite.all() else logits.masked_fill(finite, 0.0)  # no parameter may be infinite
 
     def forward(self, x):
-        return self.scale * self.logits[x.long().flatten()]
+        rows = x.long().flatten()
+        found = self.scale * self.logits[rows]
+        return found if self.ends is None else found + self.ends[rows]
 
 
 def measured(name, logits, targets=None, validation=None, scale=1.0, **fields):

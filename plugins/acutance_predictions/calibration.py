@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from acutance.measure import Estimate, Traits
+from acutance.measure import Estimate, Status, Traits
 from acutance.spec import Size, Spec, estimation, labelled
-from acutance_predictions.measure import SAME_FUNCTION, NoSettings, OutputMeasure
+from acutance_predictions.measure import SAME_FUNCTION, TAKEN_AWAY, NoSettings, OutputMeasure
 
 if TYPE_CHECKING:
     from acutance.surface import LossSurface
@@ -76,11 +76,14 @@ class NegativeLogLikelihood(OutputMeasure[NoSettings]):
         symbol="NLL", label="negative log likelihood", reference="Guo et al. 2017", bibtex=("guo2017calibration",),
     )  # fmt: skip
 
-    def of_outputs(self, outputs: Outputs, surface: LossSurface, spec: NoSettings) -> float:
-        """Return the mean."""
+    def of_outputs(self, outputs: Outputs, surface: LossSurface, spec: NoSettings) -> Estimate | float:
+        """Return the mean; none where a label has no probability."""
         from acutance_predictions.outputs import labels
 
-        return -float(outputs.log_p(labels(surface)).mean())
+        log_p = outputs.log_p(labels(surface))
+        if lost := int(log_p.isinf().sum()):
+            return Estimate.without_value(Status.NONFINITE, f"the labels of {lost} of {len(log_p)} points {TAKEN_AWAY}")
+        return -float(log_p.mean())
 
 
 class BrierScore(OutputMeasure[NoSettings]):
@@ -113,8 +116,9 @@ class Temperature(OutputMeasure[NoSettings]):
 
     .. math:: \hat T = \arg\min_T -\frac1n \sum_i \log \mathrm{softmax}(z_i / T)_{y_i}
 
-    (Guo et al. 2017). Above 1 a model is too sure of itself. Convex in 1/T; there is none where all points are right
-    (T to 0), or where the logits of the labels are on average no larger than those of all classes (T to infinity).
+    (Guo et al. 2017). Above 1 a model is too sure of itself. Convex in 1/T; there is none where no logit of any
+    point is above the label's (T to 0), where the logits of the labels are on average no larger than those of all
+    classes (T to infinity), or where a label's logit is minus infinity.
     """
 
     name = "temperature"

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from acutance.errors import Unsupported
 from acutance.measure import Estimate, Status
+from acutance_predictions.measure import TAKEN_AWAY
 
+NOWHERE = -1e30  # its exponential is 0 at every temperature, and so is its product with that
 STEPS = 100
 PRECISION = 1e-8  # of the last step, relative: what is left after it is the square of that
 ROUGH = 1e-3  # the same in float32, on the way
@@ -88,24 +90,38 @@ def best_temperature(logits: Tensor, y: Tensor) -> Estimate:
     kept between two points at which the slope has opposite signs.
 
     Args:
-        logits: (n, K) float64.
+        logits: (n, K) float64; minus infinity of classes that are taken away.
         y: (n,) labels.
 
     Raises:
         Unsupported: where no T between 0 and infinity is best.
     """
     z = logits - logits.amax(1, keepdim=True)
-    own = z.gather(1, y[:, None])[:, 0]
+    own, away = z.gather(1, y[:, None])[:, 0], None
+    if lost := int(own.isinf().sum()):
+        raise Unsupported(f"the labels of {lost} of {len(y)} points {TAKEN_AWAY}: no temperature makes them likely")
+    lowest = float(z.amin())
+    if math.isinf(lowest):  # classes that are taken away have no part in anything
+        away = z == -torch.inf
+        lowest = float(z.masked_fill_(away, 0.0).amin())
+    if lowest == 0:
+        raise Unsupported("the logits of every point are all equal: every temperature makes the labels equally likely")
     if bool((own == 0).all()):
-        raise Unsupported("every point is right: ever smaller temperatures make the labels likelier, none is best")
-    if float((z.mean(1) - own).mean()) >= 0:
+        raise Unsupported(
+            "no logit of any point is above that of its label: ever smaller temperatures make the labels likelier, "
+            "none is best"
+        )
+    uniform = z.mean(1) if away is None else z.sum(1) / (~away).sum(1)
+    if float((uniform - own).mean()) >= 0:
         raise Unsupported(
             "the labels' logits are on average no larger than those of all classes: ever larger temperatures make the "
             "labels likelier, none is best"
         )
     # Steps are taken on logits of about the size that networks give.
-    unit = max(1.0, -float(z.mean()) / USUAL)
+    unit = max(1.0, -float(uniform.mean()) / USUAL)
     target, start, z = float(own.mean()) / unit, 1.0, z.div_(unit)
+    if away is not None:
+        z.masked_fill_(away, NOWHERE)
     if z.numel() > NEAR:
         # Half the bytes bring it near; the steps in float64 start there, and settle what it is.
         start = _descended(z.float(), target, 1.0, ROUGH).beta

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from acutance.surface import LossSurface
     from acutance_predictions.outputs import Outputs
 
+TAKEN_AWAY = "have a logit of minus infinity, and so the probability 0, of which there is no logarithm"
+
 SpecT = TypeVar("SpecT", bound=Spec)
 
 # A function of the outputs is the same for all weights that make the same function.

@@ -24,6 +24,9 @@ TWO = (
     "of two classes the polynomial, less the smaller value and divided by the sum, gives one 1 and the other 0 on "
     "every point: take normalization: softmax"
 )
+ENDLESS = (
+    "there is no polynomial of a logit of minus infinity, with which a class is taken away: take normalization: softmax"
+)
 
 
 class ManoSpec(Spec):
@@ -46,7 +49,8 @@ class MaNo(OutputMeasure[ManoSpec]):
     :math:`-\frac{1}{nK}\sum_{ik} \log p_{ik}`, is above a threshold; else :math:`1 + z + z^2/2` of the logits, less the
     smallest of the point, divided by its sum. A point whose K values are all the same has 1/K each. The polynomial
     changes where a constant is added to all logits of a point, and says nothing of two classes: one of them has 1 on
-    every point. Between :math:`1/K` and :math:`K^{-1/p}`.
+    every point. A class with a logit of minus infinity has q = 0 and makes the cross-entropy infinite; it has no
+    polynomial. Between :math:`1/K` and :math:`K^{-1/p}`.
     """
 
     name = "mano"
@@ -65,11 +69,15 @@ class MaNo(OutputMeasure[ManoSpec]):
         if spec.normalization == "auto":
             criterion = -float(outputs.mean_log_p.mean())
             extras = {"normalization": "softmax" if criterion > spec.threshold else "taylor", "criterion": criterion}
+            if math.isinf(criterion):  # a class was taken away
+                del extras["criterion"]
         if extras["normalization"] == "softmax":
             parts = iter(blocks(outputs.p))
         else:
             if outputs.logits.shape[1] == 2:
                 raise Unsupported(TWO)
+            if bool(outputs.logits.isinf().any()):
+                raise Unsupported(ENDLESS)
             parts = map(taylor_probabilities, blocks(outputs.logits))
         return Estimate(power_mean(parts, spec.p), extras=extras)
 

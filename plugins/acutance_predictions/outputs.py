@@ -23,7 +23,8 @@ NUMBERS = ("mse", "squared_sum", "half_squared_sum")  # losses whose outputs are
 class Outputs:
     """Logits of n points and K classes, and what follows from them, each computed once for all measures.
 
-    What follows means something where no row is ``lost``.
+    What follows means something where no row is ``lost``. A logit of minus infinity takes a class away: its probability
+    is 0, and so are its terms in all sums.
 
     Attributes:
         logits: (n, K) float64.
@@ -33,8 +34,8 @@ class Outputs:
 
     @cached_property
     def lost(self) -> int:
-        """Number of points with an output that is not finite."""
-        return lost_rows(self.logits)
+        """Number of points without probabilities."""
+        return lost_points(self.logits)
 
     @cached_property
     def softmax(self) -> Softmax:
@@ -67,7 +68,7 @@ class Outputs:
         return self.logits.argmax(1)
 
     def log_p(self, y: Tensor) -> Tensor:
-        """Return the logarithm of the probability of class y of each point, (n,)."""
+        """Return the logarithm of the probability of class y of each point, (n,); of 0 minus infinity."""
         own = self.logits.gather(1, y[:, None])[:, 0]
         return (own - self.softmax.largest) - self.softmax.log_total
 
@@ -116,6 +117,15 @@ def blocks(matrix: Tensor) -> tuple[Tensor, ...]:
     """Return the rows of a matrix, (n, K), in parts that the processor keeps near."""
     parts: tuple[Tensor, ...] = matrix.split(max(1, NEAR // matrix.shape[1]))
     return parts
+
+
+def lost_points(logits: Tensor) -> int:
+    """Return the number of points whose logits, of (n, K), give no probabilities: one is NaN or infinite.
+
+    Minus infinity is no such one unless all are: a class is taken away with it, where only some of a model's are asked
+    for.
+    """
+    return int((~logits.amax(1).isfinite()).sum())
 
 
 def lost_rows(values: Tensor) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from acutance.errors import Unsupported
 from acutance.measure import Estimate, Status
+from acutance_predictions.outputs import lost_points
 
 NONE = -1  # the class of every point, for a model that has outputs that are not finite
 
@@ -28,7 +29,7 @@ def predicted(logits: Sequence[Tensor]) -> Tensor:
         raise Unsupported(f"classes need one row of at least two logits a point, the outputs have shape {shape}")
     kind = torch.int8 if shape[1] < 128 else torch.int16 if shape[1] < 32768 else torch.int32
     classes = torch.stack([one.argmax(1).to(kind) for one in logits])
-    classes[[i for i, one in enumerate(logits) if not bool(one.isfinite().all())]] = NONE
+    classes[[i for i, one in enumerate(logits) if lost_points(one)]] = NONE
     return classes
 
 

@@ -138,8 +138,12 @@ def test_there_is_no_temperature_where_the_minimum_is_at_an_end():
     for wrong in (logits.argmin(1), np.zeros(2, dtype=int)):
         found = value("temperature", logits if len(wrong) == 30 else np.zeros((2, 3)) + [[1, 2, 3]], wrong)
         assert found.status is Status.UNSUPPORTED and "larger temperatures" in found.message
-    even = value("temperature", np.zeros((3, 2)), [0, 1, 0])
-    assert even.status is Status.UNSUPPORTED
+    even = value("temperature", np.zeros((3, 2)) + [[1], [2], [0]], [0, 1, 0])
+    assert even.status is Status.UNSUPPORTED and "all equal: every temperature" in even.message
+    # Of two points of two labels with the larger logit, one ties: it is not right, and no logit is above the label's.
+    tied = value("temperature", [[1.0, 1.0], [2.0, 0.0]], [1, 0])
+    assert tied.status is Status.UNSUPPORTED and "no logit of any point is above that of its label" in tied.message
+    assert value("temperature", [[1.0, 1.0], [2.0, 0.0], [0.5, 0.0]], [1, 0, 1]).status is Status.OK
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -11,7 +11,7 @@ from torch import Tensor
 from acutance.data.lazy import Lazy
 from acutance.errors import Unsupported
 from acutance.measure import Estimate, Status
-from acutance_predictions.outputs import labels, lost_rows, outputs
+from acutance_predictions.outputs import labels, lost_points, outputs
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -60,7 +60,7 @@ def mixed(surface: LossSurface, share: float, draws: int, rng: Streams) -> Mixed
     accuracies, losses = [], []
     for draw in range(draws):
         logits = surface.at_inputs(share * x + (1 - share) * x[partners(y, rng, draw)]).clean_logits().double()
-        if lost := lost_rows(logits):
+        if lost := lost_points(logits):
             return Mixed(lost=f"the outputs of {lost} of {len(y)} mixed points are not finite")
         accuracies.append(float((logits.argmax(1) == y).double().mean()))
         losses.append(float(torch.nn.functional.cross_entropy(logits, y)))
@@ -88,7 +88,7 @@ def consistency(surface: LossSurface, kind: str, pixels: int) -> Estimate | floa
     shares = []
     for changed in changes(x, kind, pixels):
         logits = surface.at_inputs(changed).clean_logits()
-        if lost := lost_rows(logits):
+        if lost := lost_points(logits):
             message = f"the outputs of {lost} of {len(x)} changed points are not finite"
             return Estimate.without_value(Status.NONFINITE, message)
         shares.append(float((logits.argmax(1) == classes).double().mean()))

@@ -2,13 +2,14 @@ r"""What a model makes of points that are mixed within their class, or changed s
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from acutance.measure import Cost, Estimate, Measure, Status, Traits
 from acutance.spec import Spec, estimation, labelled
-from acutance_predictions.measure import SAME_FUNCTION
+from acutance_predictions.measure import SAME_FUNCTION, TAKEN_AWAY
 from acutance_predictions.representations.measure import FeatureMeasure, LayerSpec
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class MixupDaviesBouldin(FeatureMeasure[MixupDaviesBouldinSpec]):
         found = mixed(surface, spec.share, spec.draws, rng)
         if found.lost:
             return Estimate.without_value(Status.NONFINITE, found.lost)
+        if spec.factor == "loss" and not all(map(math.isfinite, found.losses)):
+            return Estimate.without_value(Status.NONFINITE, f"the labels of mixed points {TAKEN_AWAY}")
         factors = found.losses if spec.factor == "loss" else [1 - accuracy for accuracy in found.accuracies]
         value, stderr = mean_and_error([index.value * factor for factor in factors])
         extras = {"davies_bouldin": index.value, "mixup_accuracy": sum(found.accuracies) / spec.draws}

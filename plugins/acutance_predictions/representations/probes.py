@@ -9,7 +9,7 @@ from torch import Tensor
 
 from acutance.errors import Unsupported, UserError
 from acutance.measure import Estimate, Status
-from acutance_predictions.outputs import labels
+from acutance_predictions.outputs import labels, lost_points
 from acutance_predictions.representations.neighbours import nearest
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def prediction_depth(surface: LossSurface, patterns: str, k: int) -> Estimate:
     y, logits = labels(surface), surface.clean_logits()
     found = layers(surface, patterns)
     lost = next((name for name, features in found.items() if not bool(features.isfinite().all())), None)
-    if lost is not None or not bool(logits.isfinite().all()):
+    if lost is not None or lost_points(logits):
         return Estimate.without_value(Status.NONFINITE, f"the outputs of layer '{lost or 'the last'}' are not finite")
     predicted = logits.argmax(1)
     agree = torch.stack([votes(f, y, k, logits.shape[1]) == predicted for f in found.values()])

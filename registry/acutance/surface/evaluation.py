@@ -127,11 +127,17 @@ def _explained(estimate: Estimate, surface: LossSurface, measure: Measure[Any], 
     loss = float(surface.loss_of(raw)) if surface.core.labelled else 0.0
     # Minus infinity is an output too, of a class that is ruled out: it is to blame where it makes the loss infinite.
     rows = raw.reshape(len(raw), -1)
-    numbers = rows < math.inf if math.isfinite(loss) else rows.isfinite()
+    gone = [] if math.isfinite(loss) else _ruled_out(raw, surface.targets)
+    numbers = rows < math.inf if math.isfinite(loss) or gone else rows.isfinite()
     lost = (~numbers.all(1)).nonzero().flatten().tolist()
     if math.isfinite(loss) and not lost:
         return estimate
     why = "your loss gives no number for them"
+    if gone:
+        why = (
+            f"the labels of {len(gone)} of {surface.n} points (the first in row {gone[0]}) have a logit of minus "
+            "infinity: their classes are ruled out"
+        )
     if lost:
         why = (
             f"the outputs of {len(lost)} of {surface.n} points are not finite (the first in row {lost[0]}): they are "
@@ -139,6 +145,14 @@ def _explained(estimate: Estimate, surface: LossSurface, measure: Measure[Any], 
         )
     said = why if math.isfinite(loss) else f"the loss is {loss} at the model's own weights: {why}"
     return replace(estimate, message=said)
+
+
+def _ruled_out(raw: Tensor, targets: Tensor) -> list[int]:
+    """Return the points with a class left whose label is not among those, as its logit of minus infinity says."""
+    if raw.dim() != 2 or targets.dim() != 1 or targets.is_floating_point():
+        return []
+    own = raw.gather(1, targets.clamp(0, raw.shape[1] - 1)[:, None])[:, 0]
+    return ((own == -math.inf) & (raw.amax(1) > -math.inf)).nonzero().flatten().tolist()
 
 
 def _clean_logits(surface: LossSurface) -> Tensor:

@@ -50,15 +50,21 @@ class AgreementOnTheLine(PoolMeasure[LineSpec]):
     )  # fmt: skip
 
     def evaluate_pool(self, peers: Sequence[Peer], spec: LineSpec, rng: Streams) -> list[Estimate]:
-        """Return the estimated error of each model, with the line and its validation error in the extras."""
-        from acutance_predictions.agreement_line_numerics import estimates_of_line, on_validation
-        from acutance_predictions.common_points import told
-        from acutance_predictions.pool_numerics import lost, predicted
+        """Return the estimated error of each model, with the line and its validation error in the extras.
 
-        classes = predicted([peer.logits for peer in peers])
-        beside, y, common = on_validation(peers)
-        found = estimates_of_line(classes, beside, y, spec.variant, spec.least_r2)
-        return lost(lost([told(one, common) for one in found], classes), beside)
+        Models of as many classes have a line of their own.
+        """
+        from acutance_predictions.agreement_line_numerics import estimates_of_group
+        from acutance_predictions.pool_numerics import predicted
+
+        points = predicted([peer.logits for peer in peers], [peer.name for peer in peers])
+        found = dict(points.without)
+        for group in points.groups:
+            if group[0] not in found:
+                found |= zip(
+                    group, estimates_of_group([peers[i] for i in group], points.classes[group], spec), strict=True
+                )
+        return [found[i] for i in range(len(peers))]
 
     def passes(self, spec: LineSpec) -> Cost:
         """The outputs on the points, and on as many validation points."""

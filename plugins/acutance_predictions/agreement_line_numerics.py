@@ -15,12 +15,13 @@ from torch import Tensor
 
 from acutance.errors import Unsupported
 from acutance.measure import Estimate, Status
-from acutance_predictions.common_points import shared_with_validation
+from acutance_predictions.common_points import shared_with_validation, told
 from acutance_predictions.outputs import labels
-from acutance_predictions.pool_numerics import NONE, agreements, predicted
+from acutance_predictions.pool_numerics import NONE, NOT_FINITE, Predicted, agreements, lost, predicted
 
 if TYPE_CHECKING:
     from acutance.peers import Peer
+    from acutance_predictions.agreement_line import LineSpec
 
 Array = NDArray[np.float64]
 FEWEST = 3
@@ -60,8 +61,25 @@ class Line:
         return cls(slope, (math.fsum(y) - slope * math.fsum(x)) / n, xy * xy / (xx * yy), n)
 
 
-def on_validation(peers: Sequence[Peer]) -> tuple[Tensor, Tensor, int]:
-    """Return what each model predicts of the validation points, (M, m), their labels, (m,), and how many are measured.
+def estimates_of_group(peers: Sequence[Peer], classes: Tensor, spec: LineSpec) -> list[Estimate]:
+    """Return the error of each of the models of as many classes, or why none of them has one.
+
+    Args:
+        peers: the models.
+        classes: (M, n) predicted on the points.
+        spec: the settings.
+    """
+    try:
+        beside, y, common = on_validation(peers)
+        found = lost(estimates_of_line(classes, beside.classes, y, spec.variant, spec.least_r2), beside)
+    except Unsupported as error:
+        return [Estimate.without_value(Status.UNSUPPORTED, str(error))] * len(peers)
+    none = Estimate.without_value(Status.NONFINITE, NOT_FINITE)
+    return [none if own[0] == NONE else told(one, common) for own, one in zip(classes, found, strict=True)]
+
+
+def on_validation(peers: Sequence[Peer]) -> tuple[Predicted, Tensor, int]:
+    """Return what each model predicts of the m validation points, their labels, (m,), and how many are measured.
 
     Each model is opened in turn.
 
@@ -77,7 +95,7 @@ def on_validation(peers: Sequence[Peer]) -> tuple[Tensor, Tensor, int]:
             common = shared_with_validation(surface, beside)
             y = labels(beside).cpu()
     assert y is not None
-    return predicted(logits), y, common
+    return predicted(logits, [peer.name for peer in peers]), y, common
 
 
 def estimates_of_line(classes: Tensor, beside: Tensor, y: Tensor, variant: str, least_r2: float) -> list[Estimate]:

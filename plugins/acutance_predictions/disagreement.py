@@ -32,11 +32,11 @@ class Disagreement(PoolMeasure[NoSettings]):
     )  # fmt: skip
 
     def evaluate_pool(self, peers: Sequence[Peer], spec: NoSettings, rng: Streams) -> list[Estimate]:
-        """Return the mean over the other models; pairs with a model whose outputs are not finite are left out."""
-        from acutance_predictions.pool_numerics import agreements, lost, predicted
+        """Return the mean over the other models of as many classes; a model whose outputs are not finite is none."""
+        from acutance_predictions.pool_numerics import lost, pairs, predicted
 
-        classes = predicted([peer.logits for peer in peers])
-        return lost(over_partners(1 - agreements(classes), peers), classes)
+        found = predicted([peer.logits for peer in peers], [peer.name for peer in peers])
+        return lost(over_partners(1 - pairs(found), peers), found)
 
     def vectors(self, spec: NoSettings) -> int:
         """No vector of the size of the weights."""

@@ -3,34 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from acutance.errors import Unsupported
 from acutance.measure import Estimate, Status
 from acutance_predictions.outputs import lost_points
 
 NONE = -1  # the class of every point, for a model that has outputs that are not finite
+NOT_FINITE = "outputs of this model are not finite"
+FEWEST = 2  # logits
+WANTED = "classes need one row of at least two logits a point"
 
 
-def predicted(logits: Sequence[Tensor]) -> Tensor:
-    """Return the class that each model predicts of each point, (M, n), of the smallest type that holds it.
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What models predict of the same points.
 
-    Raises:
-        Unsupported: for outputs of other shapes, or that are no logits of at least two classes.
+    Attributes:
+        classes: (M, n), of the smallest type that holds them; ``NONE`` for a model that predicts none.
+        groups: places of the models with as many classes: those of one group are compared.
+        without: why a model has none to be compared with, by its place.
     """
-    shapes = {tuple(one.shape) for one in logits}
-    if len(shapes) > 1:
-        raise Unsupported(f"models that are compared need outputs of one shape, these have {sorted(shapes)}")
-    (shape,) = shapes
-    if len(shape) != 2 or shape[1] < 2:
-        raise Unsupported(f"classes need one row of at least two logits a point, the outputs have shape {shape}")
-    kind = torch.int8 if shape[1] < 128 else torch.int16 if shape[1] < 32768 else torch.int32
-    classes = torch.stack([one.argmax(1).to(kind) for one in logits])
-    classes[[i for i, one in enumerate(logits) if lost_points(one)]] = NONE
-    return classes
+
+    classes: Tensor
+    groups: tuple[list[int], ...]
+    without: dict[int, Estimate]
+
+
+def predicted(logits: Sequence[Tensor], names: Sequence[str]) -> Predicted:
+    """Return the class that each model predicts of each point; a model that has other outputs costs itself alone.
+
+    Args:
+        logits: (n, K) of each model.
+        names: of the models.
+    """
+    shapes = [tuple(one.shape) for one in logits]
+    counts = [shape[1] if len(shape) == 2 and shape[1] >= FEWEST else 0 for shape in shapes]
+    largest = max(counts)
+    kind = torch.int8 if largest < 128 else torch.int16 if largest < 32768 else torch.int32
+    classes = torch.full((len(logits), max(map(len, logits))), NONE, dtype=kind)
+    for i, one in enumerate(logits):
+        if counts[i] and not lost_points(one):
+            classes[i] = one.argmax(1)
+    groups = [[i for i, count in enumerate(counts) if count == own] for own in dict.fromkeys(counts) if own]
+    without = {
+        i: Estimate.without_value(Status.UNSUPPORTED, f"{WANTED}, the outputs of model {names[i]} have shape {shape}")
+        for i, shape in enumerate(shapes)
+        if not counts[i]
+    }
+    for (i,) in [group for group in groups if len(group) == 1]:
+        others = [j for j, count in enumerate(counts) if j != i and count]
+        if others:
+            beside = f"model {names[others[0]]} has {counts[others[0]]}"
+            message = f"model {names[i]} has {counts[i]} classes, and no other one has as many to compare ({beside})"
+            without[i] = Estimate.without_value(Status.UNSUPPORTED, message)
+    return Predicted(classes, tuple(groups), without)
 
 
 def agreements(classes: Tensor) -> Tensor:
@@ -46,7 +76,19 @@ def agreements(classes: Tensor) -> Tensor:
     return table
 
 
-def lost(estimates: Sequence[Estimate], classes: Tensor) -> list[Estimate]:
-    """Return estimates without a value for models whose outputs are not finite, and the others as they are."""
-    none = Estimate.without_value(Status.NONFINITE, "outputs of this model are not finite")
-    return [none if own[0] == NONE else found for own, found in zip(classes, estimates, strict=True)]
+def pairs(found: Predicted) -> Tensor:
+    """Return the agreements of all pairs, (M, M); NaN where the numbers of classes differ, or one predicts none."""
+    table = torch.full((len(found.classes),) * 2, torch.nan, dtype=torch.float64)
+    for group in found.groups:
+        rows = torch.tensor(group)
+        table[rows[:, None], rows] = agreements(found.classes[rows])
+    return table
+
+
+def lost(estimates: Sequence[Estimate], found: Predicted) -> list[Estimate]:
+    """Return the estimates of models, without a value for one that has none to be compared with, or predicts none."""
+    none = Estimate.without_value(Status.NONFINITE, NOT_FINITE)
+    return [
+        found.without.get(i, none if own[0] == NONE else estimate)
+        for i, (own, estimate) in enumerate(zip(found.classes, estimates, strict=True))
+    ]

@@ -171,10 +171,12 @@ def pool(shared):
 
 
 def test_measures_that_compare_models_refuse_the_same_points_and_count_shared_ones():
-    with pytest.raises(acutance.Unsupported, match="are the points that are measured"):
-        compared(pool(N), least_r2=0)
-    with pytest.raises(acutance.Unsupported, match="21 of 40 validation points are among the measured points"):
-        compared(pool(21), least_r2=0)
+    for shared, message in (
+        (N, "are the points that are measured"),
+        (21, "21 of 40 validation points are among the m"),
+    ):
+        found = compared(pool(shared), least_r2=0)
+        assert all(e.status is Status.UNSUPPORTED and message in e.message for e in found)
     for shared in (0, 3):
         found = compared(pool(shared), least_r2=0)
         assert found[0].status is Status.OK

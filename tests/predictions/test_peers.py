@@ -32,11 +32,15 @@ class Columns(nn.Module):
 
 
 def compared(name, classes, beside=None, y=None, k=10, **fields):
-    """Return the values of a pool measure on models that predict these classes on the points, and beside them."""
+    """Return the values of a pool measure on models that predict these classes on the points, and beside them.
+
+    ``k``: how many classes there are; or of each model.
+    """
     peers = []
     for i, own in enumerate(classes):
         n, m = len(own), 0 if beside is None else len(y)
-        model = Columns(np.concatenate([own, beside[i]]) if m else own, k)
+        wide = k if isinstance(k, int) else k[i]
+        model = Columns(np.concatenate([own, beside[i]]) if m else own, wide)
         surface = acutance.LossSurface(model, (torch.arange(n).double()[:, None], torch.zeros(n, dtype=torch.long)))
         if m:
             x = torch.arange(n, n + m).double()[:, None]
@@ -71,19 +75,49 @@ def test_disagreement_is_the_share_of_points_with_another_class_averaged_over_th
     assert [e.value for e in compared("disagreement", [classes[0], classes[0]])] == [0, 0]
 
 
-def test_models_without_finite_outputs_or_with_other_classes_are_no_partners():
-    def peer(name, logits):
-        return Peer(name, torch.tensor(logits), None, None, None)
+def peer(name, logits):
+    return Peer(name, torch.tensor(logits), None, None, None)
 
+
+def test_models_without_finite_outputs_are_no_partners():
     measure = catalog().get("measures", "disagreement")()
     a, b, nan = [[1.0, 2.0], [2.0, 1.0]], [[1.0, 2.0], [1.0, 2.0]], [[1.0, float("nan")], [0.0, 1.0]]
     found = measure.evaluate_pool([peer("a", a), peer("b", b), peer("c", nan)], None, None)
     assert [e.value for e in found[:2]] == [0.5, 0.5] and found[2].status is Status.NONFINITE
     assert found[0].extras["undefined"] == 1
-    with pytest.raises(acutance.Unsupported, match="outputs of one shape"):
-        measure.evaluate_pool([peer("a", a), peer("b", [[1.0, 2.0, 3.0]] * 2)], None, None)
-    with pytest.raises(acutance.Unsupported, match="at least two logits"):
-        measure.evaluate_pool([peer("a", [[1.0]]), peer("b", [[2.0]])], None, None)
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ([[1.0, 2.0, 3.0]] * 2, "model odd has 3 classes, and no other one has as many to compare (model a has 2)"),
+        ([[1.0], [2.0]], "at least two logits a point, the outputs of model odd have shape (2, 1)"),
+        ([1.0, 2.0], "at least two logits a point, the outputs of model odd have shape (2,)"),
+        ([[[1.0, 2.0]] * 3] * 2, "at least two logits a point, the outputs of model odd have shape (2, 3, 2)"),
+    ],
+)
+def test_a_model_with_other_outputs_costs_itself_alone(odd, message, place):
+    measure = catalog().get("measures", "disagreement")()
+    three = [peer("a", [[1.0, 2.0], [2.0, 1.0]]), peer("b", [[1.0, 2.0], [1.0, 2.0]]), peer("c", [[2.0, 1.0]] * 2)]
+    alone = measure.evaluate_pool(three, None, None)
+    found = measure.evaluate_pool([*three[:place], peer("odd", odd), *three[place:]], None, None)
+    own = found.pop(place)
+    assert own.status is Status.UNSUPPORTED and message in own.message
+    assert [e.value for e in found] == [e.value for e in alone] == [0.5, 0.75, 0.75]
+    assert all(e.status is Status.OK and e.extras["undefined"] == 1 for e in found)
+
+
+def test_models_are_compared_with_those_of_as_many_classes():
+    measure = catalog().get("measures", "disagreement")()
+    a, b = [[1.0, 2.0], [2.0, 1.0]], [[1.0, 2.0], [1.0, 2.0]]
+    wide = [[[*row, 0.0] for row in one] for one in (a, b)]
+    found = measure.evaluate_pool([peer("a", a), peer("A", wide[0]), peer("b", b), peer("B", wide[1])], None, None)
+    assert [e.value for e in found] == [0.5] * 4 and list(found[1].extras["partners"]) == ["B"]
+    odd = measure.evaluate_pool([peer("a", a), peer("b", [[1.0, 2.0, 3.0]] * 2)], None, None)
+    assert {e.status for e in odd} == {Status.UNSUPPORTED} and "model a has 2 classes" in odd[0].message
+    none = measure.evaluate_pool([peer("a", [[1.0]]), peer("b", [[2.0]])], None, None)
+    assert all("at least two logits" in e.message for e in none)
 
 
 def by_hand(points, validation, y):
@@ -91,6 +125,11 @@ def by_hand(points, validation, y):
     pairs = list(itertools.combinations(range(len(points)), 2))
     a, v = (norm.ppf([np.mean(c[i] == c[j]) for i, j in pairs]) for c in (points, validation))
     return pairs, a, v, norm.ppf([np.mean(c == y) for c in validation])
+
+
+def refused(message, *arguments, **fields):
+    found = compared("agreement_on_the_line", *arguments, **fields)
+    assert all(e.status is Status.UNSUPPORTED and message in e.message for e in found), found
 
 
 def test_the_line_of_the_agreements_maps_the_accuracies():
@@ -131,8 +170,7 @@ def test_errors_under_a_shift_are_found_where_the_line_holds(variant):
 
 def test_a_line_that_does_not_hold_is_refused():
     (validation, y), (points, _) = pool(noise=1.0)
-    with pytest.raises(acutance.Unsupported, match="lie on no line"):
-        compared("agreement_on_the_line", points, validation, y)
+    refused("lie on no line", points, validation, y)
     loose = compared("agreement_on_the_line", points, validation, y, least_r2=0.0)
     assert all(e.status is Status.OK for e in loose)
 
@@ -150,13 +188,31 @@ def test_pairs_that_always_agree_have_no_probit_and_are_left_out(variant):
 
 def test_too_few_pairs_and_equal_agreements_are_refused():
     (validation, y), (points, _) = pool(models=2)
-    with pytest.raises(acutance.Unsupported, match="needs 3 pairs"):
-        compared("agreement_on_the_line", points, validation, y)
+    refused("needs 3 pairs", points, validation, y)
     a = np.zeros(12, dtype=int)
     ring = np.stack([a, a, a])
     ring[0, :4] = ring[1, 4:8] = ring[2, 8:] = 1
-    with pytest.raises(acutance.Unsupported, match="agree equally often"):
-        compared("agreement_on_the_line", ring, ring, a)
+    refused("agree equally often", ring, ring, a)
+
+
+@pytest.mark.parametrize("variant", ["single", "pairs"])
+def test_models_of_other_classes_have_a_line_of_their_own(variant):
+    (validation, y), (points, _) = pool()
+    expected = [e.value for e in compared("agreement_on_the_line", points, validation, y, variant=variant)]
+    wide = [10] * 12 + [12] * 13 + [11]
+    rows = [*range(12), *range(12), 0, 3]
+    order = np.random.default_rng(0).permutation(26)
+    chosen = [rows[i] for i in order]
+    mixed = compared(
+        "agreement_on_the_line", points[chosen], validation[chosen], y, [wide[i] for i in order], variant=variant
+    )
+    found = dict(zip(order.tolist(), mixed, strict=True))
+    assert [found[i].value for i in range(12)] == pytest.approx(expected, rel=1e-9)
+    # In the other group a model is there twice, which is one pair less on the line, and more of the others.
+    assert found[12].extras["left_out"] == 1 and found[0].extras["left_out"] == 0
+    assert (
+        found[25].status is Status.UNSUPPORTED and "has 11 classes, and no other one has as many" in found[25].message
+    )
 
 
 def test_two_hundred_models_take_little_time_and_memory():
@@ -166,9 +222,10 @@ def test_two_hundred_models_take_little_time_and_memory():
     g = torch.Generator().manual_seed(0)
     logits = [torch.randn(10_000, 10, generator=g) for _ in range(200)]
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    classes = predicted(logits)
+    names = [str(i) for i in range(200)]
+    classes = predicted(logits, names).classes
     table = agreements(classes)
-    beside = predicted(logits[::-1])
+    beside = predicted(logits[::-1], names).classes
     found = estimates_of_line(classes, beside, torch.zeros(10_000, dtype=torch.long), "pairs", 0.0)
     assert time.process_time() - start < 5 and len(found) == 200 and table.shape == (200, 200)
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 2**18  # in KiB

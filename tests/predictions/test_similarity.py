@@ -67,6 +67,23 @@ def test_models_are_compared_with_each_of_the_others():
         assert found.value == pytest.approx(expected, rel=1e-11)
 
 
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_model_without_a_last_linear_layer_costs_itself_alone(place):
+    class Sure(Features):
+        def forward(self, x):
+            return super().forward(x).relu()
+
+    tables = [features(d=4), features(d=9, seed=1), features(d=30, seed=2)]
+    x = torch.arange(12).double()[:, None]
+    peers = [Peer.of(str(i), surface_of(f)) for i, f in enumerate(tables)]
+    peers.insert(place, Peer.of("odd", acutance.LossSurface(Sure(tables[0]), (x, None))))
+    found = CKA().evaluate_pool(peers, NoSettings(), Streams("test"))
+    own = found.pop(place)
+    assert own.status is Status.UNSUPPORTED and "model odd has no features: " in own.message
+    assert [e.value for e in found] == [e.value for e in pool(*tables)]
+    assert all(e.extras["undefined"] == 1 for e in found)
+
+
 def test_turned_scaled_and_shifted_features_are_alike():
     f = features()
     q = np.linalg.qr(np.random.default_rng(3).normal(size=(4, 4)))[0]

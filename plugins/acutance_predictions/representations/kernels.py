@@ -40,9 +40,9 @@ def alignment(f: Tensor, g: Tensor, precision: float) -> float:
     return _product(a, b) / math.sqrt(_product(a, a) * _product(b, b))
 
 
-def alignments(features: Sequence[Tensor]) -> Tensor:
-    """Return the alignments of all pairs, (M, M), NaN where one is not defined."""
-    centred = [_centred(f, torch.finfo(f.dtype).eps) for f in features]
+def alignments(features: Sequence[Tensor | None]) -> Tensor:
+    """Return the alignments of all pairs, (M, M), NaN where one is not defined, as of models without features."""
+    centred = [None if f is None else _centred(f, torch.finfo(f.dtype).eps) for f in features]
     norms = [None if f is None else math.sqrt(_product(f, f)) for f in centred]
     found = torch.full((len(features),) * 2, torch.nan, dtype=torch.float64)
     for i, (f, norm) in enumerate(zip(centred, norms, strict=True)):

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from acutance.measure import Cost, Estimate, PoolMeasure, Traits
+from acutance.errors import Unsupported
+from acutance.measure import Cost, Estimate, PoolMeasure, Status, Traits
 from acutance.peers import over_partners
 from acutance_predictions.measure import NoSettings
 from acutance_predictions.representations.classes import ClassMeasure
 from acutance_predictions.representations.measure import SAME_FEATURES, LayerSpec
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from acutance.numerics.draws import Streams
     from acutance.peers import Peer
     from acutance.surface import LossSurface
@@ -60,10 +63,18 @@ class CKA(PoolMeasure[NoSettings]):
     )  # fmt: skip
 
     def evaluate_pool(self, peers: Sequence[Peer], spec: NoSettings, rng: Streams) -> list[Estimate]:
-        """Return the mean over the partners of each model; a pair with constant or non-finite features has none."""
+        """Return the mean over the partners of each model; a pair with constant, infinite or no features has none."""
         from acutance_predictions.representations.kernels import alignments
 
-        return over_partners(alignments([peer.features() for peer in peers]), peers)
+        features: list[Tensor | None] = []
+        without: dict[int, Estimate] = {}
+        for i, peer in enumerate(peers):
+            try:
+                features.append(peer.features())
+            except Unsupported as error:
+                features.append(None)
+                without[i] = Estimate.without_value(Status.UNSUPPORTED, f"model {peer.name} has no features: {error}")
+        return [without.get(i, one) for i, one in enumerate(over_partners(alignments(features), peers))]
 
     def passes(self, spec: NoSettings) -> Cost:
         """The forward that gives features and outputs."""

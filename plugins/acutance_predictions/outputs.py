@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NEAR = 1 << 16  # numbers of a block
 NOTHING = -1000.0  # its exponential is 0 in float64, and so is its product with any number
+PAIR = "the logits of two classes, torch.stack([torch.zeros_like(f), f], 1)"
 NUMBERS = ("mse", "squared_sum", "half_squared_sum")  # losses whose outputs are no logits
 
 
@@ -133,6 +134,27 @@ def lost_rows(values: Tensor) -> int:
     return int((~values.isfinite()).any(1).sum())
 
 
+def require_rows(raw: Tensor, who: str, instead: str) -> None:
+    """Refuse outputs that are not one row a point.
+
+    Args:
+        raw: the outputs.
+        who: needs them, for the message.
+        instead: what a model that gives one number a point may return.
+
+    Raises:
+        Unsupported: saying what to do.
+    """
+    if raw.dim() == 1:
+        raise Unsupported(f"{who} one row of logits a point, the model gives one number f: let it return {instead}")
+    if raw.dim() != 2:
+        shape = ", ".join(map(str, raw.shape[1:]))
+        raise Unsupported(
+            f"{who} one row of logits a point, the outputs have shape (n, {shape}): let the model return the (n, K) of "
+            "one answer a point"
+        )
+
+
 def outputs(surface: LossSurface) -> Outputs:
     """Return what the model predicts on the points, one forward for all measures; no targets are needed.
 
@@ -142,8 +164,7 @@ def outputs(surface: LossSurface) -> Outputs:
     if surface.criterion in NUMBERS:
         raise Unsupported("probabilities need logits of classes, the loss is one of numbers: give cross_entropy")
     raw = surface.clean_logits()
-    if raw.dim() != 2:
-        raise Unsupported(f"probabilities need one row of logits a point, the outputs have shape {tuple(raw.shape)}")
+    require_rows(raw, "probabilities need", PAIR)
     if raw.shape[1] < 2:
         raise Unsupported("one output has no probabilities over classes: let the model return (0, f)")
     return surface.shared("outputs of predictions", lambda: Outputs(raw.detach().double()))

@@ -66,3 +66,42 @@ def test_which_values_promise_a_lower_error_is_written_down_for_readers_without_
     assert shown.better == "smaller" and Presentation.of_json(shown.as_json()) == shown
     older = {name: value for name, value in shown.as_json().items() if name != "better"}
     assert Presentation.of_json(older).better == ""
+
+
+class OneNumber(torch.nn.Module):
+    """A number f a point, or what a message says to return in its place."""
+
+    def __init__(self, instead="f"):
+        super().__init__()
+        self.head, self.instead = torch.nn.Linear(3, 1), instead
+
+    def forward(self, x):
+        return eval(self.instead, {"torch": torch, "f": self.head(x)[:, 0]})
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [("mean_confidence", False), ("mean_confidence", True), ("brier_score", True), ("jacobian_norm", False),
+     ("geometric_complexity", False), ("ntk_alignment", True)],
+)  # fmt: skip
+def test_a_model_that_gives_a_number_a_point_is_told_what_to_return(name, labels):
+    x, y = torch.randn(16, 3), torch.arange(16) % 2
+    points = (x, y if labels else None)
+    own = {"loss": lambda f, y: (f * (1 - 2 * y)).mean()} if labels else {}
+    found = acutance.measure(name, OneNumber(), points, **own)
+    assert found.status is Status.UNSUPPORTED and "the model gives one number f: let it return" in found.message
+    told = found.message.partition("let it return ")[2].removeprefix("the logits of two classes, ")
+    assert acutance.measure(name, OneNumber(told), points).status is Status.OK
+
+
+def test_cross_entropy_of_one_number_a_point_says_what_to_return():
+    points = torch.randn(16, 3), torch.arange(16) % 2
+    with pytest.raises(acutance.UserError, match="the model gives one number f a point") as told:
+        acutance.measure("brier_score", OneNumber(), points)
+    instead = told.value.hint.partition("let it return ")[2].partition(", the logits")[0]
+    assert acutance.measure("brier_score", OneNumber(instead), points).status is Status.OK
+    with pytest.raises(acutance.UserError, match=r"the model gives outputs of shape \(n, 1, 1\)") as told:
+        acutance.measure("brier_score", OneNumber("f[:, None, None]"), points)
+    assert "one row a point" in told.value.hint
+    places = acutance.measure("mean_confidence", OneNumber("f[:, None, None]"), (points[0], None))
+    assert "have shape (n, 1, 1): let the model return the (n, K) of one answer" in places.message

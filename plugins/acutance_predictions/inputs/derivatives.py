@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from acutance.errors import Unsupported
-from acutance_predictions.outputs import outputs
+from acutance_predictions.outputs import PAIR, outputs, require_rows
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -49,8 +48,7 @@ def jacobian_squares(
         of_probabilities: of the Jacobian of the probabilities in place of that of the logits.
     """
     raw = surface.clean_logits().detach().double()
-    if raw.dim() != 2:
-        raise Unsupported(f"the Jacobian needs one row of logits a point, the outputs have shape {tuple(raw.shape)}")
+    require_rows(raw, "the Jacobian needs", PAIR if of_probabilities else "f[:, None]")
     p = outputs(surface).p if of_probabilities else raw
     n, k = raw.shape
     exact = probes >= k and not signs

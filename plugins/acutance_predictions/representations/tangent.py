@@ -48,14 +48,11 @@ class NTKAlignment(Measure[TangentSpec]):
         """Return the alignment; none where a gradient is not finite."""
         import torch
 
-        from acutance_predictions.outputs import labels
+        from acutance_predictions.outputs import PAIR, labels, require_rows
         from acutance_predictions.representations.tangent_kernel import alignment, tangent_kernel
 
         logits = surface.clean_logits()
-        if logits.dim() != 2:
-            raise Unsupported(
-                f"the tangent kernel needs one row of logits a point, the outputs have shape {tuple(logits.shape)}"
-            )
+        require_rows(logits, "the tangent kernel needs", PAIR)
         numbers, of = torch.unique(labels(surface), return_inverse=True)
         if len(numbers) < 2:
             raise Unsupported("all points are of one class: give points of two classes at least")

@@ -284,12 +284,19 @@ class Unlabelled(LossHead):
 def _check_labels(shape: tuple[int, ...], targets: Tensor) -> None:
     """Refuse what cross-entropy cannot compare: outputs of a shape, and all targets."""
     if len(shape) != 2:
-        hint = "expand a single logit to (0, f), or give loss a function of your own"
+        given = f"outputs of shape (n{''.join(f', {size}' for size in shape[1:])})"
+        hint = "let the model return one row a point, or give loss a function of your own"
+        if len(shape) == 1:
+            given = "one number f a point"
+            hint = (
+                "let it return torch.stack([torch.zeros_like(f), f], 1), the logits of two classes, or give loss a "
+                "function of your own (binary_cross_entropy_with_logits)"
+            )
         if len(shape) > 2 and tuple(targets.shape[1:]) == shape[2:]:
             hint = "a class at every place: give loss=torch.nn.functional.cross_entropy, which takes (n, K, ...)"
         elif len(shape) > 2 and tuple(targets.shape[1:]) == shape[1:-1]:
             hint = "a class at every place: give a loss of your own, of (f.flatten(0, -2), y.flatten())"
-        raise UserError(f"cross_entropy needs logits of shape (n, K), got {shape}", hint)
+        raise UserError(f"cross_entropy needs logits of shape (n, K), the model gives {given}", hint)
     if shape[1] == 1:
         raise UserError(
             "cross_entropy of a single output is 0 whatever it is: the model has one logit",

@@ -18,6 +18,7 @@ from acutance.plugins import Item, extended
 from acutance.run import members
 from acutance.run.harness import run_study
 from acutance.study.config import load_config
+from acutance.system.progress import Silent
 from acutance.testing import examine
 from acutance.workflows.merge import merge
 
@@ -136,6 +137,36 @@ def test_a_log_that_is_none_fails_its_measure_alone(study, tmp_path):
     failed = rows[rows["status"] != "ok"]
     assert failed[["model", "measure", "status"]].to_numpy().tolist() == [["toy1", "last_train_loss", "failed"]]
     assert "toy1.jsonl: the log has no column 'step'" in failed["message"].item()
+
+
+@pytest.mark.parametrize("select", ["balanced", "first"])
+def test_a_smaller_validation_split_is_taken_as_it_is(study, tmp_path, select):
+    study["surface"] = {"split": "test", "points": 56, "m": 8, "validation": "ood", "select": select}
+    study["measures"] = [{"name": "rise_on_validation"}, {"name": "difference_of_confidences"}, {"name": "loss"}]
+    said = Said()
+    done = run(study | {"targets": ["test_error", "ood.loss"]}, tmp_path / "run", reporter=said)
+    own, there = done.results.query("measure == 'loss' and split == 'test'")["value"], done.models["target.ood.loss"]
+    assert values(done, "rise_on_validation") == pytest.approx(list(there.to_numpy() - own.to_numpy()), rel=1e-5)
+    assert len(values(done, "difference_of_confidences")) == 4
+    notes = [line for line in said.lines if "all taken for validation" in line]
+    assert notes == ["note: dataset 'toy', split 'ood': its 50 points are all taken for validation"]
+    for measured in ({"name": "loss", "points": "ood"}, {"name": "confidence", "points": "ood"}):
+        with pytest.raises(UserError, match="56 points, but dataset 'toy', split 'ood' has 50"):
+            run(study | {"measures": [*study["measures"], measured]}, tmp_path / "small")
+    study["surface"]["points"] = 48
+    enough = Said()
+    assert values(run(study, tmp_path / "enough", reporter=enough), "rise_on_validation")
+    assert not any("all taken for validation" in line for line in enough.lines)
+
+
+class Said(Silent):
+    """Keeps what a run says."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
 
 
 def test_a_validation_split_that_is_none_is_told(study):

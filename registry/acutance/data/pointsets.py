@@ -81,9 +81,10 @@ class PointSets:
 
     def _chosen(self, name: str) -> Tensor:
         """Return which rows of a split are its points."""
-        split, rule = self.split(name), self.config.select
+        split, rule, count = self.split(name), self.config.select, self.config.points
         if not isinstance(rule, Indices):
-            return select(split.targets, self.config.points, rule, where=self._place_of(name))
+            count = min(count, len(split)) if self._beside(name) else count
+            return select(split.targets, count, rule, where=self._place_of(name))
         if name == self.config.split:
             return read_indices(rule.indices, self.config.points, len(split))
         raise UserError(
@@ -92,8 +93,23 @@ class PointSets:
             "select balanced or first, or leave points out",
         )
 
+    def _beside(self, name: str) -> bool:
+        """Whether a split is that of validation points, of which fewer than the surface's own will do."""
+        return name == self.validation and name != self.config.split
+
+    def require(self, split: str, scope: Scope) -> None:
+        """Refuse a split with fewer points than the surface has, where something is measured on it.
+
+        Raises:
+            UserError: saying how many there are.
+        """
+        if scope in ("points", "batch") and self._beside(split):
+            select(self.split(split).targets, self.config.points, "first", where=self._place_of(split))
+
     def _selected(self, name: str) -> Points:
         split, chosen = self.split(name), self._chosen(name)
+        if self.reporter is not None and len(chosen) < self.config.points:
+            self.reporter.say(f"note: {self._place_of(name)}: its {len(chosen)} points are all taken for validation")
         inputs, targets = realised(take_rows(split.inputs, chosen)), split.targets[chosen]
         refuse_nonfinite(inputs, targets, self._place_of(name), chosen)
         return self._augmented(inputs, targets, name) if self.config.augment else inputs, targets

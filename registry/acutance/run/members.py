@@ -377,6 +377,7 @@ def measure_cells(study: Study, sets: Points) -> list[PlannedCell]:
     for planned in study.measures:
         scope, split = planned.scope, planned.points or own
         try:
+            sets.require(split, scope)
             digests = tuple(sets.digests(split, scope))
         except UserError as error:
             if not planned.points:

@@ -49,6 +49,9 @@ class RecordedPoints:
         """The split of validation points, as far as some were needed."""
         return self._validation
 
+    def require(self, split: str, scope: Scope) -> None:
+        """Refuse nothing: what was measured had its points."""
+
     def digests(self, split: str, scope: Scope) -> list[str]:
         """Return a digest for each set of points; one of nothing for the weights alone."""
         return [""] if scope == "weights" else list(self._digests[f"{split}/{scope}"])

@@ -166,7 +166,7 @@ def test_entries_are_well_formed(key):
     assert entry.count("{") == entry.count("}")
     fields = dict(re.findall(r"^  (\w+) += \{(.*?)\},?$", entry, re.M | re.S))
     assert {"title", "author", place[kind], "year", "url"} <= fields.keys()
-    family = re.sub(r"\{\\\"(\w)\}", r"\1e", fields["author"].split(",")[0].lower()).replace(" ", "")
+    family = re.sub(r"\{\\\"(\w)\}", r"\1e", fields["author"].split(",")[0].lower()).replace(" ", "").replace("-", "")
     assert fields["year"] in key and family in key
 
 

@@ -91,9 +91,9 @@ def test_a_table_is_known_as_its_file_says_it(tmp_path):
 
 def test_a_table_that_only_some_runs_have_goes_with_them(tmp_path):
     folder = RunDirectory(tmp_path)
-    folder.put_tables({"models": TABLE, "curves": TABLE}, gone="curves")
+    folder.put_tables({"models": TABLE, "curves": TABLE}, gone=["curves"])
     assert folder.has("curves") and [name for name, _ in folder.tables(("curves", "radii"))] == ["curves"]
-    folder.put_tables({"models": TABLE}, gone="curves")
+    folder.put_tables({"models": TABLE}, gone=["curves"])
     assert not folder.has("curves")
     with pytest.raises(UserError, match="no such file"):
         RunDirectory(tmp_path).table("curves")

@@ -47,7 +47,8 @@ class IntrinsicDimension(FeatureMeasure[IntrinsicDimensionSpec]):
 
     .. math:: d = \Big( \frac{1}{n (k-1)} \sum_i \sum_{j<k} \log \frac{r_{ik}}{r_{ij}} \Big)^{-1}
 
-    Points with the same features, each up to its own rounding, count once; the extras say how many were left out.
+    with the number of logarithms of a point, not the k - 2 that makes the dimension at a single point unbiased. Points
+    with the same features, each up to its own rounding, count once; the extras say how many were left out.
     """
 
     name = "intrinsic_dimension"

@@ -85,7 +85,8 @@ class EffectiveRank(FeatureMeasure[RowsSpec]):
 
     .. math:: \mathrm{eRank} = \exp\Big(-\sum_k q_k \log q_k\Big), \quad q_k = \lambda_k / \sum_j \lambda_j
 
-    (Roy and Vetterli 2007). ``rows: unit`` takes the covariance of centred features of length 1 (Wei et al. 2024).
+    (Roy and Vetterli 2007). ``rows: unit`` takes the second moment of the centred features, each scaled to length 1 and
+    not centred again (Wei et al. 2024).
     Between 1 and min(n - 1, d).
     """
 

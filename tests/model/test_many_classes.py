@@ -9,6 +9,7 @@ from torch import nn
 
 from acutance import LossSurface
 from acutance.model import many_classes
+from acutance.model.losses import cross_entropy
 from acutance.model.many_classes import cross_entropies, worthwhile
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -113,3 +114,25 @@ def test_a_surface_has_the_values_of_the_plain_way(monkeypatch, microbatch, logi
     for here, there in zip(ours, found(), strict=True):
         torch.testing.assert_close(here, there, rtol=1e-12, atol=1e-13)
     assert not taken
+
+
+@pytest.mark.parametrize("classes", [5000, 1 << 18])
+def test_gradients_of_single_examples_stay_vectorised(classes):
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.head = nn.Linear(3, classes)
+
+        def forward(self, x):
+            return self.head(x)
+
+    g = torch.Generator().manual_seed(4)
+    n, places = (4, 60) if classes == 5000 else (3, 0)
+    x = torch.randn(n, *((places,) if places else ()), 3, generator=g)
+    y = torch.randint(classes, (n, places) if places else (n,), generator=g)
+    loss = (lambda f, t: cross_entropy(f.flatten(0, 1), t.flatten()).mean()) if places else "cross_entropy"
+    surface = LossSurface(Tokens(), (x, y), loss=loss)
+    mean = torch.cat(list(surface.example_gradients())).mean(0)
+    assert surface.core.vectorises
+    torch.testing.assert_close(mean, surface.gradient()[1], rtol=1e-4, atol=1e-8)

@@ -53,7 +53,22 @@ def _own(block: Tensor, targets: Tensor) -> Tensor:
     return block.gather(1, targets[:, None])
 
 
-class _Losses(Function):
+class _RowByRow(Function):
+    """A function of rows, which ``vmap`` calls once for each of what it maps over: rows are many already."""
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
+        """Return what ``torch.func`` asks for: the results, one upon the other, and that they lie along axis 0."""
+        found = [
+            cls.apply(*(a if dim is None else a.select(dim, i) for a, dim in zip(arguments, in_dims, strict=True)))
+            for i in range(info.batch_size)
+        ]
+        if isinstance(found[0], Tensor):
+            return torch.stack(found), 0
+        return tuple(torch.stack(each) for each in zip(*found, strict=True)), (0,) * len(found[0])
+
+
+class _Losses(_RowByRow):
     """(logits, targets) -> (losses, logarithms of the sums of exponentials), both (n,) float64."""
 
     @staticmethod
@@ -79,7 +94,7 @@ class _Losses(Function):
         return slope, None
 
 
-class _Slopes(Function):
+class _Slopes(_RowByRow):
     """(logits, targets, normal, weights) -> weights_i (p_i - e_y), (n, K)."""
 
     @staticmethod

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from acutance.errors import Unsupported
 from acutance.measure import Estimate
-from acutance_predictions.pairs.task_vector_numerics import APART, STILL, explained, mean, opened, start
+from acutance_predictions.pairs.task_vector_numerics import APART, STILL, explained, mean, started_alike
 
 if TYPE_CHECKING:
     from acutance.peers import Peer
@@ -58,21 +57,15 @@ def overlap(one: Bases, other: Bases) -> float:
 
 def overlaps(peers: Sequence[Peer], parameters: str, k: int) -> list[Estimate]:
     """Return the mean overlap of each model with its partners, and how many of its matrices are determined."""
-    kinds: dict[Hashable, list[int]] = {}
-    reasons: dict[int, str] = {}
     known: dict[int, Bases] = {}
-    for place, peer in enumerate(peers):
-        surface = opened(peer, parameters)
-        try:
-            kinds.setdefault(start(surface), []).append(place)
-        except Unsupported as error:
-            reasons[place] = str(error)
-            continue
+
+    def kept(place: int, surface: LossSurface) -> str:
         known[place] = bases(surface, k)
-        if why := _undetermined(surface, known[place], k):
-            reasons[place] = why
+        return _undetermined(surface, known[place], k)
+
+    kinds, reasons = started_alike(peers, parameters, kept)
     table = torch.full((len(peers),) * 2, torch.nan, dtype=torch.float64)
-    for places in kinds.values():
+    for places in kinds:
         for a, i in enumerate(places):
             for j in places[a + 1 :]:
                 table[i, j] = table[j, i] = overlap(known[i], known[j])

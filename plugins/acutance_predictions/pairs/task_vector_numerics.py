@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,32 @@ def opened(peer: Peer, parameters: str) -> LossSurface:
     return peer.surface().restricted(parameters)
 
 
+def started_alike(
+    peers: Sequence[Peer], parameters: str, look: Callable[[int, LossSurface], str]
+) -> tuple[list[list[int]], dict[int, str]]:
+    """Return the models that started from the same weights, by their places, and why others have no value.
+
+    Args:
+        peers: the models; each is opened once.
+        parameters: which are free.
+        look: takes what it needs of a model, and returns why it has no value; empty where it has one.
+    """
+    kinds: dict[Hashable, list[int]] = {}
+    reasons: dict[int, str] = {}
+    for place, peer in enumerate(peers):
+        surface = opened(peer, parameters)
+        try:
+            kind = start(surface)
+        except Unsupported as error:
+            reasons[place] = str(error)
+            continue
+        if why := look(place, surface):
+            reasons[place] = why
+        else:
+            kinds.setdefault(kind, []).append(place)
+    return list(kinds.values()), reasons
+
+
 def explained(table: Tensor, peers: Sequence[Peer], reasons: dict[int, str], otherwise: str) -> list[Estimate]:
     """Return the means over partners, with the reason for each that has none.
 
@@ -78,24 +104,17 @@ def cosines(peers: Sequence[Peer], parameters: str) -> list[Estimate]:
     """Return the mean cosine of each model's task vector with those of its partners."""
     table = torch.full((len(peers),) * 2, torch.nan, dtype=torch.float64)
     held = Held(lambda place: Moved.of(opened(peers[place], parameters)), HELD)
-    kinds: dict[Hashable, list[int]] = {}
-    reasons: dict[int, str] = {}
-    for place, peer in enumerate(peers):
-        surface = opened(peer, parameters)
-        try:
-            kinds.setdefault(start(surface), []).append(place)
-        except Unsupported as error:
-            reasons[place] = str(error)
-            continue
+
+    def kept(place: int, surface: LossSurface) -> str:
         held.keep(place, moved := Moved.of(surface))
-        if not bool(moved.v.any()):
-            reasons[place] = STILL
-    for places in kinds.values():
-        which = [place for place in places if place not in reasons]
-        gram = products(held, which)
+        return "" if bool(moved.v.any()) else STILL
+
+    kinds, reasons = started_alike(peers, parameters, kept)
+    for places in kinds:
+        gram = products(held, places)
         lengths = gram.diagonal().sqrt()
         # Divided one after the other: the product of two lengths may leave the range.
-        table[torch.tensor(which)[:, None], which] = (gram / lengths / lengths[:, None]).clamp(-1, 1) if which else gram
+        table[torch.tensor(places)[:, None], places] = (gram / lengths / lengths[:, None]).clamp(-1, 1)
     return explained(table, peers, reasons, APART)
 
 

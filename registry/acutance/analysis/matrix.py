@@ -86,10 +86,15 @@ def order_of(distance: NDArray[np.float64]) -> list[int]:
     """
     if len(distance) < 3:
         return list(range(len(distance)))
-    condensed = squareform(distance, checks=False)
-    tree = linkage(condensed, "average")
     # The best order of the branches takes time with the square and more: of very many any order of them will do.
-    return [int(i) for i in leaves_list(optimal_leaf_ordering(tree, condensed) if len(distance) <= ORDERED else tree)]
+    return [int(i) for i in leaves_list(_linked(distance, turned=len(distance) <= ORDERED))]
+
+
+def _linked(distance: NDArray[np.float64], turned: bool = True) -> NDArray[np.float64]:
+    """Return the tree of average linkage; turned, its branches lie so that neighbouring leaves are near."""
+    condensed = squareform((distance + distance.T) / 2, checks=False)
+    tree: NDArray[np.float64] = linkage(condensed, "average")
+    return optimal_leaf_ordering(tree, condensed) if turned else tree
 
 
 def _tau_b(table: NDArray[np.float64], there: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -127,8 +132,7 @@ def _clustered(distance: NDArray[np.float64], cut: float) -> tuple[list[int], li
     """Return the order of the leaves, and each one's cluster, numbered along that order."""
     if len(distance) == 1:
         return [0], [1]
-    condensed = squareform((distance + distance.T) / 2, checks=False)
-    tree = optimal_leaf_ordering(linkage(condensed, "average"), condensed)
+    tree = _linked(distance)
     order = [int(i) for i in leaves_list(tree)]
     cluster_of = fcluster(tree, cut + 1e-12, "distance")
     number: dict[int, int] = {}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from acutance_text.transformers_pool import Folders, FolderSpec
+from acutance_text.transformers_pool import Folders, FolderSpec, find_models
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from acutance.pool import ModelEntry
+
+IGNORED = -100  # a target that is no token to predict, as in transformers
 
 
 class Causal(Folders[FolderSpec]):
@@ -16,21 +20,35 @@ class Causal(Folders[FolderSpec]):
     name = "causal"
     auto = "AutoModelForCausalLM"
 
+    def data_settings(self, entry: ModelEntry, spec: FolderSpec) -> dict[str, Any]:
+        """Return the folder's tokenizer."""
+        return {"tokenizer": str(dict(find_models(spec.path))[entry.id])}
 
-def next_token(logits: Tensor, targets: Tensor) -> Tensor:
-    r"""Return the mean loss of the next token, 0-d: give it as ``surface.loss: acutance_text.causal:next_token``.
 
-    .. math:: \frac{1}{n (L - 1)} \sum_{i=1}^n \sum_{t=1}^{L-1} -\log \mathrm{softmax}(f_{i,t})_{x_{i,t+1}}
+def next_token(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return the mean loss of the next token in each block, and how many tokens it is of, both (n,).
+
+    Give it as ``surface.loss: acutance_text.causal:next_token``. The loss of several blocks is the mean over their
+    tokens, however they are divided into passes: with :math:`T_i = \{t < L : x_{i,t+1} \ne -100\}`
+
+    .. math:: \frac{1}{\sum_i |T_i|} \sum_{i=1}^n \sum_{t \in T_i} -\log \mathrm{softmax}(f_{i,t})_{x_{i,t+1}}
 
     Args:
         logits: (n, L, V).
-        targets: (n, L) the tokens themselves; the loss does the shift.
+        targets: (n, L) the tokens themselves, -100 for those that are not to be predicted; the loss does the shift.
     """
     from acutance.model.losses import cross_entropy
 
-    return cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten()).mean()
+    wanted = targets[:, 1:]
+    counts = wanted != IGNORED
+    losses = cross_entropy(logits[:, :-1].flatten(0, 1), wanted.clamp_min(0).flatten()).view(wanted.shape)
+    weights = counts.sum(dim=1).double()
+    return losses.masked_fill(~counts, 0.0).sum(dim=1) / weights.clamp_min(1.0), weights
 
 
 def wrong_next_token(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the share of wrong next tokens of each block, (n,): the ``score`` of a Split of blocks."""
-    return (logits[:, :-1].argmax(dim=-1) != targets[:, 1:]).double().mean(dim=1)
+    wanted = targets[:, 1:]
+    counts = wanted != IGNORED
+    wrong = (logits[:, :-1].argmax(dim=-1) != wanted) & counts
+    return wrong.sum(dim=1).double() / counts.sum(dim=1).clamp_min(1)

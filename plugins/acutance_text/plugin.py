@@ -13,6 +13,8 @@ def register_datasets() -> dict[str, str]:
         "hans": "acutance_text.mnli:Hans",
         "sentiment4": "acutance_text.sentiment:Sentiment4",
         "text": "acutance_text.text_sets:OwnText",
+        "tokens": "acutance_text.blocks:Tokens",
+        "sentiment4_tokens": "acutance_text.blocks:Sentiment4Tokens",
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -34,6 +35,39 @@ class Sentiment4Spec(TextSpec):
     """Folder of the archive or of its ``*_GroundTruth.txt``; without it ACUTANCE_DATA/sentiment4. It enters no key."""
 
 
+@dataclass(frozen=True)
+class SentimentFiles:
+    """The rated sentences on disk.
+
+    Attributes:
+        root: folder of the archive or of its files; None for that of ACUTANCE_DATA, or the downloaded archive.
+    """
+
+    root: str | None
+
+    def rated(self, domain: str) -> list[tuple[float, str]]:
+        """Return mean rating and sentence of each line of a domain's file, in file order."""
+        return _rated(self._folder(), domain)
+
+    @staticmethod
+    def trains(i: int) -> bool:
+        """Return whether the i-th of the films is one to train on."""
+        return i % 10 < TRAIN
+
+    def _folder(self) -> Path:
+        """Return the folder of the user's files, else that of the downloaded archive."""
+        try:
+            return data_folder("sentiment4", self.root)
+        except UserError as error:
+            if self.root is not None:
+                raise
+            folder = cache_folder() / "data" / "sentiment4"
+            if not folder.is_dir() and not allowed():
+                raise UserError(error.message, f"{error.hint}, or use --allow-download") from None
+            fetch(URL, folder / ARCHIVE, DIGEST)
+            return folder
+
+
 class Sentiment4(Texts[Sentiment4Spec]):
     """Is a sentence's mean rating at least 0.5, or at most -0.5? Film reviews; Amazon, New York Times and Twitter.
 
@@ -48,26 +82,13 @@ class Sentiment4(Texts[Sentiment4Spec]):
     def examples(self, split: str) -> Examples:
         """Return the sentences of a split."""
         domain = "movie" if split in ("train", "test") else split
-        folder = self._folder()
-        rated = _rated(folder, domain)
+        files = SentimentFiles(self.spec.root)
+        rated = files.rated(domain)
         kinds = [[text for rating, text in rated if rating * sign >= OPINION] for sign in (-1, 1)]
         pairs = list(zip(*kinds, strict=False))  # as many of each
         if domain == "movie":
-            pairs = [pair for i, pair in enumerate(pairs) if (i % 10 < TRAIN) == (split == "train")]
+            pairs = [pair for i, pair in enumerate(pairs) if files.trains(i) == (split == "train")]
         return Examples([text for pair in pairs for text in pair], None, [0, 1] * len(pairs))
-
-    def _folder(self) -> Path:
-        """Return the folder of the user's files, else that of the downloaded archive."""
-        try:
-            return data_folder(self.name, self.spec.root)
-        except UserError as error:
-            if self.spec.root is not None:
-                raise
-            folder = cache_folder() / "data" / self.name
-            if not folder.is_dir() and not allowed():
-                raise UserError(error.message, f"{error.hint}, or use --allow-download") from None
-            fetch(URL, folder / ARCHIVE, DIGEST)
-            return folder
 
 
 @lru_cache(maxsize=8)

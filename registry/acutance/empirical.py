@@ -38,7 +38,9 @@ class Error(Measure[TargetSpec]):
         if not surface.has_errors:
             raise Unsupported("classification error needs class labels, the targets are numbers")
         errors = surface.errors()
-        return Estimate(float(errors.double().mean()), extras={"points": surface.n})
+        # Shares of wrong tokens are no counts: how noisy they are does not follow from how many points there are.
+        counted = bool(((errors == 0) | (errors == 1) | errors.isnan()).all())
+        return Estimate(float(errors.double().mean()), extras={"points": surface.n} if counted else {})
 
 
 class Loss(Measure[TargetSpec]):

@@ -236,7 +236,8 @@ def test_a_language_model_is_a_loss_surface(tmp_path, attention):
         pieces = w.split([p.numel() for p in names.values()])
         weights = {n: piece.view(p.shape) for (n, p), piece in zip(names.items(), pieces, strict=True)}
         logits = torch.func.functional_call(reference, weights, (), {"input_ids": ids}).logits
-        return next_token(logits, ids)
+        losses, weights = next_token(logits, ids)
+        return (losses * weights).sum() / weights.sum()
 
     v = torch.randn(surface.w.numel(), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     with torch.nn.attention.sdpa_kernel([torch.nn.attention.SDPBackend.MATH]):

@@ -27,6 +27,7 @@ from acutance.model.functional import FunctionalModel
 from acutance.model.layouts import Convolutions
 from acutance.model.losses import LossHead, Unlabelled
 from acutance.model.state import refuse_drift, refuse_penalty, refuse_reading, size_of
+from acutance.model.token_ids import require_tokens
 from acutance.surface.linearization import Linearization
 from acutance.surface.loss_gradient import objection, product_objection
 
@@ -265,6 +266,7 @@ class Core:
         """
         if self.n == 0:
             raise Unsupported("this surface has no data: the measure declares that it needs weights only")
+        require_tokens(self.functional.model, self.inputs)
         size = min(self.n, PROBE)
         probe = take_rows(self.inputs, slice(0, size))
         pieces = self.functional.own_pieces()

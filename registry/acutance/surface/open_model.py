@@ -14,11 +14,12 @@ from acutance.checks.parts import divisible
 from acutance.data.batch import dtype_of, take_rows
 from acutance.data.forms import CheckedPoints
 from acutance.data.lazy import applied
-from acutance.errors import UserError
+from acutance.errors import Misfit, UserError
 from acutance.io.training_log import read_training_log
 from acutance.model.fitness import FEW, require_fit
 from acutance.model.functional import FunctionalModel
 from acutance.model.recalibration import recalibrated
+from acutance.model.token_ids import require_tokens
 from acutance.surface.beside import VALIDATION
 from acutance.surface.fitting import fitting_microbatch, free_bytes
 from acutance.surface.loss_surface import LossSurface
@@ -124,6 +125,10 @@ class OpenModel:
         Raises:
             Misfit: saying what does not fit.
         """
+        try:
+            require_tokens(self.functional.model, inputs)
+        except Misfit as error:
+            raise Misfit(f"{where}: {error.message}", error.hint) from None
         few = applied(self.preprocess, take_rows(inputs, slice(0, FEW)))
         require_fit(self.functional, few, targets, loss, where)
 

@@ -96,7 +96,7 @@ def splits_open(subject: DatasetSubject) -> None:
 
 @datasets("splits_open")
 def targets_are_classes_or_numbers(subject: DatasetSubject) -> None:
-    """Targets are whole class indices, (n,), or floating-point numbers; all splits agree which."""
+    """Targets are whole class indices, (n,), tokens with a score of their own, or numbers; all splits agree which."""
     kinds = set()
     for name, split in subject.splits.items():
         real = split.targets.is_floating_point()
@@ -107,7 +107,7 @@ def targets_are_classes_or_numbers(subject: DatasetSubject) -> None:
             f"the targets of '{name}' are {split.targets.dtype}: give class indices (torch.long) or floats",
         )
         require(
-            real or split.targets.dim() == 1,
+            real or split.targets.dim() == 1 or split.score is not argmax_error,
             f"the class indices of '{name}' have shape {tuple(split.targets.shape)}: give shape (n,)",
         )
         require(
@@ -122,7 +122,7 @@ def labels_are_consistent(subject: DatasetSubject) -> None:
     """Classes run from 0, and every split uses those of the first, unless it scores in its own way."""
     if next(iter(subject.splits.values())).targets.is_floating_point():
         return
-    filled = {name: split for name, split in subject.splits.items() if len(split)}
+    filled = {name: split for name, split in subject.splits.items() if len(split) and split.targets.dim() == 1}
     first = next(iter(filled), "")
     classes = int(filled[first].targets.max()) + 1 if filled else 0
     for name, split in filled.items():
@@ -172,14 +172,15 @@ def opening_again_gives_the_same_points(subject: DatasetSubject) -> None:
 
 @datasets("targets_are_classes_or_numbers", "labels_are_consistent")
 def score_is_zero_or_one(subject: DatasetSubject) -> None:
-    """``score`` gives one 0 or 1 for each example."""
+    """``score`` gives one 0 or 1 for each example, or, of several targets an example, a share."""
     for name, split in subject.splits.items():
         n = min(len(split), 50)
         if not n or (split.targets.is_floating_point() and split.score is argmax_error):
             continue
         targets = split.targets[:n]
         classes = 1 if split.targets.is_floating_point() else max(int(split.targets.max()) + 1, 2)
-        logits = torch.randn(n, classes, generator=torch.Generator().manual_seed(0))
+        shape = targets.shape if not split.targets.is_floating_point() else targets.shape[:1]
+        logits = torch.randn(*shape, classes, generator=torch.Generator().manual_seed(0))
         try:
             score = split.score(logits, targets)
         except Exception as error:
@@ -191,8 +192,9 @@ def score_is_zero_or_one(subject: DatasetSubject) -> None:
             isinstance(score, torch.Tensor) and score.shape == (n,),
             f"the score of '{name}' gave {_shape(score)} for {n} examples: give shape (n,), one number for each",
         )
+        share = len(shape) > 1 and bool(((score >= 0) & (score <= 1)).all())
         require(
-            bool(((score == 0) | (score == 1)).all()),
+            share or bool(((score == 0) | (score == 1)).all()),
             f"the score of '{name}' gave values other than 0 and 1: 1 where the prediction is wrong, 0 where it is "
             "right",
         )

@@ -152,8 +152,9 @@ def test_no_class_of_ours_has_a_private_name_that_may_be_read_of_others():
             assert not ours & theirs, (path, ours & theirs)
 
 
-def test_numerics_imports_nothing_but_torch():
+def test_numerics_imports_nothing_but_torch_and_numba_in_one_file_that_may_be_missing():
     for path in files(CORE / "numerics"):
+        compiled = {"numba", "numpy"} if path.name == "compiled.py" else set()
         for name in imports(path):
             top = name.split(".")[0]
             standard = {
@@ -168,7 +169,7 @@ def test_numerics_imports_nothing_but_torch():
                 "math",
                 "typing",
             }
-            assert top in {"torch", *standard} or name.startswith("acutance.numerics"), (path, name)
+            assert top in {"torch", *standard, *compiled} or name.startswith("acutance.numerics"), (path, name)
 
 
 def test_analysis_and_report_know_nothing_of_torch():

@@ -43,6 +43,7 @@ class FromOrigin:
 
     def __init__(self, objective: Perturbed) -> None:
         self._objective, self._first = objective, True
+        self.destination = objective.destination
 
     def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
         """Return loss, logits and gradient."""

@@ -1,1 +1,1 @@
-"""Numerics for plugin authors: pure functions on flat tensors; this package imports nothing but torch."""
+"""Numerics for plugin authors: pure functions on flat tensors; this package imports torch and, on use, numba."""

@@ -23,7 +23,11 @@ THRESHOLD = 0.75
 
 
 class Objective(Protocol):
-    """The function to maximise; ``note`` is any small tensor to keep with the best point (the logits, say)."""
+    """The function to maximise; ``note`` is any small tensor to keep with the best point (the logits, say).
+
+    One that evaluates at weights may have a ``destination``, a ``walks.Destination``: the next iterate is then laid out
+    there while it is made, where that saves a walk over the vectors.
+    """
 
     def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
         """Return (value, note, gradient); the gradient stays as it is."""
@@ -132,7 +136,7 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int, stuck:
         The best of the points evaluated.
     """
     f, note, g = objective.gradient(start)
-    places = Rotation(start, f)
+    places, to = Rotation(start, f), getattr(objective, "destination", None)
     x = previous = start
     best = Maximum(places.best, f, note.clone(), f, g.snapshot())
     quarter: Scalar = f
@@ -144,7 +148,7 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int, stuck:
 
     for k in range(steps):
         following = places.next(x, best.x)
-        ball.advance(x, previous, g, eta, None if k == 0 else MOMENTUM, out=following)
+        ball.advance(x, previous, g, eta, None if k == 0 else MOMENTUM, following, to)
         x, previous = following, x
         if k + 1 < steps:
             del g  # its memory serves the next one, unless it belongs to the best point

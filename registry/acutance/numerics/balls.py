@@ -16,6 +16,7 @@ from torch import Tensor
 
 from acutance.numerics.scalars import Scalar, add_multiple, at_most_one, choose, inverse, root, scalar
 from acutance.numerics.slopes import Slope, blocks
+from acutance.numerics.walks import Destination, walker
 
 
 def gram(walk: Iterable[tuple[Tensor, ...]]) -> list[Scalar]:
@@ -52,7 +53,10 @@ class Ball(ABC):
         """Return a point uniform in the ball, in place of unit noise (``gaussian`` or uniform), from u in [0, 1)."""
 
     @abstractmethod
-    def advance(self, x: Tensor, previous: Tensor, g: Slope, eta: Scalar, momentum: float | None, out: Tensor) -> None:
+    def advance(
+        self, x: Tensor, previous: Tensor, g: Slope, eta: Scalar, momentum: float | None, out: Tensor,
+        to: Destination | None = None,
+    ) -> None:  # fmt: skip
         r"""Write the next iterate of Auto-PGD to ``out``.
 
         .. math:: z = P(x + \eta u(g)), \qquad
@@ -67,6 +71,7 @@ class Ball(ABC):
             eta: step size.
             momentum: weight of the inertia term, 1/4 in Auto-PGD.
             out: (p,) the next iterate; may be ``previous``, but not x.
+            to: where the next iterate is to lie as weights, in the gradient's units; a compiled walk puts it there.
         """
 
 
@@ -92,9 +97,15 @@ class L2(Ball):
         dimension = max(int(torch.count_nonzero(noise)), 1)
         return noise.mul_(self.rho * u ** (1 / dimension) * inverse(self.norm(noise)))
 
-    def advance(self, x: Tensor, previous: Tensor, g: Slope, eta: Scalar, momentum: float | None, out: Tensor) -> None:
+    def advance(
+        self, x: Tensor, previous: Tensor, g: Slope, eta: Scalar, momentum: float | None, out: Tensor,
+        to: Destination | None = None,
+    ) -> None:  # fmt: skip
         """Write the next iterate; both projections follow from six inner products, so it takes two walks."""
-        if momentum is None:
+        walk = walker(g.parts, x, to, eta)
+        if walk is not None:
+            gg, xg, pg, xx, xp, pp = walk.products(previous)
+        elif momentum is None:
             gg, xg, xx = gram((gi, xi) for gi, _, xi in g.walk(x))
         else:
             gg, xg, pg, xx, xp, pp = gram((gi, xi, pi) for gi, _, xi, pi in g.walk(x, previous))
@@ -102,8 +113,11 @@ class L2(Ball):
         # z = s (x + t g)
         s = _shrink(xx + 2 * t * xg + t * t * gg, self.rho)
         if momentum is None:
-            for gi, _, xi, to in g.walk(x, out):
-                add_multiple(xi, t, gi, out=to).mul_(s)
+            if walk is not None:
+                walk.sphere(previous, out, (s, 0.0, t), first=True)
+                return
+            for gi, _, xi, next_i in g.walk(x, out):
+                add_multiple(xi, t, gi, out=next_i).mul_(s)
             return
         a, b = 1 - momentum, momentum
         on_x: Scalar = a * s + 2 * b
@@ -115,9 +129,12 @@ class L2(Ball):
         )  # fmt: skip
         shrink = _shrink(squared, self.rho)
         on_x, on_previous, on_g = on_x * shrink, on_previous * shrink, on_g * shrink
-        for gi, _, xi, previous_i, to in g.walk(x, previous, out):
-            add_multiple(torch.mul(previous_i, on_previous, out=to), on_g, gi, out=to)
-            add_multiple(to, on_x, xi, out=to)
+        if walk is not None:
+            walk.sphere(previous, out, (on_x, on_previous, on_g), first=False)
+            return
+        for gi, _, xi, previous_i, next_i in g.walk(x, previous, out):
+            add_multiple(torch.mul(previous_i, on_previous, out=next_i), on_g, gi, out=next_i)
+            add_multiple(next_i, on_x, xi, out=next_i)
 
 
 class Linf(Ball):
@@ -140,16 +157,23 @@ class Linf(Ball):
         """Return rho noise, noise uniform on [-1, 1]."""
         return noise.mul_(self.rho)
 
-    def advance(self, x: Tensor, previous: Tensor, g: Slope, eta: Scalar, momentum: float | None, out: Tensor) -> None:
+    def advance(
+        self, x: Tensor, previous: Tensor, g: Slope, eta: Scalar, momentum: float | None, out: Tensor,
+        to: Destination | None = None,
+    ) -> None:  # fmt: skip
         """Write the next iterate, clipping coordinate by coordinate."""
-        for gi, scratch, xi, previous_i, to in g.walk(x, previous, out):
+        walk = walker(g.parts, x, to, eta)
+        if walk is not None:
+            walk.box(previous, out, eta, self.rho, momentum)
+            return
+        for gi, scratch, xi, previous_i, next_i in g.walk(x, previous, out):
             sign = torch.sign(gi, out=scratch)
             if momentum is None:
-                add_multiple(xi, eta, sign, out=to).clamp_(-self.rho, self.rho)
+                add_multiple(xi, eta, sign, out=next_i).clamp_(-self.rho, self.rho)
                 continue
             z = add_multiple(xi, eta, sign, out=scratch).clamp_(-self.rho, self.rho)
-            torch.mul(previous_i, -momentum, out=to).add_(xi, alpha=2 * momentum).add_(z, alpha=1 - momentum)
-            to.clamp_(-self.rho, self.rho)
+            torch.mul(previous_i, -momentum, out=next_i).add_(xi, alpha=2 * momentum).add_(z, alpha=1 - momentum)
+            next_i.clamp_(-self.rho, self.rho)
 
 
 def _shrink(squared_norm: Scalar, rho: float) -> Scalar:

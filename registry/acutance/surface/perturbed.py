@@ -8,7 +8,8 @@ from torch import Tensor
 
 from acutance.numerics.scalars import Scalar, scalar
 from acutance.numerics.slopes import Slope
-from acutance.surface.moving_point import moving_point
+from acutance.numerics.walks import Destination
+from acutance.surface.moving_point import MovingPoint, moving_point
 
 if TYPE_CHECKING:
     from acutance.model.exchange import Exchange
@@ -31,6 +32,7 @@ class Perturbed:
         surface.check()
         surface.core.examined()  # before a search holds its vectors
         self._point = moving_point(surface, c)
+        self.destination = Destination(surface.w, c, self._point.w)
 
     def held(self) -> Exchange:
         """Return a context in which passes are cheapest: the model holds the perturbed weights all along."""
@@ -38,13 +40,17 @@ class Perturbed:
 
     def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
         """Return loss, logits and gradient."""
-        loss, raw, parts = self._point.move(x).slope()
+        loss, raw, parts = self._at(x).slope()
         return scalar(loss), raw, Slope(parts, self.c)
 
     def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
         """Return loss and logits."""
-        evaluation = self._point.move(x).value()
+        evaluation = self._at(x).value()
         return scalar(evaluation.loss), evaluation.raw
+
+    def _at(self, x: Tensor) -> MovingPoint:
+        """Return the point of x, moved unless whoever made x has put it there."""
+        return self._point if self.destination.taken(x) else self._point.move(x)
 
     def origin(self) -> tuple[Scalar, Tensor, Slope]:
         """Return loss, logits and gradient at w*, from the one pass that all specs share."""

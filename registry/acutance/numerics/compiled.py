@@ -1,0 +1,136 @@
+r"""The walks of a search over long vectors on the CPU, compiled: each reads and writes memory once.
+
+They compute what the blocks of torch in ``balls`` do, number by number in the same order and with the same fused
+products, so iterates are bitwise the same; ``kernels`` tries that before it hands one out. Inner products are the one
+exception: they are summed in runs of 1024 numbers and then in double precision, closer to the exact ones than torch's.
+
+``c`` is ``abs(unit)``, so that the weights themselves may be given for :math:`c = |w|`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numba.extending import intrinsic
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+RUN = 1024  # products summed in the type of the vectors
+
+
+def _loop(function: F, fastmath: set[str] | bool = False) -> F:
+    """Compile a walk when it is first called, and keep the code on disk where there is a place for it."""
+    try:
+        return cast(F, numba.njit(cache=True, nogil=True, fastmath=fastmath)(function))
+    except RuntimeError:
+        return cast(F, numba.njit(nogil=True, fastmath=fastmath)(function))
+
+
+def _fused(_: Any, a: Any, b: Any, c: Any) -> Any:
+    """Type and code of a b + c with one rounding."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return a(a, b, c), generate
+
+
+fused: Any = intrinsic(_fused)
+
+
+@numba.njit
+def _clipped(x: Any, rho: Any) -> Any:
+    return -rho if x < -rho else (rho if x > rho else x)
+
+
+@numba.njit
+def _in_box(g: Any, x: Any, before: Any, eta: Any, rho: Any, inertia: Any, first: Any) -> Any:
+    """Return the next coordinate of a search in the box; ``inertia`` is (-momentum, 2 momentum, 1 - momentum)."""
+    z = _clipped(x + eta if g > 0 else (x - eta if g < 0 else x), rho)
+    if first:
+        return z
+    return _clipped(fused(z, inertia[2], fused(x, inertia[1], before * inertia[0])), rho)
+
+
+@numba.njit
+def _in_sphere(g: Any, x: Any, before: Any, on: Any, first: Any) -> Any:
+    """Return the next coordinate in the Euclidean ball; ``on`` is (factor of x, of the one before, of g)."""
+    if first:
+        return fused(g, on[2], x) * on[0]
+    return fused(x, on[0], fused(g, on[2], before * on[1]))
+
+
+def _box(
+    g: Any, unit: Any, x: Any, before: Any, w: Any, out: Any, point: Any,
+    eta: Any, rho: Any, inertia: Any, scaled: Any, first: Any,
+) -> None:  # fmt: skip
+    for i in range(g.size):
+        c = abs(unit[i])
+        y = _in_box(g[i] * c if scaled else g[i], x[i], before[i], eta, rho, inertia, first)
+        out[i] = y
+        point[i] = fused(c, y, w[i]) if scaled else w[i] + y
+
+
+def _box_in_place(
+    g: Any, unit: Any, x: Any, w: Any, out: Any, point: Any,
+    eta: Any, rho: Any, inertia: Any, scaled: Any, first: Any,
+) -> None:  # fmt: skip
+    for i in range(g.size):
+        c = abs(unit[i])
+        y = _in_box(g[i] * c if scaled else g[i], x[i], out[i], eta, rho, inertia, first)
+        out[i] = y
+        point[i] = fused(c, y, w[i]) if scaled else w[i] + y
+
+
+def _sphere(
+    g: Any, unit: Any, x: Any, before: Any, w: Any, out: Any, point: Any, on: Any, scaled: Any, first: Any
+) -> None:
+    for i in range(g.size):
+        c = abs(unit[i])
+        y = _in_sphere(g[i] * c if scaled else g[i], x[i], before[i], on, first)
+        out[i] = y
+        point[i] = fused(c, y, w[i]) if scaled else w[i] + y
+
+
+def _sphere_in_place(g: Any, unit: Any, x: Any, w: Any, out: Any, point: Any, on: Any, scaled: Any, first: Any) -> None:
+    for i in range(g.size):
+        c = abs(unit[i])
+        y = _in_sphere(g[i] * c if scaled else g[i], x[i], out[i], on, first)
+        out[i] = y
+        point[i] = fused(c, y, w[i]) if scaled else w[i] + y
+
+
+def _products(g: Any, unit: Any, x: Any, before: Any, scaled: Any) -> Any:
+    """Return the inner products gg, xg, bg, xx, xb, bb of c g, x and the iterate before."""
+    gg = xg = bg = xx = xb = bb = 0.0
+    for start in range(0, g.size, RUN):
+        zero = x[start] * 0  # of the vectors' type
+        gg_, xg_, bg_, xx_, xb_, bb_ = zero, zero, zero, zero, zero, zero
+        for i in range(start, min(start + RUN, g.size)):
+            u = g[i] * abs(unit[i]) if scaled else g[i]
+            y, b = x[i], before[i]
+            gg_ += u * u
+            xg_ += y * u
+            bg_ += b * u
+            xx_ += y * y
+            xb_ += y * b
+            bb_ += b * b
+        gg, xg, bg, xx, xb, bb = gg + gg_, xg + xg_, bg + bg_, xx + xx_, xb + xb_, bb + bb_
+    return gg, xg, bg, xx, xb, bb
+
+
+def _move(w: Any, unit: Any, x: Any, scale: Any, point: Any, scaled: Any) -> None:
+    """Write w + scale c x."""
+    for i in range(w.size):
+        point[i] = fused(scale * abs(unit[i]), x[i], w[i]) if scaled else fused(scale, x[i], w[i])
+
+
+box, box_in_place = _loop(_box), _loop(_box_in_place)
+sphere, sphere_in_place = _loop(_sphere), _loop(_sphere_in_place)
+# Runs are summed in any order: one that fits the processor.
+products = _loop(_products, {"reassoc", "contract"})
+move = _loop(_move)
+number = {"float32": np.float32, "float64": np.float64}

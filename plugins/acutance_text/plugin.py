@@ -26,4 +26,5 @@ def register_pools() -> dict[str, str]:
         "causal": "acutance_text.causal:Causal",
         "bert_feather": "acutance_text.feather:BertFeather",
         "finetuned": "acutance_text.finetuned:FineTuned",
+        "causal_trained": "acutance_text.trained_lm:TrainedCausal",
     }

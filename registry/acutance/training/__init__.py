@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from acutance.training.loop import Augmentation, Trained, initialised, train
+    from acutance.training.loop import Augmentation, Trained, initialised, sam_gradient, train
     from acutance.training.recipe import Recipe, learning_rate_at, log_uniform, uniform
     from acutance.training.trained import TrainedPool, TrainedSpec
 
@@ -19,6 +19,7 @@ _HOME = {
     "initialised": "loop",
     "learning_rate_at": "recipe",
     "log_uniform": "recipe",
+    "sam_gradient": "loop",
     "train": "loop",
     "uniform": "recipe",
 }
@@ -32,6 +33,7 @@ __all__ = [
     "initialised",
     "learning_rate_at",
     "log_uniform",
+    "sam_gradient",
     "train",
     "uniform",
 ]

@@ -18,7 +18,7 @@ from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Size, Spec, digest
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from acutance.training.loop import Trained
 
@@ -147,7 +147,7 @@ class TrainedPool(ModelPool[SpecT], Generic[SpecT, RecipeT]):
             "seconds": trained.seconds,
         }
         metadata = {"recipe": json.dumps(recipe.full()), "training": json.dumps(facts)}
-        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        state = _saved_once(model)
         # Written beside and moved: another process building the same model can only replace it by its equal.
         partial = path.with_suffix(f".{os.getpid()}.partial")
         if trained.log:
@@ -178,3 +178,15 @@ class TrainedPool(ModelPool[SpecT], Generic[SpecT, RecipeT]):
         except UserError as error:
             raise UserError(error.message, f"delete {path} to train the model again") from None
         return load_state(initialised(lambda: self.network(spec), 0), state, str(path))
+
+
+def _saved_once(model: nn.Module) -> dict[str, Tensor]:
+    """Return a state dict in which a tensor of several names, a tied weight, has its first one alone."""
+    state: dict[str, Tensor] = {}
+    seen = set()
+    for name, tensor in model.state_dict().items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if tensor.numel() == 0 or place not in seen:
+            state[name] = tensor.contiguous()
+            seen.add(place)
+    return state

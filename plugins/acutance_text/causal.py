@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from acutance_text.transformers_pool import Folders, FolderSpec, find_models
+from acutance_text.transformers_pool import Folders, FolderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ class Causal(Folders[FolderSpec]):
 
     def data_settings(self, entry: ModelEntry, spec: FolderSpec) -> dict[str, Any]:
         """Return the folder's tokenizer."""
-        return {"tokenizer": str(dict(find_models(spec.path))[entry.id])}
+        return {"tokenizer": str(dict(self.folders(spec))[entry.id])}
 
 
 def next_token(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

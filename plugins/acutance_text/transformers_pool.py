@@ -15,6 +15,7 @@ from acutance.io.checkpoints import load_state, read_state
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec
 from acutance.study.attributes import read
+from acutance_text.quantized import refuse_quantized
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,7 +61,7 @@ class Folders(ModelPool[FolderSpecT]):
         Raises:
             UserError: when there is no such folder, or two of one name, or a model has no row in ``attributes``.
         """
-        models = find_models(spec.path)
+        models = self.folders(spec)
         names = [name for name, _ in models]
         twice = [name for name, times in Counter(names).items() if times > 1]
         if twice:
@@ -84,13 +85,17 @@ class Folders(ModelPool[FolderSpecT]):
             for name, folder in models
         ]
 
+    def folders(self, spec: FolderSpecT) -> list[tuple[str, Path]]:
+        """Return names and folders of the models."""
+        return find_models(spec.path)
+
     def load(self, entry: ModelEntry, spec: FolderSpecT) -> nn.Module:
         """Return the model without dropout; every name and shape of its weights must fit.
 
         Raises:
             UserError: when its folder is gone, cannot be read or does not fit.
         """
-        folders = dict(find_models(spec.path))
+        folders = dict(self.folders(spec))
         if entry.id not in folders:
             raise UserError(f"path: {spec.path} no longer has '{entry.id}'", "start the run again")
         return self._made(folders[entry.id], spec)
@@ -139,7 +144,7 @@ class Transformers(Folders[FolderSpec]):
 
     def data_settings(self, entry: ModelEntry, spec: FolderSpec) -> dict[str, Any]:
         """Return the folder's tokenizer."""
-        return {"tokenizer": str(dict(find_models(spec.path))[entry.id])}
+        return {"tokenizer": str(dict(self.folders(spec))[entry.id])}
 
 
 def find_models(path: str) -> list[tuple[str, Path]]:
@@ -242,6 +247,7 @@ def make(auto: str, folder: Path, attention: str) -> nn.Module:
     import torch
     import transformers
 
+    refuse_quantized(folder)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.random.fork_rng():

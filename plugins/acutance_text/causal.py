@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from acutance_text.transformers_pool import Folders, FolderSpec
+from acutance_text.transformers_pool import CAUSAL, Folders, FolderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ class Causal(Folders[FolderSpec]):
     """Transformers that continue a text, in the Hugging Face layout: folders on disk, never a download."""
 
     name = "causal"
-    auto = "AutoModelForCausalLM"
+    auto = CAUSAL
 
     def data_settings(self, entry: ModelEntry, spec: FolderSpec) -> dict[str, Any]:
         """Return the folder's tokenizer."""
@@ -34,16 +34,29 @@ def next_token(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     .. math:: \frac{1}{\sum_i |T_i|} \sum_{i=1}^n \sum_{t \in T_i} -\log \mathrm{softmax}(f_{i,t})_{x_{i,t+1}}
 
     Args:
+        logits: (n, L, V); of questions with C choices (n, C, L, V), where it is the loss of the right one, the first.
+        targets: (n, L) or (n, C, L), the tokens themselves, -100 for those that are not to be predicted; the loss does
+            the shift.
+    """
+    if logits.dim() == 4:
+        logits, targets = logits[:, 0], targets[:, 0]
+    sums, counts = token_losses(logits, targets)
+    return sums / counts.clamp_min(1), counts.double()
+
+
+def token_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum of the losses of each row's next tokens, (n,) float64, and how many there are, (n,).
+
+    Args:
         logits: (n, L, V).
-        targets: (n, L) the tokens themselves, -100 for those that are not to be predicted; the loss does the shift.
+        targets: (n, L) the tokens themselves, -100 for those that are not to be predicted.
     """
     from acutance.model.losses import cross_entropy
 
     wanted = targets[:, 1:]
     counts = wanted != IGNORED
     losses = cross_entropy(logits[:, :-1].flatten(0, 1), wanted.clamp_min(0).flatten()).view(wanted.shape)
-    weights = counts.sum(dim=1).double()
-    return losses.masked_fill(~counts, 0.0).sum(dim=1) / weights.clamp_min(1.0), weights
+    return losses.masked_fill(~counts, 0.0).sum(dim=1), counts.sum(dim=1)
 
 
 def wrong_next_token(logits: Tensor, targets: Tensor) -> Tensor:

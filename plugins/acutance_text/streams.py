@@ -34,10 +34,12 @@ class Encoder(Protocol):
     Attributes:
         identity: tells encoders apart that would give other numbers.
         end: the number behind each document.
+        begin: the number before a text that stands alone: the tokenizer's own, else that of an end.
     """
 
     identity: str
     end: int
+    begin: int
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, without any that mark its beginning or end."""
@@ -47,7 +49,7 @@ class Bytes:
     """The 256 bytes of UTF-8, and 256 for the end of a document: a vocabulary of 257 that needs no file."""
 
     identity = BYTES
-    end = 256
+    end = begin = 256
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the bytes of each text."""
@@ -83,6 +85,8 @@ class TokenizerFile:
             said = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f"dataset.tokenizer: {path}: is no tokenizer: {said}", _HINT) from None
         self.end = self._end(path, end)
+        begin = self.tokenizer.bos_token_id
+        self.begin = self.end if begin is None else int(begin)
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         named = backend.to_str() if backend is not None else str(sorted(self.tokenizer.get_vocab().items()))
         self.identity = hashlib.sha256(f"{self.end}|{named}".encode()).hexdigest()

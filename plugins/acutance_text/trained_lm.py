@@ -14,6 +14,7 @@ from acutance.pool import Attribute
 from acutance.spec import Size, Spec, validate
 from acutance.training.recipe import log_uniform, uniform
 from acutance.training.trained import TrainedPool, TrainedSpec
+from acutance_text.choosing import taking_choices
 
 if TYPE_CHECKING:
     from torch import nn
@@ -147,7 +148,7 @@ class TrainedCausal(TrainedPool[TrainedCausalSpec, LanguageRecipe]):
                 max_position_embeddings=spec.positions, intermediate_size=3 * spec.hidden, tie_word_embeddings=True,
             )  # fmt: skip
             model = transformers.LlamaForCausalLM(config)
-        return model.eval()
+        return taking_choices(model.eval())
 
     def train(self, model: nn.Module, recipe: LanguageRecipe, spec: TrainedCausalSpec, resume: Path) -> Trained:
         """Train a model on the GPU if there is one."""

@@ -15,6 +15,7 @@ from acutance.io.checkpoints import load_state, read_state
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec
 from acutance.study.attributes import read
+from acutance_text.choosing import taking_choices
 from acutance_text.quantized import refuse_quantized
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # What the architecture of a model is, besides its type: layers, widths and sizes under the names configs use.
 SIZES = ("num_hidden_layers", "n_layer", "n_layers", "hidden_size", "n_embd", "dim", "intermediate_size", "vocab_size")
+CAUSAL = "AutoModelForCausalLM"
 _NUMBERED = re.compile(r"LABEL_\d+", re.IGNORECASE)  # what a config calls outputs without names
 # name=value between separators, "learning_rate=2e-5_seed=3" say; a separator is followed by a name.
 _SETTING = re.compile(r"([A-Za-z]\w*?)=(.+?)(?=[_,;-]+[A-Za-z]\w*?=|$)")
@@ -256,6 +258,8 @@ def make(auto: str, folder: Path, attention: str) -> nn.Module:
         raise UserError(f"{folder}: cannot be made: {str(error).splitlines()[0]}", f"it must fit {auto}") from None
     if auto == Transformers.auto:
         vars(model)["class_names"] = class_names(config)
+    if auto == CAUSAL:
+        taking_choices(model)
     return model.eval()
 
 

@@ -254,7 +254,7 @@ def study(tmp_path, **dataset):
         "format": 1, "within": ["architecture"], "pools": [{"name": "causal", "path": str(tmp_path / "models")}],
         "dataset": {"name": "tokens", "files": files, "block": 16, **dataset},
         "surface": {"points": 8, "m": 4, "select": "first", "loss": "acutance_text.causal:next_token"},
-        "measures": [{"name": "gradient_norm"}], "targets": ["shift.loss", "shift.error", "train.loss"],
+        "measures": [{"name": "gradient_norm"}], "targets": ["shift.loss", "shift.error", "shift.perplexity", "train.loss"],
     }  # fmt: skip
     (tmp_path / "study.yaml").write_text(json.dumps(settings))
     return load_config(tmp_path / "study.yaml")
@@ -269,6 +269,7 @@ def test_named_sets_are_shifts_with_loss_and_error(tmp_path):
         out = language_model(seed=seed)(**data.inputs, labels=data.targets)
         row = found.loc[f"gpt_seed={seed}"]
         assert row["target.shift.loss"] == pytest.approx(float(out.loss.detach()), rel=1e-5)
+        assert row["target.shift.perplexity"] == pytest.approx(math.exp(row["target.shift.loss"]), rel=1e-12)
         wrong = (out.logits[:, :-1].argmax(-1) != data.targets[:, 1:]).double().mean()
         assert row["target.shift.error"] == pytest.approx(float(wrong))
 

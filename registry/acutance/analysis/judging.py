@@ -79,5 +79,9 @@ def _quantity(target: str) -> str:
     plain = target.removeprefix("given:")
     if plain == "generalization_gap":
         return "test_gap"
+    for separator in (".", "_"):
+        split, found, quantity = plain.rpartition(separator)
+        if found and quantity == "perplexity":  # ranks models as the loss does
+            return f"{split}_loss"
     split, dot, quantity = plain.rpartition(".")
     return f"{split}_{quantity}" if dot and quantity in ("error", "loss", "gap") else plain

@@ -146,14 +146,14 @@ class Ledger:
             return self._measured(member, [c for c in cells if target.asks_for(c.planned)])
         if not isinstance(target, SplitTarget):
             return target.known(member.attributes, member.entry.targets)
-        total = 0.0
-        for sign, measure, split in target.terms:
+        values = []
+        for _, measure, split in target.terms:
             cell = next(c for c in cells if (c.planned.item.name, c.split) == (measure, split))
             estimate = self.of(member, cell)
             if estimate is None or estimate.status is not Status.OK:
                 return None
-            total += sign * estimate.value
-        return total
+            values.append(estimate.value)
+        return target.of(values)
 
     def _measured(self, member: Member, cells: Sequence[PlannedCell]) -> float | None:
         """Return the mean over repetitions, or None where one has no value that can be trusted."""

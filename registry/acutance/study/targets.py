@@ -1,16 +1,18 @@
 """What a measure is asked to predict: errors and losses on splits, gaps between them, given numbers, attributes.
 
-Spelling: ``test_error`` and ``digits.error`` (classification error on a split), ``test_loss`` and
-``digits.loss``, ``generalization_gap`` (test error minus train error), ``digits.gap`` (error on that split minus train
-error); ``attr:learning_rate`` is an attribute and
-``given:test_error`` a number that came with the models (published, say). A name that cannot be measured on the
-dataset's splits means the given number; one that can be measured is measured. ``measure:hessian_trace`` is the value
-of one of the study's own measures, with settings where there are several: ``measure:worst_case(rho=0.1, norm=l2)``.
+Spelling: ``test_error`` and ``digits.error`` (classification error on a split), ``test_loss`` and ``digits.loss``,
+``digits.perplexity`` (the exponential of that loss), ``generalization_gap`` (test error minus train error),
+``digits.gap`` (error on that split minus train error); ``attr:learning_rate`` is an attribute and ``given:test_error``
+a number that came with the models (published, say). A name that cannot be measured on the dataset's splits means the
+given number; one that can be measured is measured. ``measure:hessian_trace`` is the value of one of the study's own
+measures, with settings where there are several: ``measure:worst_case(rho=0.1, norm=l2)``.
 """
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,6 +23,7 @@ from acutance.spec import canonical_json
 from acutance.study.plan import PlannedMeasure
 
 GAP = "generalization_gap"
+LARGEST = math.log(sys.float_info.max)  # loss with a perplexity
 
 
 Term = tuple[int, str, str]
@@ -33,10 +36,19 @@ class SplitTarget:
     Attributes:
         name: as written in the config.
         terms: (sign, measure, split): the target is the signed sum of these cells.
+        exponential: whether it is the exponential of that sum.
     """
 
     name: str
     terms: tuple[Term, ...]
+    exponential: bool = False
+
+    def of(self, values: Sequence[float]) -> float | None:
+        """Return the target of the cells' values, in the order of the terms; None where no number is so large."""
+        total = sum(sign * value for (sign, _, _), value in zip(self.terms, values, strict=True))
+        if not self.exponential:
+            return total
+        return math.exp(total) if total < LARGEST else None
 
 
 @dataclass(frozen=True)
@@ -144,11 +156,18 @@ def parse_target(name: str, splits: tuple[str, ...], given: Collection[str] = ()
         split, found, quantity = name.rpartition(separator)
         if found and quantity in ("error", "loss") and split in splits:
             return SplitTarget(name, ((1, quantity, split),))
+        if found and quantity == "perplexity" and split in splits:
+            return SplitTarget(name, ((1, "loss", split),), exponential=True)
         if found and quantity == "gap" and {split, "train"} <= set(splits):
             return SplitTarget(name, ((1, "error", split), (-1, "error", "train")))
     if name in given:
         return GivenTarget(name, name)
-    known = [f"{s}.{q}" for s in splits for q in ("error", "loss", "gap")] + ["test_error", "train_error", GAP, *given]
+    known = [f"{s}.{q}" for s in splits for q in ("error", "loss", "perplexity", "gap")] + [
+        "test_error",
+        "train_error",
+        GAP,
+        *given,
+    ]
     raise UserError(f"unknown target '{name}'", did_you_mean(name, known) + " Attributes are written attr:name.")
 
 

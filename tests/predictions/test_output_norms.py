@@ -16,8 +16,9 @@ def polynomial(z):
     rows = []
     for row in z:
         q = [1 + v + v * v / 2 for v in row]
-        q = [v - min(q) for v in q]
-        rows.append([v / sum(q) for v in q])
+        least = min(q)
+        total = sum(v - least for v in q)
+        rows.append([(v - least) / total for v in q])
     return np.array(rows)
 
 

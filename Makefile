@@ -25,6 +25,9 @@ setup: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/acutance run mnist --out runs/mnist
 
+# Test files are rewritten by pytest for its messages, which takes 17 s of CPU a worker where nothing may be kept of it.
+test test-slow: export PYTHONDONTWRITEBYTECODE :=
+
 # A worker that dies fails its test and ends the tests: the plugin would wait for ever for the tests that it held.
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0

@@ -81,6 +81,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tables: dict[str, pd.DataFrame] = {}
+        self._texts: dict[str, bytes] = {}  # of tables that were written, until somebody asks for them
         self._digests: dict[str, str] = {}  # of the files that were written by way of this object
 
     # -- what there is ------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ class RunDirectory:
             tables: by name.
             gone: names of tables of ours that are removed unless they are among them.
         """
-        from acutance.io.spreadsheet import csv_text, read_back
+        from acutance.io.spreadsheet import csv_text
 
         for name in set(gone).difference(tables):
             put(self.path, {}, self.file(name).name)
@@ -193,12 +194,13 @@ class RunDirectory:
             content = csv_text(table).encode()
             put(self.path, {self.file(name).name: content})
             self._digests[self.file(name).name] = _digest(content)
-            self._tables[name] = read_back(io.BytesIO(content), TEXTS)
+            self._forget(name)
+            self._texts[name] = content
 
     def put_copy(self, table: str, other: RunDirectory) -> None:
         """Write a table as it is in another folder."""
         put(self.path, {self.file(table).name: other.file(table).read_bytes()})
-        self._tables.pop(table, None)
+        self._forget(table)
         self._digests.pop(self.file(table).name, None)
 
     def put_statistics(self, tables: Mapping[str, pd.DataFrame], recorded: Mapping[str, Recorded]) -> None:
@@ -210,7 +212,7 @@ class RunDirectory:
         """
         for name in {*self.recorded(), *recorded} - set(tables):
             put(self.path, {}, self.file(name).name)
-            self._tables.pop(name, None)
+            self._forget(name)
         self.put_tables(tables)
         told = {name: asdict(about) for name, about in recorded.items()}
         files = {STATISTICS: json.dumps(told, indent=2, ensure_ascii=False) + "\n"} if told else {}
@@ -237,7 +239,16 @@ class RunDirectory:
         Raises:
             UserError: when it is not there or not a table.
         """
+        if name in self._texts:
+            from acutance.io.spreadsheet import read_back
+
+            self._tables[name] = read_back(io.BytesIO(self._texts.pop(name)), TEXTS)
         return self._tables[name] if name in self._tables else read_csv(self.file(name))
+
+    def _forget(self, table: str) -> None:
+        """Have a table read from its file, if that is there."""
+        self._tables.pop(table, None)
+        self._texts.pop(table, None)
 
     def tables(self, names: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
         """Yield (name, table) for those of some tables that are there."""

@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import sys
@@ -27,6 +28,12 @@ FIRST = ("test_conformance", "test_ray", "test_run", "test_faults_of_measures", 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
+def pytest_collection_finish():
+    # What was imported by now stays: the garbage collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -21,15 +21,22 @@ from acutance.run.store import SCHEMA_VERSION
 from acutance.study.config import load_config
 
 
-def doctor(*arguments, **options):
-    return python("-m", "acutance", "doctor", *arguments, **options)
+# Those that are looked for have tests below, in this process; importing all of them takes seconds.
+FEW_LIBRARIES = "from acutance.doctor import health; health.LIBRARIES = ('torch',);"
+
+
+def doctor(*arguments, before=(), **options):
+    """The verb in a process that sees other plugins than this one."""
+    given = [*before, "doctor", *arguments]
+    code = f"{FEW_LIBRARIES} from acutance.cli import main; main({given!r})"
+    return python("-c", code, forked=True, **options)
 
 
 def test_plugins_are_shown_with_the_time_of_each_phase_and_what_they_import(tmp_path):
     """In an interpreter started anew: what is imported already is not noticed. It ends with 0, whatever it finds."""
     plugin(tmp_path, "acme-slow", "import numba\nfrom acutance import hookimpl")
     plugin(tmp_path, "acme-bad", "import no_such_module")
-    both = "from acutance.cli import cli; [cli(['doctor', *more], standalone_mode=False) for more in (['--json'], [])]"
+    both = f"{FEW_LIBRARIES} from acutance.cli import cli; [cli(['doctor', *more], standalone_mode=False) for more in (['--json'], [])]"
     about, end = json.JSONDecoder().raw_decode(whole := python("-c", both, path=[tmp_path]).stdout)
     assert about["libraries"]["torch"]
     loading = {row["plugin"]: row for row in about["loading"]}
@@ -68,8 +75,7 @@ def test_phases_of_a_plugin_with_a_faulty_spec(tmp_path, monkeypatch):
 
 def test_the_traceback_of_a_problem_is_shown_on_demand_and_a_strict_doctor_fails(tmp_path):
     plugin(tmp_path, "acme-bad", "import no_such_module")
-    arguments = ("-m", "acutance", "--strict-plugins", "doctor", "--verbose")
-    verbose = python(*arguments, path=[tmp_path], code=3, forked=True).stdout
+    verbose = doctor("--verbose", before=["--strict-plugins"], path=[tmp_path], code=3).stdout
     assert verbose.count("acme_bad of acme-bad 1.0 failed at import") == 1
     assert "Traceback" in verbose and "import no_such_module" in verbose
 
@@ -257,7 +263,7 @@ def test_a_distribution_that_hides_another_is_told(tmp_path):
     for version in ("2.0", "1.0"):
         plugin(tmp_path / version, "acme-foo", "", version=version)
     path = [tmp_path / "1.0", tmp_path / "2.0"]
-    (line,) = json.loads(doctor("--json", path=path, forked=True).stdout)["problems"]
+    (line,) = json.loads(doctor("--json", path=path).stdout)["problems"]
     assert line == f"acme-foo is on the path 2 times: 1.0 in {path[0]} hides 2.0 in {path[1]}; uninstall one"
 
 

@@ -1,5 +1,6 @@
 """Segments between models: interpolation by hand in float64, statistics on the way, pairs without a segment, passes."""
 
+import copy
 import itertools
 import math
 import sqlite3
@@ -67,7 +68,7 @@ def test_recalibrated_statistics_are_those_that_torch_finds_on_the_way(n):
     parts = [x] if n == 40 else [x[:150], x[150:]]
 
     def at_the_point(a, b, t):
-        model = conv_bn(0)
+        model = copy.deepcopy(a)
         model.load_state_dict(mixed(a, b, t))
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):

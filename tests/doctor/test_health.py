@@ -20,7 +20,6 @@ from acutance.run.harness import run_study
 from acutance.run.store import SCHEMA_VERSION
 from acutance.study.config import load_config
 
-
 # Those that are looked for have tests below, in this process; importing all of them takes seconds.
 FEW_LIBRARIES = "from acutance.doctor import health; health.LIBRARIES = ('torch',);"
 

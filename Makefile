@@ -25,7 +25,7 @@ setup: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/acutance run mnist --out runs/mnist
 
-# Test files are rewritten by pytest for its messages, which takes 17 s of CPU a worker where nothing may be kept of it.
+# pytest rewrites test files for its messages: half of what collecting them takes, where nothing may be kept of it.
 test test-slow: export PYTHONDONTWRITEBYTECODE :=
 
 # A worker that dies fails its test and ends the tests: the plugin would wait for ever for the tests that it held.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from acutance.errors import Unsupported
+from acutance.numerics.scalars import scalar
 
 
 def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
@@ -24,13 +26,16 @@ def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     ]
 
 
-def _seed(loss: Tensor) -> Tensor:
-    """Return what a backward pass of a loss begins with: 1, and NaN where the loss is no number.
+def _seed(loss: Tensor) -> Tensor | None:
+    """Return what a backward pass of a loss begins with: None, for 1, and NaN where the loss is no number.
 
     A model that puts NaN in the place of some outputs has gradients without one: those of its other outputs. They
-    become NaN so, without a look at the loss, which an accelerator would have to wait for.
+    become NaN so, without a look at the loss where an accelerator would have to wait for it.
     """
     plain = loss.detach()
+    value = scalar(plain)
+    if isinstance(value, float) and math.isfinite(value):
+        return None
     return (plain - plain).add_(1)
 
 

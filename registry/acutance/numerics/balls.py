@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ def gram(walk: Iterable[tuple[Tensor, ...]]) -> list[Scalar]:
     """
     sums: list[Scalar] = []
     for piece in walk:
-        products = [scalar(torch.dot(a, b)) for i, a in enumerate(piece) for b in piece[i:]]
+        products = [scalar(torch.dot(a, b)) for a, b in combinations_with_replacement(piece, 2)]
         sums = [total + more for total, more in zip(sums, products, strict=True)] if sums else products
     return sums
 
@@ -102,13 +103,11 @@ class L2(Ball):
         to: Destination | None = None,
     ) -> None:  # fmt: skip
         """Write the next iterate; both projections follow from six inner products, so it takes two walks."""
-        walk = walker(g.parts, x, to, eta)
+        walk, walked = walker(g.parts, x, to, eta), g.rewalked(x, previous, out)
         if walk is not None:
             gg, xg, pg, xx, xp, pp = walk.products(previous)
-        elif momentum is None:
-            gg, xg, xx = gram((gi, xi) for gi, _, xi in g.walk(x))
         else:
-            gg, xg, pg, xx, xp, pp = gram((gi, xi, pi) for gi, _, xi, pi in g.walk(x, previous))
+            gg, xg, pg, xx, xp, pp = gram((gi, xi, pi) for gi, _, xi, pi, _ in walked())
         t = eta * inverse(root(gg))
         # z = s (x + t g)
         s = _shrink(xx + 2 * t * xg + t * t * gg, self.rho)
@@ -116,7 +115,7 @@ class L2(Ball):
             if walk is not None:
                 walk.sphere(previous, out, (s, 0.0, t), first=True)
                 return
-            for gi, _, xi, next_i in g.walk(x, out):
+            for gi, _, xi, _, next_i in walked():
                 add_multiple(xi, t, gi, out=next_i).mul_(s)
             return
         a, b = 1 - momentum, momentum
@@ -132,7 +131,7 @@ class L2(Ball):
         if walk is not None:
             walk.sphere(previous, out, (on_x, on_previous, on_g), first=False)
             return
-        for gi, _, xi, previous_i, next_i in g.walk(x, previous, out):
+        for gi, _, xi, previous_i, next_i in walked():
             add_multiple(torch.mul(previous_i, on_previous, out=next_i), on_g, gi, out=next_i)
             add_multiple(next_i, on_x, xi, out=next_i)
 

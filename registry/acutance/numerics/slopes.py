@@ -2,7 +2,7 @@ r"""Long vectors walked in blocks, and gradients that are read where automatic d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +60,13 @@ class Slope:
                 c = None if self.c is None else self.c[start:end]
                 yield (*self._formed(piece, c, scratch[: end - start]), *[v[start:end] for v in vectors])
                 start = end
+
+    def rewalked(self, *vectors: Tensor) -> Callable[[], Iterable[tuple[Tensor, ...]]]:
+        """Return what begins a walk, again and again; that over a single block, which stays formed, is made once."""
+        if len(self.parts) == 1 and self.parts[0].numel() <= _block_size(self.parts[0]):
+            steps = [*self.walk(*vectors)]
+            return lambda: steps
+        return lambda: self.walk(*vectors)
 
     @staticmethod
     def _formed(g: Tensor, c: Tensor | None, scratch: Tensor) -> tuple[Tensor, Tensor]:

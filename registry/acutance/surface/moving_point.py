@@ -158,11 +158,11 @@ class MovingPoint:
 
     def _grouped(self, grads: list[Tensor]) -> list[Tensor]:
         """Return gradients of the parameters as one-dimensional parts: large ones as they are, others joined."""
-        flat = [self._unshared(g.reshape(-1)) for g in grads]
+        flat = [g.reshape(-1) for g in grads]
         if len(self._groups) == 1:
             return [torch.cat(flat)]
         return [
-            flat[group.start] if len(group) == 1 else torch.cat(flat[group.start : group.stop])
+            self._unshared(flat[group.start]) if len(group) == 1 else torch.cat(flat[group.start : group.stop])
             for group in self._groups
         ]
 

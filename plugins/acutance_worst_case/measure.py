@@ -148,21 +148,14 @@ class WorstCase(Measure[WorstCaseSpec]):
         return "logits" if spec.start == "random" else "gradient"
 
     def vectors(self, spec: WorstCaseSpec) -> int:
-        """Two iterates, the best one and its gradient, the perturbed weights, and what autograd hands out.
+        """Two iterates, the best one and its gradient, and the perturbed weights, over which their gradient is written.
 
-        More are c, the gradient at w* that all specs share, the best point of earlier rungs or of a search that was
-        stuck, and, in the published search, the gradient that waits for the projection and what that makes.
+        So of 2^24 weights or more: of fewer the gradient, that at w* and the best point of a search that was stuck are
+        held beside them, since walks and passes would cost more than they take. In the box the best point's gradient
+        is its signs, a byte each. More are c, unless it is 1 or |w|, and the best point of earlier rungs; in the
+        published search the gradients, and what the projection makes.
         """
-        from acutance.numerics.auto_pgd import half
-
-        second = (
-            spec.norm == "l2"
-            and spec.scaling != "none"
-            and spec.start == "screened"
-            and spec.candidates > 0
-            and spec.steps > half(spec.steps) + 1
-        )
-        count = 6 + (spec.scaling != "none") + (spec.start != "random") + (bool(spec.ladder) or second)
         if spec.mode == "released":
-            count += 3 if spec.scaling == "none" else 6 if spec.norm == "l2" else 5
-        return count
+            count = 7 + (spec.scaling != "none")
+            return count + (3 if spec.scaling == "none" else 6 if spec.norm == "l2" else 5)
+        return 5 + (spec.scaling not in ("none", "elementwise")) + bool(spec.ladder)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from acutance.numerics.auto_pgd import Maximum, Objective, Rotation
 from acutance.numerics.scalars import Scalar, at_most_one, both, choose, either, inverse, negate, scalar
+from acutance.numerics.slopes import Slope
 
 ALPHA = 0.75
 TOLERANCE = 1e-5
@@ -80,7 +81,7 @@ def search(objective: Objective, like: Tensor, c: Tensor | None, norm: str, rho:
             cut = either(few, idle)
             eta_before, best_before = eta, best.value
             eta = choose(cut, eta / 2, eta)
-            assert best.slope is not None
+            assert isinstance(best.slope, Slope)
             slope = slope.replaced(cut, best.slope)
             improvements = 0.0
     best.slope = None  # its memory is a gradient's

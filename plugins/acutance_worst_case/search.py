@@ -18,6 +18,7 @@ from acutance.numerics.balls import L2, Linf, ball
 from acutance.numerics.draws import Streams
 from acutance.numerics.scalars import Scalar
 from acutance.numerics.slopes import Slope, blocks
+from acutance.numerics.units import Units, block, huge
 from acutance_worst_case import released
 
 if TYPE_CHECKING:
@@ -49,8 +50,16 @@ class FromOrigin:
         """Return loss, logits and gradient."""
         if self._first:
             self._first = False
-            return self._objective.origin()
+            found = self._objective.origin()
+            self._objective.surface.forget_gradient()
+            return found
         return self._objective.gradient(x)
+
+    def passing(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
+        """Return loss, logits and gradient, which lasts until the next pass."""
+        if self._first:
+            return self.gradient(x)
+        return self._objective.passing(x)
 
     def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
         """Return loss and logits."""
@@ -120,8 +129,9 @@ class Stuck:
 def _reached(surface: LossSurface, spec: WorstCaseSpec, wanted: set[Radii], rng: Streams) -> dict[Radii, Estimate]:
     """Climb as the spec says, and return what was reached at those rungs that are wanted."""
     view = surface.restricted(spec.parameters).transformed(spec.logit_norm, spec.norm_scale)
-    c = scaling.vector(view, spec.scaling)
-    objective = view.perturbed(None if spec.mode == "released" else c)
+    released_mode = spec.mode == "released"
+    c = scaling.vector(view, spec.scaling) if released_mode else scaling.by_block(view, spec.scaling)
+    objective = view.perturbed(None if released_mode else c)
     best: dict[Radii, Estimate] = {}
     starts: dict[Radii, list[float]] = {radii: [] for radii in wanted}
     with objective.held():
@@ -153,14 +163,17 @@ def _higher(a: Estimate, b: Estimate) -> Estimate:
     return replace(best, extras={**best.extras, "value_half": half})
 
 
-def _estimate(view: LossSurface, c: Tensor | None, spec: WorstCaseSpec, rho: float, best: Maximum) -> Estimate:
+def _estimate(view: LossSurface, c: Tensor | Units | None, spec: WorstCaseSpec, rho: float, best: Maximum) -> Estimate:
     """Return the rise at the best point of the search, max F - L_S(w*), with the losses and errors beside it."""
-    gamma = torch.where(c > 0, best.x / c, 0.0) if spec.mode == "released" and c is not None else best.x
+    gamma = best.x
+    if spec.mode == "released" and c is not None:
+        assert isinstance(c, Tensor)
+        gamma = torch.where(c > 0, best.x / c, 0.0)
     clean = view.clean()
     clean_loss = float(clean.loss)
     extras = {
         "value_half": max(float(best.value_half) - clean_loss, 0.0),
-        "radius_reached": float(ball(spec.norm, rho).norm(gamma)) / rho,
+        "radius_reached": float(ball(spec.norm, rho).norm(gamma) if best.norm is None else best.norm) / rho,
         "clean_loss": clean_loss,
         "perturbed_loss": float(best.value),
     }
@@ -173,7 +186,7 @@ def _estimate(view: LossSurface, c: Tensor | None, spec: WorstCaseSpec, rho: flo
 
 
 def _climb(
-    objective: Perturbed, c: Tensor | None, spec: WorstCaseSpec, rng: Streams, restart: int
+    objective: Perturbed, c: Tensor | Units | None, spec: WorstCaseSpec, rng: Streams, restart: int
 ) -> Iterator[tuple[Radii, Maximum]]:
     """Search at the radii of the ladder and then at rho.
 
@@ -182,6 +195,7 @@ def _climb(
     """
     radii = _radii(spec)
     if spec.mode == "released":
+        assert not isinstance(c, Units)
         yield radii, released.search(FromOrigin(objective), objective.surface.w, c, spec.norm, spec.rho, spec.steps)
         return
     best = _ascend(objective, ball(spec.norm, radii[0]), spec, rng, restart)
@@ -220,7 +234,7 @@ def _cold(
         return objective, _random(objective, region, rng, restart, 0)
     if spec.start == "zero":
         return FromOrigin(objective), torch.zeros_like(objective.surface.w)
-    return objective, region.steepest(objective.origin()[2]).mul_(INSIDE)
+    return objective, _inside(objective, region)
 
 
 def _ascend(objective: Perturbed, region: L2 | Linf, spec: WorstCaseSpec, rng: Streams, restart: int) -> Maximum:
@@ -254,7 +268,8 @@ def _from_two(
 
     def start(where: int) -> Tensor:
         if where == ONE_STEP:
-            return region.steepest(objective.origin()[2]).mul_(INSIDE)
+            return _inside(objective, region)
+        objective.surface.forget_gradient()
         return _random(objective, region, rng, restart, where)
 
     remaining = spec.steps - half(spec.steps) - 1
@@ -264,9 +279,19 @@ def _from_two(
     first = auto_pgd(objective, start(screened.where), region, spec.steps, stuck)
     if not stuck.stopped:
         return first
+    if huge(first.x) and not spec.ladder:
+        # Nothing but its norm is asked for any more, and the other search needs the memory.
+        first = replace(first, norm=region.norm(first.x), x=first.x.new_empty(0))
     again = auto_pgd(objective, start(screened.second), region, remaining)
     best = first if float(first.value) >= float(again.value) else again
     return replace(best, value_half=first.value_half, starts=(first.value, again.value))
+
+
+def _inside(objective: Perturbed, region: L2 | Linf) -> Tensor:
+    """Return a start on the way to the one-step point, (p,)."""
+    start = region.steepest(objective.origin()[2]).mul_(INSIDE)
+    objective.surface.forget_gradient()
+    return start
 
 
 ONE_STEP = -1  # which start it is; others are random points, by number
@@ -295,14 +320,13 @@ def _screened(
 
     Later restarts look at random points alone, while there are some.
     """
-    clean = objective.surface.clean_gradient()
     best, values = None, dict[int, float]()
     for where, x in _candidates(objective, region, spec, rng, restart):
         value, note = objective.value(x)
         values[where] = _rank(float(value))
         if best is None or values[where] > _rank(best.value):
             best = Screened(where, float(value), note, None)
-    if best is None or (restart == 0 and _rank(float(clean.loss)) > _rank(best.value)):
+    if best is None or (restart == 0 and _rank(float(objective.origin()[0])) > _rank(best.value)):
         return None
     if restart > 0 or spec.candidates == 0:
         return best
@@ -324,9 +348,12 @@ def _random(objective: Perturbed, region: L2 | Linf, rng: Streams, restart: int,
     """Return a point uniform in the ball over the coordinates that can move, (p,)."""
     w, k = objective.surface.w, restart * 1024 + i
     noise = rng.normal("start.l2", k, w) if region.gaussian else rng.uniform("start.linf", k, w)
-    if objective.c is not None:
-        for piece, unit in blocks(noise, objective.c):
-            piece.masked_fill_(unit == 0, 0.0)
+    c = objective.c
+    if c is not None:
+        start = 0
+        for (piece,) in blocks(noise):
+            piece.masked_fill_(block(c, start, start + len(piece)) == 0, 0.0)
+            start += len(piece)
     return region.random(noise, rng.number("start.radius", k))
 
 

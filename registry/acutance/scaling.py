@@ -18,6 +18,7 @@ from acutance.plugins import catalog
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from acutance.numerics.units import Units
     from acutance.surface.loss_surface import LossSurface
 
 ETA = 0.01  # the published ASAM code's default
@@ -76,6 +77,21 @@ def vector(surface: LossSurface, name: str) -> Tensor | None:
     return surface.memo(("scaling", path), lambda: _checked(load_function(path)(surface), surface, name))
 
 
+def by_block(surface: LossSurface, name: str) -> Tensor | Units | None:
+    """Return c as ``vector`` does, but for |w| of many weights, which is made of them block by block, and not held.
+
+    Args:
+        surface: as for ``vector``.
+        name: as for ``vector``.
+
+    Raises:
+        UserError: as ``vector``.
+    """
+    path = name if is_own(name) else str(catalog().get("scalings", name))
+    made = surface.magnitudes() if load_function(path) is elementwise else None
+    return vector(surface, name) if made is None else made
+
+
 def resolution(surface: LossSurface, name: str) -> float:
     r"""Return the radius in units of c below which moves are less than the smallest unit in the weights' last place.
 
@@ -88,7 +104,9 @@ def resolution(surface: LossSurface, name: str) -> float:
     import torch
 
     def compute() -> float:
-        c = vector(surface, name)
+        c = by_block(surface, name)
+        if c is not None and not isinstance(c, torch.Tensor):
+            return torch.finfo(surface.w.dtype).eps / 2 if bool(surface.w.any()) else 0.0  # its norm is that of w
         size = float(torch.linalg.vector_norm(c)) if c is not None else surface.w.numel() ** 0.5
         return torch.finfo(surface.w.dtype).eps / 2 * float(torch.linalg.vector_norm(surface.w)) / size if size else 0.0
 

@@ -1,5 +1,7 @@
 """How many parameter-sized vectors the measures hold at their peak: no more than they tell ``check``."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import acutance
 from acutance import LossSurface
 from acutance.checks.double_backward import wrong_products
-from acutance.numerics import slopes
+from acutance.numerics import slopes, units, walks
 from acutance.plugins import catalog
 
 
@@ -92,16 +94,112 @@ def test_the_counter_counts():
     assert vectors.peak == 2 and c.numel() + e.numel() == 1999
 
 
+class Bytes(TorchDispatchMode):
+    """Context: the peak number of bytes of live storages made meanwhile."""
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.peak = {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                known = self.live.get(storage._cdata)
+                if known is None or known[0].expired():
+                    self.live[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        if sum(size for _, size in self.live.values()) > self.peak:
+            self.live = {key: found for key, found in self.live.items() if not found[0].expired()}
+            self.peak = max(self.peak, sum(size for _, size in self.live.values()))
+        return out
+
+
+LAYERS, WIDTH = 8, 64
+SHARE = 2.6 / LAYERS  # of a vector: a gradient on its way, what passes keep, logits
+
+
+def searched(counted=True, **fields):
+    """(peak of a search in vectors, what is stated, the value)."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(LAYERS) for layer in (nn.Linear(WIDTH, WIDTH), nn.Tanh())]
+    model = nn.Sequential(*layers, nn.Linear(WIDTH, 3))
+    data = torch.randn(4, WIDTH), torch.randint(0, 3, (4,))
+    surface = LossSurface(model, data, microbatch=fields.pop("microbatch", None))
+    surface.check()
+    surface.core.examined()
+    count = Bytes() if counted else nullcontext()
+    if counted:
+        for tensor in (surface.w, *model.parameters()):
+            storage = StorageWeakRef(tensor.untyped_storage())
+            count.live[storage.cdata] = storage, 0
+    with count:
+        found = acutance.measure("worst_case", surface, **fields)
+    measure = catalog().measure("worst_case")
+    return counted and count.peak / (4 * surface.w.numel()), measure.vectors(measure.Spec(**fields)), found
+
+
 NORMS = [{"norm": "l2", "rho": 0.5}, {"norm": "linf", "rho": 0.01}]
 WORST = [
-    ({"start": "random", "scaling": "none"}, 6),
-    ({"start": "zero", "scaling": "none"}, 7),
-    ({"start": "random"}, 7),
-    ({}, 8),
-    ({"candidates": 5}, 8),
-    ({"restarts": 3}, 8),
-    ({"ladder": (0.001, 0.002)}, 9),
-    ({"ladder": (0.001, 0.002), "restarts": 3}, 9),
+    ({"start": "random", "scaling": "none"}, 5),
+    ({"start": "zero", "scaling": "none"}, 5),
+    ({"start": "random"}, 5),
+    ({}, 5),
+    ({"logit_norm": True}, 5),
+    ({"restarts": 2}, 5),
+    ({"scaling": "elementwise_eta"}, 6),
+    ({"ladder": (0.001, 0.002)}, 6),
+]
+
+
+@pytest.fixture
+def weights_are_many(monkeypatch):
+    """As those of a language model: room for vectors is worth a walk."""
+    monkeypatch.setattr(units, "LARGE", 1)
+    monkeypatch.setattr(units, "HUGE", 1)
+    monkeypatch.setattr(walks, "SHARE", 4096)
+
+
+@pytest.mark.usefixtures("weights_are_many")
+@pytest.mark.parametrize("norm", NORMS, ids=lambda n: n["norm"])
+@pytest.mark.parametrize("fields,expected", WORST, ids=str)
+def test_a_search_over_many_weights_holds_five_vectors_and_its_gradient_is_one_of_them(fields, expected, norm):
+    measured, stated, found = searched(steps=9, **(norm | fields))
+    assert stated == expected
+    # In the box the best point's gradient is a byte a weight.
+    assert measured <= expected - 0.75 * (norm["norm"] == "linf") + SHARE
+    assert found.value > 0
+
+
+@pytest.mark.usefixtures("weights_are_many")
+@pytest.mark.parametrize("norm,rho,least", [("l2", 3.0, 5), ("linf", 0.5, 4.25)])
+def test_a_search_that_falls_back_holds_all_of_them(norm, rho, least):
+    measured, *_ = searched(steps=16, norm=norm, rho=rho, start="random")
+    assert least <= measured <= least + SHARE
+
+
+@pytest.mark.usefixtures("weights_are_many")
+def test_in_microbatches_the_gradient_is_a_vector_of_its_own():
+    measured, _, _ = searched(rho=0.5, norm="l2", start="random", microbatch=2)
+    assert 5 <= measured <= 6 + SHARE
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("norm", NORMS, ids=lambda n: n["norm"])
+@pytest.mark.parametrize("fields,expected", [*WORST, ({"microbatch": 3}, 0)], ids=str)
+def test_room_is_saved_and_no_number_changed(fields, expected, norm, compiled, monkeypatch):
+    _, _, wanted = searched(False, steps=9, **(norm | fields))
+    monkeypatch.setattr(units, "HUGE", 1)
+    if compiled:
+        monkeypatch.setattr(units, "LARGE", 1)
+    _, _, found = searched(False, steps=9, **(norm | fields))
+    # Compiled inner products are summed in another order: iterates, and then logits in float32, move by rounding.
+    exact = not (compiled and norm["norm"] == "l2")
+    assert found.value == pytest.approx(wanted.value, rel=0, abs=0 if exact else 2e-7)
+    assert found.extras == pytest.approx(wanted.extras, rel=1e-6, abs=0 if exact else 1e-5)
+
+
+RELEASED = [
     ({"mode": "released", "norm": "linf"}, 13),
     ({"mode": "released", "norm": "linf", "scaling": "none"}, 10),
     ({"mode": "released", "norm": "l2", "scaling": "none"}, 10),
@@ -109,17 +207,29 @@ WORST = [
 ]
 
 
+@pytest.mark.parametrize("fields,expected", RELEASED, ids=str)
+def test_the_published_search(fields, expected):
+    measured, stated = peak("worst_case", steps=12, rho={"l2": 0.5, "linf": 0.01}[fields["norm"]], **fields)
+    assert stated == expected
+    # The gradient that waits may be the best point's, and the best point may be the last one: each is one less.
+    assert stated - 2 <= measured <= stated
+
+
+SMALL = [
+    ({"start": "random", "scaling": "none"}, 6),
+    ({"start": "zero", "scaling": "none"}, 7),
+    ({"start": "random"}, 7),
+    ({}, 8),
+    ({"ladder": (0.001, 0.002)}, 9),
+]
+
+
 @pytest.mark.parametrize("norm", NORMS, ids=lambda n: n["norm"])
-@pytest.mark.parametrize("fields,expected", WORST, ids=str)
-def test_worst_case(fields, expected, norm):
-    measured, stated = peak("worst_case", steps=12, **(norm | fields))
-    screened = norm["norm"] == "l2" and fields.get("start", "screened") == "screened" and "mode" not in fields
-    # A search that is stuck keeps its best point while another is made.
-    assert stated == expected + (screened and "ladder" not in fields)
-    # In the published search the gradient that waits may be the best point's, and a screened search need not be stuck:
-    # each costs one less.
-    waits = fields.get("mode") == "released" or screened
-    assert measured == stated or (waits and measured == stated - 1)
+@pytest.mark.parametrize("fields,expected", SMALL, ids=str)
+def test_over_few_weights_a_search_holds_what_is_dear_to_make(fields, expected, norm):
+    measured, _ = peak("worst_case", steps=12, **(norm | fields))
+    # A screened search in the Euclidean ball that is stuck keeps its best point while another is made.
+    assert expected - 1 <= measured <= expected + (norm["norm"] == "l2" and not fields.keys() & {"start", "ladder"})
 
 
 AVERAGE = [
@@ -141,8 +251,9 @@ def test_average_case(fields, expected, norm):
 
 @pytest.mark.parametrize("name", ["worst_case", "average_case"])
 def test_microbatches_hold_one_vector_more_where_a_gradient_is_taken(name):
-    measured, stated = peak(name, rho=0.1, microbatch=2)
-    assert measured == stated + (1 if name == "worst_case" else 0)
+    held, _ = peak(name, rho=0.1)
+    measured, _ = peak(name, rho=0.1, microbatch=2)
+    assert measured == held + (1 if name == "worst_case" else 0)
 
 
 CURVATURE = [

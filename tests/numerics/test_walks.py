@@ -8,7 +8,7 @@ from models import MLP, mlp_data
 
 import acutance
 from acutance import LossSurface
-from acutance.numerics import units, walks
+from acutance.numerics import slopes, units, walks
 from acutance.numerics.balls import ball
 from acutance.numerics.slopes import Slope
 from acutance.numerics.units import Magnitudes
@@ -19,7 +19,7 @@ P = 4099  # neither of vectors of the processor nor of runs of sums
 
 @pytest.fixture(autouse=True)
 def every_vector_is_long(monkeypatch):
-    monkeypatch.setattr(walks, "LARGE", 1)
+    monkeypatch.setattr(units, "LARGE", 1)
     monkeypatch.setattr(walks, "SHARE", 1500)
 
 
@@ -40,7 +40,7 @@ def moved(w, c, x):
     return w + x if c is None else torch.addcmul(w, c, x)
 
 
-UNITS = {"none": lambda w: None, "given": lambda w: w.abs() + 0.1, "magnitudes": Magnitudes}
+UNITS = {"none": lambda w: None, "given": lambda w: w.roll(1), "magnitudes": Magnitudes}
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -130,7 +130,7 @@ def test_torch_walks_where_nothing_is_gained_or_the_walk_would_be_another(monkey
     assert walker([g], x, to, torch.tensor(0.1)) is None
     assert walker([g.double()], x, to, 0.1) is None
     assert walker([g.half()], x.half(), Destination(w.half(), None, w.half()), 0.1) is None
-    monkeypatch.setattr(walks, "LARGE", P + 1)
+    monkeypatch.setattr(units, "LARGE", P + 1)
     assert walker([g], x, to, 0.1) is None
 
 
@@ -140,8 +140,8 @@ def test_without_numba_or_with_another_rounding_torch_walks(monkeypatch):
     assert code is not None and fresh(torch.float64) is code
     rounded = code.move
 
-    def off(w, unit, x, scale, point, scaled):
-        rounded(w, unit, x, scale, point, scaled)
+    def off(w, unit, x, scale, point, kind):
+        rounded(w, unit, x, scale, point, kind)
         point[-1] *= 1 + 2e-7
 
     monkeypatch.setattr(code, "move", off)
@@ -161,7 +161,7 @@ def test_a_search_has_the_same_value_compiled_or_not(norm, rho, scaling, start, 
     walk = getattr(walks.Walker, name)
     monkeypatch.setattr(walks.Walker, name, lambda *args, **named: (made.append(1), walk(*args, **named))[1])
     found = acutance.measure("worst_case", LossSurface(MLP(), mlp_data()), **fields)
-    monkeypatch.setattr(walks, "LARGE", units.LARGE)
+    monkeypatch.setattr(units, "LARGE", 1 << 20)
     count = len(made)
     wanted = acutance.measure("worst_case", LossSurface(MLP(), mlp_data()), **fields)
     assert len(made) == count >= 29
@@ -178,3 +178,19 @@ def test_a_point_is_reached_once(dtype):
     assert not to.taken(x.clone())  # another one of the same numbers
     to.reached = x
     assert to.taken(x) and not to.taken(x)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_points_are_moved_bitwise_as_torch_does(dtype, unit, monkeypatch):
+    w, x, *_ = vectors(dtype)
+    c = UNITS[unit](w)
+    held = w.abs() if unit == "magnitudes" else c
+    wanted = torch.add(w, x, alpha=-0.3) if c is None else torch.addcmul(w, held, x, value=-0.3)
+    assert torch.equal(walks.moved(w, c, x, -0.3, torch.empty_like(w)), wanted)
+    monkeypatch.setattr(units, "LARGE", P + 1)
+    monkeypatch.setattr(slopes, "BLOCK", 1000)
+    assert torch.equal(walks.moved(w, c, x, -0.3, torch.empty_like(w)), wanted)
+    g = vectors(dtype)[3]
+    assert torch.equal(Slope([g], c).flat().nan_to_num(), (g if c is None else g * held).nan_to_num())
+    walked = torch.cat([gi.clone() for gi, _ in Slope(g.split(1500), c).walk()])
+    assert torch.equal(walked.nan_to_num(), (g if c is None else g * held).nan_to_num())

@@ -163,3 +163,102 @@ def test_a_stranger_writes_a_worst_case_measure_through_the_doors(tmp_path):
         assert found.value == wanted.value > 0
         assert spent == again.cost and spent.forwards == rise.passes(rise.Spec(**mine)).forwards * surface.n
         assert spent.backwards == 7 * surface.n
+
+
+@pytest.fixture
+def weights_are_many(monkeypatch):
+    monkeypatch.setattr("acutance.numerics.units.HUGE", 1)
+
+
+@pytest.mark.usefixtures("weights_are_many")
+@pytest.mark.parametrize("parameters", ["all", "!*bias"])
+@pytest.mark.parametrize("microbatch", [None, 5])
+def test_a_passing_gradient_is_bitwise_the_other_one_and_lies_in_the_point(surface, microbatch, parameters):
+    view = surface.restricted(parameters).transformed()
+    view.microbatch = microbatch
+    point = MovingPoint(view, view.w.abs())
+    x = torch.randn(view.w.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    before = snapshot(surface.model)
+    with point.held():
+        loss, raw, parts = point.move(x, 0.1).slope()
+        wanted, spent = torch.cat(parts), view.cost
+        found_loss, found_raw, (found,) = point.passing_slope()
+    assert torch.equal(found, wanted) and torch.equal(found_loss, loss) and torch.equal(found_raw, raw)
+    assert (found is point.w) == (microbatch is None)
+    spent = view.cost - spent
+    assert (spent.forwards, spent.backwards) == (view.n, view.n)
+    point.move(x, 0.1)
+    assert torch.equal(torch.cat(point.slope()[2]), wanted)
+    assert_untouched(surface.model, before)
+
+
+class Late(torch.autograd.Function):
+    """x, whose backward pass reads a weight it was given: late, where the weight was used again since."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(w)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        (w,) = ctx.saved_tensors
+        return g * (1 + 0 * w.sum()), None
+
+
+class ReadsLate(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.second(Late.apply(torch.tanh(self.first(x)), self.second.weight.detach()))
+
+
+@pytest.mark.usefixtures("weights_are_many")
+def test_weights_that_a_backward_pass_reads_after_their_gradient_are_not_written_over():
+    torch.manual_seed(0)
+    surface = LossSurface(ReadsLate(), (torch.randn(8, 4), torch.randint(0, 3, (8,))))
+    objective, x = surface.perturbed(), torch.full_like(surface.w, 0.1)
+    wanted = surface.perturbed().gradient(x)
+    for _ in range(2):
+        loss, _, slope = objective.passing(x)
+        assert loss == wanted[0] and torch.equal(slope.flat(), wanted[2].flat())
+    checks = surface.cost.checks
+    objective.passing(x)
+    assert surface.cost.checks == checks  # tried once
+
+
+@pytest.mark.usefixtures("weights_are_many")
+def test_a_passing_gradient_is_zero_where_the_loss_does_not_depend_and_nan_where_it_is_none():
+    constant = LossSurface(MLP(), mlp_data(), loss=lambda logits, targets: torch.tensor(2.0))
+    assert not constant.perturbed().passing(constant.w)[2].flat().any()
+    unused = LossSurface(MLP(), mlp_data(), loss=lambda logits, targets: logits.mean() * torch.nan)
+    assert unused.perturbed().passing(unused.w)[2].flat().isnan().any()
+    few = LossSurface(Weights(torch.tensor([1.0, 2.0, 4.0])), (torch.zeros(2, 1), torch.tensor([0, 1])))
+    _, raw, slope = few.perturbed().passing(torch.ones(3))
+    assert raw.tolist() == [[2.0, 3.0, 5.0]] * 2
+    torch.testing.assert_close(slope.flat(), few.gradient(torch.tensor([2.0, 3.0, 5.0]))[1])
+
+
+@pytest.mark.usefixtures("weights_are_many")
+def test_the_gradient_of_many_weights_is_forgotten_and_who_was_silent_is_not():
+    class Idle(MLP):
+        def __init__(self):
+            super().__init__()
+            self.idle = nn.Linear(3, 3).double()
+
+    surface = LossSurface(Idle(), mlp_data())
+    surface.forget_gradient()
+    assert surface.silent() == []
+    wanted, spent = surface.clean_gradient().gradient, surface.cost.backwards
+    surface.forget_gradient()
+    assert surface.silent() == ["idle.weight", "idle.bias"]
+    assert torch.equal(surface.clean_gradient().gradient, wanted) and surface.cost.backwards == 2 * spent
+
+
+def test_the_gradient_of_few_weights_is_kept():
+    surface = LossSurface(MLP(), mlp_data())
+    found = surface.clean_gradient()
+    surface.forget_gradient()
+    assert surface.clean_gradient() is found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,50 @@ def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
         torch.zeros_like(leaf) if g is None else g.to_dense() if g.is_sparse else g
         for g, leaf in zip(partials, leaves, strict=True)
     ]
+
+
+def gradients_into(loss: Tensor, leaves: Sequence[Tensor], put: Callable[[int, Tensor], object]) -> None:
+    """Hand out the gradient of a 0-d loss with respect to each of its leaves as soon as it is complete, to be let go.
+
+    It may be written over the leaf itself: were that still read, autograd would see it by the versions of tensors, so
+    each leaf must have one of its own, and not share that of a vector of all weights.
+
+    Args:
+        loss: with its graph, which is used up.
+        leaves: in whose shapes the gradients come.
+        put: called with the place among the leaves and the gradient; zeros where the loss does not depend on it.
+
+    Raises:
+        OverwrittenError: where a leaf is read after its gradient was written over it.
+    """
+    missing = {id(leaf): i for i, leaf in enumerate(leaves)}
+
+    def done(leaf: Tensor) -> None:
+        g, leaf.grad = leaf.grad, None
+        assert g is not None
+        with torch.no_grad():
+            put(missing.pop(id(leaf)), g.to_dense() if g.is_sparse else g)
+
+    hooks = [leaf.register_post_accumulate_grad_hook(done) for leaf in leaves]
+    try:
+        if loss.requires_grad:
+            loss.backward(_seed(loss), inputs=list(leaves))
+    except RuntimeError as error:
+        if "modified by an inplace operation" in str(error):
+            raise OverwrittenError from error
+        raise
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for leaf in leaves:
+            leaf.grad = None
+    with torch.no_grad():
+        for i in missing.values():
+            put(i, torch.zeros_like(leaves[i]))
+
+
+class OverwrittenError(RuntimeError):
+    """A backward pass reads weights that their gradient was written over."""
 
 
 def _seed(loss: Tensor) -> Tensor | None:

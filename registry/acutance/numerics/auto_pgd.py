@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 from acutance.numerics.balls import Ball
+from acutance.numerics.kept import Kept
 from acutance.numerics.scalars import Flag, Scalar, both, choose, either, keep, negate, pick
 from acutance.numerics.slopes import Slope
+from acutance.numerics.units import huge
+from acutance.numerics.walks import Destination
 
 MOMENTUM = 0.25
 THRESHOLD = 0.75
@@ -26,7 +29,8 @@ class Objective(Protocol):
     """The function to maximise; ``note`` is any small tensor to keep with the best point (the logits, say).
 
     One that evaluates at weights may have a ``destination``, a ``walks.Destination``: the next iterate is then laid out
-    there while it is made, where that saves a walk over the vectors.
+    there while it is made, where that saves a walk over the vectors. And it may have ``passing``, which is ``gradient``
+    but for where the slope lies: in memory that the next move of the point writes over, so that it is no vector more.
     """
 
     def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
@@ -49,14 +53,16 @@ class Maximum:
         value_half: the best value after half of the steps: how much the second half brought.
         slope: the gradient at x; that of an earlier best point where none was computed (at the last point of a search).
         starts: best value of each start, where several were searched.
+        norm: that of x in its ball, where x itself is no longer held, and empty.
     """
 
     x: Tensor
     value: Scalar
     note: Tensor
     value_half: Scalar
-    slope: Slope | None = None
+    slope: Slope | Kept | None = None
     starts: tuple[Scalar, ...] = ()
+    norm: Scalar | None = None
 
     def update(self, x: Tensor, value: Scalar, note: Tensor, slope: Slope | None = None) -> Flag:
         """Replace the best point, with its note and gradient, by this one where its value is larger.
@@ -83,16 +89,16 @@ class Rotation:
     """
 
     def __init__(self, start: Tensor, value: Scalar) -> None:
-        self._places = [start, torch.empty_like(start)]
-        if isinstance(value, Tensor):
-            self.best = start.clone()
-        else:
-            self.best = start
-            self._places.append(torch.empty_like(start))
+        self._places = [start]
+        self.best = start.clone() if isinstance(value, Tensor) else start
 
     def next(self, x: Tensor, best: Tensor) -> Tensor:
         """Return a place, (p,), that holds neither x nor the best iterate; it may hold the one before x."""
-        return next(place for place in self._places if place is not x and place is not best)
+        for place in self._places:
+            if place is not x and place is not best:
+                return place
+        self._places.append(torch.empty_like(x))
+        return self._places[-1]
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -135,10 +141,13 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int, stuck:
     Returns:
         The best of the points evaluated.
     """
-    f, note, g = objective.gradient(start)
-    places, to = Rotation(start, f), getattr(objective, "destination", None)
+    to: Destination | None = getattr(objective, "destination", None)
+    passing = getattr(objective, "passing", None) if huge(start) else None
+    gradient = passing or objective.gradient
+    f, note, g = gradient(start)
+    places = Rotation(start, f)
     x = previous = start
-    best = Maximum(places.best, f, note.clone(), f, g.snapshot())
+    best = Maximum(places.best, f, note.clone(), f, ball.kept(g) if huge(start) else g.snapshot())
     quarter: Scalar = f
     eta: Scalar = 2 * ball.rho
     judged = set(checkpoints(steps))
@@ -152,9 +161,11 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int, stuck:
         x, previous = following, x
         if k + 1 < steps:
             del g  # its memory serves the next one, unless it belongs to the best point
-            f_next, note, g = objective.gradient(x)
+            f_next, note, g = gradient(x)
             best.update(x, f_next, note, g)
         else:
+            best.slope = None  # no step follows: its memory is a gradient's
+            del g
             f_next, note = objective.value(x)
             best.update(x, f_next, note)
         if k + 1 == half(steps) // 2:
@@ -172,12 +183,15 @@ def auto_pgd(objective: Objective, start: Tensor, ball: Ball, steps: int, stuck:
             # Position, gradient and inertia all start again from the best point.
             x, previous = pick(restart, best.x, x), pick(restart, best.x, previous)
             assert best.slope is not None
-            g = g.replaced(restart, best.slope)
+            if isinstance(best.slope, Kept):
+                g = best.slope.again(restart, g, to.point if passing and to else None)
+            else:
+                g = g.replaced(restart, best.slope)
             f_next = choose(restart, best.value, f_next)
             window_start, best_before, halved_before = k, best.value, restart
             # The increase from k to k+1 belongs to the next window, unless that step was taken back.
             increases, risen = 0.0, both(risen, negate(restart))
         increases = increases + risen
         f = f_next
-    best.slope = None  # its memory is a gradient's
+    best.slope = None
     return best

@@ -15,6 +15,7 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor
 
+from acutance.numerics.kept import Copied, Kept, Signs
 from acutance.numerics.scalars import Scalar, add_multiple, at_most_one, choose, inverse, root, scalar
 from acutance.numerics.slopes import Slope, blocks
 from acutance.numerics.walks import Destination, walker
@@ -48,6 +49,10 @@ class Ball(ABC):
     @abstractmethod
     def steepest(self, g: Slope) -> Tensor:
         """Return the boundary point that maximises <g, x>, (p,): rho times the steepest ascent direction."""
+
+    @abstractmethod
+    def kept(self, g: Slope) -> Kept:
+        """Return memory of what a step needs of the gradient at the best point, with that of g."""
 
     @abstractmethod
     def random(self, noise: Tensor, u: float) -> Tensor:
@@ -92,6 +97,10 @@ class L2(Ball):
         for gi, _, to in g.walk(point):
             torch.mul(gi, factor, out=to)
         return point
+
+    def kept(self, g: Slope) -> Kept:
+        """Return a copy."""
+        return Copied(g)
 
     def random(self, noise: Tensor, u: float) -> Tensor:
         """Return rho u^(1/dim) noise/||noise||; coordinates where the noise is zero stay at zero."""
@@ -151,6 +160,10 @@ class Linf(Ball):
         for gi, _, to in g.walk(corner):
             torch.sign(gi, out=to).mul_(self.rho)
         return corner
+
+    def kept(self, g: Slope) -> Kept:
+        """Return the signs."""
+        return Signs(g)
 
     def random(self, noise: Tensor, u: float) -> Tensor:
         """Return rho noise, noise uniform on [-1, 1]."""

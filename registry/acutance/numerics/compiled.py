@@ -4,7 +4,8 @@ They compute what the blocks of torch in ``balls`` do, number by number in the s
 products, so iterates are bitwise the same; ``kernels`` tries that before it hands one out. Inner products are the one
 exception: they are summed in runs of 1024 numbers and then in double precision, closer to the exact ones than torch's.
 
-``c`` is ``abs(unit)``, so that the weights themselves may be given for :math:`c = |w|`.
+``units`` says what c is: 0 for ones, 1 for the numbers of ``unit``, 2 for their magnitudes, so that the weights
+themselves may be given for :math:`c = |w|`.
 """
 
 from __future__ import annotations
@@ -65,52 +66,53 @@ def _in_sphere(g: Any, x: Any, before: Any, on: Any, first: Any) -> Any:
 
 def _box(
     g: Any, unit: Any, x: Any, before: Any, w: Any, out: Any, point: Any,
-    eta: Any, rho: Any, inertia: Any, scaled: Any, first: Any,
+    eta: Any, rho: Any, inertia: Any, units: Any, first: Any,
 ) -> None:  # fmt: skip
     for i in range(g.size):
-        c = abs(unit[i])
-        y = _in_box(g[i] * c if scaled else g[i], x[i], before[i], eta, rho, inertia, first)
+        c = abs(unit[i]) if units == 2 else unit[i]
+        y = _in_box(g[i] * c if units else g[i], x[i], before[i], eta, rho, inertia, first)
         out[i] = y
-        point[i] = fused(c, y, w[i]) if scaled else w[i] + y
+        point[i] = fused(c, y, w[i]) if units else w[i] + y
 
 
 def _box_in_place(
     g: Any, unit: Any, x: Any, w: Any, out: Any, point: Any,
-    eta: Any, rho: Any, inertia: Any, scaled: Any, first: Any,
+    eta: Any, rho: Any, inertia: Any, units: Any, first: Any,
 ) -> None:  # fmt: skip
     for i in range(g.size):
-        c = abs(unit[i])
-        y = _in_box(g[i] * c if scaled else g[i], x[i], out[i], eta, rho, inertia, first)
+        c = abs(unit[i]) if units == 2 else unit[i]
+        y = _in_box(g[i] * c if units else g[i], x[i], out[i], eta, rho, inertia, first)
         out[i] = y
-        point[i] = fused(c, y, w[i]) if scaled else w[i] + y
+        point[i] = fused(c, y, w[i]) if units else w[i] + y
 
 
 def _sphere(
-    g: Any, unit: Any, x: Any, before: Any, w: Any, out: Any, point: Any, on: Any, scaled: Any, first: Any
+    g: Any, unit: Any, x: Any, before: Any, w: Any, out: Any, point: Any, on: Any, units: Any, first: Any
 ) -> None:
     for i in range(g.size):
-        c = abs(unit[i])
-        y = _in_sphere(g[i] * c if scaled else g[i], x[i], before[i], on, first)
+        c = abs(unit[i]) if units == 2 else unit[i]
+        y = _in_sphere(g[i] * c if units else g[i], x[i], before[i], on, first)
         out[i] = y
-        point[i] = fused(c, y, w[i]) if scaled else w[i] + y
+        point[i] = fused(c, y, w[i]) if units else w[i] + y
 
 
-def _sphere_in_place(g: Any, unit: Any, x: Any, w: Any, out: Any, point: Any, on: Any, scaled: Any, first: Any) -> None:
+def _sphere_in_place(g: Any, unit: Any, x: Any, w: Any, out: Any, point: Any, on: Any, units: Any, first: Any) -> None:
     for i in range(g.size):
-        c = abs(unit[i])
-        y = _in_sphere(g[i] * c if scaled else g[i], x[i], out[i], on, first)
+        c = abs(unit[i]) if units == 2 else unit[i]
+        y = _in_sphere(g[i] * c if units else g[i], x[i], out[i], on, first)
         out[i] = y
-        point[i] = fused(c, y, w[i]) if scaled else w[i] + y
+        point[i] = fused(c, y, w[i]) if units else w[i] + y
 
 
-def _products(g: Any, unit: Any, x: Any, before: Any, scaled: Any) -> Any:
+def _products(g: Any, unit: Any, x: Any, before: Any, units: Any) -> Any:
     """Return the inner products gg, xg, bg, xx, xb, bb of c g, x and the iterate before."""
     gg = xg = bg = xx = xb = bb = 0.0
     for start in range(0, g.size, RUN):
         zero = x[start] * 0  # of the vectors' type
         gg_, xg_, bg_, xx_, xb_, bb_ = zero, zero, zero, zero, zero, zero
         for i in range(start, min(start + RUN, g.size)):
-            u = g[i] * abs(unit[i]) if scaled else g[i]
+            c = abs(unit[i]) if units == 2 else unit[i]
+            u = g[i] * c if units else g[i]
             y, b = x[i], before[i]
             gg_ += u * u
             xg_ += y * u
@@ -122,10 +124,11 @@ def _products(g: Any, unit: Any, x: Any, before: Any, scaled: Any) -> Any:
     return gg, xg, bg, xx, xb, bb
 
 
-def _move(w: Any, unit: Any, x: Any, scale: Any, point: Any, scaled: Any) -> None:
+def _move(w: Any, unit: Any, x: Any, scale: Any, point: Any, units: Any) -> None:
     """Write w + scale c x."""
     for i in range(w.size):
-        point[i] = fused(scale * abs(unit[i]), x[i], w[i]) if scaled else fused(scale, x[i], w[i])
+        c = abs(unit[i]) if units == 2 else unit[i]
+        point[i] = fused(scale * c, x[i], w[i]) if units else fused(scale, x[i], w[i])
 
 
 box, box_in_place = _loop(_box), _loop(_box_in_place)

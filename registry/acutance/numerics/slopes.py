@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from acutance.numerics.scalars import Flag
+from acutance.numerics.units import Units, block
 
 BLOCK = 1 << 18  # elements; a few float32 blocks of this size stay in a processor's caches
 DEVICE_BLOCK = 1 << 24  # elements on an accelerator: few kernels, and scratch that is small beside the model
@@ -37,11 +38,11 @@ class Slope:
 
     Attributes:
         parts: one-dimensional and contiguous, :math:`\nabla L` when put together.
-        c: (p,) scaling, or None for ones.
+        c: (p,) scaling, a vector or made block by block; None for ones.
     """
 
     parts: Sequence[Tensor]
-    c: Tensor | None = None
+    c: Tensor | Units | None = None
 
     def walk(self, *vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Yield (block of the slope, scratch of its size, block of every (p,) vector).
@@ -51,14 +52,13 @@ class Slope:
         first = self.parts[0]
         size = _block_size(first)
         if len(self.parts) == 1 and first.numel() <= size:
-            yield (*self._formed(first, self.c, torch.empty_like(first)), *vectors)
+            yield (*self._formed(first, 0, torch.empty_like(first)), *vectors)
             return
         scratch, start = first.new_empty(min(size, max(part.numel() for part in self.parts))), 0
         for part in self.parts:
             for piece in part.split(size):
                 end = start + piece.numel()
-                c = None if self.c is None else self.c[start:end]
-                yield (*self._formed(piece, c, scratch[: end - start]), *[v[start:end] for v in vectors])
+                yield (*self._formed(piece, start, scratch[: end - start]), *[v[start:end] for v in vectors])
                 start = end
 
     def rewalked(self, *vectors: Tensor) -> Callable[[], Iterable[tuple[Tensor, ...]]]:
@@ -68,18 +68,19 @@ class Slope:
             return lambda: steps
         return lambda: self.walk(*vectors)
 
-    @staticmethod
-    def _formed(g: Tensor, c: Tensor | None, scratch: Tensor) -> tuple[Tensor, Tensor]:
-        return (g, scratch) if c is None else (torch.mul(g, c, out=scratch), scratch)
+    def _formed(self, g: Tensor, start: int, scratch: Tensor) -> tuple[Tensor, Tensor]:
+        if self.c is None:
+            return g, scratch
+        return torch.mul(g, block(self.c, start, start + g.numel()), out=scratch), scratch
 
     def flat(self) -> Tensor:
         """Return it as one vector, (p,), for reading: it may be the only part."""
         g = self.parts[0] if len(self.parts) == 1 else torch.cat(list(self.parts))
-        return g if self.c is None else g * self.c
+        return g if self.c is None else g * block(self.c, 0, g.numel())
 
-    def new_empty(self) -> Tensor:
+    def new_empty(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return uninitialised memory for a vector of its size, (p,)."""
-        return self.parts[0].new_empty(sum(part.numel() for part in self.parts))
+        return self.parts[0].new_empty(sum(part.numel() for part in self.parts), dtype=dtype)
 
     def snapshot(self) -> Slope:
         """Return a slope to hold beside the best point: itself on a CPU, else a copy that ``replaced`` writes over."""

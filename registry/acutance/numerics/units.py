@@ -6,7 +6,18 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-LARGE = 1 << 20  # numbers in a vector that is worth walking over less often, and not worth holding
+LARGE = 1 << 20  # numbers in a vector that is worth walking over less often
+HUGE = 1 << 24  # numbers in a vector that is worth a walk, or a pass once a search, not to be held
+
+
+def large(vector: Tensor) -> bool:
+    """Return whether walks over a vector are worth saving: told by its size, so that it is the same everywhere."""
+    return vector.numel() >= LARGE
+
+
+def huge(vector: Tensor) -> bool:
+    """Return whether room for a vector is worth saving, at the price of a walk or of a pass once a search."""
+    return vector.numel() >= HUGE
 
 
 class Units(ABC):

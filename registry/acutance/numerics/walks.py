@@ -6,13 +6,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from acutance.numerics.scalars import Scalar
-from acutance.numerics.units import LARGE, Magnitudes, Units, block
+from acutance.numerics.slopes import blocks
+from acutance.numerics.units import Magnitudes, Units, block, large
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 SHARE = 1 << 18  # numbers that one thread walks over at a time
 
@@ -51,15 +55,20 @@ def walker(parts: Sequence[Tensor], x: Tensor, to: Destination | None, step: Sca
         to: where the next iterate lies as weights.
         step: its size; a number on the host.
     """
-    if to is None or x.numel() < LARGE or x.device.type != "cpu" or isinstance(step, Tensor):
+    if to is None or isinstance(step, Tensor):
         return None
-    vectors = (x, to.w, to.point, *parts)
-    if x.dtype not in (torch.float32, torch.float64) or any(
-        v.dtype != x.dtype or v.is_neg() or not v.is_contiguous() for v in vectors
-    ):
-        return None
-    code = compiled(x.dtype)
+    code = compiled_for(x, to.w, to.point, *parts)
     return None if code is None else Walker(code, parts, x, to)
+
+
+def compiled_for(*vectors: Tensor) -> Any:
+    """Return the compiled walks over vectors, or None; the first one says how long they are."""
+    first = vectors[0]
+    if not large(first) or first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
+        return None
+    if any(v.dtype != first.dtype or v.is_neg() or not v.is_contiguous() for v in vectors):
+        return None
+    return compiled(first.dtype)
 
 
 class Walker:
@@ -67,14 +76,17 @@ class Walker:
 
     def __init__(self, code: Any, parts: Sequence[Tensor], x: Tensor, to: Destination) -> None:
         self._code, self._parts, self._x, self._to = code, parts, x, to
-        self._number: Any = code.number[str(x.dtype).removeprefix("torch.")]
-        self._scaled = to.c is not None
+        self._number: Any = _number(code, x.dtype)
+        self._kind = _kind(to.c)
+        # A gradient in the point's memory is copied, share by share, before the point is written there.
+        point = to.point.untyped_storage().data_ptr()
+        self._passing = any(part.untyped_storage().data_ptr() == point for part in parts)
 
     def box(self, before: Tensor, out: Tensor, eta: Scalar, rho: float, momentum: float | None) -> None:
         """Write the next iterate in the box of half width rho, and its point."""
         m = momentum or 0.0
         inertia = tuple(map(self._number, (-m, 2 * m, 1 - m)))
-        self._next("box", before, out, self._number(eta), self._number(rho), inertia, self._scaled, momentum is None)
+        self._next("box", before, out, self._number(eta), self._number(rho), inertia, self._kind, momentum is None)
 
     def sphere(self, before: Tensor, out: Tensor, on: tuple[Scalar, Scalar, Scalar], first: bool) -> None:
         """Write the next iterate in the Euclidean ball, and its point.
@@ -85,12 +97,12 @@ class Walker:
             on: factors of x, of the one before and of the gradient; for the first step of x + on[2] g, 0 and of g.
             first: whether it is the first step, which has no inertia.
         """
-        self._next("sphere", before, out, tuple(map(self._number, on)), self._scaled, first)
+        self._next("sphere", before, out, tuple(map(self._number, on)), self._kind, first)
 
     def products(self, before: Tensor) -> tuple[Scalar, ...]:
         """Return the inner products gg, xg, bg, xx, xb, bb of the gradient, x and the iterate before, in one walk."""
         walk, x, b = self._code.products, self._x.numpy(), before.numpy()
-        found = self._each(lambda g, unit, at: walk(g, unit, x[at], b[at], self._scaled))
+        found = self._each(lambda g, unit, at: walk(g, unit, x[at], b[at], self._kind))
         return tuple(map(sum, zip(*found, strict=True)))
 
     def _next(self, name: str, before: Tensor, out: Tensor, *how: Any) -> None:
@@ -109,25 +121,64 @@ class Walker:
         shares, start = [], 0
         for part in self._parts:
             for g in part.split(SHARE):
-                shares.append((g.numpy(), slice(start, start + g.numel())))
+                shares.append((g, slice(start, start + g.numel())))
                 start += g.numel()
 
-        def one(share: tuple[Any, slice]) -> Any:
-            g, at = share
-            return walk(g, self._units(g, at), at)
+        def one(share: tuple[Tensor, slice]) -> Any:
+            g, at = share[0].clone() if self._passing else share[0], share[1]
+            return walk(g.numpy(), _units(self._to.c, g.numpy(), at), at)
 
-        threads = min(torch.get_num_threads(), len(shares))
-        if threads < 2:
-            return [one(share) for share in shares]
-        with ThreadPoolExecutor(threads, thread_name_prefix="acutance-walks") as pool:
-            return list(pool.map(one, shares))
+        return shared_out(one, shares)
 
-    def _units(self, g: Any, at: slice) -> Any:
-        """Return an array whose magnitudes are c there; any array where c = 1."""
-        c = self._to.c
-        if c is None:
-            return g
-        return (c.w[at] if isinstance(c, Magnitudes) else block(c, at.start, at.stop)).numpy()
+
+def _units(c: Tensor | Units | None, g: Any, at: slice) -> Any:
+    """Return the array that c is made of there; where c = 1 any array, as g."""
+    if c is None:
+        return g
+    return (c.w[at] if isinstance(c, Magnitudes) else block(c, at.start, at.stop)).numpy()
+
+
+def _kind(c: Tensor | Units | None) -> int:
+    """Return how c is made of its array, as compiled walks tell it."""
+    return 0 if c is None else 2 if isinstance(c, Magnitudes) else 1
+
+
+def shared_out(walk: Callable[[T], R], shares: Sequence[T]) -> list[R]:
+    """Return what a walk returns for each share, in order, by as many threads as torch has."""
+    threads = min(torch.get_num_threads(), len(shares))
+    if threads < 2:
+        return [walk(share) for share in shares]
+    with ThreadPoolExecutor(threads, thread_name_prefix="acutance-walks") as pool:
+        return list(pool.map(walk, shares))
+
+
+def moved(w: Tensor, c: Tensor | Units | None, x: Tensor, scale: float, out: Tensor) -> Tensor:
+    """Write w + scale c x to ``out``, all (p,), bitwise as torch does, and return it."""
+    code = compiled_for(w, x, out)
+    if code is not None:
+        centre, along, to = w.numpy(), x.numpy(), out.numpy()
+        number = _number(code, w.dtype)(scale)
+
+        def walk(start: int) -> None:
+            at = slice(start, min(start + SHARE, len(w)))
+            code.move(centre[at], _units(c, along[at], at), along[at], number, to[at], _kind(c))
+
+        shared_out(walk, range(0, w.numel(), SHARE))
+    elif c is None:
+        torch.add(w, x, alpha=scale, out=out)
+    elif isinstance(c, Tensor):
+        torch.addcmul(w, c, x, value=scale, out=out)
+    else:
+        start = 0
+        for here, along_it, to_it in blocks(w, x, out):
+            torch.addcmul(here, c.block(start, start + len(here)), along_it, value=scale, out=to_it)
+            start += len(here)
+    return out
+
+
+def _number(code: Any, dtype: torch.dtype) -> Any:
+    """Return the type of a number among compiled walks over vectors of a type."""
+    return code.number[str(dtype).removeprefix("torch.")]
 
 
 @cache
@@ -141,12 +192,9 @@ def compiled(dtype: torch.dtype) -> Any:
     except ImportError:
         return None
     w, c, x = torch.randn(3, 1031, dtype=dtype, generator=torch.Generator().manual_seed(0)).unbind()
-    found, scale = torch.empty_like(w), code.number[str(dtype).removeprefix("torch.")](0.3)
-    for scaled, wanted in (
-        (True, torch.addcmul(w, c.abs(), x, value=0.3)),
-        (False, torch.add(w, x, alpha=0.3)),
-    ):
-        code.move(w.numpy(), c.numpy(), x.numpy(), scale, found.numpy(), scaled)
+    found, scale = torch.empty_like(w), _number(code, dtype)(0.3)
+    for kind, wanted in ((1, torch.addcmul(w, c, x, value=0.3)), (0, torch.add(w, x, alpha=0.3))):
+        code.move(w.numpy(), c.numpy(), x.numpy(), scale, found.numpy(), kind)
         if not torch.equal(found, wanted):
             return None
     return code

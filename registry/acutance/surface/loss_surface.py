@@ -23,6 +23,7 @@ from acutance.model.functional import FunctionalModel
 from acutance.model.initial import W0, initial_vector
 from acutance.model.losses import LossFunction, LossHead, NormScale, transform_of
 from acutance.model.parameters import Parameters
+from acutance.numerics.units import Magnitudes, Units, huge, large
 from acutance.surface.beside import Beside
 from acutance.surface.core import Core, Evaluation
 from acutance.surface.many_points import ManyPoints, go_together
@@ -201,12 +202,25 @@ class LossSurface(Readings, Representations, Products, Beside):
 
         Empty as long as nobody has asked for the gradient at w*: no pass is made for it.
         """
+        known: list[str] | None = self._memo.get("silent")
+        if known is not None:
+            return known
         evaluation: Evaluation | None = self._memo.get("gradient")
         if evaluation is None or evaluation.gradient is None:
             return []
         pieces = self.parameters.split(evaluation.gradient)
         largest = torch.stack([torch.linalg.vector_norm(piece, torch.inf) for piece in pieces])
         return [slot.name for slot, size in zip(self.parameters.free_slots, largest.tolist(), strict=True) if size == 0]
+
+    def forget_gradient(self) -> None:
+        """Free the gradient at w* of very many weights, before a search holds its vectors; who asks makes it anew."""
+        if "gradient" in self._memo and huge(self.w):
+            self._memo["silent"] = self.silent()
+            del self._memo["gradient"]
+
+    def magnitudes(self) -> Units | None:
+        """Return |w*| made block by block, of so many weights that this is cheaper than holding it; else None."""
+        return Magnitudes(self.w) if large(self.w) else None
 
     @property
     def w0(self) -> Tensor:
@@ -395,15 +409,15 @@ class LossSurface(Readings, Representations, Products, Beside):
 
     # -- many points: what searches and averages are made of -----------------------------------------
 
-    def perturbed(self, c: Tensor | None = None) -> Perturbed:
+    def perturbed(self, c: Tensor | Units | None = None) -> Perturbed:
         r"""Return the loss as a function of :math:`\gamma`, (p,), for a search: :math:`L_S(w^* + c \odot \gamma)`.
 
         Args:
-            c: (p,) units, as of ``acutance.scaling.vector``; ones by default.
+            c: (p,) units, as of ``acutance.scaling.vector``, or ``by_block``; ones by default.
         """
         return Perturbed(self, c)
 
-    def moving_point(self, c: Tensor | None = None) -> MovingPoint:
+    def moving_point(self, c: Tensor | Units | None = None) -> MovingPoint:
         r"""Return a point :math:`w^* + s\, c \odot x` that moves in memory of its own, for many passes.
 
         Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ from acutance.checks.parts import refuse_parts
 from acutance.checks.smoothness import refuse_jumps
 from acutance.data.batch import tensor
 from acutance.model.conditions import conditions, trackable
-from acutance.model.derivatives import gradients
+from acutance.model.derivatives import OverwrittenError, gradients, gradients_into
+from acutance.numerics.units import Units, huge
+from acutance.numerics.walks import moved
 from acutance.surface.core import Evaluation
 from acutance.surface.replay import Replay, Work
 
@@ -31,15 +34,19 @@ class MovingPoint:
 
     Args:
         surface: where to evaluate; passes are booked there.
-        c: (p,) scaling, or None for ones.
+        c: (p,) scaling, a vector or made block by block; None for ones.
         w: (p,) memory of the point, holding a first one; new memory by default.
         replayed: whether passes may be recorded and replayed (see ``moving_point``).
+
+    Attributes:
+        lends: whether ``passing_slope`` puts a gradient into the memory of the point: where vectors are very long.
     """
 
     def __init__(
-        self, surface: LossSurface, c: Tensor | None = None, w: Tensor | None = None, replayed: bool = False
+        self, surface: LossSurface, c: Tensor | Units | None = None, w: Tensor | None = None, replayed: bool = False
     ) -> None:
         self._surface, self._core, self.c = surface, surface.core, c
+        self.lends = w is None and not replayed and huge(surface.w)
         if w is not surface.w:
             refuse_jumps(self._core.functional, surface.parameters.free)
         with conditions(self._core.functional):
@@ -51,6 +58,10 @@ class MovingPoint:
     def _lay_out(self, surface: LossSurface) -> None:
         slots = surface.parameters.slots
         self._pieces = [piece.view(slot.shape) for piece, slot in zip(surface.pieces(self.w), slots, strict=True)]
+        if self.lends:
+            # With versions of their own, by which autograd sees what a pass still reads.
+            for i in surface.parameters.free:
+                self._pieces[i] = self._pieces[i].data
         # Each parameter is a leaf of its own: the gradient is put together once, outside the graph.
         self._leaves = [self._pieces[i].requires_grad_() for i in surface.parameters.free]
         self._groups = _groups([leaf.numel() for leaf in self._leaves], self.w.device.type == "cpu")
@@ -66,7 +77,7 @@ class MovingPoint:
             if replay is not None:
                 replay.forget()
 
-    def in_units(self, c: Tensor | None) -> MovingPoint:
+    def in_units(self, c: Tensor | Units | None) -> MovingPoint:
         """Return the same point, in the same memory, moved in units of c, (p,)."""
         other = copy(self)
         other.c = c
@@ -78,10 +89,7 @@ class MovingPoint:
 
     def move(self, x: Tensor, scale: float = 1.0) -> MovingPoint:
         """Go to w* + scale c x, x (p,)."""
-        if self.c is None:
-            torch.add(self._surface.w, x, alpha=scale, out=self.w)
-        else:
-            torch.addcmul(self._surface.w, self.c, x, value=scale, out=self.w)
+        moved(self._surface.w, self.c, x, scale, self.w)
         return self
 
     def raw_logits(self) -> Tensor:
@@ -131,30 +139,67 @@ class MovingPoint:
         self._core.book(forwards=self._core.n, backwards=self._core.n)
         return loss, raw, parts
 
+    def passing_slope(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return what ``slope`` does, of very many weights in no memory but the point's: it lasts until that moves.
+
+        In several passes it is one vector beside it, and not two.
+
+        Raises:
+            OverwrittenError: where the model does not allow that; move the point again, and it is not tried again.
+        """
+        core = self._core
+        if not self.lends:
+            return self.slope()
+        self._surface.check()
+        core.refuse_derivatives(self._surface.parameters.free)
+        flat = self.w if core.in_one_pass else torch.zeros_like(self.w)
+        into = self._leaves if core.in_one_pass else self._surface.parameters.split(flat)
+        put = Tensor.copy_ if core.in_one_pass else Tensor.add_
+
+        def take(loss: Tensor) -> None:
+            gradients_into(loss, self._leaves, lambda i, g: put(into[i], g.view(into[i].shape)))
+
+        try:
+            loss, raw = self._pass(take)
+        except OverwrittenError:
+            self.lends = False
+            core.book(checks=3 * core.n)
+            raise
+        core.book(forwards=core.n, backwards=core.n)
+        return loss, raw, [flat]
+
     def _slope(self) -> tuple[Tensor, ...]:
         """Return (loss, logits, parts of the gradient ...): one forward and one backward for each microbatch."""
-        core = self._core
-        chunks = tuple(core.chunks())
         parts: list[Tensor] = []
+
+        def take(loss: Tensor) -> None:
+            joined = self._grouped(gradients(loss, self._leaves))
+            if parts:
+                torch._foreach_add_(parts, joined)
+            else:
+                # Automatic differentiation may hand out one tensor twice: to add to it, it must be our own.
+                parts.extend(joined if self._core.in_one_pass else [part.clone() for part in joined])
+
+        loss, raw = self._pass(take)
+        return loss, raw, *parts
+
+    def _pass(self, take: Callable[[Tensor], None]) -> tuple[Tensor, Tensor]:
+        """Return (loss, logits); what each microbatch adds to the loss is handed out with its graph."""
+        core = self._core
         losses, logits = [], []
         with conditions(core.functional, order=1, arithmetic=core.arithmetic), self.held():
-            for inputs, targets in chunks:
+            for inputs, targets in core.chunks():
                 raw = self._logits(inputs)
                 loss = core.head.part(self._surface.transform(raw), targets, core.n)
-                joined = self._grouped(gradients(loss, self._leaves))
-                if parts:
-                    torch._foreach_add_(parts, joined)
-                else:
-                    # Automatic differentiation may hand out one tensor twice: to add to it, it must be our own.
-                    parts = joined if len(chunks) == 1 else [part.clone() for part in joined]
-                losses.append(loss.detach())
                 logits.append(self._unshared(raw.detach()))
-                del raw, loss, joined
-        if len(chunks) == 1:
-            return losses[0], logits[0], *parts
+                take(loss)
+                losses.append(loss.detach())
+                del raw, loss
+        if len(losses) == 1:
+            return losses[0], logits[0]
         whole = torch.cat(logits)
         refuse_parts(self._surface, whole)
-        return torch.stack(losses).sum(), whole, *parts
+        return torch.stack(losses).sum(), whole
 
     def _grouped(self, grads: list[Tensor]) -> list[Tensor]:
         """Return gradients of the parameters as one-dimensional parts: large ones as they are, others joined."""
@@ -171,7 +216,7 @@ class MovingPoint:
         return tensor.clone() if self._start <= tensor.data_ptr() < self._end else tensor
 
 
-def moving_point(surface: LossSurface, c: Tensor | None = None) -> MovingPoint:
+def moving_point(surface: LossSurface, c: Tensor | Units | None = None) -> MovingPoint:
     r"""Return a point for a walk of many passes, in units of c, (p,), or ones.
 
     Where passes are replayed all walks over a surface move one point: its passes are recorded once. Walks may take

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from acutance.model.derivatives import OverwrittenError
 from acutance.numerics.scalars import Scalar, scalar
 from acutance.numerics.slopes import Slope
+from acutance.numerics.units import Units
 from acutance.numerics.walks import Destination
 from acutance.surface.moving_point import MovingPoint, moving_point
 
@@ -24,10 +26,10 @@ class Perturbed:
 
     Args:
         surface: whose loss.
-        c: (p,) scaling, or None for ones.
+        c: (p,) scaling, a vector or made block by block; None for ones.
     """
 
-    def __init__(self, surface: LossSurface, c: Tensor | None) -> None:
+    def __init__(self, surface: LossSurface, c: Tensor | Units | None) -> None:
         self.surface, self.c = surface, c
         surface.check()
         surface.core.examined()  # before a search holds its vectors
@@ -41,6 +43,14 @@ class Perturbed:
     def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
         """Return loss, logits and gradient."""
         loss, raw, parts = self._at(x).slope()
+        return scalar(loss), raw, Slope(parts, self.c)
+
+    def passing(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
+        """Return loss, logits and gradient, which lasts no longer than until the next pass: it may lie in the point."""
+        try:
+            loss, raw, parts = self._at(x).passing_slope()
+        except OverwrittenError:
+            loss, raw, parts = self._point.move(x).slope()
         return scalar(loss), raw, Slope(parts, self.c)
 
     def value(self, x: Tensor) -> tuple[Scalar, Tensor]:

@@ -13,6 +13,7 @@ from published_text import tiny_gpt2, write_ratings
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from acutance import LossSurface, UserError
+from acutance.empirical import Error, TargetSpec
 from acutance.plugins import catalog
 from acutance.run.harness import run_study
 from acutance.study.config import load_config
@@ -227,6 +228,20 @@ def test_the_loss_is_the_mean_over_tokens_that_count_in_any_passes(tmp_path):
         for size in (None, 2)
     ]
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+def test_shares_of_wrong_tokens_are_no_counts_of_which_a_ceiling_could_be_made():
+    ids = torch.randint(257, (4, 9), generator=torch.Generator().manual_seed(1))
+    known = torch.eye(257)[ids.roll(-1, 1)]  # right but for one token of the first block
+    known[0, 2] = known[0, 2].roll(1)
+    shares = wrong_next_token(known, ids)
+    assert shares.tolist() == [1 / 8, 0, 0, 0]
+    for errors, extras in ((shares, {}), (torch.tensor([1.0, 0.0, 0.0, 1.0]), {"points": 4})):
+        surface = LossSurface(
+            language_model(), ({"input_ids": ids}, ids), loss=next_token, score=lambda f, y, errors=errors: errors
+        )
+        found = Error().evaluate(surface, TargetSpec(), None)
+        assert found.value == float(errors.mean()) and found.extras == extras
 
 
 def test_tokens_that_a_model_does_not_have_are_refused():

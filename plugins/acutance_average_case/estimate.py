@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from acutance import scaling
 from acutance.measure import Cost, Estimate
-from acutance.numerics.draws import Streams
+from acutance.numerics.draws import Kind, Noise, Streams
 
 if TYPE_CHECKING:
+    from acutance.scaling import Units
     from acutance.surface import LossSurface
     from acutance.surface.many_points import ManyPoints
+    from acutance.surface.moving_point import MovingPoint
     from acutance_average_case.measure import AverageCaseSpec
 
 
@@ -79,28 +81,37 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
     points: dict[Point, list[Sample]] = defaultdict(list)
     for sample in family:
         points[Point(sample.spec.scaling, sample.spec.rho)].append(sample)
+    count = max(sample.noises for sample in family)
+    kind: Kind = "normal" if norm == "l2" else "uniform"
+    if base.moves_in_place and not any(sample.spec.variance_reduction == "linear" for sample in family):
+        with PieceByPiece(base, {point.scaling: scaling.units(base, point.scaling) for point in points}) as walk:
+            for k in range(count):
+                _visit(walk, points, rng.noise(kind, norm, k, base.size), k)
+        return
     units = {point.scaling: scaling.vector(base, point.scaling) for point in points}
     for sample in family:
         if sample.spec.variance_reduction == "linear":
             sample.slope = _slope(sample.view, sample.spec.scaling, units[sample.spec.scaling])
-    count = max(sample.noises for sample in family)
     visits = sum(
         max((s.noises for s in members if sign in s.signs), default=0)
         for members in points.values()
         for sign in (1, -1)
     )
     rows = base.many_points(visits)
-    walk: Walk = OneByOne(base, units) if rows is None else ManyAtOnce(base, units, rows)
-    with walk:
-        memory = torch.empty_like(base.w)
-        noises = rng.draws("normal" if norm == "l2" else "uniform", norm, range(count), base.w, out=memory)
+    with OneByOne(base, units) if rows is None else ManyAtOnce(base, units, rows) as walk:
+        noises = rng.draws(kind, norm, range(count), base.w, out=torch.empty_like(base.w))
         for k, noise in enumerate(noises):
             _record_controls([sample for sample in family if k < sample.noises], noise)
-            for point, members in points.items():
-                for sign in (1, -1):
-                    active = [sample for sample in members if k < sample.noises and sign in sample.signs]
-                    if active:
-                        walk.visit(noise, point.scaling, sign * point.rho, active)
+            _visit(walk, points, noise, k)
+
+
+def _visit(walk: Walk[N], points: Mapping[Point, Sequence[Sample]], noise: N, k: int) -> None:
+    """Visit the points of draw k, for the specs that still take draws."""
+    for point, members in points.items():
+        for sign in (1, -1):
+            active = [sample for sample in members if k < sample.noises and sign in sample.signs]
+            if active:
+                walk.visit(noise, point.scaling, sign * point.rho, active)
 
 
 def _slope(view: LossSurface, scaling_name: str, c: Tensor | None) -> Tensor:
@@ -125,14 +136,13 @@ def _record_controls(active: Sequence[Sample], noise: Tensor) -> None:
             sample.controls.append(products[name])
 
 
-class Walk(Protocol):
+N = TypeVar("N", contravariant=True)
+
+
+class Walk(Protocol[N]):
     """Evaluates the points of a sweep, and hands what was found there to the specs that share them."""
 
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, *error: object) -> None: ...
-
-    def visit(self, noise: Tensor, unit: str, scale: float, active: Sequence[Sample]) -> None:
+    def visit(self, noise: N, unit: str, scale: float, active: Sequence[Sample]) -> None:
         """Make the one forward at w* + scale c noise that these specs share, at once or before the walk ends."""
         ...
 
@@ -145,22 +155,48 @@ class OneByOne:
         self._points = {name: point.in_units(c) for name, c in units.items()}
         self._held = point.held()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> OneByOne:
         self._held.__enter__()
+        return self
 
     def __exit__(self, kind: object, *error: object) -> None:
         self._held.__exit__(kind, *error)
 
     def visit(self, noise: Tensor, unit: str, scale: float, active: Sequence[Sample]) -> None:
         """Make the forward now."""
-        before = self._base.cost
-        raw = self._points[unit].move(noise, scale).raw_logits()
-        share = (self._base.cost - before) * (1 / len(active))
-        error = self._base.mean_error_of(raw)
-        for sample in active:
-            sample.losses.append(sample.view.loss_of(raw))
-            sample.errors.append(error)
-            sample.cost = sample.cost + share
+        _pass(self._base, self._points[unit].move(noise, scale), active)
+
+
+class PieceByPiece:
+    """A pass for each point, whose noise is made again for each where the weights move: no vector is held."""
+
+    def __init__(self, base: LossSurface, units: Mapping[str, Units | None]) -> None:
+        self._base, point = base, base.piecewise_point()
+        self._points = {name: point.with_units(c) for name, c in units.items()}
+        self._held = point.held()
+
+    def __enter__(self) -> PieceByPiece:
+        self._held.__enter__()
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        self._held.__exit__(kind, *error)
+
+    def visit(self, noise: Noise, unit: str, scale: float, active: Sequence[Sample]) -> None:
+        """Make the forward now."""
+        _pass(self._base, self._points[unit].place(noise, scale), active)
+
+
+def _pass(base: LossSurface, point: MovingPoint, active: Sequence[Sample]) -> None:
+    """Make a forward at a point, and hand losses, the error and the cost to the specs that share it."""
+    before = base.cost
+    raw = point.raw_logits()
+    share = (base.cost - before) * (1 / len(active))
+    error = base.mean_error_of(raw)
+    for sample in active:
+        sample.losses.append(sample.view.loss_of(raw))
+        sample.errors.append(error)
+        sample.cost = sample.cost + share
 
 
 class ManyAtOnce:
@@ -170,8 +206,8 @@ class ManyAtOnce:
         self._base, self._units, self._points = base, units, points
         self._waiting: list[Sequence[Sample]] = []
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> ManyAtOnce:
+        return self
 
     def __exit__(self, kind: object, *error: object) -> None:
         if kind is None:
@@ -223,7 +259,8 @@ def _estimate(sample: Sample) -> Estimate:
             rise = rise.view(-1, 2).mean(dim=1)
         value, stderr = float(rise.mean()), _standard_error(rise, 1)
     estimate = Estimate(value, stderr, extras=extras, cost=sample.cost)
-    return scaling.resolved(estimate, sample.view, sample.spec.scaling, sample.spec.rho)
+    estimate = scaling.resolved(estimate, sample.view, sample.spec.scaling, sample.spec.rho)
+    return sample.view.against_rounding(estimate, value)
 
 
 def _controlled(rise: Tensor, control: Tensor) -> tuple[float, float | None, float, float]:

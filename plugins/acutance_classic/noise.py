@@ -17,6 +17,7 @@ from acutance_classic.plugin import FAMILIES
 from acutance_classic.search import Found, bisect
 
 if TYPE_CHECKING:
+    from acutance.scaling import Units
     from acutance.surface import LossSurface
     from acutance_classic.basin import BasinSpec
     from acutance_classic.pac_bayes import DeviationSpec
@@ -35,8 +36,8 @@ class Walk:
     """
 
     def __init__(self, surface: LossSurface, draws: int, rng: Streams, c: Tensor | None = None) -> None:
-        self._surface, self._draws, self._rng = surface, draws, rng
-        self.point, self._noise, self.passes = surface.moving_point(c), torch.empty_like(surface.w), 0
+        self._surface, self._draws, self._rng, self.passes = surface, draws, rng, 0
+        self.point, self._noise = surface.moving_point(c), torch.empty_like(surface.w)
 
     def raws(self, scale: float, deviations: Tensor | None = None) -> Iterator[Tensor]:
         """Yield the (n, K) logits at every noise, times the scale, or times (p,) standard deviations."""
@@ -44,6 +45,45 @@ class Walk:
             z = self._rng.normal("noise", k, self._surface.w, out=self._noise)
             self.passes += 1
             yield self.point.move(z if deviations is None else z.mul_(deviations), scale).raw_logits()
+
+
+class PieceByPiece:
+    """The same passes, whose noise is made where it is added to the weights: no vector is held.
+
+    Args:
+        surface: whose logits; its free parameters move.
+        draws: how many noises.
+        rng: their source.
+        c: units, or None for ones.
+    """
+
+    def __init__(self, surface: LossSurface, draws: int, rng: Streams, c: Units | None) -> None:
+        self._surface, self._draws, self._rng, self.passes = surface, draws, rng, 0
+        self.point = surface.piecewise_point(c)
+
+    def raws(self, scale: float) -> Iterator[Tensor]:
+        """Yield the (n, K) logits at every noise, times the scale."""
+        for k in range(self._draws):
+            self.passes += 1
+            noise = self._rng.noise("normal", "noise", k, self._surface.size)
+            yield self.point.place(noise, scale).raw_logits()
+
+
+def walk_of(surface: LossSurface, name: str, draws: int, rng: Streams) -> Walk | PieceByPiece:
+    """Return passes at noise in units of a scaling.
+
+    Raises:
+        Unsupported: for units that are all zero.
+    """
+    if surface.moves_in_place:
+        units = scaling.units(surface, name)
+        still = units is not None and units.norm() == 0
+    else:
+        c = scaling.vector(surface, name)
+        still = c is not None and not bool(c.any())
+    if still:
+        raise Unsupported(f"scaling '{name}' is zero for all of these weights: none of them moves")
+    return PieceByPiece(surface, draws, rng, units) if surface.moves_in_place else Walk(surface, draws, rng, c)
 
 
 def stays(terms: Iterable[float], limit: float, nonnegative: bool) -> bool:
@@ -109,9 +149,7 @@ def steady_loss(surface: LossSurface, spec: BasinSpec, rng: Streams) -> Found:
     r"""Return the largest scale of noise in units of c at which the mean loss, or error, rises by at most a drop."""
     part = surface.restricted(spec.parameters)
     view = part.transformed(spec.logit_norm, spec.norm_scale)
-    c = scaling.vector(part, spec.scaling)
-    if c is not None and not bool(c.any()):
-        raise Unsupported(f"scaling '{spec.scaling}' is zero for all of these weights: none of them moves")
+    walk = walk_of(part, spec.scaling, spec.draws, rng)
     if spec.of == "error":
         refuse_numbers(view)
 
@@ -119,7 +157,7 @@ def steady_loss(surface: LossSurface, spec: BasinSpec, rng: Streams) -> Found:
         return float(view.loss_of(raw)) if spec.of == "loss" else mean_error(view, raw)
 
     clean = level(part.clean().raw)
-    walk, limit = Walk(part, spec.draws, rng, c), (clean + spec.drop) * spec.draws * (1 + ROUNDING)
+    limit = (clean + spec.drop) * spec.draws * (1 + ROUNDING)
     nonnegative = spec.of == "error" or isinstance(view.criterion, str)
     if not math.isfinite(clean):
         return Found(math.nan, f"the {spec.of} is {clean} at the model's own weights: nothing can rise above it")

@@ -92,4 +92,4 @@ class ParameterCount(Measure[PartSpec]):
 
     def evaluate(self, surface: LossSurface, spec: PartSpec, rng: Streams) -> float:
         """Return the number."""
-        return surface.restricted(spec.parameters).w.numel()
+        return surface.restricted(spec.parameters).size

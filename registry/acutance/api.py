@@ -65,7 +65,7 @@ def measure(
         replicate: index of an independent repetition.
         loss: for a module: ``cross_entropy``, ``mse`` or a function, as in LossSurface.
         device: for a module: where to compute.
-        dtype: for a module: float32 or float64.
+        dtype: for a module: float32, float64, or native for the types that its weights have.
         microbatch: for a module: examples in one pass; changes memory, not values.
         initial: for a module: the model at its initial weights, or its state dict, for measures that need them.
         validation: for a module: labelled points, as ``data``, for measures that need some beside their own.

@@ -174,8 +174,8 @@ def surface_line(surface: LossSurface, loss: Any, clean: Any) -> str:
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
     kind = ", logit-normalized" if surface.logit_norm else ""
     value = "" if clean is None else f" = {float(clean):.6g}"
-    dtype = str(surface.w.dtype).removeprefix("torch.")
+    dtype = str(surface.dtype).removeprefix("torch.")
     return (
-        f"LossSurface({surface.w.numel():,} free parameters, n = {surface.n}, {name}{kind}{value}, {dtype}, "
-        f"{surface.w.device})"
+        f"LossSurface({surface.size:,} free parameters, n = {surface.n}, {name}{kind}{value}, {dtype}, "
+        f"{surface.core.functional.device})"
     )

@@ -7,10 +7,11 @@ add strategies through the hook ``register_scalings``; a config may also name it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from acutance.errors import UserError
+from acutance.errors import Unsupported, UserError
 from acutance.measure import Estimate, Status
 from acutance.own_code import is_own, load_function
 from acutance.plugins import catalog
@@ -40,8 +41,7 @@ def elementwise_eta(surface: LossSurface) -> Tensor | None:
     The rule goes by name: it takes in the weights of normalization layers and leaves out class tokens and
     position embeddings.
     """
-    pieces = surface.unflatten(surface.w).items()
-    return surface.flatten({name: p.abs() + ETA if "weight" in name else p.new_ones(()) for name, p in pieces})
+    return _joined(surface, elementwise_eta)
 
 
 def filter_norm(surface: LossSurface) -> Tensor | None:
@@ -49,18 +49,128 @@ def filter_norm(surface: LossSurface) -> Tensor | None:
 
     A filter is an output channel of a convolution, a row of a linear map, the vector of a token.
     """
-
-    def of_filters(p: Tensor) -> Tensor:
-        rows = p.reshape(len(p), -1) if p.dim() else p.view(1, 1)
-        norms: Tensor = rows.norm(dim=1)
-        return norms.view(*p.shape[:1], *[1] * (p.dim() - 1))
-
-    return surface.flatten({name: of_filters(p) for name, p in surface.unflatten(surface.w).items()})
+    return _joined(surface, filter_norm)
 
 
 def layer_norm(surface: LossSurface) -> Tensor | None:
     """C = l2 norm of the parameter tensor a weight belongs to."""
-    return surface.flatten({name: p.norm() for name, p in surface.unflatten(surface.w).items()})
+    return _joined(surface, layer_norm)
+
+
+def _absolute(name: str, p: Tensor) -> Tensor:
+    return p.abs()
+
+
+def _absolute_eta(name: str, p: Tensor) -> Tensor:
+    return p.abs() + ETA if "weight" in name else p.new_ones(())
+
+
+def _of_filters(name: str, p: Tensor) -> Tensor:
+    rows = p.reshape(len(p), -1) if p.dim() else p.view(1, 1)
+    norms: Tensor = rows.norm(dim=1)
+    return norms.view(*p.shape[:1], *[1] * (p.dim() - 1))
+
+
+def _of_layers(name: str, p: Tensor) -> Tensor:
+    norm: Tensor = p.norm()
+    return norm
+
+
+# Of the name of a parameter and its tensor: what broadcasts to the tensor's shape.
+BY_PARAMETER: dict[Any, Callable[[str, Tensor], Tensor]] = {
+    elementwise: _absolute, elementwise_eta: _absolute_eta, filter_norm: _of_filters, layer_norm: _of_layers,
+}  # fmt: skip
+
+
+def _joined(surface: LossSurface, strategy: object) -> Tensor:
+    of = BY_PARAMETER[strategy]
+    return surface.flatten({name: of(name, p) for name, p in surface.unflatten(surface.w).items()})
+
+
+class Units:
+    """The vector c of a strategy, of which nothing is held that can be made of the weights again.
+
+    Args:
+        surface: whose free parameters it belongs to.
+        of: of the name of a parameter and its tensor; see ``BY_PARAMETER``.
+    """
+
+    def __init__(self, surface: LossSurface, of: Callable[[str, Tensor], Tensor]) -> None:
+        own, slots = surface.core.functional.own_pieces(), surface.parameters.free_slots
+        self._named = [(slot, own[i]) for i, slot in zip(surface.parameters.free, slots, strict=True)]
+        self._of = of
+        self._of_each = of in (_absolute, _absolute_eta)
+        # A number for each row, or one for all: made of the whole tensor, once.
+        self._rows = [None if self._of_each else _wide(of, slot.name, p.view(slot.shape)) for slot, p in self._named]
+
+    def block(self, i: int, start: int, count: int) -> Tensor | None:
+        """Return ``count`` entries of c, float32 or finer, from the given place in a free parameter."""
+        slot, own = self._named[i]
+        rows = self._rows[i]
+        if rows is None:
+            return self._of(slot.name, _finer(own[start : start + count])).expand(count)
+        import torch
+
+        length = own.numel() // rows.numel()
+        return rows[torch.arange(start, start + count, device=rows.device) // length]
+
+    def norm(self) -> float:
+        """Return the l2 norm of c."""
+        import torch
+
+        squares = []
+        for i, (_, own) in enumerate(self._named):
+            for start in range(0, own.numel(), CHUNK):
+                c = self.block(i, start, min(CHUNK, own.numel() - start))
+                assert c is not None
+                squares.append(torch.linalg.vector_norm(c, dtype=torch.float64).square().cpu())
+        return float(torch.stack(squares).sum().sqrt())
+
+
+CHUNK = 1 << 20  # entries of c that are made at once
+
+
+def _finer(p: Tensor) -> Tensor:
+    """Return a tensor in float32, or as it is where it is that or finer."""
+    import torch
+
+    return p.float() if p.dtype in (torch.float16, torch.bfloat16) else p
+
+
+def _wide(of: Callable[[str, Tensor], Tensor], name: str, p: Tensor) -> Tensor:
+    """Return a number for each row of a tensor, or one for all of it, from blocks of rows where it is coarse."""
+    import torch
+
+    if p.dtype == _finer(p[:0] if p.dim() else p).dtype:
+        return of(name, p).reshape(-1)
+    if p.dim() < 2:
+        return of(name, p.float()).reshape(-1)
+    step = max(1, CHUNK * len(p) // p.numel())
+    parts = [of(name, part.float()).reshape(-1) for part in p.split(step)]
+    return torch.cat(parts) if of is _of_filters else torch.linalg.vector_norm(torch.cat(parts)).reshape(1)
+
+
+def units(surface: LossSurface, name: str) -> Units | None:
+    """Return c of a strategy for a point that moves piece by piece, None for ones.
+
+    Args:
+        surface: as for ``vector``.
+        name: as for ``vector``.
+
+    Raises:
+        UserError: for an unknown strategy.
+        Unsupported: for one that is a function of the vector of all weights.
+    """
+    path = name if is_own(name) else str(catalog().get("scalings", name))
+    strategy = load_function(path)
+    if strategy is none:
+        return None
+    if strategy not in BY_PARAMETER:
+        raise Unsupported(
+            f"scaling '{name}' is a function of the vector of all weights, of which there is none here: take none, "
+            "elementwise, filter or layer, or surface.dtype: float32"
+        )
+    return surface.memo(("scaling.units", path), lambda: Units(surface, BY_PARAMETER[strategy]))
 
 
 def vector(surface: LossSurface, name: str) -> Tensor | None:
@@ -104,11 +214,16 @@ def resolution(surface: LossSurface, name: str) -> float:
     import torch
 
     def compute() -> float:
+        eps = torch.finfo(surface.dtype).eps
+        if surface.moves_in_place:
+            c_by_piece = units(surface, name)
+            size = c_by_piece.norm() if c_by_piece is not None else surface.size**0.5
+            return eps / 2 * Units(surface, _absolute).norm() / size if size else 0.0
         c = by_block(surface, name)
         if c is not None and not isinstance(c, torch.Tensor):
-            return torch.finfo(surface.w.dtype).eps / 2 if bool(surface.w.any()) else 0.0  # its norm is that of w
+            return eps / 2 if bool(surface.w.any()) else 0.0  # its norm is that of w
         size = float(torch.linalg.vector_norm(c)) if c is not None else surface.w.numel() ** 0.5
-        return torch.finfo(surface.w.dtype).eps / 2 * float(torch.linalg.vector_norm(surface.w)) / size if size else 0.0
+        return eps / 2 * float(torch.linalg.vector_norm(surface.w)) / size if size else 0.0
 
     return surface.memo(("scaling.resolution", name), compute)
 
@@ -118,8 +233,9 @@ def resolved(estimate: Estimate, surface: LossSurface, name: str, rho: float) ->
     least = resolution(surface, name)
     if estimate.status is not Status.OK or rho >= least:
         return estimate
-    kind = str(surface.w.dtype).removeprefix("torch.")
-    cure = "take a larger radius" + ("" if kind == "float64" else ", or dtype float64")
+    kind = str(surface.dtype).removeprefix("torch.")
+    finer = {"float64": "", "float32": ", or dtype float64"}.get(kind, ", or dtype float32")
+    cure = "take a larger radius" + finer
     return replace(
         estimate,
         status=Status.NOT_CONVERGED,

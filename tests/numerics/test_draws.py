@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from acutance import Streams
-from acutance.numerics.draws import AHEAD, ahead
+from acutance.numerics.draws import AHEAD, BLOCK, GROUP, ahead
 
 
 @pytest.mark.parametrize("kind", ["normal", "uniform", "signs"])
@@ -52,3 +52,13 @@ def test_work_made_ahead_fails_where_it_would_have_and_ends_when_nobody_wants_mo
     assert next(found) == 1 and threading.active_count() > threads
     found.close()
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform", "signs"])
+@pytest.mark.parametrize("size", [5, BLOCK, BLOCK + 3, BLOCK + GROUP - 1, BLOCK + GROUP, 2 * BLOCK + 17])
+def test_noise_in_blocks_is_the_whole_draw(kind, size):
+    streams = Streams("blocks", 1)
+    whole = getattr(streams, kind)("x", 3, torch.empty(size))
+    blocks = [block.clone() for block in streams.noise(kind, "x", 3, size).blocks()]
+    assert torch.equal(torch.cat(blocks), whole)
+    assert max(map(len, blocks)) < BLOCK + GROUP

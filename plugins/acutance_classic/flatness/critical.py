@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from acutance.numerics.draws import Streams
     from acutance.surface import LossSurface
+    from acutance.surface.moving_point import MovingPoint
 
 FIRST = 1 / 64  # of the step at which the linear model has lost the whole loss: small steps come first
 RESOLVED = 16  # roundings of the loss that a fall has to exceed
@@ -60,7 +63,7 @@ class CriticalSharpness(GradientMeasure[CriticalSpec]):
 
         view = view_of(surface, spec)
         with torch.no_grad():
-            return critical_sharpness(view, *direction_of(view, spec), spec.rtol)
+            return critical_sharpness(view, _way_of(view, spec), spec.rtol)
 
     def needs(self, spec: CriticalSpec) -> frozenset[Need]:
         """The gradient, or the optimizer's step, which may be that too."""
@@ -83,13 +86,50 @@ def direction_of(view: LossSurface, spec: CriticalSpec) -> tuple[Tensor, str]:
     return -update.vector, update.source
 
 
-def critical_sharpness(view: LossSurface, d: Tensor, source: str, rtol: float) -> Estimate:
-    """Return 2 over the smallest step along minus d, (p,), with which the loss rises.
+@dataclass(frozen=True)
+class Way:
+    """The way -d from w*.
+
+    Attributes:
+        source: ``gradient``, whose first step follows from the loss, or ``optimizer``, whose step is of its size.
+        squared: the square of d's l2 norm.
+        walk: of a surface: goes to w* - eta d there, and returns the point.
+    """
+
+    source: str
+    squared: float
+    walk: Callable[[LossSurface], Callable[[float], MovingPoint]]
+
+
+def along(d: Tensor, source: str) -> Way:
+    """Return the way along minus a vector, (p,)."""
+
+    def walk(view: LossSurface) -> Callable[[float], MovingPoint]:
+        point = view.moving_point()
+        return lambda eta: point.move(d, -eta)
+
+    return Way(source, float(d.double().square().sum()), walk)
+
+
+def _way_of(view: LossSurface, spec: CriticalSpec) -> Way:
+    """Return the way that settings ask for; an optimizer's step stays apart where no vectors are held."""
+    step = view.update_apart() if spec.direction == "update" else None
+    if step is None:
+        return along(*direction_of(view, spec))
+
+    def walk(view: LossSurface) -> Callable[[float], MovingPoint]:
+        point = view.piecewise_point()
+        return lambda eta: point.place(step, eta)
+
+    return Way("optimizer", float(step.squared()), walk)
+
+
+def critical_sharpness(view: LossSurface, way: Way, rtol: float) -> Estimate:
+    """Return 2 over the smallest step along a way with which the loss rises.
 
     Args:
         view: the loss.
-        d: direction.
-        source: ``gradient``, whose first step follows from the loss, or ``optimizer``, whose step is of its size.
+        way: from w*.
         rtol: relative width of the last bracket.
 
     Raises:
@@ -97,16 +137,17 @@ def critical_sharpness(view: LossSurface, d: Tensor, source: str, rtol: float) -
     """
     import torch
 
-    squared, clean, point = float(d.double().square().sum()), float(view.clean().loss), view.moving_point()
-    if squared == 0:
+    clean, source = float(view.clean().loss), way.source
+    if way.squared == 0:
         raise Unsupported(STILL)
-    if not math.isfinite(squared + clean):
+    if not math.isfinite(way.squared + clean):
         return Estimate(math.nan)
+    at = way.walk(view)
 
     def rise(eta: float) -> float:
-        return float(point.move(d, -eta).value().loss) - clean
+        return float(at(eta).value().loss) - clean
 
-    first = FIRST * (abs(clean) or 1.0) / squared if source == "gradient" else FIRST
+    first = FIRST * (abs(clean) or 1.0) / way.squared if source == "gradient" else FIRST
     search = Crossing(lambda eta: rise(eta) / eta, first, rtol)
     eta = search.find()
     if eta is None:
@@ -118,6 +159,7 @@ def critical_sharpness(view: LossSurface, d: Tensor, source: str, rtol: float) -
     fall = -rise(eta / 2)
     numbers = {"step": eta, "clean_loss": clean, "fall": fall, "evaluations": float(len(search.steps))}
     extras = {**numbers, "direction": source}
-    if abs(fall) <= RESOLVED * torch.finfo(view.w.dtype).eps * abs(clean):
+    eps = 0.0 if view.is_rounded else torch.finfo(view.dtype).eps
+    if abs(fall) <= RESOLVED * eps * abs(clean):
         return Estimate.without_value(Status.NOT_CONVERGED, PLATEAU.format(fall=abs(fall)))
-    return Estimate(2 / eta, extras=extras)
+    return view.against_rounding(Estimate(2 / eta, extras=extras), fall)

@@ -12,6 +12,7 @@ from acutance_classic.flatness.critical import (
     RESOLVED,
     CriticalSharpness,
     CriticalSpec,
+    along,
     critical_sharpness,
     direction_of,
 )
@@ -61,7 +62,7 @@ class RelativeCriticalSharpness(CriticalSharpness):
                 return Estimate(math.nan)
             if slope <= rounding:
                 raise Unsupported(UPHILL.format(slope=slope, rounding=rounding))
-            found = critical_sharpness(other, d, source, spec.rtol)
+            found = critical_sharpness(other, along(d, source), spec.rtol)
         return replace(found, extras={**found.extras, "slope": slope})
 
     def needs(self, spec: CriticalSpec) -> frozenset[Need]:

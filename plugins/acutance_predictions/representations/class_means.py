@@ -100,7 +100,7 @@ def class_means(surface: LossSurface, layer: str) -> Classes:
             raise Unsupported("all points are of one class: give points of two classes at least")
         if len(numbers) == len(y):
             raise Unsupported("no class has two points, so nothing varies within one: give more points")
-        return Classes(found, numbers, of, float(torch.finfo(surface.w.dtype).eps))
+        return Classes(found, numbers, of, float(torch.finfo(surface.dtype).eps))
 
     return surface.memo(("class means", layer), make)
 

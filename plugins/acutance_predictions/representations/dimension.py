@@ -65,7 +65,8 @@ class IntrinsicDimension(FeatureMeasure[IntrinsicDimensionSpec]):
 
         k = 2 if spec.method == "two_nn" else spec.k
         found = surface.shared(
-            ("neighbours", spec.layer, k), lambda: neighbours.of_distinct(features, k, neighbours.precision(surface.w))
+            ("neighbours", spec.layer, k),
+            lambda: neighbours.of_distinct(features, k, neighbours.precision(surface.dtype)),
         )
         distances = found.distances
         if distances is None:

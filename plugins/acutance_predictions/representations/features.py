@@ -70,7 +70,7 @@ def covariance_spectrum(surface: LossSurface, layer: str, rows: Rows = "centred"
         phi = features(surface, layer, initial)
         z = phi - phi.mean(0)
         # What differs from the mean by the rounding of the features alone does not differ.
-        floor = torch.finfo(surface.w.dtype).eps * float(torch.linalg.matrix_norm(phi, torch.inf))
+        floor = torch.finfo(surface.dtype).eps * float(torch.linalg.matrix_norm(phi, torch.inf))
         norms = torch.linalg.vector_norm(z, dim=1, keepdim=True)
         z = z.masked_fill(norms <= floor, 0.0)
         if rows == "unit":

@@ -15,9 +15,9 @@ SPARE = 8  # candidates more than needed
 DOUBLE, RESOLVED = 4, 8  # in roundings of a pair: no further apart, one point; from there on, a distance is known
 
 
-def precision(w: Tensor) -> float:
-    """Return the relative precision of numbers computed with these weights."""
-    return float(torch.finfo(w.dtype).eps)
+def precision(kind: torch.dtype) -> float:
+    """Return the relative precision of numbers computed with weights of a type."""
+    return float(torch.finfo(kind).eps)
 
 
 @torch.no_grad()

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @click.option("-m", "m", type=click.IntRange(1), help="Examples in one m-batch; 128, or all points if fewer.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Names the noise.")
 @click.option("--device", help="cpu, cuda ...")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="The model's own by default.")
+@click.option("--dtype", type=click.Choice(["float32", "float64", "native"]), help="The model's own by default.")
 @click.option("--explain", is_flag=True, help="Say in words what each value means and how far to trust it.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def command(**options: Any) -> int:

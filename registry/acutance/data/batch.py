@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from operator import index
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from acutance.data.lazy import Lazy
 from acutance.errors import UserError
+
+Native = Literal["native"]  # the types that weights are stored in
 
 
 def take_rows(inputs: Any, rows: slice | Tensor) -> Any:
@@ -121,13 +123,13 @@ def length_of(inputs: Any) -> int | None:
     return lengths.pop() if lengths else None
 
 
-def dtype_of(name: str) -> torch.dtype:
-    """Return the torch dtype of a name.
+def dtype_of(name: str) -> torch.dtype | Native:
+    """Return the torch dtype of a name; ``native``, the types that weights are stored in, stands for itself.
 
     Raises:
-        UserError: for anything but float32 and float64.
+        UserError: for anything but float32, float64 and native.
     """
-    dtypes = {"float32": torch.float32, "float64": torch.float64}
+    dtypes: dict[str, torch.dtype | Native] = {"float32": torch.float32, "float64": torch.float64, "native": "native"}
     if name not in dtypes:
-        raise UserError(f"dtype: '{name}' is not supported", "choose float32 or float64")
+        raise UserError(f"dtype: '{name}' is not supported", "choose float32, float64 or native")
     return dtypes[name]

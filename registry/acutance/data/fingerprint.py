@@ -109,10 +109,11 @@ def _shown(inputs: Any) -> Any:
     return (mask.detach().cpu() != 0).numpy() if isinstance(mask, Tensor) and mask.dim() == 2 else None
 
 
-def digest_initial(w0: Tensor) -> str:
-    """Return the sha256 of initial weights, (p,), independent of the device."""
+def digest_initial(*parts: Tensor) -> str:
+    """Return the sha256 of initial weights, (p,), or of parts of them, independent of the device."""
     hasher = hashlib.sha256(b"initial")
-    _update(hasher, w0)
+    for part in parts:
+        _update(hasher, part)
     return hasher.hexdigest()
 
 

@@ -19,11 +19,12 @@ from acutance.data.lazy import Lazy, realised
 from acutance.errors import AcutanceWarning, UserError, did_you_mean, some
 from acutance.model.conditions import conditions, trackable
 from acutance.model.exchange import Exchange
-from acutance.model.initial import initial_vector
+from acutance.model.initial import initial_parts, initial_vector
 from acutance.model.notes import no_weights, notes_on, remarks_on
 from acutance.model.parameters import Slot
 from acutance.model.state import Attributes, Moving, Snapshot, first_pass, restore_buffers
 from acutance.model.ties import parameters_of
+from acutance.model.weights import Wanted, Weights
 from acutance.model.wrappers import calls_compiled_code, unwrapped
 from acutance.system.devices import require_device
 
@@ -32,17 +33,22 @@ if TYPE_CHECKING:
     from acutance.io.training_log import TrainingLog
 
 
+STEPS = "steps of the optimizer"
+
+
 class FunctionalModel:
     """Holds what is needed to call ``model`` with other weights.
 
     Args:
         model: any module; evaluated in evaluation mode. Compiled and data-parallel ones stand for the module inside.
         device: where to evaluate; where the model is by default.
-        dtype: float32 or float64; the model's by default (bf16 and fp16 are evaluated in float32).
+        dtype: float32 or float64; the model's by default (bf16 and fp16 are evaluated in float32); ``native`` for the
+            types that the weights are stored in, in which no vector of all weights is held.
+        lent: whether nobody writes to the model's own tensors as long as this is used, so that no copy is needed.
 
     Attributes:
         parameters: the floating-point ones, tied ones once, all of them free.
-        w: (P,) flat copy of the weights.
+        weights: those that the model came with.
         originals: the model's own tensors, those of each slot.
         notes: sentences a reader of the results should see; a surface warns of them.
         remarks: more of them, of what is as documented.
@@ -66,13 +72,17 @@ class FunctionalModel:
     """
 
     def __init__(
-        self, model: nn.Module, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+        self,
+        model: nn.Module,
+        device: torch.device | str | None = None,
+        dtype: Wanted = None,
+        lent: bool = False,
     ) -> None:
         self.model = model = unwrapped(model)
         self.compiled = calls_compiled_code(model)
         self.notes: list[str] = list(vars(model).get("load_notes", ()))
         self._warned = 0
-        self.parameters, self._owners = parameters_of(model)
+        self.parameters, owners = parameters_of(model)
         if not self.slots:
             raise UserError("the model has no floating-point parameters", no_weights(model))
         self.notes += notes_on(model)
@@ -84,18 +94,18 @@ class FunctionalModel:
             for table, name, view in slot.places
             if view is not None
         ]
-        self.device = require_device(device) if device is not None else self._owners[0].device
-        self.dtype = dtype or self._own_dtype()
-        if self.dtype not in (torch.float32, torch.float64):
-            raise UserError(f"dtype {self.dtype} is not supported", "choose float32 or float64")
-        self.w = self._read()
-        self._refuse_nonfinite()
+        self.device = require_device(device) if device is not None else owners[0].device
+        self.weights = Weights(owners, self.parameters, self.device, dtype, lent)
+        self.dtype = self.weights.dtype
+        self.notes += [self.weights.note] if self.weights.note else []
+        with conditions(self):
+            self._refuse_nonfinite()
         self.initial: Callable[[], nn.Module | Mapping[str, Tensor] | None] = lambda: None
         self.update: Callable[[], Mapping[str, Tensor] | None] = lambda: None
         self.log: Callable[[], TrainingLog | None] = lambda: None
         with conditions(self):
             self.buffers = [
-                (module._buffers, name, self._cast(buffer.detach().clone()))
+                (module._buffers, name, self._as_passes_see(buffer.detach().clone()))
                 for module in model.modules()
                 for name, buffer in module._buffers.items()
                 if buffer is not None
@@ -121,10 +131,20 @@ class FunctionalModel:
         self.tracking: dict[int, Tracking] = {}  # what automatic differentiation misses, by size of batch
         self.wrong_products: frozenset[int] | None = None  # parameters in which double backward is no derivative
 
-    def _read(self) -> Tensor:
-        """Return the model's own weights, (P,)."""
+    @property
+    def w(self) -> Tensor:
+        """The weights that the model came with, (P,).
+
+        Raises:
+            Unsupported: for weights in their own types.
+        """
         with conditions(self):
-            return torch.cat([p.detach().to(self.device, self.dtype).reshape(-1) for p in self._owners]).contiguous()
+            return self.weights.flat
+
+    @property
+    def size(self) -> int:
+        """P, the number of parameters."""
+        return sum(slot.numel for slot in self.slots)
 
     def in_double(self) -> FunctionalModel:
         """Return the same model for passes in float64: its buffers are cast, its weights are those of each call."""
@@ -133,11 +153,6 @@ class FunctionalModel:
         with conditions(other):
             other.buffers = [(table, name, other.cast_inputs(buffer)) for table, name, buffer in self.buffers]
         return other
-
-    def reread(self) -> None:
-        """Put the model's own weights back into ``w``, which a pass has written to; the model itself never holds it."""
-        with conditions(self):
-            self.w.copy_(self._read())
 
     def refuse(self, message: str, hint: str) -> UserError:
         """Record why the model cannot be measured, and return it to be raised: the fault is the model's alone."""
@@ -171,14 +186,6 @@ class FunctionalModel:
         paths = {id(module._buffers): path for path, module in self.model.named_modules()}
         return [(f"{paths[id(table)]}.{name}".strip("."), buffer) for table, name, buffer in self.buffers]
 
-    def _own_dtype(self) -> torch.dtype:
-        dtypes = {p.dtype for p in self._owners}
-        low = dtypes - {torch.float32, torch.float64}
-        if low:
-            names = ", ".join(sorted(str(d).removeprefix("torch.") for d in low))
-            self.notes.append(f"weights stored in {names} are evaluated in float32")
-        return torch.float64 if dtypes == {torch.float64} else torch.float32
-
     @cached_property
     def w0(self) -> Tensor | None:
         """(p,) initial weights, fetched on first use; None where they are not known."""
@@ -189,7 +196,18 @@ class FunctionalModel:
     def update_vector(self) -> Tensor | None:
         """(P,) the optimizer's next step, fetched on first use; None where it is not known."""
         step = self.update()
-        return None if step is None else initial_vector(self, step, "steps of the optimizer")
+        return None if step is None else initial_vector(self, step, STEPS)
+
+    @property
+    def update_step(self) -> Tensor | list[Tensor] | None:
+        """The optimizer's next step in the form that is kept: in parts where no vectors of native weights are."""
+        return self.update_parts if self.weights.native else self.update_vector
+
+    @cached_property
+    def update_parts(self) -> list[Tensor] | None:
+        """The optimizer's next step, a tensor for each slot as it was given, fetched on first use; None as above."""
+        step = self.update()
+        return None if step is None else [part.detach() for part in initial_parts(self, step, STEPS)]
 
     @cached_property
     def training_log(self) -> TrainingLog | None:
@@ -223,7 +241,7 @@ class FunctionalModel:
 
     def _refuse_nonfinite(self) -> None:
         """Raise UserError naming the first parameter with values that are not finite."""
-        if bool(torch.isfinite(self.w).all()):
+        if bool(torch.stack([torch.isfinite(piece).all() for piece in self.own_pieces()]).all()):
             return
         for slot, piece in zip(self.slots, self.own_pieces(), strict=True):
             if not bool(torch.isfinite(piece).all()):
@@ -259,8 +277,12 @@ class FunctionalModel:
         return self.parameters.slots
 
     def own_pieces(self) -> Sequence[Tensor]:
-        """Return the model's own weights as one flat piece for every slot: views of ``w``."""
-        return self.parameters.split(self.w)
+        """Return the model's own weights as one flat piece for every slot, for reading."""
+        return self.weights.pieces
+
+    def _as_passes_see(self, buffer: Tensor) -> Tensor:
+        """Return a buffer where passes are made, in their type; those beside native weights have types of their own."""
+        return buffer.to(self.device) if self.weights.native else self._cast(buffer)
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
@@ -278,13 +300,30 @@ class FunctionalModel:
             return tuple(self.cast_inputs(value) for value in inputs)
         return inputs
 
+    def cast_targets(self, targets: Tensor) -> Tensor:
+        """Return targets on the device: class numbers as int64, others in the type of the logits."""
+        if targets.is_floating_point() and self.weights.native:
+            return trackable(targets.detach()).to(self.device, of_logits(self.dtype))
+        cast: Tensor = self.cast_inputs(targets if targets.is_floating_point() else targets.long())
+        return cast
+
     def __call__(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
-        """Return the model's logits with one piece for every slot in order, flat or in its shape."""
+        """Return the model's logits with one piece for every slot in order, flat or in its shape.
+
+        Those of half precision come as float32: what is made of them is not to be rounded any further.
+        """
+        if self.moving is None and self.weights.own:
+            pieces = self._first_pieces(pieces)
         if pieces is self.held:
             self.restore_attributes()
             return self._logits_of(inputs)
         with self.holding(pieces):
             return self._logits_of(inputs)
+
+    def _first_pieces(self, pieces: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return copies of pieces that are the model's own tensors: nobody knows yet whether a pass writes to them."""
+        own = {tensor.untyped_storage().data_ptr() for tensor in self.weights.pieces}
+        return [p.clone() if p.untyped_storage().data_ptr() in own else p for p in pieces]
 
     def restore_attributes(self) -> None:
         """Take off the modules what an earlier pass left there (a counter, a buffer, a cache): no pass is to see it."""
@@ -312,7 +351,8 @@ class FunctionalModel:
     def forward(self, inputs: Any) -> Tensor:
         """Call the model as it stands: no buffer is restored before, and no change of it is looked for."""
         output = self._call(inputs)
-        return output if isinstance(output, Tensor) else self._select_logits(output)
+        logits = output if isinstance(output, Tensor) else self._select_logits(output)
+        return logits.to(of_logits(logits.dtype)) if self.weights.native else logits
 
     def _call(self, inputs: Any) -> Any:
         if isinstance(inputs, Tensor):
@@ -345,6 +385,11 @@ class FunctionalModel:
         again (activation checkpointing): derivatives are taken while the model holds what its forward pass saw.
         """
         return Exchange(self, pieces)
+
+
+def of_logits(kind: torch.dtype) -> torch.dtype:
+    """Return in which type logits are looked at: half precision holds too few digits for what is made of them."""
+    return torch.float32 if kind in (torch.float16, torch.bfloat16) else kind
 
 
 def default_device() -> str:

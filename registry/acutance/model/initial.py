@@ -24,7 +24,26 @@ W0 = (
 def initial_vector(
     functional: FunctionalModel, initial: nn.Module | Mapping[str, Tensor], what: str = "initial weights"
 ) -> Tensor:
-    """Return the initial weights in the order of ``functional.w``, (P,), on its device, in its dtype.
+    """Return the initial weights in the order of the slots, (P,), on the model's device, in its dtype.
+
+    Args:
+        functional: the model at its present weights.
+        initial: as for ``initial_parts``.
+        what: as for ``initial_parts``.
+
+    Raises:
+        UserError: as ``initial_parts``.
+    """
+    device, dtype = functional.device, functional.dtype
+    parts = initial_parts(functional, initial, what)
+    with Conditions(device, dtype, grad=False):
+        return torch.cat([part.detach().to(device, dtype).reshape(-1) for part in parts])
+
+
+def initial_parts(
+    functional: FunctionalModel, initial: nn.Module | Mapping[str, Tensor], what: str = "initial weights"
+) -> list[Tensor]:
+    """Return the initial weights of every slot, as they are given.
 
     Buffers and integer parameters are passed over; a tied parameter may go by any of its names.
 
@@ -66,6 +85,4 @@ def initial_vector(
     for slot, tensor in pairs:
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
             raise UserError(f"the {what} of '{slot.name}' are not finite")
-    w = functional.w
-    with Conditions(w.device, w.dtype, grad=False):
-        return torch.cat([t.detach().to(w.device, w.dtype).reshape(-1) for t in tensors if t is not None])
+    return [tensor for tensor in tensors if tensor is not None]

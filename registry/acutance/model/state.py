@@ -120,7 +120,7 @@ def first_pass(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: An
     restore_buffers(moving)
     if "weights" in changed:
         names = some(_renormalized(functional))
-        functional.reread()
+        functional.weights.reread()
         raise functional.refuse(
             f"the model changes its weights{names and ' '}{names} in every forward pass",
             "an embedding with max_norm does that: normalize its weights once, then set max_norm to None",
@@ -217,8 +217,10 @@ def refuse_penalty(
         UserError: saying so.
     """
     slots, logits = range(len(functional.slots)), logits.detach()
-    with functional.holding([far_from(piece) for piece in pieces]), originals_moved(functional, slots):
+    moved_pieces = [far_from(piece) for piece in pieces]
+    with functional.holding(moved_pieces), originals_moved(functional, slots, moved_pieces):
         moved = _outcome(loss, logits)
+    del moved_pieces
     value = loss(logits)
     eps = 16 * torch.finfo(logits.dtype).eps  # kernels may add in another order
     if moved is None or not torch.allclose(moved, value, rtol=eps, atol=0.0, equal_nan=True):
@@ -235,13 +237,27 @@ def far_from(weights: Tensor) -> Tensor:
 
 
 @contextmanager
-def originals_moved(functional: FunctionalModel, slots: Sequence[int]) -> Iterator[None]:
-    """Context in which the model's original tensors of some slots have other values; those it holds for passes stay."""
+def originals_moved(
+    functional: FunctionalModel, slots: Sequence[int], to: Sequence[Tensor] | None = None
+) -> Iterator[None]:
+    """Context in which the model's original tensors of some slots have other values; those it holds for passes stay.
+
+    Args:
+        functional: the model.
+        slots: which.
+        to: a tensor for every slot, whose memory the originals take where it fits them; else each has its own.
+    """
     with ExitStack() as stack:
-        for tensor in (own for i in slots for own in functional.originals[i]):
+        for place, tensor in ((i, own) for i in slots for own in functional.originals[i]):
             stack.callback(setattr, tensor, "data", tensor.data)
-            tensor.data = far_from(tensor.data)
+            given = None if to is None else to[place]
+            fits = given is not None and _kind(given) == _kind(tensor)
+            tensor.data = given.view(tensor.shape) if given is not None and fits else far_from(tensor.data)
         yield
+
+
+def _kind(tensor: Tensor) -> tuple[int, torch.dtype, torch.device]:
+    return tensor.numel(), tensor.dtype, tensor.device
 
 
 def _outcome(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor | None:

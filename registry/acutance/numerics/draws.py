@@ -11,6 +11,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +25,8 @@ Kind = Literal["normal", "uniform", "signs"]
 _SIGNS = ((torch.arange(256)[:, None] >> torch.arange(8)) & 1).to(torch.int8) * 2 - 1
 
 
+BLOCK = 1 << 18  # numbers of a draw that are made at once where the whole is held nowhere; a multiple of 64
+GROUP = 16  # torch makes that many Gaussian numbers together, and another way where there are fewer
 AHEAD = 4  # draws made while one is used, each by a thread and in memory of its own
 
 
@@ -53,25 +56,18 @@ class Streams:
         The numbers are made in float32 on the CPU and then cast, so that float64, float32 and every device
         see the same ones.
         """
-        return _filled(like, out, lambda memory: memory.normal_(generator=self.generator(stream, k)))
+        return _filled(like, out, lambda memory: _made("normal", memory, self.generator(stream, k)))
 
     def uniform(self, stream: str, k: int, like: Tensor, out: Tensor | None = None) -> Tensor:
         """Return draw k of uniform noise on [-1, 1], shaped as ``like``, in ``out`` or new memory."""
-        return _filled(like, out, lambda memory: memory.uniform_(-1, 1, generator=self.generator(stream, k)))
+        return _filled(like, out, lambda memory: _made("uniform", memory, self.generator(stream, k)))
 
     def signs(self, stream: str, k: int, like: Tensor, out: Tensor | None = None) -> Tensor:
         """Return draw k of random signs (Rademacher noise), shaped as ``like``, in ``out`` or new memory.
 
         Sixty-four of them come of one random integer: that is faster than Gaussian noise.
         """
-
-        def fill(memory: Tensor) -> Tensor:
-            words = torch.empty((memory.numel() + 63) // 64, dtype=torch.int64)
-            words.random_(-(2**63), None, generator=self.generator(stream, k))
-            table = _SIGNS.to(memory.dtype)
-            return memory.copy_(table[words.view(torch.uint8).int()].view(-1)[: memory.numel()].view(memory.shape))
-
-        return _filled(like, out, fill)
+        return _filled(like, out, lambda memory: _made("signs", memory, self.generator(stream, k)))
 
     def draws(
         self, kind: Kind, stream: str, ks: Iterable[int], like: Tensor, out: Tensor | None = None
@@ -87,6 +83,10 @@ class Streams:
         made = ahead((partial(draw, stream, k, blank) for k in ks), AHEAD)
         return ((torch.empty_like(like) if out is None else out).copy_(noise, non_blocking=True) for noise in made)
 
+    def noise(self, kind: Kind, stream: str, k: int, size: int) -> Noise:
+        """Return draw k, of so many numbers, as noise that is made piece by piece when it is walked over."""
+        return Noise(self, kind, stream, k, size)
+
     def subset(self, stream: str, k: int, size: int, total: int) -> Tensor:
         """Return draw k of a random subset of range(total), (size,), in increasing order."""
         return torch.randperm(total, generator=self.generator(stream, k))[:size].sort().values
@@ -94,6 +94,48 @@ class Streams:
     def number(self, stream: str, k: int) -> float:
         """Return draw k of one uniform number on [0, 1)."""
         return float(torch.rand((), generator=self.generator(stream, k), dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Draw k of a stream, which is held nowhere: the numbers that ``Streams`` makes of it as a whole, block by block.
+
+    Attributes:
+        streams: the family.
+        kind: of noise.
+        stream: name.
+        k: of the draw.
+        size: how many numbers.
+    """
+
+    streams: Streams
+    kind: Kind
+    stream: str
+    k: int
+    size: int
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Yield the numbers in order, float32 on the CPU, in memory that the next ones are written over."""
+        generator = self.streams.generator(self.stream, self.k)
+        memory = torch.empty(min(self.size, BLOCK + GROUP), dtype=torch.float32)
+        start = 0
+        while start < self.size:
+            rest = self.size - start
+            count = rest if rest < BLOCK + GROUP else BLOCK
+            yield _made(self.kind, memory[:count], generator)
+            start += count
+
+
+def _made(kind: Kind, memory: Tensor, generator: torch.Generator) -> Tensor:
+    """Fill memory, float32 on the CPU, with the next numbers of a generator."""
+    if kind == "normal":
+        return memory.normal_(generator=generator)
+    if kind == "uniform":
+        return memory.uniform_(-1, 1, generator=generator)
+    words = torch.empty((memory.numel() + 63) // 64, dtype=torch.int64)
+    words.random_(-(2**63), None, generator=generator)
+    table = _SIGNS.to(memory.dtype)
+    return memory.copy_(table[words.view(torch.uint8).int()].view(-1)[: memory.numel()].view(memory.shape))
 
 
 def ahead(work: Iterable[Callable[[], T]], count: int) -> Iterator[T]:

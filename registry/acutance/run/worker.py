@@ -208,13 +208,13 @@ class _Bench:
         yield Opened(
             job=job.id, entry=self.entry.id, key=self.key,
             initial=_digest(lambda: functional.w0) if "initial_weights" in job.asked else None,
-            update=_digest(lambda: functional.update_vector) if "update" in job.asked else None,
-            parameters=functional.w.numel(), notes=tuple(functional.all_notes), seconds=time.perf_counter() - start,
+            update=_digest(lambda: functional.update_step) if "update" in job.asked else None,
+            parameters=functional.size, notes=tuple(functional.all_notes), seconds=time.perf_counter() - start,
         )  # fmt: skip
         self.surfaces = Surfaces(self.opened, self.sets, self.config, job.workers)
-        for need, name in (("initial_weights", "w0"), ("update", "update_vector")):
+        for need, name in (("initial_weights", "w0"), ("update", "update_vector"), ("update", "update_parts")):
             if need not in self.needed:
-                vars(functional).pop(name, None)  # a vector that nobody here reads
+                vars(functional).pop(name, None)  # numbers that nobody here reads
         self.at: tuple[str, Scope, int] | None = None
         if any(cell.scope != "split" for cell in job.cells):
             already = len(functional.notes)
@@ -268,19 +268,24 @@ class _Bench:
         if (microbatch := self.opened.microbatch) is not None:
             notes.append(f"{self.entry.id}: memory holds {microbatch} of the {self.config.m} examples in one pass")
         if self.rounding:
-            moved = f"{self.config.arithmetic} moves the loss of the first m-batch by {self.rounding:.1g}"
+            coarse = self.config.arithmetic if self.config.dtype != "native" else "rounding of the weights"
+            moved = f"{coarse} moves the loss of the first m-batch by {self.rounding:.1g}"
             notes.append(f"{self.entry.id}: {moved}; smaller rises mean nothing")
         return notes + [f"{self.entry.id}: {note}" for note in self.functional.notes[self.notes_sent :]]
 
 
-def _digest(fetch: Callable[[], Tensor | None]) -> str | None:
-    """Return the digest of a vector that a pool has, empty where it has none; None where it cannot be had."""
+def _digest(fetch: Callable[[], Tensor | list[Tensor] | None]) -> str | None:
+    """Return the digest of what a pool has for each weight, empty where it has nothing; None where it cannot be had."""
     from acutance.data.fingerprint import digest_initial
 
     found: str | None = None
     with caught():  # the measure that asks for them again fails with the reason; the others do not
-        vector = fetch()
-        found = "" if vector is None else digest_initial(vector)
+        numbers = fetch()
+        found = (
+            ""
+            if numbers is None
+            else (digest_initial(*numbers) if isinstance(numbers, list) else digest_initial(numbers))
+        )
     return found
 
 

@@ -76,8 +76,9 @@ class SurfaceConfig(Section):
     loss: str = "cross_entropy"
     """cross_entropy, mse, squared_sum, half_squared_sum, or module:function of (logits, targets): the mean loss, or
     (losses, weights)."""
-    dtype: Literal["float32", "float64"] = "float32"
-    """Arithmetic of the model; losses are always accumulated in float64."""
+    dtype: Literal["float32", "float64", "native"] = "float32"
+    """Arithmetic of the model; losses are always accumulated in float64. native: weights stay in the types that they
+    are stored in (bf16, fp16), for measures that hold no vector of all weights."""
     arithmetic: Literal["exact", "tf32", "bf16"] = "exact"
     """exact: that of dtype; tf32 (GPUs), bf16 (autocast): faster and coarser passes, except second derivatives."""
     batch_norm: Literal["eval", "recalibrate"] = "eval"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -53,7 +53,7 @@ class Beside:
     check: Callable[..., None]
     clean_gradient: Callable[[], Evaluation]
     pieces: Callable[[Tensor], list[Tensor]]
-    w: Tensor
+    _pieces: Sequence[Tensor]
     shared: Callable[[Hashable, Callable[[], Tensor]], Tensor]
     _view: Callable[..., LossSurface]
     _views: dict[Hashable, LossSurface]
@@ -80,7 +80,7 @@ class Beside:
         Equal examples have equal ones, here and in a ``companion``: so that points can be found again among others.
         """
         known = self.core.example_digests
-        return self.shared("digests of examples", known or (lambda: digest_examples(self.core.inputs)))
+        return self.shared("digests of examples", known or (lambda: digest_examples(self.core.inputs_as_points)))
 
     def at_inputs(self, inputs: Any) -> LossSurface:
         """Return the surface of the same model on other inputs, with the same targets; its passes are booked here.
@@ -151,7 +151,7 @@ class Beside:
         count = max(round(core.n / RECALIBRATED_ON), 1)
         cuts = [slice(i * core.n // count, (i + 1) * core.n // count) for i in range(count)]
         parts = (take_rows(core.inputs, rows) for rows in cuts)
-        other = recalibrated(core.functional, parts, self.pieces(self.w if w is None else w))
+        other = recalibrated(core.functional, parts, self._pieces if w is None else self.pieces(w))
         core.book(forwards=core.n)
         return self._with(other)
 

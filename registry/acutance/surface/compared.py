@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from acutance.data.batch import Native
 from acutance.errors import Unsupported, UserError, as_errors
 from acutance.json_values import json_name, json_value
 from acutance.measure import Estimate, PoolMeasure, Status
@@ -28,7 +29,7 @@ def evaluate_peers(
     points: str,
     replicate: int = 0,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | Native = torch.float32,
     catch: bool = True,
 ) -> list[Estimate]:
     """Evaluate one spec of a measure on models that are compared.
@@ -55,7 +56,8 @@ def evaluate_peers(
     rng = Streams(seed, points, 0, measure_id, replicate)
     try:
         # What a caller or another measure has switched on or off must not reach this one.
-        with preserved_rng(), Conditions(torch.device(device), dtype, grad=True), as_errors(f"measure '{measure_id}'"):
+        conditions = Conditions(torch.device(device), torch.float32 if dtype == "native" else dtype, grad=True)
+        with preserved_rng(), conditions, as_errors(f"measure '{measure_id}'"):
             given = measure.evaluate_pool(peers, spec, rng)
             if given is None or not hasattr(given, "__iter__"):
                 raise UserError(f"measure '{measure_id}' returned no values: evaluate_pool gives one for each model")

@@ -28,6 +28,7 @@ from acutance.model.layouts import Convolutions
 from acutance.model.losses import LossHead, Unlabelled
 from acutance.model.state import refuse_drift, refuse_penalty, refuse_reading, size_of
 from acutance.model.token_ids import require_tokens
+from acutance.model.weights import EXACT
 from acutance.surface.linearization import Linearization
 from acutance.surface.loss_gradient import objection, product_objection
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from acutance.surface.loss_surface import LossSurface
     from acutance.surface.representations import LastLayer
 
+MIXED = 8  # roundings by which an example's logits may differ among other examples
 PROBE = 8  # examples that the first check of a surface looks at
 KINDS = {
     torch.finfo(kind).eps: str(kind).removeprefix("torch.") for kind in (torch.float32, torch.float16, torch.bfloat16)
@@ -110,7 +112,8 @@ class Core:
         self.arithmetic = arithmetic
         self.functional = functional
         self.inputs = functional.cast_inputs(inputs)
-        self.targets: Tensor = functional.cast_inputs(targets if targets.is_floating_point() else targets.long())
+        self._given = inputs if functional.weights.native else None  # before they were rounded
+        self.targets = functional.cast_targets(targets)
         self.head = head
         self.score = score
         self.n = len(self.targets)
@@ -170,6 +173,7 @@ class Core:
     def take_inputs(self, inputs: Any) -> None:
         """Look at other inputs, and forget what the outputs at the own ones were."""
         self.inputs = self.functional.cast_inputs(inputs)
+        self._given = inputs if self.functional.weights.native else None
         self.digest = self._laid_out = self.example_digests = None
         self.forget_outputs()
 
@@ -196,6 +200,11 @@ class Core:
         self.part_differences = {}
 
     @property
+    def inputs_as_points(self) -> Any:
+        """The inputs as they name the points: models whose weights have other types are measured on the same ones."""
+        return self.inputs if self._given is None else self._given
+
+    @property
     def in_one_pass(self) -> bool:
         """Whether all examples go through the model together, so that a graph can be kept."""
         return self.microbatch is None or self.microbatch >= self.n
@@ -205,6 +214,11 @@ class Core:
         top = raw.flatten(1).amax(1) if raw.dim() > 1 else raw
         # A scalar of torch.where would be copied to the device on every draw; one of masked_fill is not.
         return self.score(raw, targets).to(raw.dtype).masked_fill(~(top < torch.inf), torch.nan)
+
+    def release_graphs(self) -> None:
+        """Free the graphs kept at w*."""
+        self.gradient_graph = None
+        self.linearizations.clear()
 
     def targets_of(self, k: int) -> Tensor:
         """Return the targets of k passes, one after the other, (k n, ...)."""
@@ -306,7 +320,8 @@ class Core:
 
     def _mixes(self, pieces: Sequence[Tensor], probe: Any, first: Tensor) -> bool:
         """Return whether examples have other logits among others than by themselves, or in parts of the batch."""
-        tolerance = 1e-3 * (size_of(first) + 1e-30)
+        # Kernels of other batches add in another order, which half precision shows.
+        tolerance = max(1e-3, MIXED * torch.finfo(self.functional.dtype).eps) * (size_of(first) + 1e-30)
         if len(first) == 1:
             return False
         parts = [slice(i, i + 1) for i in range(2)]
@@ -346,8 +361,22 @@ class Core:
         Raises:
             Unsupported: naming the parameters.
         """
+        self.refuse_coarse_derivatives()
         refuse_jumps(self.functional, free)
         self.examined().refuse(self.functional, free)
+
+    def refuse_coarse_derivatives(self) -> None:
+        """Refuse derivatives in weights of half precision: nothing tells there whether they are right.
+
+        Raises:
+            Unsupported: saying what to do.
+        """
+        if self.functional.dtype not in EXACT:
+            kind = str(self.functional.dtype).removeprefix("torch.")
+            raise Unsupported(
+                f"it takes a derivative, which is not computed with weights in {kind}: write surface.dtype: float32 "
+                "(in Python dtype='float32')"
+            )
 
     def refuse_products(self) -> None:
         """Refuse products with the Hessian of the user's own loss in the outputs, where they would be wrong.
@@ -366,6 +395,7 @@ class Core:
 
     def examined(self) -> Tracking:
         """Return what automatic differentiation does not see, asked once a model and size of batch, and once a loss."""
+        self.refuse_coarse_derivatives()
         if self.tracking is None:
             cache = self.functional.tracking
             if self.n not in cache:

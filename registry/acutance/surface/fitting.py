@@ -42,7 +42,7 @@ def _saved_bytes(core: Core, rows: int) -> int:
     """Return the bytes that automatic differentiation keeps of a forward over the first rows, weights left out."""
     functional = core.functional
     leaves = [piece.detach().requires_grad_() for piece in functional.own_pieces()]
-    seen = {functional.w.untyped_storage().data_ptr()}
+    seen = {piece.untyped_storage().data_ptr() for piece in leaves}
     total = 0
 
     def count(tensor: Tensor) -> Tensor:

@@ -29,15 +29,17 @@ def untouched(surface: LossSurface, measure: str) -> Iterator[None]:
     Raises:
         Corrupted: when weights, buffers, inputs or targets are not what they were, also after an exception.
     """
-    before = _fingerprints(surface)
+    tensors = _tensors(surface)
+    before = _fingerprints(tensors)
     try:
         yield
     finally:
         functional = surface.core.functional
         if functional.refused is None:
-            after = _fingerprints(surface)
+            after = _fingerprints(tensors)
             moving = {f"buffers {name}" for name, _, _ in functional.moving or ()}
             changed = [name for name in before if name not in moving and before[name] != after[name]]
+            changed += [] if changed or _vector_is_right(surface) else ["weights"]
             if changed:
                 parts = " and the ".join(dict.fromkeys(name.partition(" ")[0] for name in changed))
                 raise Corrupted(
@@ -46,19 +48,38 @@ def untouched(surface: LossSurface, measure: str) -> Iterator[None]:
                 )
 
 
-def _fingerprints(surface: LossSurface) -> dict[str, tuple[int, ...]]:
+def _tensors(surface: LossSurface) -> dict[str, list[Tensor]]:
+    """Return what a surface is made of. A vector of w* that does not stand for the model's own tensors exists here."""
+    functional = surface.core.functional
+    own = list(functional.own_pieces()) if functional.weights.own else [functional.w]
+    vector = vars(surface).get("w") if functional.weights.own else surface.w
+    return {
+        "weights": own if vector is None or vector is own[0] else [*own, vector],
+        **{f"buffers {name}": [buffer] for name, buffer in functional.named_buffers()},
+        "inputs": list(tensors_of(surface.inputs)),
+        "targets": list(tensors_of(surface.core.targets)),
+    }
+
+
+def _vector_is_right(surface: LossSurface) -> bool:
+    """Return whether the vector of w* that was made meanwhile of the model's own tensors, if any was, is what they are.
+
+    Those have been looked at by themselves.
+    """
+    vector = vars(surface).get("w")
+    if vector is None or not surface.core.functional.weights.own:
+        return True
+    parameters, pieces = surface.parameters, surface.core.functional.own_pieces()
+    own = (pieces[i] for i in parameters.free)
+    return all(torch.equal(a, b) for a, b in zip(parameters.split(vector), own, strict=True))
+
+
+def _fingerprints(groups: dict[str, list[Tensor]]) -> dict[str, tuple[int, ...]]:
     """Return numbers that change with any of the tensors: the counts of in-place changes, and the sums of all bits.
 
     The counts see what moves without changing a sum, the sums see what is written past autograd (``.data``, NumPy). One
     read of every tensor, one wait for the device.
     """
-    functional = surface.core.functional
-    groups = {
-        "weights": [functional.w, *([] if surface.w is functional.w else [surface.w])],
-        **{f"buffers {name}": [buffer] for name, buffer in functional.named_buffers()},
-        "inputs": list(tensors_of(surface.inputs)),
-        "targets": list(tensors_of(surface.core.targets)),
-    }
     sums = [_bits(tensor) for tensors in groups.values() for tensor in tensors]
     totals = iter(torch.stack(sums).tolist())
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -26,10 +27,12 @@ from acutance.model.parameters import Parameters
 from acutance.numerics.units import Magnitudes, Units, huge, large
 from acutance.surface.beside import Beside
 from acutance.surface.core import Core, Evaluation
+from acutance.surface.in_place import InPlace
 from acutance.surface.many_points import ManyPoints, go_together
 from acutance.surface.moving_point import MovingPoint, moving_point
 from acutance.surface.per_example import ExampleGradients
 from acutance.surface.perturbed import Perturbed
+from acutance.surface.piecewise import PiecewisePoint
 from acutance.surface.products import Products
 from acutance.surface.readings import Readings
 from acutance.surface.representations import Representations
@@ -38,7 +41,7 @@ from acutance.surface.second_order import SecondOrder
 T = TypeVar("T")
 
 
-class LossSurface(Readings, Representations, Products, Beside):
+class LossSurface(Readings, Representations, Products, Beside, InPlace):
     """The loss of one model on one batch as a function of a flat weight vector.
 
     Every method takes points w, (p,), and leaves the model bitwise as it was, also after an exception.
@@ -54,7 +57,8 @@ class LossSurface(Readings, Representations, Products, Beside):
         parameters: which parameters are free: ``all`` or comma-separated name patterns.
         microbatch: examples in one pass; changes memory, not values.
         device: where to compute; where the model is by default.
-        dtype: torch.float32 or torch.float64 (or their names); the model's by default.
+        dtype: torch.float32 or torch.float64 (or their names); the model's by default. ``native``: its weights keep
+            their types and stand for w* themselves; nobody may write to them meanwhile, and ``w`` is unsupported.
         num_train: size of the training set, for bounds that need it; the batch's size by default.
         score: (logits, targets) -> (n,), 1 where wrong; argmax by default.
         initial: the model at its initial weights, or its state dict; read as ``w0``.
@@ -112,10 +116,8 @@ class LossSurface(Readings, Representations, Products, Beside):
         self.transform = transform_of(logit_norm, norm_scale)
         with conditions(core.functional):
             self._pieces = core.functional.own_pieces()
-            self.w = parameters.free_part(core.functional.w)
         self._memo: dict[Hashable, Any] = {}
         self._views: dict[Hashable, LossSurface] = {}
-        self._second = SecondOrder(core, parameters, self.w, self.transform)
 
     def _view(
         self, key: Hashable, parameters: Parameters, logit_norm: bool, norm_scale: NormScale, core: Core | None = None
@@ -130,7 +132,26 @@ class LossSurface(Readings, Representations, Products, Beside):
         clean = self._memo.get("clean")
         return surface_line(self, self.core.head.loss, clean and clean.loss)
 
+    @cached_property
+    def w(self) -> Tensor:
+        """w*, the model's own weights in the free parameters, (p,).
+
+        Raises:
+            Unsupported: for weights in their own types, of which no vector is made.
+        """
+        with conditions(self.core.functional):
+            return self.parameters.free_part(self.core.functional.w)
+
+    @cached_property
+    def _second(self) -> SecondOrder:
+        return SecondOrder(self.core, self.parameters, self.w, self.transform)
+
     # -- what it is ---------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Number of free parameters, p."""
+        return sum(self.parameters.sizes)
 
     @property
     def n(self) -> int:
@@ -184,7 +205,7 @@ class LossSurface(Readings, Representations, Products, Beside):
     def digest(self) -> str:
         """Digest of the data and the loss, without the model: names the noise that all models share."""
         if self.core.digest is None:
-            self.core.digest = digest_points(self.core.inputs, self.core.targets)
+            self.core.digest = digest_points(self.core.inputs_as_points, self.core.targets)
         return self.core.digest
 
     @property
@@ -292,7 +313,7 @@ class LossSurface(Readings, Representations, Products, Beside):
 
     def release(self) -> None:
         """Free the graphs kept at w* for derivatives, recorded passes and everything memoised."""
-        self._second.release()
+        self.core.release_graphs()
         self.core.known.forget()
         for value in self._memo.values():
             if isinstance(value, MovingPoint):
@@ -309,12 +330,17 @@ class LossSurface(Readings, Representations, Products, Beside):
         Raises:
             UserError: for a vector of another size.
         """
-        if w.shape != self.w.shape:
-            raise UserError(f"w has shape {tuple(w.shape)}, this surface has {self.w.numel()} free parameters")
+        if w.shape != (self.size,):
+            raise UserError(f"w has shape {tuple(w.shape)}, this surface has {self.size} free parameters")
         return self.parameters.merged(self._pieces, self.parameters.split(w))
 
     def check(self, derived: bool = False) -> None:
         """Look at the model once; refuse passes that have become too small since, for what is derived from the loss."""
+        if self.core.functional.weights.changed:
+            raise UserError(
+                "the model's weights were written to since this surface was made of them",
+                "make another surface, or give it a model of its own (copy.deepcopy)",
+            )
         if not self.core.checked:
             self.core.check()
         elif not self.core.in_one_pass:
@@ -324,6 +350,8 @@ class LossSurface(Readings, Representations, Products, Beside):
 
     def raw_logits(self, w: Tensor | None = None) -> Tensor:
         """Return the model's own logits, (n, K); ``losses_of`` and ``loss_of`` turn them into losses."""
+        if w is None and self.core.functional.weights.own:
+            return PiecewisePoint(self, moves=False).raw_logits()
         return MovingPoint(self, w=self.w if w is None else w).raw_logits()
 
     def losses_of(self, raw: Tensor) -> Tensor:
@@ -365,22 +393,6 @@ class LossSurface(Readings, Representations, Products, Beside):
             return replace(found, gradient=of_a_number(found.loss, [found.gradient])[0])
 
         return self.memo("gradient", evaluated)
-
-    def rounding(self) -> Tensor:
-        """Return by how much a coarser ``arithmetic`` moves the loss at w*, 0-d: rises below that mean nothing.
-
-        Zero, and no pass, where the arithmetic is exact; else n forwards, once for the surface and all its views.
-        """
-        core = self.core
-        if core.arithmetic == "exact":
-            return torch.zeros((), dtype=torch.float64)
-        if core.known.exact_logits is None:
-            coarse, core.arithmetic = core.arithmetic, "exact"
-            try:
-                core.known.exact_logits = self.raw_logits()
-            finally:
-                core.arithmetic = coarse
-        return (self.clean().loss - self.loss_of(core.known.exact_logits)).abs()
 
     def loss(self, w: Tensor | None = None) -> Tensor:
         """Return L_S(w), 0-d float64; L_S(w*) is computed once."""

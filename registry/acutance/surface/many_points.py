@@ -30,7 +30,8 @@ def go_together(surface: LossSurface) -> bool:
     core = surface.core
     functional = core.functional
     return (
-        surface.w.numel() <= SMALL
+        surface.size <= SMALL
+        and not surface.moves_in_place
         and core.n <= FEW
         and core.in_one_pass
         and core.arithmetic == "exact"

@@ -41,9 +41,10 @@ class OpenModel:
         name: of the model, for messages.
         dataset: what it is measured on; None where nobody knows what its classes are called.
         device: where it is evaluated; where it is by default.
-        dtype: float32 or float64 (or their names); the model's own by default.
+        dtype: float32 or float64 (or their names), or native; the model's own by default.
         preprocess: gives the function that its inputs go through first, or None; asked when the first is needed.
         initial: gives the model at its initial weights, or its state dict; None where they are not known.
+        lent: whether nobody else writes to the model's tensors, as for FunctionalModel.
 
     Attributes:
         functional: the model as a function of its weights.
@@ -62,10 +63,11 @@ class OpenModel:
         dtype: torch.dtype | str | None = None,
         preprocess: Callable[[], Any] = lambda: None,
         initial: Callable[[], nn.Module | Mapping[str, Tensor] | None] | None = None,
+        lent: bool = False,
     ) -> None:
         if dataset is not None:
             require_order(model, name, dataset)
-        self.functional = FunctionalModel(model, device, dtype_of(dtype) if isinstance(dtype, str) else dtype)
+        self.functional = FunctionalModel(model, device, dtype_of(dtype) if isinstance(dtype, str) else dtype, lent)
         if initial is not None:
             self.functional.initial = initial
         self._preprocess = preprocess
@@ -100,6 +102,7 @@ class OpenModel:
             pool.load(entry, spec) if model is None else model, entry.id, dataset, device, dtype,
             lambda: pool.preprocess(entry, spec),
             (lambda: pool.initial(entry, spec)) if "initial_weights" in asked else None,
+            lent=True,
         )  # fmt: skip
         if "update" in asked:
             opened.functional.update = lambda: pool.update(entry, spec)

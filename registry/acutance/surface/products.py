@@ -20,7 +20,10 @@ class Products:
 
     core: Core
     check: Callable[..., None]
-    _second: SecondOrder
+
+    @property
+    def _second(self) -> SecondOrder:
+        raise NotImplementedError
 
     def hvp(self, v: Tensor, w: Tensor | None = None) -> Tensor:
         """Return the Hessian-vector product at w, (p,), by double backward.

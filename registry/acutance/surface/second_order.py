@@ -48,11 +48,6 @@ class SecondOrder:
         self._name = object()  # names its graph in the core, which must not refer back to this view
         self._together: int | None = None
 
-    def release(self) -> None:
-        """Free the kept graphs."""
-        self.core.gradient_graph = None
-        self.core.linearizations.clear()
-
     @contextmanager
     def _differentiable(self, pieces: Sequence[Tensor]) -> Iterator[None]:
         """Conditions of derivatives at the weights that the model holds meanwhile."""

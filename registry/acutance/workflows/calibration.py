@@ -154,7 +154,7 @@ def levels_of(surface: LossSurface) -> Levels:
         outputs = raw.clone().requires_grad_()
         loss = surface.loss_of(outputs)
         (slope,) = torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True)
-    epsilon = torch.finfo(surface.w.dtype).eps
+    epsilon = torch.finfo(surface.dtype).eps
     spread = float((slope * raw).abs().sum(dtype=torch.float64))
     clean = float(loss.detach())
     return Levels(clean, _chance(surface, raw), max(epsilon * (abs(clean) + spread), float(surface.rounding())))

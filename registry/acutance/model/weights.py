@@ -1,0 +1,105 @@
+"""The weights that a model came with, w*: a flat copy of them, or the model's own tensors where memory is short."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from acutance.data.batch import Native
+from acutance.errors import Unsupported, UserError, some
+from acutance.model.conditions import trackable
+from acutance.model.parameters import Parameters
+from acutance.model.state import version_of
+
+EXACT = (torch.float32, torch.float64)
+KINDS = (*EXACT, torch.float16, torch.bfloat16)  # types in which weights can be evaluated as they are
+LARGE = 1 << 26  # parameters of a model of which vectors are not held where they can be made anew
+Wanted = torch.dtype | Native | None  # as the user says it
+NO_VECTOR = (
+    "it asks for a vector of all weights, and here they stay in their own type ({}), in which such vectors would be "
+    "too coarse: write surface.dtype: float32 (in Python dtype='float32'), which takes {:.1f} GB for each vector"
+)
+
+
+class Weights:
+    """The weights of a model where it was opened.
+
+    Args:
+        owners: the tensor of each slot.
+        parameters: the slots.
+        device: where passes are made.
+        wanted: ``native`` for the types that the weights have; float32 or float64; None for float64 where all weights
+            are of that type, and float32 where they are not.
+        lent: whether the model's own tensors may stand for a copy, since nobody else writes to them. Those of a large
+            model do, and native ones, lent or not.
+
+    Attributes:
+        dtype: of passes: the coarsest of the weights.
+        native: whether they have the types that they are stored in.
+        own: whether they are the model's own tensors, no copy.
+
+    Raises:
+        UserError: for a type in which nothing is evaluated.
+    """
+
+    def __init__(
+        self, owners: Sequence[Tensor], parameters: Parameters, device: torch.device, wanted: Wanted, lent: bool = False
+    ) -> None:
+        self._owners, self._parameters, self._device = owners, parameters, device
+        stored = {p.dtype for p in owners}
+        self.native = wanted == "native"
+        if self.native:
+            if other := stored.difference(KINDS):
+                raise UserError(f"dtype native: weights of {names(other)} cannot be evaluated", "choose float32")
+            self.dtype = max(stored, key=lambda kind: torch.finfo(kind).eps)
+        else:
+            assert wanted != "native"
+            self.dtype = wanted or (torch.float64 if stored == {torch.float64} else torch.float32)
+        if not self.native and self.dtype not in EXACT:
+            raise UserError(f"dtype {self.dtype} is not supported", "choose float32, float64 or native")
+        low = stored.difference(EXACT)
+        self.note = ""  # what a reader should know of the type
+        if low and wanted is None:
+            self.note = f"weights stored in {names(low)} are evaluated in {names({self.dtype})}"
+        self.own = self.native or (lent and sum(owner.numel() for owner in owners) >= LARGE)
+        self._versions = [version_of(owner) for owner in owners]
+
+    @cached_property
+    def pieces(self) -> Sequence[Tensor]:
+        """One flat tensor for every slot, never written to: views of ``flat``, or of the model's own tensors."""
+        if not self.own:
+            return self._parameters.split(self.flat)
+        return [self._as_wanted(owner).reshape(-1) for owner in self._owners]
+
+    @cached_property
+    def flat(self) -> Tensor:
+        """All of them, (P,): a copy, made when it is first asked for.
+
+        Raises:
+            Unsupported: for weights in their own types, unless those are float32 or float64.
+        """
+        if self.native and {owner.dtype for owner in self._owners} not in ({torch.float32}, {torch.float64}):
+            size = 4e-9 * sum(owner.numel() for owner in self._owners)
+            raise Unsupported(NO_VECTOR.format(names({owner.dtype for owner in self._owners}), size))
+        return torch.cat([self._as_wanted(owner).reshape(-1) for owner in self._owners]).contiguous()
+
+    def reread(self) -> None:
+        """Put the model's own weights back into the copy, which a pass has written to."""
+        if not self.own:
+            self.flat.copy_(torch.cat([self._as_wanted(owner).reshape(-1) for owner in self._owners]))
+
+    @property
+    def changed(self) -> bool:
+        """Whether somebody has written to the model's own tensors since, where these stand for a copy."""
+        return self.own and [version_of(owner) for owner in self._owners] != self._versions
+
+    def _as_wanted(self, owner: Tensor) -> Tensor:
+        return trackable(owner.detach().to(self._device, owner.dtype if self.native else self.dtype))
+
+
+def names(kinds: set[torch.dtype]) -> str:
+    """Return the names of types."""
+    return some(sorted(str(kind).removeprefix("torch.") for kind in kinds))

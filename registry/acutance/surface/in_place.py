@@ -1,0 +1,135 @@
+"""The part of a surface that moves weights where they lie, and knows what their rounding does to the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from acutance.errors import UserError
+from acutance.measure import Estimate, Status
+from acutance.model.parameters import Parameters
+from acutance.model.weights import EXACT, LARGE
+from acutance.numerics.draws import Streams
+from acutance.surface.core import Core, Evaluation
+from acutance.surface.piecewise import Apart, PiecewisePoint
+
+if TYPE_CHECKING:
+    from acutance.scaling import Units
+    from acutance.surface.loss_surface import LossSurface
+
+ROUNDINGS = 2  # of all weights at random, of which the resolution of the loss is made
+SMALL = 0.1  # share of the loss: rises below it are held against the resolution
+
+
+class InPlace:
+    """The part of a surface that holds no vectors: points piece by piece, and the resolution of rounded weights."""
+
+    core: Core
+    parameters: Parameters
+    clean: Callable[[], Evaluation]
+    loss_of: Callable[[Tensor], Tensor]
+    raw_logits: Callable[[], Tensor]
+    memo: Callable[[Hashable, Callable[[], Any]], Any]
+
+    @property
+    def size(self) -> int:
+        """Number of free parameters, p."""
+        raise NotImplementedError
+
+    @property
+    def moves_in_place(self) -> bool:
+        """Whether points are best moved piece by piece, since vectors of all weights would be too large or coarse."""
+        weights = self.core.functional.weights
+        return weights.native or (weights.own and self.size >= LARGE)
+
+    def piecewise_point(self, units: Units | None = None) -> PiecewisePoint:
+        r"""Return a point :math:`w^* + s\, c \odot x` of which nothing is held but the weights that it moves.
+
+        Args:
+            units: c, as of ``acutance.scaling.units``; ones by default.
+
+        Raises:
+            UserError: where w* is a copy of the model's own tensors.
+        """
+        if not self.core.functional.weights.own:
+            raise UserError("this surface has a vector of its weights", "take moving_point, or dtype native")
+        return PiecewisePoint(cast("LossSurface", self), units)
+
+    def update_apart(self) -> Apart | None:
+        """Return the step that the optimizer would take next, a part for each free parameter, beside native weights.
+
+        None where it is not known, or ``update`` gives it as a vector.
+        """
+        step = self.core.functional.update_step
+        return None if not isinstance(step, list) else Apart([step[i] for i in self.parameters.free])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights, the coarsest where they have several."""
+        return self.core.functional.dtype
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether weights have a half-precision type, in which many a move is lost or becomes another."""
+        return self.dtype not in EXACT
+
+    def rounding(self) -> Tensor:
+        r"""Return by how much coarse arithmetic or coarse weights move the loss, 0-d: rises below that mean nothing.
+
+        With a coarser ``arithmetic`` it is the difference to the loss at w* in the exact one. With weights in half
+        precision, root mean square of :math:`L(w^* + e) - L(w^*)`, where e moves each weight to one of its two
+        neighbours with probability 1/24 each: it has the mean and variance of a rounding error, which is uniform within
+        half a unit in the last place, and every w* + e can be represented.
+
+        Zero, and no pass, where all is exact; else n forwards, or 2 n for weights, once.
+        """
+        core = self.core
+        if self.is_rounded:
+            value: Tensor = self.memo("rounding", self._rounded)
+            return value
+        if core.arithmetic == "exact":
+            return torch.zeros((), dtype=torch.float64)
+        if core.known.exact_logits is None:
+            coarse, core.arithmetic = core.arithmetic, "exact"
+            try:
+                core.known.exact_logits = self.raw_logits()
+            finally:
+                core.arithmetic = coarse
+        return (self.clean().loss - self.loss_of(core.known.exact_logits)).abs()
+
+    @torch.no_grad()
+    def _rounded(self) -> Tensor:
+        clean, point, streams = self.clean().loss, self.piecewise_point(), Streams("rounding of weights")
+        losses = []
+        with point.held():
+            for k in range(ROUNDINGS):
+                point.to_neighbours(streams.noise("uniform", "neighbours", k, self.size), 1 / 12)
+                losses.append(self.loss_of(point.raw_logits()))
+        return (torch.stack(losses) - clean).square().mean().sqrt()
+
+    def against_rounding(self, estimate: Estimate, rise: float) -> Estimate:
+        """Return an estimate of a small rise of the loss with the resolution beside it; the status says if it is lost.
+
+        Nothing is done, and no pass made, for weights in float32 or float64, and rises above a tenth of the loss.
+
+        Args:
+            estimate: with status ok.
+            rise: of the loss, that it is made of.
+        """
+        if not self.is_rounded or estimate.status is not Status.OK or abs(rise) > SMALL * abs(float(self.clean().loss)):
+            return estimate
+        least = float(self.rounding())
+        found = replace(estimate, extras={**estimate.extras, "rounding": least})
+        if abs(rise) > least:
+            return found
+        kind = str(self.dtype).removeprefix("torch.")
+        return replace(
+            found,
+            status=Status.NOT_CONVERGED,
+            message=f"the loss moves by {rise:.2g}, and rounding of the weights in {kind} alone moves it by "
+            f"{least:.2g}; take a larger radius, or dtype float32",
+        )

@@ -127,7 +127,7 @@ class Units:
         return float(torch.stack(squares).sum().sqrt())
 
 
-CHUNK = 1 << 20  # entries of c that are made at once
+CHUNK = 1 << 18  # entries of c that are made at once
 
 
 def _finer(p: Tensor) -> Tensor:

@@ -9,7 +9,11 @@ from torch import nn
 import acutance
 from acutance import Streams, UserError, scaling
 from acutance.measure import Status
-from acutance.surface import LossSurface
+from acutance.model import weights
+from acutance.numerics import draws
+from acutance.surface import LossSurface, in_place
+from acutance.surface.open_model import OpenModel
+from tests.live_memory import LiveBytes
 
 X, Y = torch.randn(24, 5, generator=torch.Generator().manual_seed(1)), torch.arange(24) % 3
 
@@ -240,3 +244,32 @@ def test_a_type_that_cannot_be_evaluated_is_named():
         LossSurface(net(), (X, Y), dtype="bfloat16")
     with pytest.raises(UserError, match="has a vector of its weights"):
         LossSurface(net(), (X, Y)).piecewise_point()
+
+
+@pytest.mark.parametrize("case", ["elementwise", "filter", "part", "basin"])
+def test_large_models_that_nobody_else_writes_to_are_moved_in_place_with_the_same_values(case, monkeypatch):
+    name, fields = CASES[case]
+    expected = acutance.measure(name, LossSurface(net(), (X, Y)), **fields)
+    monkeypatch.setattr(weights, "LARGE", 50)
+    monkeypatch.setattr(in_place, "LARGE", 50)
+    surface = LossSurface(OpenModel(net(), lent=True).functional, (X, Y))
+    assert surface.core.functional.weights.own and surface.moves_in_place
+    found = acutance.measure(name, surface, **fields)
+    assert found.value == pytest.approx(expected.value, rel=1e-6) and found.cost == expected.cost
+    assert "w" not in vars(surface)
+    worst = acutance.measure("worst_case", surface, rho=0.1, steps=3)  # its vectors are made when it asks for them
+    assert worst.value == acutance.measure("worst_case", LossSurface(net(), (X, Y)), rho=0.1, steps=3).value
+
+
+def test_the_memory_of_a_sweep_is_that_of_the_weights_that_move(monkeypatch):
+    monkeypatch.setattr(draws, "BLOCK", 1 << 10)
+    monkeypatch.setattr(scaling, "CHUNK", 1 << 10)
+    torch.manual_seed(0)
+    model = nn.Sequential(*[nn.Linear(128, 128) for _ in range(5)], nn.Linear(128, 3)).to(torch.bfloat16)
+    surface = LossSurface(model, (torch.randn(4, 128), torch.arange(4) % 3), dtype="native")
+    surface.clean()
+    for pattern in ("all", "3.*"):
+        moved = 2 * surface.restricted(pattern).size  # bytes
+        with LiveBytes() as live:
+            acutance.measure("average_case", surface, rho=0.3, draws=2, scaling="filter", parameters=pattern)
+        assert moved < live.peak < moved + 60_000

@@ -57,7 +57,10 @@ def command(
         click.echo(f"    {name:<{width}}  {row['forwards']:>8g} / {row['backwards']:>8g} / {row['hvps']:>6g}")
     if about["outputs"]:
         click.echo(f"  outputs          {in_bytes(about['outputs'])} for each class in outputs/, which may be removed")
-    click.echo(f"  memory           weights + {about['vectors']} vectors of their size, besides activations")
+    beside = f"{about['vectors']} vectors of their size"
+    if study.surface.dtype == "native":
+        beside = "one copy of those that move, in their own types"
+    click.echo(f"  memory           weights + {beside}, besides activations")
     if timed:
         _print_time(about["time"], study.surface.m)
     for warning in about["warnings"]:

@@ -48,7 +48,7 @@ class Weights:
     def __init__(
         self, owners: Sequence[Tensor], parameters: Parameters, device: torch.device, wanted: Wanted, lent: bool = False
     ) -> None:
-        self._owners, self._parameters, self._device = owners, parameters, device
+        self._owners, self._slots, self._device = owners, parameters, device
         stored = {p.dtype for p in owners}
         self.native = wanted == "native"
         if self.native:
@@ -71,7 +71,7 @@ class Weights:
     def pieces(self) -> Sequence[Tensor]:
         """One flat tensor for every slot, never written to: views of ``flat``, or of the model's own tensors."""
         if not self.own:
-            return self._parameters.split(self.flat)
+            return self._slots.split(self.flat)
         return [self._as_wanted(owner).reshape(-1) for owner in self._owners]
 
     @cached_property

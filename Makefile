@@ -6,12 +6,13 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint format bench bench-compare wheel clean
+.PHONY: help setup demo test test-slow test-gpu gpu-check lint format bench bench-compare wheel clean
 
 help:
 	@echo "make demo   set up, then train small networks, measure 12 sharpness definitions, correlate, report"
 	@echo "make test   set up, then run the tests"
 	@echo "make lint   ruff and mypy --strict"
+	@echo "make gpu-check   tests and timings that need a GPU, in less than eight minutes"
 	@echo "make bench  speed as ratios to bare passes, recorded for this machine; make bench-compare fails on a worse one"
 
 $(STAMP): pyproject.toml
@@ -37,6 +38,10 @@ test-slow: $(STAMP)
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu
+
+# All that only a GPU can show, in less than eight minutes: tests, then what is timed, recorded for this machine.
+gpu-check: $(STAMP)
+	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -86,7 +86,9 @@ def ran(arguments: Sequence[str], limit: float) -> tuple[int | None, str]:
     return process.returncode, out
 
 
-def check(steps: Sequence[Step], seconds: float, run: Run = ran, now: Callable[[], float] = time.monotonic) -> list[Outcome]:
+def check(
+    steps: Sequence[Step], seconds: float, run: Run = ran, now: Callable[[], float] = time.monotonic
+) -> list[Outcome]:
     """Run steps one after the other, as far as the time holds them.
 
     Args:

@@ -15,7 +15,7 @@ from acutance.measure import Cost, Estimate
 from acutance.numerics.draws import Kind, Noise, Streams
 
 if TYPE_CHECKING:
-    from acutance.scaling import Units
+    from acutance.scaling import PieceUnits
     from acutance.surface import LossSurface
     from acutance.surface.many_points import ManyPoints
     from acutance.surface.moving_point import MovingPoint
@@ -170,7 +170,7 @@ class OneByOne:
 class PieceByPiece:
     """A pass for each point, whose noise is made again for each where the weights move: no vector is held."""
 
-    def __init__(self, base: LossSurface, units: Mapping[str, Units | None]) -> None:
+    def __init__(self, base: LossSurface, units: Mapping[str, PieceUnits | None]) -> None:
         self._base, point = base, base.piecewise_point()
         self._points = {name: point.with_units(c) for name, c in units.items()}
         self._held = point.held()

@@ -17,7 +17,7 @@ from acutance_classic.plugin import FAMILIES
 from acutance_classic.search import Found, bisect
 
 if TYPE_CHECKING:
-    from acutance.scaling import Units
+    from acutance.scaling import PieceUnits
     from acutance.surface import LossSurface
     from acutance_classic.basin import BasinSpec
     from acutance_classic.pac_bayes import DeviationSpec
@@ -57,7 +57,7 @@ class PieceByPiece:
         c: units, or None for ones.
     """
 
-    def __init__(self, surface: LossSurface, draws: int, rng: Streams, c: Units | None) -> None:
+    def __init__(self, surface: LossSurface, draws: int, rng: Streams, c: PieceUnits | None) -> None:
         self._surface, self._draws, self._rng, self.passes = surface, draws, rng, 0
         self.point = surface.piecewise_point(c)
 

@@ -87,7 +87,7 @@ def _joined(surface: LossSurface, strategy: object) -> Tensor:
     return surface.flatten({name: of(name, p) for name, p in surface.unflatten(surface.w).items()})
 
 
-class Units:
+class PieceUnits:
     """The vector c of a strategy, of which nothing is held that can be made of the weights again.
 
     Args:
@@ -150,7 +150,7 @@ def _wide(of: Callable[[str, Tensor], Tensor], name: str, p: Tensor) -> Tensor:
     return torch.cat(parts) if of is _of_filters else torch.linalg.vector_norm(torch.cat(parts)).reshape(1)
 
 
-def units(surface: LossSurface, name: str) -> Units | None:
+def units(surface: LossSurface, name: str) -> PieceUnits | None:
     """Return c of a strategy for a point that moves piece by piece, None for ones.
 
     Args:
@@ -170,7 +170,7 @@ def units(surface: LossSurface, name: str) -> Units | None:
             f"scaling '{name}' is a function of the vector of all weights, of which there is none here: take none, "
             "elementwise, filter or layer, or surface.dtype: float32"
         )
-    return surface.memo(("scaling.units", path), lambda: Units(surface, BY_PARAMETER[strategy]))
+    return surface.memo(("scaling.units", path), lambda: PieceUnits(surface, BY_PARAMETER[strategy]))
 
 
 def vector(surface: LossSurface, name: str) -> Tensor | None:
@@ -218,7 +218,7 @@ def resolution(surface: LossSurface, name: str) -> float:
         if surface.moves_in_place:
             c_by_piece = units(surface, name)
             size = c_by_piece.norm() if c_by_piece is not None else surface.size**0.5
-            return eps / 2 * Units(surface, _absolute).norm() / size if size else 0.0
+            return eps / 2 * PieceUnits(surface, _absolute).norm() / size if size else 0.0
         c = by_block(surface, name)
         if c is not None and not isinstance(c, torch.Tensor):
             return eps / 2 if bool(surface.w.any()) else 0.0  # its norm is that of w

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tests.live_memory import LiveBytes
 from torch import nn
 
 import acutance
@@ -13,7 +14,6 @@ from acutance.model import weights
 from acutance.numerics import draws
 from acutance.surface import LossSurface, in_place
 from acutance.surface.open_model import OpenModel
-from tests.live_memory import LiveBytes
 
 X, Y = torch.randn(24, 5, generator=torch.Generator().manual_seed(1)), torch.arange(24) % 3
 

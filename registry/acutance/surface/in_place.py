@@ -18,7 +18,7 @@ from acutance.surface.core import Core, Evaluation
 from acutance.surface.piecewise import Apart, PiecewisePoint
 
 if TYPE_CHECKING:
-    from acutance.scaling import Units
+    from acutance.scaling import PieceUnits
     from acutance.surface.loss_surface import LossSurface
 
 ROUNDINGS = 2  # of all weights at random, of which the resolution of the loss is made
@@ -46,7 +46,7 @@ class InPlace:
         weights = self.core.functional.weights
         return weights.native or (weights.own and self.size >= LARGE)
 
-    def piecewise_point(self, units: Units | None = None) -> PiecewisePoint:
+    def piecewise_point(self, units: PieceUnits | None = None) -> PiecewisePoint:
         r"""Return a point :math:`w^* + s\, c \odot x` of which nothing is held but the weights that it moves.
 
         Args:

@@ -15,7 +15,7 @@ from acutance.surface.moving_point import MovingPoint
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Noise
-    from acutance.scaling import Units
+    from acutance.scaling import PieceUnits
     from acutance.surface.loss_surface import LossSurface
 
 
@@ -94,7 +94,7 @@ class PiecewisePoint(MovingPoint):
         moves: whether it ever leaves w*; otherwise it holds nothing.
     """
 
-    def __init__(self, surface: LossSurface, units: Units | None = None, moves: bool = True) -> None:
+    def __init__(self, surface: LossSurface, units: PieceUnits | None = None, moves: bool = True) -> None:
         self._surface, self._core, self.c = surface, surface.core, None
         self.units = units
         own, free = surface.core.functional.own_pieces(), surface.parameters.free
@@ -111,7 +111,7 @@ class PiecewisePoint(MovingPoint):
         """The point: {name: tensor in the parameter's shape, for reading}, the fixed parameters too."""
         return {slot.name: p for slot, p in zip(self._surface.parameters.slots, self._pieces, strict=True)}
 
-    def with_units(self, units: Units | None) -> PiecewisePoint:
+    def with_units(self, units: PieceUnits | None) -> PiecewisePoint:
         """Return the same point, in the same memory, moved in other units."""
         other = copy(self)
         other.units = units

@@ -159,3 +159,18 @@ class WorstCase(Measure[WorstCaseSpec]):
             count = 7 + (spec.scaling != "none")
             return count + (3 if spec.scaling == "none" else 6 if spec.norm == "l2" else 5)
         return 5 + (spec.scaling not in ("none", "elementwise")) + bool(spec.ladder)
+
+    def vectors_of_few(self, spec: WorstCaseSpec) -> int:
+        """What ``vectors`` says that fewer weights hold beside: gradients, c, and the second search's best point."""
+        from acutance.numerics.auto_pgd import half
+
+        if spec.mode == "released":
+            return self.vectors(spec)
+        second = (
+            spec.norm == "l2"
+            and spec.scaling != "none"
+            and spec.start == "screened"
+            and spec.candidates > 0
+            and spec.steps > half(spec.steps) + 1
+        )
+        return 6 + (spec.scaling != "none") + (spec.start != "random") + (bool(spec.ladder) or second)

@@ -409,6 +409,10 @@ class Measure(Specified[SpecT]):
         """Return how many parameter-sized vectors are alive at the peak besides the weights."""
         return 2
 
+    def vectors_of_few(self, spec: SpecT) -> int:
+        """Return the same for fewer weights than 2^24, where a measure may hold more to save passes."""
+        return self.vectors(spec)
+
 
 ALONE = "measure '{name}' compares the models of a study with each other: run it in one, as an entry of 'measures'"
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import acutance
 from acutance import LossSurface
 from acutance.measure import Cost
+from acutance.model import derivatives
 from acutance.model.losses import normalize_logits, transform_of
 from acutance.numerics import balls
 from acutance.numerics.auto_pgd import Maximum
@@ -269,7 +270,7 @@ class _Reads(TorchDispatchMode):
 def test_released_search_reads_no_value_where_numbers_stay_on_the_device(norm, rho, monkeypatch):
     surface = LossSurface(MLP(), mlp_data())
     on_the_host = acutance.measure("worst_case", surface, rho=rho, norm=norm, mode="released")
-    for module in (released, perturbed, balls):
+    for module in (released, perturbed, balls, derivatives):
         monkeypatch.setattr(module, "scalar", torch.Tensor.double)
     origin = search.FromOrigin(surface.perturbed(None))
     surface.clean_gradient()

@@ -79,7 +79,7 @@ def test_lists_are_sweeps_and_their_product_is_taken_once(toy_config):
         (("surface", "m"), 64, "surface.m: 64 examples in a batch, but only 32 points"),
         (("surface", "m"), 0, "surface.m: Input should be greater than 0"),
         (("surface", "split"), "trian", "surface.split: unknown split 'trian'.*did you mean 'train'"),
-        (("surface", "dtype"), "float16", "surface.dtype: Input should be 'float32' or 'float64'"),
+        (("surface", "dtype"), "float16", "surface.dtype: Input should be 'float32', 'float64' or 'native'"),
         (("targets",), ["tset_error"], "targets.0: unknown target 'tset_error'.*did you mean 'test_error'"),
         (
             ("targets",),

@@ -336,7 +336,7 @@ def test_half_precision_weights_are_upcast_and_it_is_said():
         (lambda: LossSurface(MLP(), (mlp_data()[0], mlp_data()[1][:5])), "24 inputs but 5 targets"),
         (lambda: LossSurface(MLP(), (mlp_data()[0][:0], mlp_data()[1][:0])), "there are no points"),
         (lambda: LossSurface(MLP(), mlp_data(), loss="cross_entropi"), "did you mean 'cross_entropy'"),
-        (lambda: LossSurface(MLP(), mlp_data(), dtype="float16"), "choose float32 or float64"),
+        (lambda: LossSurface(MLP(), mlp_data(), dtype="float16"), "choose float32, float64 or native"),
         (lambda: LossSurface(MLP(), mlp_data(), parameters="nothing*"), "matches no parameter"),
         (lambda: LossSurface(MLP(), mlp_data(), microbatch=0), "at least 1"),
         (lambda: LossSurface(nn.ReLU(), mlp_data()), "no floating-point parameters"),

@@ -57,7 +57,9 @@ def command(
         click.echo(f"    {name:<{width}}  {row['forwards']:>8g} / {row['backwards']:>8g} / {row['hvps']:>6g}")
     if about["outputs"]:
         click.echo(f"  outputs          {in_bytes(about['outputs'])} for each class in outputs/, which may be removed")
-    beside = f"{about['vectors']} vectors of their size"
+    beside, more = f"{about['vectors']} vectors of their size", about["vectors_of_few"]
+    if more > about["vectors"]:
+        beside += f" ({more} where there are fewer than 2^24)"
     if study.surface.dtype == "native":
         beside = "one copy of those that move, in their own types"
     click.echo(f"  memory           weights + {beside}, besides activations")
@@ -108,12 +110,13 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
     require(study, models)
     batches = study.surface.batch_count
     measures: dict[str, Cost] = {}
-    vectors = 0
+    vectors = of_few = 0
     together: dict[tuple[str, str, int, str], list[Any]] = {}
     items = {}
     for planned in study.measures:
         items[planned.item.id] = planned.item
         vectors = max(vectors, planned.item.target().vectors(planned.spec))
+        of_few = max(of_few, planned.item.target().vectors_of_few(planned.spec))
         family = planned.item.id, planned.scope, planned.replicate, planned.points
         together.setdefault(family, []).append(planned.spec)
     views: dict[tuple[str, str], set[Any]] = {}
@@ -138,6 +141,7 @@ def estimate(study: Study, limit: int | None = None, attributes: Attributes | No
         },
         "outputs": _outputs(study, len(models)),
         "vectors": vectors,
+        "vectors_of_few": max(vectors, of_few),
         "warnings": [*study.warnings, *notes],
     }
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
     count = max(sample.noises for sample in family)
     kind: Kind = "normal" if norm == "l2" else "uniform"
     if base.moves_in_place and not any(sample.spec.variance_reduction == "linear" for sample in family):
-        with PieceByPiece(base, {point.scaling: scaling.units(base, point.scaling) for point in points}) as walk:
+        with _in_pieces(base, {point.scaling: scaling.units(base, point.scaling) for point in points}) as walk:
             for k in range(count):
                 _visit(walk, points, rng.noise(kind, norm, k, base.size), k)
         return
@@ -98,7 +98,7 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
         for sign in (1, -1)
     )
     rows = base.many_points(visits)
-    with OneByOne(base, units) if rows is None else ManyAtOnce(base, units, rows) as walk:
+    with _in_vectors(base, units) if rows is None else ManyAtOnce(base, units, rows) as walk:
         noises = rng.draws(kind, norm, range(count), base.w, out=torch.empty_like(base.w))
         for k, noise in enumerate(noises):
             _record_controls([sample for sample in family if k < sample.noises], noise)
@@ -147,44 +147,42 @@ class Walk(Protocol[N]):
         ...
 
 
-class OneByOne:
-    """A pass for each point, which moves in place."""
+class OneByOne(Generic[N]):
+    """A pass for each point, which moves in place.
 
-    def __init__(self, base: LossSurface, units: Mapping[str, Tensor | None]) -> None:
-        self._base, point = base, base.moving_point()
-        self._points = {name: point.in_units(c) for name, c in units.items()}
-        self._held = point.held()
+    Args:
+        base: whose points.
+        point: what moves.
+        go: for each scaling, how it goes to w* + s c noise.
+    """
 
-    def __enter__(self) -> OneByOne:
+    def __init__(
+        self, base: LossSurface, point: MovingPoint, go: Mapping[str, Callable[[N, float], MovingPoint]]
+    ) -> None:
+        self._base, self._go, self._held = base, go, point.held()
+
+    def __enter__(self) -> OneByOne[N]:
         self._held.__enter__()
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
         self._held.__exit__(kind, *error)
 
-    def visit(self, noise: Tensor, unit: str, scale: float, active: Sequence[Sample]) -> None:
+    def visit(self, noise: N, unit: str, scale: float, active: Sequence[Sample]) -> None:
         """Make the forward now."""
-        _pass(self._base, self._points[unit].move(noise, scale), active)
+        _pass(self._base, self._go[unit](noise, scale), active)
 
 
-class PieceByPiece:
-    """A pass for each point, whose noise is made again for each where the weights move: no vector is held."""
+def _in_vectors(base: LossSurface, units: Mapping[str, Tensor | None]) -> OneByOne[Tensor]:
+    """Return a walk whose noise and units are vectors."""
+    point = base.moving_point()
+    return OneByOne(base, point, {name: point.in_units(c).move for name, c in units.items()})
 
-    def __init__(self, base: LossSurface, units: Mapping[str, PieceUnits | None]) -> None:
-        self._base, point = base, base.piecewise_point()
-        self._points = {name: point.with_units(c) for name, c in units.items()}
-        self._held = point.held()
 
-    def __enter__(self) -> PieceByPiece:
-        self._held.__enter__()
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        self._held.__exit__(kind, *error)
-
-    def visit(self, noise: Noise, unit: str, scale: float, active: Sequence[Sample]) -> None:
-        """Make the forward now."""
-        _pass(self._base, self._points[unit].place(noise, scale), active)
+def _in_pieces(base: LossSurface, units: Mapping[str, PieceUnits | None]) -> OneByOne[Noise]:
+    """Return a walk whose noise is made again for each point where the weights move: no vector is held."""
+    point = base.piecewise_point()
+    return OneByOne(base, point, {name: point.with_units(c).place for name, c in units.items()})
 
 
 def _pass(base: LossSurface, point: MovingPoint, active: Sequence[Sample]) -> None:

@@ -273,3 +273,13 @@ def test_the_memory_of_a_sweep_is_that_of_the_weights_that_move(monkeypatch):
         with LiveBytes() as live:
             acutance.measure("average_case", surface, rho=0.3, draws=2, scaling="filter", parameters=pattern)
         assert moved < live.peak < moved + 60_000
+
+
+def test_a_step_that_rounding_swallows_has_no_critical_size():
+    _, surface = surfaces(torch.bfloat16)
+    # Each weight grows in proportion: small steps are lost in rounding, and the loss rises with the first that is not.
+    surface.core.functional.update = lambda: {n: 1e-3 * p.detach() for n, p in surface.model.named_parameters()}
+    found = acutance.measure("critical_sharpness", surface, direction="update")
+    assert found.status is not Status.OK and (
+        "float32" in found.message or "there is no critical step" in found.message
+    )

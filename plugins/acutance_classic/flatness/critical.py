@@ -26,7 +26,7 @@ FIRST = 1 / 64  # of the step at which the linear model has lost the whole loss:
 RESOLVED = 16  # roundings of the loss that a fall has to exceed
 PLATEAU = (
     "half-way to the critical step the loss has moved by {fall:.1e}, within its rounding: a plateau, or no way "
-    "down along this step; try dtype float64"
+    "down along this step; try dtype {finer}"
 )
 
 
@@ -161,5 +161,7 @@ def critical_sharpness(view: LossSurface, way: Way, rtol: float) -> Estimate:
     extras = {**numbers, "direction": source}
     eps = 0.0 if view.is_rounded else torch.finfo(view.dtype).eps
     if abs(fall) <= RESOLVED * eps * abs(clean):
-        return Estimate.without_value(Status.NOT_CONVERGED, PLATEAU.format(fall=abs(fall)))
+        return Estimate.without_value(
+            Status.NOT_CONVERGED, PLATEAU.format(fall=abs(fall), finer="float32" if view.is_rounded else "float64")
+        )
     return view.against_rounding(Estimate(2 / eta, extras=extras), fall)

@@ -174,9 +174,18 @@ class FineTuned(TrainedPool[FineTunedSpec, FineTuning]):
         Raises:
             UserError: for an unknown one or wrong settings.
         """
-        item = catalog().find("datasets", spec.dataset)
-        dataset: Dataset[Any] = item.target(validate(item.target.Spec, spec.settings or {}, "pools.settings"))
-        return dataset
+        return dataset_of(spec.dataset, spec.settings)
+
+
+def dataset_of(name: str, settings: dict[str, Any] | None) -> Dataset[Any]:
+    """Return the dataset that a pool names in its settings.
+
+    Raises:
+        UserError: for an unknown one or wrong settings.
+    """
+    item = catalog().find("datasets", name)
+    dataset: Dataset[Any] = item.target(validate(item.target.Spec, settings or {}, "pools.settings"))
+    return dataset
 
 
 def encoder_folder(encoder: str) -> Path:

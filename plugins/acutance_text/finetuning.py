@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -36,11 +36,7 @@ def finetune(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, re
     """
     start = time.perf_counter()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    optimizer = adamw(parameters, recipe.learning_rate, recipe.weight_decay)
     n, size = len(targets), recipe.batch_size
     total = recipe.epochs * math.ceil(n / size)
     schedule = Recipe(learning_rate=recipe.learning_rate, epochs=recipe.epochs, warmup=recipe.warmup)
@@ -70,6 +66,15 @@ def finetune(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, re
             row = {"step": step, "epoch": epoch + 1, "train_loss": mean, "learning_rate": group["lr"]}
             log.append({name: float(value) for name, value in row.items()} | {"gradient_norm": float(norm)})
     return Trained(mean, time.perf_counter() - start, recipe.epochs, False, tuple(log))
+
+
+def adamw(parameters: Sequence[Tensor], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Return the optimizer: matrices decay, vectors (biases, gains) do not."""
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=learning_rate)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from acutance.system.kept import preserved_rng
 from acutance.training import Trained, sam_gradient
 from acutance.training.recipe import Recipe, learning_rate_at
+from acutance_text.finetuning import adamw
 
 if TYPE_CHECKING:
     from acutance_text.trained_lm import LanguageRecipe
@@ -35,11 +36,7 @@ def train_on_blocks(model: nn.Module, ids: Tensor, recipe: LanguageRecipe) -> Tr
     """
     start = time.perf_counter()
     parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    optimizer = adamw(parameters, recipe.learning_rate, recipe.weight_decay)
     n, size = len(ids), recipe.batch_size
     total = recipe.epochs * math.ceil(n / size)
     schedule = Recipe(learning_rate=recipe.learning_rate, epochs=recipe.epochs, warmup=recipe.warmup)

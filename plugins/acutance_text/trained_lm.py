@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from acutance.errors import UserError
-from acutance.plugins import catalog
 from acutance.pool import Attribute
-from acutance.spec import Size, Spec, validate
+from acutance.spec import Size, Spec
 from acutance.training.recipe import log_uniform, uniform
 from acutance.training.trained import TrainedPool, TrainedSpec
 from acutance_text.choosing import taking_choices
+from acutance_text.finetuned import dataset_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -177,6 +177,4 @@ class TrainedCausal(TrainedPool[TrainedCausalSpec, LanguageRecipe]):
         Raises:
             UserError: for an unknown one or wrong settings.
         """
-        item = catalog().find("datasets", spec.dataset)
-        dataset: Dataset[Any] = item.target(validate(item.target.Spec, spec.settings or {}, "pools.settings"))
-        return dataset
+        return dataset_of(spec.dataset, spec.settings)

@@ -99,11 +99,11 @@ class PieceUnits:
         own, slots = surface.core.functional.own_pieces(), surface.parameters.free_slots
         self._named = [(slot, own[i]) for i, slot in zip(surface.parameters.free, slots, strict=True)]
         self._of = of
-        self._of_each = of in (_absolute, _absolute_eta)
         # A number for each row, or one for all: made of the whole tensor, once.
-        self._rows = [None if self._of_each else _wide(of, slot.name, p.view(slot.shape)) for slot, p in self._named]
+        each = of in (_absolute, _absolute_eta)
+        self._rows = [None if each else _wide(of, slot.name, p.view(slot.shape)) for slot, p in self._named]
 
-    def block(self, i: int, start: int, count: int) -> Tensor | None:
+    def block(self, i: int, start: int, count: int) -> Tensor:
         """Return ``count`` entries of c, float32 or finer, from the given place in a free parameter."""
         slot, own = self._named[i]
         rows = self._rows[i]
@@ -122,7 +122,6 @@ class PieceUnits:
         for i, (_, own) in enumerate(self._named):
             for start in range(0, own.numel(), CHUNK):
                 c = self.block(i, start, min(CHUNK, own.numel() - start))
-                assert c is not None
                 squares.append(torch.linalg.vector_norm(c, dtype=torch.float64).square().cpu())
         return float(torch.stack(squares).sum().sqrt())
 
@@ -141,7 +140,7 @@ def _wide(of: Callable[[str, Tensor], Tensor], name: str, p: Tensor) -> Tensor:
     """Return a number for each row of a tensor, or one for all of it, from blocks of rows where it is coarse."""
     import torch
 
-    if p.dtype == _finer(p[:0] if p.dim() else p).dtype:
+    if p.dtype not in (torch.float16, torch.bfloat16):
         return of(name, p).reshape(-1)
     if p.dim() < 2:
         return of(name, p.float()).reshape(-1)

@@ -318,7 +318,7 @@ def test_an_exported_program_s_module_is_a_module(plain):
     ("cpu", True, 2, True),
 ])  # fmt: skip
 def test_recurrent_layers_are_differentiated_without_cudnn(device, recurrent, order, enabled):
-    made = SimpleNamespace(device=torch.device(device), dtype=torch.float32, recurrent=recurrent, compiled=False)
+    made = SimpleNamespace(computing=torch.device(device), dtype=torch.float32, recurrent=recurrent, compiled=False)
     with ExitStack() as stack:
         stack.enter_context(conditions(made, order=order))
         assert torch.backends.cudnn.enabled is enabled

@@ -61,6 +61,14 @@ class Network:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        if (
+            len(devices := {parameter.device for parameter in model.parameters()}) > 1
+            or torch.device("meta") in devices
+        ):
+            raise Unsupported(
+                "path norms are made of all weights, and here these lie on several devices or are offloaded: open the "
+                "model on one device, without device_map or offloading"
+            )
         # A layer by itself is not looked into either.
         model = nn.Sequential(model) if type(model).forward in LEAVES else model
         try:

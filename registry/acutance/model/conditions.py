@@ -115,13 +115,13 @@ def conditions(
         needs.append(partial(torch.compiler.set_stance, "force_eager"))
     if order:
         needs.append(_without_reentrance)
-        if functional.device.type == "cuda" and functional.recurrent:
+        if functional.computing.type == "cuda" and functional.recurrent:
             # cuDNN has no backward of recurrent layers in evaluation mode, and no second derivative of them.
             needs.append(partial(_switched, *_attribute(torch.backends.cudnn, "enabled"), False))
     if order == 2:
         # Flash and memory-efficient attention have no second derivative.
         needs.append(partial(sdpa_kernel, [SDPBackend.MATH]))
-    return Conditions(functional.device, functional.dtype, grad=order > 0, arithmetic=arithmetic, needs=tuple(needs))
+    return Conditions(functional.computing, functional.dtype, grad=order > 0, arithmetic=arithmetic, needs=tuple(needs))
 
 
 def in_own_conditions(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:

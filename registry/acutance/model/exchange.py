@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from acutance.model.dispatched import HOOK
+
 if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
     from acutance.model.state import Snapshot
@@ -51,6 +53,8 @@ class Exchange:
                 vars(module)["training"] = False
             for table, name in f.switches:
                 self._put(table, name, False)
+            for module, stand_in in f.dispatched.hooks if f.dispatched is not None else ():
+                self._put(vars(module), HOOK, stand_in)
             for slot, piece in zip(f.slots, self._pieces, strict=True):
                 tensor = piece if piece.shape == slot.shape else piece.view(slot.shape)
                 for table, name, view in slot.places:
@@ -66,7 +70,7 @@ class Exchange:
             self.__exit__()
             raise
 
-    def _put(self, table: dict[str, Any], name: str, value: Tensor | bool) -> None:
+    def _put(self, table: dict[str, Any], name: str, value: object) -> None:
         self._saved.append((table, name, table[name]))
         table[name] = value
 

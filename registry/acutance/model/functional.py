@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from acutance.data.lazy import Lazy, realised
 from acutance.errors import AcutanceWarning, UserError, did_you_mean, some
 from acutance.model.conditions import conditions, trackable
+from acutance.model.dispatched import dispatched
 from acutance.model.exchange import Exchange
 from acutance.model.initial import initial_parts, initial_vector
 from acutance.model.notes import no_weights, notes_on, remarks_on
@@ -41,12 +42,15 @@ class FunctionalModel:
 
     Args:
         model: any module; evaluated in evaluation mode. Compiled and data-parallel ones stand for the module inside.
-        device: where to evaluate; where the model is by default.
+        device: where to evaluate; where the model is by default, and always where one device does not hold it.
         dtype: float32 or float64; the model's by default (bf16 and fp16 are evaluated in float32); ``native`` for the
             types that the weights are stored in, in which no vector of all weights is held.
         lent: whether nobody writes to the model's own tensors as long as this is used, so that no copy is needed.
 
     Attributes:
+        dispatched: where its weights lie, if not on one device, or hooks of accelerate move inputs; else None.
+        device: where inputs go, and logits come back to.
+        computing: the device whose arithmetic counts.
         parameters: the floating-point ones, tied ones once, all of them free.
         weights: those that the model came with.
         originals: the model's own tensors, those of each slot.
@@ -82,20 +86,29 @@ class FunctionalModel:
         self.compiled = calls_compiled_code(model)
         self.notes: list[str] = list(vars(model).get("load_notes", ()))
         self._warned = 0
-        self.parameters, owners = parameters_of(model)
+        self.dispatched = dispatched(model)
+        value_of = (lambda tensor: tensor) if self.dispatched is None else self.dispatched.value_of
+        self.parameters, owners = parameters_of(model, value_of)
         if not self.slots:
             raise UserError("the model has no floating-point parameters", no_weights(model))
         self.notes += notes_on(model)
         self.remarks = remarks_on(model, self.slots)
-        self.originals = [list({id(t[n]): t[n] for t, n, _ in slot.places}.values()) for slot in self.slots]
+        self.originals = [
+            list({id(tensor): tensor for t, n, _ in slot.places for tensor in (t[n], value_of(t[n]))}.values())
+            for slot in self.slots
+        ]
         self._tied = [
             (i, table, name, view)
             for i, slot in enumerate(self.slots)
             for table, name, view in slot.places
             if view is not None
         ]
-        self.device = require_device(device) if device is not None else owners[0].device
-        self.weights = Weights(owners, self.parameters, self.device, dtype, lent)
+        spread = "" if self.dispatched is None else self.dispatched.where
+        self.device = owners[0].device if device is None else require_device(device)
+        if self.dispatched is not None and spread:
+            self.device = self.dispatched.device
+        self.computing = self.device if self.dispatched is None else self.dispatched.computing
+        self.weights = Weights(owners, self.parameters, self.device, dtype, lent, spread)
         self.dtype = self.weights.dtype
         self.notes += [self.weights.note] if self.weights.note else []
         with conditions(self):
@@ -105,7 +118,7 @@ class FunctionalModel:
         self.log: Callable[[], TrainingLog | None] = lambda: None
         with conditions(self):
             self.buffers = [
-                (module._buffers, name, self._as_passes_see(buffer.detach().clone()))
+                (module._buffers, name, self._as_passes_see(value_of(buffer).detach().clone()))
                 for module in model.modules()
                 for name, buffer in module._buffers.items()
                 if buffer is not None
@@ -241,7 +254,8 @@ class FunctionalModel:
 
     def _refuse_nonfinite(self) -> None:
         """Raise UserError naming the first parameter with values that are not finite."""
-        if bool(torch.stack([torch.isfinite(piece).all() for piece in self.own_pieces()]).all()):
+        finite = [torch.isfinite(piece).all() for piece in self.own_pieces()]
+        if all(map(bool, finite)) if self.weights.spread else bool(torch.stack(finite).all()):
             return
         for slot, piece in zip(self.slots, self.own_pieces(), strict=True):
             if not bool(torch.isfinite(piece).all()):
@@ -259,7 +273,8 @@ class FunctionalModel:
     @property
     def hooked(self) -> bool:
         """Whether something listens to the model's forward passes, and so expects one for each point."""
-        return any(module._forward_hooks or module._forward_pre_hooks for module in self.modules)
+        listening = any(module._forward_hooks or module._forward_pre_hooks for module in self.modules)
+        return listening or bool(self.dispatched and self.dispatched.hooks)
 
     def padding_rows(self) -> list[tuple[int, int]]:
         """Return (slot, row) of each embedding's padding, which has no gradient by torch's definition."""
@@ -282,6 +297,8 @@ class FunctionalModel:
 
     def _as_passes_see(self, buffer: Tensor) -> Tensor:
         """Return a buffer where passes are made, in their type; those beside native weights have types of their own."""
+        if self.weights.spread:
+            return buffer
         return buffer.to(self.device) if self.weights.native else self._cast(buffer)
 
     def _cast(self, tensor: Tensor) -> Tensor:
@@ -352,6 +369,7 @@ class FunctionalModel:
         """Call the model as it stands: no buffer is restored before, and no change of it is looked for."""
         output = self._call(inputs)
         logits = output if isinstance(output, Tensor) else self._select_logits(output)
+        logits = logits if self.dispatched is None else logits.to(self.device)
         return logits.to(of_logits(logits.dtype)) if self.weights.native else logits
 
     def _call(self, inputs: Any) -> Any:

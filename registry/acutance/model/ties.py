@@ -6,6 +6,7 @@ it is, in another shape, transposed, or as a part of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -28,13 +29,20 @@ class _Owner:
     places: Places = field(default_factory=list)
 
 
-def parameters_of(model: nn.Module) -> tuple[Parameters, list[Tensor]]:
+def parameters_of(
+    model: nn.Module, value_of: Callable[[Tensor], Tensor] = lambda tensor: tensor
+) -> tuple[Parameters, list[Tensor]]:
     """Return a model's floating-point parameters, all free, and the tensor that owns each slot.
+
+    Args:
+        model: any module.
+        value_of: gives the values of a parameter that lie elsewhere (offloaded ones).
 
     Raises:
         UserError: for parameters that cannot be measured, or that share memory in a way no view of torch expresses.
     """
-    named = [(name, p) for name, p in model.named_parameters(remove_duplicate=False) if _usable(name, p)]
+    valued = [(name, value_of(p)) for name, p in model.named_parameters(remove_duplicate=False)]
+    named = [(name, p) for name, p in valued if _usable(name, p)]
     owners: list[_Owner] = []
     same: dict[Any, _Owner] = {}
     overlapping: dict[int, list[_Owner]] = {}
@@ -76,6 +84,11 @@ def _usable(name: str, parameter: Tensor) -> bool:
     kind = type(parameter).__name__
     if kind in SHARDED or type(parameter.data).__name__ == "DTensor":
         raise UserError(f"parameter '{name}' is sharded ({kind})", "gather the model on one device first")
+    if hasattr(parameter, "ds_id"):
+        raise UserError(
+            f"parameter '{name}' is partitioned by DeepSpeed (ZeRO stage 3)",
+            "save the gathered weights (zero_to_fp32.py) and load them into a model that was not given to it",
+        )
     if parameter.is_meta or isinstance(parameter, nn.parameter.UninitializedParameter):
         raise UserError(f"parameter '{name}' has no values", "load the weights before measuring")
     if parameter.is_complex():

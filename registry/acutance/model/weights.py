@@ -11,6 +11,7 @@ from torch import Tensor
 from acutance.data.batch import Native
 from acutance.errors import Unsupported, UserError, some
 from acutance.model.conditions import trackable
+from acutance.model.dispatched import OWN_TYPE, SEVERAL
 from acutance.model.parameters import Parameters
 from acutance.model.state import version_of
 
@@ -33,6 +34,7 @@ class Weights:
         device: where passes are made.
         wanted: ``native`` for the types that the weights have; float32 or float64; None for float64 where all weights
             are of that type, and float32 where they are not.
+        spread: where they lie in words, if one device does not hold them all: they then keep their types and devices.
         lent: whether the model's own tensors may stand for a copy, since nobody else writes to them. Those of a large
             model do, and native ones, lent or not.
 
@@ -40,16 +42,28 @@ class Weights:
         dtype: of passes: the coarsest of the weights.
         native: whether they have the types that they are stored in.
         own: whether they are the model's own tensors, no copy.
+        spread: as given.
 
     Raises:
-        UserError: for a type in which nothing is evaluated.
+        UserError: for a type in which nothing is evaluated, or one that spread weights do not have.
     """
 
     def __init__(
-        self, owners: Sequence[Tensor], parameters: Parameters, device: torch.device, wanted: Wanted, lent: bool = False
+        self,
+        owners: Sequence[Tensor],
+        parameters: Parameters,
+        device: torch.device,
+        wanted: Wanted,
+        lent: bool = False,
+        spread: str = "",
     ) -> None:
-        self._owners, self._slots, self._device = owners, parameters, device
+        self._owners, self._slots, self._device, self.spread = owners, parameters, device, spread
         stored = {p.dtype for p in owners}
+        if spread and wanted != "native":
+            if stored != {wanted or torch.float32} and not (wanted is None and stored == {torch.float64}):
+                kind = names({wanted or torch.float32})
+                raise UserError(OWN_TYPE[0].format(spread, names(stored), kind), OWN_TYPE[1])
+            wanted = "native"
         self.native = wanted == "native"
         if self.native:
             if other := stored.difference(KINDS):
@@ -79,12 +93,22 @@ class Weights:
         """All of them, (P,): a copy, made when it is first asked for.
 
         Raises:
-            Unsupported: for weights in their own types, unless those are float32 or float64.
+            Unsupported: for weights in their own types, unless those are float32 or float64; for spread ones.
         """
+        self.refuse_spread()
         if self.native and {owner.dtype for owner in self._owners} not in ({torch.float32}, {torch.float64}):
             size = 4e-9 * sum(owner.numel() for owner in self._owners)
             raise Unsupported(NO_VECTOR.format(names({owner.dtype for owner in self._owners}), size))
         return torch.cat([self._as_wanted(owner).reshape(-1) for owner in self._owners]).contiguous()
+
+    def refuse_spread(self) -> None:
+        """Refuse what needs all weights in one place, where one device does not hold them.
+
+        Raises:
+            Unsupported: saying where they lie.
+        """
+        if self.spread:
+            raise Unsupported(SEVERAL.format(self.spread))
 
     def reread(self) -> None:
         """Put the model's own weights back into the copy, which a pass has written to."""
@@ -97,6 +121,8 @@ class Weights:
         return self.own and [version_of(owner) for owner in self._owners] != self._versions
 
     def _as_wanted(self, owner: Tensor) -> Tensor:
+        if self.spread:
+            return trackable(owner.detach())
         return trackable(owner.detach().to(self._device, owner.dtype if self.native else self.dtype))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, saved_tensors_hooks
 
 from acutance.checks.loss_checks import doubt, ends_in_sigmoid, refuse_parts, refuse_unfit
 from acutance.checks.parts import refuse_mixing
@@ -344,7 +345,9 @@ class Core:
     def _inspected_logits(self, pieces: Sequence[Tensor], inputs: Any) -> Tensor:
         """Return logits, and note what their graph shows: numbers coarser than the weights, a sigmoid at the end."""
         functional = self.functional
-        with conditions(functional, order=1):
+        # Nobody goes back through this graph: it need not keep the weights that were brought to a device.
+        keeping = saved_tensors_hooks(_nothing, _nothing) if functional.weights.spread else nullcontext()
+        with conditions(functional, order=1), keeping:
             leaves = [piece.detach().requires_grad_() for piece in pieces]
             raw = functional(leaves, inputs)
         eps = coarsest(raw)
@@ -432,6 +435,10 @@ def _refuse(arithmetic: str, functional: FunctionalModel) -> None:
         raise UserError(f"arithmetic: {arithmetic} is coarser than float32 and was asked for in float64", "choose one")
     if arithmetic == "tf32" and functional.device.type != "cuda":
         raise UserError("arithmetic: tf32 is an arithmetic of GPUs", "choose exact or bf16, or device cuda")
+
+
+def _nothing(tensor: Any) -> Any:
+    return None
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:

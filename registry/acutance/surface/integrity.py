@@ -81,7 +81,8 @@ def _fingerprints(groups: dict[str, list[Tensor]]) -> dict[str, tuple[int, ...]]
     read of every tensor, one wait for the device.
     """
     sums = [_bits(tensor) for tensors in groups.values() for tensor in tensors]
-    totals = iter(torch.stack(sums).tolist())
+    several = len({total.device for total in sums}) > 1  # of a model that one device does not hold
+    totals = iter(torch.stack([total.cpu() for total in sums] if several else sums).tolist())
     return {
         name: tuple(number for tensor in tensors for number in (version_of(tensor), next(totals)))
         for name, tensors in groups.items()

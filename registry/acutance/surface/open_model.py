@@ -142,6 +142,8 @@ class OpenModel:
             surface: of this model on an m-batch.
             processes: that share the memory of the device.
         """
+        if not self._fitted and self.functional.weights.spread:
+            self._fitted = True  # which device runs short, and with what, is not known: microbatch is the user's
         if not self._fitted:
             surface.check()
             room = free_bytes(self.functional.device)

@@ -115,9 +115,14 @@ def _last_layer_at(surface: LossSurface, w: Tensor | None) -> tuple[LastLayer, T
         raise Unsupported("the model has no linear layer that gives its logits, whose inputs could be looked at")
     (name,) = names
     outputs = torch.cat([output for _, output in made])
+    outputs = outputs.to(raw.device)
     if outputs.shape != raw.shape or not torch.equal(outputs.to(raw.dtype).nan_to_num(), raw.nan_to_num()):
         raise Unsupported(f"the logits are not what the last linear layer ('{name}') gives: something comes after it")
-    return replace(made[0][0], features=torch.cat([layer.features for layer, _ in made])), raw
+    last = made[0][0]
+    features = torch.cat([layer.features for layer, _ in made])
+    # A model that one device does not hold has its last layer wherever that was put.
+    bias = None if last.bias is None else last.bias.to(raw.device)
+    return replace(last, features=features.to(raw.device), weight=last.weight.to(raw.device), bias=bias), raw
 
 
 def _layer(name: str, features: Tensor, layer: nn.Linear) -> LastLayer:

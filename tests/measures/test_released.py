@@ -14,7 +14,8 @@ import acutance
 from acutance import LossSurface
 from acutance.measure import Cost
 from acutance.model import derivatives
-from acutance.model.losses import normalize_logits, transform_of
+from acutance.model.losses import transform_of
+from acutance.model.normalization import normalize_logits
 from acutance.numerics import balls
 from acutance.numerics.auto_pgd import Maximum
 from acutance.numerics.slopes import Slope

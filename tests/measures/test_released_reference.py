@@ -11,7 +11,7 @@ from torch import nn
 
 import acutance
 from acutance import LossSurface
-from acutance.model.losses import normalize_logits
+from acutance.model.normalization import normalize_logits
 from acutance.testing.models import DictInput, text_data
 from acutance_worst_case import released
 

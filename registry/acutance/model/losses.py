@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,12 @@ from torch import Tensor
 
 from acutance.errors import NotInParts, Unsupported, UserError, did_you_mean, lacks_memory
 from acutance.model.many_classes import cross_entropies, worthwhile
+from acutance.model.normalization import Normalization
+from acutance.model.normalized_rows import NormScale
 from acutance.own_code import is_own, load_function
 
 # (logits, targets) -> the 0-d mean loss over the examples, or (losses, weights), each (n,), for sum(w l) / sum(w).
 LossFunction = Callable[[Tensor, Tensor], Tensor | tuple[Tensor, Tensor]]
-NormScale = Literal["paper", "released"]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -47,10 +48,6 @@ PER_EXAMPLE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squared_sum": mse,
     "half_squared_sum": half_mse,
 }
-TWO_CLASSES = (
-    "logit normalization of two classes makes every pair of logits +-1, so that the loss is constant around almost "
-    "every point: set logit_norm to false"
-)
 ALL_AT_ONCE = (
     "let it return (losses, weights), each (n,), for sum(w l) / sum(w), or make room for all examples in one pass "
     "(microbatch None, a smaller m)"
@@ -58,44 +55,10 @@ ALL_AT_ONCE = (
 SUMS = {"squared_sum", "half_squared_sum"}  # over the examples of a batch; the others are means
 
 
-def normalize_logits(logits: Tensor, scale: NormScale = "paper") -> Tensor:
-    r"""Return logits divided by their spread over the classes.
-
-    .. math:: \tilde f = f \Big/ \sqrt{\tfrac1K \sum_k (f_k - \bar f)^2} \quad \text{(paper, Eq. 5)}, \qquad
-       \tilde f = (f - \bar f) \big/ \max(\|f - \bar f\|_2, 10^{-10}) \quad \text{(released code)}
-
-    The two differ by a factor sqrt(K), and a shift that cross-entropy does not see. With the paper's scale
-    constant logits carry no direction: their value and gradient are those of the constant, not 0/0.
-
-    Two logits keep nothing but their order: every pair becomes +-1 (paper) or +-1/sqrt(2), so the loss is constant
-    wherever no prediction changes.
-
-    Args:
-        logits: (n, K), K >= 3.
-        scale: ``paper`` or ``released``.
-
-    Raises:
-        Unsupported: for one or two outputs.
-    """
-    if logits.dim() < 2 or logits.shape[-1] < 2:
-        raise Unsupported("logit normalization needs three classes or more, the model has one output")
-    if logits.shape[-1] == 2:
-        raise Unsupported(TWO_CLASSES)
-    if scale == "released":
-        centred = logits - logits.mean(dim=-1, keepdim=True)
-        squared = centred.square().sum(dim=-1, keepdim=True)
-        # sqrt has no derivative at 0; below the floor the divisor is a constant.
-        small = squared <= 1e-20
-        return centred / squared.masked_fill(small, 1.0).sqrt().masked_fill(small, 1e-10)
-    variance = logits.var(dim=-1, correction=0, keepdim=True)
-    constant = variance == 0
-    return torch.where(constant, logits, logits / variance.masked_fill(constant, 1.0).sqrt())
-
-
 def transform_of(logit_norm: bool, scale: NormScale) -> Callable[[Tensor], Tensor]:
-    """Return what turns raw logits into what the loss sees: nothing, or normalization in float64."""
+    """Return what turns raw logits into what the loss sees: nothing, or normalization with sums in float64."""
     if logit_norm:
-        return lambda logits: normalize_logits(logits.double(), scale)
+        return Normalization(scale)
     return lambda logits: logits
 
 

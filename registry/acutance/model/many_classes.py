@@ -25,7 +25,12 @@ BLOCK = 1 << 20  # logits in a block of rows
 
 def worthwhile(logits: Tensor) -> bool:
     """Return whether logits, (n, K), are so many that copies of them in float64 cost more than a walk over blocks."""
-    return logits.dim() == 2 and logits.shape[1] >= MANY and logits.numel() >= LARGE
+    return logits.dim() == 2 and many(logits)
+
+
+def many(logits: Tensor) -> bool:
+    """Return whether logits, (..., K), are that many."""
+    return logits.shape[-1] >= MANY and logits.numel() >= LARGE
 
 
 def cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
@@ -42,7 +47,8 @@ def cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
     return found
 
 
-def _rows(n: int, classes: int) -> Iterator[slice]:
+def blocks_of_rows(n: int, classes: int) -> Iterator[slice]:
+    """Return the rows, some at a time: as many logits as a block holds."""
     step = max(1, BLOCK // classes)
     for start in range(0, n, step):
         yield slice(start, start + step)
@@ -53,7 +59,7 @@ def _own(block: Tensor, targets: Tensor) -> Tensor:
     return block.gather(1, targets[:, None])
 
 
-class _RowByRow(Function):
+class RowByRow(Function):
     """A function of rows, which ``vmap`` calls once for each of what it maps over: rows are many already."""
 
     @classmethod
@@ -68,14 +74,14 @@ class _RowByRow(Function):
         return tuple(torch.stack(each) for each in zip(*found, strict=True)), (0,) * len(found[0])
 
 
-class _Losses(_RowByRow):
+class _Losses(RowByRow):
     """(logits, targets) -> (losses, logarithms of the sums of exponentials), both (n,) float64."""
 
     @staticmethod
     def forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         n, classes = logits.shape
         losses, normal = (torch.empty(n, dtype=torch.float64, device=logits.device) for _ in range(2))
-        for rows in _rows(n, classes):
+        for rows in blocks_of_rows(n, classes):
             block = logits[rows]
             largest = block.amax(1, keepdim=True)
             total = (block - largest).exp_().sum(1, dtype=torch.float64).log_()
@@ -94,13 +100,13 @@ class _Losses(_RowByRow):
         return slope, None
 
 
-class _Slopes(_RowByRow):
+class _Slopes(RowByRow):
     """(logits, targets, normal, weights) -> weights_i (p_i - e_y), (n, K)."""
 
     @staticmethod
     def forward(logits: Tensor, targets: Tensor, normal: Tensor, weights: Tensor) -> Tensor:
         slopes = torch.empty_like(logits)
-        for rows in _rows(*logits.shape):
+        for rows in blocks_of_rows(*logits.shape):
             p = _probabilities(logits[rows], normal[rows], out=slopes[rows])
             p.scatter_add_(1, targets[rows, None], p.new_full((len(p), 1), -1.0))
             p *= weights[rows, None].to(p)
@@ -119,7 +125,7 @@ class _Slopes(_RowByRow):
             product = (weights[:, None] * p * (v - inner[:, None])).to(logits)
             return product, None, None, inner - _own(v, targets)[:, 0]
         products, slopes = torch.empty_like(logits), torch.empty_like(normal)
-        for rows in _rows(*logits.shape):
+        for rows in blocks_of_rows(*logits.shape):
             p = _probabilities(logits[rows], normal[rows], out=products[rows])
             inner = (p * u[rows]).sum(1, dtype=torch.float64)
             slopes[rows] = inner - _own(u[rows], targets[rows])[:, 0]

@@ -14,7 +14,7 @@ from acutance.data.fingerprint import digest_examples
 from acutance.errors import Unsupported
 from acutance.io.training_log import TrainingLog
 from acutance.model.functional import FunctionalModel
-from acutance.model.losses import NormScale
+from acutance.model.normalized_rows import NormScale
 from acutance.model.parameters import Parameters
 from acutance.model.recalibration import layers_with_statistics, recalibrated
 from acutance.surface.core import Core, Evaluation

@@ -22,7 +22,8 @@ from acutance.model.conditions import Arithmetic, conditions, in_own_conditions,
 from acutance.model.derivatives import of_a_number
 from acutance.model.functional import FunctionalModel
 from acutance.model.initial import W0, initial_vector
-from acutance.model.losses import LossFunction, LossHead, NormScale, transform_of
+from acutance.model.losses import LossFunction, LossHead, transform_of
+from acutance.model.normalized_rows import NormScale
 from acutance.model.parameters import Parameters
 from acutance.numerics.units import Magnitudes, Units, huge, large
 from acutance.surface.beside import Beside

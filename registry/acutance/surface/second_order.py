@@ -23,6 +23,8 @@ from acutance.model.derivatives import (
     refuse_missing_derivatives,
     second_derivatives,
 )
+from acutance.model.many_classes import many
+from acutance.model.normalization import Jacobian, Normalization
 from acutance.model.parameters import Parameters
 from acutance.surface.core import Core
 from acutance.surface.linearization import Linearization
@@ -224,8 +226,10 @@ class SecondOrder:
                 core.linearizations[key] = raw
             yield raw, targets
 
-    def _transformed(self, raw: Linearization) -> Linearization:
+    def _transformed(self, raw: Linearization) -> Linearization | Jacobian:
         """Return what the loss sees as a function of the raw logits: themselves, or normalized."""
+        if isinstance(self._transform, Normalization) and many(raw.outputs):
+            return self._transform.linearized(raw.outputs)
         leaf = raw.outputs.detach().requires_grad_()
         return Linearization(self._transform(leaf), [leaf])
 

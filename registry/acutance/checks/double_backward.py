@@ -69,7 +69,7 @@ def wrong_products(core: Core) -> frozenset[int]:
     rows, inputs = few_examples(core)
     functional, ledger = core.functional, Ledger(core, rows)
     try:
-        double = functional.in_double()
+        double = functional.in_type(torch.float64)
         with conditions(double):
             point = [piece.double() for piece in near(functional)]
             sizes = [torch.linalg.vector_norm(p) / max(p.numel(), 1) ** 0.5 for p in point]

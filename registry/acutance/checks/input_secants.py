@@ -42,7 +42,7 @@ def refuse_untracked_inputs(core: Core) -> None:
     """
     rows, inputs = few_examples(core)
     try:
-        double = core.functional.in_double()
+        double = core.functional.in_type(torch.float64)
         pieces = [piece.double() for piece in near(core.functional)]
         wrong = _wrong(double, pieces, double.cast_inputs(inputs), Ledger(core, rows).book)
     except (RuntimeError, TypeError) as error:

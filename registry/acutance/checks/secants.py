@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from acutance.model.conditions import conditions
-from acutance.model.derivatives import coarsest, graph_nodes
+from acutance.model.derivatives import coarsest, gradients, gradients_into, graph_nodes
+from acutance.model.weights import LARGE
 
 if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
@@ -33,11 +34,15 @@ KINKS = 0.1  # the same share where float32 must name parameters
 FLAT = 1e-3  # spread below which, in units of the outputs, it is not made larger
 BOOST = 10.0  # by how much a parameter's part of a direction is lengthened at most
 ROUNDED = 30.0  # rounding of a difference, in units of the outputs' own
+CHUNK = 1 << 20  # numbers of a parameter that are looked at together
 SEED = 1 << 20  # apart from the seeds of the point
 
 
 class Secants:
     """A point of a model, its gradient there, and the excess of differences over it.
+
+    Of the gradient nothing is held but its products with a direction, which is made of its seed where it is used. Of
+    very many weights no gradient is held at any time, and they are moved where they lie: the point is all there is.
 
     Args:
         functional: the model.
@@ -54,7 +59,10 @@ class Secants:
     ) -> None:
         self.functional, self.inputs, self._book = functional, inputs, book
         self._u, self._coarse, self._size = torch.empty(0), torch.finfo(functional.dtype).eps, 0.0
-        self._gradient, self._direction = list[Tensor](), list[Tensor]()
+        self._large = sum(piece.numel() for piece in point) >= LARGE
+        self._rows = functional.padding_rows()
+        self._lengths, self._slopes, self._shares = list[Tensor](), list[float](), list[float]()
+        self.point: Sequence[Tensor] = point
         with conditions(functional, order=1):
             leaves = [piece.detach().requires_grad_() for piece in point]
             with functional.holding(leaves):
@@ -64,15 +72,41 @@ class Secants:
                 if reached and bool(raw.isfinite().all()):
                     self._differentiate(raw, leaves)
         self.point = [leaf.detach() for leaf in leaves]
-        book(3 if self._gradient else 1)
+        book(3 if self._slopes else 1)
 
     def _differentiate(self, raw: Tensor, leaves: list[Tensor]) -> None:
         self._coarse = coarsest(raw)
         generator = torch.Generator(raw.device).manual_seed(SEED)
         self._u = torch.randn(raw.shape, generator=generator, dtype=torch.float64, device=raw.device)
-        gradients = torch.autograd.grad((self._u * raw.double()).sum(), leaves, allow_unused=True)
-        self._gradient = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, leaves, strict=True)]
         self._size = float((self._u * raw.detach().double()).norm())
+        sizes = [torch.linalg.vector_norm(leaf.detach()) / max(leaf.numel(), 1) ** 0.5 for leaf in leaves]
+        self._lengths = [
+            size.masked_fill(size == 0, 0.1) * float(i not in self.lost) * 3**0.5 for i, size in enumerate(sizes)
+        ]
+        products = [torch.zeros(2, dtype=torch.float64, device=leaf.device) for leaf in leaves]
+
+        def note(i: int, g: Tensor) -> None:
+            products[i] = _products(g, self._direction(i))
+
+        value = (self._u * raw.double()).sum()
+        if self._large:
+            gradients_into(value, leaves, note)
+        else:
+            for i, g in enumerate(gradients(value, leaves)):
+                note(i, g)
+        self._even(torch.stack([pair.to(raw.device) for pair in products]))
+
+    def _even(self, products: Tensor) -> None:
+        """Make every parameter's part of the direction as long as makes the shares of the spread the same.
+
+        Args:
+            products: (parameters, 2) the norm of the gradient times the direction, and their dot product.
+        """
+        shares, slopes = products.unbind(1)
+        boosts = (shares.square().mean().sqrt() / shares).nan_to_num(1.0, BOOST).clamp(max=BOOST)
+        self._lengths = [length * boost.to(length) for length, boost in zip(self._lengths, boosts, strict=True)]
+        self._shares, self._slopes = (shares * boosts).tolist(), (slopes * boosts).tolist()
+        self._spread = max(self._spread_of(range(len(self.point))), FLAT * self._size)
 
     @property
     def steps(self) -> tuple[float, float]:
@@ -82,10 +116,8 @@ class Secants:
 
     def exceeds(self, step: float) -> float:
         """Return by how much differences of a length exceed the gradient, 0 where they do not; two forwards."""
-        if not self._gradient or not self._size:
+        if not self._slopes or not self._size:
             return 0.0
-        if not self._direction:
-            self._draw_direction()
         return self._excess(range(len(self.point)), step, SHARE[self.functional.dtype] * self._spread)
 
     def localise(self, step: float, share: float, remaining: Callable[[], int]) -> list[int]:
@@ -109,22 +141,15 @@ class Secants:
             slots += [] if behind else group
         return sorted(slots)
 
-    def _draw_direction(self) -> None:
-        """Draw a direction, with every parameter's part of it as long as makes the shares of the spread the same."""
-        for i, piece in enumerate(self.point):
-            generator = torch.Generator(piece.device).manual_seed(SEED + 1 + i)
-            size = torch.linalg.vector_norm(piece) / max(piece.numel(), 1) ** 0.5
-            size = size.masked_fill(size == 0, 0.1) * float(i not in self.lost) * 3**0.5
-            self._direction.append(torch.empty_like(piece).uniform_(-1, 1, generator=generator).mul_(size))
-        for i, row in self.functional.padding_rows():
-            self._direction[i][row] = 0.0
-        pairs = zip(self._gradient, self._direction, strict=True)
-        shares = torch.stack([torch.linalg.vector_norm(_dense(g) * d, dtype=torch.float64) for g, d in pairs])
-        boosts = (shares.square().mean().sqrt() / shares).nan_to_num(1.0, BOOST).clamp(max=BOOST)
-        for direction, boost in zip(self._direction, boosts.unbind(), strict=True):
-            direction.mul_(boost.to(direction.dtype))
-        self._shares = (shares * boosts).tolist()
-        self._spread = max(self._spread_of(range(len(self.point))), FLAT * self._size)
+    def _direction(self, i: int) -> Tensor:
+        """Return the direction's part in a parameter, in its shape: always the same numbers."""
+        piece = self.point[i]
+        generator = torch.Generator(piece.device).manual_seed(SEED + 1 + i)
+        part = torch.empty_like(piece, requires_grad=False).uniform_(-1, 1, generator=generator).mul_(self._lengths[i])
+        for slot, row in self._rows:
+            if slot == i:
+                part[row] = 0.0
+        return part
 
     def _spread_of(self, slots: Sequence[int]) -> float:
         return float(sum(self._shares[i] ** 2 for i in slots) ** 0.5)
@@ -135,21 +160,26 @@ class Secants:
         t = step * min(self._size / self._spread, 1.0)
         if not t > 0:
             return 0.0  # the slope is beyond all numbers: no difference could tell anything of it
-        pairs = [(self._gradient[i], self._direction[i]) for i in slots]
-        slope = float(torch.stack([(g * d).sum(dtype=torch.float64) for g, d in pairs]).sum())
+        slope = sum(self._slopes[i] for i in slots)
         ends = []
         for sign in (1.0, -1.0):
             with conditions(self.functional):
-                moved = [
-                    torch.add(piece, self._direction[i], alpha=sign * t) if i in moving else piece
-                    for i, piece in enumerate(self.point)
-                ]
+                moved = self._moved(moving, sign * t)
                 raw = self.functional(moved, self.inputs)
+                if self._large:
+                    self._moved(moving, -sign * t)  # back, but for rounding
             ends.append(float((self._u * raw.double()).sum()) if raw.shape == self._u.shape else float("nan"))
         self._book(2)
         excess = (ends[0] - ends[1]) / (2 * t) - slope
         resolved = abs(excess) * 2 * t > ROUNDED * self._coarse * self._size
         return excess if isfinite(excess) and resolved and abs(excess) > least else 0.0
+
+    def _moved(self, moving: set[int], t: float) -> list[Tensor]:
+        """Return the point with some parameters moved by t times the direction; where they lie, if they are many."""
+        return [
+            torch.add(piece, self._direction(i), alpha=t, out=piece if self._large else None) if i in moving else piece
+            for i, piece in enumerate(self.point)
+        ]
 
 
 def steady(long: float, short: float) -> bool:
@@ -183,6 +213,10 @@ def _lost_in_single(secants: Secants, remaining: Callable[[], int]) -> list[int]
     return secants.localise(secants.steps[1], KINKS, remaining) if long and steady(long, short) else []
 
 
-def _dense(g: Tensor) -> Tensor:
-    """Return a gradient of which every entry is there: a model may make a sparse one itself."""
-    return g.to_dense() if g.is_sparse else g
+def _products(g: Tensor, direction: Tensor) -> Tensor:
+    """Return the norm of g times a direction, and their dot product, (2,) float64."""
+    pairs = zip(g.reshape(-1).split(CHUNK), direction.reshape(-1).split(CHUNK), strict=True)
+    squares, sums = torch.stack(
+        [torch.stack([p.square().sum(), p.sum()]) for p in ((a * b).double() for a, b in pairs)]
+    ).sum(0)
+    return torch.stack([squares.sqrt(), sums])

@@ -5,6 +5,8 @@ weights and has no gradient. The graph of a few examples' logits says which para
 their values. The others are moved, near the weights rather than at them: there a last layer of zeros would hide all
 before it, and zero biases put every kink under dead inputs. Those with which the logits do not move have no effect, and
 are none of these. In the parameters that are reached the gradient is compared with differences (``secants``).
+
+Half precision has no digits for such a comparison: there a copy of the model in float32 is looked at, so the code is.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from acutance.errors import Unsupported, Untracked, lacks_memory, some
 from acutance.model.conditions import conditions
 from acutance.model.derivatives import graph_nodes
 from acutance.model.state import originals_moved
+from acutance.model.weights import EXACT
 
 if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
@@ -43,18 +46,23 @@ class Tracking:
         blind: those that the outputs move with, and that have no gradient.
         wrong: those whose gradient is not the derivative.
         loss: why the gradient of the user's own loss in the outputs is not its derivative; empty where it is.
+        untold: why it cannot be told whether derivatives are right; empty where it can.
     """
 
     blind: frozenset[int] = frozenset()
     wrong: frozenset[int] = frozenset()
     loss: str = ""
+    untold: str = ""
 
     def refuse(self, functional: FunctionalModel, free: Iterable[int]) -> None:
         """Refuse derivatives in parameters of which they would be wrong.
 
         Raises:
             Untracked: naming them.
+            Unsupported: where it cannot be told.
         """
+        if self.untold:
+            raise Unsupported(self.untold)
         if self.loss:
             raise Untracked(self.loss)
         for slots, template in ((self.blind, BLIND), (self.wrong, WRONG)):
@@ -71,6 +79,10 @@ BLIND = "the loss depends on {} past automatic differentiation (no_grad, detach,
 WRONG = (
     "the gradient in {} is not the derivative of the loss (a part of it is detached, a straight-through estimator, as "
     "of quantization-aware training, or a backward pass of your own), while values of the loss are right"
+)
+UNTOLD = (
+    "whether derivatives of this model are right cannot be told with weights in {}: that is looked for with a copy in "
+    "float32, and there its forward pass fails ({}); let it follow the type of its weights"
 )
 
 
@@ -94,7 +106,17 @@ def examine(core: Core) -> Tracking:
     functional = core.functional
     rows, inputs = few_examples(core)
     ledger = Ledger(core, rows)
-    secants = Secants(functional, near(functional), inputs, ledger.book)
+    if functional.dtype in EXACT:
+        secants = Secants(functional, near(functional), inputs, ledger.book)
+    else:
+        try:
+            wide = functional.in_type(torch.float32)
+            secants = Secants(wide, near(wide), wide.cast_inputs(inputs), ledger.book)
+        except (RuntimeError, TypeError) as error:
+            if lacks_memory(error):
+                raise
+            kind = str(functional.dtype).removeprefix("torch.")
+            return Tracking(untold=UNTOLD.format(kind, str(error).splitlines()[0]))
     reserved = 3 if secants.lost else 0  # forwards to ask for these
     wrong_slots: list[int] = []
     if core.n > 1:
@@ -110,10 +132,14 @@ def few_examples(core: Core) -> tuple[int, Any]:
 
 
 def near(functional: FunctionalModel) -> list[Tensor]:
-    """Return a point near the weights, one tensor for each parameter."""
+    """Return a point near the weights, one tensor for each parameter; of half-precision weights in float32."""
     with conditions(functional):
         slots = enumerate(zip(functional.own_pieces(), functional.slots, strict=True))
-        return [away(piece, i, NEAR).view(slot.shape) for i, (piece, slot) in slots]
+        return [away(_single(piece), i, NEAR).view(slot.shape) for i, (piece, slot) in slots]
+
+
+def _single(piece: Tensor) -> Tensor:
+    return piece if piece.dtype in EXACT else piece.float()
 
 
 class Ledger:
@@ -148,7 +174,7 @@ def _blind(secants: Secants, ledger: Ledger) -> list[int]:
 def _in_double(secants: Secants, ledger: Ledger) -> Secants | None:
     """Return the same point in float64; None where the model cannot be evaluated in it, as its code or device says."""
     try:
-        double = secants.functional.in_double()
+        double = secants.functional.in_type(torch.float64)
         point = [piece.double() for piece in secants.point]
         return Secants(double, point, double.cast_inputs(secants.inputs), ledger.book)
     except (RuntimeError, TypeError) as error:

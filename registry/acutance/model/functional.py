@@ -159,10 +159,14 @@ class FunctionalModel:
         """P, the number of parameters."""
         return sum(slot.numel for slot in self.slots)
 
-    def in_double(self) -> FunctionalModel:
-        """Return the same model for passes in float64: its buffers are cast, its weights are those of each call."""
+    def in_type(self, dtype: torch.dtype) -> FunctionalModel:
+        """Return the same model for passes in another type: its buffers are cast, its weights are those of each call.
+
+        Args:
+            dtype: float32 or float64.
+        """
         other = copy(self)
-        other.dtype, other.moving, other.held = torch.float64, None, None
+        other.dtype, other.moving, other.held = dtype, None, None
         with conditions(other):
             other.buffers = [(table, name, other.cast_inputs(buffer)) for table, name, buffer in self.buffers]
         return other

@@ -358,18 +358,23 @@ class Core:
             functional.note(doubtful)
         return raw.detach()
 
-    def refuse_derivatives(self, free: Sequence[int]) -> None:
+    def refuse_derivatives(self, free: Sequence[int], apart: bool = False) -> None:
         """Refuse derivatives in some parameters where they would be wrong, or do not exist.
+
+        Args:
+            free: the parameters.
+            apart: whether it is a first derivative whose parts keep the types of the weights.
 
         Raises:
             Unsupported: naming the parameters.
         """
-        self.refuse_coarse_derivatives()
+        if not apart:
+            self.refuse_coarse_derivatives()
         refuse_jumps(self.functional, free)
         self.examined().refuse(self.functional, free)
 
     def refuse_coarse_derivatives(self) -> None:
-        """Refuse derivatives in weights of half precision: nothing tells there whether they are right.
+        """Refuse derivatives that are vectors, second ones and those of single examples in weights of half precision.
 
         Raises:
             Unsupported: saying what to do.
@@ -377,8 +382,8 @@ class Core:
         if self.functional.dtype not in EXACT:
             kind = str(self.functional.dtype).removeprefix("torch.")
             raise Unsupported(
-                f"it takes a derivative, which is not computed with weights in {kind}: write surface.dtype: float32 "
-                "(in Python dtype='float32')"
+                f"it takes a derivative that is not computed with weights in {kind}, where gradients alone are, a part "
+                "for each parameter: write surface.dtype: float32 (in Python dtype='float32')"
             )
 
     def refuse_products(self) -> None:
@@ -398,7 +403,6 @@ class Core:
 
     def examined(self) -> Tracking:
         """Return what automatic differentiation does not see, asked once a model and size of batch, and once a loss."""
-        self.refuse_coarse_derivatives()
         if self.tracking is None:
             cache = self.functional.tracking
             if self.n not in cache:

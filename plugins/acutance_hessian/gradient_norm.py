@@ -52,14 +52,21 @@ class GradientNorm(CurvatureMeasure[GradientNormSpec]):
         """Return rho times the dual norm of c times the gradient."""
         import torch
 
+        from acutance import scaling
         from acutance_hessian.slopes import STILL, scaled_gradient
 
+        order, units = DUAL[spec.norm], None
+        base = surface.restricted(spec.parameters)
+        view = base.transformed(spec.logit_norm, spec.norm_scale)
         with torch.no_grad():
-            g = scaled_gradient(surface, spec)
-            value = spec.rho * float(torch.linalg.vector_norm(g, DUAL[spec.norm], dtype=torch.float64))
-        if value == 0:
+            if view.in_parts:
+                units = scaling.units(base, spec.scaling)
+                norm = view.gradient_apart().in_units(units).norm(order)
+            else:
+                norm = float(torch.linalg.vector_norm(scaled_gradient(surface, spec), order, dtype=torch.float64))
+        if norm == 0:
             return Estimate.without_value(Status.UNSUPPORTED, STILL)
-        return Estimate(value)
+        return view.against_gradient_rounding(Estimate(spec.rho * norm), units)
 
     def passes(self, spec: GradientNormSpec) -> Cost:
         """One gradient."""

@@ -144,8 +144,8 @@ def test_a_small_rise_stands_beside_the_resolution_and_one_below_it_has_no_value
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
-        ("worst_case", {"rho": 0.1}), ("hessian_trace", {}), ("gradient_norm", {}), ("sam_sharpness", {"rho": 0.1}),
-        ("critical_sharpness", {}), ("fisher_trace", {}), ("parameter_norm", {}), ("input_gradient_norm", {}),
+        ("worst_case", {"rho": 0.1}), ("hessian_trace", {}), ("directional_sharpness", {}), ("eps_flatness", {}),
+        ("fisher_trace", {}), ("parameter_norm", {}), ("input_gradient_norm", {}),
         ("average_case", {"rho": 0.1, "variance_reduction": "linear"}),
         ("average_case", {"rho": 0.1, "scaling": "tests.surface.test_native:own_scaling"}),
     ],

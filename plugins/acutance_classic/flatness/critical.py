@@ -29,6 +29,11 @@ PLATEAU = (
     "down along this step; try dtype {finer}"
 )
 
+RANGE = (
+    "the loss falls until numbers leave the range of {kind}, at {step:.2g} times the {source}: whether there is a "
+    "critical step is not known; try dtype float32"
+)
+
 
 class CriticalSpec(ViewSpec):
     """Settings of critical sharpness."""
@@ -63,7 +68,9 @@ class CriticalSharpness(GradientMeasure[CriticalSpec]):
 
         view = view_of(surface, spec)
         with torch.no_grad():
-            return critical_sharpness(view, _way_of(view, spec), spec.rtol)
+            way = _way_of(view, spec)
+            found = critical_sharpness(view, way, spec.rtol)
+            return view.against_gradient_rounding(found) if way.source == "gradient" else found
 
     def needs(self, spec: CriticalSpec) -> frozenset[Need]:
         """The gradient, or the optimizer's step, which may be that too."""
@@ -94,11 +101,13 @@ class Way:
         source: ``gradient``, whose first step follows from the loss, or ``optimizer``, whose step is of its size.
         squared: the square of d's l2 norm.
         walk: of a surface: goes to w* - eta d there, and returns the point.
+        dithered: whether half-precision weights are rounded at random on it.
     """
 
     source: str
     squared: float
     walk: Callable[[LossSurface], Callable[[float], MovingPoint]]
+    dithered: bool = False
 
 
 def along(d: Tensor, source: str) -> Way:
@@ -112,16 +121,24 @@ def along(d: Tensor, source: str) -> Way:
 
 
 def _way_of(view: LossSurface, spec: CriticalSpec) -> Way:
-    """Return the way that settings ask for; an optimizer's step stays apart where no vectors are held."""
+    """Return the way that settings ask for; beside native weights it stays in parts."""
     step = view.update_apart() if spec.direction == "update" else None
-    if step is None:
+    if step is None and not view.in_parts:
         return along(*direction_of(view, spec))
+    if step is None:
+        gradient = view.gradient_apart()
+
+        def downhill(view: LossSurface) -> Callable[[float], MovingPoint]:
+            point = view.piecewise_point()
+            return lambda eta: point.place(gradient, -eta, view.dither)
+
+        return Way("gradient", gradient.norm() ** 2, downhill, dithered=True)
 
     def walk(view: LossSurface) -> Callable[[float], MovingPoint]:
         point = view.piecewise_point()
         return lambda eta: point.place(step, eta)
 
-    return Way("optimizer", float(step.squared()), walk)
+    return Way("optimizer", step.norm() ** 2, walk)
 
 
 def critical_sharpness(view: LossSurface, way: Way, rtol: float) -> Estimate:
@@ -156,12 +173,16 @@ def critical_sharpness(view: LossSurface, way: Way, rtol: float) -> Estimate:
             f"the loss {what} {MOST} steps tried, {search.steps[0]:.2g} to {search.steps[-1]:.2g} times the "
             f"{source}: there is no critical step, or the loss is flat within its rounding (try dtype float64)"
         )
+    if view.is_rounded and search.high is not None and not math.isfinite(search.high[1]):
+        kind = str(view.dtype).removeprefix("torch.")
+        return Estimate.without_value(Status.NOT_CONVERGED, RANGE.format(kind=kind, step=search.high[0], source=source))
     fall = -rise(eta / 2)
     numbers = {"step": eta, "clean_loss": clean, "fall": fall, "evaluations": float(len(search.steps))}
     extras = {**numbers, "direction": source}
+    del at, rise, search  # the weights that moved, which the resolution needs memory for
     eps = 0.0 if view.is_rounded else torch.finfo(view.dtype).eps
     if abs(fall) <= RESOLVED * eps * abs(clean):
         return Estimate.without_value(
             Status.NOT_CONVERGED, PLATEAU.format(fall=abs(fall), finer="float32" if view.is_rounded else "float64")
         )
-    return view.against_rounding(Estimate(2 / eta, extras=extras), fall)
+    return view.against_rounding(Estimate(2 / eta, extras=extras), fall, way.dithered)

@@ -31,6 +31,8 @@ INSIDE = 0.75  # how far towards a corner a search starts: on the boundary the g
 def one_step_rise(surface: LossSurface, spec: SamSpec) -> Estimate:
     """Return the rise of the loss at w + rho c^2 g / ||c g||."""
     view = view_of(surface, spec)
+    if view.in_parts:
+        return _rise_in_parts(view, spec)
     objective, region = view.perturbed(scaling.vector(view, spec.scaling)), L2(spec.rho)
     gamma = region.steepest(objective.origin()[2])
     if float(region.norm(gamma)) == 0:
@@ -38,6 +40,21 @@ def one_step_rise(surface: LossSurface, spec: SamSpec) -> Estimate:
     clean, perturbed = float(view.clean().loss), float(objective.value(gamma)[0])
     estimate = Estimate(perturbed - clean, extras={"clean_loss": clean, "perturbed_loss": perturbed})
     return scaling.resolved(estimate, view, spec.scaling, spec.rho)
+
+
+def _rise_in_parts(view: LossSurface, spec: SamSpec) -> Estimate:
+    """Return the same of native weights: a gradient in parts, and the weights that it moves."""
+    units = scaling.units(view, spec.scaling)
+    slope = view.gradient_apart().in_units(units)
+    length = slope.norm()
+    if length == 0:
+        raise Unsupported(STILL)
+    clean = float(view.clean().loss)
+    # The weights that moved are let go: what rounding does is looked for in memory of that size.
+    perturbed = float(view.piecewise_point(units).place(slope, spec.rho / length, view.dither).value().loss)
+    estimate = Estimate(perturbed - clean, extras={"clean_loss": clean, "perturbed_loss": perturbed})
+    estimate = view.against_rounding(estimate, perturbed - clean, dithered=True)
+    return view.against_gradient_rounding(estimate, units)
 
 
 class Subspace:

@@ -62,6 +62,8 @@ def command(
         beside += f" ({more} where there are fewer than 2^24)"
     if study.surface.dtype == "native":
         beside = "one copy of those that move, in their own types"
+        if any(planned.item.target().shares(planned.spec) == "gradient" for planned in study.measures):
+            beside += ", and a gradient (in float32 where it is summed up over several microbatches)"
     click.echo(f"  memory           weights + {beside}, besides activations")
     if timed:
         _print_time(about["time"], study.surface.m)

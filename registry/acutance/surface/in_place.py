@@ -15,13 +15,17 @@ from acutance.model.parameters import Parameters
 from acutance.model.weights import EXACT, LARGE
 from acutance.numerics.draws import Streams
 from acutance.surface.core import Core, Evaluation
-from acutance.surface.piecewise import Apart, PiecewisePoint
+from acutance.surface.gradient_apart import gradient_apart, gradient_rounding
+from acutance.surface.pieces import Apart
+from acutance.surface.piecewise import PiecewisePoint
 
 if TYPE_CHECKING:
     from acutance.scaling import PieceUnits
     from acutance.surface.loss_surface import LossSurface
 
 ROUNDINGS = 2  # of all weights at random, of which the resolution of the loss is made
+DITHERED = 3  # by how much the variance of a weight that is rounded at random exceeds that of a rounding error at most
+UNSURE = 0.3  # of a gradient, that rounding may change
 SMALL = 0.1  # share of the loss: rises below it are held against the resolution
 
 
@@ -68,6 +72,21 @@ class InPlace:
         return None if not isinstance(step, list) else Apart([step[i] for i in self.parameters.free])
 
     @property
+    def in_parts(self) -> bool:
+        """Whether a gradient is a part for each parameter, in its type, since weights are in their own types."""
+        return self.core.functional.weights.native
+
+    def gradient_apart(self) -> Apart:
+        """Return the gradient at w* beside native weights, computed once for this surface; see there."""
+        found: Apart = self.memo("gradient_apart", lambda: gradient_apart(cast("LossSurface", self)))
+        return found
+
+    @property
+    def dither(self) -> Streams:
+        """How weights in half precision are rounded at random, where a gradient moves them."""
+        return Streams("rounding of moves")
+
+    @property
     def dtype(self) -> torch.dtype:
         """The type of the weights, the coarsest where they have several."""
         return self.core.functional.dtype
@@ -111,7 +130,32 @@ class InPlace:
                 losses.append(self.loss_of(point.raw_logits()))
         return (torch.stack(losses) - clean).square().mean().sqrt()
 
-    def against_rounding(self, estimate: Estimate, rise: float) -> Estimate:
+    def against_gradient_rounding(self, estimate: Estimate, units: PieceUnits | None = None) -> Estimate:
+        """Return an estimate with what rounding does to the gradient beside it; the status says if that is too much.
+
+        Nothing is done, and no pass made, for weights in float32 or float64.
+
+        Args:
+            estimate: of a number that follows from the gradient.
+            units: c of the coordinates in which the gradient is taken.
+        """
+        if not self.is_rounded or estimate.status is not Status.OK:
+            return estimate
+        share: float = self.memo(
+            ("gradient_rounding", units), lambda: gradient_rounding(cast("LossSurface", self), units)
+        )
+        found = replace(estimate, extras={**estimate.extras, "gradient_rounding": share})
+        if share <= UNSURE:
+            return found
+        kind = str(self.dtype).removeprefix("torch.")
+        return replace(
+            found,
+            status=Status.NOT_CONVERGED,
+            message=f"rounding in {kind} changes the gradient by {share:.2g} of its length (a sum over examples in "
+            "which much cancels has such a gradient); take dtype float32",
+        )
+
+    def against_rounding(self, estimate: Estimate, rise: float, dithered: bool = False) -> Estimate:
         """Return an estimate of a small rise of the loss with the resolution beside it; the status says if it is lost.
 
         Nothing is done, and no pass made, for weights in float32 or float64, and rises above a tenth of the loss.
@@ -119,10 +163,11 @@ class InPlace:
         Args:
             estimate: with status ok.
             rise: of the loss, that it is made of.
+            dithered: whether the moved weights were rounded at random, which three times the resolution covers.
         """
         if not self.is_rounded or estimate.status is not Status.OK or abs(rise) > SMALL * abs(float(self.clean().loss)):
             return estimate
-        least = float(self.rounding())
+        least = float(self.rounding()) * (DITHERED if dithered else 1)
         found = replace(estimate, extras={**estimate.extras, "rounding": least})
         if abs(rise) > least:
             return found

@@ -2,84 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from acutance.model.conditions import conditions
+from acutance.model.derivatives import gradients_into
+from acutance.model.weights import EXACT
 from acutance.surface.moving_point import MovingPoint
+from acutance.surface.pieces import WHOLE, Blocks, dithered, segments
 
 if TYPE_CHECKING:
-    from acutance.numerics.draws import Noise
+    from acutance.numerics.draws import Noise, Streams
     from acutance.scaling import PieceUnits
     from acutance.surface.loss_surface import LossSurface
-
-
-_WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-class Blocks(Protocol):
-    """A vector over the free parameters, (p,), that comes in blocks: noise of a seed, or tensors that lie apart."""
-
-    def blocks(self) -> Iterator[Tensor]:
-        """Yield it from its beginning, one-dimensional tensors of any sizes; each may be written over by the next."""
-        ...
-
-
-@dataclass(frozen=True)
-class Apart:
-    """A vector whose parts lie apart, as the changes of parameters that an optimizer tells by name.
-
-    Attributes:
-        parts: one tensor for each free parameter, in any floating-point type, where it is.
-    """
-
-    parts: Sequence[Tensor]
-
-    def blocks(self) -> Iterator[Tensor]:
-        """Yield the parts."""
-        return (part.reshape(-1) for part in self.parts)
-
-    def squared(self) -> Tensor:
-        """Return the sum of squares, 0-d float64 on the CPU."""
-        squares = [torch.linalg.vector_norm(part, dtype=torch.float64).square().cpu() for part in self.parts]
-        return torch.stack(squares).sum()
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Some numbers of a vector that belong to one parameter.
-
-    Attributes:
-        i: which of the free parameters.
-        start: place of the first number in it.
-        numbers: (k,).
-    """
-
-    i: int
-    start: int
-    numbers: Tensor
-
-
-def segments(blocks: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Segment]:
-    """Yield the parts of blocks that lie within one parameter.
-
-    Args:
-        blocks: in order.
-        sizes: of the parameters, whose sum is that of the blocks.
-    """
-    i, start = 0, 0
-    for block in blocks:
-        while len(block):
-            while start == sizes[i]:
-                i, start = i + 1, 0
-            count = min(len(block), sizes[i] - start)
-            yield Segment(i, start, block[:count])
-            block, start = block[count:], start + count
 
 
 class PiecewisePoint(MovingPoint):
@@ -104,12 +43,15 @@ class PiecewisePoint(MovingPoint):
             slots = surface.parameters.slots
             pieces = surface.parameters.merged(own, self._moved)
             self._pieces = [piece.view(slot.shape) for piece, slot in zip(pieces, slots, strict=True)]
+            for i in free:
+                self._pieces[i] = self._pieces[i].detach().requires_grad_()
+            self._leaves = [self._pieces[i] for i in free]
         self._forward_replay = self._slope_replay = None
 
     @property
     def pieces(self) -> dict[str, Tensor]:
         """The point: {name: tensor in the parameter's shape, for reading}, the fixed parameters too."""
-        return {slot.name: p for slot, p in zip(self._surface.parameters.slots, self._pieces, strict=True)}
+        return {slot.name: p.detach() for slot, p in zip(self._surface.parameters.slots, self._pieces, strict=True)}
 
     def with_units(self, units: PieceUnits | None) -> PiecewisePoint:
         """Return the same point, in the same memory, moved in other units."""
@@ -117,18 +59,31 @@ class PiecewisePoint(MovingPoint):
         other.units = units
         return other
 
-    def place(self, x: Blocks, scale: float = 1.0) -> PiecewisePoint:
-        """Go to w* + scale c x; each number is computed in float32 (float64 of such weights) and rounded once."""
+    def place(self, x: Blocks, scale: float = 1.0, dither: Streams | None = None) -> PiecewisePoint:
+        """Go to w* + scale c x; each number is computed in float32 (float64 of such weights) and rounded once.
+
+        Args:
+            x: (p,).
+            scale: s.
+            dither: rounds half-precision weights to a neighbour at random, so that no move is lost on average; the
+                same way at every scale. By default they are rounded to the nearest.
+        """
         with conditions(self._core.functional):
             for segment in segments(x.blocks(), self._surface.parameters.sizes):
                 here = slice(segment.start, segment.start + len(segment.numbers))
                 own, moved = self._own[segment.i][here], self._moved[segment.i][here]
                 numbers = segment.numbers.to(own.device, non_blocking=True)
                 c = None if self.units is None else self.units.block(segment.i, segment.start, len(numbers))
-                if c is None:
-                    torch.add(own, numbers, alpha=scale, out=moved)
-                else:
-                    torch.addcmul(own, c, numbers, value=scale, out=moved)
+                if dither is None or own.dtype in EXACT:
+                    if c is None:
+                        torch.add(own, numbers, alpha=scale, out=moved)
+                    else:
+                        torch.addcmul(own, c, numbers, value=scale, out=moved)
+                    continue
+                move = numbers if c is None else c * numbers
+                generator = dither.generator(f"dither {segment.i}", segment.start)
+                u = torch.rand(len(numbers), generator=generator).to(own.device, non_blocking=True)
+                moved.copy_(dithered(torch.add(own.float(), move.float(), alpha=scale), own.dtype, u))
         return self
 
     def to_neighbours(self, noise: Noise, share: float) -> PiecewisePoint:
@@ -143,12 +98,29 @@ class PiecewisePoint(MovingPoint):
                 here = slice(segment.start, segment.start + len(segment.numbers))
                 own, moved = self._own[segment.i][here], self._moved[segment.i][here]
                 numbers = segment.numbers.to(own.device, non_blocking=True)
-                whole = _WHOLE[own.element_size()]
+                whole = WHOLE[own.element_size()]
                 steps = (numbers > 1 - share).to(whole) - (numbers < share - 1).to(whole)
                 # The bits of a number, read as a whole one, count those of its type outwards from zero.
                 beside = (own.view(whole) + steps).view(own.dtype)
                 torch.where((own != 0) & beside.isfinite(), beside, own, out=moved)
         return self
+
+    def each_gradient(self, put: Callable[[int, Tensor], object], scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Hand out the gradient with respect to each free parameter when it is complete; return the loss and logits.
+
+        One forward and one backward over the batch. Of several microbatches each hands out its own gradients, whose
+        sum is meant.
+
+        Args:
+            put: called with the place among the free parameters, and the gradient in the parameter's type and shape.
+            scale: factor of the gradient, that small numbers of float16 may need.
+        """
+        core = self._core
+        self._surface.check()
+        core.refuse_derivatives(self._surface.parameters.free, apart=True)
+        loss, raw = self._pass(lambda part: gradients_into(part * scale, self._leaves, put))
+        core.book(forwards=core.n, backwards=core.n)
+        return loss, raw
 
     def _unshared(self, tensor: Tensor) -> Tensor:
         """Return the tensor, copied if it lies in the memory of a piece, which will move or is the model's own."""

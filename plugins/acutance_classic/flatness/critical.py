@@ -159,7 +159,37 @@ def critical_sharpness(view: LossSurface, way: Way, rtol: float) -> Estimate:
         raise Unsupported(STILL)
     if not math.isfinite(way.squared + clean):
         return Estimate(math.nan)
-    at = way.walk(view)
+    step = _critical_step(view, way, clean, rtol)
+    if isinstance(step, Estimate):
+        return step
+    numbers = {"step": step.eta, "clean_loss": clean, "fall": step.fall, "evaluations": float(step.evaluations)}
+    extras = {**numbers, "direction": source}
+    eps = 0.0 if view.is_rounded else torch.finfo(view.dtype).eps
+    if abs(step.fall) <= RESOLVED * eps * abs(clean):
+        return Estimate.without_value(
+            Status.NOT_CONVERGED, PLATEAU.format(fall=abs(step.fall), finer="float32" if view.is_rounded else "float64")
+        )
+    return view.against_rounding(Estimate(2 / step.eta, extras=extras), step.fall, way.dithered)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A critical step.
+
+    Attributes:
+        eta: its size.
+        fall: of the loss at half of it.
+        evaluations: how many losses it took.
+    """
+
+    eta: float
+    fall: float
+    evaluations: int
+
+
+def _critical_step(view: LossSurface, way: Way, clean: float, rtol: float) -> Step | Estimate:
+    """Return the critical step, or an estimate without a value; the weights that moved are let go with the search."""
+    at, source = way.walk(view), way.source
 
     def rise(eta: float) -> float:
         return float(at(eta).value().loss) - clean
@@ -176,13 +206,4 @@ def critical_sharpness(view: LossSurface, way: Way, rtol: float) -> Estimate:
     if view.is_rounded and search.high is not None and not math.isfinite(search.high[1]):
         kind = str(view.dtype).removeprefix("torch.")
         return Estimate.without_value(Status.NOT_CONVERGED, RANGE.format(kind=kind, step=search.high[0], source=source))
-    fall = -rise(eta / 2)
-    numbers = {"step": eta, "clean_loss": clean, "fall": fall, "evaluations": float(len(search.steps))}
-    extras = {**numbers, "direction": source}
-    del at, rise, search  # the weights that moved, which the resolution needs memory for
-    eps = 0.0 if view.is_rounded else torch.finfo(view.dtype).eps
-    if abs(fall) <= RESOLVED * eps * abs(clean):
-        return Estimate.without_value(
-            Status.NOT_CONVERGED, PLATEAU.format(fall=abs(fall), finer="float32" if view.is_rounded else "float64")
-        )
-    return view.against_rounding(Estimate(2 / eta, extras=extras), fall, way.dithered)
+    return Step(eta, -rise(eta / 2), len(search.steps))

@@ -368,6 +368,7 @@ class Core:
         Raises:
             Unsupported: naming the parameters.
         """
+        self.functional.weights.refuse_spread()
         if not apart:
             self.refuse_coarse_derivatives()
         refuse_jumps(self.functional, free)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import PositiveFloat
 
-from acutance.measure import NORMS, Cost, Estimate, Status, Traits
+from acutance.measure import NORMS, Cost, Estimate, Traits
 from acutance.spec import labelled
 from acutance_hessian.spec import CurvatureMeasure, LevelSpec
 
@@ -50,23 +50,9 @@ class GradientNorm(CurvatureMeasure[GradientNormSpec]):
 
     def evaluate(self, surface: LossSurface, spec: GradientNormSpec, rng: Streams) -> Estimate:
         """Return rho times the dual norm of c times the gradient."""
-        import torch
+        from acutance_hessian.slopes import dual_norm
 
-        from acutance import scaling
-        from acutance_hessian.slopes import STILL, scaled_gradient
-
-        order, units = DUAL[spec.norm], None
-        base = surface.restricted(spec.parameters)
-        view = base.transformed(spec.logit_norm, spec.norm_scale)
-        with torch.no_grad():
-            if view.in_parts:
-                units = scaling.units(base, spec.scaling)
-                norm = view.gradient_apart().in_units(units).norm(order)
-            else:
-                norm = float(torch.linalg.vector_norm(scaled_gradient(surface, spec), order, dtype=torch.float64))
-        if norm == 0:
-            return Estimate.without_value(Status.UNSUPPORTED, STILL)
-        return view.against_gradient_rounding(Estimate(spec.rho * norm), units)
+        return dual_norm(surface, spec, DUAL[spec.norm])
 
     def passes(self, spec: GradientNormSpec) -> Cost:
         """One gradient."""

@@ -215,7 +215,7 @@ def _prepared(
     """Return the points as the model sees them, held to it as far as the measures need them, and m."""
     from acutance.data.forms import refuse_nonfinite
     from acutance.data.lazy import applied
-    from acutance.workflows.notebook import M
+    from acutance.workflows.sections import M
 
     inputs, targets = points
     prepared, m = applied(opened.preprocess, inputs), asked.m or min(M, len(targets))

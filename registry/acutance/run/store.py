@@ -235,6 +235,23 @@ class Store:
             self._connection.execute("DELETE FROM meta WHERE name = ?", (f"{_FACTS}{pool}/{entry}",))
             self._put_facts({f"{pool}/{entry}": facts or {}})
 
+    def forget_models(self, pool: str, run: str, after: int) -> int:
+        """Remove the models of later steps of a training run; what was measured on them stays. Return how many.
+
+        Args:
+            pool: where they are from.
+            run: of the training, as their entries say.
+            after: the last step that stays.
+        """
+        rows = self._connection.execute("SELECT entry, description FROM model WHERE pool = ?", (pool,)).fetchall()
+        found = [(entry, json.loads(description)) for entry, description in rows]
+        later = [entry for entry, about in found if about.get("run") == run and (about.get("step") or 0) > after]
+        with self.transaction():
+            for entry in later:
+                self._connection.execute("DELETE FROM model WHERE pool = ? AND entry = ?", (pool, entry))
+                self._connection.execute("DELETE FROM meta WHERE name = ?", (f"{_FACTS}{pool}/{entry}",))
+        return len(later)
+
     def _put_facts(self, facts: Mapping[str, Mapping[str, str]]) -> None:
         rows = [(_FACTS + model, json.dumps(dict(values))) for model, values in facts.items() if values]
         self._connection.executemany("REPLACE INTO meta VALUES (?, ?)", rows)

@@ -9,19 +9,17 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from acutance.errors import Excluded, Misfit, UserError, as_errors, caught, some
 from acutance.measure import Cost, Estimate, Status
-from acutance.plugins import catalog
-from acutance.run.hooks import with_retries
+from acutance.run.families import Ready, Unit, family_estimates, units
 from acutance.run.jobs import (
     Begun,
     Build,
     Built,
-    Cell,
     Compare,
     Evaluate,
     Failed,
@@ -29,9 +27,7 @@ from acutance.run.jobs import (
     Note,
     Opened,
     Outcome,
-    Part,
     Parts,
-    Passes,
     Unreadable,
     on_device,
     read_job,
@@ -39,7 +35,6 @@ from acutance.run.jobs import (
 )
 from acutance.run.points import close_points, open_points, opened_pool
 from acutance.run.predictions import Predictions, outputs_identity
-from acutance.spec import validate
 from acutance.study.surface_config import Scope
 from acutance.system.kept import preserved_rng
 
@@ -47,7 +42,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from acutance.data.prefetch import Prefetch
-    from acutance.surface.loss_surface import LossSurface
 
 
 def execute(job: str, device: str | None = None) -> Iterator[str]:
@@ -111,30 +105,16 @@ def close_data() -> None:
     _prefetch.cache_clear()
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """A cell of a job with its measure, opened."""
-
-    cell: Cell
-    instance: Any
-    spec: Any
-
-    @classmethod
-    def of(cls, cell: Cell) -> _Ready:
-        target = catalog().get("measures", cell.measure)
-        return cls(cell, target(), validate(target.Spec, cell.spec, cell.measure))
-
-
 def _evaluate(job: Evaluate) -> Iterator[Outcome]:
     """Yield the outcomes of a job: the model's identity, the values of its cells as they come, notes."""
     from acutance.surface.integrity import Corrupted
 
-    cells = [_Ready.of(cell) for cell in job.cells]
+    cells = [Ready.of(cell) for cell in job.cells]
     needed = frozenset[str]().union(*(ready.instance.needs(ready.spec) for ready in cells))
     bench = _Bench(job, needed)
     yield from bench.open()
     bench.surfaces.require_fit(job.look)
-    for unit in _units(cells):
+    for unit in units(cells):
         if job.announce:
             yield Begun(job=job.id, cells=tuple(ready.cell.index for ready in unit.family))
         try:
@@ -148,39 +128,6 @@ def _evaluate(job: Evaluate) -> Iterator[Outcome]:
     for note in bench.structure():
         yield Note(job=job.id, message=f"{bench.entry.architecture}: {note}")
     bench.close()
-
-
-@dataclass
-class _Unit:
-    """The cells of one measure on one batch, which share passes."""
-
-    split: str
-    scope: Scope
-    batch: int
-    measure: str
-    replicate: int
-    family: list[_Ready]
-
-    def outcome(self, job: str, estimates: list[Estimate], device: str, seconds: float, cost: Cost) -> Parts:
-        """Return the outcome that the driver gets, with one part for each cell."""
-        return Parts(
-            job=job, measure=self.measure, split=self.split, batch=self.batch, device=device, seconds=seconds,
-            cost=Passes.of(cost),
-            parts=tuple(Part.of(r.cell.index, e) for r, e in zip(self.family, estimates, strict=True)),
-        )  # fmt: skip
-
-
-def _units(cells: list[_Ready]) -> Iterator[_Unit]:
-    """Yield the work of a job in the order of its plan: split, then batch, then measure."""
-    for split, scope in dict.fromkeys((r.cell.split, r.cell.scope) for r in cells):
-        here = [r for r in cells if (r.cell.split, r.cell.scope) == (split, scope)]
-        for batch in sorted({b for r in here for b in r.cell.batches}):
-            families: dict[tuple[str, int], list[_Ready]] = {}
-            for ready in here:
-                if batch in ready.cell.batches:
-                    families.setdefault((ready.cell.measure, ready.cell.replicate), []).append(ready)
-            for (measure, replicate), family in families.items():
-                yield _Unit(split, scope, batch, measure, replicate, family)
 
 
 class _Bench:
@@ -227,7 +174,7 @@ class _Bench:
         """Where the model is."""
         return str(self.functional.device)
 
-    def measure(self, unit: _Unit) -> Parts:
+    def measure(self, unit: Unit) -> Parts:
         """Return the values of a family on its batch."""
         if self.at != (unit.split, unit.scope, unit.batch):
             self.close()
@@ -236,7 +183,7 @@ class _Bench:
             self.predictions.give(self.surface)
             self.at = (unit.split, unit.scope, unit.batch)
         start, before = time.perf_counter(), self.surface.cost
-        estimates = _with_retries(unit, self.surface, self.job.seed)
+        estimates = family_estimates(unit, self.surface, self.job.seed)
         self.predictions.take(self.surface)
         versions = self.sets.split(unit.split).versions if unit.scope == "split" else 1
         if versions > 1:  # the ceiling of what can be told from this split counts the examples
@@ -287,29 +234,3 @@ def _digest(fetch: Callable[[], Tensor | list[Tensor] | None]) -> str | None:
             else (digest_initial(*numbers) if isinstance(numbers, list) else digest_initial(numbers))
         )
     return found
-
-
-def _with_retries(unit: _Unit, surface: LossSurface, seed: int) -> list[Estimate]:
-    """Evaluate a family; what raises is decided by the hook ``on_cell_error``."""
-    from acutance.surface.evaluation import evaluate_family
-    from acutance.surface.integrity import untouched
-
-    def evaluated(cells: list[_Ready], catch: bool = False) -> list[Estimate]:
-        with untouched(surface, unit.measure):
-            return evaluate_family(
-                unit.measure, cells[0].instance, surface, [ready.spec for ready in cells], seed=seed, batch=unit.batch,
-                replicate=unit.replicate, catch=catch,
-            )  # fmt: skip
-
-    def shrink(microbatch: int) -> None:
-        surface.microbatch = microbatch
-
-    return with_retries(
-        unit.measure,
-        len(unit.family),
-        lambda: evaluated(unit.family),
-        # One by one, so that what fails takes nothing else with it.
-        lambda _: [evaluated([ready], catch=True)[0] for ready in unit.family],
-        lambda: surface.microbatch or surface.n,
-        shrink,
-    )

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acutance.dataset import Split
 from acutance.errors import UserError, did_you_mean
 from acutance.plugins import extended
 from acutance.run.harness import run_study
@@ -16,6 +15,7 @@ from acutance.study.attributes import Attributes, read
 from acutance.study.config import Study, load_config
 from acutance.study.targets import SplitTarget, parse_target
 from acutance.workflows.memory import InMemory
+from acutance.workflows.sections import measures_section, names_of, splits_of, surface_section
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from acutance.run.harness import Run
     from acutance.run.ledger import Rerun
     from acutance.system.progress import Reporter
-
-POINTS, M = 1024, 128  # as in a study file, where there are so many
 
 
 def study(
@@ -98,7 +96,7 @@ def study(
             f"executor '{executor}': models in memory cannot be sent to other processes",
             "leave executor out, or write a pool plugin and use acutance.run",
         )
-    named, points_of, asked = _models(models), _splits(data, test, splits), _measures(measures)
+    named, points_of, asked = _models(models), splits_of(data, test, splits), measures_section(measures)
     wanted, given_values = _targets(targets, list(named), tuple(points_of))
     if both := [name for name in given_values if any(m.get("name") == name for m in asked)]:
         raise UserError(f"targets.{both[0]}: is the name of a measure too", "call the given numbers something else")
@@ -111,11 +109,11 @@ def study(
         "seed": seed,
         "pools": [{"name": memory.pool.id, "digest": memory.targets_digest}],
         "dataset": {"name": memory.dataset.id, "digest": memory.points_digest},
-        "surface": _surface(points_of["train"], surface or {}),
+        "surface": surface_section(points_of["train"], surface or {}),
         "admit": {name: dict(bound) for name, bound in (admit or {}).items()},
         "targets": wanted,
-        "groups": _names(groups, "groups"),
-        "within": _names(within, "within"),
+        "groups": names_of(groups, "groups"),
+        "within": names_of(within, "within"),
         "measures": asked,
         "figures": dict(figures or {}),
     }
@@ -217,31 +215,6 @@ def _refuse_start(name: str, model: nn.Module, start: nn.Module) -> None:
         raise UserError(f"initial: '{name}': {error.message}", error.hint) from None
 
 
-def _splits(data: Any, test: Any, others: Mapping[str, Any] | None) -> dict[str, Split]:
-    """Return the points by split: ``data`` is train, ``test`` is test, the others have the names they are given."""
-    splits = {"train": _split("data", data)}
-    if test is not None:
-        splits["test"] = _split("test", test)
-    for name, points in (others or {}).items():
-        if name in splits:
-            argument = "data" if name == "train" else name
-            raise UserError(f"splits: '{name}' is given twice", f"the split '{name}' is the argument '{argument}'")
-        if not re.fullmatch(r"\w+", str(name)):
-            raise UserError(f"splits: '{name}' is not a plain name", "use letters, digits and underscores")
-        splits[str(name)] = _split(f"splits.{name}", points)
-    return splits
-
-
-def _split(where: str, data: Any) -> Split:
-    """Return points as a split; one that is a split already keeps its score."""
-    from acutance.data.forms import understand
-
-    points = understand(data, where, stacklevel=5)
-    if not points.labelled:
-        raise UserError(f"{where}: there are no targets (labels), which the loss needs", "give (inputs, targets)")
-    return data if isinstance(data, Split) else Split(points.inputs, points.targets)
-
-
 def _targets(
     targets: Mapping[str, Any] | Sequence[str], models: list[str], splits: tuple[str, ...]
 ) -> tuple[list[str], dict[str, dict[str, float]]]:
@@ -252,7 +225,7 @@ def _targets(
     elif hasattr(targets, "columns"):  # a table of pandas
         table = {name: targets[name] for name in targets.columns}
     else:
-        table = dict.fromkeys(_names(targets, "targets"))
+        table = dict.fromkeys(names_of(targets, "targets"))
     given_values = {str(name): _values(str(name), v, models) for name, v in table.items() if v is not None}
     wanted: list[str] = []
     for name in map(str, table):
@@ -312,26 +285,3 @@ def _refuse_strangers(attributes: Attributes, models: list[str]) -> None:
     strangers = [model for model in table if model not in models]
     if strangers and not isinstance(attributes, str | Path):
         raise UserError(f"{where}: there is no model '{strangers[0]}'", did_you_mean(strangers[0], models))
-
-
-def _surface(train: Split, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the surface section, with as many points as there are."""
-    points = settings.get("points", min(POINTS, len(train)))
-    m = settings.get("m", min(M, points) if isinstance(points, int) else M)
-    balanced = not train.targets.is_floating_point() and train.targets.dim() == 1
-    return {"points": points, "m": m, "select": "balanced" if balanced else "first", **settings}
-
-
-def _measures(measures: Sequence[Mapping[str, Any] | str]) -> list[dict[str, Any]]:
-    if isinstance(measures, str | Mapping) or not measures:
-        raise UserError(
-            "measures: give a list of at least one",
-            'for example [{"name": NAME, "rho": [0.001, 0.002]}]; acutance list measures has the names',
-        )
-    return [{"name": m} if isinstance(m, str) else dict(m) for m in measures]
-
-
-def _names(names: Sequence[str], argument: str) -> list[str]:
-    if isinstance(names, str):
-        raise UserError(f"{argument}: got the text '{names}'", f'write a list: ["{names}"]')
-    return list(names)

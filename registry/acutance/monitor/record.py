@@ -1,0 +1,196 @@
+"""A training as a run that grows: every step that is measured is a model of it, in the same store and tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acutance.data.pointsets import PointSets
+from acutance.dataset import Split
+from acutance.errors import UserError, warn
+from acutance.measure import Estimate
+from acutance.plugins import catalog, extended
+from acutance.pool import Attribute, ModelEntry
+from acutance.run.directory import RunDirectory, own_names
+from acutance.run.families import Ready, Unit, family_estimates, units
+from acutance.run.ledger import Ledger
+from acutance.run.members import Member, PlannedCell, measure_cells, target_cells
+from acutance.run.recorded import RecordedPoints
+from acutance.run.rows import Attempt
+from acutance.run.sinks import Sinks, files_of
+from acutance.run.standing import Identity
+from acutance.run.store import Store
+from acutance.run.value_rows import value_row
+from acutance.study.config import Study, load_config
+from acutance.system.environment import environment
+from acutance.workflows.memory import InMemory
+from acutance.workflows.stored import write_stored
+
+if TYPE_CHECKING:
+    from acutance.run.harness import Run
+    from acutance.surface.open_model import OpenModel
+
+Row = Mapping[str, Any]
+RESERVED = ("run", "step")  # attributes that every row of a training has
+
+
+class Record:
+    """The store of a training, what is planned on each of its steps, and where rows go.
+
+    Args:
+        sections: of the study that the run is one of, without pools and dataset.
+        splits: the points, by split.
+        out: directory of the run; one that is there goes on.
+        run: name of this training among those in the directory.
+
+    Attributes:
+        study: what is measured.
+        targets, measures: the cells that are planned on each step.
+        dataset: the points, as a dataset.
+        rows: what was measured since it was opened, a row a value, as sinks get them.
+        written: when tables were written last, on the monotonic clock.
+
+    Raises:
+        UserError: for what a study refuses.
+    """
+
+    def __init__(self, sections: Mapping[str, Any], splits: Mapping[str, Split], out: Path, run: str) -> None:
+        memory = InMemory({}, {}, {}, splits)
+        with extended([memory.pool, memory.dataset]):
+            self.study: Study = load_config(
+                {
+                    **sections,
+                    "pools": [{"name": memory.pool.id, "digest": "monitor"}],
+                    "dataset": {"name": memory.dataset.id, "digest": memory.points_digest},
+                }
+            )
+            self.dataset = memory.dataset.target(self.study.dataset.spec)
+        self.run, self._plugins = run, catalog()
+        self.sets = PointSets(self.dataset, self.study.surface, self.study.seed)
+        self.targets = target_cells(self.study, self._plugins, self.sets)
+        self.measures = measure_cells(self.study, self.sets)
+        for cell in self.measures:
+            if cell.planned.level == "pool":
+                raise UserError(
+                    f"measures: '{cell.planned.item.name}' compares models, and one training has one at a time",
+                    "save checkpoints, and give them to acutance.study",
+                )
+        self._open(out)
+
+    def _open(self, out: Path) -> None:
+        sinks = [(choice.item, choice.spec) for choice in self.study.sinks]
+        directory = RunDirectory(out)
+        directory.take(ours=directory.holds_run, names=[*own_names(), *files_of(sinks)])
+        self.directory = RunDirectory(out.absolute())
+        self._store = Store(self.directory.store)
+        self._ledger = Ledger(self.study, self._store)
+        env = environment(self._plugins)
+        self._ledger.begin(env)
+        self.directory.put_study(self.study.resolved, env)
+        self._ledger.put_points(self.sets.record, [])
+        self._sinks = Sinks(sinks, self.directory.path, self.study.resolved, warn)
+        self._sinks.__enter__()
+        self._ledger.on_stored = self._announce
+        self.rows: list[Row] = []
+        self._began = False
+        self.written = time.monotonic()
+
+    # -- one step -----------------------------------------------------------------------------------------------
+
+    def member(self, step: int, architecture: str, attributes: Mapping[str, Attribute]) -> Member:
+        """Return the model of a step; rows of later steps, of a training that broke off there, are replaced."""
+        if not self._began:
+            self._began = True
+            later = self._store.forget_models(self._pool.item.id, self.run, after=step)
+            if later:
+                warn(
+                    f"monitor: {self.directory.path} has {later} later steps of run '{self.run}': this training goes "
+                    f"on from step {step}, and its steps take their places (give another run= to keep both)"
+                )
+        entry = ModelEntry(
+            id=f"{self.run}@{step}",
+            attributes={"run": self.run, "step": step, **attributes},
+            architecture=architecture,
+            run=self.run,
+            step=step,
+        )
+        return Member(entry.id, self._pool, entry)
+
+    @property
+    def _pool(self) -> Any:
+        return self.study.pools[0]
+
+    def identify(self, member: Member, identity: Identity) -> None:
+        """Store what the model of a step is."""
+        self._ledger.identify(member, identity)
+
+    def fail(self, member: Member, cells: Sequence[PlannedCell], reason: str) -> None:
+        """Store that cells of a step could not be computed."""
+        self._ledger.fail(member, cells, reason)
+
+    def decline(self, member: Member, cells: Sequence[PlannedCell], reason: str) -> None:
+        """Store that some of it is not defined on a step."""
+        self._ledger.decline(member, cells, reason)
+
+    def measure(self, opened: OpenModel, member: Member, cells: Sequence[PlannedCell]) -> None:
+        """Compute what is missing of some cells, and store it."""
+        from acutance.surface.open_model import Surfaces
+
+        assert member.key is not None
+        surfaces = Surfaces(opened, self.sets, self.study.surface, 1)
+        missing = {i: set(batches) for i, batches in self._ledger.missing(member, cells)}
+        ready = [Ready.of(cells[i].job(i, sorted(batches))) for i, batches in missing.items()]
+        at, surface = None, None
+        for unit in units(ready):
+            if at != (unit.split, unit.scope, unit.batch):
+                at, surface = (unit.split, unit.scope, unit.batch), surfaces.on(unit.split, unit.scope, unit.batch)
+            assert surface is not None
+            start, before = time.perf_counter(), surface.cost
+            estimates = family_estimates(unit, surface, self.study.seed)
+            spent = surface.cost - before
+            attempt = Attempt(
+                self._ledger.run, member.key, unit.measure, unit.split, unit.batch, len(unit.family),
+                str(opened.functional.device), time.perf_counter() - start, spent.forwards, spent.backwards, spent.hvps,
+            )  # fmt: skip
+            self._keep(member, cells, missing, unit, estimates, attempt)
+
+    def _keep(
+        self, member: Member, cells: Sequence[PlannedCell], missing: Mapping[int, set[int]], unit: Unit,
+        estimates: Sequence[Estimate], attempt: Attempt,
+    ) -> None:  # fmt: skip
+        values, complete = [], []
+        for ready, estimate in zip(unit.family, estimates, strict=True):
+            cell = cells[ready.cell.index]
+            values.append((cell, estimate))
+            missing[ready.cell.index].remove(unit.batch)
+            complete += [] if missing[ready.cell.index] else [cell]
+        self._ledger.store_parts(member, unit.batch, values, complete, attempt)
+
+    def _announce(self, member: Member, cell: PlannedCell, estimate: Estimate) -> None:
+        row = value_row(self._plugins, member, cell, estimate) | {"step": member.entry.step}
+        self.rows.append(row)
+        self._sinks.write(row)
+
+    # -- tables -------------------------------------------------------------------------------------------------
+
+    def write(self, report: bool) -> Run | None:
+        """Write the tables of all trainings in the directory; None while nothing was measured."""
+        rows = self._store.tables()["model"]
+        if not rows:
+            return None
+        points = RecordedPoints(self._store.points() or {}, self.study.surface.validation)
+        run, _ = write_stored(self.study.resolved, self._store, rows, points, self.directory, report)
+        self.written = time.monotonic()
+        return run
+
+    def close(self, report: bool) -> Run | None:
+        """Write tables and page, and release the store."""
+        try:
+            run = self.write(report)
+            self._ledger.end("failed" if run is not None and run.failed else "done")
+            return run
+        finally:
+            self._sinks.__exit__(None, None, None)
+            self._store.close()

@@ -22,6 +22,7 @@ def command(directory: Path, figures: tuple[str, ...]) -> None:
     from acutance.run.directory import RunDirectory
     from acutance.run.outputs import write_figures, write_markup, write_report
     from acutance.run.store import Store
+    from acutance.workflows.stored import write_tables_of
 
     folder = RunDirectory(directory)
     if figures:
@@ -31,8 +32,12 @@ def command(directory: Path, figures: tuple[str, ...]) -> None:
     cost: dict[str, float] = {}
     if not folder.holds_statistics:  # nobody knows what a table made elsewhere took
         store = Store(folder.store, write=False)
-        cost = store.cost()
-        store.close()
+        try:
+            cost = store.cost()
+            if store.last_run()[2] != "done" and write_tables_of(store, folder):
+                _note("the run has not ended: tables and page are of what it has stored so far")
+        finally:
+            store.close()
     write_markup(folder)
     echo(f"report: {write_report(folder, cost, _note)}")
 

@@ -123,7 +123,7 @@ class Monitor(AbstractContextManager["Monitor"]):
         self._told: set[str] = set()
         self._initial: Mapping[str, Tensor] | None = None
         with preserved_rng():  # a loader may shuffle
-            points_of = splits_of(points, test, splits)
+            points_of = splits_of(points, test, splits, "points")
         sections, schedules = scheduled(measures_section(measures), schedule_of(every))
         if targets is None:
             targets = ["test_error" if "test" in points_of else "train_loss"]

@@ -135,12 +135,15 @@ class Record:
         self._ledger.decline(member, cells, reason)
 
     def measure(self, opened: OpenModel, member: Member, cells: Sequence[PlannedCell]) -> None:
-        """Compute what is missing of some cells, and store it."""
+        """Compute and store what is missing of some cells, and announce all: known ones are of this step too."""
         from acutance.surface.open_model import Surfaces
 
         assert member.key is not None
         surfaces = Surfaces(opened, self.sets, self.study.surface, 1)
         missing = {i: set(batches) for i, batches in self._ledger.missing(member, cells)}
+        for i, cell in enumerate(cells):
+            if i not in missing and (known := self._ledger.of(member, cell)) is not None:
+                self._announce(member, cell, known)
         ready = [Ready.of(cells[i].job(i, sorted(batches))) for i, batches in missing.items()]
         at, surface = None, None
         for unit in units(ready):

@@ -12,14 +12,24 @@ from acutance.errors import UserError
 POINTS, M = 1024, 128  # as in a study file, where there are so many
 
 
-def splits_of(data: Any, test: Any, others: Mapping[str, Any] | None) -> dict[str, Split]:
-    """Return the points by split: ``data`` is train, ``test`` is test, the others have the names they are given."""
-    splits = {"train": split_of("data", data)}
+def splits_of(data: Any, test: Any, others: Mapping[str, Any] | None, where: str = "data") -> dict[str, Split]:
+    """Return the points by split: ``data`` is train, ``test`` is test, the others have the names they are given.
+
+    Args:
+        data: the points that are measured on.
+        test: those of the split ``test``; None for none.
+        others: more splits.
+        where: what messages call the first argument.
+
+    Raises:
+        UserError: for points that cannot be read, or have no targets, and for names that are none.
+    """
+    splits = {"train": split_of(where, data)}
     if test is not None:
         splits["test"] = split_of("test", test)
     for name, points in (others or {}).items():
         if name in splits:
-            argument = "data" if name == "train" else name
+            argument = where if name == "train" else name
             raise UserError(f"splits: '{name}' is given twice", f"the split '{name}' is the argument '{argument}'")
         if not re.fullmatch(r"\w+", str(name)):
             raise UserError(f"splits: '{name}' is not a plain name", "use letters, digits and underscores")

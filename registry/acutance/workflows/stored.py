@@ -49,6 +49,16 @@ def write_stored(
     return run, [f"{absent} cells have no value yet: run the study in {out.path} to compute them"] if absent else []
 
 
+def write_tables_of(store: Store, directory: RunDirectory) -> bool:
+    """Write the tables of a run that has not ended, or that somebody killed; return whether it has stored any model."""
+    models, (config, _, _) = store.tables()["model"], store.last_run()
+    if not models:
+        return False
+    points = RecordedPoints(store.points() or {}, config["surface"].get("validation", ""))
+    write_stored(config, store, models, points, directory, report=False)
+    return True
+
+
 def _study(config: dict[str, Any], pools: Sequence[str]) -> Study:
     """Return the study, reading nothing that may lie on another machine only."""
     surface = dict(config["surface"])

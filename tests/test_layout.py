@@ -202,7 +202,7 @@ LIGHT = (
     *("plugins", "pool", "presentation", "references", "scaling", "spec"),
     *("io/checkpoint_files", "io/cells", "io/delimited", "io/folders", "io/remote", "io/written", "io/yaml_files"),
     *("study/attributes", "study/config", "study/plan", "study/schema", "study/surface_config", "study/targets"),
-    *("run/admission", "run/directory", "run/executors", "run/jobs", "run/ledger", "run/members", "run/preprocessing"),
+    *("run/admission", "run/directory", "run/executors", "run/jobs", "run/ledger", "run/members", "run/points"),
     *("run/rows", "run/sinks", "run/value_rows", "run/standing", "run/store", "run/tasks"),
     *("doctor/health", "doctor/run_health", "system/child", "system/ending", "system/environment", "system/kept"),
     *("training/__init__", "training/recipe", "training/trained", "workflows/calibrated"),

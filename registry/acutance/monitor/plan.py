@@ -50,7 +50,7 @@ def plan_of(
     record: Record, sections: Sequence[Mapping[str, Any]], schedules: Sequence[tuple[Schedule, list[int]]]
 ) -> list[Part]:
     """Return the planned cells by their schedules; a cell of two goes with both."""
-    splits, own = tuple(record.dataset.splits), record.study.surface.split
+    splits, own = tuple(record.sets.dataset.splits), record.study.surface.split
     parts = []
     for schedule, places in schedules:
         planned, _, _ = expand_measures([sections[i] for i in places], catalog(), splits, own)

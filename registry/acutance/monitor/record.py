@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acutance.data.pointsets import PointSets
 from acutance.dataset import Split
 from acutance.errors import UserError, warn
 from acutance.measure import Estimate
@@ -15,8 +14,10 @@ from acutance.plugins import catalog, extended
 from acutance.pool import Attribute, ModelEntry
 from acutance.run.directory import RunDirectory, own_names
 from acutance.run.families import Ready, Unit, family_estimates, units
+from acutance.run.jobs import Choice
 from acutance.run.ledger import Ledger
 from acutance.run.members import Member, PlannedCell, measure_cells, target_cells
+from acutance.run.points import open_points
 from acutance.run.recorded import RecordedPoints
 from acutance.run.rows import Attempt
 from acutance.run.sinks import Sinks, files_of
@@ -24,13 +25,13 @@ from acutance.run.standing import Identity
 from acutance.run.store import Store
 from acutance.run.value_rows import value_row
 from acutance.study.config import Study, load_config
+from acutance.surface.open_model import OpenModel, Surfaces
 from acutance.system.environment import environment
 from acutance.workflows.memory import InMemory
 from acutance.workflows.stored import write_stored
 
 if TYPE_CHECKING:
     from acutance.run.harness import Run
-    from acutance.surface.open_model import OpenModel
 
 Row = Mapping[str, Any]
 RESERVED = ("run", "step")  # attributes that every row of a training has
@@ -48,7 +49,7 @@ class Record:
     Attributes:
         study: what is measured.
         targets, measures: the cells that are planned on each step.
-        dataset: the points, as a dataset.
+        sets: the points.
         rows: what was measured since it was opened, a row a value, as sinks get them.
         written: when tables were written last, on the monotonic clock.
 
@@ -66,9 +67,8 @@ class Record:
                     "dataset": {"name": memory.dataset.id, "digest": memory.points_digest},
                 }
             )
-            self.dataset = memory.dataset.target(self.study.dataset.spec)
+            self.sets = open_points(Choice.of(self.study.dataset), self.study.surface, self.study.seed)
         self.run, self._plugins = run, catalog()
-        self.sets = PointSets(self.dataset, self.study.surface, self.study.seed)
         self.targets = target_cells(self.study, self._plugins, self.sets)
         self.measures = measure_cells(self.study, self.sets)
         for cell in self.measures:
@@ -136,8 +136,6 @@ class Record:
 
     def measure(self, opened: OpenModel, member: Member, cells: Sequence[PlannedCell]) -> None:
         """Compute and store what is missing of some cells, and announce all: known ones are of this step too."""
-        from acutance.surface.open_model import Surfaces
-
         assert member.key is not None
         surfaces = Surfaces(opened, self.sets, self.study.surface, 1)
         missing = {i: set(batches) for i, batches in self._ledger.missing(member, cells)}

@@ -22,8 +22,7 @@ from acutance.run.jobs import Build, Choice, Evaluate, Failed, Late, Model, Note
 from acutance.run.ledger import Ledger, Rerun
 from acutance.run.levels import Comparisons, set_levels
 from acutance.run.members import Member, PlannedCell, measure_cells, members, target_cells
-from acutance.run.points import close_points, open_points
-from acutance.run.preprocessing import preprocess
+from acutance.run.points import close_points, open_points, preprocess
 from acutance.run.rows import Attempt
 from acutance.run.sinks import Sinks, files_of
 from acutance.run.standing import OF_POOLS, Identity, Standing

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from acutance.errors import UserError
 from acutance.measure import Estimate, Status
 from acutance.run.members import Member, PlannedCell
-from acutance.run.preprocessing import MARK, Preprocessed
+from acutance.run.points import MARK, Preprocessed
 from acutance.run.rows import Attempt, CellRow, CellState, PartRow
 from acutance.run.standing import Identity
 from acutance.run.store import Store

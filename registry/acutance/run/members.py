@@ -17,7 +17,7 @@ from acutance.measure import Cost
 from acutance.plugins import Catalog
 from acutance.pool import Attribute, ModelEntry
 from acutance.run.jobs import Cell
-from acutance.run.preprocessing import Preprocessed
+from acutance.run.points import Preprocessed
 from acutance.run.rows import CellRow
 from acutance.run.standing import Identity, Standing
 from acutance.spec import KeyFrame, joint

@@ -36,7 +36,7 @@ def dual_norm(surface: LossSurface, spec: GradientNormSpec, order: float) -> Est
     view, units = base.transformed(spec.logit_norm, spec.norm_scale), None
     if view.in_parts:
         units = scaling.units(base, spec.scaling)
-        norm = view.gradient_apart().in_units(units).norm(order)
+        norm = view.gradient_apart(units).norm(order)
     else:
         norm = float(torch.linalg.vector_norm(scaled_gradient(surface, spec), order, dtype=torch.float64))
     if spec.rho * norm == 0:

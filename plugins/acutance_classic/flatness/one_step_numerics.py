@@ -45,7 +45,7 @@ def one_step_rise(surface: LossSurface, spec: SamSpec) -> Estimate:
 def _rise_in_parts(view: LossSurface, spec: SamSpec) -> Estimate:
     """Return the same of native weights: a gradient in parts, and the weights that it moves."""
     units = scaling.units(view, spec.scaling)
-    slope = view.gradient_apart().in_units(units)
+    slope = view.gradient_apart(units)
     length = slope.norm()
     if length == 0:
         raise Unsupported(STILL)

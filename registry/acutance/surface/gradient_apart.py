@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from acutance.errors import Unsupported
+from acutance.model.conditions import conditions
+from acutance.model.derivatives import gradients_into
 from acutance.numerics.draws import Streams
 from acutance.surface.pieces import Apart
 from acutance.surface.piecewise import PiecewisePoint
@@ -75,61 +79,81 @@ def _summed(point: PiecewisePoint, surface: LossSurface, scale: float) -> tuple[
     return Apart(parts, factor if bool(loss.isfinite()) else torch.nan), loss, raw
 
 
-@torch.no_grad()
-def gradient_rounding(surface: LossSurface, units: PieceUnits | None = None) -> float:
-    r"""Return by what share of its length the gradient changes when weights are rounded at random.
+def exact_sketch(surface: LossSurface, units: PieceUnits | None = None) -> Sketch:
+    """Return the sketch of the gradient that the same weights have in float32: a copy of them, and no gradient.
 
-    .. math:: \|c \odot (\nabla L(w^* + e) - \nabla L(w^*))\| \,/\, \|c \odot \nabla L(w^*)\|
-
-    with e as for ``rounding``: at every step behind the first weights the numbers are others then, and are rounded to
-    others. The difference is of that size whatever the curvature where rounding of the passes is all there is, as in
-    sums over examples of which nearly nothing is left. The gradient there is not held: both are known by random sums.
-
-    Costs n forwards and n backwards.
+    Costs n forwards and n backwards, in float32.
 
     Args:
         surface: with native weights.
         units: c; None for ones.
     """
-    gradient = surface.gradient_apart()
-    length = gradient.in_units(units).norm()
-    if length == 0:
-        return 0.0
-    own, moved = Sketch(units), Sketch(units)
+    core, slots = surface.core, surface.parameters.slots
+    surface.check()
+    core.refuse_derivatives(surface.parameters.free, apart=True)
+    wide, sketch = core.functional.in_type(torch.float32), Sketch(surface.parameters.sizes, units)
+    with conditions(wide):
+        own = zip(core.functional.own_pieces(), slots, strict=True)
+        pieces = [piece.to(torch.promote_types(piece.dtype, torch.float32)).view(slot.shape) for piece, slot in own]
+    leaves = [pieces[i].detach().requires_grad_() for i in surface.parameters.free]
+    pieces = surface.parameters.merged(pieces, leaves)
+    with conditions(wide, order=1), wide.holding(pieces):
+        for inputs, targets in core.chunks():
+            raw = wide(pieces, wide.cast_inputs(inputs))
+            gradients_into(core.head.part(surface.transform(raw), targets, core.n), leaves, sketch.add)
+    core.book(forwards=core.n, backwards=core.n)
+    return sketch
+
+
+@torch.no_grad()
+def gradient_rounding(gradient: Apart, exact: Sketch) -> float:
+    r"""Return the share of its length by which a gradient differs from that of the same weights in float32.
+
+    .. math:: \|c \odot (g - g_{32})\| \,/\, \|c \odot g_{32}\|
+
+    Both are known by random sums, so that one of them need be held. Rounding shows where examples cancel, and where a
+    long sum is made in half precision (embeddings and layer normalization on a CPU): what is added to 256 in bfloat16
+    is lost.
+
+    Args:
+        gradient: c g.
+        exact: of c times the other.
+    """
+    own = Sketch([part.numel() for part in gradient.parts], gradient.units)
     for i, part in enumerate(gradient.parts):
         own.add(i, part, gradient.factor)
-    point = surface.piecewise_point()
-    point.to_neighbours(Streams("rounding of weights").noise("uniform", "gradient", 0, surface.size), 1 / 12)
-    point.each_gradient(lambda i, g: moved.add(i, g, gradient.factor), 1 / gradient.factor)
-    return float((moved.sums - own.sums).norm()) / length
+    difference, length = float((own.sums - exact.sums).norm()), float(exact.sums.norm())
+    return difference / length if length else math.inf if difference else 0.0
 
 
 class Sketch:
     r"""Sums of a vector's numbers with random signs, :math:`s_b = \sum_{j \in b} \epsilon_j c_j x_j`.
 
-    The expectation of their sum of squares is that of the vector, and they are linear in it: the sketch of a
-    difference is the difference of sketches (Charikar et al. 2002).
+    Every 1024th number is in a sum, so those of fewer are exact. The expectation of the sum of squares is that of the
+    vector, and they are linear in it: the sketch of a difference is the difference of sketches (Charikar et al. 2002).
 
     Args:
+        sizes: of the parts.
         units: c; None for ones.
 
     Attributes:
         sums: (BUCKETS,) float64 on the CPU.
     """
 
-    def __init__(self, units: PieceUnits | None = None) -> None:
+    def __init__(self, sizes: Sequence[int], units: PieceUnits | None = None) -> None:
+        self._starts = [0, *accumulate(sizes)]
         self._units = units
         self.sums = torch.zeros(BUCKETS, dtype=torch.float64)
 
     def add(self, i: int, x: Tensor, factor: float = 1.0) -> None:
-        """Add a free parameter's part of a vector, times a factor."""
+        """Add part i of a vector, times a factor."""
         part, start = x.reshape(-1), 0
         for signs in Streams("sketch").noise("signs", "signs", i, len(part)).blocks():
             numbers = part[start : start + len(signs)].to(torch.promote_types(part.dtype, torch.float32)) * factor
             if self._units is not None:
                 numbers = numbers * self._units.block(i, start, len(numbers))
             signed = (numbers * signs.to(numbers.device)).double()
-            rows = len(signed) // BUCKETS * BUCKETS
-            self.sums += signed[:rows].view(-1, BUCKETS).sum(0).cpu()
-            self.sums[: len(signed) - rows] += signed[rows:].cpu()
+            first = (self._starts[i] + start) % BUCKETS
+            rows = torch.nn.functional.pad(signed, (first, -(first + len(signed)) % BUCKETS))
+            self.sums += rows.view(-1, BUCKETS).sum(0).cpu()
             start += len(signs)

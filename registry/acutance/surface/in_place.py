@@ -15,17 +15,18 @@ from acutance.model.parameters import Parameters
 from acutance.model.weights import EXACT, LARGE
 from acutance.numerics.draws import Streams
 from acutance.surface.core import Core, Evaluation
-from acutance.surface.gradient_apart import gradient_apart, gradient_rounding
+from acutance.surface.gradient_apart import exact_sketch, gradient_apart, gradient_rounding
 from acutance.surface.pieces import Apart
 from acutance.surface.piecewise import PiecewisePoint
 
 if TYPE_CHECKING:
     from acutance.scaling import PieceUnits
+    from acutance.surface.gradient_apart import Sketch
     from acutance.surface.loss_surface import LossSurface
 
 ROUNDINGS = 2  # of all weights at random, of which the resolution of the loss is made
 DITHERED = 3  # by how much the variance of a weight that is rounded at random exceeds that of a rounding error at most
-UNSURE = 0.3  # of a gradient, that rounding may change
+UNSURE = 0.1  # of a gradient, that rounding may change
 SMALL = 0.1  # share of the loss: rises below it are held against the resolution
 
 
@@ -76,9 +77,20 @@ class InPlace:
         """Whether a gradient is a part for each parameter, in its type, since weights are in their own types."""
         return self.core.functional.weights.native
 
-    def gradient_apart(self) -> Apart:
-        """Return the gradient at w* beside native weights, computed once for this surface; see there."""
+    def gradient_apart(self, units: PieceUnits | None = None) -> Apart:
+        """Return c times the gradient at w* beside native weights; the gradient is computed once for this surface.
+
+        Args:
+            units: c; ones by default.
+        """
+        self._exact_sketch(units)  # whose copy of the weights is let go before there is a gradient
         found: Apart = self.memo("gradient_apart", lambda: gradient_apart(cast("LossSurface", self)))
+        return found.in_units(units)
+
+    def _exact_sketch(self, units: PieceUnits | None) -> Sketch | None:
+        if not self.is_rounded:
+            return None
+        found: Sketch = self.memo(("exact_sketch", units), lambda: exact_sketch(cast("LossSurface", self), units))
         return found
 
     @property
@@ -139,11 +151,11 @@ class InPlace:
             estimate: of a number that follows from the gradient.
             units: c of the coordinates in which the gradient is taken.
         """
-        if not self.is_rounded or estimate.status is not Status.OK:
+        exact = self._exact_sketch(units)
+        if exact is None or estimate.status is not Status.OK:
             return estimate
-        share: float = self.memo(
-            ("gradient_rounding", units), lambda: gradient_rounding(cast("LossSurface", self), units)
-        )
+        gradient = self.gradient_apart(units)
+        share: float = self.memo(("gradient_rounding", units), lambda: gradient_rounding(gradient, exact))
         found = replace(estimate, extras={**estimate.extras, "gradient_rounding": share})
         if share <= UNSURE:
             return found
@@ -151,8 +163,8 @@ class InPlace:
         return replace(
             found,
             status=Status.NOT_CONVERGED,
-            message=f"rounding in {kind} changes the gradient by {share:.2g} of its length (a sum over examples in "
-            "which much cancels has such a gradient); take dtype float32",
+            message=f"rounding in {kind} changes the gradient by {share:.2g} of its length (examples that cancel, or "
+            "long sums made in that type: a smaller microbatch shortens these); take dtype float32",
         )
 
     def against_rounding(self, estimate: Estimate, rise: float, dithered: bool = False) -> Estimate:

@@ -16,7 +16,7 @@ class LiveBytes(TorchDispatchMode):
         given = {t.untyped_storage()._cdata for t in args if isinstance(t, torch.Tensor)}
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and not tensor.is_meta:
                 storage = tensor.untyped_storage()
                 if storage._cdata not in given:
                     self.live.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))

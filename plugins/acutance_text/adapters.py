@@ -7,21 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from acutance.errors import UserError
-from acutance.io.checkpoints import read_state
 from acutance.pool import Attribute, ModelEntry
 from acutance_text.causal import Causal
 from acutance_text.finetuned import with_new_head
 from acutance_text.lora import CONFIG, WEIGHTS, adapter_file, read_adapter, read_config
+from acutance_text.making import loaded
 from acutance_text.revisions import cached
 from acutance_text.transformers_pool import (
     Folders,
     FolderSpec,
     Transformers,
     architecture,
-    fill,
     in_cache,
-    make,
-    weights_file,
 )
 
 if TYPE_CHECKING:
@@ -125,10 +122,9 @@ def base_of(folder: Path, config: dict[str, Any], base: str) -> Path:
 def _base(folder: Path, config: Any, spec: AdaptersSpec, saved: Any) -> nn.Module:
     """Return an adapter's base with its weights; a classifier's head that only the adapter has is still random."""
     place = base_of(folder, config, spec.base)
-    file = weights_file(place)
     if config.get("task_type") != "SEQ_CLS":
-        return fill(make(Causal.auto, file.parent, spec.attention), read_state(file), str(file))
+        return loaded(Causal.auto, place, spec.attention)
     head = next((saved[name] for name in HEADS if name in saved), None)
     if head is None:
-        return fill(make(Transformers.auto, file.parent, spec.attention), read_state(file), str(file))
+        return loaded(Transformers.auto, place, spec.attention)
     return with_new_head(place, len(head), spec.attention)

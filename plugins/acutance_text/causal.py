@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from acutance_text.transformers_pool import CAUSAL, Folders, FolderSpec
+from acutance_text.making import CAUSAL
+from acutance_text.transformers_pool import Folders, FolderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

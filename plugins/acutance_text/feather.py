@@ -15,7 +15,7 @@ from acutance.io.checkpoints import read_state
 from acutance.io.delimited import MissingColumnError, read_columns
 from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import Spec
-from acutance_text.transformers_pool import fill, make, weights_file
+from acutance_text.making import fill, make, weights_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

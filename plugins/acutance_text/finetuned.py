@@ -15,8 +15,8 @@ from acutance.pool import Attribute
 from acutance.spec import Spec, validate
 from acutance.training.recipe import log_uniform, uniform
 from acutance.training.trained import TrainedPool, TrainedSpec
+from acutance_text.making import fill, weights_file
 from acutance_text.packaged import minilm_folder
-from acutance_text.transformers_pool import fill, weights_file
 
 if TYPE_CHECKING:
     from torch import nn

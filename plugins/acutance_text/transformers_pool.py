@@ -11,21 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from acutance.errors import UserError, some
-from acutance.io.checkpoints import load_state, read_state
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec
 from acutance.study.attributes import read
-from acutance_text.choosing import taking_choices
-from acutance_text.quantized import refuse_quantized
+from acutance_text.making import CLASSIFIER, loaded, weights_file
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # What the architecture of a model is, besides its type: layers, widths and sizes under the names configs use.
 SIZES = ("num_hidden_layers", "n_layer", "n_layers", "hidden_size", "n_embd", "dim", "intermediate_size", "vocab_size")
-CAUSAL = "AutoModelForCausalLM"
-_NUMBERED = re.compile(r"LABEL_\d+", re.IGNORECASE)  # what a config calls outputs without names
 # name=value between separators, "learning_rate=2e-5_seed=3" say; a separator is followed by a name.
 _SETTING = re.compile(r"([A-Za-z]\w*?)=(.+?)(?=[_,;-]+[A-Za-z]\w*?=|$)")
 
@@ -113,15 +108,14 @@ class Folders(ModelPool[FolderSpecT]):
         return self._made(Path(place).expanduser(), spec) if place else None
 
     def _made(self, folder: Path, spec: FolderSpecT) -> nn.Module:
-        file = weights_file(folder)
-        return fill(make(self.auto, file.parent, spec.attention), read_state(file), str(file))
+        return loaded(self.auto, folder, spec.attention)
 
 
 class Transformers(Folders[FolderSpec]):
     """Transformers that classify sequences, in the Hugging Face layout: folders on disk, never a download."""
 
     name = "transformers"
-    auto = "AutoModelForSequenceClassification"
+    auto = CLASSIFIER
 
     @classmethod
     def settings_for(cls, path: Path) -> dict[str, Any] | None:
@@ -207,14 +201,6 @@ def _dated_file(file: Path) -> str | None:
     return None if file.suffix == ".json" else str(file)
 
 
-def weights_file(folder: Path) -> Path:
-    """Return the file that holds a folder's weights, or lists the files that do."""
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"{folder}: has no weights", f"one of {', '.join(WEIGHTS)} must lie beside config.json")
-
-
 def settings_of(name: str) -> dict[str, Attribute]:
     """Return the attributes in a folder's name: ``learning_rate=2e-5_seed=3`` has two."""
     settings: dict[str, Attribute] = {}
@@ -236,51 +222,3 @@ def architecture(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{file}: is not a config of transformers", "it must be JSON with a 'model_type'") from None
     return "-".join([str(kind), *(str(config[name]) for name in SIZES if name in config)])
-
-
-def make(auto: str, folder: Path, attention: str) -> nn.Module:
-    """Return a model made from a folder's config, with weights still random; the global generator is left as it was.
-
-    A classifier whose config has words for its outputs has them as ``class_names``.
-
-    Raises:
-        UserError: for a model that transformers does not know; code inside the folder is never run.
-    """
-    import torch
-    import transformers
-
-    refuse_quantized(folder)
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.random.fork_rng():
-            model: nn.Module = getattr(transformers, auto).from_config(config, attn_implementation=attention)
-    except (ValueError, KeyError, OSError, ImportError) as error:
-        raise UserError(f"{folder}: cannot be made: {str(error).splitlines()[0]}", f"it must fit {auto}") from None
-    if auto == Transformers.auto:
-        vars(model)["class_names"] = class_names(config)
-    if auto == CAUSAL:
-        taking_choices(model)
-    return model.eval()
-
-
-def class_names(config: Any) -> tuple[str, ...]:
-    """Return a config's words for the outputs, in their order; none where it only numbers them."""
-    words = getattr(config, "id2label", None) or {}
-    names = tuple(str(words[i]) for i in sorted(words))
-    return () if any(_NUMBERED.fullmatch(name) for name in names) else names
-
-
-def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module:
-    """Copy weights into a model: old names are understood, tied weights may be there once.
-
-    Raises:
-        UserError: as ``load_state``.
-    """
-    expected = model.state_dict()
-    # Names of checkpoints older than transformers 4, and tables of positions that are no longer saved.
-    renamed = {re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name): tensor for name, tensor in state.items()}
-    renamed = {re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name): tensor for name, tensor in renamed.items()}
-    wanted = {
-        n: t for n, t in renamed.items() if n in expected or not n.endswith((".position_ids", ".attn.masked_bias"))
-    }
-    return load_state(model, wanted, where)

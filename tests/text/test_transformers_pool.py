@@ -10,13 +10,16 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 import torch
+import transformers
 from published_text import tiny_bert, tiny_gpt2, write_ratings
+from tests.live_memory import LiveBytes
 
 from acutance import LossSurface, UserError
 from acutance.run.harness import run_study
 from acutance.study.config import load_config
 from acutance_text.causal import Causal, next_token, wrong_next_token
-from acutance_text.transformers_pool import FolderSpec, Transformers, class_names, settings_of
+from acutance_text.making import class_names
+from acutance_text.transformers_pool import FolderSpec, Transformers, settings_of
 
 
 def batch(length=9, padded=9):
@@ -192,7 +195,7 @@ def test_a_run_leaves_out_models_whose_classes_are_in_another_order(tmp_path, mo
 
 def test_weights_in_several_files_are_hashed_every_time(tmp_path):
     """The date of an index does not tell whether the files that it lists are the same."""
-    tiny_bert(1).save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    tiny_bert(1).save_pretrained(tmp_path / "model", max_shard_size="4KB")
     assert (tmp_path / "model" / "model.safetensors.index.json").is_file()
     spec = FolderSpec(path=str(tmp_path))
     (entry,) = Transformers().entries(spec)
@@ -303,3 +306,35 @@ def test_a_table_or_a_setting_names_where_training_began(folder):
     spec = FolderSpec(path=str(folder), initial=str(first[0]))
     again, own = pool.initial(pool.entries(spec)[1], spec).state_dict(), pool.load(one, spec).state_dict()
     assert all(torch.equal(again[name], own[name]) for name in own)
+
+
+@pytest.mark.parametrize("said", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+def test_weights_keep_the_type_of_the_file_whatever_the_config_says(said, kind, tmp_path):
+    expected = tiny_gpt2().to(kind)
+    expected.save_pretrained(tmp_path / "model", max_shard_size="1KB")
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) > 1
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {("dtype" if "dtype" in config else "torch_dtype"): said}))
+    spec = FolderSpec(path=str(tmp_path / "model"))
+    model = Causal().load(Causal().entries(spec)[0], spec)
+    assert {p.dtype for p in model.parameters()} == {kind} and not vars(model).get("load_notes")
+    assert model.lm_head.weight is model.transformer.wte.weight
+    buffers = dict(expected.named_buffers())
+    assert all(torch.equal(b, buffers[name]) for name, b in model.named_buffers())
+    ids = torch.randint(0, 13, (4, 8))
+    surfaces = [LossSurface(m, ({"input_ids": ids}, ids), loss=next_token, dtype="native") for m in (model, expected)]
+    assert torch.equal(*[surface.raw_logits() for surface in surfaces])
+
+
+def test_loading_holds_the_weights_once(tmp_path):
+    size = {"n_layer": 6, "n_embd": 64, "n_head": 2, "vocab_size": 500, "n_positions": 16}
+    made = transformers.GPT2LMHeadModel(transformers.GPT2Config(**size, bos_token_id=0, eos_token_id=0))
+    made.save_pretrained(tmp_path / "model", max_shard_size="100KB")
+    spec = FolderSpec(path=str(tmp_path / "model"))
+    entry = Causal().entries(spec)[0]
+    whole, largest = made.num_parameters() * 4, made.lm_head.weight.nbytes
+    with LiveBytes() as memory:
+        Causal().load(entry, spec)
+    assert whole <= memory.peak <= whole + 2.1 * largest < 1.3 * whole

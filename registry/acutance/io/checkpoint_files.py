@@ -102,11 +102,11 @@ def _whole(path: Path) -> Any:
     return read_content(path)
 
 
-def _joined(path: Path) -> dict[str, Any]:
-    """Return the tensors of all parts that an index names.
+def parts_of(path: Path) -> dict[str, str]:
+    """Return the part that each tensor lies in, as an index says.
 
     Raises:
-        UserError: for an index that is none, and parts that are missing, elsewhere, or lack a tensor.
+        UserError: for an index that is none, and parts that are missing or elsewhere.
     """
     try:
         places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
@@ -119,8 +119,18 @@ def _joined(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: names a part that is no file beside it: {shown(strange[0])}", "get the index again")
     if missing := [part for part in parts if not path.with_name(part).is_file()]:
         raise UserError(f"{path}: parts are missing beside it: {some(missing)}", "get them too")
+    return {str(name): part for name, part in places.items()}
+
+
+def _joined(path: Path) -> dict[str, Any]:
+    """Return the tensors of all parts that an index names.
+
+    Raises:
+        UserError: as ``parts_of``, and for parts that lack a tensor.
+    """
+    places = parts_of(path)
     found: dict[str, Any] = {}
-    for part in parts:
+    for part in dict.fromkeys(places.values()):
         content = read_content(path.with_name(part))
         found |= {name: content.get(name) for name, place in places.items() if place == part}
     if lacking := [name for name, tensor in found.items() if tensor is None]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from acutance.errors import UserError, did_you_mean, some
 from acutance.io.checkpoint_files import AVERAGE, is_checkpoint, states_in
@@ -14,6 +14,8 @@ from acutance.io.data_files import read_points
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+T = TypeVar("T")
 
 # Left among the weights by wrappers of modules: compilation, and averaging.
 INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -99,7 +101,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.
         if name in found and not found[name].is_nested and found[name].shape != own[name].shape
     ]
     if problem := mismatch(missing, unexpected, shapes):
-        raise UserError(f"{where}: does not fit the architecture: {problem}", _advice(own, found))
+        raise UserError(f"{where}: does not fit the architecture: {problem}", advice(own, found))
     wrong = [f"{name} {fault}" for name in own if (fault := _no_weights(found[name], own[name]))]
     if wrong:
         raise UserError(f"{where}: does not hold the weights: {some(wrong)}", "save the weights as plain float tensors")
@@ -127,7 +129,7 @@ def fits(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
     return set(found) <= set(model.state_dict()) and all(any(name in found for name in tied) for tied in names.values())
 
 
-def fitted(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fitted(model: nn.Module, state: Mapping[str, T]) -> dict[str, T]:
     """Return a state with the names that the model has, where taking off prefixes gives them; else as it stands.
 
     Tried in turn: the names as they stand; without the counter of an average; without what compilation and sharding put
@@ -160,7 +162,7 @@ def _shared_part(names: Sequence[str]) -> str | None:
     return f"{parts.pop()}." if len(parts) == 1 and all("." in name for name in names) else None
 
 
-def _advice(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+def advice(own: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """Return what to do about names that do not fit: the prefix under which more of them would, if there is one."""
     parts = sorted({name[: i + 1] for name in found for i, letter in enumerate(name) if letter == "."})
     counts = {part: len(set(_only(part, found)) & set(own)) for part in parts}
@@ -170,7 +172,7 @@ def _advice(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
     return "it was saved from another architecture, or with another number of classes"
 
 
-def _only(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _only(prefix: str, state: Mapping[str, T]) -> dict[str, T]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 

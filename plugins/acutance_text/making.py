@@ -1,0 +1,109 @@
+"""Models of transformers made from a folder in the Hugging Face layout, and filled with its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from acutance.errors import UserError
+from acutance.io.checkpoints import load_state
+from acutance_text.choosing import taking_choices
+from acutance_text.quantized import refuse_quantized
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+CAUSAL, CLASSIFIER = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
+_NUMBERED = re.compile(r"LABEL_\d+", re.IGNORECASE)  # what a config calls outputs without names
+
+T = TypeVar("T")
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the file that holds a folder's weights, or lists the files that do."""
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder}: has no weights", f"one of {', '.join(WEIGHTS)} must lie beside config.json")
+
+
+def loaded(auto: str, folder: Path, attention: str) -> nn.Module:
+    """Return the model of a folder with its weights, of which no second copy is held meanwhile.
+
+    They have the type of those in the file, whatever the config says; of several types the one that holds all exactly.
+
+    Args:
+        auto: the class of transformers that makes the model from its config.
+        folder: with a config and weights.
+        attention: as for ``make``.
+
+    Raises:
+        UserError: for weights that cannot be read or do not fit.
+    """
+    from acutance.io.streaming import streamed
+
+    file = weights_file(folder)
+    refuse_quantized(file.parent)
+    return streamed(file, lambda kind: make(auto, file.parent, attention, kind), named_as_now)
+
+
+def make(auto: str, folder: Path, attention: str, kind: torch.dtype | None = None) -> nn.Module:
+    """Return a model made from a folder's config, with weights still random; the global generator is left as it was.
+
+    A classifier whose config has words for its outputs has them as ``class_names``.
+
+    Args:
+        auto: the class of transformers that makes it.
+        folder: with the config.
+        attention: its implementation, sdpa or eager.
+        kind: type of its weights; that of the config by default.
+
+    Raises:
+        UserError: for a model that transformers does not know; code inside the folder is never run.
+    """
+    import torch
+    import transformers
+
+    refuse_quantized(folder)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if kind is not None:
+            setattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", kind)
+        with torch.random.fork_rng():
+            model: nn.Module = getattr(transformers, auto).from_config(config, attn_implementation=attention)
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        raise UserError(f"{folder}: cannot be made: {str(error).splitlines()[0]}", f"it must fit {auto}") from None
+    if auto == CLASSIFIER:
+        vars(model)["class_names"] = class_names(config)
+    if auto == CAUSAL:
+        taking_choices(model)
+    return model.eval()
+
+
+def class_names(config: Any) -> tuple[str, ...]:
+    """Return a config's words for the outputs, in their order; none where it only numbers them."""
+    words = getattr(config, "id2label", None) or {}
+    names = tuple(str(words[i]) for i in sorted(words))
+    return () if any(_NUMBERED.fullmatch(name) for name in names) else names
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module:
+    """Copy weights into a model: old names are understood, tied weights may be there once.
+
+    Raises:
+        UserError: as ``load_state``.
+    """
+    return load_state(model, named_as_now(state, model), where)
+
+
+def named_as_now(state: Mapping[str, T], model: nn.Module) -> dict[str, T]:
+    """Return a state with the names of today, without tables that are no longer saved."""
+    expected = model.state_dict(keep_vars=True)
+    # Names of checkpoints older than transformers 4, and tables of positions that are no longer saved.
+    renamed = {re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name): tensor for name, tensor in state.items()}
+    renamed = {re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name): tensor for name, tensor in renamed.items()}
+    return {n: t for n, t in renamed.items() if n in expected or not n.endswith((".position_ids", ".attn.masked_bias"))}

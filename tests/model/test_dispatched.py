@@ -268,7 +268,7 @@ def test_device_map_of_transformers(where, tmp_path):
         assert away.value == here.value and away.status is Status.OK
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs two devices")
+@pytest.mark.gpu
 @pytest.mark.parametrize("hooks", [True, False])
 def test_parts_on_two_devices(hooks):
     model, away = net(tie=False), net(tie=False)

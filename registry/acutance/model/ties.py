@@ -17,6 +17,11 @@ from torch import Tensor, nn
 from acutance.errors import UserError
 from acutance.model.parameters import Parameters, Places, Slot, View
 
+GATHER = (
+    "gather its weights (torch.distributed.checkpoint.state_dict.get_model_state_dict with "
+    "StateDictOptions(full_state_dict=True, cpu_offload=True), called by all processes), load them in one process into "
+    "a model that was not sharded, and measure that"
+)
 SHARDED = ("DTensor", "FlatParameter", "ShardedTensor")
 
 
@@ -83,7 +88,8 @@ def _usable(name: str, parameter: Tensor) -> bool:
     """Return whether a parameter takes part: floating-point, not empty; raise UserError where it cannot be measured."""
     kind = type(parameter).__name__
     if kind in SHARDED or type(parameter.data).__name__ == "DTensor":
-        raise UserError(f"parameter '{name}' is sharded ({kind})", "gather the model on one device first")
+        kind = kind if kind in SHARDED else type(parameter.data).__name__
+        raise UserError(f"parameter '{name}' is sharded over processes ({kind})", GATHER)
     if hasattr(parameter, "ds_id"):
         raise UserError(
             f"parameter '{name}' is partitioned by DeepSpeed (ZeRO stage 3)",

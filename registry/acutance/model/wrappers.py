@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from acutance.errors import UserError
+from acutance.model.ties import GATHER
 
 PARALLEL = {"DataParallel", "DistributedDataParallel"}
 SHARDED = {"FullyShardedDataParallel", "XlaFullyShardedDataParallel"}
@@ -40,7 +41,8 @@ def unwrapped(model: Any) -> nn.Module:
                 "load them into the Python module that it was made from",
             )
         if kind in SHARDED or (kind in PARALLEL and name):
-            raise UserError(f"{where} wrapped in {kind}", "gather the weights in the module without it")
+            cure = GATHER if kind in SHARDED else "give the module inside, without it"
+            raise UserError(f"{where} wrapped in {kind}", cure)
     return model
 
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from acutance.numerics.basis import NonFiniteProduct
+from acutance.numerics.slopes import scaled
+from acutance.numerics.units import Units
 from acutance.surface import LossSurface
 
 # Lengths h |v|, as shares of |w|, from where the gradient bends to where it drowns in rounding.
@@ -36,27 +38,28 @@ class Differences:
 
     Args:
         view: the surface.
-        c: (p,) or None for ones.
+        c: (p,), a vector or made block by block, or None for ones.
     """
 
-    def __init__(self, view: LossSurface, c: Tensor | None) -> None:
+    def __init__(self, view: LossSurface, c: Tensor | Units | None) -> None:
         self._point, self._c = view.moving_point(c), c
         norm = float(torch.linalg.vector_norm(view.w, dtype=torch.float64))
         self._lengths = [share * (norm or 1.0) for share in STEPS]
 
     def product(self, x: Tensor, length: float) -> Tensor:
         """Return the product with x, (p,), where the weights move by this length on either side."""
-        moved = x if self._c is None else x * self._c
-        norm = float(torch.linalg.vector_norm(moved, dtype=torch.float64))
+        norm = float(torch.linalg.vector_norm(x if self._c is None else scaled(x, self._c), dtype=torch.float64))
         if norm == 0:
             return torch.zeros_like(x)
         h = length / norm
-        del moved
-        ahead = self._point.move(x, h).gradient().gradient
-        behind = self._point.move(x, -h).gradient().gradient
-        assert ahead is not None and behind is not None
-        product = ahead.sub_(behind).div_(2 * h)
-        return product if self._c is None else product.mul_(self._c)
+        product = self._point.move(x, h).gradient().gradient
+        assert product is not None
+        start = 0
+        for part in self._point.move(x, -h).slope()[-1]:  # in parts: they are put together nowhere
+            product[start : start + len(part)].sub_(part)
+            start += len(part)
+        product.div_(2 * h)
+        return product if self._c is None else scaled(product, self._c, out=product)
 
     def choose(self, x: Tensor) -> Step:
         """Return the step at which the product with x, (p,), changes least.
@@ -68,7 +71,7 @@ class Differences:
         for length in self._lengths[1:]:
             product = self.product(x, length)
             size = float(torch.linalg.vector_norm(product, dtype=torch.float64))
-            change = float(torch.linalg.vector_norm(product - before, dtype=torch.float64))
+            change = float(torch.linalg.vector_norm(before.sub_(product), dtype=torch.float64))
             error = change / size if size > 0 else (0.0 if change == 0 else math.inf)
             if math.isfinite(error) and error < best.error:
                 best = Step(length, error)

@@ -63,4 +63,4 @@ class DirectionalSharpness(CurvatureMeasure[DirectionalSpec]):
 
     def vectors(self, spec: DirectionalSpec) -> int:
         """The gradient and its direction, the product and its parts; c, and the direction times it."""
-        return 2 + spec.product_vectors()
+        return 2 + spec.product_vectors(few=True)

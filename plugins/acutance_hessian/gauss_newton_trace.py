@@ -78,5 +78,5 @@ class GaussNewtonTrace(CurvatureMeasure[GaussNewtonSpec]):
         return Cost(forwards=1 + split, backwards=1 + split + 2 * spec.probes, hvps=spec.probes * split)
 
     def vectors(self, spec: GaussNewtonSpec) -> int:
-        """The probe, the products and their parts; c, and the probe times it."""
-        return 4 + 2 * (spec.scaling != "none")
+        """The probe, the products and their parts; c unless it is |w|, and the probe times it."""
+        return 4 + (spec.scaling != "none") + (spec.scaling not in ("none", "elementwise"))

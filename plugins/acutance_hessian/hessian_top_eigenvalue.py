@@ -105,5 +105,5 @@ class HessianTopEigenvalue(CurvatureMeasure[TopEigenvalueSpec]):
         return spec.products(spec.max_iterations) + Cost(forwards=check + 2 * bool(check), backwards=check)
 
     def vectors(self, spec: TopEigenvalueSpec) -> int:
-        """One for each iteration, the product and its parts; c, and the vector times it."""
+        """One for each iteration, the product and its parts; the vector times c, and c unless it is |w|."""
         return spec.max_iterations + spec.product_vectors()

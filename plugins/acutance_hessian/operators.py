@@ -18,6 +18,7 @@ from acutance.measure import Estimate, Status
 from acutance.numerics.basis import NonFiniteProduct
 from acutance.numerics.draws import Streams
 from acutance.numerics.lanczos import Lanczos
+from acutance.numerics.slopes import scaled
 from acutance.numerics.traces import Products, one_by_one, quadratic_form
 from acutance_hessian.differences import UNUSABLE, Differences, Step
 
@@ -49,13 +50,13 @@ class Curvature:
 
     Attributes:
         view: the surface with the spec's parameters and transform.
-        c: (p,) or None for ones.
+        c: (p,), a vector or made block by block, or None for ones.
     """
 
     def __init__(self, surface: LossSurface, spec: SharpnessSpec, rng: Streams) -> None:
         base = surface.restricted(spec.parameters)
         self.view = base.transformed(spec.logit_norm, spec.norm_scale)
-        self.c = scaling.vector(base, spec.scaling)
+        self.c = scaling.by_block(base, spec.scaling)
         self._streams = Streams(*(part for part in rng.context if not str(part).startswith(OWN)), "curvature")
         self._by_differences = getattr(spec, "product", "exact") == "finite_difference"
         self._name = (spec.scaling, self._by_differences, self._streams.context)
@@ -98,16 +99,20 @@ class Curvature:
             return self.view.products_together
 
     def _difference(self, x: Tensor) -> Tensor:
+        length = self.step.length
+        return self._by_steps().product(x, length)
+
+    def _by_steps(self) -> Differences:
         if self._differences is None:
             self._differences = Differences(self.view, self.c)
-        return self._differences.product(x, self.step.length)
+        return self._differences
 
     @property
     def step(self) -> Step:
         """The length of the differences and their error, found on the first random signs."""
 
         def choose() -> Step:
-            return Differences(self.view, self.c).choose(self.signs(0))
+            return self._by_steps().choose(self.signs(0))
 
         return self.view.memo(("curvature.step", *self._name), choose)
 
@@ -126,7 +131,10 @@ class Curvature:
         return replace(estimate, status=Status.NOT_CONVERGED, message=message, extras=extras)
 
     def _scaled(self, product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        return product(x) if self.c is None else product(x * self.c).mul_(self.c)
+        if self.c is None:
+            return product(x)
+        found = product(scaled(x, self.c))
+        return scaled(found, self.c, out=found)
 
     def gauss_newton(self, x: Tensor) -> Tensor:
         """Return G_c x, (p,), new memory."""

@@ -32,9 +32,19 @@ class ProductSpec(LevelSpec):
             return Cost(forwards=1, backwards=1, hvps=n)
         return Cost(forwards=2 * n + TRIALS, backwards=2 * n + TRIALS)
 
-    def product_vectors(self) -> int:
-        """Return how many vectors a product needs besides what it is applied to; with c, and the vector times it."""
-        return 2 + 2 * (self.scaling != "none") + (self.product != "exact")
+    def product_vectors(self, few: bool = False) -> int:
+        """Return how many vectors a product needs besides what it is applied to.
+
+        Exact ones hold the product and its parts, and c times the vector; differences the moved weights besides. c is
+        held too, but for |w| of many weights, which is made of them block by block.
+
+        Args:
+            few: whether the weights are so few that c = |w| is held as well.
+        """
+        held = self.scaling != "none" and (few or self.scaling != "elementwise")
+        if self.product != "exact":
+            return 3 + held
+        return 2 + (self.scaling != "none") + held
 
 
 SpecT = TypeVar("SpecT", bound=LevelSpec)
@@ -52,3 +62,7 @@ class CurvatureMeasure(Measure[SpecT]):
         """Return what is read: gradients in place of products, where these are made of differences."""
         needs = frozenset(self.traits.needs)
         return needs if getattr(spec, "product", "exact") == "exact" else (needs - {"hvp"}) | {"gradient"}
+
+    def vectors_of_few(self, spec: SpecT) -> int:
+        """What ``vectors`` says, and c = |w|, which is held of fewer weights."""
+        return self.vectors(spec) + (spec.scaling == "elementwise")

@@ -267,8 +267,26 @@ CURVATURE = [
 ]
 
 
-@pytest.mark.parametrize("scaling,more", [("none", 0), ("elementwise", 2)])
+@pytest.mark.usefixtures("weights_are_many")
+@pytest.mark.parametrize("microbatch", [None, 2])
+@pytest.mark.parametrize("scaling,more", [("none", 0), ("elementwise", 1), ("filter", 2)])
 @pytest.mark.parametrize("name,fields,expected", CURVATURE, ids=str)
-def test_curvature(name, fields, expected, scaling, more):
-    measured, stated = peak(name, scaling=scaling, **fields)
+def test_curvature(name, fields, expected, scaling, more, microbatch):
+    measured, stated = peak(name, scaling=scaling, microbatch=microbatch, **fields)
     assert measured == stated == expected + more
+
+
+@pytest.mark.usefixtures("weights_are_many")
+@pytest.mark.parametrize("microbatch", [None, 2])
+@pytest.mark.parametrize("scaling,more", [("none", 0), ("elementwise", 0), ("filter", 1)])
+def test_curvature_by_differences(scaling, more, microbatch):
+    fields = {"max_iterations": 6, "tol": 1e-12, "product": "finite_difference"}
+    measured, stated = peak("hessian_top_eigenvalue", scaling=scaling, microbatch=microbatch, **fields)
+    assert stated == 6 + 3 + more
+    assert stated - 1 <= measured <= stated + (microbatch is not None)
+
+
+def test_of_few_weights_c_is_held_too():
+    measure = catalog().measure("hessian_top_eigenvalue")
+    measured, stated = peak("hessian_top_eigenvalue", max_iterations=6, tol=1e-12)
+    assert measured == stated + 1 == measure.vectors_of_few(measure.Spec(max_iterations=6, tol=1e-12))

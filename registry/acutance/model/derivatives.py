@@ -105,10 +105,15 @@ def flat_gradient(loss: Tensor, leaves: list[Tensor]) -> Tensor:
 
 def gradient_graph(loss: Tensor, leaf: Tensor) -> Tensor:
     """Gradient of a 0-d loss, (p,), that can be differentiated again; zero when the loss does not depend on it."""
-    if not loss.requires_grad:
-        return torch.zeros_like(leaf)
-    (g,) = torch.autograd.grad(loss, leaf, _seed(loss), create_graph=True, allow_unused=True)
-    return torch.zeros_like(leaf) if g is None else g
+    return gradient_graphs(loss, [leaf])[0]
+
+
+def gradient_graphs(loss: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Gradient of a 0-d loss with respect to each of its leaves, in their shapes, as ``gradient_graph``."""
+    parts: Sequence[Tensor | None] = [None] * len(leaves)
+    if loss.requires_grad:
+        parts = torch.autograd.grad(loss, leaves, _seed(loss), create_graph=True, allow_unused=True)
+    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(parts, leaves, strict=True)]
 
 
 @contextmanager

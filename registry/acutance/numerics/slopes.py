@@ -29,6 +29,17 @@ def blocks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(v[start : start + size] for v in vectors)
 
 
+def scaled(x: Tensor, c: Tensor | Units, out: Tensor | None = None) -> Tensor:
+    """Return c x, (p,) or rows of such; in new memory by default, else in ``out``, which may be x."""
+    if isinstance(c, Tensor):
+        return torch.mul(x, c, out=out)
+    out, size = torch.empty_like(x) if out is None else out, _block_size(x)
+    for start in range(0, x.shape[-1], size):
+        end = min(start + size, x.shape[-1])
+        torch.mul(x[..., start:end], c.block(start, end), out=out[..., start:end])
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class Slope:
     r"""The gradient of :math:`F(x) = L(w + c \odot x)`, which is :math:`c \odot \nabla L`, (p,); never written to.

@@ -134,9 +134,11 @@ class Core:
         self.digest: str | None = None
         self.example_digests: Callable[[], Tensor] | None = None  # of the inputs, where they are known from elsewhere
         self.linearizations: dict[tuple[int, ...], Linearization] = {}
-        # (whose, point, parts, place of the gradient, loss): one for all views, a graph is as large as all activations.
+        # (whose, free parameters, all, places of the gradient, loss): one for all views, as large as all activations.
         self._others: Sequence[ref[Tensor]] = ()  # what the outputs are differentiable in, besides the weights
-        self.gradient_graph: tuple[object, Tensor, Sequence[Tensor], GradientEdge | None, Tensor] | None = None
+        self.gradient_graph: (
+            tuple[object, Sequence[Tensor], Sequence[Tensor], Sequence[GradientEdge | None], Tensor] | None
+        ) = None
 
     def book(self, forwards: float = 0, backwards: float = 0, hvps: float = 0, checks: float = 0) -> None:
         """Enter passes into the ledger, in examples."""

@@ -18,6 +18,7 @@ from acutance.errors import Unsupported, UserError
 from acutance.model.conditions import conditions, in_own_conditions, trackable
 from acutance.model.derivatives import (
     gradient_graph,
+    gradient_graphs,
     graph_nodes,
     of_a_number,
     refuse_missing_derivatives,
@@ -29,8 +30,8 @@ from acutance.model.parameters import Parameters
 from acutance.surface.core import Core
 from acutance.surface.linearization import Linearization
 
-# Point, the parameters that are its parts, the place of the gradient in its graph, and the loss.
-Differentiated = tuple[Tensor, Sequence[Tensor], GradientEdge | None, Tensor]
+# The free parameters, all parameters, the places of the gradient's parts in its graph, and the loss.
+Differentiated = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[GradientEdge | None], Tensor]
 TOGETHER = 8  # products through one graph at once, for models whose passes are mostly overhead
 SMALL, FEW = 1 << 16, 1 << 10  # parameters and examples of such a model
 
@@ -77,16 +78,14 @@ class SecondOrder:
         core, v = self.core, self._vector("v", v)
         total: Tensor | None = None
         keep = w is None and core.in_one_pass
-        for leaf, pieces, g, loss in [self._cached_gradient()] if keep else self._gradient_graphs(w):
-            if g is None:
-                product = torch.zeros_like(v)
+        for leaves, pieces, edges, loss in [self._cached_gradient()] if keep else self._gradient_graphs(w):
+            parts = self._products(leaves, pieces, edges, self.parameters.shaped(v), keep)
+            parts = [part.reshape(-1) for part in of_a_number(loss, parts)]
+            if total is None:
+                total = torch.cat(parts)
             else:
-                with self._differentiable(pieces):
-                    (product,) = torch.autograd.grad(
-                        [g], leaf, [v], retain_graph=keep, allow_unused=True, materialize_grads=True
-                    )
-            (product,) = of_a_number(loss, [product])
-            total = _unshared(product, v) if total is None else total.add_(product)
+                torch._foreach_add_(list(self.parameters.split(total)), parts)
+            del parts  # before the next graph is built
         core.book(hvps=core.n)
         assert total is not None
         return total
@@ -107,23 +106,46 @@ class SecondOrder:
 
     def _batched(self, vs: Tensor) -> Tensor:
         """Return H v for every row v of vs, (k, p), by one batched backward pass."""
-        leaf, pieces, g, loss = self._cached_gradient()
-        assert g is not None
-        with self._differentiable(pieces):
-            (products,) = torch.autograd.grad(
-                [g], leaf, [vs], retain_graph=True, allow_unused=True, is_grads_batched=True
-            )
+        leaves, pieces, edges, loss = self._cached_gradient()
+        sizes = [(len(vs), *leaf.shape) for leaf in leaves]
+        tangents = [v.view(size) for v, size in zip(self.parameters.split(vs), sizes, strict=True)]
+        parts = self._products(leaves, pieces, edges, tangents, keep=True, batched=True)
         self.core.book(hvps=len(vs) * self.core.n)
-        (products,) = of_a_number(loss, [torch.zeros_like(vs) if products is None else products])
-        return _unshared(products, vs)
+        (products,) = of_a_number(loss, [torch.cat([part.reshape(len(vs), -1) for part in parts], dim=1)])
+        return products
+
+    def _products(
+        self,
+        leaves: Sequence[Tensor],
+        pieces: Sequence[Tensor],
+        edges: Sequence[GradientEdge | None],
+        tangents: Sequence[Tensor],
+        keep: bool,
+        batched: bool = False,
+    ) -> list[Tensor]:
+        """Return one part of H v for every free parameter, of tangents in their shapes, or with one more axis."""
+        pairs = [(edge, v) for edge, v in zip(edges, tangents, strict=True) if edge is not None]
+        if not pairs:
+            return [torch.zeros_like(v) for v in tangents]
+        with self._differentiable(pieces):
+            found = torch.autograd.grad(
+                [edge for edge, _ in pairs],
+                leaves,
+                [v for _, v in pairs],
+                retain_graph=keep,
+                allow_unused=True,
+                is_grads_batched=batched,
+            )
+        return [torch.zeros_like(v) if part is None else part for part, v in zip(found, tangents, strict=True)]
 
     @property
     def together(self) -> int:
         """How many products to make at once: more than one where a pass is mostly overhead, convolutions excepted."""
         if self._together is None:
             core, small = self.core, self._w.numel() <= SMALL and self.core.n <= FEW
-            g = self._cached_gradient()[2] if small and core.in_one_pass else None
-            convolves = g is None or any("Convolution" in node.name() for node in graph_nodes(g.node))
+            edges = self._cached_gradient()[2] if small and core.in_one_pass else ()
+            nodes = [edge.node for edge in edges if edge is not None]
+            convolves = not nodes or any("Convolution" in node.name() for node in graph_nodes(*nodes))
             self._together = 1 if convolves else TOGETHER
         return self._together
 
@@ -136,24 +158,26 @@ class SecondOrder:
         return core.gradient_graph[1:]
 
     def _gradient_graphs(self, w: Tensor | None) -> Iterator[Differentiated]:
-        """Yield (leaf, its parts, the gradient's place in its graph, loss) of every microbatch; None for a constant."""
+        """Yield what products need, of every microbatch; a part of the gradient that is constant has no place."""
         core = self.core
         self._refuse_wrong_products()
         for inputs, targets in core.chunks(as_given=True):
-            leaf = self._point(w).detach().requires_grad_()
+            # Each parameter is a leaf of its own: gradients and products are not put together inside the graph.
+            leaves = [piece.requires_grad_() for piece in self.parameters.shaped(self._point(w))]
             with conditions(core.functional, order=1):
-                pieces = self._pieces(self.parameters.shaped(leaf))
+                pieces = self._pieces(leaves)
             with self._differentiable(pieces):
                 raw = core.functional(pieces, inputs)
                 loss = core.head.part(self._transform(raw), targets, core.n)
-                g = gradient_graph(loss, leaf)
-            refuse_missing_derivatives(g, of=loss)
+                parts = gradient_graphs(loss, leaves)
+            refuse_missing_derivatives(*parts, of=loss)
             core.book(forwards=len(targets), backwards=len(targets))
             # The graph is what products need; the gradient's own numbers can go.
-            edge = get_gradient_edge(g) if g.requires_grad else None
+            edges = [get_gradient_edge(part) if part.requires_grad else None for part in parts]
             value = loss.detach()
-            del raw, loss, g
-            yield leaf, pieces, edge, value
+            del raw, loss, parts
+            yield leaves, pieces, edges, value
+            del leaves, pieces, edges
 
     def _refuse_wrong_products(self) -> None:
         """Look, once a model, whether double backward is the derivative of a gradient that is one itself."""
@@ -256,9 +280,3 @@ class SecondOrder:
             return loss, torch.zeros_like(leaf)
         (product,) = torch.autograd.grad(g, leaf, t, allow_unused=True, materialize_grads=True)
         return loss, product
-
-
-def _unshared(product: Tensor, v: Tensor) -> Tensor:
-    """Return the product, copied if it is v itself: autograd hands on what an identity leaves unchanged."""
-    same = product.untyped_storage().data_ptr() == v.untyped_storage().data_ptr()
-    return product.clone() if same or not product.is_contiguous() else product

@@ -33,6 +33,7 @@ class DirectionalSharpness(CurvatureMeasure[DirectionalSpec]):
         invariant_to={"rescaling", "permutation"},
         symbol="g'Hg / g'g",
         label="{scaling} directional sharpness",
+        edge={"scaling": "none", "logit_norm": False},
         reference="Pan & Li 2022, directional sharpness",
         bibtex=("pan2022toward",),
     )

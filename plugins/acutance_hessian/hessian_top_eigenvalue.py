@@ -56,6 +56,7 @@ class HessianTopEigenvalue(CurvatureMeasure[TopEigenvalueSpec]):
         SPECTRUM,
         symbol="lambda_max",
         label="{scaling} Hessian λmax",
+        edge={"scaling": "none", "logit_norm": False},
         reference="Andriushchenko et al. 2023, Eq. 3; Lanczos 1950",
         bibtex=("andriushchenko2023modern", "lanczos1950iteration"),
     )

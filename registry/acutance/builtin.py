@@ -41,6 +41,7 @@ def register_figures() -> dict[str, str]:
         "Curve",
         "Profile",
         "Partners",
+        "Trajectories",
     )
     return {name.lower(): f"acutance.report.recipes.{name.lower()}:{name}" for name in names}
 
@@ -54,7 +55,17 @@ def register_sinks() -> dict[str, str]:
 @hookimpl
 def register_statistics() -> dict[str, str]:
     """Return the statistics of every run, in the order in which the page tells of them."""
-    names = ("hypotheses", "confounds", "associations", "radii", "estimates", "ceilings", "pairwise", "verdicts")
+    names = (
+        "hypotheses",
+        "confounds",
+        "associations",
+        "radii",
+        "estimates",
+        "ceilings",
+        "pairwise",
+        "trainings",
+        "verdicts",
+    )
     return {name: f"acutance.analysis.statistics.{name}:{name.capitalize()}" for name in names}
 
 

@@ -285,6 +285,9 @@ class Traits:
         label: how tables, figures and texts call it: a template over the fields of its spec, as in
             ``"{scaling} gradient norm {norm}"``. Empty: its name with the settings in brackets.
         curves: names of extras that are curves -> what their axes say, (x, y).
+        edge: settings at which the value is a curvature of the loss in the weights themselves, {field: value}: gradient
+            descent is stable while such a value is below 2 / learning rate, which figures of a training show. Empty
+            where no setting makes it one.
         estimates: ``error`` where the value is an estimate of the error on the points, which is compared with the error
             that a target measures there; empty otherwise.
         reference: where the definition stands.
@@ -300,6 +303,7 @@ class Traits:
     symbol: str = ""
     label: str = ""
     curves: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    edge: Mapping[str, Any] = field(default_factory=dict)
     estimates: Literal["", "error"] = ""
     reference: str = ""
     bibtex: tuple[str, ...] | str = ()

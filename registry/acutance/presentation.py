@@ -52,6 +52,7 @@ class Presentation:
         curves: names of extras that are curves -> what their axes say.
         better: ``Traits.better``, which values promise a lower error.
         estimates: ``Traits.estimates``.
+        edge: ``Traits.edge``.
     """
 
     label: str = ""
@@ -62,6 +63,7 @@ class Presentation:
     curves: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     better: str = ""
     estimates: str = ""
+    edge: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, traits: Traits, spec: type[Spec]) -> Presentation:
@@ -85,6 +87,7 @@ class Presentation:
             curves={name: (axes[0], axes[1]) for name, axes in traits.curves.items()},
             better=traits.better,
             estimates=traits.estimates,
+            edge=dict(traits.edge),
         )
 
     @classmethod
@@ -94,7 +97,9 @@ class Presentation:
         curves = {name: (x, y) for name, (x, y) in data["curves"].items()}
         words, estimation = data["words"], tuple(data["estimation"])
         better, estimates = data.get("better", ""), data.get("estimates", "")  # older runs say nothing of these
-        return cls(data["label"], data["symbol"], words, additions, estimation, curves, better, estimates)
+        return cls(
+            data["label"], data["symbol"], words, additions, estimation, curves, better, estimates, data.get("edge", {})
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""

@@ -282,7 +282,8 @@ def test_a_class_that_draws_nothing_is_no_recipe():
 def test_the_paper_and_the_page_are_said_by_the_recipes_alone():
     own = {found.name: found.target for found in catalog().items("figures")}
     assert {name: recipe.page for name, recipe in own.items() if recipe.page} == {
-        "tau": "file", "target": "fallback", "curve": "section", "profile": "section", "partners": "section"
+        "tau": "file", "target": "fallback", "curve": "section", "profile": "section", "partners": "section",
+        "trajectories": "section",
     }  # fmt: skip
     assert {name for name, recipe in own.items() if recipe.sweeps} == {"pairwise", "iterations", "m"}
     assert own["pairwise"].sweeps == ANY and catalog().find("figures", "density").source.startswith("acutance_")

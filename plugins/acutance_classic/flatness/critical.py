@@ -59,7 +59,8 @@ class CriticalSharpness(GradientMeasure[CriticalSpec]):
     name = "critical_sharpness"
     traits = Traits(
         needs={"data", "gradient"}, invariant_to={"permutation", "translation"}, symbol="λ_c",
-        label="critical sharpness", reference="Kalra et al. 2026", bibtex=("kalra2026critical",),
+        label="critical sharpness", edge={"direction": "gradient", "logit_norm": False},
+        reference="Kalra et al. 2026", bibtex=("kalra2026critical",),
     )  # fmt: skip
 
     def evaluate(self, surface: LossSurface, spec: CriticalSpec, rng: Streams) -> Estimate:

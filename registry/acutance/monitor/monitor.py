@@ -17,7 +17,7 @@ from acutance.errors import UserError, in_words, warn
 from acutance.model.functional import FunctionalModel
 from acutance.model.wrappers import unwrapped
 from acutance.monitor.budget import Budget
-from acutance.monitor.optimizers import NextStep, bare, learning_rate
+from acutance.monitor.optimizers import NextStep, bare, learning_rate, stability_threshold
 from acutance.monitor.plan import as_number, key_without_model, plain_attributes, plan_of, require_name, scheduled
 from acutance.monitor.record import Record, Row
 from acutance.monitor.schedule import Schedule, schedule_of
@@ -251,6 +251,8 @@ class Monitor(AbstractContextManager["Monitor"]):
             inner = None
         if inner is not None:
             attributes["learning_rate"] = learning_rate(inner)
+            if (threshold := stability_threshold(inner)) is not None:
+                attributes["stability_threshold"] = threshold
         attributes |= {name: as_number(value, name) for name, value in logged.items()}
         try:
             module = unwrapped(model)

@@ -37,6 +37,31 @@ def learning_rate(optimizer: torch.optim.Optimizer) -> float:
     return max(float(group["lr"]) for group in optimizer.param_groups if "lr" in group)
 
 
+def stability_threshold(optimizer: torch.optim.Optimizer) -> float | None:
+    r"""Return the largest curvature at which gradient descent with these settings does not diverge on a quadratic.
+
+    .. math:: \frac{2}{\eta}, \qquad \frac{2 + 2 \beta}{\eta} \text{ (momentum)}, \qquad
+       \frac{2 + 2 \beta}{\eta (1 + 2 \beta)} \text{ (Nesterov)}
+
+    with learning rate eta and momentum beta (Cohen et al. 2021, Appendix B), less the weight decay, which curves what
+    is descended and is no part of the loss. Full batches train until the largest eigenvalue of the Hessian is there:
+    the edge of stability.
+
+    Returns:
+        None where it is not known: another optimizer than ``SGD``, dampening, groups of parameters with other settings.
+    """
+    if type(optimizer) is not torch.optim.SGD:
+        return None
+    settings = {
+        tuple(float(group[name]) for name in ("lr", "momentum", "nesterov", "weight_decay", "dampening", "maximize"))
+        for group in optimizer.param_groups
+    }
+    rate, momentum, nesterov, decay, dampening, maximize = settings.pop()
+    if settings or rate <= 0 or dampening or maximize:
+        return None
+    return (2 + 2 * momentum) / (rate * (1 + 2 * momentum * nesterov)) - decay
+
+
 class NextStep:
     r"""Waits for the next step of an optimizer, and tells what it was: :math:`w_{t+1} - w_t` by parameter.
 

@@ -55,6 +55,10 @@ class Misfit(UserError):
     """Raised where a model does not take the points it is given: a mistake in the study, not of one measure."""
 
 
+class NoRoom(UserError):
+    """Raised for a model that the memory that is free does not hold."""
+
+
 class Unsupported(Exception):
     """Raised by a measure that is not defined on the given surface; recorded as a row, not as a failure."""
 

@@ -7,7 +7,8 @@ from torch import nn
 
 import acutance
 from acutance import LossSurface
-from acutance.surface.fitting import fitting_microbatch, free_bytes
+from acutance.surface.fitting import fitting_microbatch
+from acutance.system.memory import free_bytes
 from acutance.system.progress import Silent
 
 WIDTH = 1000

@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from acutance.data.fingerprint import model_key
+from acutance.errors import NoRoom
 from acutance.pool import ModelEntry, ModelPool
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ class Prefetch:
         wanted, future = self._wanted, self._future
         self._wanted = self._future = None
         if future is not None and wanted == (spec, entry):
-            return future.result()
+            try:
+                return future.result()
+            except NoRoom:  # beside the model before it, which has gone
+                pass
         return loaded(pool, spec, entry)
 
 

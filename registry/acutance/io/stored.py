@@ -58,6 +58,14 @@ class Stored:
 
         return getattr(torch, _NAMES.get(self.kind, self.kind), None)
 
+    def size_in(self, kind: torch.dtype | None) -> int:
+        """Return its size in memory where floating-point numbers have a type; nothing for what is there already."""
+        if self.tensor is not None:
+            return 0
+        own = self.dtype
+        floating = kind is not None and own is not None and own.is_floating_point
+        return prod(self.shape) * kind.itemsize if floating and kind is not None else self.nbytes
+
     def read(self) -> Tensor:
         """Return its values, in memory that may be a file's: copy them.
 

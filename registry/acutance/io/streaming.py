@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from acutance.errors import UserError, some
 from acutance.io.checkpoints import advice, fitted, mismatch, note
 from acutance.io.stored import Stored, floating_kind, stored_in
+from acutance.system.memory import require_room
 
 
 @contextmanager
@@ -54,10 +55,12 @@ def streamed(
         renamed: gives {the model's name: what is stored}, of what is stored by its name there and the model.
 
     Raises:
+        NoRoom: for weights that memory does not hold, before the model is made.
         UserError: for a file, or a part, that is missing or damaged, and tensors that do not fit.
     """
     stored = stored_in(path)
     kind = floating_kind(stored.values())
+    require_room(f"{path}: its weights", sum(one.size_in(kind) for one in stored.values()))
     try:
         with without_values():
             model = make(kind)

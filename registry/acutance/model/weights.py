@@ -14,6 +14,7 @@ from acutance.model.conditions import trackable
 from acutance.model.dispatched import OWN_TYPE, SEVERAL
 from acutance.model.parameters import Parameters
 from acutance.model.state import version_of
+from acutance.system.memory import require_room
 
 EXACT = (torch.float32, torch.float64)
 KINDS = (*EXACT, torch.float16, torch.bfloat16)  # types in which weights can be evaluated as they are
@@ -45,6 +46,7 @@ class Weights:
         spread: as given.
 
     Raises:
+        NoRoom: for weights that the device does not hold.
         UserError: for a type in which nothing is evaluated, or one that spread weights do not have.
     """
 
@@ -79,7 +81,29 @@ class Weights:
         if low and wanted is None:
             self.note = f"weights stored in {names(low)} are evaluated in {names({self.dtype})}"
         self.own = self.native or (lent and sum(owner.numel() for owner in owners) >= LARGE)
+        if not spread:
+            self._require_room()
         self._versions = [version_of(owner) for owner in owners]
+
+    def _require_room(self) -> None:
+        """Refuse weights that the device does not hold, before they are brought there."""
+        count = sum(owner.numel() for owner in self._owners)
+        if self.own:
+            there = [o for o in self._owners if o.device == self._device and (self.native or o.dtype == self.dtype)]
+            need = sum(self._bytes(owner) for owner in self._owners) - sum(map(self._bytes, there))
+        else:
+            need = count * self.dtype.itemsize
+        stored = {owner.dtype for owner in self._owners}
+        cures = []
+        if not self.native and need > (native := sum(owner.nbytes for owner in self._owners)):
+            cures.append(f"write surface.dtype: native (in Python dtype='native'; {native / 1e9:.3g} GB)")
+        if self._device.type != "cpu":
+            cures.append("measure it on device cpu")
+        kind = names(stored if self.native else {self.dtype})
+        require_room(f"the {count:.3g} weights of the model in {kind}", need, self._device, cures)
+
+    def _bytes(self, owner: Tensor) -> int:
+        return owner.numel() * (owner.itemsize if self.native else self.dtype.itemsize)
 
     @cached_property
     def pieces(self) -> Sequence[Tensor]:

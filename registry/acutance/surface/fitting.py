@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -61,34 +59,3 @@ def _saved_bytes(core: Core, rows: int) -> int:
         logits = functional(leaves, inputs)  # held until all that was kept is counted: no address is used twice
         del logits
     return total
-
-
-def free_bytes(device: torch.device) -> float | None:
-    """Return the memory that is free on a device, or that this process may still take; None where nothing says."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    limits = [value for value in (_system_available(), _cgroup_available()) if value is not None]
-    return min(limits) if limits else None
-
-
-def _system_available() -> float | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    named = dict(line.split(":", 1) for line in lines if ":" in line)
-    return float(named["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in named else None
-
-
-def _cgroup_available() -> float | None:
-    """Return what the control group of a container or a cluster's job still allows."""
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            return float(Path(limit).read_text()) - float(Path(used).read_text())
-        except (OSError, ValueError):  # no such group, or the word "max"
-            continue
-    return None

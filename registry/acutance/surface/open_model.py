@@ -21,8 +21,9 @@ from acutance.model.functional import FunctionalModel
 from acutance.model.recalibration import recalibrated
 from acutance.model.token_ids import require_tokens
 from acutance.surface.beside import VALIDATION
-from acutance.surface.fitting import fitting_microbatch, free_bytes
+from acutance.surface.fitting import fitting_microbatch
 from acutance.surface.loss_surface import LossSurface
+from acutance.system.memory import free_bytes
 
 if TYPE_CHECKING:
     from acutance.data.pointsets import PointSets

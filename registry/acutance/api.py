@@ -43,6 +43,7 @@ def measure(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     microbatch: int | None = None,
+    checkpointing: bool = False,
     initial: nn.Module | Mapping[str, torch.Tensor] | None = None,
     validation: Any = None,
     update: Mapping[str, torch.Tensor] | None = None,
@@ -67,6 +68,8 @@ def measure(
         device: for a module: where to compute.
         dtype: for a module: float32, float64, or native for the types that its weights have.
         microbatch: for a module: examples in one pass; changes memory, not values.
+        checkpointing: for a module of transformers: layers are made again in the backward pass; changes memory, not
+            values.
         initial: for a module: the model at its initial weights, or its state dict, for measures that need them.
         validation: for a module: labelled points, as ``data``, for measures that need some beside their own.
         update: for a module: the optimizer's next step, {parameter name: change}, for measures that take a step.
@@ -153,7 +156,9 @@ def measure(
         )
         pairs = [*batches]
     for batch, pair in enumerate(pairs):
-        surface = LossSurface(functional, pair, loss=loss, microbatch=size, num_train=num_train)
+        surface = LossSurface(
+            functional, pair, loss=loss, microbatch=size, num_train=num_train, checkpointing=checkpointing
+        )
         if held_out is not None:
             surface.core.companions[VALIDATION] = partial(_itself, held_out)
         parts += evaluated(surface, batch)

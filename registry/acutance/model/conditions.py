@@ -100,7 +100,10 @@ class Conditions:
 
 
 def conditions(
-    functional: FunctionalModel, order: Literal[0, 1, 2] = 0, arithmetic: Arithmetic = "exact"
+    functional: FunctionalModel,
+    order: Literal[0, 1, 2] = 0,
+    arithmetic: Arithmetic = "exact",
+    recomputed: bool = False,
 ) -> Conditions:
     """Return the context of a pass of a model.
 
@@ -108,6 +111,7 @@ def conditions(
         functional: the model.
         order: how often it is differentiated.
         arithmetic: of float32, see ``Conditions``.
+        recomputed: whether layers are made again in the backward pass, where that was asked for.
     """
     needs: list[Callable[[], AbstractContextManager[Any]]] = []
     if functional.compiled:
@@ -118,6 +122,8 @@ def conditions(
         if functional.computing.type == "cuda" and functional.recurrent:
             # cuDNN has no backward of recurrent layers in evaluation mode, and no second derivative of them.
             needs.append(partial(_switched, *_attribute(torch.backends.cudnn, "enabled"), False))
+    if recomputed and functional.recomputation is not None:
+        needs.append(functional.recomputation.switched_on)
     if order == 2:
         # Flash and memory-efficient attention have no second derivative.
         needs.append(partial(sdpa_kernel, [SDPBackend.MATH]))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
     from acutance.model.state import Snapshot
 
+_MISSING = object()  # stands for what a table did not have
 # How a recurrent layer of torch knows its weights. By the second it sees that they are others than in the pass before,
 # and on a GPU moves them into memory of its own: a point that then moves would leave them behind.
 HANDLES = ("_flat_weights", "_flat_weight_refs")
@@ -55,6 +56,9 @@ class Exchange:
                 self._put(table, name, False)
             for module, stand_in in f.dispatched.hooks if f.dispatched is not None else ():
                 self._put(vars(module), HOOK, stand_in)
+            if f.recomputation is not None:
+                for layer in f.recomputation.layers:
+                    self._put(vars(layer), "forward", f.recomputation.forward_of(layer))
             for slot, piece in zip(f.slots, self._pieces, strict=True):
                 tensor = piece if piece.shape == slot.shape else piece.view(slot.shape)
                 for table, name, view in slot.places:
@@ -71,7 +75,7 @@ class Exchange:
             raise
 
     def _put(self, table: dict[str, Any], name: str, value: object) -> None:
-        self._saved.append((table, name, table[name]))
+        self._saved.append((table, name, table.get(name, _MISSING)))
         table[name] = value
 
     def __exit__(self, *error: object) -> None:
@@ -85,7 +89,10 @@ class Exchange:
                 if self.attributes is not None:
                     self._functional.attributes.restore(self.attributes)
                 for table, name, tensor in reversed(self._saved):
-                    table[name] = tensor
+                    if tensor is _MISSING:
+                        table.pop(name, None)
+                    else:
+                        table[name] = tensor
                 for module in self._training:
                     vars(module)["training"] = True
                 for recurrent, handles in self._recurrent:

@@ -23,6 +23,7 @@ from acutance.model.exchange import Exchange
 from acutance.model.initial import initial_parts, initial_vector
 from acutance.model.notes import no_weights, notes_on, remarks_on
 from acutance.model.parameters import Slot
+from acutance.model.recomputed import Recomputation
 from acutance.model.state import Attributes, Moving, Snapshot, first_pass, restore_buffers
 from acutance.model.ties import parameters_of
 from acutance.model.weights import Wanted, Weights
@@ -63,6 +64,7 @@ class FunctionalModel:
         recurrent_layers: those of torch.
         attributes: those of the modules, which a pass may change; restored before the next one.
         switches: (table, name) of settings that are off in a pass.
+        recomputation: the layers whose activations are not kept in first-order passes; None where all are.
         held: the pieces that the model holds, None for its own tensors.
         snapshot: what the attributes were before the model held what it holds.
         initial: opens the model at its initial weights, or its state dict; None where they are not known.
@@ -138,11 +140,21 @@ class FunctionalModel:
         self.refused: UserError | None = None
         self.returns_several = False  # whether the model has returned anything else than logits
         self.convolves = any(isinstance(module, nn.Conv2d) for module in self.modules)
+        self.recomputation: Recomputation | None = None
         self.held: Sequence[Tensor] | None = None
         self.elsewhere: list[str] | None = None  # parameters that a forward pass does not take from modules
         self.jumps: frozenset[int] | None = None  # parameters whose parametrization jumps
         self.tracking: dict[int, Tracking] = {}  # what automatic differentiation misses, by size of batch
         self.wrong_products: frozenset[int] | None = None  # parameters in which double backward is no derivative
+
+    def recompute(self) -> None:
+        """Keep no activations of the layers that transformers can make again, in first-order passes.
+
+        Raises:
+            UserError: for a model without such layers.
+        """
+        if self.recomputation is None:
+            self.recomputation = Recomputation(self.model)
 
     @property
     def w(self) -> Tensor:

@@ -87,6 +87,9 @@ class SurfaceConfig(Section):
     """Free parameters: "all" or comma-separated patterns of names."""
     microbatch: PositiveInt | None = None
     """Examples in one pass; changes memory, never values or keys."""
+    checkpointing: bool = False
+    """Keep no activations of the layers of transformers models in first-order passes, and make them again in the
+    backward pass; changes memory and speed, never values or keys."""
     cuda_graphs: bool = False
     """Record the passes of launch-bound models once and replay them (GPUs); changes speed, never values or keys."""
 

@@ -236,6 +236,7 @@ class Core:
             and self.in_one_pass
             and not isinstance(self.inputs, Lazy)
             and not self.functional.hooked
+            and self.functional.recomputation is None
         )
 
     def chunks(self, as_given: bool = False) -> Iterable[tuple[Any, Tensor]]:

@@ -97,7 +97,7 @@ def exact_sketch(surface: LossSurface, units: PieceUnits | None = None) -> Sketc
         pieces = [piece.to(torch.promote_types(piece.dtype, torch.float32)).view(slot.shape) for piece, slot in own]
     leaves = [pieces[i].detach().requires_grad_() for i in surface.parameters.free]
     pieces = surface.parameters.merged(pieces, leaves)
-    with conditions(wide, order=1), wide.holding(pieces):
+    with conditions(wide, order=1, recomputed=True), wide.holding(pieces):
         for inputs, targets in core.chunks():
             raw = wide(pieces, wide.cast_inputs(inputs))
             gradients_into(core.head.part(surface.transform(raw), targets, core.n), leaves, sketch.add)

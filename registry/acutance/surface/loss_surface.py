@@ -67,6 +67,9 @@ class LossSurface(Readings, Representations, Products, Beside, InPlace):
             bf16 (autocast); ``rounding`` says by how much. Second derivatives are always exact.
         cuda_graphs: record the first-order passes of searches and averages once, and replay them, where launching
             them takes longer than running them (GPUs; nothing changes on a CPU); changes speed, not values.
+        checkpointing: keep no activations of the layers of a transformers model in first-order passes, and make them
+            again in the backward pass; changes memory and speed, not values. Of a model that was opened before it
+            holds from then on.
 
     Raises:
         UserError: for data that does not fit the model, a stochastic model, unusable parameters, or initial
@@ -87,10 +90,13 @@ class LossSurface(Readings, Representations, Products, Beside, InPlace):
         initial: nn.Module | Mapping[str, Tensor] | None = None,
         arithmetic: Arithmetic = "exact",
         cuda_graphs: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         if isinstance(dtype, str):
             dtype = dtype_of(dtype)
         functional = model if isinstance(model, FunctionalModel) else FunctionalModel(model, device, dtype)
+        if checkpointing:
+            functional.recompute()
         if not isinstance(model, FunctionalModel):
             functional.warn(stacklevel=3)
         if initial is not None:

@@ -187,7 +187,7 @@ class MovingPoint:
         """Return (loss, logits); what each microbatch adds to the loss is handed out with its graph."""
         core = self._core
         losses, logits = [], []
-        with conditions(core.functional, order=1, arithmetic=core.arithmetic), self.held():
+        with conditions(core.functional, order=1, arithmetic=core.arithmetic, recomputed=True), self.held():
             for inputs, targets in core.chunks():
                 raw = self._logits(inputs)
                 loss = core.head.part(self._surface.transform(raw), targets, core.n)

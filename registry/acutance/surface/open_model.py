@@ -211,6 +211,7 @@ class Surfaces:
             score=self._sets.split(split).score,
             arithmetic="exact" if scope == "split" else config.arithmetic,
             cuda_graphs=config.cuda_graphs,
+            checkpointing=config.checkpointing,
         )
         if scope == "batch" and config.microbatch is None:
             self._opened.fit(surface, self._processes)

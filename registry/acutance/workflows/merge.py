@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
 SAME = 1e-6  # relative difference up to which two values are the same (float32 on another path or device)
 # Where two runs of one study may differ: nothing here enters a key.
-FREE = {"pools", "executor", "paper", "surface.microbatch", "surface.cuda_graphs", "surface.select.indices"}
+FREE = {
+    "pools",
+    "executor",
+    "paper",
+    "surface.microbatch",
+    "surface.cuda_graphs",
+    "surface.checkpointing",
+    "surface.select.indices",
+}
 
 WORDS = {
     "points": "preprocessed points", "initial": "initial weights", "update": "steps of the optimizer",

@@ -18,19 +18,22 @@ from torch import Tensor
 from acutance.numerics.kept import Copied, Kept, Signs
 from acutance.numerics.scalars import Scalar, add_multiple, at_most_one, choose, inverse, root, scalar
 from acutance.numerics.slopes import Slope, blocks
+from acutance.numerics.units import large
 from acutance.numerics.walks import Destination, walker
 
 
-def gram(walk: Iterable[tuple[Tensor, ...]]) -> list[Scalar]:
+def gram(walk: Iterable[tuple[Tensor, ...]], exactly: bool = False) -> list[Scalar]:
     """Return the inner products of all pairs of the vectors walked over, in double precision.
 
     For x, y, z: xx, xy, xz, yy, yz, zz; in one walk.
 
     Args:
         walk: aligned blocks of the vectors, as ``slopes.blocks`` yields them.
+        exactly: whether products are rounded in double precision too, not only the sums of those of blocks.
     """
     sums: list[Scalar] = []
     for piece in walk:
+        piece = tuple(one.double() for one in piece) if exactly else piece
         products = [scalar(torch.dot(a, b)) for a, b in combinations_with_replacement(piece, 2)]
         sums = [total + more for total, more in zip(sums, products, strict=True)] if sums else products
     return sums
@@ -116,7 +119,9 @@ class L2(Ball):
         if walk is not None:
             gg, xg, pg, xx, xp, pp = walk.products(previous)
         else:
-            gg, xg, pg, xx, xp, pp = gram((gi, xi, pi) for gi, _, xi, pi, _ in walked())
+            # A long search makes 2e-6 of a value of what float32 loses here: as compiled walks do.
+            exactly = large(x) and x.device.type == "cpu"
+            gg, xg, pg, xx, xp, pp = gram(((gi, xi, pi) for gi, _, xi, pi, _ in walked()), exactly)
         t = eta * inverse(root(gg))
         # z = s (x + t g)
         s = _shrink(xx + 2 * t * xg + t * t * gg, self.rho)

@@ -2,7 +2,7 @@ r"""The walks of a search over long vectors on the CPU, compiled: each reads and
 
 They compute what the blocks of torch in ``balls`` do, number by number in the same order and with the same fused
 products, so iterates are bitwise the same; ``kernels`` tries that before it hands one out. Inner products are the one
-exception: they are summed in runs of 1024 numbers and then in double precision, closer to the exact ones than torch's.
+exception: both sum them in double precision, and in another order.
 
 ``units`` says what c is: 0 for ones, 1 for the numbers of ``unit``, 2 for their magnitudes, so that the weights
 themselves may be given for :math:`c = |w|`.
@@ -18,8 +18,6 @@ import numpy as np
 from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-RUN = 1024  # products summed in the type of the vectors
 
 
 def _loop(function: F, fastmath: set[str] | bool = False) -> F:
@@ -105,22 +103,17 @@ def _sphere_in_place(g: Any, unit: Any, x: Any, w: Any, out: Any, point: Any, on
 
 
 def _products(g: Any, unit: Any, x: Any, before: Any, units: Any) -> Any:
-    """Return the inner products gg, xg, bg, xx, xb, bb of c g, x and the iterate before."""
+    """Return the inner products gg, xg, bg, xx, xb, bb of c g, x and the iterate before, in double precision."""
     gg = xg = bg = xx = xb = bb = 0.0
-    for start in range(0, g.size, RUN):
-        zero = x[start] * 0  # of the vectors' type
-        gg_, xg_, bg_, xx_, xb_, bb_ = zero, zero, zero, zero, zero, zero
-        for i in range(start, min(start + RUN, g.size)):
-            c = abs(unit[i]) if units == 2 else unit[i]
-            u = g[i] * c if units else g[i]
-            y, b = x[i], before[i]
-            gg_ += u * u
-            xg_ += y * u
-            bg_ += b * u
-            xx_ += y * y
-            xb_ += y * b
-            bb_ += b * b
-        gg, xg, bg, xx, xb, bb = gg + gg_, xg + xg_, bg + bg_, xx + xx_, xb + xb_, bb + bb_
+    for i in range(g.size):
+        c = abs(unit[i]) if units == 2 else unit[i]
+        u, y, b = np.float64(g[i] * c if units else g[i]), np.float64(x[i]), np.float64(before[i])
+        gg += u * u
+        xg += y * u
+        bg += b * u
+        xx += y * y
+        xb += y * b
+        bb += b * b
     return gg, xg, bg, xx, xb, bb
 
 
@@ -133,7 +126,7 @@ def _move(w: Any, unit: Any, x: Any, scale: Any, point: Any, units: Any) -> None
 
 box, box_in_place = _loop(_box), _loop(_box_in_place)
 sphere, sphere_in_place = _loop(_sphere), _loop(_sphere_in_place)
-# Runs are summed in any order: one that fits the processor.
+# Summed in any order: one that fits the processor.
 products = _loop(_products, {"reassoc", "contract"})
 move = _loop(_move)
 number = {"float32": np.float32, "float64": np.float64}

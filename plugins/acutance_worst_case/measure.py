@@ -12,6 +12,8 @@ from acutance.measure import NORMS, Cost, Estimate, Measure, SharpnessSpec, Trai
 from acutance.spec import estimation, labelled
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from acutance.numerics.draws import Streams
     from acutance.surface import LossSurface
 
@@ -107,6 +109,12 @@ class WorstCase(Measure[WorstCaseSpec]):
         from acutance_worst_case.search import largest_rises
 
         return largest_rises(surface, specs, rng)
+
+    def displacement(self, surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Tensor:
+        """Return delta of the highest point found, (p,); parameters that the spec fixes do not move."""
+        from acutance_worst_case.search import highest_point
+
+        return highest_point(surface, spec, rng)
 
     def passes(self, spec: WorstCaseSpec) -> Cost:
         """T + 1 forwards and T backwards a search; screening adds the origin, the one-step point and candidates.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from acutance import scaling
+from acutance.errors import Unsupported
 from acutance.measure import Estimate
 from acutance.numerics.auto_pgd import Maximum, auto_pgd, half
 from acutance.numerics.balls import L2, Linf, ball
@@ -147,6 +148,36 @@ def _reached(surface: LossSurface, spec: WorstCaseSpec, wanted: set[Radii], rng:
         radii: replace(estimate, extras={**estimate.extras, **_spread([value - clean for value in starts[radii]])})
         for radii, estimate in best.items()
     }
+
+
+def highest_point(surface: LossSurface, spec: WorstCaseSpec, rng: Streams) -> Tensor:
+    """Return delta of the highest point that the searches of a spec find, (p,) over the surface's free parameters.
+
+    Raises:
+        Unsupported: where the search let go of its point, as it does for so many weights that it needs the memory.
+    """
+    view = surface.restricted(spec.parameters).transformed(spec.logit_norm, spec.norm_scale)
+    is_released = spec.mode == "released"
+    c = scaling.vector(view, spec.scaling)
+    objective = view.perturbed(None if is_released else c)
+    best: Maximum | None = None
+    with objective.held():
+        for restart in range(spec.restarts):
+            for radii, maximum in _climb(objective, c, spec, rng, restart):
+                if len(radii) == len(spec.ladder) + 1:
+                    best = maximum if best is None else _better(best, maximum)
+    assert best is not None
+    if not best.x.numel():
+        raise Unsupported("the search of so many weights keeps no point: add a ladder of radii")
+    delta = best.x if is_released or c is None else best.x * c
+    return surface.flatten(dict(_every(surface, view, delta)))
+
+
+def _every(surface: LossSurface, view: LossSurface, delta: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield the moves of all free parameters of a surface by name: zero where a view of it fixes them."""
+    moved = view.unflatten(delta)
+    for name, own in surface.unflatten(surface.w).items():
+        yield name, moved[name] if name in moved else torch.zeros_like(own)
 
 
 def _spread(rises: Sequence[float]) -> dict[str, float]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from acutance.pool import ModelEntry, ModelPool
     from acutance.spec import Spec
     from acutance.surface.loss_surface import LossSurface
+    from acutance.workflows.landscape.making import landscape
+    from acutance.workflows.landscape.result import Landscape
     from acutance.workflows.notebook import study
     from acutance.workflows.ranking import rank
     from acutance.workflows.sweeps import sweep
@@ -40,6 +42,7 @@ HOMES = {
     "Cost": "measure",
     "Dataset": "dataset",
     "Estimate": "measure",
+    "Landscape": "workflows.landscape.result",
     "LossSurface": "surface.loss_surface",
     "Measure": "measure",
     "ModelEntry": "pool",
@@ -55,6 +58,7 @@ HOMES = {
     "UserError": "errors",
     "catalog": "plugins",
     "kendall_tau": "analysis.kendall",
+    "landscape": "workflows.landscape.making",
     "rank": "workflows.ranking",
     "sweep": "workflows.sweeps",
 }
@@ -64,6 +68,7 @@ __all__ = [
     "Cost",
     "Dataset",
     "Estimate",
+    "Landscape",
     "LossSurface",
     "Measure",
     "ModelEntry",
@@ -81,6 +86,7 @@ __all__ = [
     "catalog",
     "hookimpl",
     "kendall_tau",
+    "landscape",
     "measure",
     "rank",
     "run",

@@ -15,6 +15,8 @@ from acutance.own_code import is_own, source_digest
 from acutance.spec import Spec, Specified, SpecT, estimation, labelled
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from acutance.numerics.draws import Streams
     from acutance.peers import Peer
     from acutance.surface.loss_surface import LossSurface
@@ -377,6 +379,16 @@ class Measure(Specified[SpecT]):
             estimate = Estimate.of(self.evaluate(surface, spec, rng))
             estimates.append(replace(estimate, cost=surface.cost - before))
         return estimates
+
+    def displacement(self, surface: LossSurface, spec: SpecT, rng: Streams) -> Tensor:
+        """Return how far the point of the value lies from w*, (p,): for measures that search for a point.
+
+        ``acutance landscape`` draws the loss along it.
+
+        Raises:
+            Unsupported: for a measure that finds no point; the default.
+        """
+        raise Unsupported(f"measure '{self.name}' finds no point in the weights, so it gives no direction")
 
     def needs(self, spec: SpecT) -> frozenset[Need]:
         """Return what is read from the surface at these settings; ``traits.needs`` unless they ask for more."""

@@ -150,6 +150,30 @@ class Lanczos:
         beta = 0.0 if self.exhausted and k == self.products else self._betas[k - 1]
         return Ritz(values.flip(0), (beta * vectors[-1].abs()).flip(0), vectors[0].square().flip(0))
 
+    def vectors(self, count: int, k: int | None = None) -> list[Tensor]:
+        r"""Return the Ritz vectors :math:`y = V s` of the largest values after k products, (p,) each, of length 1.
+
+        Args:
+            count: how many; fewer where k products have no more.
+            k: at least 1, at most ``products``; all by default.
+
+        Raises:
+            RuntimeError: when the vectors were freed.
+        """
+        if self._basis is None:
+            raise RuntimeError("the vectors of this run were freed")
+        k = self.products if k is None else k
+        off = torch.tensor(self._betas[: k - 1], dtype=torch.float64)
+        t = torch.diag(torch.tensor(self._alphas[:k], dtype=torch.float64))
+        s = torch.linalg.eigh(t + torch.diag(off, 1) + torch.diag(off, -1)).eigenvectors.flip(1)
+        found = []
+        for j in range(min(count, k)):
+            y = torch.zeros_like(self._basis[0])
+            for i in range(k):
+                y.add_(self._basis[i], alpha=float(s[i, j]))
+            found.append(y.div_(torch.linalg.vector_norm(y)))
+        return found
+
     def mass_below(self, x: float, k: int | None = None) -> tuple[float, float]:
         r"""Return the least and the greatest share of the spectrum, seen from the start, that can lie below x.
 

@@ -18,7 +18,7 @@ from acutance.io.checkpoints import load_file
 from acutance.model.conditions import conditions
 from acutance.model.functional import FunctionalModel
 from acutance.model.initial import initial_vector
-from acutance.surface.fitting import free_bytes
+from acutance.system.memory import free_bytes
 
 if TYPE_CHECKING:
     from acutance.surface.loss_surface import LossSurface

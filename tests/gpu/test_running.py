@@ -7,9 +7,9 @@ from torch import nn
 import acutance
 from acutance import LossSurface
 from acutance.plugins import catalog
+from acutance.run.families import Ready, Unit, family_estimates
 from acutance.run.jobs import Cell
 from acutance.run.store import Store
-from acutance.run.worker import _Ready, _Unit, _with_retries
 
 pytestmark = pytest.mark.gpu
 
@@ -65,14 +65,14 @@ def test_out_of_memory_halves_the_microbatch():
     surface.microbatch = None
     item = catalog().find("measures", "worst_case")
     spec = item.target.Spec(rho=0.01, steps=2, start="zero")
-    cell = _Ready(Cell(0, item.id, spec.full(), 0, "train", "batch", (0,)), item.target(), spec)
+    cell = Ready(Cell(0, item.id, spec.full(), 0, "train", "batch", (0,)), item.target(), spec)
     # A little more than the search's own vectors beside a quarter of the batch, and less than the whole needs.
     spare = 8 * surface.w.numel() * surface.w.element_size()
     limit = min(parts + spare, (whole + parts) // 2 + spare)
     torch.cuda.empty_cache()
     try:
         torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
-        (found,) = _with_retries(_Unit("train", "batch", 0, item.id, 0, [cell]), surface, 0)
+        (found,) = family_estimates(Unit("train", "batch", 0, item.id, 0, [cell]), surface, 0)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert surface.microbatch in (64, 32, 16)

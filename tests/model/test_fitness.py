@@ -47,8 +47,8 @@ def test_a_study_that_does_not_fit_stops_before_anything_is_measured(run, change
     from acutance.run import worker
 
     measured = []
-    real = worker._with_retries
-    monkeypatch.setattr(worker, "_with_retries", lambda *a: measured.append(1) or real(*a))
+    real = worker.family_estimates
+    monkeypatch.setattr(worker, "family_estimates", lambda *a: measured.append(1) or real(*a))
     with pytest.raises(acutance.UserError, match=message):
         run(nets(), **changes)
     assert not measured

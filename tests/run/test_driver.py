@@ -15,7 +15,7 @@ import torch
 from acutance.hookspecs import Retry
 from acutance.measure import Estimate, Status
 from acutance.plugins import catalog
-from acutance.run import hooks, worker
+from acutance.run import families, hooks
 from acutance.run.executors import LimitedSpec, Processes, ProcessesSpec, Watched
 from acutance.run.harness import Driver, run_study
 from acutance.run.jobs import Build, Cell, Choice, Evaluate, Failed, write
@@ -333,9 +333,9 @@ def test_a_microbatch_of_nothing_is_not_tried(monkeypatch):
 
     monkeypatch.setattr("acutance.surface.evaluation.evaluate_family", fails)
     surface = surface_of(SurfaceConfig(points=8, m=4), "batch")
-    unit = worker._Unit("train", "batch", 0, "x", 0, [SimpleNamespace(instance=None, spec=None)] * 2)
+    unit = families.Unit("train", "batch", 0, "x", 0, [SimpleNamespace(instance=None, spec=None)] * 2)
     for _ in range(2):
-        assert [e.message for e in worker._with_retries(unit, surface, 0)] == ["no memory"] * 2
+        assert [e.message for e in families.family_estimates(unit, surface, 0)] == ["no memory"] * 2
     assert surface.microbatch is None and Hook.asked == 2
 
 
@@ -356,10 +356,10 @@ def test_what_a_try_that_ran_out_of_memory_held_is_free_in_the_next(monkeypatch)
 
     monkeypatch.setattr("acutance.surface.evaluation.evaluate_family", runs_out)
     surface = surface_of(SurfaceConfig(points=8, m=4), "batch")
-    unit = worker._Unit("train", "batch", 0, "x", 0, [SimpleNamespace(instance=None, spec=None)])
+    unit = families.Unit("train", "batch", 0, "x", 0, [SimpleNamespace(instance=None, spec=None)])
     gc.disable()  # what is in a cycle is held until it is found
     try:
-        (found,) = worker._with_retries(unit, surface, 0)
+        (found,) = families.family_estimates(unit, surface, 0)
     finally:
         gc.enable()
     assert found.value == 1.0 and len(seen) == 3 and surface.microbatch == 2
@@ -386,7 +386,7 @@ def test_targets_are_measured_on_the_whole_model_exactly_and_in_pieces():
 
 def test_the_work_of_a_job_goes_by_split_then_batch_then_family():
     def cell(index, measure, batches, split="train", replicate=0):
-        return worker._Ready(Cell(index, measure, {}, replicate, split, "batch", tuple(batches)), None, None)
+        return families.Ready(Cell(index, measure, {}, replicate, split, "batch", tuple(batches)), None, None)
 
     cells = [
         cell(0, "a", [1, 0]),
@@ -395,7 +395,9 @@ def test_the_work_of_a_job_goes_by_split_then_batch_then_family():
         cell(3, "a", [1], replicate=1),
         cell(4, "c", [0], "test"),
     ]
-    units = [(u.split, u.batch, u.measure, u.replicate, [r.cell.index for r in u.family]) for u in worker._units(cells)]
+    units = [
+        (u.split, u.batch, u.measure, u.replicate, [r.cell.index for r in u.family]) for u in families.units(cells)
+    ]
     assert units == [
         ("train", 0, "a", 0, [0]), ("train", 0, "b", 0, [1]), ("train", 1, "a", 0, [0, 2]), ("train", 1, "a", 1, [3]),
         ("test", 0, "c", 0, [4]),

@@ -13,7 +13,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Imported under another name than that of the distribution.
 CALLED = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "huggingface_hub": "huggingface-hub"}
 # Looked for at run time, with a sentence where they are not there.
-OPTIONAL = {"ray", "pyarrow", "mlxtend", "scikit-learn", "datasets", "pytest"}
+OPTIONAL = {"ray", "pyarrow", "mlxtend", "scikit-learn", "datasets", "pytest", "wandb", "mlflow", "trackio"}
 
 
 @cache
@@ -60,4 +60,4 @@ def test_every_package_is_typed():
         ROOT / "registry" / "acutance",
         *(p for p in (ROOT / "plugins").iterdir() if (p / "__init__.py").exists()),
     ]
-    assert len(packages) == 10 and all((package / "py.typed").is_file() for package in packages)
+    assert len(packages) == 11 and all((package / "py.typed").is_file() for package in packages)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acutance.dataset import Split
 from acutance.errors import UserError, warn
+from acutance.io.written import growing
 from acutance.measure import Estimate
 from acutance.plugins import catalog, extended
 from acutance.pool import Attribute, ModelEntry
@@ -77,9 +79,9 @@ class Record:
                     f"measures: '{cell.planned.item.name}' compares models, and one training has one at a time",
                     "save checkpoints, and give them to acutance.study",
                 )
-        self._open(out)
+        self._begin(out)
 
-    def _open(self, out: Path) -> None:
+    def _begin(self, out: Path) -> None:
         sinks = [(choice.item, choice.spec) for choice in self.study.sinks]
         directory = RunDirectory(out)
         directory.take(ours=directory.holds_run, names=[*own_names(), *files_of(sinks)])
@@ -90,8 +92,11 @@ class Record:
         self._ledger.begin(env)
         self.directory.put_study(self.study.resolved, env)
         self._ledger.put_points(self.sets.record, [])
+        self._opened = ExitStack()
+        self._opened.callback(self._store.close)
+        self._opened.enter_context(growing(self.directory.path, files_of(sinks)))
         self._sinks = Sinks(sinks, self.directory.path, self.study.resolved, warn)
-        self._sinks.__enter__()
+        self._opened.enter_context(self._sinks)
         self._ledger.on_stored = self._announce
         self.rows: list[Row] = []
         self._began = False
@@ -193,5 +198,4 @@ class Record:
             self._ledger.end("failed" if run is not None and run.failed else "done")
             return run
         finally:
-            self._sinks.__exit__(None, None, None)
-            self._store.close()
+            self._opened.close()

@@ -16,7 +16,7 @@ import pandas as pd
 from acutance.errors import UserError
 from acutance.io.spreadsheet import csv_text
 from acutance.io.written import put
-from acutance.workflows.landscape import pictures
+from acutance.workflows.landscape import page, pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,13 +102,18 @@ class Landscape:
         """Return a picture: ``contour`` or ``filled`` of a plane, ``line`` of lines, a panel for each split."""
         return pictures.figure(self, kind, of, log)
 
+    def page(self) -> str:
+        """Return the interactive page, one HTML file that needs no network."""
+        return page.page(self)
+
     def save(self, folder: str | Path) -> list[Path]:
-        """Write the table, what it is of, and pictures into a folder, and return their paths.
+        """Write the table, what it is of, pictures and the page into a folder, and return their paths.
 
         Raises:
             UserError: for files of these names that are somebody else's.
         """
         content: dict[str, str | bytes] = {JSON: self.as_json(), TABLE: csv_text(self.table), **pictures.files(self)}
+        content[PAGE] = self.page()
         put(Path(folder), content, "landscape-*")
         return [Path(folder) / name for name in content]
 

@@ -1,4 +1,4 @@
-"""What it costs to look at a training: the mnist ResNet on batches of 128, monitored on 64 points, beside itself alone."""
+"""What it costs to look at a training: the mnist ResNet on batches of 128, monitored on 32 points, beside itself alone."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ OFTEN = [
     {"name": "sam_sharpness", "rho": 0.05},
 ]
 SELDOM = [*OFTEN, {"name": "hessian_top_eigenvalue", "scaling": "none", "tol": 1e-2, "every": 200}]
-POINTS = 64
+POINTS = 32
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,29 @@ def test_a_compiled_model_is_the_module_inside(tmp_path):
     assert values(plain.rows, "gradient_norm") == values(other.rows, "gradient_norm")
 
 
+def test_the_model_is_looked_at_once_a_training(tmp_path):
+    model = network()
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    with monitored(tmp_path, ["gradient_norm"], every=1) as monitor:
+        counts = []
+        for _ in range(3):
+            with torch.no_grad():
+                model[0].weight += 0.01
+            calls.clear()
+            monitor.step(model)
+            counts.append(len(calls))
+        # The loss of all points, the gradient of those of the batch; at first what the model does with examples too.
+        assert counts[0] > 10 and counts[1:] == [2, 2]
+        other = network().double()
+        other.register_forward_hook(lambda *_: calls.append(1))
+        calls.clear()
+        monitor.step(other)
+        assert len(calls) > 10
+    found = values(monitor.rows, "gradient_norm")
+    assert found[3] == acutance.measure("gradient_norm", model.eval(), points(32, seed=5)).value
+
+
 # -- the run directory ----------------------------------------------------------------------------------------------
 
 

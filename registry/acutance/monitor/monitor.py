@@ -278,12 +278,16 @@ class Monitor(AbstractContextManager["Monitor"]):
 
     def _opened(self, module: nn.Module) -> tuple[OpenModel, str]:
         """Open the model at its weights of now; what was learned of it at an earlier step is known."""
-        opened = OpenModel(module, device=self._device, dtype=self._record.study.surface.dtype)  # type: ignore[union-attr]
+        record = self._record
+        assert record is not None
+        opened = OpenModel(module, device=self._device, dtype=record.study.surface.dtype)
         known = self._open.get(id(module))
         kind = architecture(module) if known is None else known[1]
         functional = opened.functional
         if known is not None and [s.names for s in known[0].slots] == [s.names for s in functional.slots]:
             functional.tracking = known[0].tracking
+        else:
+            record.look_anew()
         self._open = {id(module): (functional, kind)}
         functional.initial = lambda: self._initial
         return opened, kind

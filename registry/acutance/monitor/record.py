@@ -27,13 +27,14 @@ from acutance.run.standing import Identity
 from acutance.run.store import Store
 from acutance.run.value_rows import value_row
 from acutance.study.config import Study, load_config
-from acutance.surface.open_model import OpenModel, Surfaces
+from acutance.surface.open_model import OpenModel, Place, Surfaces
 from acutance.system.environment import environment
 from acutance.workflows.memory import InMemory
 from acutance.workflows.stored import write_stored
 
 if TYPE_CHECKING:
     from acutance.run.harness import Run
+    from acutance.surface.core import Core
 
 Row = Mapping[str, Any]
 RESERVED = ("run", "step")  # attributes that every row of a training has
@@ -100,6 +101,7 @@ class Record:
         self._ledger.on_stored = self._announce
         self.rows: list[Row] = []
         self._began = False
+        self._looked_at: Mapping[Place, Core] = {}
         self.written = time.monotonic()
 
     # -- one step -----------------------------------------------------------------------------------------------
@@ -142,7 +144,8 @@ class Record:
     def measure(self, opened: OpenModel, member: Member, cells: Sequence[PlannedCell]) -> None:
         """Compute and store what is missing of some cells, and announce all: known ones are of this step too."""
         assert member.key is not None
-        surfaces = Surfaces(opened, self.sets, self.study.surface, 1)
+        # What a model does with examples is the same at every step of its training.
+        surfaces = Surfaces(opened, self.sets, self.study.surface, looked_at=self._looked_at)
         missing = {i: set(batches) for i, batches in self._ledger.missing(member, cells)}
         for i, cell in enumerate(cells):
             if i not in missing and (known := self._ledger.of(member, cell)) is not None:
@@ -151,6 +154,8 @@ class Record:
         at, surface = None, None
         for unit in units(ready):
             if at != (unit.split, unit.scope, unit.batch):
+                if at is not None and surface is not None:
+                    surfaces.learn(surface, *at)
                 at, surface = (unit.split, unit.scope, unit.batch), surfaces.on(unit.split, unit.scope, unit.batch)
             assert surface is not None
             start, before = time.perf_counter(), surface.cost
@@ -161,6 +166,13 @@ class Record:
                 str(opened.functional.device), time.perf_counter() - start, spent.forwards, spent.backwards, spent.hvps,
             )  # fmt: skip
             self._keep(member, cells, missing, unit, estimates, attempt)
+        if at is not None and surface is not None:
+            surfaces.learn(surface, *at)
+        self._looked_at = surfaces.learned
+
+    def look_anew(self) -> None:
+        """Forget what the model does with examples: it is another."""
+        self._looked_at = {}
 
     def _keep(
         self, member: Member, cells: Sequence[PlannedCell], missing: Mapping[int, set[int]], unit: Unit,

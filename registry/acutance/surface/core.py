@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
 import torch
@@ -185,6 +185,22 @@ class Core:
         other = copy(self)
         other.functional = functional
         other.forget_outputs()
+        return other
+
+    def at_weights(self, functional: FunctionalModel) -> Core:
+        """Return a core of the same points for the same model at other weights: what it does with examples is known.
+
+        Nothing of its outputs is, nor what was found out at the weights alone; passes are booked anew.
+        """
+        other = self.at_buffers(functional)
+        other.known = Known()
+        return other
+
+    def without_model(self) -> Core:
+        """Return what ``at_weights`` takes, which holds neither weights nor outputs."""
+        other = copy(self)
+        other.forget_outputs()
+        other.functional = cast("FunctionalModel", None)
         return other
 
     def forget_outputs(self) -> None:

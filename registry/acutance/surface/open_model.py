@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from acutance.dataset import Dataset
     from acutance.pool import ModelEntry, ModelPool
     from acutance.study.surface_config import Scope, SurfaceConfig
+    from acutance.surface.core import Core
 
+Place = tuple[str, str, int]  # split, scope and number of a set of points
 WHOLE_MICROBATCH = 1000  # examples in one pass over a whole split
 
 
@@ -164,10 +166,20 @@ class Surfaces:
         sets: the points.
         config: the study's surface section.
         processes: that share the memory of the device.
+        looked_at: what ``learned`` gave for the same model at other weights; it is not looked at again.
     """
 
-    def __init__(self, opened: OpenModel, sets: PointSets, config: SurfaceConfig, processes: int = 1) -> None:
+    def __init__(
+        self, opened: OpenModel, sets: PointSets, config: SurfaceConfig, processes: int = 1,
+        looked_at: Mapping[Place, Core] | None = None,
+    ) -> None:  # fmt: skip
         self._opened, self._sets, self._config, self._processes = opened, sets, config, processes
+        self._looked_at = dict(looked_at or {})
+
+    @property
+    def learned(self) -> Mapping[Place, Core]:
+        """What was learned of the model on the points of each surface so far; neither weights nor outputs."""
+        return self._looked_at
 
     @cached_property
     def as_set_up(self) -> FunctionalModel:
@@ -200,6 +212,10 @@ class Surfaces:
         functional = self._opened.functional if scope == "split" else self.as_set_up
         if scope == "weights":
             return LossSurface(functional, None, parameters=config.parameters)
+        if (known := self._looked_at.get((split, scope, batch))) is not None:
+            parameters = functional.parameters.only("all" if scope == "split" else config.parameters)
+            surface = LossSurface.of_core(known.at_weights(functional), parameters, len(self._sets.split(config.split)))
+            return self._beside(surface)
         inputs, targets = self._sets.sets(split, scope)[batch]
         surface = LossSurface(
             functional,
@@ -216,6 +232,14 @@ class Surfaces:
         if scope == "batch" and config.microbatch is None:
             self._opened.fit(surface, self._processes)
         surface.core.example_digests = lambda: self._sets.example_digests(split, scope, batch)
+        return self._beside(surface)
+
+    def learn(self, surface: LossSurface, split: str, scope: Scope, batch: int) -> None:
+        """Keep what was learned of the model on the points of a surface that has been used."""
+        if surface.core.checked:
+            self._looked_at[split, scope, batch] = surface.core.without_model()
+
+    def _beside(self, surface: LossSurface) -> LossSurface:
         if self._sets.validation:
             surface.core.companions[VALIDATION] = lambda: self._validation
         return surface

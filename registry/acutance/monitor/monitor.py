@@ -12,25 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from acutance.data.fingerprint import digest_initial, model_key
 from acutance.errors import UserError, in_words, warn
-from acutance.model.functional import FunctionalModel
-from acutance.model.wrappers import unwrapped
 from acutance.monitor.budget import Budget
-from acutance.monitor.optimizers import NextStep, bare, learning_rate, stability_threshold
-from acutance.monitor.plan import as_number, key_without_model, plain_attributes, plan_of, require_name, scheduled
+from acutance.monitor.plan import as_number, plain_attributes, plan_of, require_name, scheduled
 from acutance.monitor.record import Record, Row
 from acutance.monitor.schedule import Schedule, schedule_of
+from acutance.monitor.visits import Visits
 from acutance.pool import Attribute
-from acutance.run.members import Member, PlannedCell
-from acutance.run.standing import Identity
-from acutance.surface.open_model import OpenModel
 from acutance.system.kept import preserved_rng
-from acutance.workflows.memory import architecture
 from acutance.workflows.sections import measures_section, names_of, splits_of, surface_section
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from acutance.run.harness import Run
 
@@ -114,14 +107,11 @@ class Monitor(AbstractContextManager["Monitor"]):
     ) -> None:
         require_name(run)
         self._attributes = plain_attributes(attributes or {})
-        self._budget, self._report, self._device = Budget(budget), report, device
+        self._budget, self._report = Budget(budget), report
         self.step_count = self.epoch_count = 0
         self._closed = False
-        self._open: dict[int, tuple[FunctionalModel, str]] = {}
-        self._waiting: list[tuple[NextStep, Member, OpenModel, list[PlannedCell]]] = []
         self._cost: dict[frozenset[int], float] = {}
         self._told: set[str] = set()
-        self._initial: Mapping[str, Tensor] | None = None
         with preserved_rng():  # a loader may shuffle
             points_of = splits_of(points, test, splits, "points")
         sections, schedules = scheduled(measures_section(measures), schedule_of(every))
@@ -131,6 +121,7 @@ class Monitor(AbstractContextManager["Monitor"]):
             torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank()
         )
         self._record: Record | None = None
+        self._visits: Visits | None = None
         if not self._is_main:
             return
         with preserved_rng():
@@ -146,7 +137,7 @@ class Monitor(AbstractContextManager["Monitor"]):
                 raise UserError(error.message.replace("config: ", ""), error.hint) from None
         self.directory = self._record.directory.path
         self._plan = plan_of(self._record, sections, schedules)
-        self._needs = frozenset[str]().union(*(cell.needs for cell in self._record.measures))
+        self._visits = Visits(self._record, device, self._budget, self._tell)
 
     # -- while it trains ----------------------------------------------------------------------------------------
 
@@ -157,8 +148,10 @@ class Monitor(AbstractContextManager["Monitor"]):
 
     def start(self, model: nn.Module, optimizer: Any = None, **logged: Any) -> list[Row]:
         """Measure before the first step, and keep the weights for measures that compare with the initial ones."""
-        self._keep_initial(model)
-        return self._measured(model, optimizer, range(len(self._plan)) if self._record else (), logged)
+        if self._visits is None:
+            return []
+        self._visits.keep_initial(model)
+        return self._measured(model, optimizer, range(len(self._plan)), logged)
 
     def step(
         self, model: nn.Module, optimizer: Any = None, *, step: int | None = None, epoch: float | None = None,
@@ -205,12 +198,9 @@ class Monitor(AbstractContextManager["Monitor"]):
         if self._record is None or self._closed:
             return None
         self._closed = True
-        for waiting, member, _, cells in self._waiting:
-            waiting.forget()
-            self._record.decline(member, cells, "the training ended before the optimizer's next step")
-        self._waiting.clear()
-        self._open.clear()
         with preserved_rng():
+            if self._visits is not None:
+                self._visits.end()
             return self._record.close(self._report)
 
     def __exit__(
@@ -222,8 +212,8 @@ class Monitor(AbstractContextManager["Monitor"]):
 
     def _measured(self, model: Any, optimizer: Any, due: Sequence[int], logged: Mapping[str, Any]) -> list[Row]:
         """Measure parts of the plan now; whatever goes wrong is told, and is no end of the training."""
-        record = self._record
-        if not due or record is None:
+        record, visits = self._record, self._visits
+        if not due or record is None or visits is None:
             return []
         if not self._budget.allows(self._cost.get(frozenset(due))):
             share = f"{self._budget.share:.3g}"
@@ -232,103 +222,16 @@ class Monitor(AbstractContextManager["Monitor"]):
         already = len(record.rows)
         with self._budget.spent() as taken, preserved_rng():
             try:
+                cells = [*record.targets, *(cell for i in due for cell in self._plan[i].cells)]
+                numbers = {name: as_number(value, name) for name, value in logged.items()}
                 with torch.inference_mode(False), torch.enable_grad():
-                    self._visit(model, optimizer, due, logged)
+                    visits.measure(model, optimizer, self.step_count, cells, {**self._attributes, **numbers})
+                if time.monotonic() - record.written > FLUSH:
+                    record.write(False)
             except Exception as error:
                 self._tell(f"step {self.step_count}: {in_words(error)}; training goes on")
         self._cost[frozenset(due)] = taken[0]
         return record.rows[already:]
-
-    def _visit(self, model: Any, optimizer: Any, due: Sequence[int], logged: Mapping[str, Any]) -> None:
-        record = self._record
-        assert record is not None
-        cells = [*record.targets, *(cell for i in due for cell in self._plan[i].cells)]
-        attributes = dict(self._attributes)
-        try:
-            inner = bare(optimizer)
-        except UserError as error:
-            self._tell(str(error))
-            inner = None
-        if inner is not None:
-            attributes["learning_rate"] = learning_rate(inner)
-            if (threshold := stability_threshold(inner)) is not None:
-                attributes["stability_threshold"] = threshold
-        attributes |= {name: as_number(value, name) for name, value in logged.items()}
-        try:
-            module = unwrapped(model)
-            opened, kind = self._opened(module)
-        except UserError as error:
-            member = record.member(self.step_count, type(model).__name__, attributes)
-            record.identify(member, Identity(key_without_model(member, model), 0))
-            record.fail(member, cells, str(error))
-            self._tell(f"step {self.step_count}: {error}; training goes on")
-            return
-        member = record.member(self.step_count, kind, attributes)
-        initial = None
-        if "initial_weights" in self._needs:
-            initial = "" if opened.functional.w0 is None else digest_initial(opened.functional.w0)
-        identity = Identity(model_key(kind, module), opened.functional.size, initial, "")
-        record.identify(member, identity)
-        later = [cell for cell in cells if "update" in cell.needs]
-        record.measure(opened, member, [cell for cell in cells if cell not in later])
-        if later:
-            self._measure_later(module, inner, opened, member, identity, later)
-        if time.monotonic() - record.written > FLUSH:
-            record.write(False)
-
-    def _opened(self, module: nn.Module) -> tuple[OpenModel, str]:
-        """Open the model at its weights of now; what was learned of it at an earlier step is known."""
-        record = self._record
-        assert record is not None
-        opened = OpenModel(module, device=self._device, dtype=record.study.surface.dtype)
-        known = self._open.get(id(module))
-        kind = architecture(module) if known is None else known[1]
-        functional = opened.functional
-        if known is not None and [s.names for s in known[0].slots] == [s.names for s in functional.slots]:
-            functional.tracking = known[0].tracking
-        else:
-            record.look_anew()
-        self._open = {id(module): (functional, kind)}
-        functional.initial = lambda: self._initial
-        return opened, kind
-
-    def _measure_later(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer | None, opened: OpenModel, member: Member,
-        identity: Identity, cells: list[PlannedCell],
-    ) -> None:  # fmt: skip
-        """Measure what looks at the optimizer's next step when it has been made, at the weights of now."""
-        record = self._record
-        assert record is not None
-        if optimizer is None:
-            record.decline(member, cells, "it looks at the optimizer's next step: give monitor.step the optimizer")
-            return
-
-        def stepped(changes: dict[str, Tensor]) -> None:
-            self._waiting = [one for one in self._waiting if one[1] is not member]
-            opened.functional.update = lambda: changes
-            with self._budget.spent(), preserved_rng():
-                try:
-                    step = opened.functional.update_step
-                    parts = step if isinstance(step, list) else [step]
-                    found = digest_initial(*(part for part in parts if part is not None))
-                    record.identify(member, Identity(identity.key, identity.parameters, identity.initial, found))
-                    record.measure(opened, member, cells)
-                except Exception as error:
-                    record.fail(member, cells, in_words(error))
-                    self._tell(f"step {member.entry.step}: {in_words(error)}; training goes on")
-
-        self._waiting.append((NextStep(module, optimizer, stepped), member, opened, cells))
-
-    def _keep_initial(self, model: Any) -> None:
-        """Copy the weights that training starts from, where a measure will ask for them."""
-        if self._record is None or "initial_weights" not in self._needs:
-            return
-        try:
-            module = unwrapped(model)
-        except UserError:  # told when it is measured
-            return
-        with torch.inference_mode(False), torch.no_grad():
-            self._initial = {name: p.detach().clone() for name, p in module.named_parameters()}
 
     def _tell(self, sentence: str) -> None:
         """Warn, once for what is the same at every step."""

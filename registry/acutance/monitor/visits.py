@@ -1,0 +1,184 @@
+"""One look at a model in training: it is opened at its weights of now, and what is due is measured and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from acutance.data.fingerprint import digest_initial, model_key
+from acutance.errors import UserError, in_words
+from acutance.model.wrappers import unwrapped
+from acutance.monitor.budget import Budget
+from acutance.monitor.optimizers import NextStep, bare, learning_rate, stability_threshold
+from acutance.monitor.plan import key_without_model
+from acutance.monitor.record import Record
+from acutance.pool import Attribute
+from acutance.run.members import Member, PlannedCell
+from acutance.run.standing import Identity
+from acutance.surface.open_model import OpenModel
+from acutance.system.kept import preserved_rng
+from acutance.workflows.memory import architecture
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from acutance.checks.tracking import Tracking
+
+STEPLESS = "it looks at the optimizer's next step: give monitor.step the optimizer"
+ENDED = "the training ended before the optimizer's next step"
+
+
+@dataclass
+class _LookedAt:
+    """What is known of the module in training, whatever its weights are."""
+
+    module: nn.Module
+    slots: Sequence[Sequence[str]]
+    kind: str
+    tracking: dict[int, Tracking]
+
+
+@dataclass
+class _Waiting:
+    """What will be measured when the optimizer has made its next step."""
+
+    step: NextStep
+    member: Member
+    cells: list[PlannedCell]
+
+
+class Visits:
+    """Opens the model in training, again and again, and measures it.
+
+    Args:
+        record: where values go.
+        device: where it is measured; where the model is by default.
+        budget: what is measured within a step of the optimizer is counted there.
+        tell: told in one sentence what goes wrong.
+    """
+
+    def __init__(
+        self, record: Record, device: str | torch.device | None, budget: Budget, tell: Callable[[str], None]
+    ) -> None:
+        self._record, self._device, self._budget, self._tell = record, device, budget, tell
+        self._needs = frozenset[str]().union(*(cell.needs for cell in record.measures))
+        self._initial: Mapping[str, Tensor] | None = None
+        self._known: _LookedAt | None = None
+        self._waiting: list[_Waiting] = []
+
+    def keep_initial(self, model: Any) -> None:
+        """Copy the weights that training starts from, where a measure will ask for them."""
+        if "initial_weights" not in self._needs:
+            return
+        try:
+            module = unwrapped(model)
+        except UserError:  # told when it is measured
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            self._initial = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    def measure(
+        self, model: Any, optimizer: Any, step: int, cells: Sequence[PlannedCell], attributes: Mapping[str, Attribute]
+    ) -> None:
+        """Measure cells at the weights of now; those that look at the optimizer's next step when it has been made.
+
+        A model that cannot be opened is stored with the reason.
+
+        Args:
+            model: as it trains.
+            optimizer: likewise; None where it is not given.
+            step: updates so far.
+            cells: targets and measures that are due.
+            attributes: of this step.
+        """
+        record, inner = self._record, self._bare(optimizer)
+        attributes = {**attributes, **_settings(inner)}
+        try:
+            module = unwrapped(model)
+            opened, kind = self._opened(module)
+        except UserError as error:
+            member = record.member(step, type(model).__name__, attributes)
+            record.identify(member, Identity(key_without_model(member, model), 0))
+            record.fail(member, cells, str(error))
+            self._tell(f"step {step}: {error}; training goes on")
+            return
+        member = record.member(step, kind, attributes)
+        initial = None
+        if "initial_weights" in self._needs:
+            initial = "" if opened.functional.w0 is None else digest_initial(opened.functional.w0)
+        identity = Identity(model_key(kind, module), opened.functional.size, initial, "")
+        record.identify(member, identity)
+        later = [cell for cell in cells if "update" in cell.needs]
+        record.measure(opened, member, [cell for cell in cells if cell not in later])
+        if later and inner is None:
+            record.decline(member, later, STEPLESS)
+        elif later and inner is not None:
+            self._wait(module, inner, opened, member, identity, later)
+
+    def end(self) -> None:
+        """Wait for no step any more."""
+        for one in self._waiting:
+            one.step.forget()
+            self._record.decline(one.member, one.cells, ENDED)
+        self._waiting.clear()
+        self._known = None
+
+    def _bare(self, optimizer: Any) -> torch.optim.Optimizer | None:
+        try:
+            return bare(optimizer)
+        except UserError as error:
+            self._tell(str(error))
+            return None
+
+    def _opened(self, module: nn.Module) -> tuple[OpenModel, str]:
+        """Open the model, and give it what was learned of it at an earlier step; return its architecture too."""
+        opened = OpenModel(module, device=self._device, dtype=self._record.study.surface.dtype)
+        functional, known = opened.functional, self._known
+        slots = [slot.names for slot in functional.slots]
+        if known is None or known.module is not module or known.slots != slots:
+            self._record.look_anew()
+            known = self._known = _LookedAt(module, slots, architecture(module), functional.tracking)
+        functional.tracking = known.tracking
+        functional.initial = lambda: self._initial
+        return opened, known.kind
+
+    def _wait(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, opened: OpenModel, member: Member,
+        identity: Identity, cells: list[PlannedCell],
+    ) -> None:  # fmt: skip
+        """Measure at the weights of now when the optimizer's next step has been made, within that step."""
+        record = self._record
+
+        def stepped(changes: dict[str, Tensor]) -> None:
+            self._waiting = [one for one in self._waiting if one.member is not member]
+            opened.functional.update = lambda: changes
+            with self._budget.spent(), preserved_rng():
+                try:
+                    record.identify(
+                        member, Identity(identity.key, identity.parameters, identity.initial, _digest(opened))
+                    )
+                    record.measure(opened, member, cells)
+                except Exception as error:
+                    record.fail(member, cells, in_words(error))
+                    self._tell(f"step {member.entry.step}: {in_words(error)}; training goes on")
+
+        self._waiting.append(_Waiting(NextStep(module, optimizer, stepped), member, cells))
+
+
+def _settings(optimizer: torch.optim.Optimizer | None) -> dict[str, Attribute]:
+    """Return what tables say of an optimizer."""
+    if optimizer is None:
+        return {}
+    threshold = stability_threshold(optimizer)
+    found: dict[str, Attribute] = {"learning_rate": learning_rate(optimizer)}
+    return found if threshold is None else {**found, "stability_threshold": threshold}
+
+
+def _digest(opened: OpenModel) -> str:
+    """Return the digest of the optimizer's step, as keys have it."""
+    step = opened.functional.update_step
+    parts = step if isinstance(step, list) else [step]
+    return digest_initial(*(part for part in parts if part is not None))

@@ -187,17 +187,16 @@ class Core:
         other.forget_outputs()
         return other
 
-    def at_weights(self, functional: FunctionalModel) -> Core:
-        """Return a core of the same points for the same model at other weights: what it does with examples is known.
+    def know(self, other: Core) -> None:
+        """Take over what was found out about the same model on the same points at other weights: ``without_model``.
 
-        Nothing of its outputs is, nor what was found out at the weights alone; passes are booked anew.
+        Nothing of its outputs, nor what was found out at these weights alone.
         """
-        other = self.at_buffers(functional)
-        other.known = Known()
-        return other
+        own = {name: getattr(self, name) for name in ("functional", "known", "companions")}
+        vars(self).update({**vars(other), **own})
 
     def without_model(self) -> Core:
-        """Return what ``at_weights`` takes, which holds neither weights nor outputs."""
+        """Return what ``know`` takes, which holds neither weights nor outputs."""
         other = copy(self)
         other.forget_outputs()
         other.functional = cast("FunctionalModel", None)

@@ -114,19 +114,6 @@ class LossSurface(Readings, Representations, Products, Beside, InPlace):
             core.take_no_targets()
         self._setup(core, functional.parameters.only(parameters), False, "paper", num_train or core.n)
 
-    @classmethod
-    def of_core(cls, core: Core, parameters: Parameters, num_train: int) -> LossSurface:
-        """Return the surface of a core that is there: of a model whose points were looked at before.
-
-        Args:
-            core: model and points.
-            parameters: the model's, the free ones among them.
-            num_train: size of the training set.
-        """
-        surface = object.__new__(cls)
-        surface._setup(core, parameters, False, "paper", num_train)
-        return surface
-
     def _setup(
         self, core: Core, parameters: Parameters, logit_norm: bool, norm_scale: NormScale, num_train: int
     ) -> None:

@@ -212,10 +212,6 @@ class Surfaces:
         functional = self._opened.functional if scope == "split" else self.as_set_up
         if scope == "weights":
             return LossSurface(functional, None, parameters=config.parameters)
-        if (known := self._looked_at.get((split, scope, batch))) is not None:
-            parameters = functional.parameters.only("all" if scope == "split" else config.parameters)
-            surface = LossSurface.of_core(known.at_weights(functional), parameters, len(self._sets.split(config.split)))
-            return self._beside(surface)
         inputs, targets = self._sets.sets(split, scope)[batch]
         surface = LossSurface(
             functional,
@@ -229,7 +225,9 @@ class Surfaces:
             cuda_graphs=config.cuda_graphs,
             checkpointing=config.checkpointing,
         )
-        if scope == "batch" and config.microbatch is None:
+        if (known := self._looked_at.get((split, scope, batch))) is not None:
+            surface.core.know(known)
+        elif scope == "batch" and config.microbatch is None:
             self._opened.fit(surface, self._processes)
         surface.core.example_digests = lambda: self._sets.example_digests(split, scope, batch)
         return self._beside(surface)

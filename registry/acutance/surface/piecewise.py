@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import copy
 from typing import TYPE_CHECKING
@@ -98,11 +99,13 @@ class PiecewisePoint(MovingPoint):
                 here = slice(segment.start, segment.start + len(segment.numbers))
                 own, moved = self._own[segment.i][here], self._moved[segment.i][here]
                 numbers = segment.numbers.to(own.device, non_blocking=True)
-                whole = WHOLE[own.element_size()]
-                steps = (numbers > 1 - share).to(whole) - (numbers < share - 1).to(whole)
                 # The bits of a number, read as a whole one, count those of its type outwards from zero.
-                beside = (own.view(whole) + steps).view(own.dtype)
-                torch.where((own != 0) & beside.isfinite(), beside, own, out=moved)
+                whole = WHOLE[own.element_size()]
+                bits, size = own.view(whole), torch.iinfo(whole).max  # all bits but that of the sign
+                infinity = torch.full((), math.inf, dtype=own.dtype).view(whole).item()
+                beside = (numbers > 1 - share).to(whole).sub_((numbers < share - 1).to(whole)).add_(bits)
+                kept = (beside.bitwise_and(size) >= infinity).logical_or_(bits.bitwise_and(size) == 0)
+                torch.where(kept, bits, beside, out=moved.view(whole))
         return self
 
     def each_gradient(self, put: Callable[[int, Tensor], object], scale: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ VERBS = {
     "run": "Run or resume a study.",
     "sweep": "Run a study at several values of a setting.",
     "measure": "One measure on one checkpoint, without a config file.",
+    "landscape": "The loss of a model along directions in its weights: table, pictures, page.",
     "rank": "Which of several models will do best on points without labels.",
     "results": "The tables of a run.",
     "report": "Write the HTML page of a run again.",

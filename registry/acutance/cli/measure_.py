@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acutance.cli import as_json
-from acutance.cli.measured import Member, member, points_of
 from acutance.errors import AcutanceWarning, UserError
 from acutance.measure import ALONE, Estimate
 from acutance.plugins import catalog
 from acutance.spec import validate
+from acutance.workflows.named import Member, member, points_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

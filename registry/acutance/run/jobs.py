@@ -154,7 +154,26 @@ class Compare(Work):
     models: tuple[Compared, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """Work that is no cell of a study: a function of JSON values that yields JSON values.
+
+    Attributes:
+        id: names the job in its outcomes.
+        function: ``module:function`` of (payload, device).
+        payload: what it is given.
+        device: where to compute; an executor whose workers have devices of their own lets these choose.
+    """
+
+    id: str
+    kind: Literal["call"] = "call"
+    function: str
+    payload: dict[str, Any]
+    device: str
+
+
 Job: TypeAlias = Build | Evaluate | Compare
+Sent: TypeAlias = Job | Call
 
 # -- outcomes -------------------------------------------------------------------------------------------------
 
@@ -278,6 +297,15 @@ class Note:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Called:
+    """What a function that was called has yielded."""
+
+    job: str
+    kind: Literal["called"] = "called"
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failed:
     """A job ended before all of its cells had a value.
 
@@ -317,7 +345,7 @@ class Late:
     cells: tuple[int, ...] = ()
 
 
-Outcome: TypeAlias = Built | Opened | Begun | Parts | Comparison | Note | Failed | Lost | Late
+Outcome: TypeAlias = Built | Opened | Begun | Parts | Comparison | Note | Called | Failed | Lost | Late
 
 # -- texts ----------------------------------------------------------------------------------------------------
 
@@ -347,7 +375,7 @@ def plain(message: Any) -> Any:
     return message
 
 
-def write(message: Job | Outcome) -> str:
+def write(message: Sent | Outcome) -> str:
     """Return a job or an outcome as one JSON text.
 
     Raises:
@@ -356,13 +384,13 @@ def write(message: Job | Outcome) -> str:
     return json.dumps(plain(message))
 
 
-def read_job(text: str) -> Job:
+def read_job(text: str) -> Sent:
     """Return the job of a text.
 
     Raises:
         Unreadable: for another text.
     """
-    job: Job = _read(text, _jobs(), "a job", "id")
+    job: Sent = _read(text, _jobs(), "a job", "id")
     return job
 
 
@@ -412,7 +440,7 @@ def _read(text: str, adapter: TypeAdapter[Any], expected: str, name: str) -> Any
 
 @cache
 def _jobs() -> TypeAdapter[Any]:
-    return TypeAdapter(Annotated[Job, Field(discriminator="kind")])
+    return TypeAdapter(Annotated[Sent, Field(discriminator="kind")])
 
 
 @cache
@@ -420,6 +448,6 @@ def _outcomes() -> TypeAdapter[Any]:
     return TypeAdapter(Annotated[Outcome, Field(discriminator="kind")])
 
 
-def on_device(job: Job, device: str | None) -> Job:
+def on_device(job: Sent, device: str | None) -> Sent:
     """Return a job to be computed on another device than it says, where that is given."""
     return replace(job, device=device) if device is not None and not isinstance(job, Build) else job

@@ -15,19 +15,22 @@ from typing import TYPE_CHECKING
 
 from acutance.errors import Excluded, Misfit, UserError, as_errors, caught, some
 from acutance.measure import Cost, Estimate, Status
+from acutance.own_code import load_function
 from acutance.run.families import Ready, Unit, family_estimates, units
 from acutance.run.jobs import (
     Begun,
     Build,
     Built,
+    Call,
+    Called,
     Compare,
     Evaluate,
     Failed,
-    Job,
     Note,
     Opened,
     Outcome,
     Parts,
+    Sent,
     Unreadable,
     on_device,
     read_job,
@@ -75,13 +78,20 @@ def execute(job: str, device: str | None = None) -> Iterator[str]:
         yield write(Failed(job=work.id, message=message, traceback=trace, excluded=excluded, misfit=misfit))
 
 
-def _done(job: Job) -> Iterator[Outcome]:
+def _done(job: Sent) -> Iterator[Outcome]:
     """Yield the outcomes of a job."""
+    if isinstance(job, Call):
+        return _call(job)
     if isinstance(job, Compare):
         from acutance.run.comparing import compare
 
         return compare(job)
     return _build(job) if isinstance(job, Build) else _evaluate(job)
+
+
+def _call(job: Call) -> Iterator[Outcome]:
+    for payload in load_function(job.function)(job.payload, job.device):
+        yield Called(job=job.id, payload=payload)
 
 
 def _build(job: Build) -> Iterator[Outcome]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +32,11 @@ VERSION = 1  # of what follows; raised when a direction becomes another one
 Keep = Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]  # of a name and what makes its tensors
 
 
-def frames_of(
-    surface: LossSurface, asked: Asked, identity: tuple[str, str], others: Sequence[End], keep: Keep, notes: list[str]
-) -> Iterator[Frame]:
-    """Yield the frames in which the loss is drawn: one, or a line for each draw, one at a time.
+def frame_of(
+    surface: LossSurface, asked: Asked, identity: tuple[str, str], others: Sequence[End], keep: Keep, notes: list[str],
+    draw: int,
+) -> Frame:  # fmt: skip
+    """Return the frame in which the loss is drawn; of lines along several directions, that of one.
 
     Args:
         surface: of the points that directions depend on, with the parameters free that move.
@@ -44,6 +45,7 @@ def frames_of(
         others: the checkpoints beside it.
         keep: holds vectors that are dear to make, by the key of a frame.
         notes: gets what there is to know of them.
+        draw: number of the line.
 
     Raises:
         UserError: for directions of length zero, or more than memory holds.
@@ -52,13 +54,10 @@ def frames_of(
         key = digest(["between", VERSION, asked.kinds, identity[0], [digest_initial(end.w) for end in others]])
         kind = asked.kinds[0]
         if kind == "segment":
-            yield frames.segment(surface, key, others[0])
-        else:
-            yield (frames.plane if kind == "plane" else frames.trajectory)(surface, key, others)
-        return
+            return frames.segment(surface, key, others[0])
+        return (frames.plane if kind == "plane" else frames.trajectory)(surface, key, others)
     require_room(surface, asked.dimensions + 2, "directions")
-    for draw in range(asked.draws):
-        yield _local(surface, asked, identity, draw, keep, notes)
+    return _local(surface, asked, identity, draw, keep, notes)
 
 
 def frame_key(surface: LossSurface, asked: Asked, identity: tuple[str, str], draw: int) -> str:

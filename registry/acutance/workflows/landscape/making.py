@@ -6,26 +6,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acutance.data.forms import CheckedPoints, understand
-from acutance.data.lazy import applied
 from acutance.errors import UserError
 from acutance.run.directory import RunDirectory
-from acutance.surface.loss_surface import LossSurface
-from acutance.surface.open_model import OpenModel
 from acutance.system.progress import Silent
 from acutance.workflows.landscape.asked import asked
+from acutance.workflows.landscape.opening import Named, checkpoints_of
+from acutance.workflows.landscape.remote import Remote
 from acutance.workflows.landscape.result import JSON, PAGE, TABLE, Landscape
+from acutance.workflows.landscape.surfaces import opened_model, surfaces_of
 from acutance.workflows.landscape.work import Work
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from acutance.surface.open_model import OpenModel
     from acutance.system.progress import Reporter
 
 
 def landscape(  # noqa: PLR0913
-    model: nn.Module | OpenModel,
+    model: nn.Module | OpenModel | Named | str,
     data: Any,
     directions: str | Sequence[str] = "random",
     *,
@@ -50,6 +50,7 @@ def landscape(  # noqa: PLR0913
     dtype: str | torch.dtype | None = None,
     microbatch: int | None = None,
     out: str | Path | None = None,
+    executor: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
 ) -> Landscape:
     r"""Return the loss :math:`L_S(w^* + a\, d_1 + b\, d_2)` along one direction or two, on every split given.
@@ -57,7 +58,8 @@ def landscape(  # noqa: PLR0913
     The model is bitwise what it was afterwards. Values at a point do not depend on the grid that it belongs to.
 
     Args:
-        model: the module, in evaluation mode; its weights are w*.
+        model: the module, in evaluation mode; its weights are w*. Or its name, as ``acutance landscape`` takes it, with
+            names of ``data`` too.
         data: points, as ``acutance.measure`` takes them, or {split: points}. Directions, recalibration and curvature
             are those of the first split.
         directions: ``random``; ``gradient``; ``eigenvectors``, those of the Hessian's largest eigenvalues; the name of
@@ -90,6 +92,8 @@ def landscape(  # noqa: PLR0913
         microbatch: examples in one pass.
         out: folder for table, pictures and page; points are stored there as they are computed, and the same call goes
             on where it was interrupted.
+        executor: where points are computed, by name and settings, as {"name": "processes", "workers": 4}; for models
+            and data that are given by name.
         reporter: told of progress.
 
     Returns:
@@ -114,45 +118,37 @@ def landscape(  # noqa: PLR0913
         settings=dict(settings or {}), parameters=parameters, batch_norm=batch_norm or "", seed=seed,
         curvature=curvature, probes=probes,
     )  # fmt: skip
-    surfaces, opened = _surfaces(model, data, loss, wanted.parameters, device, dtype, microbatch)
+    named, where = _named(model, data, dtype), None if device is None else str(device)
+    if named is not None:
+        opened, data = named.opened(where)
+        files, (given, names) = given, checkpoints_of(given, opened.functional.model, named.key, named.prefix)
+    else:
+        opened = opened_model(model, device, dtype)
+    surfaces = surfaces_of(opened, data, loss, wanted.parameters, microbatch)
     folder = None if out is None else _taken(Path(out))
+    remote = None
+    if executor is not None:
+        if named is None or folder is None:
+            raise UserError("executor: workers open models and points by their names, and read vectors in out",
+                            "give model and data as acutance landscape does, and out")  # fmt: skip
+        remote = Remote.of(executor, named, files, names, wanted, loss, microbatch, folder, where)
     work = Work(wanted, surfaces, opened.functional, reporter or Silent(), folder)
-    result = work.run(given, names, key, prefix)
+    result = work.run(given, names, key, prefix, None if remote is None else remote.readings)
     if folder is not None:
         result.save(folder)
     return result
 
 
-def _surfaces(
-    model: Any, data: Any, loss: Any, parameters: str, device: Any, dtype: Any, microbatch: int | None
-) -> tuple[dict[str, LossSurface], OpenModel]:
-    """Return the surfaces of the splits, by name, the first first."""
-    if isinstance(model, OpenModel) and not (device is None and dtype is None):
-        raise UserError("an open model has its device and dtype already", "give them to OpenModel")
-    opened = model if isinstance(model, OpenModel) else OpenModel(model, device=device, dtype=dtype)
-    splits = data if isinstance(data, Mapping) and not _is_batch(data) else {"data": data}
-    if not splits:
-        raise UserError("data: there is no split", "give (inputs, targets), or {name: (inputs, targets)}")
-    found: dict[str, LossSurface] = {}
-    for name, points in splits.items():
-        where = "data" if splits is not data else f"data '{name}'"
-        pair = points if isinstance(points, CheckedPoints) else understand(points, where, stacklevel=5)
-        if not pair.labelled:
-            raise UserError(f"{where}: there are no targets (labels), so there is no loss", "give (inputs, targets)")
-        opened.require_fit(pair.inputs, pair.targets, loss, where)
-        pair = CheckedPoints(applied(opened.preprocess, pair.inputs), pair.targets)
-        surface = LossSurface(opened.functional, pair, loss=loss, parameters=parameters, microbatch=microbatch)
-        if surface.moves_in_place:
-            raise UserError("a landscape moves a vector of all weights, which weights in their own types do not have",
-                            "dtype float32")  # fmt: skip
-        opened.fit(surface)
-        found[str(name)] = surface
-    return found, opened
-
-
-def _is_batch(data: Mapping[Any, Any]) -> bool:
-    """Whether a mapping is one batch of points with labels, not splits by name."""
-    return bool(data) and all(hasattr(value, "shape") for value in data.values())
+def _named(model: Any, data: Any, dtype: Any) -> Named | None:
+    """Return a model that is given by name, with its points; None for one that is there."""
+    if isinstance(model, Named):
+        return model
+    if not isinstance(model, str):
+        return None
+    sources = data if isinstance(data, Mapping) else {"data": data}
+    if not all(isinstance(source, str) for source in sources.values()):
+        raise UserError("data: a model that is given by name goes with points that are", "DATASET[:SPLIT], or a file")
+    return Named(model, dict(sources), dtype=None if dtype is None else str(dtype).removeprefix("torch."))
 
 
 def _taken(path: Path) -> Path:

@@ -41,11 +41,6 @@ class Slices:
         self._w = point.w
         self._points = [point, *(MovingPoint(surface, w=self._w) for surface in others)]
 
-    @property
-    def examples(self) -> int:
-        """Examples of a point, on all splits."""
-        return sum(surface.n for surface in self._surfaces.values())
-
     def readings(self, frame: Frame, places: Sequence[Place]) -> Iterator[tuple[Place, Readings]]:
         """Yield what is read at each place, one after the other, or many at once where that is faster.
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import load_file, save
+
 from acutance.measure import Estimate, Status
 from acutance.run.rows import Attempt, PartRow
 from acutance.run.store import Store
@@ -82,19 +84,7 @@ class Values:
 
     def vectors(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return vectors that are dear to make, read from the folder where they are there already."""
-        if self._folder is None:
-            return make()
-        from safetensors.torch import load_file, save
-
-        path = self._folder / VECTORS / f"{digest(name)[:24]}.safetensors"
-        if path.is_file():
-            return load_file(path)
-        made = {key: vector.detach().cpu().contiguous() for key, vector in make().items()}
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(save(made))
-        partial.replace(path)
-        return made
+        return make() if self._folder is None else stored_vectors(self._folder, name, make)
 
     def _key(self, frame: Frame, place: Place, split: str) -> str:
         return digest([frame.key, self._identity[split], list(place)])
@@ -141,3 +131,16 @@ def _estimate(reading: Reading) -> Estimate:
 def unique(places: Iterable[Place]) -> list[Place]:
     """Return places, each once, in order."""
     return list(dict.fromkeys(places))
+
+
+def stored_vectors(folder: Path, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return vectors by name, read from a folder where they are there, else made and written."""
+    path = folder / VECTORS / f"{digest(name)[:24]}.safetensors"
+    if path.is_file():
+        return load_file(path)
+    made = {key: vector.detach().cpu().contiguous() for key, vector in make().items()}
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(save(made))
+    partial.replace(path)
+    return made

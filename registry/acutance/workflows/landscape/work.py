@@ -15,12 +15,12 @@ from acutance.model.recalibration import layers_with_statistics
 from acutance.numerics.basis import NonFiniteProduct
 from acutance.spec import digest
 from acutance.workflows.landscape import curvature
-from acutance.workflows.landscape.directions import frames_of, loss_name
+from acutance.workflows.landscape.directions import Keep, frame_of, loss_name
 from acutance.workflows.landscape.ends import End, ends
 from acutance.workflows.landscape.frames import Frame, Place
 from acutance.workflows.landscape.result import COLUMNS, Landscape, barrier
 from acutance.workflows.landscape.slices import Readings, Slices
-from acutance.workflows.landscape.values import Values, unique
+from acutance.workflows.landscape.values import Compute, Values, unique
 from acutance.workflows.memory import architecture
 
 if TYPE_CHECKING:
@@ -85,7 +85,17 @@ class Work:
             common.append(self.first.digest)
         return {name: digest([*common, surface.digest]) for name, surface in self.surfaces.items()}
 
-    def run(self, given: Sequence[Any], names: Sequence[str], key: str, prefix: str) -> Landscape:
+    def ends(self, given: Sequence[Any], names: Sequence[str], key: str = "", prefix: str = "") -> list[End]:
+        """Return checkpoints beside the model as vectors; see ``run``."""
+        return ends(self.first, given, names, key, prefix) if given else []
+
+    def frame(self, others: Sequence[End], keep: Keep, draw: int) -> Frame:
+        """Return where the line, or the plane, of a draw lies."""
+        return frame_of(self.first, self.wanted, (self.key, self.loss), others, keep, self.notes, draw)
+
+    def run(
+        self, given: Sequence[Any], names: Sequence[str], key: str, prefix: str, compute: Compute | None = None
+    ) -> Landscape:
         """Return the landscape.
 
         Args:
@@ -93,28 +103,31 @@ class Work:
             names: of these.
             key: where in a file the state lies.
             prefix: taken off the names in a file.
+            compute: what makes readings elsewhere; here by default.
         """
-        others = ends(self.first, given, names, key, prefix) if given else []
+        others = self.ends(given, names, key, prefix)
         about = {"landscape": list(self.wanted.kinds), "model": self.key}
         values = Values(self.folder, self._identity() if self.folder else {n: n for n in self.surfaces}, about)
         try:
-            return self._drawn(values, others)
+            return self._drawn(values, others, compute)
         finally:
             values.close()
 
-    def _drawn(self, values: Values, others: Sequence[End]) -> Landscape:
+    def _drawn(self, values: Values, others: Sequence[End], compute: Compute | None) -> Landscape:
         """Return the landscape, with what is known already taken from ``values``."""
         wanted = self.wanted
-        slices = Slices(self.surfaces, self.batch_norm == "recalibrated")
+        compute = compute or Slices(self.surfaces, self.batch_norm == "recalibrated").readings
+        examples = sum(surface.n for surface in self.surfaces.values())
         total = wanted.grid**wanted.dimensions * wanted.draws
-        self.reporter.stage("points", total * slices.examples, total)
+        self.reporter.stage("points", total * examples, total)
         rows: list[tuple[Any, ...]] = []
         about: dict[str, Any] = {}
-        for frame in frames_of(self.first, wanted, (self.key, self.loss), others, values.vectors, self.notes):
+        for draw in range(wanted.draws):
+            frame = self.frame(others, values.vectors, draw)
             places = grid_of(frame, wanted)
             marks = frame.marks.values()
-            found = values.of(frame, unique([*places, *marks]), slices.readings, self.reporter, slices.examples)
-            rows += _rows(frame, set(places), found)
+            found = values.of(frame, unique([*places, *marks]), compute, self.reporter, examples)
+            rows += _rows(frame, set(places), found, self.surfaces)
             about = about or self._about(frame)
             self._look(frame)
         table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -176,13 +189,16 @@ def grid_of(frame: Frame, wanted: Asked) -> list[Place]:
     return [Place(a, b) for b in axes[1] for a in axes[0]]
 
 
-def _rows(frame: Frame, grid: Collection[Place], found: Mapping[Place, Readings]) -> list[tuple[Any, ...]]:
+def _rows(
+    frame: Frame, grid: Collection[Place], found: Mapping[Place, Readings], splits: Collection[str]
+) -> list[tuple[Any, ...]]:
     """Return the rows of a table, as ``COLUMNS`` says."""
     names = {place: name for name, place in frame.marks.items()}
     rows = []
     for place, readings in found.items():
         b = place.b if len(frame.axes) == 2 else math.nan
-        for split, reading in readings.items():
+        for split in splits:  # workers may send them in any order
+            reading = readings[split]
             status = "ok" if math.isfinite(reading.loss) else "nonfinite"
             error = math.nan if reading.error is None else reading.error
             mark = names.get(place, "")

@@ -1,4 +1,4 @@
-"""What ``acutance measure`` is asked to measure: a model of a pool, points of a file or a dataset."""
+"""Models of pools and points by the names that the command line gives them."""
 
 from __future__ import annotations
 

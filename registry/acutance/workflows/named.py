@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acutance.errors import UserError, did_you_mean
+from acutance.io.checkpoint_files import is_checkpoint
 from acutance.plugins import Item, catalog
 from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import validate
+from acutance.workflows.given_data import opened_data
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,7 +44,6 @@ def points_of(
     from acutance.data.batch import take_rows
     from acutance.data.lazy import realised
     from acutance.data.points import select
-    from acutance.workflows.given_data import opened_data
 
     try:
         dataset, inputs, targets = opened_data(source, asked, settings, option)
@@ -84,8 +85,6 @@ class Member:
 
 def member(name: str) -> Member | None:
     """Return the model of a pool that a name or a folder means; None for a model that a function makes."""
-    from acutance.io.checkpoint_files import is_checkpoint
-
     if Path(name).is_dir():
         for item in catalog().usable("pools"):
             settings = item.target.settings_for(Path(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ SHARDED = {"FullyShardedDataParallel", "XlaFullyShardedDataParallel"}
 
 def unwrapped(model: Any) -> nn.Module:
     """Return the module that holds the weights: that of ``torch.compile``, ``DataParallel`` and the like at the top.
+
+    Where accelerate has put mixed precision over its forward, it is a module that shares all with it but that.
 
     Raises:
         UserError: for what is no module, or one whose weights cannot be exchanged for others.
@@ -43,7 +46,34 @@ def unwrapped(model: Any) -> nn.Module:
         if kind in SHARDED or (kind in PARALLEL and name):
             cure = GATHER if kind in SHARDED else "give the module inside, without it"
             raise UserError(f"{where} wrapped in {kind}", cure)
-    return model
+    return _without_mixed_precision(model)
+
+
+def _without_mixed_precision(model: nn.Module) -> nn.Module:
+    """Return a module without the autocast that ``accelerator.prepare`` puts over a forward; others as they are.
+
+    It writes the autocast, and a conversion of the outputs, over ``forward`` of the very module. A second module with
+    the same parameters, buffers, parts and hooks has the forward from before; the one that trains stays as it is.
+
+    Raises:
+        UserError: where something else had replaced the forward before.
+    """
+    original = vars(model).get("_original_forward")
+    if original is None or "forward" not in vars(model):
+        return model
+    if getattr(original, "__self__", None) is not model:
+        raise UserError(
+            "the model's forward was replaced by a function of its own, and accelerate put mixed precision over that",
+            "measure the module as it was before accelerator.prepare",
+        )
+    kind: type[nn.Module] = type(model)
+    bare: nn.Module = object.__new__(kind)
+    vars(bare).update(vars(model))
+    for name in ("forward", "_original_forward"):
+        del vars(bare)[name]
+    if original.__func__ is not type(model).forward:
+        vars(bare)["forward"] = MethodType(original.__func__, bare)
+    return bare
 
 
 def calls_compiled_code(model: nn.Module) -> bool:

@@ -386,3 +386,13 @@ def test_without_lightning_one_sentence_says_what_to_install(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(acutance.UserError, match=r"needs Lightning \(pip install 'lightning"):
         importlib.import_module("acutance.monitor.lightning")
+
+
+def test_a_prepared_model_is_the_same_one_at_its_next_step(tmp_path, monkeypatch):
+    from acutance.monitor.record import Record
+
+    looked = []
+    monkeypatch.setattr(Record, "look_anew", lambda self: looked.append(1))
+    with monitored(tmp_path / "run") as monitor:
+        accelerated(monitor, "bf16")
+    assert len(monitor.rows) > 20 and len(looked) == 1

@@ -138,7 +138,8 @@ class Visits:
         opened = OpenModel(module, device=self._device, dtype=self._record.study.surface.dtype)
         functional, known = opened.functional, self._known
         slots = [slot.names for slot in functional.slots]
-        if known is None or known.module is not module or known.slots != slots:
+        # Without accelerate's mixed precision the module is made anew at each step, and shares its tables of weights.
+        if known is None or known.module._parameters is not module._parameters or known.slots != slots:
             self._record.look_anew()
             known = self._known = _LookedAt(module, slots, architecture(module), functional.tracking)
         functional.tracking = known.tracking

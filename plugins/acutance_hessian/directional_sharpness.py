@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from acutance import scaling
 from acutance.measure import Cost, Estimate, Need, Status, Traits
 from acutance.spec import estimation, labelled
 from acutance_hessian.spec import CurvatureMeasure, ProductSpec
@@ -108,11 +110,8 @@ class DirectionalSharpness(CurvatureMeasure[DirectionalSpec]):
 
 def _from_losses(surface: LossSurface, spec: DirectionalSpec, rng: Streams) -> Estimate:
     """Return the same from losses alone."""
-    from dataclasses import replace
-
     import torch
 
-    from acutance import scaling
     from acutance_hessian.lines import line
     from acutance_hessian.second_differences import loss_curvature
 

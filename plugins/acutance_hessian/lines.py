@@ -12,7 +12,7 @@ from torch import Tensor
 from acutance import scaling
 from acutance.errors import Unsupported
 from acutance.numerics.slopes import scaled
-from acutance.surface.pieces import Apart, Blocks, segments
+from acutance.surface.pieces import Blocks, segments
 from acutance_hessian.slopes import STILL, scaled_gradient
 
 if TYPE_CHECKING:
@@ -119,14 +119,14 @@ def _in_parts(base: LossSurface, view: LossSurface, spec: DirectionalSpec, rng: 
     norm, moved = _lengths(x, sizes, units, spec.scaling, divided=step is not None)
     if norm == 0:
         raise Unsupported(STILL if step is None else NO_STEP)
-    own = base.core.functional.own_pieces()
-    whole = Apart([own[i] for i in base.parameters.free]).norm()
+    weights = scaling.units(base, "elementwise")  # |w|, which is as long as w
+    assert weights is not None
 
     def walk(view: LossSurface) -> Walk:
         point = view.piecewise_point(along)
         return lambda s, k: point.place(x, s, view.dither.child("curvature", k))
 
-    return Line(source, norm, _reach(whole, norm, moved), walk)
+    return Line(source, norm, _reach(weights.norm(), norm, moved), walk)
 
 
 def _lengths(x: Blocks, sizes: list[int], units: PieceUnits | None, scale: str, divided: bool) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from acutance_text.making import CAUSAL
-from acutance_text.transformers_pool import Folders, FolderSpec
+from acutance_text.transformers_pool import Folders, PlacedSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 IGNORED = -100  # a target that is no token to predict, as in transformers
 
 
-class Causal(Folders[FolderSpec]):
+class Causal(Folders[PlacedSpec]):
     """Transformers that continue a text, in the Hugging Face layout: folders on disk, never a download."""
 
     name = "causal"
     auto = CAUSAL
 
-    def data_settings(self, entry: ModelEntry, spec: FolderSpec) -> dict[str, Any]:
+    def data_settings(self, entry: ModelEntry, spec: PlacedSpec) -> dict[str, Any]:
         """Return the folder's tokenizer."""
         return {"tokenizer": str(dict(self.folders(spec))[entry.id])}
 

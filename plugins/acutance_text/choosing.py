@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import wraps
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def taking_choices(model: nn.Module) -> nn.Module:
 
     own = {"forward": forward, "takes_choices": True, "__doc__": kind.__doc__, "__module__": kind.__module__}
     model.__class__ = type(kind.__name__, (kind,), own)
+    if "_old_forward" in vars(model):  # what a hook of accelerate calls
+        vars(model)["_old_forward"] = MethodType(forward, model)
     return model
 
 

@@ -1,14 +1,18 @@
-"""Models of transformers made from a folder in the Hugging Face layout, and filled with its weights."""
+"""Models of transformers made from a folder in the Hugging Face layout, and filled with its weights, where they lie."""
 
 from __future__ import annotations
 
 import re
+import tempfile
+import weakref
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from acutance.errors import UserError
-from acutance.io.checkpoints import load_state
+from acutance.errors import UserError, some
+from acutance.io.checkpoints import load_state, mismatch
+from acutance.io.stored import floating_kind, stored_in
 from acutance_text.choosing import taking_choices
 from acutance_text.quantized import refuse_quantized
 
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 CAUSAL, CLASSIFIER = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
 _NUMBERED = re.compile(r"LABEL_\d+", re.IGNORECASE)  # what a config calls outputs without names
+
+DeviceMap = Literal["auto"] | dict[str, str | int]  # where modules lie
 
 T = TypeVar("T")
 
@@ -107,3 +113,92 @@ def named_as_now(state: Mapping[str, T], model: nn.Module) -> dict[str, T]:
     renamed = {re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name): tensor for name, tensor in state.items()}
     renamed = {re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name): tensor for name, tensor in renamed.items()}
     return {n: t for n, t in renamed.items() if n in expected or not n.endswith((".position_ids", ".attn.masked_bias"))}
+
+
+def require_devices(device_map: DeviceMap | None) -> None:
+    """Refuse a map before anything is loaded: without accelerate, or with a device that is not there.
+
+    Raises:
+        UserError: saying which are there.
+    """
+    if device_map is None:
+        return
+    if find_spec("accelerate") is None:
+        raise UserError(
+            "device_map: modules are put on devices by accelerate, which is not installed",
+            "pip install 'acutance[dispatch]'",
+        )
+    if device_map == "auto":
+        return
+    if not device_map:
+        raise UserError("device_map: names no module", "write auto, or {'': cpu} for the whole model")
+    there = devices()
+    for module, device in device_map.items():
+        name = str(device)
+        if (f"cuda:{name}" if name.isdecimal() else "cuda:0" if name == "cuda" else name) not in there:
+            whole = f"module '{module}'" if module else "the model"
+            raise UserError(f"device_map: {whole} is to lie on '{device}', which is not there", some(there))
+
+
+def devices() -> list[str]:
+    """Return where modules can be put on this machine."""
+    import torch
+
+    accelerators = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ["cpu", "disk", *accelerators, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def loaded_apart(auto: str, folder: Path, attention: str, device_map: DeviceMap) -> nn.Module:
+    """Return the model of a folder with its weights where a map says, hooks of accelerate bringing them together.
+
+    They have the type of those in the file, as of ``loaded``. What safetensors hold stays in their
+    files where it is put on the disk; other weights are written to a temporary folder, which goes with the model.
+
+    Args:
+        auto: the class of transformers.
+        folder: with a config and weights.
+        attention: as for ``make``.
+        device_map: as transformers takes it: where each module lies, or auto.
+
+    Raises:
+        UserError: for weights that cannot be read or do not fit, and a map that does not fit the model.
+    """
+    import transformers
+
+    require_devices(device_map)
+    file = weights_file(folder)
+    refuse_quantized(file.parent)
+    kind = floating_kind(stored_in(file).values())
+    aside = tempfile.TemporaryDirectory(prefix="acutance-offloaded-", ignore_cleanup_errors=True)
+    try:
+        config = transformers.AutoConfig.from_pretrained(file.parent, local_files_only=True, trust_remote_code=False)
+        named: dict[str, Any] = {"dtype" if hasattr(config, "dtype") else "torch_dtype": kind or "auto"}
+        model, found = getattr(transformers, auto).from_pretrained(
+            file.parent, config=config, local_files_only=True, trust_remote_code=False, attn_implementation=attention,
+            device_map=device_map, offload_folder=aside.name, output_loading_info=True, **named,
+        )  # fmt: skip
+    except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{folder}: cannot be loaded with device_map: {said}", f"it must fit {auto}") from None
+    weakref.finalize(model, aside.cleanup)
+    shapes = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in found.get("mismatched_keys", ())]
+    problem = mismatch(sorted(found.get("missing_keys", ())), sorted(found.get("unexpected_keys", ())), shapes)
+    if problem:
+        raise UserError(f"{folder}: does not fit the architecture: {problem}", f"it must fit {auto}")
+    _require_modules(model, device_map)
+    if auto == CLASSIFIER:
+        vars(model)["class_names"] = class_names(config)
+    if auto == CAUSAL:
+        taking_choices(model)
+    whole: nn.Module = model.eval()
+    return whole
+
+
+def _require_modules(model: nn.Module, device_map: DeviceMap) -> None:
+    """Refuse a map with names that no module has: what they were meant for lies elsewhere."""
+    if not isinstance(device_map, Mapping):
+        return
+    known = {name for name, _ in [*model.named_modules(), *model.named_parameters()]}
+    if unknown := [name for name in device_map if name not in known]:
+        children = [name for name, _ in model.named_children()]
+        raise UserError(f"device_map: the model has no module {some(unknown)}", f"it has {some(children)}")

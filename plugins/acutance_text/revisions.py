@@ -11,7 +11,7 @@ from acutance.errors import UserError, some
 from acutance.io.downloads import allowed
 from acutance.pool import Attribute, ModelEntry
 from acutance_text.causal import Causal
-from acutance_text.transformers_pool import Folders, FolderSpec
+from acutance_text.transformers_pool import Folders, PlacedSpec
 
 # The step in a revision's name: step1000 (Pythia), stage1-step1000-tokens5B (OLMo), checkpoint-500 (Trainer); or 500.
 _STEP = re.compile(
@@ -24,7 +24,7 @@ WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
 PICKLED = ["pytorch_model*.bin"]
 
 
-class RevisionsSpec(FolderSpec):
+class RevisionsSpec(PlacedSpec):
     """Settings of hub_revisions."""
 
     path: str

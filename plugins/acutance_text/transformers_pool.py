@@ -14,7 +14,7 @@ from acutance.errors import UserError, some
 from acutance.pool import Attribute, ModelEntry, ModelPool
 from acutance.spec import Spec
 from acutance.study.attributes import read
-from acutance_text.making import CLASSIFIER, loaded, weights_file
+from acutance_text.making import CLASSIFIER, DeviceMap, loaded, loaded_apart, require_devices, weights_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,6 +43,14 @@ class FolderSpec(Spec):
     derivatives."""
 
 
+class PlacedSpec(FolderSpec):
+    """Settings of a pool whose models may lie on several devices."""
+
+    device_map: DeviceMap | None = None
+    """Where the parts of each model lie: auto, or {module: device}, {'': cpu} for all; devices are cpu, disk and
+    accelerators (cuda:0 or 0). Needs acutance[dispatch]; weights that are not float32 need surface.dtype: native."""
+
+
 FolderSpecT = TypeVar("FolderSpecT", bound=FolderSpec)
 
 
@@ -56,8 +64,10 @@ class Folders(ModelPool[FolderSpecT]):
         """Return one model for each folder, in the order of their names.
 
         Raises:
-            UserError: when there is no such folder, or two of one name, or a model has no row in ``attributes``.
+            UserError: when there is no such folder, or two of one name, or a model has no row in ``attributes``, or a
+                device is not there.
         """
+        require_devices(_device_map(spec))
         models = self.folders(spec)
         names = [name for name, _ in models]
         twice = [name for name, times in Counter(names).items() if times > 1]
@@ -95,6 +105,8 @@ class Folders(ModelPool[FolderSpecT]):
         folders = dict(self.folders(spec))
         if entry.id not in folders:
             raise UserError(f"path: {spec.path} no longer has '{entry.id}'", "start the run again")
+        if (device_map := _device_map(spec)) is not None:
+            return loaded_apart(self.auto, folders[entry.id], spec.attention, device_map)
         return self._made(folders[entry.id], spec)
 
     def initial(self, entry: ModelEntry, spec: FolderSpecT) -> nn.Module | None:
@@ -111,7 +123,12 @@ class Folders(ModelPool[FolderSpecT]):
         return loaded(self.auto, folder, spec.attention)
 
 
-class Transformers(Folders[FolderSpec]):
+def _device_map(spec: FolderSpec) -> DeviceMap | None:
+    """Return where parts of models are to lie; initial weights, which are one vector, lie in one place."""
+    return spec.device_map if isinstance(spec, PlacedSpec) else None
+
+
+class Transformers(Folders[PlacedSpec]):
     """Transformers that classify sequences, in the Hugging Face layout: folders on disk, never a download."""
 
     name = "transformers"
@@ -138,7 +155,7 @@ class Transformers(Folders[FolderSpec]):
             return None
         return {"path": source} if cls.settings_for(folders[0]) is not None else None
 
-    def data_settings(self, entry: ModelEntry, spec: FolderSpec) -> dict[str, Any]:
+    def data_settings(self, entry: ModelEntry, spec: PlacedSpec) -> dict[str, Any]:
         """Return the folder's tokenizer."""
         return {"tokenizer": str(dict(self.folders(spec))[entry.id])}
 

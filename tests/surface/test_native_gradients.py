@@ -353,3 +353,42 @@ def test_memory_is_the_gradient_in_its_own_type_and_the_weights_that_it_moves(mo
         LossSurface(net(), (X, Y)).piecewise_point()
     with pytest.raises(Unsupported, match="dtype: float32"):
         make().gradient()
+
+
+def test_check_says_the_memory_that_gradients_take(monkeypatch, toy_config):
+    from acutance.cli.check_ import _beside_native
+    from acutance.study.config import load_config
+
+    toy_config["surface"] = toy_config.get("surface", {}) | {"dtype": "native"}
+    said = {}
+    for name, fields in {
+        "average_case": {"rho": 0.1}, "gradient_norm": {}, "critical_sharpness": {"direction": "update"},
+    }.items():  # fmt: skip
+        toy_config["measures"] = [{"name": name, **fields}]
+        said[name] = _beside_native(load_config(toy_config))
+    assert "gradient" not in said["average_case"]
+    assert "and a gradient (in float32" in said["gradient_norm"]
+    assert "where the optimizer's step is not known" in said["critical_sharpness"]
+    # Bytes a weight, as it says: moved weights, a gradient, in microbatches, and the copy before it.
+    assert "2 and 2 (4 in microbatches), and before these 4 " in said["gradient_norm"]
+    from acutance import scaling
+    from acutance.numerics import draws
+    from acutance.surface import pieces
+
+    for module, name in ((draws, "BLOCK"), (pieces, "BLOCK"), (scaling, "CHUNK"), (secants, "CHUNK")):
+        monkeypatch.setattr(module, name, 1 << 10)
+    monkeypatch.setattr(secants, "LARGE", 0)
+    torch.manual_seed(0)
+    model = nn.Sequential(*[nn.Linear(128, 128) for _ in range(9)], nn.Linear(128, 3)).to(torch.bfloat16)
+    count, part = sum(p.numel() for p in model.parameters()), 128 * 128
+    for microbatch, expected in ((None, 4), (2, 6)):
+        surface = LossSurface(model, (torch.randn(4, 128), torch.arange(4) % 3), dtype="native", microbatch=microbatch)
+        surface.clean()
+        with LiveBytes() as live:
+            acutance.measure("sam_sharpness", surface, rho=1.0)
+        assert expected * count <= live.peak < expected * count + 4 * 6 * part
+    surface = LossSurface(model, (torch.randn(4, 128), torch.arange(4) % 3), dtype="native")
+    surface.clean()
+    with LiveBytes() as live:
+        surface.core.examined()
+    assert 4 * count <= live.peak < 4 * count + 4 * 6 * part

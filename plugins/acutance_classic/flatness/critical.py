@@ -137,9 +137,9 @@ def _way_of(view: LossSurface, spec: CriticalSpec) -> Way:
 
     def walk(view: LossSurface) -> Callable[[float], MovingPoint]:
         point = view.piecewise_point()
-        return lambda eta: point.place(step, eta)
+        return lambda eta: point.place(step, eta, view.dither)
 
-    return Way("optimizer", step.norm() ** 2, walk)
+    return Way("optimizer", step.norm() ** 2, walk, dithered=True)
 
 
 def critical_sharpness(view: LossSurface, way: Way, rtol: float) -> Estimate:

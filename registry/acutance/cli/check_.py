@@ -61,14 +61,27 @@ def command(
     if more > about["vectors"]:
         beside += f" ({more} where there are fewer than 2^24)"
     if study.surface.dtype == "native":
-        beside = "one copy of those that move, in their own types"
-        if any(planned.item.target().shares(planned.spec) == "gradient" for planned in study.measures):
-            beside += ", and a gradient (in float32 where it is summed up over several microbatches)"
+        beside = _beside_native(study)
     click.echo(f"  memory           weights + {beside}, besides activations")
     if timed:
         _print_time(about["time"], study.surface.m)
     for warning in about["warnings"]:
         click.echo(f"note: {warning}")
+
+
+def _beside_native(study: Study) -> str:
+    """Return in words what measures hold beside weights in their own types: those that move, and gradients."""
+    moved = "one copy of those that move, in their own types"
+    needs = [planned.item.target().needs(planned.spec) for planned in study.measures]
+    if not any({"gradient", "update"} & need for need in needs):
+        return moved
+    # A step that no pool knows is the gradient.
+    when = "" if any("gradient" in need for need in needs) else " where the optimizer's step is not known"
+    return (
+        f"{moved}, and a gradient{when} (in float32 where it is summed up over several microbatches); in bytes a "
+        "weight of bf16 or fp16 2 and 2 (4 in microbatches), and before these 4 for a copy in float32 in which the "
+        "gradient is examined (8 for one in float64 where that does not acquit the model)"
+    )
 
 
 def _time(study: Study, about: dict[str, Any], limit: int | None, device: str | None) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def test_microbatches_are_summed_in_float32():
 
 
 def test_small_gradients_of_float16_are_not_lost_and_large_ones_do_not_overflow():
-    for size in (1e-7, 1e3, 1e5):
+    for size in (1e-12, 1e-7, 1e3, 1e5):
         model = nn.Linear(5, 3).half()
         exact = copy.deepcopy(model).float()
 

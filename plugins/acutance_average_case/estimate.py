@@ -64,8 +64,7 @@ def average_rise(surface: LossSurface, specs: Sequence[AverageCaseSpec], rng: St
     for view, spec in zip(views, specs, strict=True):
         if spec.variance_reduction == "linear":
             view.clean_gradient()  # gives the clean loss too
-    for view in views:
-        view.clean()
+    surface.clean_together(views)
     shared = (surface.cost - before) * (1 / len(specs))
     samples = [Sample(spec, view, shared) for spec, view in zip(specs, views, strict=True)]
     families: dict[tuple[str, str], list[Sample]] = defaultdict(list)
@@ -188,11 +187,13 @@ def _in_pieces(base: LossSurface, units: Mapping[str, PieceUnits | None]) -> One
 def _pass(base: LossSurface, point: MovingPoint, active: Sequence[Sample]) -> None:
     """Make a forward at a point, and hand losses, the error and the cost to the specs that share it."""
     before = base.cost
-    raw = point.raw_logits()
+    views = list({id(sample.view): sample.view for sample in active}.values())
+    seen = point.seen_by(views)
+    losses = {id(view): loss for view, loss in zip(views, seen.losses, strict=True)}
     share = (base.cost - before) * (1 / len(active))
-    error = base.mean_error_of(raw)
+    error = base.mean_error_noted(seen.note)
     for sample in active:
-        sample.losses.append(sample.view.loss_of(raw))
+        sample.losses.append(losses[id(sample.view)])
         sample.errors.append(error)
         sample.cost = sample.cost + share
 
@@ -247,7 +248,7 @@ def _estimate(sample: Sample) -> Estimate:
     losses, errors = torch.stack(sample.losses), torch.stack(sample.errors)
     rise = losses - clean.loss
     extras = {"clean_loss": float(clean.loss), "perturbed_loss": float(losses.mean()), "draws": len(losses)}
-    clean_error = sample.view.mean_error_of(clean.raw)
+    clean_error = sample.view.mean_error_noted(clean.note)
     if not torch.isnan(clean_error):
         extras |= {"clean_error": float(clean_error), "perturbed_error": float(errors.mean())}
     if sample.spec.variance_reduction == "linear":

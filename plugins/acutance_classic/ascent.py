@@ -75,7 +75,7 @@ def steady_radius(surface: LossSurface, spec: RadiusSpec, eps: float | None) -> 
 def _steady_radius(surface: LossSurface, spec: RadiusSpec, eps: float | None) -> Found:
     part = surface.restricted(spec.parameters)
     origin = part.clean_gradient()
-    clean, points = mean_error(part, origin.raw), 0
+    clean, points = mean_error(part, origin.note), 0
     limit = (clean + spec.deviation) * (1 + ROUNDING)
     if math.isnan(clean):
         return Found(clean, "the outputs of the model are not finite: there is no accuracy to keep")

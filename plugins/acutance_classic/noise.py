@@ -19,6 +19,7 @@ from acutance_classic.search import Found, bisect
 if TYPE_CHECKING:
     from acutance.scaling import PieceUnits
     from acutance.surface import LossSurface
+    from acutance.surface.moving_point import MovingPoint
     from acutance_classic.basin import BasinSpec
     from acutance_classic.pac_bayes import DeviationSpec
 
@@ -39,12 +40,12 @@ class Walk:
         self._surface, self._draws, self._rng, self.passes = surface, draws, rng, 0
         self.point, self._noise = surface.moving_point(c), torch.empty_like(surface.w)
 
-    def raws(self, scale: float, deviations: Tensor | None = None) -> Iterator[Tensor]:
-        """Yield the (n, K) logits at every noise, times the scale, or times (p,) standard deviations."""
+    def points(self, scale: float, deviations: Tensor | None = None) -> Iterator[MovingPoint]:
+        """Yield the point at every noise, times the scale, or times (p,) standard deviations."""
         for k in range(self._draws):
             z = self._rng.normal("noise", k, self._surface.w, out=self._noise)
             self.passes += 1
-            yield self.point.move(z if deviations is None else z.mul_(deviations), scale).raw_logits()
+            yield self.point.move(z if deviations is None else z.mul_(deviations), scale)
 
 
 class PieceByPiece:
@@ -61,12 +62,12 @@ class PieceByPiece:
         self._surface, self._draws, self._rng, self.passes = surface, draws, rng, 0
         self.point = surface.piecewise_point(c)
 
-    def raws(self, scale: float) -> Iterator[Tensor]:
-        """Yield the (n, K) logits at every noise, times the scale."""
+    def points(self, scale: float) -> Iterator[MovingPoint]:
+        """Yield the point at every noise, times the scale."""
         for k in range(self._draws):
             self.passes += 1
             noise = self._rng.noise("normal", "noise", k, self._surface.size)
-            yield self.point.place(noise, scale).raw_logits()
+            yield self.point.place(noise, scale)
 
 
 def walk_of(surface: LossSurface, name: str, draws: int, rng: Streams) -> Walk | PieceByPiece:
@@ -96,9 +97,9 @@ def stays(terms: Iterable[float], limit: float, nonnegative: bool) -> bool:
     return total <= limit
 
 
-def mean_error(surface: LossSurface, raw: Tensor) -> float:
-    """Return the share of wrong points, from raw logits, (n, K); NaN where one predicts nothing."""
-    return float(surface.errors_of(raw).double().mean())
+def mean_error(surface: LossSurface, note: Tensor) -> float:
+    """Return the share of wrong points, from what is kept of a pass; NaN where one predicts nothing."""
+    return float(surface.errors_noted(note).double().mean())
 
 
 def refuse_numbers(surface: LossSurface) -> None:
@@ -130,12 +131,15 @@ def steady_noise(surface: LossSurface, spec: DeviationSpec, eps: float | None, r
 @torch.no_grad()
 def _steady_noise(surface: LossSurface, spec: DeviationSpec, eps: float | None, rng: Streams) -> Found:
     part = surface.restricted(spec.parameters)
-    clean = mean_error(part, part.clean().raw)
+    clean = mean_error(part, part.clean().note)
     walk, limit = Walk(part, spec.draws, rng), spec.deviation * spec.draws * (1 + ROUNDING)
 
     def within(sigma: float) -> bool:
-        raws = walk.raws(sigma) if eps is None else walk.raws(1.0, (part.w * sigma).square_().add_(eps**2).sqrt_())
-        return stays((abs(mean_error(part, raw) - clean) for raw in raws), limit, nonnegative=True)
+        points = (
+            walk.points(sigma) if eps is None else walk.points(1.0, (part.w * sigma).square_().add_(eps**2).sqrt_())
+        )
+        moved = (abs(mean_error(part, point.seen_by([]).note) - clean) for point in points)
+        return stays(moved, limit, nonnegative=True)
 
     if math.isnan(clean):
         return Found(clean, "the outputs of the model are not finite: there is no accuracy to keep")
@@ -153,14 +157,18 @@ def steady_loss(surface: LossSurface, spec: BasinSpec, rng: Streams) -> Found:
     if spec.of == "error":
         refuse_numbers(view)
 
-    def level(raw: Tensor) -> float:
-        return float(view.loss_of(raw)) if spec.of == "loss" else mean_error(view, raw)
+    def read(loss: Tensor, note: Tensor) -> float:
+        return float(loss) if spec.of == "loss" else mean_error(view, note)
 
-    clean = level(part.clean().raw)
+    def level(point: MovingPoint) -> float:
+        seen = point.seen_by([view])
+        return read(seen.losses[0], seen.note)
+
+    clean = read(view.clean().loss, view.clean().note)
     limit = (clean + spec.drop) * spec.draws * (1 + ROUNDING)
     nonnegative = spec.of == "error" or isinstance(view.criterion, str)
     if not math.isfinite(clean):
         return Found(math.nan, f"the {spec.of} is {clean} at the model's own weights: nothing can rise above it")
     with walk.point.held():
-        found = bisect(lambda s: stays(map(level, walk.raws(s)), limit, nonnegative), spec, f"the {spec.of}")
+        found = bisect(lambda s: stays(map(level, walk.points(s)), limit, nonnegative), spec, f"the {spec.of}")
     return replace(found, extras={f"clean_{spec.of}": clean, "passes": walk.passes})

@@ -31,7 +31,7 @@ def average_case(curvature: Curvature, trace: float, rho: float) -> dict[str, An
         rises = []
         for k in range(CHECK_PAIRS):
             noise = draw(k)
-            ends = [float(view.loss_of(point.move(noise, sign * rho).raw_logits())) for sign in (1, -1)]
+            ends = [float(point.move(noise, sign * rho).value().loss) for sign in (1, -1)]
             rises.append(sum(ends) / 2 - clean)
         measured, stderr = mean_and_error(rises)
         checks |= {

@@ -209,8 +209,8 @@ def _estimate(view: LossSurface, c: Tensor | Units | None, spec: WorstCaseSpec, 
         "perturbed_loss": float(best.value),
     }
     if view.classifies:
-        extras["clean_error"] = float(view.mean_error_of(clean.raw))
-        extras["perturbed_error"] = float(view.mean_error_of(best.note))
+        extras["clean_error"] = float(view.mean_error_noted(clean.note))
+        extras["perturbed_error"] = float(view.mean_error_noted(best.note))
     # The origin is feasible, so the maximum is never below the clean loss.
     estimate = Estimate(max(float(best.value) - clean_loss, 0.0), extras=extras)
     return scaling.resolved(estimate, view, spec.scaling, rho)
@@ -334,7 +334,7 @@ class Screened(NamedTuple):
     Attributes:
         where: ``ONE_STEP``, or the number of a random point.
         value: F there.
-        note: the logits there.
+        note: what is kept of the outputs there.
         second: the best point of the other kind, where there is one: a random point, or ``ONE_STEP``.
     """
 

@@ -20,10 +20,11 @@ from acutance_classic.flatness.views import view_of
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
     from acutance.surface import LossSurface
+    from acutance.surface.moving_point import MovingPoint
 
 LEAST = 10  # effective draws of a mean of exponentials
 Point = tuple[str, float]  # scaling and standard deviation: where the draws fall
-Record = Callable[[Point, int, Tensor], None]
+Record = Callable[[Point, int, "MovingPoint | Tensor"], None]
 
 
 def scale_of(spec: Any) -> float:
@@ -39,7 +40,7 @@ def log_likelihood_scale(surface: LossSurface) -> float:
 @torch.no_grad()
 def averages(name: str, surface: LossSurface, specs: Sequence[Any], rng: Streams) -> list[Estimate]:
     """Return the average of every spec; where draws fall on the same points they share the forwards."""
-    reading, summary = READINGS[name], SUMMARIES[name]
+    of_loss, summary = name in LOSSES, SUMMARIES[name]
     seen = [view_of(surface, s) if hasattr(s, "logit_norm") else surface.restricted(s.parameters) for s in specs]
     found: list[list[Tensor]] = [[] for _ in specs]
     for pattern in dict.fromkeys(spec.parameters for spec in specs):
@@ -48,10 +49,16 @@ def averages(name: str, surface: LossSurface, specs: Sequence[Any], rng: Streams
             if spec.parameters == pattern:
                 chosen[getattr(spec, "scaling", "none"), scale_of(spec)].append(i)
 
-        def record(point: Point, k: int, raw: Tensor, chosen: dict[Point, list[int]] = chosen) -> None:
-            for i in chosen[point]:
-                if k < specs[i].draws:
-                    found[i].append(reading(seen[i], raw))
+        def record(point: Point, k: int, there: MovingPoint | Tensor, chosen: dict[Point, list[int]] = chosen) -> None:
+            members = [i for i in chosen[point] if k < specs[i].draws]
+            views = [seen[i] for i in members]
+            if isinstance(there, Tensor):
+                losses, note = [view.loss_of(there) for view in views if of_loss], there
+            else:
+                passed = there.seen_by(views if of_loss else [])
+                losses, note = passed.losses, passed.note
+            for i, value in zip(members, losses if of_loss else [error_of(view, note) for view in views], strict=True):
+                found[i].append(value)
 
         draws = {point: max(specs[i].draws for i in members) for point, members in chosen.items()}
         walk(surface.restricted(pattern), draws, rng, record)
@@ -61,7 +68,7 @@ def averages(name: str, surface: LossSurface, specs: Sequence[Any], rng: Streams
 
 
 def walk(base: LossSurface, draws: dict[Point, int], rng: Streams, record: Record) -> None:
-    """Hand over the raw logits, (n, K), at w + sigma c z_k for every point and each of its draws k."""
+    """Go to w + sigma c z_k for every point and each of its draws k: hand over the point, or its raw logits, (n, K)."""
     units = {name: scaling.vector(base, name) for name, _ in draws}
     visits = [(point, k) for k in range(max(draws.values())) for point, most in draws.items() if k < most]
     rows, moving = base.many_points(len(visits)), base.moving_point()
@@ -80,7 +87,7 @@ def walk(base: LossSurface, draws: dict[Point, int], rng: Streams, record: Recor
                 last = k
             c, sigma = units[point[0]], point[1]
             if rows is None:
-                record(point, k, moving.in_units(c).move(noise, sigma).raw_logits())
+                record(point, k, moving.in_units(c).move(noise, sigma))
                 continue
             rows.place(len(waiting), noise, c, sigma)
             waiting.append((point, k))
@@ -120,30 +127,25 @@ def entropy(view: LossSurface, spec: Any, losses: Tensor) -> Estimate:
     return Estimate(value, stderr, Status.NOT_CONVERGED, message, extras=extras)
 
 
-def error_of(view: LossSurface, raw: Tensor) -> Tensor:
-    """Return the mean error of raw logits, 0-d.
+def error_of(view: LossSurface, note: Tensor) -> Tensor:
+    """Return the mean error from what is kept of a pass, 0-d.
 
     Raises:
         Unsupported: where no example is right or wrong.
     """
     if not view.has_errors:
         raise Unsupported("the targets are no classes, so that there is no error whose rise could be measured")
-    return view.errors_of(raw).double().mean()
+    return view.errors_noted(note).double().mean()
 
 
 def error_rise(view: LossSurface, spec: Any, errors: Tensor) -> Estimate:
     """Return the mean of the errors, (draws,), above the clean one."""
-    clean = float(error_of(view, view.clean().raw))
+    clean = float(error_of(view, view.clean().note))
     if not bool(errors.isfinite().all()):
         return Estimate(math.nan)
     value, stderr = mean_and_error((errors - clean).tolist())
     return Estimate(value, stderr, extras={"clean_error": clean, "perturbed_error": value + clean})
 
 
-def loss_of(view: LossSurface, raw: Tensor) -> Tensor:
-    """Return the loss of raw logits, 0-d."""
-    return view.loss_of(raw)
-
-
-READINGS = {"low_pass_filter": loss_of, "local_entropy": loss_of, "local_energy": error_of}
+LOSSES = ("low_pass_filter", "local_entropy")  # averages of losses; the other is one of errors
 SUMMARIES = {"low_pass_filter": mean_loss, "local_entropy": entropy, "local_energy": error_rise}

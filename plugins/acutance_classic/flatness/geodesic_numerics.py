@@ -57,7 +57,7 @@ class Geodesics:
     def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
         """Return loss and logits."""
         evaluation = self._point.move(self._quotient.displacement(x)).value()
-        return scalar(evaluation.loss), evaluation.raw
+        return scalar(evaluation.loss), evaluation.note
 
     def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
         """Return loss, logits and the gradient in the coordinates."""

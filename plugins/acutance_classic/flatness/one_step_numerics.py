@@ -83,7 +83,7 @@ class Subspace:
     def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
         """Return loss and logits at coordinates x, (k,)."""
         evaluation = self._point.move(self._at(x)).value()
-        return scalar(evaluation.loss), evaluation.raw
+        return scalar(evaluation.loss), evaluation.note
 
     def gradient(self, x: Tensor) -> tuple[Scalar, Tensor, Slope]:
         """Return loss, logits and the gradient in the coordinates, (k,)."""
@@ -93,7 +93,7 @@ class Subspace:
     def origin(self) -> tuple[Scalar, Tensor, Slope]:
         """Return the same at w*."""
         loss, g = self._view.gradient()
-        return scalar(loss), self._view.clean().raw, self._slope(g)
+        return scalar(loss), self._view.clean().note, self._slope(g)
 
 
 def random_directions(k: int, w: Tensor, rng: Streams) -> Tensor:

@@ -63,6 +63,9 @@ def command(
     if study.surface.dtype == "native":
         beside = _beside_native(study)
     click.echo(f"  memory           weights + {beside}, besides activations")
+    click.echo(
+        "  logits           of one microbatch where all take 256 MiB; of all points where outputs are read themselves"
+    )
     if timed:
         _print_time(about["time"], study.surface.m)
     for warning in about["warnings"]:

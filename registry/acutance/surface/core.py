@@ -32,6 +32,7 @@ from acutance.model.token_ids import require_tokens
 from acutance.model.weights import EXACT
 from acutance.surface.linearization import Linearization
 from acutance.surface.loss_gradient import objection, product_objection
+from acutance.surface.passing import keeps_logits
 
 if TYPE_CHECKING:
     from acutance.surface.loss_surface import LossSurface
@@ -51,11 +52,24 @@ COARSE = (
 
 @dataclass(slots=True)
 class Evaluation:
-    """What one pass gives: 0-d float64 mean loss, (n, K) raw logits, (p,) gradient when it was asked for."""
+    """What one pass gives.
+
+    Attributes:
+        loss: 0-d float64.
+        note: (n, K) raw logits; (n,) errors, or (0,), where logits are not kept. ``errors_noted`` reads both.
+        gradient: (p,) when it was asked for.
+        again: makes the logits where they are not kept, in another pass.
+    """
 
     loss: Tensor
-    raw: Tensor
+    note: Tensor
     gradient: Tensor | None = None
+    again: Callable[[], Tensor] | None = None
+
+    @property
+    def raw(self) -> Tensor:
+        """(n, K) raw logits; n forwards where they were not kept."""
+        return self.note if self.again is None else self.again()
 
 
 @dataclass
@@ -123,7 +137,7 @@ class Core:
         self.companions: dict[str, Callable[[], LossSurface]] = {}  # surfaces of the same model on other points
         self.tracking: Tracking | None = None
         self.loss_products: str | None = None  # why products with the Hessian of the user's own loss would be wrong
-        self._few_logits: Tensor | None = None  # logits of a few examples at w*, from the first check
+        self.few_logits: Tensor | None = None  # logits of a few examples at w*, from the first check
         self.checked = False
         self._by_pixel = False  # whether images are given to the model in the layout of channels_last
         self._laid_out: Any = None  # the inputs in it, where all go through the model together
@@ -131,6 +145,7 @@ class Core:
         self.refuses_single = ""  # why the model cannot pass a single example
         self.vectorises: bool | None = None
         self.part_differences: dict[int, str] = {}  # size of parts -> how the loss differs from that of its parts
+        self.passed: dict[Hashable, Evaluation] = {}  # at w*, by transform, where logits are not kept
         self.digest: str | None = None
         self.example_digests: Callable[[], Tensor] | None = None  # of the inputs, where they are known from elsewhere
         self.linearizations: dict[tuple[int, ...], Linearization] = {}
@@ -204,7 +219,7 @@ class Core:
 
     def forget_outputs(self) -> None:
         """Forget what the outputs were, and what was found out with them."""
-        self.known = Known(ledger=self.known.ledger)
+        self.known, self.passed = Known(ledger=self.known.ledger), {}
         self.companions, self.linearizations, self.gradient_graph = {}, {}, None
         self.part_differences = {}
 
@@ -212,7 +227,7 @@ class Core:
         """Forget the targets, and what was found out with them."""
         self.head, self.score = Unlabelled(self.head.criterion), argmax_error
         self.targets = torch.zeros(self.n, dtype=torch.long, device=self.functional.device)  # none is ever read
-        self.digest = None
+        self.digest, self.passed = None, {}
         self.linearizations, self.gradient_graph = {}, None
         self.tracking = self.loss_products = None
         self.part_differences = {}
@@ -221,6 +236,11 @@ class Core:
     def inputs_as_points(self) -> Any:
         """The inputs as they name the points: models whose weights have other types are measured on the same ones."""
         return self.inputs if self._given is None else self._given
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether passes hold the logits of all examples, known once the model was checked."""
+        return keeps_logits(self)
 
     @property
     def in_one_pass(self) -> bool:
@@ -286,8 +306,8 @@ class Core:
         if other.shape != self.targets.shape:
             wanted = tuple(self.targets.shape)
             raise UserError(f"targets has shape {tuple(other.shape)}, those of this surface have {wanted}")
-        assert self._few_logits is not None
-        self.head.check(self._few_logits, len(self._few_logits), other)
+        assert self.few_logits is not None
+        self.head.check(self.few_logits, len(self.few_logits), other)
         return other
 
     def check(self) -> None:
@@ -331,7 +351,7 @@ class Core:
             self.mixes_examples = self._mixes(pieces, probe, first)
             note_outside(self.functional, self._others)
             by_pixel = self._logits_by_pixel(pieces, probe)
-        self._few_logits = first
+        self.few_logits = first
         self.head.weigh(first, self.targets)
         refuse_mixing(self)
         self._by_pixel = by_pixel is not None and _close(first, by_pixel, 1e-3 * scale)
@@ -413,10 +433,10 @@ class Core:
         """
         if self.loss_products is None:
             self.loss_products = ""
-            if callable(self.head.loss) and self._few_logits is not None:
+            if callable(self.head.loss) and self.few_logits is not None:
                 with conditions(self.functional, order=2):
-                    targets = self.targets[: len(self._few_logits)]
-                    self.loss_products = product_objection(self.head, self._few_logits, targets)
+                    targets = self.targets[: len(self.few_logits)]
+                    self.loss_products = product_objection(self.head, self.few_logits, targets)
         if self.loss_products:
             raise Unsupported(self.loss_products)
 
@@ -427,9 +447,9 @@ class Core:
             if self.n not in cache:
                 cache[self.n] = examine(self)
             self.tracking = cache[self.n]
-            if callable(self.head.loss) and self._few_logits is not None:
+            if callable(self.head.loss) and self.few_logits is not None:
                 with conditions(self.functional, order=1):
-                    problem = objection(self.head, self._few_logits, self.targets[: len(self._few_logits)])
+                    problem = objection(self.head, self.few_logits, self.targets[: len(self.few_logits)])
                 self.tracking = replace(self.tracking, loss=problem)
         return self.tracking
 

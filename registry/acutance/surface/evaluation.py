@@ -123,6 +123,13 @@ def _explained(estimate: Estimate, surface: LossSurface, measure: Measure[Any], 
     """Return an estimate whose message says so where there are no numbers at w* already, whatever the radius."""
     if estimate.status is not Status.NONFINITE or measure.needs(spec) <= WITHOUT_POINTS:
         return estimate
+    if surface.core.known.clean_logits is None and not surface.core.keeps_logits:
+        loss = float(surface.clean().loss)
+        return (
+            estimate
+            if math.isfinite(loss)
+            else replace(estimate, message=f"the loss is {loss} at the model's own weights")
+        )
     raw = _clean_logits(surface)
     loss = float(surface.loss_of(raw)) if surface.core.labelled else 0.0
     # Minus infinity is an output too, of a class that is ruled out: it is to blame where it makes the loss infinite.

@@ -47,7 +47,7 @@ def gradient_apart(surface: LossSurface) -> Apart:
     scale, over = SCALE if halves else 1.0, False
     while scale >= LEAST:
         apart, loss, raw = _summed(point, surface, scale)
-        surface.core.known.clean_logits = raw
+        surface.learn(loss, raw)
         if not halves or not bool(loss.isfinite()):
             return apart
         largest = apart.norm(math.inf) * scale

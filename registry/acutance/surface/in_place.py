@@ -16,6 +16,7 @@ from acutance.model.weights import EXACT, LARGE
 from acutance.numerics.draws import Streams
 from acutance.surface.core import Core, Evaluation
 from acutance.surface.gradient_apart import exact_sketch, gradient_apart, gradient_rounding
+from acutance.surface.moving_point import MovingPoint
 from acutance.surface.pieces import Apart
 from acutance.surface.piecewise import PiecewisePoint
 
@@ -38,6 +39,7 @@ class InPlace:
     clean: Callable[[], Evaluation]
     loss_of: Callable[[Tensor], Tensor]
     raw_logits: Callable[[], Tensor]
+    still_point: Callable[[], MovingPoint]
     memo: Callable[[Hashable, Callable[[], Any]], Any]
 
     @property
@@ -124,13 +126,22 @@ class InPlace:
             return value
         if core.arithmetic == "exact":
             return torch.zeros((), dtype=torch.float64)
+        clean = self.clean().loss
+        if not core.keeps_logits:
+            exact: Tensor = self.memo("exact_loss", lambda: self._exactly(lambda: self.still_point().value().loss))
+            return (clean - exact).abs()
         if core.known.exact_logits is None:
-            coarse, core.arithmetic = core.arithmetic, "exact"
-            try:
-                core.known.exact_logits = self.raw_logits()
-            finally:
-                core.arithmetic = coarse
-        return (self.clean().loss - self.loss_of(core.known.exact_logits)).abs()
+            core.known.exact_logits = self._exactly(self.raw_logits)
+        return (clean - self.loss_of(core.known.exact_logits)).abs()
+
+    def _exactly(self, make: Callable[[], Tensor]) -> Tensor:
+        """Return what passes in the exact arithmetic give."""
+        core = self.core
+        coarse, core.arithmetic = core.arithmetic, "exact"
+        try:
+            return make()
+        finally:
+            core.arithmetic = coarse
 
     @torch.no_grad()
     def _rounded(self) -> Tensor:
@@ -139,7 +150,7 @@ class InPlace:
         with point.held():
             for k in range(ROUNDINGS):
                 point.to_neighbours(streams.noise("uniform", "neighbours", k, self.size), 1 / 12)
-                losses.append(self.loss_of(point.raw_logits()))
+                losses.append(point.value().loss)
         return (torch.stack(losses) - clean).square().mean().sqrt()
 
     def against_gradient_rounding(self, estimate: Estimate, units: PieceUnits | None = None) -> Estimate:

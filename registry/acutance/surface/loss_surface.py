@@ -2,7 +2,7 @@ r"""The loss surface :math:`w \mapsto L_S(w)` of one model on one fixed batch: t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -322,6 +322,7 @@ class LossSurface(Readings, Representations, Products, Beside, InPlace):
         """Free the graphs kept at w* for derivatives, recorded passes and everything memoised."""
         self.core.release_graphs()
         self.core.known.forget()
+        self.core.passed.clear()
         for value in self._memo.values():
             if isinstance(value, MovingPoint):
                 value.forget()
@@ -357,9 +358,8 @@ class LossSurface(Readings, Representations, Products, Beside, InPlace):
 
     def raw_logits(self, w: Tensor | None = None) -> Tensor:
         """Return the model's own logits, (n, K); ``losses_of`` and ``loss_of`` turn them into losses."""
-        if w is None and self.core.functional.weights.own:
-            return PiecewisePoint(self, moves=False).raw_logits()
-        return MovingPoint(self, w=self.w if w is None else w).raw_logits()
+        point = self.still_point() if w is None else MovingPoint(self, w=w)
+        return point.raw_logits()
 
     def losses_of(self, raw: Tensor) -> Tensor:
         """Return the (n,) losses of raw logits, (n, K), under this surface's transform; unsupported for no mean."""
@@ -376,7 +376,12 @@ class LossSurface(Readings, Representations, Products, Beside, InPlace):
 
     def errors(self, w: Tensor | None = None) -> Tensor:
         """Return per-example 0/1 errors at w, (n,)."""
-        return self.errors_of(self.raw_logits(w))
+        self.check()
+        if self.core.keeps_logits:
+            return self.errors_of(self.raw_logits(w))
+        if not self.has_errors:
+            raise Unsupported("it is not defined which examples are wrong: the targets are numbers, or there are none")
+        return self.clean().note if w is None else MovingPoint(self, w=w).seen_by([]).note
 
     @in_own_conditions
     def clean_logits(self) -> Tensor:
@@ -387,9 +392,48 @@ class LossSurface(Readings, Representations, Products, Beside, InPlace):
 
     @in_own_conditions
     def clean(self) -> Evaluation:
-        """Return loss and logits at w*; the pass is made once for the surface and all its views."""
+        """Return loss and logits at w*; the pass is made once for the surface and all its views.
+
+        Where logits are not kept, it is made once for a transform, or for those of the views of ``clean_together``.
+        """
+        if self.core.known.clean_logits is None:
+            self.check()
+            if not self.core.keeps_logits:
+                return self.clean_together([self])[0]
         raw = self.clean_logits()
         return self.memo("clean", lambda: Evaluation(self.loss_of(raw), raw))
+
+    def clean_together(self, views: Sequence[LossSurface]) -> list[Evaluation]:
+        """Return ``clean`` of several views of this surface, from one pass, whatever is kept of it."""
+        known = self.core.known
+        if known.clean_logits is None:
+            self.check()
+            if not self.core.keeps_logits:
+                passed = self.core.passed
+                if wanted := list({view.seen: view for view in views if view.seen not in passed}.values()):
+                    found = self.still_point().seen_by(wanted)
+                    for view, loss in zip(wanted, found.losses, strict=True):
+                        view.learn(loss, found.note)
+                return [passed[view.seen] for view in views]
+        return [view.clean() for view in views]
+
+    def still_point(self) -> MovingPoint:
+        """Return the point w*, which does not move."""
+        if self.core.functional.weights.own:
+            return PiecewisePoint(self, moves=False)
+        return MovingPoint(self, w=self.w)
+
+    def learn(self, loss: Tensor, note: Tensor) -> None:
+        """Keep what a pass at w* gave: the logits for all views, or, where they are not kept, loss and errors."""
+        if self.core.keeps_logits:
+            self.core.known.clean_logits = note
+        else:
+            self.core.passed.setdefault(self.seen, Evaluation(loss, note, again=self.clean_logits))
+
+    @property
+    def seen(self) -> Hashable:
+        """What the loss sees of the logits: views that agree on it have the same losses."""
+        return self.logit_norm, self.norm_scale
 
     def clean_gradient(self) -> Evaluation:
         """Return loss, logits and gradient at w*, NaN where the loss is no number; computed once for this surface."""
@@ -397,7 +441,8 @@ class LossSurface(Readings, Representations, Products, Beside, InPlace):
         def evaluated() -> Evaluation:
             found = self.evaluate(self.w, gradient=True)
             assert found.gradient is not None
-            return replace(found, gradient=of_a_number(found.loss, [found.gradient])[0])
+            again = None if found.again is None else self.clean_logits
+            return replace(found, gradient=of_a_number(found.loss, [found.gradient])[0], again=again)
 
         return self.memo("gradient", evaluated)
 
@@ -423,7 +468,7 @@ class LossSurface(Readings, Representations, Products, Beside, InPlace):
             return point.value()
         evaluation = point.gradient()
         if w is self.w:
-            self.core.known.clean_logits = evaluation.raw
+            self.learn(evaluation.loss, evaluation.note)
         return evaluation
 
     # -- many points: what searches and averages are made of -----------------------------------------

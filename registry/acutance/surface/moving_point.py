@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,13 @@ from torch import Tensor
 from acutance.checks.parts import refuse_parts
 from acutance.checks.smoothness import refuse_jumps
 from acutance.data.batch import tensor
+from acutance.errors import UserError
 from acutance.model.conditions import conditions, trackable
 from acutance.model.derivatives import OverwrittenError, gradients, gradients_into
 from acutance.numerics.units import Units, huge
 from acutance.numerics.walks import moved
 from acutance.surface.core import Evaluation
+from acutance.surface.passing import Seen, Tally, noted
 from acutance.surface.replay import Replay, Work
 
 if TYPE_CHECKING:
@@ -100,10 +102,17 @@ class MovingPoint:
         return raw
 
     def _forward(self) -> tuple[Tensor]:
-        core = self._core
-        with conditions(core.functional, arithmetic=core.arithmetic):
-            logits = [self._logits(inputs) for inputs, _ in core.chunks()]
+        logits = [raw for raw, _ in self._each()]
         return (self._unshared(logits[0]) if len(logits) == 1 else torch.cat(logits),)
+
+    def _each(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield logits and targets of every microbatch."""
+        core = self._core
+        for inputs, targets in core.chunks():
+            with conditions(core.functional, arithmetic=core.arithmetic):
+                raw = self._logits(inputs)
+            yield raw, targets
+            del raw
 
     def _logits(self, inputs: Any) -> Tensor:
         """Return logits in the surface's dtype: autocast leaves them in its own."""
@@ -112,19 +121,32 @@ class MovingPoint:
 
     def value(self) -> Evaluation:
         """Return loss and logits; one forward over the batch."""
-        raw = self.raw_logits()
-        with conditions(self._core.functional):
-            return Evaluation(self._surface.loss_of(raw), raw)
+        seen = self.seen_by([self._surface])
+        return Evaluation(seen.losses[0], seen.note, again=None if self._core.keeps_logits else _gone)
+
+    def seen_by(self, views: Sequence[LossSurface]) -> Seen:
+        """Return the losses under several views of the surface, or none, and what is kept of outputs; one forward."""
+        self._surface.check()
+        core = self._core
+        if core.keeps_logits:
+            raw = self.raw_logits()
+            with conditions(core.functional):
+                return Seen([view.loss_of(raw) for view in views], raw)
+        with conditions(core.functional):
+            tally = Tally(self._surface, views).all(self._each())
+        core.book(forwards=core.n)
+        return Seen(tally.losses, tally.note)
 
     def gradient(self) -> Evaluation:
         """Return loss, logits and the gradient with respect to the weights, (p,), in new memory."""
-        loss, raw, parts = self.slope()
+        loss, note, parts = self.slope()
         # A single part was joined, so it is memory of its own already, or that of the next replay.
         is_own = len(parts) == 1 and self._slope_replay is None
-        return Evaluation(loss, raw, parts[0] if is_own else torch.cat(parts))
+        gradient = parts[0] if is_own else torch.cat(parts)
+        return Evaluation(loss, note, gradient, None if self._core.keeps_logits else _gone)
 
     def slope(self) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return loss, logits and the gradient with respect to the weights, in parts that make (p,) together.
+        """Return loss, logits (or what is kept of them) and the gradient in the weights, in parts that make (p,).
 
         One forward and one backward over the batch. Large parts are the memory that automatic differentiation
         gave, uncopied; the point may move meanwhile. The parts of a replayed pass last until the next one.
@@ -184,22 +206,24 @@ class MovingPoint:
         return loss, raw, *parts
 
     def _pass(self, take: Callable[[Tensor], None]) -> tuple[Tensor, Tensor]:
-        """Return (loss, logits); what each microbatch adds to the loss is handed out with its graph."""
+        """Return (loss, logits or errors); what each microbatch adds to the loss is handed out with its graph."""
         core = self._core
-        losses, logits = [], []
+        losses, notes, keeps = [], [], core.keeps_logits
         with conditions(core.functional, order=1, arithmetic=core.arithmetic, recomputed=True), self.held():
             for inputs, targets in core.chunks():
                 raw = self._logits(inputs)
                 loss = core.head.part(self._surface.transform(raw), targets, core.n)
-                logits.append(self._unshared(raw.detach()))
+                out = raw.detach()
+                notes.append(self._unshared(out) if keeps else noted(self._surface, out, targets))
                 take(loss)
                 losses.append(loss.detach())
-                del raw, loss
+                del raw, out, loss
         if len(losses) == 1:
-            return losses[0], logits[0]
-        whole = torch.cat(logits)
-        refuse_parts(self._surface, whole)
-        return torch.stack(losses).sum(), whole
+            return losses[0], notes[0]
+        note = torch.cat(notes)
+        if keeps:
+            refuse_parts(self._surface, note)
+        return torch.stack(losses).sum(), note
 
     def _grouped(self, grads: list[Tensor]) -> list[Tensor]:
         """Return gradients of the parameters as one-dimensional parts: large ones as they are, others joined."""
@@ -225,6 +249,13 @@ def moving_point(surface: LossSurface, c: Tensor | Units | None = None) -> Movin
     if not surface.core.replays:
         return MovingPoint(surface, c)
     return surface.memo(("moving_point",), lambda: MovingPoint(surface, replayed=True)).in_units(c)
+
+
+def _gone() -> Tensor:
+    raise UserError(
+        "the logits of this pass were not kept: those of all examples would take more memory than the loss needs",
+        "ask raw_logits(w) for them, or make passes without a microbatch",
+    )
 
 
 def _groups(sizes: list[int], on_cpu: bool) -> list[range]:

@@ -56,7 +56,7 @@ class Perturbed:
     def value(self, x: Tensor) -> tuple[Scalar, Tensor]:
         """Return loss and logits."""
         evaluation = self._at(x).value()
-        return scalar(evaluation.loss), evaluation.raw
+        return scalar(evaluation.loss), evaluation.note
 
     def _at(self, x: Tensor) -> MovingPoint:
         """Return the point of x, moved unless whoever made x has put it there."""
@@ -66,4 +66,4 @@ class Perturbed:
         """Return loss, logits and gradient at w*, from the one pass that all specs share."""
         evaluation = self.surface.clean_gradient()
         assert evaluation.gradient is not None
-        return scalar(evaluation.loss), evaluation.raw, Slope([evaluation.gradient], self.c)
+        return scalar(evaluation.loss), evaluation.note, Slope([evaluation.gradient], self.c)

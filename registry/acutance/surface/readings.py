@@ -42,6 +42,18 @@ class Readings:
         """Return (n,) 0/1 errors of raw logits, NaN where one is NaN or inf; normalization does not change them."""
         return self.core.errors(raw, self.targets)
 
+    def errors_noted(self, note: Tensor) -> Tensor:
+        """Return (n,) errors from what is kept of a pass: its raw logits, or the errors themselves."""
+        return self.errors_of(note) if self.core.keeps_logits else note
+
+    def mean_error_noted(self, note: Tensor) -> Tensor:
+        """Return the 0-d mean error from what is kept of a pass; NaN when the targets are not classes."""
+        if self.core.keeps_logits:
+            return self.mean_error_of(note)
+        if not self.core.head.classifies:
+            return note.new_full((), float("nan"), dtype=torch.float64)
+        return note.double().mean()
+
     def losses_at(self, raw: Tensor) -> Tensor:
         """Return the (k,) losses at k points from their raw logits, (k, n, K), under this surface's transform."""
         core = self.core

@@ -23,8 +23,10 @@ SLOPE = "moving_point().gradient"  # of a point, not of the surface itself
 READS_DATA = frozenset({"data", "gradient", "example_gradients", "hvp", "activations"})
 READS_INPUTS = READS_DATA | {"unlabeled"}  # what asks for no targets
 ALLOWED_BY: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("loss", "losses", "errors", "clean", "targets"), READS_DATA),
-    **dict.fromkeys(("logits", "raw_logits", "clean_logits", "inputs", "moving_point", "many_points"), READS_INPUTS),
+    **dict.fromkeys(("loss", "losses", "errors", "clean", "clean_together", "targets"), READS_DATA),
+    **dict.fromkeys(
+        ("logits", "raw_logits", "clean_logits", "inputs", "moving_point", "many_points", "still_point"), READS_INPUTS
+    ),
     **dict.fromkeys(("at_inputs", "with_buffers", "recalibrated", "example_digests"), READS_INPUTS),
     "evaluate": READS_DATA,
     "evaluate(gradient=True)": frozenset({"gradient"}),

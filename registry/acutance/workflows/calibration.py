@@ -166,12 +166,21 @@ def chance_level(surface: LossSurface, spec: Spec) -> float:
     No pass where the measure has taken the clean outputs already.
     """
     view = view_of(surface, spec)
-    return _chance(view, view.clean().raw.detach())
+    clean, core = view.clean(), view.core
+    if core.keeps_logits:
+        return _chance(view, clean.raw.detach())
+    few = core.few_logits
+    assert few is not None
+    answer, size = _constant_answer(view, few[:1].expand(core.n, *few.shape[1:])), core.microbatch or core.n
+    cuts = [slice(start, start + size) for start in range(0, core.n, size)]
+    with torch.no_grad():
+        seen = ((view.transform(answer[rows].contiguous()), view.targets[rows]) for rows in cuts)
+        return float(torch.stack([core.head.part(outputs, targets, core.n) for outputs, targets in seen]).sum())
 
 
 def _chance(surface: LossSurface, raw: Tensor) -> float:
     with torch.no_grad():
-        return float(surface.loss_of(_constant_answer(surface, raw)))
+        return float(surface.loss_of(_constant_answer(surface, raw).contiguous()))
 
 
 def _constant_answer(surface: LossSurface, raw: Tensor) -> Tensor:
@@ -182,7 +191,7 @@ def _constant_answer(surface: LossSurface, raw: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(frequent, raw.shape[-1]).to(raw).expand_as(raw)
     if not surface.classifies and targets.is_floating_point() and targets.numel() == raw.numel():
         return targets.to(raw).reshape(raw.shape).mean(dim=0, keepdim=True).expand_as(raw)
-    return torch.zeros_like(raw)
+    return raw.new_zeros(()).expand_as(raw)
 
 
 def view_of(surface: LossSurface, spec: Spec) -> LossSurface:

@@ -82,7 +82,7 @@ class Slices:
         found = {}
         for name, surface, point in points:
             evaluation = point.value()
-            found[name] = Reading(float(evaluation.loss), _errors(surface, evaluation.raw[None])[0])
+            found[name] = Reading(float(evaluation.loss), _error(surface, evaluation.note))
         return found
 
     def _many(self, frame: Frame, rows: list[ManyPoints], places: Sequence[Place]) -> Iterator[tuple[Place, Readings]]:
@@ -102,6 +102,9 @@ class Slices:
 
 def _errors(surface: LossSurface, raw: Tensor) -> list[float | None]:
     """Return the mean errors of raw logits, (k, n, K), at k points; None where none is defined."""
-    if not surface.has_errors:
-        return [None] * len(raw)
-    return [float(surface.errors_of(each).double().mean()) for each in raw]
+    return [_error(surface, each) for each in raw]
+
+
+def _error(surface: LossSurface, note: Tensor) -> float | None:
+    """Return the mean error from what is kept of a pass; None where none is defined."""
+    return float(surface.errors_noted(note).double().mean()) if surface.has_errors else None

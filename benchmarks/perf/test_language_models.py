@@ -26,7 +26,7 @@ def gpt2(device):
 def products(kind, model, tokens, v):
     """Return (ours, theirs, a function that frees our graphs): one product each with all that it needs."""
     peer = pytest.importorskip("hessian_eigenthings", reason="pip install acutance[bench]")
-    from acutance_text.causal import next_token
+    from acutance_text.next_token import next_token
 
     surface = LossSurface(model, ({"input_ids": tokens, "use_cache": False}, tokens), loss=next_token)
     surface.hvp(v)  # the opening checks of a surface are made once a model
@@ -74,7 +74,7 @@ def test_native_average_case(compare, device):
         for parameter in model.parameters():
             parameter.data = parameter.data.bfloat16()
         tokens = torch.randint(0, 32000, (1, 512)).to(device)
-    from acutance_text.causal import next_token
+    from acutance_text.next_token import next_token
 
     surface = LossSurface(model, ({"input_ids": tokens, "use_cache": False}, tokens), loss=next_token, dtype="native")
     surface.clean()

@@ -76,6 +76,7 @@ class DirectionalSharpness(CurvatureMeasure[DirectionalSpec]):
                 return Estimate.without_value(Status.UNSUPPORTED, NO_STEP if found.source == "optimizer" else STILL)
             direction = found.x / norm
         extras = _extras(spec, found.source, norm)
+        del found  # its memory serves the product
 
         def estimate(curvature: Curvature) -> Estimate:
             form, square = curvature.quadratic(direction)
@@ -106,6 +107,10 @@ class DirectionalSharpness(CurvatureMeasure[DirectionalSpec]):
         if spec.product == "loss":
             return 2 + (spec.scaling != "none")  # the direction, the moved weights and c
         return 2 + spec.product_vectors(few=True)
+
+    def vectors_of_few(self, spec: DirectionalSpec) -> int:
+        """As many: c is counted for all weights."""
+        return self.vectors(spec)
 
 
 def _from_losses(surface: LossSurface, spec: DirectionalSpec, rng: Streams) -> Estimate:

@@ -61,3 +61,7 @@ class GradientNorm(CurvatureMeasure[GradientNormSpec]):
     def vectors(self, spec: GradientNormSpec) -> int:
         """The gradient; c, and c times it."""
         return 2 + (spec.scaling != "none")
+
+    def vectors_of_few(self, spec: GradientNormSpec) -> int:
+        """As many: c is counted for all weights."""
+        return self.vectors(spec)

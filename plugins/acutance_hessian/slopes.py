@@ -22,9 +22,10 @@ STILL = (
 
 
 def scaled_gradient(surface: LossSurface, spec: SharpnessSpec) -> Tensor:
-    """Return c times the gradient of the spec's view, (p,)."""
+    """Return c times the gradient of the spec's view, (p,), for reading: with c = 1 it is the one that is shared."""
     base = surface.restricted(spec.parameters)
-    _, g = base.transformed(spec.logit_norm, spec.norm_scale).gradient()
+    g = base.transformed(spec.logit_norm, spec.norm_scale).clean_gradient().gradient
+    assert g is not None
     c = scaling.vector(base, spec.scaling)
     return g if c is None else g * c
 

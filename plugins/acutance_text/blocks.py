@@ -15,8 +15,8 @@ from pydantic import Field, PositiveInt, model_validator
 from acutance.dataset import Dataset, Split
 from acutance.errors import UserError, did_you_mean
 from acutance.spec import Spec
-from acutance_text.causal import wrong_next_token
 from acutance_text.choices import Question, WrongChoice, question, tokens_of
+from acutance_text.next_token import wrong_next_token
 from acutance_text.sentiment import FILES, SentimentFiles
 from acutance_text.streams import BYTES, Bytes, TokenizerFile, stream
 from acutance_text.tables import read_columns

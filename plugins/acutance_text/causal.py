@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from acutance_text.making import CAUSAL
+from acutance_text.next_token import next_token, wrong_next_token
 from acutance_text.transformers_pool import Folders, PlacedSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from acutance.pool import ModelEntry
 
-IGNORED = -100  # a target that is no token to predict, as in transformers
+__all__ = ["Causal", "next_token", "wrong_next_token"]  # studies name the loss as one of this file
 
 
 class Causal(Folders[PlacedSpec]):
@@ -24,45 +23,3 @@ class Causal(Folders[PlacedSpec]):
     def data_settings(self, entry: ModelEntry, spec: PlacedSpec) -> dict[str, Any]:
         """Return the folder's tokenizer."""
         return {"tokenizer": str(dict(self.folders(spec))[entry.id])}
-
-
-def next_token(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return the mean loss of the next token in each block, and how many tokens it is of, both (n,).
-
-    Give it as ``surface.loss: acutance_text.causal:next_token``. The loss of several blocks is the mean over their
-    tokens, however they are divided into passes: with :math:`T_i = \{t < L : x_{i,t+1} \ne -100\}`
-
-    .. math:: \frac{1}{\sum_i |T_i|} \sum_{i=1}^n \sum_{t \in T_i} -\log \mathrm{softmax}(f_{i,t})_{x_{i,t+1}}
-
-    Args:
-        logits: (n, L, V); of questions with C choices (n, C, L, V), where it is the loss of the right one, the first.
-        targets: (n, L) or (n, C, L), the tokens themselves, -100 for those that are not to be predicted; the loss does
-            the shift.
-    """
-    if logits.dim() == 4:
-        logits, targets = logits[:, 0], targets[:, 0]
-    sums, counts = token_losses(logits, targets)
-    return sums / counts.clamp_min(1), counts.double()
-
-
-def token_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum of the losses of each row's next tokens, (n,) float64, and how many there are, (n,).
-
-    Args:
-        logits: (n, L, V).
-        targets: (n, L) the tokens themselves, -100 for those that are not to be predicted.
-    """
-    from acutance.model.losses import cross_entropy
-
-    wanted = targets[:, 1:]
-    counts = wanted != IGNORED
-    losses = cross_entropy(logits[:, :-1].flatten(0, 1), wanted.clamp_min(0).flatten()).view(wanted.shape)
-    return losses.masked_fill(~counts, 0.0).sum(dim=1), counts.sum(dim=1)
-
-
-def wrong_next_token(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the share of wrong next tokens of each block, (n,): the ``score`` of a Split of blocks."""
-    wanted = targets[:, 1:]
-    counts = wanted != IGNORED
-    wrong = (logits[:, :-1].argmax(dim=-1) != wanted) & counts
-    return wrong.sum(dim=1).double() / counts.sum(dim=1).clamp_min(1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from acutance.errors import UserError
-from acutance_text.causal import IGNORED, token_losses
+from acutance_text.next_token import IGNORED, token_losses
 
 if TYPE_CHECKING:
     from torch import Tensor

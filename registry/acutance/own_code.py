@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import sys
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from acutance.errors import UserError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def is_own(name: str) -> bool:
@@ -38,19 +41,62 @@ def named(function: Callable[..., Any]) -> str:
 
 
 def source_digest(name: str) -> str:
-    """Return the sha256 of the file that a ``module:function`` lives in, without importing it.
+    """Return the sha256 of the file that the function of a ``module:function`` is defined in, without importing it.
+
+    A module that takes the function from another one (``from package.losses import mine``) only names it: what else
+    stands there has no part in it.
 
     Raises:
         UserError: when there is no such module, or it has no source file.
     """
     module, _, function = name.partition(":")
+    path = _file_of(module) if function else None
+    if path is None:
+        raise UserError(f"'{name}': there is no module '{module}'", "write module:function of an importable file")
+    passed = {module}
+    while (origin := _taken_from(path, module, function)) and origin[0] not in passed:
+        there = _file_of(origin[0])
+        if there is None:
+            break
+        path, (module, function) = there, origin
+        passed.add(module)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the source file of a module; None where there is none."""
     try:
-        located = find_spec(module) if module and function else None
+        located = find_spec(module) if module else None
     except (ImportError, ValueError):
         located = None
     if located is None or not located.origin or not Path(located.origin).is_file():
-        raise UserError(f"'{name}': there is no module '{module}'", "write module:function of an importable file")
-    return hashlib.sha256(Path(located.origin).read_bytes()).hexdigest()
+        return None
+    return Path(located.origin)
+
+
+def _taken_from(path: Path, module: str, function: str) -> tuple[str, str] | None:
+    """Return the module, and the name there, that a file takes a function from; None where it defines it itself."""
+    found = None
+    with suppress(SyntaxError, ValueError):
+        for node in ast.parse(path.read_bytes()).body:
+            if getattr(node, "name", None) == function:
+                found = None
+            elif isinstance(node, ast.Assign) and any(getattr(t, "id", None) == function for t in node.targets):
+                found = None
+            elif isinstance(node, ast.ImportFrom):
+                names = [alias.name for alias in node.names if (alias.asname or alias.name) == function]
+                if names:
+                    found = _absolute(node, path, module), names[-1]
+    return found
+
+
+def _absolute(node: ast.ImportFrom, path: Path, module: str) -> str:
+    """Return the full name of the module of a ``from ... import``, which may be relative to the importing one."""
+    if not node.level:
+        return node.module or ""
+    above = module.split(".")
+    package = above[: len(above) - node.level + (path.stem == "__init__")]
+    return ".".join([*package, *([node.module] if node.module else [])])
 
 
 def load(name: str) -> Any:
@@ -76,3 +122,13 @@ def load_function(name: str) -> Callable[..., Any]:
     if not callable(function):
         raise UserError(f"'{name}' is {type(function).__name__}, not a function")
     return function  # type: ignore[no-any-return]
+
+
+def in_own_type(loss: Function) -> Function:
+    """Say of a loss of one's own that it takes normalized logits of very many classes in the type of the logits.
+
+    For one that makes its sums in float64 itself, as ``acutance.model.losses.cross_entropy`` does: others are given
+    them in float64, of which a copy is as large as the logits twice.
+    """
+    loss.in_own_type = True  # type: ignore[attr-defined]
+    return loss

@@ -1,6 +1,9 @@
 """Keys: what enters, what does not, and that they never change."""
 
+import hashlib
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from pydantic import ValidationError
 
 from acutance import LossSurface, Spec, Streams
 from acutance.data.fingerprint import digest_points, model_key
+from acutance.own_code import source_digest
 from acutance.plugins import catalog
 from acutance.spec import canonical_json, cell_key, digest
 
@@ -142,3 +146,44 @@ def test_noise_is_named_by_its_purpose_and_made_once_for_all_precisions():
 
 def test_digest_is_stable_under_key_order():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+# -- functions of one's own: the file that defines them ------------------------------------------------------
+
+
+def package(tmp_path, monkeypatch, **files):
+    root = tmp_path / "borrowed"
+    root.mkdir()
+    for name, text in {"__init__": "", **files}.items():
+        (root / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "borrowed", raising=False)  # that of another test
+    importlib.invalidate_caches()
+    return root
+
+
+@pytest.mark.parametrize("how", ["from borrowed.losses import mine", "from .losses import other as mine"])
+def test_a_function_taken_from_another_file_has_the_digest_of_that_file(tmp_path, monkeypatch, how):
+    root = package(tmp_path, monkeypatch, losses="def mine(): ...\nother = mine\n", pools=f"{how}\n")
+    first = source_digest("borrowed.pools:mine")
+    assert first == source_digest("borrowed.losses:mine")
+    (root / "pools.py").write_text(f"{how}\nPOOL = 2\n")
+    assert source_digest("borrowed.pools:mine") == first != source_digest("borrowed.pools:POOL")
+    (root / "losses.py").write_text("def mine(): return 2\nother = mine\n")
+    assert source_digest("borrowed.pools:mine") == source_digest("borrowed.losses:mine") != first
+    (root / "pools.py").write_text(f"{how}\ndef mine(): ...\n")
+    assert source_digest("borrowed.pools:mine") == hashlib.sha256((root / "pools.py").read_bytes()).hexdigest()
+
+
+def test_modules_that_take_a_function_from_each_other_or_from_nowhere_have_a_digest(tmp_path, monkeypatch):
+    package(tmp_path, monkeypatch, a="from .b import f\n", b="from .a import f\n", c="from nowhere_at_all import f\n")
+    assert source_digest("borrowed.a:f") and source_digest("borrowed.c:f")
+    package_init = tmp_path / "borrowed" / "__init__.py"
+    package_init.write_text("from .a import f\nfrom .d import g\n")
+    (tmp_path / "borrowed" / "d.py").write_text("def g(): ...\n")
+    assert source_digest("borrowed:g") == source_digest("borrowed.d:g")
+
+
+def test_the_loss_of_the_next_token_is_that_of_its_own_file():
+    assert source_digest("acutance_text.causal:next_token") == source_digest("acutance_text.next_token:next_token")
+    assert source_digest("acutance_text.causal:next_token") != source_digest("acutance_text.causal:Causal")

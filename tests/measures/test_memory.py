@@ -286,6 +286,14 @@ def test_curvature_by_differences(scaling, more, microbatch):
     assert stated - 1 <= measured <= stated + (microbatch is not None)
 
 
+@pytest.mark.parametrize("scaling", ["none", "elementwise", "filter"])
+@pytest.mark.parametrize("name", ["gradient_norm", "directional_sharpness"])
+def test_what_holds_c_of_all_weights_holds_no_more_of_few(name, scaling):
+    measure = catalog().measure(name)
+    measured, stated = peak(name, scaling=scaling)
+    assert measured == stated == measure.vectors_of_few(measure.Spec(scaling=scaling))
+
+
 def test_of_few_weights_c_is_held_too():
     measure = catalog().measure("hessian_top_eigenvalue")
     measured, stated = peak("hessian_top_eigenvalue", max_iterations=6, tol=1e-12)

@@ -258,7 +258,7 @@ def test_device_map_of_transformers(where, tmp_path):
         auto.from_pretrained(tmp_path / "model"),
         auto.from_pretrained(tmp_path / "model", device_map=device_map, offload_folder=str(tmp_path / "away")),
     ]
-    from acutance_text.causal import next_token
+    from acutance_text.next_token import next_token
 
     surfaces = [LossSurface(m, ({"input_ids": X}, X), loss=next_token, dtype="native") for m in models]
     assert surfaces[1].size == surfaces[0].size and len(surfaces[1].parameters.slots) == 28

@@ -14,7 +14,8 @@ from acutance.model.losses import cross_entropy, transform_of
 from acutance.model.many_classes import many
 from acutance.model.normalization import Normalization, normalize_logits
 from acutance.model.normalized_rows import normalized
-from acutance_text.causal import next_token
+from acutance.own_code import in_own_type
+from acutance_text.next_token import next_token
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
 SCALES = ["paper", "released"]
@@ -161,6 +162,33 @@ def test_surfaces_of_ignored_and_masked_tokens_are_the_same_in_every_way(monkeyp
             tolerance = 1e-12 if dtype == torch.float64 else 3e-6
             assert float((ours - theirs).abs().max()) <= tolerance * float(theirs.abs().max())
     assert float((ways[0][0] - expected[0]) / expected[0]) == pytest.approx(0.0, abs=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_loss_of_ones_own_is_given_double_numbers_unless_it_says_it_makes_its_own(scale):
+    def plain(logits, targets):
+        kinds.add(logits.dtype)
+        return F.cross_entropy(logits, targets)
+
+    kinds = set()
+    x, y = numbers((70, 4), 0, torch.float32), torch.arange(70)
+    torch.manual_seed(0)
+    model = nn.Linear(4, 4500)
+    surface = LossSurface(model, (x, y), loss=plain).transformed(True, scale)
+    exact = F.cross_entropy(normalize_logits(model(x).detach().double(), scale), y)
+    surface.check()
+    kinds.clear()
+    assert float(surface.loss()) == pytest.approx(float(exact), rel=1e-13) and kinds == {torch.float64}
+    v = numbers(surface.w.shape, 3, torch.float32)
+    named = LossSurface(model, (x, y)).transformed(True, scale)
+    for ours, theirs in ((surface.ggnvp(v), named.ggnvp(v)), (surface.hvp(v), named.hvp(v)),
+                         (surface.vjp(surface.jvp(v)), named.vjp(named.jvp(v)))):  # fmt: skip
+        assert ours.dtype == torch.float32
+        assert float((ours - theirs).abs().max()) <= 1e-4 * float(theirs.abs().max())
+    surface = LossSurface(model, (x, y), loss=in_own_type(plain)).transformed(True, scale)
+    surface.check()
+    kinds.clear()
+    assert float(surface.loss()) == pytest.approx(float(exact), rel=1e-6) and kinds == {torch.float32}
 
 
 @pytest.mark.parametrize("scale", SCALES)

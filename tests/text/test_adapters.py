@@ -18,7 +18,7 @@ from acutance.run.harness import run_study
 from acutance.study.config import load_config
 from acutance.testing.core import examine
 from acutance_text.adapters import Adapters, AdaptersSpec
-from acutance_text.causal import next_token
+from acutance_text.next_token import next_token
 
 IDS = torch.randint(257, (3, 8), generator=torch.Generator().manual_seed(0))
 

@@ -19,7 +19,7 @@ from acutance.run.harness import run_study
 from acutance.study.config import load_config
 from acutance.testing.core import examine
 from acutance_text import streams
-from acutance_text.causal import next_token, wrong_next_token
+from acutance_text.next_token import next_token, wrong_next_token
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from tests.live_memory import LiveBytes
 import acutance
 from acutance import LossSurface, UserError
 from acutance.surface.open_model import OpenModel
-from acutance_text.causal import next_token
+from acutance_text.next_token import next_token
 
 transformers = pytest.importorskip("transformers")
 SMALL = {"vocab_size": 90, "num_hidden_layers": 6, "num_attention_heads": 4, "hidden_size": 32, "pad_token_id": 0}

@@ -13,9 +13,10 @@ from acutance.plugins import catalog
 from acutance.run.harness import run_study
 from acutance.study.config import load_config
 from acutance.testing.core import examine
-from acutance_text.causal import Causal, next_token
+from acutance_text.causal import Causal
 from acutance_text.choices import WrongChoice, question
 from acutance_text.choosing import taking_choices
+from acutance_text.next_token import next_token
 from acutance_text.streams import Bytes
 from acutance_text.transformers_pool import FolderSpec
 

@@ -17,8 +17,9 @@ from tests.live_memory import LiveBytes
 from acutance import LossSurface, UserError
 from acutance.run.harness import run_study
 from acutance.study.config import load_config
-from acutance_text.causal import Causal, next_token, wrong_next_token
+from acutance_text.causal import Causal
 from acutance_text.making import class_names
+from acutance_text.next_token import next_token, wrong_next_token
 from acutance_text.transformers_pool import FolderSpec, Transformers, settings_of
 
 

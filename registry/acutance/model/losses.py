@@ -55,10 +55,16 @@ ALL_AT_ONCE = (
 SUMS = {"squared_sum", "half_squared_sum"}  # over the examples of a batch; the others are means
 
 
-def transform_of(logit_norm: bool, scale: NormScale) -> Callable[[Tensor], Tensor]:
-    """Return what turns raw logits into what the loss sees: nothing, or normalization with sums in float64."""
+def transform_of(logit_norm: bool, scale: NormScale, wide: bool = False) -> Callable[[Tensor], Tensor]:
+    """Return what turns raw logits into what the loss sees: nothing, or normalization with sums in float64.
+
+    Args:
+        logit_norm: whether logits are normalized.
+        scale: how.
+        wide: whether the loss wants normalized logits in float64, also of very many classes.
+    """
     if logit_norm:
-        return Normalization(scale)
+        return Normalization(scale, wide)
     return lambda logits: logits
 
 
@@ -95,6 +101,11 @@ class LossHead:
         self.classifies = loss == "cross_entropy"
         self.sums = isinstance(loss, str) and loss in SUMS
         self.weight: Tensor | None = None
+
+    @property
+    def wide(self) -> bool:
+        """Whether normalized logits are given to it in float64, however many: a function's sums have their type."""
+        return callable(self.loss) and not getattr(self.loss, "in_own_type", False)
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         r"""Return per-example losses, (n,) float64; their mean is ``value`` (their sum, where the loss is one).

@@ -50,21 +50,22 @@ class Normalization:
 
     Args:
         scale: ``paper`` or ``released``.
+        wide: whether they are in float64 of very many classes too.
     """
 
-    def __init__(self, scale: NormScale) -> None:
-        self.scale = scale
+    def __init__(self, scale: NormScale, wide: bool = False) -> None:
+        self.scale, self.wide = scale, wide
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return the normalized logits, differentiable."""
-        return normalize_logits(logits if many(logits) else logits.double(), self.scale)
+        return normalize_logits(logits if many(logits) and not self.wide else logits.double(), self.scale)
 
     def linearized(self, logits: Tensor) -> Jacobian:
         """Return products with the Jacobian at logits of very many classes."""
         with torch.no_grad():
-            flat = _rows(logits.detach())
+            flat = _rows(logits.detach().double() if self.wide else logits.detach())
             y, rows = normalize_rows(flat, self.scale)
-            return Jacobian(y.view(logits.shape), flat, rows)
+            return Jacobian(y.view(logits.shape), flat, rows, flat.dtype if not self.wide else logits.dtype)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Jacobian:
     outputs: Tensor
     _flat: Tensor
     _known: Rows
+    _kind: torch.dtype
 
     def jvp(self, tangents: list[Tensor]) -> Tensor:
         """Return J v for the one tangent v, (..., K)."""
@@ -85,7 +87,7 @@ class Jacobian:
 
     def vjp(self, u: Tensor) -> list[Tensor]:
         """Return J^T u, one tensor, (..., K)."""
-        return [self._each("pull", u)]
+        return [self._each("pull", u).to(self._kind)]
 
     def _each(self, name: str, x: Tensor) -> Tensor:
         flat, out = x.detach().to(self._flat).reshape(self._flat.shape), torch.empty_like(self._flat)

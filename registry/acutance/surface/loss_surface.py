@@ -120,7 +120,7 @@ class LossSurface(Readings, Representations, Products, Beside, InPlace):
         """Set the state of a new surface, or of a view of one, which shares its core."""
         self.core, self.parameters = core, parameters
         self.logit_norm, self.norm_scale, self.num_train = logit_norm, norm_scale, num_train
-        self.transform = transform_of(logit_norm, norm_scale)
+        self.transform = transform_of(logit_norm, norm_scale, core.head.wide)
         with conditions(core.functional):
             self._pieces = core.functional.own_pieces()
         self._memo: dict[Hashable, Any] = {}

@@ -154,7 +154,7 @@ class TrainedCausal(TrainedPool[TrainedCausalSpec, LanguageRecipe]):
         """Train a model on the GPU if there is one."""
         import torch
 
-        from acutance_text.lm_training import train_on_blocks
+        from acutance_text.finetuning import train_on_blocks
 
         ids = self.data(spec).open("train").targets
         tokens = int(ids.max()) + 1

@@ -7,9 +7,9 @@ from torch import nn
 
 import acutance
 from acutance import LossSurface
+from acutance.checks import parts
 from acutance.empirical import Error, Loss, TargetSpec
 from acutance.errors import Unsupported, UserError
-from acutance.surface import passing
 
 N, WIDTH, CLASSES, SIZE = 64, 4, 1000, 8
 SHARPNESS = [
@@ -49,7 +49,7 @@ def mean(logits, targets):
 
 @pytest.fixture
 def large(monkeypatch):
-    monkeypatch.setattr(passing, "LARGE", 1)
+    monkeypatch.setattr(parts, "LARGE_LOGITS", 1)
 
 
 def surfaces(**options):
@@ -59,10 +59,10 @@ def surfaces(**options):
 
 @pytest.mark.parametrize("loss", ["cross_entropy", weighted, mean])
 def test_losses_errors_and_gradients_are_those_of_logits_that_are_held(large, loss):
-    whole, *parts = surfaces(loss=loss)
+    whole, *others = surfaces(loss=loss)
     expected = whole.loss(), whole.errors(), whole.transformed().loss(), *whole.gradient()
     moved = whole.w + 0.01
-    for part in parts:
+    for part in others:
         torch.testing.assert_close(part.transformed().loss(), expected[2], rtol=1e-12, atol=0)
         assert part.core.keeps_logits == (loss is mean)
         torch.testing.assert_close(part.loss(), expected[0], rtol=1e-12, atol=0)
@@ -79,7 +79,7 @@ def test_measures_have_the_values_and_extras_that_they_have_with_logits_that_are
     model, data = problem()
     found = []
     for limit in (1 << 40, 1):
-        monkeypatch.setattr(passing, "LARGE", limit)
+        monkeypatch.setattr(parts, "LARGE_LOGITS", limit)
         surface = LossSurface(model, data, microbatch=SIZE)
         estimate = acutance.measure(measure, surface, **settings)
         assert surface.core.keeps_logits == (limit > 1)
@@ -142,7 +142,7 @@ def test_logits_of_a_point_that_has_moved_on_are_refused(large):
 
 def test_only_large_logits_are_let_go():
     assert all(surface.core.keeps_logits for surface in surfaces() if [surface.loss()])
-    assert passing.LARGE == 1 << 28
+    assert parts.LARGE_LOGITS == 1 << 28
 
 
 def peak(examples, read):
@@ -168,8 +168,8 @@ def peak(examples, read):
 )
 def test_eight_microbatches_take_the_memory_of_one(monkeypatch, read):
     logits = SIZE * CLASSES * 4
-    monkeypatch.setattr(passing, "LARGE", 1 << 40)
+    monkeypatch.setattr(parts, "LARGE_LOGITS", 1 << 40)
     held = peak(N, read) - peak(4 * SIZE, read)
     assert held > 3 * logits
-    monkeypatch.setattr(passing, "LARGE", 1)
+    monkeypatch.setattr(parts, "LARGE_LOGITS", 1)
     assert peak(N, read) - peak(4 * SIZE, read) < logits / 4

@@ -18,7 +18,7 @@ from acutance.plugins import catalog
 from acutance.study.config import load_config
 from acutance.testing.core import examine
 from acutance.training.recipe import Recipe, learning_rate_at
-from acutance_text.lm_training import loss_of, train_on_blocks
+from acutance_text.finetuning import loss_of, train_on_blocks
 from acutance_text.trained_lm import LanguageRecipe, TrainedCausal, TrainedCausalSpec
 
 TINY = {"hidden": 16, "layers": 1, "heads": 2, "positions": 16, "size": 4, "batch_size": 4}

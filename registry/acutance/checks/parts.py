@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from acutance.surface.core import Core
     from acutance.surface.loss_surface import LossSurface
 
+LARGE_LOGITS = 1 << 28  # bytes of logits that are not held where their loss is a sum over microbatches
 TOLERANCE = 1e-5  # of the parts' mean size: float32 rounds a thousand times finer
 
 
@@ -130,3 +131,18 @@ def difference(core: Core, seen: Tensor, size: int) -> str:
     if not math.isfinite(whole) or abs(float(whole) - total) <= TOLERANCE * max(scale, abs(float(whole))):
         return ""
     return f"your loss is no mean over the examples ({float(whole):.6g} of all {n}, {total:.6g} as the mean of parts)"
+
+
+def keeps_logits(core: Core) -> bool:
+    r"""Return whether passes hold the logits of all examples; told by the model, the points and the microbatch alone.
+
+    A loss with a name, or one of (losses, weights), is the sum of what microbatches contribute. The logits of a
+    language model, (n, L, V), would be the largest thing held: then none outlives its microbatch. Of a loss of one's
+    own that gives a mean the parts are held against the whole, so its logits are kept.
+    """
+    few = core.few_logits
+    if few is None or core.in_one_pass or not core.labelled:
+        return True
+    if callable(core.head.loss) and core.head.weight is None:
+        return True
+    return core.n * (few.numel() // len(few)) * few.element_size() < LARGE_LOGITS

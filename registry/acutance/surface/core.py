@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, saved_tensors_hooks
 
 from acutance.checks.loss_checks import doubt, ends_in_sigmoid, refuse_parts, refuse_unfit
-from acutance.checks.parts import refuse_mixing
+from acutance.checks.parts import keeps_logits, refuse_mixing
 from acutance.checks.smoothness import refuse_jumps
 from acutance.checks.tracking import Tracking, examine, leaves_of, note_outside, refuse_elsewhere
 from acutance.data.batch import channels_first, channels_last, length_of, take_rows, tensor
@@ -32,7 +32,6 @@ from acutance.model.token_ids import require_tokens
 from acutance.model.weights import EXACT
 from acutance.surface.linearization import Linearization
 from acutance.surface.loss_gradient import objection, product_objection
-from acutance.surface.passing import keeps_logits
 
 if TYPE_CHECKING:
     from acutance.surface.loss_surface import LossSurface

@@ -2,7 +2,7 @@ r"""The loss surface :math:`w \mapsto L_S(w)` of one model on one fixed batch: t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -35,14 +35,14 @@ from acutance.surface.per_example import ExampleGradients
 from acutance.surface.perturbed import Perturbed
 from acutance.surface.piecewise import PiecewisePoint
 from acutance.surface.products import Products
-from acutance.surface.readings import Readings
+from acutance.surface.readings import Clean, Readings
 from acutance.surface.representations import Representations
 from acutance.surface.second_order import SecondOrder
 
 T = TypeVar("T")
 
 
-class LossSurface(Readings, Representations, Products, Beside, InPlace):
+class LossSurface(Clean, Readings, Representations, Products, Beside, InPlace):
     """The loss of one model on one batch as a function of a flat weight vector.
 
     Every method takes points w, (p,), and leaves the model bitwise as it was, also after an exception.
@@ -383,57 +383,11 @@ class LossSurface(Readings, Representations, Products, Beside, InPlace):
             raise Unsupported("it is not defined which examples are wrong: the targets are numbers, or there are none")
         return self.clean().note if w is None else MovingPoint(self, w=w).seen_by([]).note
 
-    @in_own_conditions
-    def clean_logits(self) -> Tensor:
-        """Return the model's own logits at w*, (n, K); one pass for the surface and all its views, needs no targets."""
-        known = self.core.known
-        raw = known.clean_logits = self.raw_logits() if known.clean_logits is None else known.clean_logits
-        return raw
-
-    @in_own_conditions
-    def clean(self) -> Evaluation:
-        """Return loss and logits at w*; the pass is made once for the surface and all its views.
-
-        Where logits are not kept, it is made once for a transform, or for those of the views of ``clean_together``.
-        """
-        if self.core.known.clean_logits is None:
-            self.check()
-            if not self.core.keeps_logits:
-                return self.clean_together([self])[0]
-        raw = self.clean_logits()
-        return self.memo("clean", lambda: Evaluation(self.loss_of(raw), raw))
-
-    def clean_together(self, views: Sequence[LossSurface]) -> list[Evaluation]:
-        """Return ``clean`` of several views of this surface, from one pass, whatever is kept of it."""
-        known = self.core.known
-        if known.clean_logits is None:
-            self.check()
-            if not self.core.keeps_logits:
-                passed = self.core.passed
-                if wanted := list({view.seen: view for view in views if view.seen not in passed}.values()):
-                    found = self.still_point().seen_by(wanted)
-                    for view, loss in zip(wanted, found.losses, strict=True):
-                        view.learn(loss, found.note)
-                return [passed[view.seen] for view in views]
-        return [view.clean() for view in views]
-
     def still_point(self) -> MovingPoint:
         """Return the point w*, which does not move."""
         if self.core.functional.weights.own:
             return PiecewisePoint(self, moves=False)
         return MovingPoint(self, w=self.w)
-
-    def learn(self, loss: Tensor, note: Tensor) -> None:
-        """Keep what a pass at w* gave: the logits for all views, or, where they are not kept, loss and errors."""
-        if self.core.keeps_logits:
-            self.core.known.clean_logits = note
-        else:
-            self.core.passed.setdefault(self.seen, Evaluation(loss, note, again=self.clean_logits))
-
-    @property
-    def seen(self) -> Hashable:
-        """What the loss sees of the logits: views that agree on it have the same losses."""
-        return self.logit_norm, self.norm_scale
 
     def clean_gradient(self) -> Evaluation:
         """Return loss, logits and gradient at w*, NaN where the loss is no number; computed once for this surface."""

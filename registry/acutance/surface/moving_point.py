@@ -18,7 +18,7 @@ from acutance.model.derivatives import OverwrittenError, gradients, gradients_in
 from acutance.numerics.units import Units, huge
 from acutance.numerics.walks import moved
 from acutance.surface.core import Evaluation
-from acutance.surface.passing import Seen, Tally, noted
+from acutance.surface.readings import Seen, Tally, noted
 from acutance.surface.replay import Replay, Work
 
 if TYPE_CHECKING:

@@ -49,7 +49,9 @@ class BasinSize(Measure[BasinSpec]):
         from acutance_classic.noise import steady_loss
 
         estimate = steady_loss(surface, spec, rng).estimate(lambda sigma: sigma)
-        return scaling.resolved(estimate, surface.restricted(spec.parameters), spec.scaling, estimate.value)
+        view = surface.transformed(spec.logit_norm, spec.norm_scale).restricted(spec.parameters)
+        found = scaling.resolved(estimate, view, spec.scaling, estimate.value)
+        return view.against_rounding(found, spec.drop) if spec.of == "loss" else found
 
     def passes(self, spec: BasinSpec) -> Cost:
         """At most: a scale is given up as soon as the draws so far exceed the limit; the extras say what was made."""

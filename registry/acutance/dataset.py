@@ -34,9 +34,10 @@ def argmax_error(logits: Tensor, targets: Tensor) -> Tensor:
     if classes < 2:
         raise Unsupported("classification error needs two outputs or more: of a single one argmax knows no other class")
     guessed = logits.argmax(dim=-1)
-    if guessed.shape != targets.shape:
+    if guessed.shape != targets.shape or guessed.dim() != 1:
         got = f"the targets are {tuple(targets.shape)} for outputs {tuple(logits.shape)}"
-        raise Unsupported(f"classification error needs a class label for each example: {got}")
+        hint = "LossSurface takes score=, which makes one number of an example's places" if guessed.dim() > 1 else ""
+        raise Unsupported(f"classification error needs a class label for each example: {got}" + (hint and f"; {hint}"))
     return (guessed != targets).to(logits.dtype)
 
 

@@ -135,10 +135,35 @@ def test_a_small_rise_stands_beside_the_resolution_and_one_below_it_has_no_value
     lost = acutance.measure("average_case", surface, rho=1e-4, draws=2, scaling="none", parameters="0.*")
     assert lost.status is Status.NOT_CONVERGED and "bfloat16" in lost.message and "float32" in lost.message
     part = surface.restricted("0.bias")
-    doubted = part.against_rounding(acutance.Estimate(1.0), float(part.rounding()) / 2)
+    doubted = part.against_rounding(acutance.Estimate(1.0), float(part.rounding()) * (in_place.CLEAR - 1))
     assert doubted.status is Status.NOT_CONVERGED and "rounding of the weights in bfloat16" in doubted.message
-    believed = part.against_rounding(acutance.Estimate(1.0), float(part.rounding()) * 2)
+    believed = part.against_rounding(acutance.Estimate(1.0), float(part.rounding()) * (in_place.CLEAR + 1))
     assert believed.status is Status.OK and believed.extras["rounding"] == float(part.rounding())
+
+
+def test_no_draws_make_a_rise_right_that_rounding_alone_gives():
+    """Rounding a moved weight raises a curved loss by itself: a mean over many draws is as far off as one over few."""
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Linear(6, 64), nn.Tanh(), nn.Linear(64, 3)).bfloat16()
+    with torch.no_grad():
+        model[2].weight *= 8
+    x, y = torch.randn(64, 6).bfloat16(), torch.arange(64) % 3
+    exact = copy.deepcopy(model).float()
+    for rho in (0.001, 0.003, 0.01, 0.03, 0.1):
+        asked = {"rho": rho, "draws": 100, "variance_reduction": "antithetic", "scaling": "elementwise"}
+        found = acutance.measure("average_case", LossSurface(model, (x, y), dtype="native"), **asked)
+        true = acutance.measure("average_case", LossSurface(exact, (x.float(), y)), **asked).value
+        if found.status is Status.OK:
+            assert found.value == pytest.approx(true, rel=0.15)
+    assert found.status is Status.OK  # at the largest radius
+
+
+def test_a_basin_no_deeper_than_rounding_has_no_size():
+    _, surface = surfaces(torch.bfloat16)
+    shallow = acutance.measure("basin_size", surface, drop=3 * float(surface.rounding()), draws=4)
+    assert shallow.status is Status.NOT_CONVERGED and "rounding of the weights in bfloat16" in shallow.message
+    deep = acutance.measure("basin_size", surface, drop=0.5, draws=4)
+    assert deep.status is Status.OK
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ ROUNDINGS = 2  # of all weights at random, of which the resolution of the loss i
 DITHERED = 3  # by how much the variance of a weight that is rounded at random exceeds that of a rounding error at most
 UNSURE = 0.1  # of a gradient, that rounding may change
 SMALL = 0.1  # share of the loss: rises below it are held against the resolution
+CLEAR, CLEAR_DITHERED = 10, 5  # resolutions above which a rise is trusted: rounding alone raises the loss by about one
 
 
 class InPlace:
@@ -187,17 +188,21 @@ class InPlace:
             estimate: with status ok.
             rise: of the loss, that it is made of.
             dithered: whether the moved weights were rounded at random, which three times the resolution covers.
+
+        Rounding the weights that moved raises the loss by itself, however many draws there are: where it is curved the
+        mean of the rise is off by about the resolution. So a rise has to be several times larger.
         """
         if not self.is_rounded or estimate.status is not Status.OK or abs(rise) > SMALL * abs(float(self.clean().loss)):
             return estimate
         least = float(self.rounding()) * (DITHERED if dithered else 1)
         found = replace(estimate, extras={**estimate.extras, "rounding": least})
-        if abs(rise) > least:
+        clear = CLEAR_DITHERED if dithered else CLEAR
+        if abs(rise) > clear * least:
             return found
         kind = str(self.dtype).removeprefix("torch.")
         return replace(
             found,
             status=Status.NOT_CONVERGED,
-            message=f"the loss moves by {rise:.2g}, and rounding of the weights in {kind} alone moves it by "
-            f"{least:.2g}; take a larger radius, or dtype float32",
+            message=f"the loss moves by {rise:.2g}, and rounding of the weights in {kind} alone moves it by up to "
+            f"{least:.2g}, of which it has to be {clear} times: take a larger radius, or dtype float32",
         )

@@ -8,13 +8,13 @@ import weakref
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from acutance.errors import UserError, some
 from acutance.io.checkpoints import load_state, mismatch
 from acutance.io.stored import floating_kind, stored_in
 from acutance_text.choosing import taking_choices
-from acutance_text.quantized import refuse_quantized
+from acutance_text.converting import Converted, named_as_now, refuse_quantized
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +25,6 @@ CAUSAL, CLASSIFIER = "AutoModelForCausalLM", "AutoModelForSequenceClassification
 _NUMBERED = re.compile(r"LABEL_\d+", re.IGNORECASE)  # what a config calls outputs without names
 
 DeviceMap = Literal["auto"] | dict[str, str | int]  # where modules lie
-
-T = TypeVar("T")
 
 
 def weights_file(folder: Path) -> Path:
@@ -41,6 +39,7 @@ def loaded(auto: str, folder: Path, attention: str) -> nn.Module:
     """Return the model of a folder with its weights, of which no second copy is held meanwhile.
 
     They have the type of those in the file, whatever the config says; of several types the one that holds all exactly.
+    Where tensors of the file are merged or split for the model (experts, say), transformers does it, all at once.
 
     Args:
         auto: the class of transformers that makes the model from its config.
@@ -54,7 +53,11 @@ def loaded(auto: str, folder: Path, attention: str) -> nn.Module:
 
     file = weights_file(folder)
     refuse_quantized(file.parent)
-    return streamed(file, lambda kind: make(auto, file.parent, attention, kind), named_as_now)
+    try:
+        return streamed(file, lambda kind: make(auto, file.parent, attention, kind), named_as_now)
+    except Converted:
+        pass  # outside of the handler, which keeps the model that was made so far
+    return _pretrained(auto, file, attention, "", {})
 
 
 def make(auto: str, folder: Path, attention: str, kind: torch.dtype | None = None) -> nn.Module:
@@ -106,15 +109,6 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> nn.Module
     return load_state(model, named_as_now(state, model), where)
 
 
-def named_as_now(state: Mapping[str, T], model: nn.Module) -> dict[str, T]:
-    """Return a state with the names of today, without tables that are no longer saved."""
-    expected = model.state_dict(keep_vars=True)
-    # Names of checkpoints older than transformers 4, and tables of positions that are no longer saved.
-    renamed = {re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name): tensor for name, tensor in state.items()}
-    renamed = {re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name): tensor for name, tensor in renamed.items()}
-    return {n: t for n, t in renamed.items() if n in expected or not n.endswith((".position_ids", ".attn.masked_bias"))}
-
-
 def require_devices(device_map: DeviceMap | None) -> None:
     """Refuse a map before anything is loaded: without accelerate, or with a device that is not there.
 
@@ -163,29 +157,39 @@ def loaded_apart(auto: str, folder: Path, attention: str, device_map: DeviceMap)
     Raises:
         UserError: for weights that cannot be read or do not fit, and a map that does not fit the model.
     """
-    import transformers
-
     require_devices(device_map)
     file = weights_file(folder)
     refuse_quantized(file.parent)
-    kind = floating_kind(stored_in(file).values())
     aside = tempfile.TemporaryDirectory(prefix="acutance-offloaded-", ignore_cleanup_errors=True)
+    placed = {"device_map": device_map, "offload_folder": aside.name}
+    model = _pretrained(auto, file, attention, " with device_map", placed)
+    weakref.finalize(model, aside.cleanup)
+    _require_modules(model, device_map)
+    return model
+
+
+def _pretrained(auto: str, file: Path, attention: str, way: str, settings: Mapping[str, Any]) -> nn.Module:
+    """Return a model as transformers loads it, in the type of its file; what it would only warn of is refused."""
+    import torch
+    import transformers
+
+    folder = file.parent
+    kind = floating_kind(stored_in(file).values())
     try:
-        config = transformers.AutoConfig.from_pretrained(file.parent, local_files_only=True, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         named: dict[str, Any] = {"dtype" if hasattr(config, "dtype") else "torch_dtype": kind or "auto"}
-        model, found = getattr(transformers, auto).from_pretrained(
-            file.parent, config=config, local_files_only=True, trust_remote_code=False, attn_implementation=attention,
-            device_map=device_map, offload_folder=aside.name, output_loading_info=True, **named,
-        )  # fmt: skip
+        with torch.random.fork_rng():
+            model, found = getattr(transformers, auto).from_pretrained(
+                folder, config=config, local_files_only=True, trust_remote_code=False, attn_implementation=attention,
+                output_loading_info=True, **named, **settings,
+            )  # fmt: skip
     except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{folder}: cannot be loaded with device_map: {said}", f"it must fit {auto}") from None
-    weakref.finalize(model, aside.cleanup)
+        raise UserError(f"{folder}: cannot be loaded{way}: {said}", f"it must fit {auto}") from None
     shapes = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in found.get("mismatched_keys", ())]
     problem = mismatch(sorted(found.get("missing_keys", ())), sorted(found.get("unexpected_keys", ())), shapes)
     if problem:
         raise UserError(f"{folder}: does not fit the architecture: {problem}", f"it must fit {auto}")
-    _require_modules(model, device_map)
     if auto == CLASSIFIER:
         vars(model)["class_names"] = class_names(config)
     if auto == CAUSAL:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +26,8 @@ from acutance_text.transformers_pool import (
 if TYPE_CHECKING:
     from torch import nn
 
+UNKNOWN = "unknown"  # the architecture of an adapter that is not understood
+_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # of a repository of the hub: NAME or ORG/NAME
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")  # of models that classify sequences
 
 
@@ -59,8 +63,28 @@ class Adapters(Folders[AdaptersSpec]):
             raise UserError(f"path: {spec.path} has no adapter", f"give a folder with {CONFIG} and {WEIGHTS[0]}")
         return [(folder.resolve().name, folder) for folder in found]
 
+    def entries(self, spec: AdaptersSpec) -> Sequence[ModelEntry]:
+        """Return one model for each adapter; one that is not understood is left out as it is loaded, with the reason.
+
+        Raises:
+            UserError: when none of them can be loaded, as for the first, or ``base`` is not there; otherwise as
+                ``causal``.
+        """
+        if spec.base:
+            _on_disk("base", spec.base, None)
+        found = super().entries(spec)
+        if all(entry.architecture == UNKNOWN for entry in found):
+            self._described(self.folders(spec)[0][1], spec)
+        return found
+
     def entry_of(self, folder: Path, spec: AdaptersSpec) -> dict[str, Any]:
         """Return what an entry says of a folder: what it is made of, and the settings of its adapter."""
+        try:
+            return self._described(folder, spec)
+        except UserError:  # of this one alone: ``load`` says it again
+            return {"architecture": UNKNOWN, "path": None}
+
+    def _described(self, folder: Path, spec: AdaptersSpec) -> dict[str, Any]:
         config = read_config(folder)
         adapter_file(folder)
         base = architecture(base_of(folder, config, spec.base))
@@ -106,16 +130,22 @@ def base_of(folder: Path, config: dict[str, Any], base: str) -> Path:
     named = base or str(config.get("base_model_name_or_path") or "")
     if not named:
         raise UserError(f"{folder}: does not name its base", "write base: FOLDER")
+    revision = None if base else config.get("revision")
+    return _on_disk(f"{folder}: its base", named, revision and str(revision))
+
+
+def _on_disk(what: str, named: str, revision: str | None) -> Path:
+    """Return the folder of a base by its place, or its name on the hub."""
     place = Path(named).expanduser()
     if (place / "config.json").is_file():
         return place
-    revision = None if base else config.get("revision")
-    kept = cached(named).get(str(revision)) if revision else in_cache(named)
+    if _NAME.fullmatch(named) is None or place.is_dir():
+        fault = "has no config.json" if place.is_dir() else "is not on disk"
+        raise UserError(f"{what} '{named}' {fault}", "write base: FOLDER, of the model that was adapted")
+    kept = cached(named).get(revision) if revision else in_cache(named)
     if kept is None:
         which = f"'{named}' at revision {revision}" if revision else f"'{named}'"
-        raise UserError(
-            f"{folder}: its base {which} is not on disk", f"write base: FOLDER, or get it: 'hf download {named}'"
-        )
+        raise UserError(f"{what} {which} is not on disk", f"write base: FOLDER, or get it: 'hf download {named}'")
     return kept
 
 

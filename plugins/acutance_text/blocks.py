@@ -48,6 +48,8 @@ SpecT = TypeVar("SpecT", bound=BlockSpec)
 class Blocks(Dataset[SpecT]):
     """Texts, joined by the token of the end and cut into blocks: inputs ``{"input_ids": ids}``, targets ``ids``."""
 
+    has_classes = False
+
     @abstractmethod
     def documents(self, split: str) -> list[str]:
         """Return the texts of a split in their order; the split is one of ``splits``."""

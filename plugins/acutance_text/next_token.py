@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from acutance.own_code import in_own_type
+from acutance.errors import UserError
+from acutance.own_code import in_own_type, refusing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,6 +13,31 @@ if TYPE_CHECKING:
 IGNORED = -100  # a target that is no token to predict, as in transformers
 
 
+def refuse_targets(logits: Tensor, targets: Tensor) -> None:
+    """Refuse targets of which none is to be predicted, or that are no tokens of the vocabulary.
+
+    Args:
+        logits: (n, L, V) or (n, C, L, V).
+        targets: (N, L) or (N, C, L), of more rows perhaps.
+
+    Raises:
+        UserError: saying which.
+    """
+    known = (targets[:, 0] if targets.dim() == 3 else targets)[:, 1:]
+    known = known[known != IGNORED]
+    if not known.numel():
+        short = targets.shape[-1] < 2
+        why = "rows of one token have no next one" if short else f"behind the first of each row all are {IGNORED}"
+        raise UserError(f"loss: no token is to be predicted in the targets: {why}", "give rows with tokens to predict")
+    low, high, size = int(known.min()), int(known.max()), logits.shape[-1]
+    if low < 0 or high >= size:
+        raise UserError(
+            f"loss: targets run from {low} to {high}, but the model has logits of {size} tokens (0 to {size - 1})",
+            f"take the model's own tokenizer, and {IGNORED} for what is not to be predicted",
+        )
+
+
+@refusing(refuse_targets)
 @in_own_type
 def next_token(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     r"""Return the mean loss of the next token in each block, and how many tokens it is of, both (n,).

@@ -75,6 +75,7 @@ class Dataset(Specified[SpecT]):
             the spec names them; it must be cheap.
         labels: words for the classes in the order of their numbers, or none. Models that name their outputs are held
             to this order.
+        has_classes: whether an example's target is the number of its class, which can be balanced over points.
         suffixes: of files that ``settings_for`` takes, for ``acutance measure``.
     """
 
@@ -82,6 +83,7 @@ class Dataset(Specified[SpecT]):
     version: ClassVar[int] = 1
     splits: tuple[str, ...] = ("train", "test")
     labels: tuple[str, ...] = ()
+    has_classes: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]] = ()
 
     @classmethod

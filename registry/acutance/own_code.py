@@ -132,3 +132,17 @@ def in_own_type(loss: Function) -> Function:
     """
     loss.in_own_type = True  # type: ignore[attr-defined]
     return loss
+
+
+def refusing(check: Callable[[Any, Any], None]) -> Callable[[Function], Function]:
+    """Say of a loss of one's own what refuses targets that it cannot take, in a sentence of its own.
+
+    Args:
+        check: called with the logits of some examples and all targets before the loss; raises ``UserError``.
+    """
+
+    def marked(loss: Function) -> Function:
+        loss.refuses = check  # type: ignore[attr-defined]
+        return loss
+
+    return marked

@@ -292,6 +292,30 @@ def test_what_does_not_fit_is_refused(tensors, match, base, tmp_path):
         loaded(written(tmp_path / "a", tensors), base=str(base))
 
 
+def test_an_adapter_that_is_not_understood_is_left_out_of_the_others(base, tmp_path):
+    here = {"base_model_name_or_path": str(base)}
+    for name, config in (
+        ("dora", {"use_dora": True}),
+        ("fits", {}),
+        ("nobase", {"base_model_name_or_path": "/no/a/b"}),
+    ):
+        written(tmp_path / "all" / name, lora(), **here | config)
+    spec, pool = AdaptersSpec(path=str(tmp_path / "all")), Adapters()
+    entries = {entry.id: entry for entry in pool.entries(spec)}
+    assert list(entries) == ["dora", "fits", "nobase"] and entries["fits"].architecture.startswith("gpt2-")
+    pool.load(entries["fits"], spec)
+    with pytest.raises(UserError, match="use_dora"):
+        pool.load(entries["dora"], spec)
+    with pytest.raises(
+        UserError, match=r"nobase: its base '/no/a/b' is not on disk \(write base: FOLDER, of the model"
+    ):
+        pool.load(entries["nobase"], spec)
+    with pytest.raises(UserError, match=r"base 'org/none' is not on disk \(write base: FOLDER, or get it"):
+        pool.entries(AdaptersSpec(path=spec.path, base="org/none"))
+    with pytest.raises(UserError, match=r"base '.*all' has no config\.json \(write base: FOLDER, of"):
+        pool.entries(AdaptersSpec(path=spec.path, base=spec.path))
+
+
 def test_folders_without_an_adapter_are_refused(base, tmp_path):
     with pytest.raises(UserError, match=r"path: .*base has no adapter \(give a folder with adapter_config.json"):
         loaded(base)

@@ -18,8 +18,9 @@ from acutance.plugins import catalog
 from acutance.run.harness import run_study
 from acutance.study.config import load_config
 from acutance.testing.core import examine
+from acutance.workflows.named import member
 from acutance_text import streams
-from acutance_text.next_token import next_token, wrong_next_token
+from acutance_text.next_token import next_token, refuse_targets, wrong_next_token
 
 
 @pytest.fixture(autouse=True)
@@ -292,3 +293,54 @@ def test_named_sets_are_shifts_with_loss_and_error(tmp_path):
 def test_a_study_with_blocks_or_tokens_that_do_not_fit_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(UserError, match=r"dataset 'tokens', split '\w+': rows of 17 tokens are longer than .* 16 pos"):
         run_study(study(tmp_path, block=17), tmp_path / "run", report=False)
+
+
+@pytest.mark.parametrize(
+    ("targets", "match"),
+    [
+        ([[5], [6]], "no token is to be predicted in the targets: rows of one token have no next one"),
+        (
+            [[5, -100, -100], [6, -100, -100]],
+            "no token is to be predicted in the targets: behind the first of each row",
+        ),
+        ([[5, 13, 2], [1, 2, 3]], r"targets run from 2 to 13, but the model has logits of 13 tokens \(0 to 12\)"),
+        ([[5, -1, 2], [1, 2, 3]], "targets run from -1 to 3"),
+    ],
+)
+def test_targets_that_no_next_token_can_be_are_refused(targets, match):
+    targets = torch.tensor(targets)
+    ids = {"input_ids": targets.clamp(0, 12)}
+    with pytest.raises(UserError, match=match):
+        LossSurface(tiny_gpt2(), (ids, targets), loss=next_token).loss()
+    choices = targets[:, None].expand(-1, 2, -1)
+    with pytest.raises(UserError, match=match):
+        refuse_targets(torch.zeros(2, 2, targets.shape[1], 13), choices)
+
+
+def test_what_is_not_to_be_predicted_may_be_any_part_and_a_first_token_anything():
+    targets = torch.tensor([[99, -100, 12], [-1, -100, -100]])
+    refuse_targets(torch.zeros(1, 3, 13), targets)
+    refuse_targets(torch.zeros(1, 2, 3, 13), torch.stack([targets, targets + 50], 1))
+
+
+def test_blocks_have_no_classes_to_balance(tmp_path):
+    (tmp_path / "a.txt").write_text("words " * 100)
+    files = {split: str(tmp_path / "a.txt") for split in ("train", "test")}
+    config = {
+        "format": 1, "pools": [{"name": "causal", "path": str(tmp_path)}], "dataset": {"name": "tokens", "files": files},
+        "targets": ["test.loss"], "measures": [{"name": "parameter_norm"}], "within": [], "surface": {"points": 8, "m": 8},
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"surface\.select: 'tokens' has no classes to balance.*select: first"):
+        load_config(config)
+    load_config(config | {"surface": {"points": 8, "m": 8, "select": "first"}})
+
+
+def test_a_folder_of_a_language_model_is_measured_in_a_study(tmp_path):
+    tiny_gpt2().save_pretrained(tmp_path / "model")
+    with pytest.raises(
+        UserError, match=r"GPT2LMHeadModel is no sequence classifier \(a language model is measured in a s"
+    ):
+        member(str(tmp_path / "model"))
+    (tmp_path / "model" / "config.json").write_text('{"architectures": ["OtherModel"]}')
+    with pytest.raises(UserError, match="OtherModel is no sequence classifier"):
+        member(str(tmp_path / "model"))

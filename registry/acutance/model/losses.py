@@ -217,6 +217,8 @@ class LossHead:
             _check_labels(shape, targets)
         elif not callable(self.loss):
             _check_numbers(str(self.loss), shape[1:], targets)
+        elif (refuses := getattr(self.loss, "refuses", None)) is not None:
+            refuses(logits, targets)
 
 
 class Unlabelled(LossHead):

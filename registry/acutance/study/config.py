@@ -282,6 +282,8 @@ class _Reader:
             self._wrong("surface.m", f"{file.surface.m} examples in a batch, but only {file.surface.points} points")
         if dataset and file.surface.augment and dataset.item.target.augment is Dataset.augment:
             self._wrong("surface.augment", f"dataset '{dataset.item.name}' has no augmentation", "write augment: false")
+        if dataset and file.surface.select == "balanced" and not dataset.item.target.has_classes:
+            self._wrong("surface.select", f"'{dataset.item.name}' has no classes to balance", "write select: first")
         if dataset and file.surface.split not in splits:
             self._wrong(
                 "surface.split", f"unknown split '{file.surface.split}'", did_you_mean(file.surface.split, splits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,7 @@ def member(name: str) -> Member | None:
             if settings is not None:
                 pool, spec = item.target(), validate(item.target.Spec, settings, item.name)
                 return Member(pool, spec, pool.entries(spec)[0])
+        _refuse_other_kinds(Path(name))
     if "/" not in name or ":" in name or (is_checkpoint(name) and Path(name).is_file()):
         return None
     item, entry_id = _pool_and_entry(name)
@@ -100,6 +102,23 @@ def member(name: str) -> Member | None:
         problem = f"has no model '{entry_id}'" if entry_id else "is a pool: name one of its models"
         raise UserError(f"MODEL {name}: '{item.id}' {problem}", did_you_mean(entry_id, list(entries)))
     return Member(pool, spec, entries[entry_id])
+
+
+def _refuse_other_kinds(folder: Path) -> None:
+    """Refuse a folder in the Hugging Face layout with a model that no pool takes by itself, in its own words."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kinds = [str(kind) for kind in config["architectures"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    language = any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds)
+    hint = (
+        f"a language model is measured in a study: pools: [{{name: causal, path: {folder}}}], dataset: {{name: tokens}}"
+    )
+    raise UserError(
+        f"MODEL {folder}: {', '.join(kinds) or 'its model'} is no sequence classifier",
+        hint if language else "give a classifier, or the model as package.module:function",
+    )
 
 
 def _pool_and_entry(name: str) -> tuple[Item, str]:

@@ -162,3 +162,13 @@ def test_models_of_others_keep_their_names():
     model = torch.nn.Linear(2, 2)
     assert list(named_as_now({"a.LayerNorm.gamma": 1, "bias": 2}, model)) == ["a.LayerNorm.weight", "bias"]
     assert json.dumps(named_as_now({"weight": 1, "embeddings.position_ids": 2}, model)) == '{"weight": 1}'
+
+
+def test_a_name_that_the_model_has_is_not_renamed_to_one_that_it_has_not(monkeypatch):
+    mapping = pytest.importorskip("transformers.conversion_mapping", reason="transformers 5")
+    from transformers.core_model_loading import WeightRenaming
+
+    renamings = [WeightRenaming("final_layer_norm", "ln_f")]
+    monkeypatch.setattr(mapping, "get_model_conversion_mapping", lambda model: renamings)
+    model = neox()
+    assert named_as_now(model.state_dict(), model).keys() == model.state_dict().keys()

@@ -138,6 +138,12 @@ def _change(name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any],
         shapes = ", ".join(f"{part} {tuple(t.shape)}" for part, t in tensors.items() if part != "embeds")
         hint = "a change of a linear layer or an embedding has A (r, inputs) and B (outputs, r)"
         raise UserError(f"{file}: '{name}' has {shapes}, which is no low-rank change of a matrix", hint)
+    beside = "the two files are of different adapters: save the adapter again"
+    if not _is_target(name, config.get("target_modules")):
+        raise UserError(f"{file}: changes '{name}', which is none of the target_modules of {CONFIG}", beside)
+    rank = _fitting(name, config.get("rank_pattern"), config.get("r", len(a)))
+    if rank != len(a):
+        raise UserError(f"{file}: '{name}' has rank {len(a)}, and {CONFIG} says {rank}", beside)
     return LowRank(scale_of(name, len(a), config), a, b, tensors.get("B.bias"), "embeds" in tensors)
 
 
@@ -147,7 +153,20 @@ def scale_of(name: str, rank: int, config: Mapping[str, Any]) -> float:
     Alpha is that of the first pattern of ``alpha_pattern`` that the end of the module's name matches, else
     ``lora_alpha`` (Hu et al. 2022, Section 4.1; Kalajdzievski 2023).
     """
-    patterns = config.get("alpha_pattern") or {}
-    fits = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", name))
-    alpha = float(next(fits, config.get("lora_alpha", 8)))
+    alpha = float(_fitting(name, config.get("alpha_pattern"), config.get("lora_alpha", 8)))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _fitting(name: str, patterns: Mapping[str, Any] | None, otherwise: Any) -> Any:
+    """Return the value of the first pattern that the end of a module's name matches."""
+    fits = (value for pattern, value in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", name))
+    return next(fits, otherwise)
+
+
+def _is_target(name: str, targets: Any) -> bool:
+    """Return whether a module is one that an adapter changes: by the end of its name, or a pattern for all of it."""
+    if targets is None or targets == "all-linear":
+        return True
+    if isinstance(targets, str):
+        return re.fullmatch(targets, name) is not None
+    return any(name == target or name.endswith(f".{target}") for target in targets)

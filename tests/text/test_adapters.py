@@ -292,6 +292,29 @@ def test_what_does_not_fit_is_refused(tensors, match, base, tmp_path):
         loaded(written(tmp_path / "a", tensors), base=str(base))
 
 
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [
+        ({"r": 4}, r"c_attn' has rank 2, and adapter_config\.json says 4"),
+        ({"rank_pattern": {"c_attn": 3}}, "has rank 2, .* says 3"),
+        ({"target_modules": ["c_proj"]}, "changes 'transformer.h.0.attn.c_attn', which is none of the target_modules"),
+        ({"target_modules": ["attn"]}, "none of the target_modules"),
+        ({"target_modules": r".*\.mlp\..*"}, "none of the target_modules"),
+    ],
+)
+def test_a_config_of_another_adapter_is_refused(config, match, base, tmp_path):
+    """Its factor would be another: alpha over the rank that the config names."""
+    with pytest.raises(UserError, match=match):
+        loaded(written(tmp_path / "a", lora(), **config), base=str(base))
+
+
+@pytest.mark.parametrize("targets", [["c_attn"], ["attn.c_attn", "absent"], r".*\.c_attn", "all-linear"])
+def test_targets_are_named_by_the_end_of_their_names_or_a_pattern(targets, base, tmp_path):
+    models, _ = loaded(written(tmp_path / "a", lora(), target_modules=targets), base=str(base))
+    same, _ = loaded(written(tmp_path / "b", lora(), rank_pattern={"c_attn": 2}), base=str(base))
+    assert torch.equal(logits(models[0]), logits(same[0]))
+
+
 def test_an_adapter_that_is_not_understood_is_left_out_of_the_others(base, tmp_path):
     here = {"base_model_name_or_path": str(base)}
     for name, config in (

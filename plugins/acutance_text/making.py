@@ -120,7 +120,7 @@ def require_devices(device_map: DeviceMap | None) -> None:
     if find_spec("accelerate") is None:
         raise UserError(
             "device_map: modules are put on devices by accelerate, which is not installed",
-            "pip install 'acutance[dispatch]'",
+            "pip install 'accelerate>=1', or the extra 'dispatch'",
         )
     if device_map == "auto":
         return

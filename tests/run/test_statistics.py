@@ -187,7 +187,7 @@ def test_a_distribution_of_its_own_has_its_statistic_everywhere(tmp_path):
     assert (rows["spread"]["dist"], rows["spread"]["summary"]) == (
         "acme-spread", "How much each definition <differs> between `models`.",
     )  # fmt: skip
-    assert rows["radii"]["dist"] == "acutance" and len(rows) == 10
+    assert rows["radii"]["dist"] == "acutance" and len(rows) == 11
     assert "More of it." in shown and "spread.csv" in shown and "(statistic)" in shown
     written = read_csv(out / "spread.csv")
     assert list(written) == ["within", "definition", "sd", "models", "note"] and len(written) == 4

@@ -107,7 +107,7 @@ def test_without_accelerate_the_extra_is_named(gpt2, monkeypatch):
     monkeypatch.setattr(making, "find_spec", lambda name: None)
     with pytest.raises(UserError) as caught:
         opened(Causal, gpt2, device_map="auto")
-    assert "acutance[dispatch]" in str(caught.value) and "device_map" in str(caught.value)
+    assert "the extra 'dispatch'" in str(caught.value) and "device_map" in str(caught.value)
 
 
 def test_a_study_names_the_place_of_a_wrong_map(toy_config):

@@ -48,7 +48,8 @@ class PlacedSpec(FolderSpec):
 
     device_map: DeviceMap | None = None
     """Where the parts of each model lie: auto, or {module: device}, {'': cpu} for all; devices are cpu, disk and
-    accelerators (cuda:0 or 0). Needs accelerate (the extra 'dispatch'); weights that are not float32 need surface.dtype: native."""
+    accelerators (cuda:0 or 0). Needs accelerate (the extra 'dispatch'); weights that are not float32 need
+    surface.dtype: native."""
 
 
 FolderSpecT = TypeVar("FolderSpecT", bound=FolderSpec)

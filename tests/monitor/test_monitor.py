@@ -140,6 +140,28 @@ def test_weights_that_diverged_are_rows_with_the_reason_and_one_warning(tmp_path
     assert len([w for w in told if "monitor" in str(w.message)]) == 1
 
 
+def test_what_stands_in_the_way_of_all_is_the_reason_of_what_is_left_and_of_nothing_else(tmp_path, monkeypatch):
+    from acutance.monitor import record
+
+    real, asked = record.family_estimates, []
+
+    def breaks_down(unit, surface, seed):
+        asked.append(unit.measure)
+        if unit.measure == "acutance/gradient_norm":
+            raise OSError("the device has gone")
+        return real(unit, surface, seed)
+
+    monkeypatch.setattr(record, "family_estimates", breaks_down)
+    with monitored(tmp_path, ["parameter_norm", "gradient_norm"]) as monitor:
+        with pytest.warns(AcutanceWarning, match="the device has gone; training goes on"):
+            same(train(), train(monitor))
+    status = {(row["measure"], row["step"]): row["status"] for row in monitor.rows}
+    assert {status["gradient_norm", step] for step in (0, 4, 8, 12)} == {"failed"}
+    assert {status["loss", step] for step in (0, 4, 8, 12)} == {"ok"} == {status["parameter_norm", 4]}
+    # A run that has ended keeps its tables, though cells failed.
+    assert "has not ended" not in cli("report", tmp_path / "run").stderr
+
+
 class FullyShardedDataParallel(nn.Module):
     def __init__(self, module):
         super().__init__()

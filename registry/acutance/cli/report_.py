@@ -22,7 +22,7 @@ def command(directory: Path, figures: tuple[str, ...]) -> None:
     from acutance.run.directory import RunDirectory
     from acutance.run.outputs import write_figures, write_markup, write_report
     from acutance.run.store import Store
-    from acutance.workflows.stored import write_tables_of
+    from acutance.workflows.stored import write_run
 
     folder = RunDirectory(directory)
     if figures:
@@ -34,7 +34,9 @@ def command(directory: Path, figures: tuple[str, ...]) -> None:
         store = Store(folder.store, write=False)
         try:
             cost = store.cost()
-            if store.last_run()[2] != "done" and write_tables_of(store, folder):
+            # Tables of a run that has ended have its broken models too, which no store has.
+            going_on = store.last_run()[2] == "running" or not folder.has("results")
+            if going_on and write_run(store, folder) is not None:
                 _note("the run has not ended: tables and page are of what it has stored so far")
         finally:
             store.close()

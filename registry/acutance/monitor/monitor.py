@@ -117,12 +117,12 @@ class Monitor(AbstractContextManager["Monitor"]):
         sections, schedules = scheduled(measures_section(measures), schedule_of(every))
         if targets is None:
             targets = ["test_error" if "test" in points_of else "train_loss"]
-        self._is_main = not (
+        is_main = not (
             torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank()
         )
         self._record: Record | None = None
         self._visits: Visits | None = None
-        if not self._is_main:
+        if not is_main:
             return
         with preserved_rng():
             study = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acutance.dataset import Split
-from acutance.errors import UserError, warn
+from acutance.errors import UserError, in_words, warn
 from acutance.io.written import growing
 from acutance.measure import Estimate
 from acutance.plugins import catalog, extended
@@ -20,7 +20,6 @@ from acutance.run.jobs import Choice
 from acutance.run.ledger import Ledger
 from acutance.run.members import Member, PlannedCell, measure_cells, target_cells
 from acutance.run.points import open_points
-from acutance.run.recorded import RecordedPoints
 from acutance.run.rows import Attempt
 from acutance.run.sinks import Sinks, files_of
 from acutance.run.standing import Identity
@@ -30,7 +29,7 @@ from acutance.study.config import Study, load_config
 from acutance.surface.open_model import OpenModel, Place, Surfaces
 from acutance.system.environment import environment
 from acutance.workflows.memory import InMemory
-from acutance.workflows.stored import write_stored
+from acutance.workflows.stored import write_run
 
 if TYPE_CHECKING:
     from acutance.run.harness import Run
@@ -142,14 +141,27 @@ class Record:
         self._ledger.decline(member, cells, reason)
 
     def measure(self, opened: OpenModel, member: Member, cells: Sequence[PlannedCell]) -> None:
-        """Compute and store what is missing of some cells, and announce all: known ones are of this step too."""
-        assert member.key is not None
-        # What a model does with examples is the same at every step of its training.
-        surfaces = Surfaces(opened, self.sets, self.study.surface, looked_at=self._looked_at)
+        """Compute and store what is missing of some cells, and announce all: known ones are of this step too.
+
+        Raises:
+            Exception: what stands in the way of all that is left, which is stored as the reason of each.
+        """
         missing = {i: set(batches) for i, batches in self._ledger.missing(member, cells)}
         for i, cell in enumerate(cells):
             if i not in missing and (known := self._ledger.of(member, cell)) is not None:
                 self._announce(member, cell, known)
+        try:
+            self._compute(opened, member, cells, missing)
+        except Exception as error:
+            self.fail(member, [cells[i] for i, batches in missing.items() if batches], in_words(error))
+            raise
+
+    def _compute(
+        self, opened: OpenModel, member: Member, cells: Sequence[PlannedCell], missing: Mapping[int, set[int]]
+    ) -> None:
+        assert member.key is not None
+        # What a model does with examples is the same at every step of its training.
+        surfaces = Surfaces(opened, self.sets, self.study.surface, looked_at=self._looked_at)
         ready = [Ready.of(cells[i].job(i, sorted(batches))) for i, batches in missing.items()]
         at, surface = None, None
         for unit in units(ready):
@@ -195,11 +207,7 @@ class Record:
 
     def write(self, report: bool) -> Run | None:
         """Write the tables of all trainings in the directory; None while nothing was measured."""
-        rows = self._store.tables()["model"]
-        if not rows:
-            return None
-        points = RecordedPoints(self._store.points() or {}, self.study.surface.validation)
-        run, _ = write_stored(self.study.resolved, self._store, rows, points, self.directory, report)
+        run = write_run(self._store, self.directory, report)
         self.written = time.monotonic()
         return run
 

@@ -112,11 +112,11 @@ class Visits:
         identity = Identity(model_key(kind, module), opened.functional.size, initial, "")
         record.identify(member, identity)
         later = [cell for cell in cells if "update" in cell.needs]
-        record.measure(opened, member, [cell for cell in cells if cell not in later])
         if later and inner is None:
             record.decline(member, later, STEPLESS)
         elif later and inner is not None:
             self._wait(module, inner, opened, member, identity, later)
+        record.measure(opened, member, [cell for cell in cells if cell not in later])
 
     def end(self) -> None:
         """Wait for no step any more."""
@@ -163,7 +163,6 @@ class Visits:
                     )
                     record.measure(opened, member, cells)
                 except Exception as error:
-                    record.fail(member, cells, in_words(error))
                     self._tell(f"step {member.entry.step}: {in_words(error)}; training goes on")
 
         self._waiting.append(_Waiting(NextStep(module, optimizer, stepped), member, cells))

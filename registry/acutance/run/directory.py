@@ -171,6 +171,22 @@ class RunDirectory:
                 f"--out {self.path}: cannot be written: {error.strerror}", "choose a folder you may write to"
             ) from None
 
+    def take_apart(self, names: Sequence[str], option: str = "--out") -> None:
+        """Make the folder for files that are no run's.
+
+        Args:
+            names: of the files.
+            option: what messages call the folder.
+
+        Raises:
+            UserError: for the folder of a run, a file, and files in it that are somebody else's.
+        """
+        if self.holds_run or self.holds_statistics:
+            raise UserError(f"{option} {self.path}: is the directory of a run", "give another one")
+        if self.path.is_file():
+            raise UserError(f"{option} {self.path}: is a file", "give a folder")
+        self.take(ours=False, names=names)
+
     # -- writing ------------------------------------------------------------------------------------------------
 
     def put_study(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:

@@ -71,7 +71,9 @@ def rank(
     sets, notes = _sets(points, labels)
     rankers, more = chosen(measures, settings or {}, len(sets) > 1)
     members = candidates(models, pool)
-    folder = None if out is None else _taken(Path(out))
+    folder = None if out is None else RunDirectory(Path(out))
+    if folder is not None:
+        folder.take_apart(FILES)
     work = _Work(members, sets, rankers, None if folder is None else folder.outputs, seed, device, reporter)
     work.run()
     result = ranked(
@@ -107,21 +109,6 @@ def _set(name: str, data: Any, option: str, labelled: bool) -> PointSet:
     if isinstance(data, str | Path):
         return named_points(name, str(data), option, labelled)
     return held_points(name, data, labelled)
-
-
-def _taken(path: Path) -> RunDirectory:
-    """Take a folder for tables and page.
-
-    Raises:
-        UserError: for the folder of a run, and for files in it that are somebody else's.
-    """
-    folder = RunDirectory(path)
-    if folder.holds_run or folder.holds_statistics:
-        raise UserError(f"--out {path}: is the directory of a run", "give another one")
-    if path.is_file():
-        raise UserError(f"--out {path}: is a file", "give a folder")
-    folder.take(ours=False, names=FILES)
-    return folder
 
 
 @dataclass

@@ -49,14 +49,13 @@ def write_stored(
     return run, [f"{absent} cells have no value yet: run the study in {out.path} to compute them"] if absent else []
 
 
-def write_tables_of(store: Store, directory: RunDirectory) -> bool:
-    """Write the tables of a run that has not ended, or that somebody killed; return whether it has stored any model."""
+def write_run(store: Store, directory: RunDirectory, report: bool = False) -> Run | None:
+    """Write what a run has stored so far, as its newest config says; None where it has stored no model."""
     models, (config, _, _) = store.tables()["model"], store.last_run()
     if not models:
-        return False
+        return None
     points = RecordedPoints(store.points() or {}, config["surface"].get("validation", ""))
-    write_stored(config, store, models, points, directory, report=False)
-    return True
+    return write_stored(config, store, models, points, directory, report)[0]
 
 
 def _study(config: dict[str, Any], pools: Sequence[str]) -> Study:

@@ -125,7 +125,9 @@ def landscape(  # noqa: PLR0913
     else:
         opened = opened_model(model, device, dtype)
     surfaces = surfaces_of(opened, data, loss, wanted.parameters, microbatch)
-    folder = None if out is None else _taken(Path(out))
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        RunDirectory(folder).take_apart((JSON, TABLE, PAGE), "out")
     remote = None
     if executor is not None:
         if named is None or folder is None:
@@ -149,18 +151,3 @@ def _named(model: Any, data: Any, dtype: Any) -> Named | None:
     if not all(isinstance(source, str) for source in sources.values()):
         raise UserError("data: a model that is given by name goes with points that are", "DATASET[:SPLIT], or a file")
     return Named(model, dict(sources), dtype=None if dtype is None else str(dtype).removeprefix("torch."))
-
-
-def _taken(path: Path) -> Path:
-    """Take a folder for all files of a landscape.
-
-    Raises:
-        UserError: for the folder of a run, and for files in it that are somebody else's.
-    """
-    folder = RunDirectory(path)
-    if folder.holds_run or folder.holds_statistics:
-        raise UserError(f"out: {path} is the directory of a run", "give another one")
-    if path.is_file():
-        raise UserError(f"out: {path} is a file", "give a folder")
-    folder.take(ours=False, names=(JSON, TABLE, PAGE))
-    return path

@@ -28,9 +28,10 @@ def test_along_the_gradient_of_a_quadratic_it_is_the_directional_sharpness(rtol)
     assert found.value == pytest.approx(
         acutance.measure("directional_sharpness", surface, scaling="none").value, rel=1e-9
     )
-    # Half-way a quadratic has fallen by a quarter of eta g².
-    assert found.extras["fall"] == pytest.approx(found.extras["step"] * float(g @ g) / 4, rel=1e-6)
-    assert (found.cost.forwards, found.cost.backwards) == ((found.extras["evaluations"] + 2) * 4, 4)
+    # Half-way a quadratic has fallen by a quarter of eta g²; three quarters of that are seen from a quarter of the way on.
+    assert 0.75 <= found.extras["fall"] / (found.extras["step"] * float(g @ g) / 4) <= 1 + 1e-9
+    assert found.extras["evaluations"] == 5
+    assert (found.cost.forwards, found.cost.backwards) == ((found.extras["evaluations"] + 1) * 4, 4)
 
 
 def test_along_the_step_of_the_optimizer_the_scale_is_that_of_the_step():
@@ -160,7 +161,7 @@ def test_relative_it_is_the_curvature_of_the_other_loss_along_the_step_of_this_o
     assert found.value == pytest.approx(float((THERE * G1**2).sum() / (G1 @ G2)), rel=1e-9)
     assert found.extras["slope"] == pytest.approx(float(G1 @ G2), rel=1e-12)
     # A gradient on each of both sets of points, and losses on the seven of the other one alone.
-    assert found.cost.forwards == 4 + 7 * (found.extras["evaluations"] + 2) and found.cost.backwards == 4 + 7
+    assert found.cost.forwards == 4 + 7 * (found.extras["evaluations"] + 1) and found.cost.backwards == 4 + 7
 
 
 def test_relative_to_the_same_points_it_is_critical_sharpness():

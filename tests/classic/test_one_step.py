@@ -158,15 +158,3 @@ def test_a_rise_that_is_never_reached():
     assert 1 / reached.value == pytest.approx(math.atanh(math.tanh(0.5) + 0.3) - 0.5, rel=1e-6)
     never = acutance.measure("eps_flatness", surface, eps=0.6)
     assert never.status is Status.UNSUPPORTED and "the loss stays below a rise of 0.6" in never.message
-
-
-def test_a_bracket_is_found_from_either_side_and_its_end_may_be_infinite():
-    from acutance_classic.flatness.crossing import Crossing
-
-    for start in (1e-4, 1e4, 3.0):
-        assert Crossing(lambda t: t**2 - 9, start, 1e-8).find() == pytest.approx(3, rel=1e-12)
-    wall = Crossing(lambda t: math.inf if t > 5 else -1.0, 1.0, 1e-9).find()
-    assert wall == pytest.approx(5, rel=1e-8)
-    above, below = Crossing(lambda t: 1.0, 1.0, 0.1), Crossing(lambda t: -1.0, 1.0, 0.1)
-    assert above.find() is None and above.low is None and below.find() is None and below.high is None
-    assert Crossing(lambda t: float(t > 3), 1.0, 0.0).find() == pytest.approx(3, rel=1e-15)

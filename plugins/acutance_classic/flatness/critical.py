@@ -12,7 +12,7 @@ from pydantic import Field
 from acutance.errors import Unsupported
 from acutance.measure import Cost, Estimate, Need, Status, Traits
 from acutance.spec import estimation, labelled
-from acutance_classic.flatness.crossing import MOST, Crossing
+from acutance_classic.flatness.crossing import MOST, Crossing, narrowings
 from acutance_classic.flatness.views import STILL, GradientMeasure, ViewSpec, view_of
 
 if TYPE_CHECKING:
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
     from acutance.surface import LossSurface
     from acutance.surface.moving_point import MovingPoint
+    from acutance_classic.flatness.parabolas import Point
 
 FIRST = 1 / 64  # of the step at which the linear model has lost the whole loss: small steps come first
 RESOLVED = 16  # roundings of the loss that a fall has to exceed
+HALF_WAY = 0.25, 0.75  # of the critical step: where a parabola has three quarters of its fall half-way, or more
 PLATEAU = (
-    "half-way to the critical step the loss has moved by {fall:.1e}, within its rounding: a plateau, or no way "
+    "about half-way to the critical step the loss has moved by {fall:.1e}, within its rounding: a plateau, or no way "
     "down along this step; try dtype {finer}"
 )
 
@@ -41,7 +43,7 @@ class CriticalSpec(ViewSpec):
     direction: Annotated[Literal["gradient", "update"], labelled(adds=", along the {direction}")] = "gradient"
     """The step -d: along the gradient, or the optimizer's own where the pool has it, else along the gradient."""
     rtol: Annotated[float, Field(gt=0, lt=1), estimation()] = 1e-3
-    """Relative width of the last bracket of the bisection."""
+    """Relative width of the last bracket of the search."""
 
 
 class CriticalSharpness(GradientMeasure[CriticalSpec]):
@@ -52,11 +54,12 @@ class CriticalSharpness(GradientMeasure[CriticalSpec]):
     (Kalra et al. 2026); with ``direction: update`` -d is the optimizer's step, ``extras["direction"]`` says whether
     the pool has it, and the scale is that of the learning rate. In the quadratic model with d = g it is the
     directional sharpness :math:`g^\top H g / \|g\|^2`; forwards alone find it after one gradient, so that any
-    attention kernel will do. By doubling from a small step and bisection; between the ends of the last bracket the
-    mean slope :math:`(L_S(w - \eta d) - L_S(w)) / \eta` is taken for a straight line, which it is for a quadratic.
+    attention kernel will do. The search (``Crossing``) climbs from a small step and narrows the bracket by parabolas,
+    as a rule with fewer than ten losses; between the ends of the last bracket the mean slope
+    :math:`(L_S(w - \eta d) - L_S(w)) / \eta` is taken for a straight line, which it is for a quadratic.
     """
 
-    name = "critical_sharpness"
+    name, version = "critical_sharpness", 2  # 1 narrowed by bisection: within rtol the same
     traits = Traits(
         needs={"data", "gradient"}, invariant_to={"permutation", "translation"}, symbol="λ_c",
         label="critical sharpness", edge={"direction": "gradient", "logit_norm": False},
@@ -82,8 +85,8 @@ class CriticalSharpness(GradientMeasure[CriticalSpec]):
         return "gradient" if spec.direction == "gradient" else ""
 
     def passes(self, spec: CriticalSpec) -> Cost:
-        """The gradient; about seven doublings, one loss a halving of the bracket, one to see a plateau."""
-        return Cost(forwards=9 + math.ceil(math.log2(1 / spec.rtol)), backwards=1)
+        """The gradient; about four losses to a bracket, and those that narrow it."""
+        return Cost(forwards=5 + narrowings(spec.rtol), backwards=1)
 
 
 def direction_of(view: LossSurface, spec: CriticalSpec) -> tuple[Tensor, str]:
@@ -101,31 +104,40 @@ class Way:
     Attributes:
         source: ``gradient``, whose first step follows from the loss, or ``optimizer``, whose step is of its size.
         squared: the square of d's l2 norm.
+        slope: how fast the loss falls with eta at first, where that is known.
         walk: of a surface: goes to w* - eta d there, and returns the point.
         dithered: whether half-precision weights are rounded at random on it.
     """
 
     source: str
     squared: float
+    slope: float | None
     walk: Callable[[LossSurface], Callable[[float], MovingPoint]]
     dithered: bool = False
 
 
-def along(d: Tensor, source: str) -> Way:
-    """Return the way along minus a vector, (p,)."""
+def along(d: Tensor, source: str, slope: float | None = None) -> Way:
+    """Return the way along minus a vector, (p,).
+
+    Args:
+        d: the vector.
+        source: ``gradient`` or ``optimizer``.
+        slope: of the loss, where it is known.
+    """
 
     def walk(view: LossSurface) -> Callable[[float], MovingPoint]:
         point = view.moving_point()
         return lambda eta: point.move(d, -eta)
 
-    return Way(source, float(d.double().square().sum()), walk)
+    return Way(source, float(d.double().square().sum()), slope, walk)
 
 
 def _way_of(view: LossSurface, spec: CriticalSpec) -> Way:
     """Return the way that settings ask for; beside native weights it stays in parts."""
     step = view.update_apart() if spec.direction == "update" else None
     if step is None and not view.in_parts:
-        return along(*direction_of(view, spec))
+        d, source = direction_of(view, spec)
+        return along(d, source, float(d.double().square().sum()) if source == "gradient" else None)
     if step is None:
         gradient = view.gradient_apart()
 
@@ -133,13 +145,14 @@ def _way_of(view: LossSurface, spec: CriticalSpec) -> Way:
             point = view.piecewise_point()
             return lambda eta: point.place(gradient, -eta, view.dither)
 
-        return Way("gradient", gradient.norm() ** 2, downhill, dithered=True)
+        squared = gradient.norm() ** 2
+        return Way("gradient", squared, squared, downhill, dithered=True)
 
     def walk(view: LossSurface) -> Callable[[float], MovingPoint]:
         point = view.piecewise_point()
         return lambda eta: point.place(step, eta, view.dither)
 
-    return Way("optimizer", step.norm() ** 2, walk, dithered=True)
+    return Way("optimizer", step.norm() ** 2, None, walk, dithered=True)
 
 
 def critical_sharpness(view: LossSurface, way: Way, rtol: float) -> Estimate:
@@ -179,8 +192,8 @@ class Step:
 
     Attributes:
         eta: its size.
-        fall: of the loss at half of it.
-        evaluations: how many losses it took.
+        fall: of the loss at about half of it.
+        evaluations: how many losses along the way it took.
     """
 
     eta: float
@@ -196,7 +209,8 @@ def _critical_step(view: LossSurface, way: Way, clean: float, rtol: float) -> St
         return float(at(eta).value().loss) - clean
 
     first = FIRST * (abs(clean) or 1.0) / way.squared if source == "gradient" else FIRST
-    search = Crossing(lambda eta: rise(eta) / eta, first, rtol)
+    # The mean slope is straight along a quadratic, and known at 0.
+    search = Crossing(lambda eta: rise(eta) / eta, first, rtol, zero=None if way.slope is None else -way.slope)
     eta = search.find()
     if eta is None:
         what = "rises with none of the" if search.high is None else "rises with each of the"
@@ -207,4 +221,13 @@ def _critical_step(view: LossSurface, way: Way, clean: float, rtol: float) -> St
     if view.is_rounded and search.high is not None and not math.isfinite(search.high[1]):
         kind = str(view.dtype).removeprefix("torch.")
         return Estimate.without_value(Status.NOT_CONVERGED, RANGE.format(kind=kind, step=search.high[0], source=source))
-    return Step(eta, -rise(eta / 2), len(search.steps))
+    fall, more = _fall(eta, search.points, rise)
+    return Step(eta, fall, len(search.steps) + more)
+
+
+def _fall(eta: float, points: list[Point], rise: Callable[[float], float]) -> tuple[float, int]:
+    """Return how far the loss has fallen at about half of a step, and how many losses that took beside the points."""
+    known = [
+        (abs(step / eta - 0.5), -slope * step) for step, slope in points if HALF_WAY[0] <= step / eta <= HALF_WAY[1]
+    ]
+    return (min(known)[1], 0) if known else (-rise(eta / 2), 1)

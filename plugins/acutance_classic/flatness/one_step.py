@@ -6,13 +6,13 @@ of Bisla et al. (2022).
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from acutance.measure import Cost, Estimate, SharpnessSpec, Traits
 from acutance.spec import estimation, labelled
+from acutance_classic.flatness.crossing import narrowings
 from acutance_classic.flatness.views import GradientMeasure, ViewSpec
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class EpsFlatnessSpec(ViewSpec):
     eps: Annotated[PositiveFloat, labelled(adds=", ε = {eps}")] = 0.1
     """The rise of the loss to reach."""
     rtol: Annotated[PositiveFloat, estimation()] = 1e-3
-    """Relative width of the last bracket of the bisection."""
+    """Relative width of the last bracket of the search."""
 
 
 class EpsFlatness(GradientMeasure[EpsFlatnessSpec]):
@@ -121,7 +121,7 @@ class EpsFlatness(GradientMeasure[EpsFlatnessSpec]):
     the loss stays below the rise however far one goes.
     """
 
-    name = "eps_flatness"
+    name, version = "eps_flatness", 2  # 1 narrowed by bisection: within rtol the same
     traits = Traits(
         needs={"data", "gradient"}, invariant_to={"permutation", "translation"}, symbol="1/‖tg‖",
         label="ε-flatness", reference="Bisla et al. 2022", bibtex=("bisla2022lowpass",),
@@ -134,5 +134,5 @@ class EpsFlatness(GradientMeasure[EpsFlatnessSpec]):
         return inverse_distance(surface, spec)
 
     def passes(self, spec: EpsFlatnessSpec) -> Cost:
-        """The gradient; a few losses until the rise is bracketed, and one a halving of the bracket."""
-        return Cost(forwards=4 + max(math.ceil(math.log2(1 / spec.rtol)), 0), backwards=1)
+        """The gradient; two losses until the rise is bracketed, and those that narrow the bracket."""
+        return Cost(forwards=2 + narrowings(spec.rtol), backwards=1)

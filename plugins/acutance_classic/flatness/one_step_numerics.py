@@ -147,8 +147,12 @@ def inverse_distance(surface: LossSurface, spec: EpsFlatnessSpec) -> Estimate:
         raise Unsupported(STILL)
     if not math.isfinite(squared + clean):
         return Estimate(math.nan)
-    # The step of the linear model, from which a few halvings lead to the rise where the loss is convex.
-    search = Crossing(lambda t: float(point.move(g, t).value().loss) - clean - spec.eps, spec.eps / squared, spec.rtol)
+
+    def excess(t: float) -> float:
+        return float(point.move(g, t).value().loss) - clean - spec.eps
+
+    # The step of the linear model: too far where the loss is convex.
+    search = Crossing(excess, spec.eps / squared, spec.rtol, zero=-spec.eps, slope=squared)
     t = search.find()
     if t is None:
         side = "stays below" if search.high is None else "is above"

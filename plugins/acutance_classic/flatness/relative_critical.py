@@ -40,7 +40,7 @@ class RelativeCriticalSharpness(CriticalSharpness):
     no critical step exists: unsupported, even where a longer step would lower it again.
     """
 
-    name = "relative_critical_sharpness"
+    name, version = "relative_critical_sharpness", 2  # as ``CriticalSharpness``
     traits = Traits(
         needs={"data", "gradient", "validation"}, invariant_to={"permutation", "translation"}, symbol="λ_c¹²",
         label="relative critical sharpness", reference="Kalra et al. 2026", bibtex=("kalra2026critical",),
@@ -62,7 +62,7 @@ class RelativeCriticalSharpness(CriticalSharpness):
                 return Estimate(math.nan)
             if slope <= rounding:
                 raise Unsupported(UPHILL.format(slope=slope, rounding=rounding))
-            found = critical_sharpness(other, along(d, source), spec.rtol)
+            found = critical_sharpness(other, along(d, source, slope), spec.rtol)
         return replace(found, extras={**found.extras, "slope": slope})
 
     def needs(self, spec: CriticalSpec) -> frozenset[Need]:

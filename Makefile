@@ -4,15 +4,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS_STAMP := .venv/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu gpu-check lint format bench bench-compare wheel clean
+.PHONY: help setup docs demo test test-slow test-gpu gpu-check lint format bench bench-compare wheel clean
 
 help:
 	@echo "make demo   set up, then train small networks, measure 12 sharpness definitions, correlate, report"
 	@echo "make test   set up, then run the tests"
 	@echo "make lint   ruff and mypy --strict"
 	@echo "make gpu-check   tests and timings that need a GPU, in less than eight minutes"
+	@echo "make docs   the site of the documentation in docs/_build/html, with warnings as errors"
 	@echo "make bench  speed as ratios to bare passes, recorded for this machine; make bench-compare fails on a worse one"
 
 $(STAMP): pyproject.toml
@@ -52,6 +54,15 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	touch $@
+
+# Nothing is fetched, neither now nor by who reads it; pages with code are executed.
+docs: $(DOCS_STAMP)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 BENCH = $(BIN)/python -m pytest benchmarks/perf -q -o addopts="--import-mode=importlib" --benchmark-only
 
 bench: $(STAMP)
@@ -64,4 +75,4 @@ wheel: $(STAMP)
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf dist build docs/_build docs/root docs/reference .pytest_cache .mypy_cache .ruff_cache

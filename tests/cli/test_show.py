@@ -12,9 +12,9 @@ from third_parties import plugin, python
 import acutance
 from acutance import references
 from acutance.cli.formula import readable, unicode
-from acutance.cli.show_ import describe, type_text
+from acutance.cli.describing import cost_line, describe, type_text
 from acutance.errors import UserError
-from acutance.plugins import KINDS, catalog
+from acutance.plugins import KINDS, Item, catalog
 from acutance.references import entries, known
 from acutance.spec import Spec
 
@@ -73,6 +73,41 @@ def test_the_example_is_a_valid_setting(item):
     python, _ = called
     assert python.startswith("acutance.measure(") and compile(python, "example", "eval")
     assert all(f"{name}={getattr(spec, name)!r}" in python for name in chosen)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    {
+        "worst_case": "25 forwards, 21 backwards over each m-batch; 5 vectors of the weights' size beside the weights.",
+        "hessian_trace": "1 forward, 1 backward, 100 Hessian-vector products over each m-batch; 4 vectors of",
+        "output_margin": "1 forward over all points; no vector of the weights' size beside the weights.",
+        "trajectory_length": "no pass over the points; 1 vector of the weights' size beside the weights.",
+    }.items(),
+)
+def test_the_cost_is_that_of_the_defaults(name, line):
+    about = describe(catalog().find("measures", name))
+    assert cost_line(about).startswith(f"Cost at the defaults: {line}")
+
+
+def test_a_measure_whose_settings_cannot_be_guessed_has_no_cost():
+    class Odd(Spec):
+        a: str
+
+        @pydantic.field_validator("a")
+        @classmethod
+        def _only_b(cls, a):
+            raise ValueError("never")
+
+    class Strange(acutance.Measure[Odd]):
+        """One."""
+
+        name = "strange"
+
+        def evaluate(self, surface, spec, rng):
+            return 0.0
+
+    item = Item("measures", "strange", "acme", "1", Strange)
+    assert describe(item)["cost"] == {} and describe(item)["example"][0].endswith("a=...)")
 
 
 def test_types_are_said_in_words():

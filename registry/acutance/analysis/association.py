@@ -77,7 +77,7 @@ def association(
 ) -> Association:
     r"""Return a rank correlation of two columns over models, with interval and permutation p-value.
 
-    ``tau_a`` (the paper's Eq. 4), ``tau_b`` and ``tau_c`` are those of :func:`kendall_tau`. ``spearman`` is
+    ``tau_a`` (the paper's Eq. 4), ``tau_b`` and ``tau_c`` are those of ``kendall_tau``. ``spearman`` is
     Pearson's correlation of mid-ranks. ``weighted`` is Vigna's (2015) hyperbolic tau,
 
     .. math:: \tau_w = \frac{\sum_{i<j} w_{ij}\, sign(t_i - t_j)\, sign(s_i - s_j)}

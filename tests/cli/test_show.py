@@ -11,8 +11,8 @@ from third_parties import plugin, python
 
 import acutance
 from acutance import references
-from acutance.cli.formula import readable, unicode
 from acutance.cli.describing import cost_line, describe, type_text
+from acutance.cli.formula import readable, unicode
 from acutance.errors import UserError
 from acutance.plugins import KINDS, Item, catalog
 from acutance.references import entries, known

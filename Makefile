@@ -7,7 +7,8 @@ STAMP := .venv/.installed
 DOCS_STAMP := .venv/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup docs demo test test-slow test-gpu gpu-check lint format bench bench-compare wheel clean
+.PHONY: help setup setup-locked lock docs demo test test-slow test-oldest test-newest test-sdist test-gpu gpu-check lint format bench \
+	bench-compare wheel dist clean
 
 help:
 	@echo "make demo   set up, then train small networks, measure 12 sharpness definitions, correlate, report"
@@ -25,6 +26,19 @@ $(STAMP): pyproject.toml
 
 setup: $(STAMP)
 
+# The very versions that the tests were last seen to pass with, for development and CI.
+setup-locked:
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint requirements-dev.lock -e ".[dev]"
+	touch $(STAMP)
+
+# From the versions in .venv, once the tests pass with them; holds for Python 3.11 to 3.13 and every system.
+lock: $(STAMP)
+	$(BIN)/python -m pip install --quiet uv
+	mkdir -p build && $(BIN)/python -m pip freeze --exclude-editable | sed 's/+.*//' > build/installed.txt
+	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate --python-version 3.11 --extra dev \
+		--constraint build/installed.txt --custom-compile-command "make lock" --output-file requirements-dev.lock pyproject.toml
+
 demo: $(STAMP)
 	$(BIN)/acutance run mnist --out runs/mnist
 
@@ -37,6 +51,19 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+
+# Statistics, checkpoints, models and some measures, with the lowest versions that pyproject.toml allows, and with the newest.
+BOUNDED = tests/analysis tests/core tests/io tests/model tests/study tests/measures/test_curvature.py tests/measures/test_sharpness.py \
+	tests/text/test_transformers_pool.py
+TOOLS = pytest pytest-timeout pytest-xdist pytest-benchmark hypothesis jsonschema
+
+test-oldest test-newest: test-%:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet uv
+	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python \
+		$(if $(filter oldest,$*),--resolution lowest-direct,--upgrade) -e ".[demo,http,parquet]"
+	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python $(TOOLS)
+	.venv-$*/bin/python -m pytest -q -n auto --dist loadfile -W ignore::DeprecationWarning $(BOUNDED)
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu
@@ -74,5 +101,15 @@ bench-compare: $(STAMP)
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel
 
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build
+
+# What lies in the archive of the sources is all that its tests need.
+test-sdist: dist
+	rm -rf build/sdist && mkdir -p build/sdist && tar -xzf dist/acutance-*.tar.gz -C build/sdist --strip-components 1
+	cd build/sdist && PYTHONPATH=$$PWD/registry:$$PWD/plugins $(CURDIR)/$(BIN)/python -m pytest -q -n auto --dist loadfile \
+		-p no:cacheprovider tests/test_packaging.py tests/test_dependencies.py tests/test_layout.py tests/test_readme.py tests/analysis tests/core
+
 clean:
-	rm -rf dist build docs/_build docs/root docs/reference .pytest_cache .mypy_cache .ruff_cache
+	rm -rf dist build .venv-oldest .venv-newest docs/_build docs/root docs/reference .pytest_cache .mypy_cache .ruff_cache

@@ -57,13 +57,19 @@ BOUNDED = tests/analysis tests/core tests/io tests/model tests/study tests/measu
 	tests/text/test_transformers_pool.py
 TOOLS = pytest pytest-timeout pytest-xdist pytest-benchmark hypothesis jsonschema
 
-test-oldest test-newest: test-%:
-	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet uv
-	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python \
-		$(if $(filter oldest,$*),--resolution lowest-direct,--upgrade) -e ".[demo,http,parquet]"
-	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python $(TOOLS)
-	.venv-$*/bin/python -m pytest -q -n auto --dist loadfile -W ignore::DeprecationWarning $(BOUNDED)
+define BOUNDED_TESTS
+	$(PYTHON) -m venv .venv-$(1)
+	.venv-$(1)/bin/python -m pip install --quiet uv
+	.venv-$(1)/bin/uv pip install --quiet --python .venv-$(1)/bin/python $(2) -e ".[demo,http,parquet]"
+	.venv-$(1)/bin/uv pip install --quiet --python .venv-$(1)/bin/python $(TOOLS)
+	.venv-$(1)/bin/python -m pytest -q -n auto --dist loadfile -W ignore::DeprecationWarning $(BOUNDED)
+endef
+
+test-oldest:
+	$(call BOUNDED_TESTS,oldest,--resolution lowest-direct)
+
+test-newest:
+	$(call BOUNDED_TESTS,newest,--upgrade)
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from acutance.surface import LossSurface
 
 
-LOSSES = 11  # that a second difference takes: w*, two for each of about four steps, two for a second one
+LOSSES = 13  # that a second difference takes: w*, and two for each of about six steps
 DIRECTIONS = {"gradient": "the gradient", "update": "the update", "random": "a random direction"}
 
 
@@ -46,7 +46,7 @@ class DirectionalSharpness(CurvatureMeasure[DirectionalSpec]):
     :math:`c \odot z` of Gaussian noise z. ``extras["direction"]`` says which it was.
     """
 
-    name = "directional_sharpness"
+    name, version = "directional_sharpness", 2  # 1 did not extrapolate with ``product: loss``; others are the same
     traits = Traits(
         larger_means="sharper",
         needs={"gradient", "hvp"},
@@ -95,7 +95,7 @@ class DirectionalSharpness(CurvatureMeasure[DirectionalSpec]):
         return spec.direction == "random" or spec.product == "finite_difference"
 
     def passes(self, spec: DirectionalSpec) -> Cost:
-        """The gradient, and one product through a graph of its own; or the losses of about four steps, and a second."""
+        """The gradient, and one product through a graph of its own; or the losses of about six steps."""
         gradient = Cost(forwards=1, backwards=1) if spec.direction == "gradient" else Cost()
         if spec.product == "loss":
             # The loss at w* comes with the gradient.

@@ -5,14 +5,15 @@ r"""Curvature along a direction from losses alone, with a step at which the seco
 
 Its error is a truncation, which grows with :math:`s^2`, and rounding of the three losses, which grows with
 :math:`s^{-2}`. Rounding is known beforehand, so the step is one at which it is a small share of the difference; what
-is then left of truncation is told by steps of two and four times that length: two alone may agree by chance.
+goes with :math:`s^2` is taken away by the difference of twice the step (Richardson) where rounding is not what is
+left, and what is left of truncation is told by a third of four times that length: two alone may agree by chance.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,6 +31,7 @@ NEAR, FAR = 0.7, 3.0  # of the difference that is wanted: what is taken
 FIRST = 0.01  # length of the first step, as a share of the weights'
 FARTHEST = 64.0  # by which factor a step changes at once
 TRIES = 24
+AMPLIFIED = 17 / 12  # by which factor rounding is in a curvature that is extrapolated: 4/3 of one, 1/12 of the other
 DITHERED = 3  # how much more a loss is moved by weights that are rounded at random (``InPlace.against_rounding``)
 FINER = {torch.float32: "dtype float64, or product: exact", torch.float64: "product: exact"}
 
@@ -38,7 +40,7 @@ NOTHING = (
     "{count} steps up to {step:.2g}: there is no curvature along it, or the loss is too coarse; try {finer}"
 )
 CHANGES = (
-    "the curvature by second differences of the loss changes by {change:.0%} where the step is halved, and rounding is "
+    "the curvature by second differences of the loss changes by {change:.0%} with the step, and rounding is "
     "{share:.0%} of it: the loss is no parabola where rounding leaves something to see; try {finer}"
 )
 
@@ -59,6 +61,28 @@ class Difference:
     def curvature(self) -> float:
         """The difference over the square of the step."""
         return self.size / self.step / self.step
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A curvature from several steps, at the smallest of them or extrapolated to none.
+
+    Attributes:
+        step: the smallest.
+        curvature: the value.
+        change: what truncation leaves, relative to it.
+        share: what rounding makes of it.
+    """
+
+    step: float
+    curvature: float
+    change: float
+    share: float
+
+    @property
+    def error(self) -> float:
+        """Both together."""
+        return self.change + self.share
 
 
 @torch.no_grad()
@@ -90,16 +114,15 @@ def loss_curvature(view: LossSurface, line: Line) -> Estimate:
     if found.step == 0 or abs(found.size) < NEAR * wanted:
         message = NOTHING.format(noise=noise, count=TRIES, step=found.step, finer=finer)
         return Estimate.without_value(Status.NOT_CONVERGED, message)
-    found, change = refined(at, found, noise)
-    share = noise / abs(found.size)
-    error = change + share
-    extras = {"step": found.step, "product_error": error, "clean_loss": clean, "evaluations": float(passes)}
+    seen = refined(at, found, noise)
+    change, share, error = seen.change, seen.share, seen.error
+    extras = {"step": seen.step, "product_error": error, "clean_loss": clean, "evaluations": float(passes)}
     if rounding:
         extras["rounding"] = rounding
     if error <= UNUSABLE:
-        return Estimate(found.curvature, extras=extras)
+        return Estimate(seen.curvature, extras=extras)
     message = CHANGES.format(change=change, share=share, finer=finer)
-    return Estimate(found.curvature, status=Status.NOT_CONVERGED, message=message, extras=extras)
+    return Estimate(seen.curvature, status=Status.NOT_CONVERGED, message=message, extras=extras)
 
 
 def _resolved(at: Callable[[float], Difference], step: float, wanted: float, noise: float) -> Difference:
@@ -127,22 +150,55 @@ def _resolved(at: Callable[[float], Difference], step: float, wanted: float, noi
     return last
 
 
-def refined(at: Callable[[float], Difference], found: Difference, noise: float) -> tuple[Difference, float]:
-    """Return a difference whose truncation is not far above its rounding, and its relative change with the step.
+def refined(at: Callable[[float], Difference], found: Difference, noise: float) -> Refined:
+    """Return a curvature whose truncation is not far above its rounding.
 
-    A change is a quarter of that before where truncation goes with the square of the step; the larger of the two is
-    taken, so that two curvatures which are the same by chance tell nothing.
+    Where a shorter step is resolved still, its curvature is held against the value too: past a kink, as units of ReLU
+    have, larger steps agree on another one.
     """
     far, near = at(4 * found.step), at(2 * found.step)
     while True:
-        pairs = ((found, near, 1.0), (near, far, 0.25))
-        changes = [factor * abs(b.curvature - a.curvature) / abs(found.curvature) for a, b, factor in pairs]
-        change = max(changes) if all(map(math.isfinite, changes)) else math.inf
-        share = noise / abs(found.size)
-        # The next step has a quarter of the one and four times the other.
-        if change <= 4 * share or 4 * share > UNUSABLE:
-            return found, change
+        seen = min(_plain(found, near, far, noise), _extrapolated(found, near, far, noise), key=lambda one: one.error)
+        # The next step has a quarter of the one, or less, and four times the other.
+        if not seen.change > 4 * seen.share or not 4 * seen.share <= UNUSABLE:
+            break
         following = at(found.step / 2)
         if abs(following.size) <= noise / UNUSABLE:
-            return found, change
+            break
         far, near, found = near, found, following
+    for shorter in (4, 2):
+        if shorter**2 * seen.share <= UNUSABLE:
+            gap = _relative(abs(seen.curvature - at(found.step / shorter).curvature), seen.curvature)
+            return replace(seen, change=seen.change + gap)
+    return seen
+
+
+def _plain(found: Difference, near: Difference, far: Difference, noise: float) -> Refined:
+    """Return the curvature at a step as it is.
+
+    Its change with the step is a quarter of that before where truncation goes with the square of the step; the larger
+    of the two is taken, so that two curvatures which are the same by chance tell nothing.
+    """
+    value = found.curvature
+    change = max(abs(near.curvature - value), abs(far.curvature - near.curvature) / 4)
+    return Refined(found.step, value, _relative(change, value), _relative(noise / found.step / found.step, value))
+
+
+def _extrapolated(found: Difference, near: Difference, far: Difference, noise: float) -> Refined:
+    """Return the curvature without what goes with the square of the step (Richardson).
+
+    What is left is told by the same from twice the steps, and by a quarter of what was taken away.
+    """
+    value, before = extrapolated(found, near), extrapolated(near, far)
+    change = max(abs(value - before), abs(value - found.curvature) / 4)
+    rounding = AMPLIFIED * noise / found.step / found.step
+    return Refined(found.step, value, _relative(change, value), _relative(rounding, value))
+
+
+def _relative(error: float, value: float) -> float:
+    return error / abs(value) if value and math.isfinite(error) and math.isfinite(value) else math.inf
+
+
+def extrapolated(near: Difference, far: Difference) -> float:
+    """Return the curvature at step 0 of two differences, one of twice the step of the other (Richardson)."""
+    return (4 * near.curvature - far.curvature) / 3

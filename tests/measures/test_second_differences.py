@@ -253,23 +253,52 @@ def test_a_loss_that_is_no_parabola_at_any_step_that_is_resolved_has_no_value():
     assert found.status is Status.NOT_CONVERGED and "dtype float32" in found.message
 
 
-def test_two_steps_that_agree_by_chance_are_not_believed():
+def test_steps_that_agree_by_chance_are_not_believed():
     def at(step):
         # Curvatures 1, 1, 5 at steps 1, 2, 4, and 0.2 below: noise forbids to look.
         return Difference(step, {1: 1.0, 2: 1.0, 4: 5.0}.get(step, 0.2) * step**2)
 
-    found, change = second_differences.refined(at, at(1), 0.04)
-    assert found.step == 1 and change == 1.0
+    found = second_differences.refined(at, at(1), 0.04)
+    assert (found.step, found.curvature, found.change, found.share) == (1, 1.0, 1.0, 0.04)
+
+    def line(step):
+        # 1, 1.3, 2.5 extrapolate to 0.9 twice: what was taken away tells of it.
+        return Difference(step, {1: 1.0, 2: 1.3, 4: 2.5}.get(step, 0.2) * step**2)
+
+    assert second_differences.refined(line, line(1), 0.04).change == pytest.approx(0.1 / 4 / 0.9)
 
 
-def test_truncation_far_above_rounding_makes_steps_smaller():
+def test_a_curvature_is_extrapolated_where_rounding_is_not_what_is_left():
     def at(step):
         return Difference(step, (2 + step**2) * step**2)
 
-    found, change = second_differences.refined(at, at(1.0), 1e-9)
-    assert found.curvature == pytest.approx(2, rel=change) and change < 1e-3
-    share = 1e-9 / found.size
-    assert share / 4 < change <= 4 * share  # a step before, it was more than four times
+    found = second_differences.refined(at, at(0.1), 1e-9)
+    assert found.curvature == pytest.approx(2, rel=1e-12) and at(0.1).curvature == pytest.approx(2.01)
+    assert 0 < found.change < 4 * found.share < 1e-3
+    coarse = second_differences.refined(at, at(0.1), 2e-3)  # a tenth: extrapolated, it were a seventh
+    assert coarse.curvature == at(0.1).curvature and coarse.share == pytest.approx(2e-3 / at(0.1).size)
+
+
+def test_truncation_far_above_rounding_makes_steps_smaller():
+    steps = []
+
+    def at(step):
+        steps.append(step)
+        return Difference(step, (2 + step**2 + step**4) * step**2)
+
+    found = second_differences.refined(at, at(1.0), 1e-9)
+    assert found.curvature == pytest.approx(2, rel=found.change) and found.step < 0.1
+    assert steps[-1] == found.step / 4 or steps[-1] == found.step / 2
+
+
+def test_a_kink_that_larger_steps_do_not_see_is_seen_by_shorter_ones():
+    def at(step):
+        # Within 0.1 there is no kink and the curvature is 1; larger steps agree on 1.5.
+        return Difference(step, (1.5 if step > 0.1 else 1.0) * step**2)
+
+    for noise, seen in ((1e-4, True), (1e-3, True), (4e-3, False)):
+        found = second_differences.refined(at, at(0.3 if noise == 1e-4 else 0.19), noise)
+        assert found.curvature == pytest.approx(1.5) and (found.change == pytest.approx(1 / 3)) is seen
 
 
 def test_a_step_that_leaves_the_coordinates_is_refused():

@@ -20,6 +20,7 @@ from acutance.testing.watching import seed_generators
 
 # Between them: second order, ReLU, buffers, attention kernels; enough where a check needs many evaluations.
 FEW = ("slope", "tanh_mlp", "conv_bn", "attention")
+STATED = 0.1  # of a value that is called ok: a larger error that it states is no excuse
 RTOL = {"float64": 1e-12, "float32": 1e-6}
 
 
@@ -116,6 +117,28 @@ def agree(a: float, b: float, rtol: float, scale: float = 0.0) -> bool:
     if not (math.isfinite(a) and math.isfinite(b)):
         return a == b or (math.isnan(a) and math.isnan(b))
     return abs(a - b) <= rtol * max(abs(a), abs(b), scale)
+
+
+def stated(estimate: Estimate) -> float:
+    """Return how far a value is off by its own account, ``extras["product_error"]``, a share of it.
+
+    A value that is called ok says a tenth at most.
+    """
+    error = estimate.extras.get("product_error", 0.0)
+    if not (isinstance(error, int | float) and math.isfinite(error) and error >= 0):
+        return 0.0
+    return (min(error, STATED) if estimate.status is Status.OK else error) * abs(estimate.value)
+
+
+def same(a: Estimate, b: Estimate, rtol: float, scale: float = 0.0) -> bool:
+    """Whether two estimates are the same up to rounding, and what both say they may be off.
+
+    One that says so may be called not converged where the other is not quite.
+    """
+    status = a.status is b.status or all(
+        e.status is Status.OK or (e.status is Status.NOT_CONVERGED and stated(e) > 0) for e in (a, b)
+    )
+    return status and (agree(a.value, b.value, rtol, scale) or abs(a.value - b.value) <= stated(a) + stated(b))
 
 
 def show(spec: Spec) -> str:

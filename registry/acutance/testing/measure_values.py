@@ -14,7 +14,7 @@ from acutance.numerics.draws import Streams
 from acutance.spec import Spec
 from acutance.system.kept import preserved_rng
 from acutance.testing.core import Checklist, require
-from acutance.testing.measure_subject import RTOL, MeasureSubject, agree, show
+from acutance.testing.measure_subject import RTOL, MeasureSubject, agree, same, show
 from acutance.testing.problems import Problem
 from acutance.testing.processes import ask
 from acutance.testing.settings import at_defaults, neighbours
@@ -127,7 +127,7 @@ def microbatch_changes_nothing(subject: MeasureSubject) -> None:
             for size in (1, 7) if dtype == problem.dtype else (7,):
                 cut = subject.value(problem, spec, dtype=dtype, microbatch=size)
                 require(
-                    cut.status is whole.status and agree(cut.value, whole.value, rtol, scale),
+                    same(cut, whole, rtol, scale),
                     f"microbatch {size} gave {cut.value!r} and the whole batch {whole.value!r} on '{problem.name}' in "
                     f"{dtype} with {show(spec)}: microbatch is memory, not meaning; use the surface's own loss and "
                     "gradient, and never average over microbatches yourself",
@@ -180,7 +180,7 @@ def order_of_examples_does_not_matter(subject: MeasureSubject) -> None:
         rows = torch.arange(len(problem.data()[1])).flip(0)
         other = subject.value(problem, spec, points=problem.part(rows))
         require(
-            agree(other.value, reference.value, 1e-9, subject.level_of_loss(problem)),
+            same(other, reference, 1e-9, subject.level_of_loss(problem)),
             f"the examples of '{problem.name}' in reverse order gave {other.value!r} instead of {reference.value!r}: a "
             "measure of a batch is a function of the set of its examples",
         )
@@ -195,7 +195,7 @@ def float32_agrees_with_float64(subject: MeasureSubject) -> None:
         single = subject.value(problem, spec, dtype="float32")
         scale = subject.level_of_loss(problem) * 1e-3
         require(
-            single.status is Status.OK and agree(single.value, double.value, 1e-2, scale),
+            same(single, double, 1e-2, scale),
             f"float32 gave {single.value!r} ({single.status}) and float64 {double.value!r} on '{problem.name}' with "
             f"{show(spec)}: accumulate sums and differences of losses in float64",
         )
@@ -209,7 +209,7 @@ def gpu_agrees_with_cpu(subject: MeasureSubject) -> None:
     for problem, spec, reference in subject.cases(few=True):
         on_gpu = subject.value(problem, spec, device="cuda")
         require(
-            agree(on_gpu.value, reference.value, 1e-6, subject.level_of_loss(problem)),
+            same(on_gpu, reference, 1e-6, subject.level_of_loss(problem)),
             f"the GPU gave {on_gpu.value!r} and the CPU {reference.value!r} on '{problem.name}' with {show(spec)}: "
             "create tensors on surface.w.device, and noise through rng, which is the same on every device",
         )

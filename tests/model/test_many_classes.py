@@ -136,3 +136,52 @@ def test_gradients_of_single_examples_stay_vectorised(classes):
     mean = torch.cat(list(surface.example_gradients())).mean(0)
     assert surface.core.vectorises
     torch.testing.assert_close(mean, surface.gradient()[1], rtol=1e-4, atol=1e-8)
+
+
+def test_examples_that_do_not_count_add_nothing_whatever_their_logits():
+    logits, y, w = problem(torch.float64)
+    y[[3, 69]] = -100
+    logits[3, 5], logits[69] = math.inf, math.nan
+    u = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    counts = y >= 0
+    found = derivatives(lambda f: (w * cross_entropies(f, y)).sum().square(), logits, u)
+    kept = derivatives(lambda f: (w[counts] * cross_entropies(f, y[counts])).sum().square(), logits[counts], u[counts])
+    assert torch.allclose(found[0], kept[0], rtol=1e-14)
+    for ours, theirs in zip(found[1:], kept[1:], strict=True):
+        assert torch.allclose(ours[counts], theirs, rtol=1e-12, atol=0)
+        assert not ours[~counts].count_nonzero()
+
+
+def test_the_loss_of_next_tokens_takes_the_logits_as_they_lie(monkeypatch):
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from acutance_text.next_token import IGNORED, next_token
+
+    n, length, size = 3, 40, 5000
+    logits, _, _ = problem(torch.float64, n * length, size)
+    logits = logits.view(n, length, size)
+    tokens = torch.randint(size, (n, length), generator=torch.Generator().manual_seed(2))
+    tokens[1, 30:] = IGNORED
+    u = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def mean(f):
+        sums, counts = next_token(f, tokens)
+        return (sums * counts).sum() / counts.sum()
+
+    class Copies(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            found = func(*args, **(kwargs or {}))
+            whole = isinstance(found, torch.Tensor) and found.numel() >= logits.numel() * (length - 1) // length
+            self.seen += whole and func.name().split("::")[1].split(".")[0] in {"copy_", "clone", "fill_", "zero_"}
+            return found
+
+    with Copies() as copies:
+        found = derivatives(mean, logits, u)
+    assert copies.seen == 1  # the leaf's own
+    monkeypatch.setattr(many_classes, "MANY", 10**9)
+    expected = derivatives(mean, logits, u)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert float((ours - theirs).abs().max()) <= 1e-12 * float(theirs.abs().max())
+    assert not found[1][:, -1].count_nonzero()

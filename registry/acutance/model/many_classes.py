@@ -38,7 +38,8 @@ def cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         logits: (n, K).
-        targets: (n,) class indices.
+        targets: (n,) class indices; below 0 where an example does not count: its loss and all its derivatives are 0,
+            whatever its logits are.
     """
     # Half precision has too few digits for probabilities of so many classes.
     terms = logits if logits.dtype == torch.float64 else logits.float()
@@ -55,8 +56,15 @@ def blocks_of_rows(n: int, classes: int) -> Iterator[slice]:
 
 
 def _own(block: Tensor, targets: Tensor) -> Tensor:
-    """Return the entries of the labels, (rows, 1)."""
-    return block.gather(1, targets[:, None])
+    """Return the entries of the labels, (rows, 1); any others where an example does not count."""
+    return block.gather(1, targets.clamp_min(0)[:, None])
+
+
+def _void(rows: Tensor, targets: Tensor) -> Tensor:
+    """Write 0 into the rows of examples that do not count, also over what is not finite, and return all."""
+    if rows.device.type == "cpu":
+        return rows.index_fill_(0, (targets < 0).nonzero()[:, 0], 0.0)  # a mask would be compared with every entry
+    return rows.masked_fill_((targets < 0).view(-1, *[1] * (rows.dim() - 1)), 0.0)  # no waiting for how many there are
 
 
 class RowByRow(Function):
@@ -87,7 +95,7 @@ class _Losses(RowByRow):
             total = (block - largest).exp_().sum(1, dtype=torch.float64).log_()
             normal[rows] = total + largest[:, 0]
             losses[rows] = total - (_own(block, targets[rows]) - largest)[:, 0]
-        return losses, normal
+        return _void(losses, targets), normal
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -108,9 +116,9 @@ class _Slopes(RowByRow):
         slopes = torch.empty_like(logits)
         for rows in blocks_of_rows(*logits.shape):
             p = _probabilities(logits[rows], normal[rows], out=slopes[rows])
-            p.scatter_add_(1, targets[rows, None], p.new_full((len(p), 1), -1.0))
+            p.scatter_add_(1, targets[rows, None].clamp_min(0), p.new_full((len(p), 1), -1.0))
             p *= weights[rows, None].to(p)
-        return slopes
+        return _void(slopes, targets)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: Tensor) -> None:
@@ -123,14 +131,15 @@ class _Slopes(RowByRow):
             p, v = logits.double().softmax(1), u.double()
             inner = (p * v).sum(1)
             product = (weights[:, None] * p * (v - inner[:, None])).to(logits)
-            return product, None, None, inner - _own(v, targets)[:, 0]
+            change = inner - _own(v, targets)[:, 0]
+            return product.masked_fill(targets[:, None] < 0, 0.0), None, None, change.masked_fill(targets < 0, 0.0)
         products, slopes = torch.empty_like(logits), torch.empty_like(normal)
         for rows in blocks_of_rows(*logits.shape):
             p = _probabilities(logits[rows], normal[rows], out=products[rows])
             inner = (p * u[rows]).sum(1, dtype=torch.float64)
             slopes[rows] = inner - _own(u[rows], targets[rows])[:, 0]
             p *= (u[rows] - inner[:, None].to(u)).mul_(weights[rows, None].to(u))
-        return products, None, None, slopes
+        return _void(products, targets), None, None, _void(slopes, targets)
 
 
 def _probabilities(block: Tensor, normal: Tensor, out: Tensor) -> Tensor:

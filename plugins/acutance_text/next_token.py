@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acutance.errors import UserError
 from acutance.own_code import in_own_type, refusing
@@ -37,7 +37,34 @@ def refuse_targets(logits: Tensor, targets: Tensor) -> None:
         )
 
 
-@refusing(refuse_targets)
+def refuse_padding(inputs: Any, targets: Tensor) -> None:
+    """Refuse targets that are padding, or are to be predicted from padding.
+
+    Args:
+        inputs: of a model; asked for an ``attention_mask`` of the targets' shape.
+        targets: (n, L) or (n, C, L).
+
+    Raises:
+        UserError: saying how many.
+    """
+    mask = inputs.get("attention_mask") if hasattr(inputs, "get") else None
+    if mask is None or mask.shape != targets.shape:
+        return
+    wanted = targets[..., 1:] != IGNORED
+    padding, behind = (int((wanted & (part == 0)).sum()) for part in (mask[..., 1:], mask[..., :-1]))
+    if padding:
+        raise UserError(
+            f"loss: {padding} targets are padding (their attention_mask is 0) and would count as tokens",
+            f"leave them out: targets.masked_fill(attention_mask == 0, {IGNORED})",
+        )
+    if behind:
+        raise UserError(
+            f"loss: the first tokens of {behind} rows would be predicted from the padding before them",
+            f"pad on the right, or write {IGNORED} for the first token of each row as well",
+        )
+
+
+@refusing(refuse_targets, refuse_padding)
 @in_own_type
 def next_token(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     r"""Return the mean loss of the next token in each block, and how many tokens it is of, both (n,).

@@ -134,15 +134,18 @@ def in_own_type(loss: Function) -> Function:
     return loss
 
 
-def refusing(check: Callable[[Any, Any], None]) -> Callable[[Function], Function]:
+def refusing(
+    check: Callable[[Any, Any], None], inputs: Callable[[Any, Any], None] | None = None
+) -> Callable[[Function], Function]:
     """Say of a loss of one's own what refuses targets that it cannot take, in a sentence of its own.
 
     Args:
         check: called with the logits of some examples and all targets before the loss; raises ``UserError``.
+        inputs: called with all inputs and all targets; raises ``UserError``.
     """
 
     def marked(loss: Function) -> Function:
-        loss.refuses = check  # type: ignore[attr-defined]
+        loss.refuses, loss.refuses_inputs = check, inputs  # type: ignore[attr-defined]
         return loss
 
     return marked

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 import acutance
 from acutance.cli import cli
 from acutance.cli.check_ import estimate
+from acutance.cli.screen import in_bytes
 from acutance.measure import Cost
 from acutance.study.config import load_config
 from acutance.surface.evaluation import evaluate_family
@@ -48,6 +49,11 @@ def test_the_verb_says_it(toy_config, tmp_path):
     text = check(toy_config, tmp_path, "--time")
     assert "a forward / forward and backward / product over m = 8" in text and "one model after the other" in text
     report = json.loads(check(toy_config, tmp_path, "--time", "--json", "--limit", "2", "--device", "cpu"))["time"]
+    row = report["pools"][0]
+    assert row["parameters"] * 4 == row["weights"] == row["vector"] > 0
+    vectors = json.loads(check(toy_config, tmp_path, "--json"))["vectors_of_few"]
+    whole = in_bytes(row["weights"] + vectors * row["vector"])
+    assert f"{row['pool']}  {in_bytes(row['weights'])} of weights, {whole} with these vectors" in text
     assert report["workers"] == 1 and sum(row["models"] for row in report["pools"]) == 2
     assert all(row["product"] == 0 and row["seconds"] > 0 for row in report["pools"])
     assert "time" not in json.loads(check(toy_config, tmp_path, "--json"))

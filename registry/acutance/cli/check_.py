@@ -67,6 +67,7 @@ def command(
         "  logits           of one microbatch where all take 256 MiB; of all points where outputs are read themselves"
     )
     if timed:
+        _print_memory(about, native=study.surface.dtype == "native")
         _print_time(about["time"], study.surface.m)
     for warning in about["warnings"]:
         click.echo(f"note: {warning}")
@@ -94,6 +95,18 @@ def _time(study: Study, about: dict[str, Any], limit: int | None, device: str | 
     workers = study.executor.item.target(study.executor.spec).workers
     pools = time_study(study, passes, workers, limit, device)
     return {"workers": workers, "pools": [dataclasses.asdict(pool) for pool in pools]}
+
+
+def _print_memory(about: dict[str, Any], native: bool) -> None:
+    """Print what weights, and vectors of their size, take in bytes, by pool."""
+    from acutance.numerics.units import HUGE
+
+    for row in about["time"]["pools"]:
+        if not row["parameters"]:
+            continue
+        vectors = 1 if native else about["vectors" if row["parameters"] >= HUGE else "vectors_of_few"]
+        whole = row["weights"] + vectors * row["vector"]
+        click.echo(f"    {row['pool']}  {in_bytes(row['weights'])} of weights, {in_bytes(whole)} with these vectors")
 
 
 def _print_time(time: dict[str, Any], m: int) -> None:

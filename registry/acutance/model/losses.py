@@ -18,6 +18,7 @@ from acutance.errors import NotInParts, Unsupported, UserError, did_you_mean, la
 from acutance.model.many_classes import cross_entropies, worthwhile
 from acutance.model.normalization import Normalization
 from acutance.model.normalized_rows import NormScale
+from acutance.model.token_ids import padded_targets
 from acutance.own_code import is_own, load_function
 
 # (logits, targets) -> the 0-d mean loss over the examples, or (losses, weights), each (n,), for sum(w l) / sum(w).
@@ -196,6 +197,23 @@ class LossHead:
                 "weights must follow from the targets alone; what depends on the logits belongs into the losses",
             )
         self.weight = weights.sum()
+
+    def check_inputs(self, inputs: Any, targets: Tensor) -> str:
+        """Refuse inputs whose targets the user's own function says it cannot take; return what else is doubtful.
+
+        Args:
+            inputs: of all points.
+            targets: all targets, (n, ...).
+
+        Raises:
+            UserError: the function's own sentence.
+        """
+        if not callable(self.loss):
+            return ""
+        if refuses := getattr(self.loss, "refuses_inputs", None):
+            refuses(inputs, targets)
+            return ""
+        return padded_targets(inputs, targets)
 
     def check(self, logits: Tensor, rows: int, targets: Tensor) -> None:
         """Refuse outputs and labels that do not fit together.

@@ -1,4 +1,4 @@
-"""Whether token ids belong to a model: all of them are in its vocabulary, and no row is longer than its positions."""
+"""Whether tokens fit: to a model by vocabulary and positions, to a loss by what is padding."""
 
 from __future__ import annotations
 
@@ -43,3 +43,22 @@ def require_tokens(model: nn.Module, inputs: Any) -> None:
             f"rows of {ids.shape[-1]} tokens are longer than the model's {positions} positions",
             "give shorter ones: lower the dataset's block or max_length",
         )
+
+
+def padded_targets(inputs: Any, targets: Tensor) -> str:
+    """Return a warning of targets at places of padding, which a loss may count; empty where there are none.
+
+    Args:
+        inputs: of all points; asked for an ``attention_mask`` of the targets' shape.
+        targets: all targets.
+    """
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    if not isinstance(mask, Tensor) or mask.shape != targets.shape or targets.is_floating_point():
+        return ""
+    count = int(((mask == 0) & (targets >= 0)).sum())
+    if not count:
+        return ""
+    return (
+        f"{count} targets stand where attention_mask is 0: if your loss counts them, padding is part of it; write -100 "
+        "there if that is what it leaves out"
+    )

@@ -319,6 +319,8 @@ class Core:
         if self.n == 0:
             raise Unsupported("this surface has no data: the measure declares that it needs weights only")
         require_tokens(self.functional.model, self.inputs)
+        if doubtful := self.head.check_inputs(self.inputs, self.targets):
+            self.functional.note(doubtful)
         size = min(self.n, PROBE)
         probe = take_rows(self.inputs, slice(0, size))
         pieces = self.functional.own_pieces()

@@ -36,6 +36,9 @@ class PoolTime:
         gradient: seconds of a forward and a backward.
         product: seconds of a Hessian-vector product after the first; zero where the study needs none.
         seconds: of all models, one after the other.
+        parameters: how many weights it has.
+        weights: bytes that they take.
+        vector: bytes of a vector of their size, as measures hold them.
     """
 
     pool: str
@@ -46,6 +49,9 @@ class PoolTime:
     gradient: float = 0.0
     product: float = 0.0
     seconds: float = 0.0
+    parameters: int = 0
+    weights: int = 0
+    vector: int = 0
 
 
 def time_study(
@@ -110,7 +116,11 @@ def _time_pool(
     gradient = _seconds(lambda: float(surface.gradient(next(near))[1].norm())) if passes.backwards else forward
     product = _seconds(lambda: float(surface.hvp(surface.w.detach()).norm())) if passes.hvps else 0.0
     one = passes.forwards * forward + passes.backwards * max(gradient - forward, 0) + passes.hvps * product
-    return PoolTime(name, len(pool_members), member.label, note, forward, gradient, product, len(pool_members) * one)
+    held = sum(p.numel() * p.element_size() for p in model.parameters())
+    return PoolTime(
+        name, len(pool_members), member.label, note, forward, gradient, product, len(pool_members) * one,
+        surface.size, held, held if study.surface.dtype == "native" else surface.w.nbytes,
+    )  # fmt: skip
 
 
 def _example(pool_members: Sequence[Member]) -> tuple[Member, nn.Module | None, str]:

@@ -1,0 +1,59 @@
+"""Rows of tokens that are filled up: padding is no target of a language model's loss."""
+
+import pytest
+import torch
+from published_text import tiny_gpt2
+
+from acutance import LossSurface, UserError
+from acutance_text.next_token import IGNORED, next_token
+
+
+def rows(left):
+    """Return (ids, mask): a row of six tokens and one of four with two places of padding."""
+    ids = torch.arange(12).view(2, 6)
+    mask = torch.ones_like(ids)
+    mask[1, :] = torch.tensor([0, 0, 1, 1, 1, 1] if left else [1, 1, 1, 1, 0, 0])
+    return ids, mask
+
+
+def own(logits, targets):
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2).double(), targets[:, 1:], reduction="none", ignore_index=IGNORED
+    )
+    counts = (targets[:, 1:] != IGNORED).sum(1)
+    return losses.sum(1) / counts, counts.double()
+
+
+def test_padding_on_the_right_is_left_out_and_changes_nothing():
+    ids, mask = rows(left=False)
+    model = tiny_gpt2()
+    with pytest.raises(UserError, match=r"2 targets are padding .* would count.*masked_fill"):
+        LossSurface(model, ({"input_ids": ids, "attention_mask": mask}, ids), loss=next_token).loss()
+    targets = ids.masked_fill(mask == 0, IGNORED)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    filled = LossSurface(model, (inputs, targets), loss=next_token)
+    parts = [LossSurface(model, (row, row), loss=next_token).loss() for row in (ids[:1], ids[1:, :4])]
+    expected = (5 * parts[0] + 3 * parts[1]) / 8
+    assert float(filled.loss()) == pytest.approx(float(expected), rel=1e-6)
+    assert not filled.notes
+
+
+def test_the_first_token_behind_padding_on_the_left_is_predicted_from_nothing():
+    ids, mask = rows(left=True)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    targets = ids.masked_fill(mask == 0, IGNORED)
+    with pytest.raises(UserError, match=r"first tokens of 1 rows would be predicted from the padding"):
+        LossSurface(tiny_gpt2(), (inputs, targets), loss=next_token).loss()
+    targets[1, 2] = IGNORED
+    LossSurface(tiny_gpt2(), (inputs, targets), loss=next_token).loss()
+
+
+def test_a_loss_of_ones_own_is_doubted():
+    ids, mask = rows(left=False)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    counted = LossSurface(tiny_gpt2(), (inputs, ids), loss=own)
+    counted.loss()
+    assert any("2 targets stand where attention_mask is 0" in note for note in counted.notes)
+    left_out = LossSurface(tiny_gpt2(), (inputs, ids.masked_fill(mask == 0, IGNORED)), loss=own)
+    left_out.loss()
+    assert not left_out.notes

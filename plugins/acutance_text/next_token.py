@@ -92,17 +92,16 @@ def token_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits: (n, L, V).
         targets: (n, L) the tokens themselves, -100 for those that are not to be predicted.
     """
-    from acutance.model.losses import cross_entropy
-    from acutance.model.many_classes import cross_entropies, many
+    from acutance.model.losses import cross_entropy, worthwhile
 
     wanted = targets[:, 1:]
     counts = wanted != IGNORED
-    if many(logits):
+    rows = logits.flatten(0, 1)
+    if worthwhile(rows):
         # All rows as they lie: without those of the last tokens they would be copied, and so would their derivatives.
         following = targets.roll(-1, dims=1)
         following[:, -1] = IGNORED
-        losses = cross_entropies(logits.flatten(0, 1), following.flatten()).view(following.shape)
-        return losses.sum(dim=1), counts.sum(dim=1)
+        return cross_entropy(rows, following.flatten()).view(following.shape).sum(dim=1), counts.sum(dim=1)
     losses = cross_entropy(logits[:, :-1].flatten(0, 1), wanted.clamp_min(0).flatten()).view(wanted.shape)
     return losses.masked_fill(~counts, 0.0).sum(dim=1), counts.sum(dim=1)
 

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acutance.errors import NotInParts, Unsupported, UserError, did_you_mean, lacks_memory
-from acutance.model.many_classes import cross_entropies, worthwhile
+from acutance.model.many_classes import cross_entropies
+from acutance.model.many_classes import worthwhile as worthwhile  # plugins ask it of their logits
 from acutance.model.normalization import Normalization
 from acutance.model.normalized_rows import NormScale
 from acutance.model.token_ids import padded_targets
@@ -26,7 +27,10 @@ LossFunction = Callable[[Tensor, Tensor], Tensor | tuple[Tensor, Tensor]]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    r"""Return :math:`-\log \mathrm{softmax}(f)_y`, (n,) float64, for logits (n, K) and class indices (n,)."""
+    r"""Return :math:`-\log \mathrm{softmax}(f)_y`, (n,) float64, for logits (n, K) and class indices (n,).
+
+    An example of class -100 has loss 0; where the logits are ``worthwhile``, derivatives of 0 whatever its logits are.
+    """
     if worthwhile(logits):
         return cross_entropies(logits, targets)
     return F.cross_entropy(logits.double(), targets, reduction="none")

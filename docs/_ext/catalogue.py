@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import doors
 import entry
+import printed
 from families import FAMILIES, OTHER, family
 from works import citation, key
 
@@ -48,6 +49,11 @@ def write(path: Path, text: str) -> None:
         path.write_text(text)
 
 
+def own(kind: str) -> list[Item]:
+    """Return what comes with acutance, whatever else is installed."""
+    return [item for item in catalog().items(kind) if item.dist == "acutance"]
+
+
 def toctree(names: list[str]) -> str:
     """Return a table of contents that only the sidebar shows."""
     return "```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
@@ -83,7 +89,7 @@ def measures(items: list[Item]) -> dict[str, str]:
 def kind(name: str) -> str:
     """Return the page of all things of one kind."""
     title, what = KINDS[name]
-    sections = [entry.section(item, describe(item)) for item in catalog().items(name)]
+    sections = [entry.section(item, describe(item)) for item in own(name)]
     return f"# {title}\n\n{what} `acutance list {name}` prints what is installed.\n\n" + "\n".join(sections)
 
 
@@ -131,10 +137,10 @@ def works(items: list[Item]) -> str:
 
 def make(app: Sphinx) -> None:
     """Write all pages, and remove those of what is no longer installed."""
-    items = catalog().items("measures")
+    items = own("measures")
     pages: dict[str, Any] = measures(items)
     pages |= {name: kind(name) for name in KINDS}
-    pages |= {"presets": presets(), "statuses": statuses(), "works": works(items)}
+    pages |= {"presets": presets(), "statuses": statuses(), "works": works(items), "published": printed.page()}
     api = doors.pages((HERE / "plugins.md").read_text())
     pages |= {**api, "api/index": doors.index(list(api))}
     for name, text in pages.items():

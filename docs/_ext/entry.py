@@ -68,14 +68,19 @@ def docstring(doc: str) -> str:
 
 def settings(about: dict[str, Any]) -> str:
     """Return the table of settings."""
-    if not about["fields"]:
-        return ""
+    what = [field for field in about["fields"] if not field["estimation"]]
+    how = [field for field in about["fields"] if field["estimation"]]
+    told = "These say how the value is estimated, not what it is:\n\n"
+    return "\n".join([*([rows(what)] if what else []), *([told + rows(how)] if how else [])])
+
+
+def rows(fields: list[dict[str, Any]]) -> str:
+    """Return settings as a table."""
     rows = ["| setting | type | default | what it is |", "|---|---|---|---|"]
-    for field in about["fields"]:
+    for field in fields:
         default = "required" if field["required"] else f"`{yaml_text(field['default'])}`"
-        how = " *How it is estimated.*" if field["estimation"] else ""
         kind = field["type"].replace("|", r"\|")
-        rows.append(f"| `{field['name']}` | {kind} | {default.replace('|', chr(92) + '|')} | {cell(field['doc'])}{how} |")
+        rows.append(f"| `{field['name']}` | {kind} | {default.replace('|', chr(92) + '|')} | {cell(field['doc'])} |")
     return "\n".join(rows) + "\n"
 
 
@@ -144,13 +149,13 @@ def slug(heading: str) -> str:
 
 
 def guides(name: str, folder: Path) -> str:
-    """Return where else a measure is told of: at most three sections of the guides."""
+    """Return where else a measure is told of: the sections whose heading or table names it."""
     links = [
         f"[{title.replace('`', '')}](../../{page}.md#{slug(title)})"
         for page, title, text in _told(folder)
-        if re.search(rf"`{name}[`(]", text)
+        if re.search(rf"^(\||#+) [^|]*`{name}[`(]", text, re.M)
     ]
-    return f"How it is meant, and where it misleads: {', '.join(links[:3])}.\n" if links else ""
+    return f"In the guide: {', '.join(links[:2])}.\n" if links else ""
 
 
 def measure(item: Item, about: dict[str, Any], folder: Path) -> str:

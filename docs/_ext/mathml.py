@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 def mathml(node: nodes.Element, display: str) -> str:
     """Return a formula as MathML; a command that the converter does not know is a warning, hence an error of `make docs`."""
     tex = node.astext().strip().replace(r"\arg", r"\operatorname{arg}\,")
+    if display == "block":
+        tex = re.sub(r"\\(max|min|sup|inf)_", r"\\\1\\limits_", tex)
     if display == "block" and r"\\" in tex and r"\begin" not in tex:
         tex = rf"\begin{{aligned}}{tex}\end{{aligned}}"
     try:

@@ -114,6 +114,14 @@ def test_the_first_page_on_a_table_works(tmp_path, monkeypatch, capsys):
     assert set(told) == {"sharpness", "noise"} and (tmp_path / "judged" / "correlations.csv").exists()
 
 
+def test_the_sample_of_a_report_is_a_whole_page_of_sane_size():
+    sample = DOCS / "_static" / "sample_report.html"
+    assert sample.stat().st_size < 2e6 and "</html>" in sample.read_text()
+    assert sample.relative_to(DOCS).as_posix() in (DOCS / "reading_a_report.md").read_text()
+    pictures = re.findall(r"```\{image\} (\S+)", (DOCS / "reading_a_report.md").read_text())
+    assert len(pictures) == 6 and all((DOCS / name).stat().st_size < 1e5 for name in pictures)
+
+
 def test_every_measure_has_a_family_and_every_trait_its_words(extension):
     import entry
     import families

@@ -174,6 +174,22 @@ def test_pages_from_outside_keep_their_links(extension):
     )
 
 
+def test_formulas_become_mathml_line_by_line(extension, monkeypatch):
+    pytest.importorskip("latex2mathml"), pytest.importorskip("sphinx")
+    import mathml
+    from docutils import nodes
+
+    told = []
+    monkeypatch.setattr(mathml.logger, "warning", lambda *args, **_: told.append(args[-1]))
+
+    def made(tex, display="block"):
+        return mathml.mathml(nodes.math(tex, tex), display)
+
+    assert made(r"\max_x f \\ \big\| a \big\|").count("<math") == 2 and "‖" in made(r"\big\| a \big\|")
+    assert "<munder><mo>max</mo>" in made(r"\arg\max_k f") and "<munder>" not in made(r"\max_k f", "inline")
+    assert not told and made(r"\foo x") and told == [r"\foo"]
+
+
 class Page(HTMLParser):
     """The anchors of a page, where it leads, and what a browser fetches to show it."""
 

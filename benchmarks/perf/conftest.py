@@ -28,6 +28,9 @@ def pytest_addoption(parser):
     group.addoption("--compare", action="store_true", help="fail on what is worse than the committed figures")
     group.addoption("--models", default="", help="networks to time, e.g. mlp,vit; all of them by default")
     group.addoption("--results", default=str(results.FOLDER), help="folder of the committed figures")
+    group.addoption(
+        "--grid", type=int, default=3, help="points on a side of the landscape of the ResNet; 41 takes hours"
+    )
     group.addoption("--seconds", type=float, default=8.0, help="seconds to spend on the rounds of one case")
 
 

@@ -93,7 +93,7 @@ $(DOCS_STAMP): $(STAMP)
 
 # Nothing is fetched, neither now nor by who reads it; pages with code are executed.
 docs: $(DOCS_STAMP)
-	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 BENCH = $(BIN)/python -m pytest benchmarks/perf -q -o addopts="--import-mode=importlib" --benchmark-only

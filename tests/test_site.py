@@ -141,6 +141,29 @@ def test_every_measure_has_a_family_and_every_trait_its_words(extension):
     assert families.family("acme.foo") == families.OTHER
 
 
+def test_the_pages_made_of_classes_are_whole(extension):
+    import catalogue
+    import doors
+    import printed
+
+    own = catalogue.own("measures")
+    pages = catalogue.measures(own) | {name: catalogue.kind(name) for name in catalogue.KINDS}
+    pages |= {"presets": catalogue.presets(), "statuses": catalogue.statuses(), "works": catalogue.works(own)}
+    pages |= doors.pages((DOCS / "plugins.md").read_text()) | {"published": printed.page()}
+    assert {f"measures/{item.name}" for item in own} < set(pages) and "acme" not in "".join(pages)
+    for name, text in pages.items():
+        assert text.startswith("# "), name
+        prose = re.sub(r"^````\{eval-rst\}\n.*?^````$", "", FENCED.sub("", text), flags=re.M | re.S)
+        assert ":math:" not in prose and "``" not in prose, name
+        tables = re.findall(r"(?:^\|.*\n)+", prose, re.M)
+        assert all(len({len(re.findall(r"(?<!\\)\|", row)) for row in t.splitlines()}) == 1 for t in tables), name
+    page = pages["measures/worst_case"]
+    assert "acutance.measure(" in page and "25 forwards, 21 backwards" in page and "Auto-PGD iterations" in page
+    assert page.index("| `rho` |") < page.index("These say how the value is estimated") < page.index("| `steps` |")
+    assert "#### " not in page and "../../classic.md#margins" in pages["measures/output_margin"]
+    assert len(re.findall(r"^\| (?:adaptive|standard) ", pages["published"], re.M)) > 80
+
+
 def test_works_are_cited_in_words(extension):
     import works
 
@@ -211,7 +234,21 @@ class Page(HTMLParser):
 def test_the_site_is_built_without_a_warning_and_its_links_lead_somewhere():
     pytest.importorskip("myst_nb", reason="the site needs the extra docs: make docs")
     built = DOCS / "_build" / "html"
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-E", "-b", "html", str(DOCS), str(built)]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-E",
+        "-b",
+        "html",
+        "-d",
+        str(DOCS / "_build" / "doctrees"),
+        str(DOCS),
+        str(built),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     pages = {path: Page(path) for path in built.rglob("*.html")}

@@ -49,8 +49,8 @@ def test_folders_and_files_are_small():
 
 @pytest.mark.parametrize("old", MOVED)
 def test_old_import_paths_give_the_very_modules(old):
-    assert import_module(old) is import_module(MOVED[old])
-    assert import_module(MOVED[old]).__name__ == MOVED[old] == import_module(MOVED[old]).__spec__.name
+    assert import_module(old) is import_module(MOVED[old].new)
+    assert import_module(MOVED[old].new).__name__ == MOVED[old].new == import_module(MOVED[old].new).__spec__.name
     assert not ROOT.joinpath("registry", *old.split(".")).with_suffix(".py").exists()
 
 

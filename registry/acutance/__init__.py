@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from acutance.deprecations import renamed
 from acutance.moved import keep_old_paths
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in HOMES:
-        raise AttributeError(f"module 'acutance' has no attribute '{name}'")
+        return renamed(__name__, name)
     return getattr(import_module(f"acutance.{HOMES[name]}"), name)
 
 

@@ -10,30 +10,9 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import CodeType, ModuleType
 
-MOVED = {
-    "acutance.analysis.delimited": "acutance.io.delimited",
-    "acutance.attributes": "acutance.study.attributes",
-    "acutance.cache": "acutance.io.folders",
-    "acutance.checkpoint_files": "acutance.io.checkpoint_files",
-    "acutance.checkpoints": "acutance.io.checkpoints",
-    "acutance.data_files": "acutance.io.data_files",
-    "acutance.downloads": "acutance.io.downloads",
-    "acutance.evaluation": "acutance.system.kept",
-    "acutance.executors": "acutance.run.executors",
-    "acutance.integrity": "acutance.surface.integrity",
-    "acutance.lazy": "acutance.data.lazy",
-    "acutance.many_points": "acutance.surface.many_points",
-    "acutance.moving_point": "acutance.surface.moving_point",
-    "acutance.parquet": "acutance.io.parquet",
-    "acutance.perturbed": "acutance.surface.perturbed",
-    "acutance.points": "acutance.data.points",
-    "acutance.recipe": "acutance.training.recipe",
-    "acutance.remote": "acutance.io.remote",
-    "acutance.roots": "acutance.io.folders",
-    "acutance.threads": "acutance.system.kept",
-    "acutance.trained": "acutance.training.trained",
-    "acutance.worker": "acutance.run.worker",
-}
+from acutance.deprecations import deprecated_modules
+
+MOVED = deprecated_modules()
 
 
 class Moved(MetaPathFinder, Loader):
@@ -47,13 +26,14 @@ class Moved(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Put the module where it is now in place of the empty one; the import system returns what stands there."""
-        sys.modules[module.__name__] = import_module(MOVED[module.__name__])
+        MOVED[module.__name__].warn()
+        sys.modules[module.__name__] = import_module(MOVED[module.__name__].new)
 
     def get_code(self, fullname: str) -> CodeType | None:
         """Return the code of the module where it is now, which ``python -m`` runs."""
-        spec = find_spec(MOVED[fullname])
+        spec = find_spec(MOVED[fullname].new)
         assert spec is not None and isinstance(spec.loader, InspectLoader)
-        return spec.loader.get_code(MOVED[fullname])
+        return spec.loader.get_code(MOVED[fullname].new)
 
 
 def keep_old_paths() -> None:

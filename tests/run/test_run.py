@@ -393,7 +393,7 @@ def test_a_store_of_another_version_is_refused(toy_config, tmp_path):
     run(toy_config, tmp_path)
     with sqlite3.connect(tmp_path / "acutance.db") as db:
         db.execute("UPDATE meta SET value = '99'")
-    with pytest.raises(acutance.UserError, match="another version"):
+    with pytest.raises(acutance.UserError, match=r"by a newer acutance \(schema 99, this one reads 1\)"):
         run(toy_config, tmp_path)
 
 

@@ -12,7 +12,7 @@ from acutance.cli import as_json
 from acutance.cli.screen import in_bytes
 from acutance.doctor import health
 from acutance.plugins import Catalog, PluginInfo, catalog
-from acutance.run.store import SCHEMA_VERSION
+from acutance.run.migrations import SCHEMA_VERSION
 from acutance.system.environment import environment
 
 

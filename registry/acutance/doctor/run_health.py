@@ -8,7 +8,8 @@ from typing import Any
 
 from acutance.errors import UserError
 from acutance.run.directory import STORE, RunDirectory
-from acutance.run.store import SCHEMA_VERSION, is_writing, read_only
+from acutance.run.migrations import MIGRATIONS, SCHEMA_VERSION
+from acutance.run.store import is_writing, read_only
 
 
 def examine(directory: Path) -> dict[str, Any]:
@@ -65,6 +66,8 @@ def _read(connection: sqlite3.Connection, report: dict[str, Any]) -> None:
     if report["schema"] != SCHEMA_VERSION:
         newer = (report["schema"] or 0) > SCHEMA_VERSION
         advice = "use the acutance that wrote it" if newer else "run again with another --out"
+        if not newer and all(step in MIGRATIONS for step in range(report["schema"] or 0, SCHEMA_VERSION)):
+            advice = "the next run brings it up to that"
         problems.append(f"{path}: has schema {report['schema']}, this acutance reads {SCHEMA_VERSION}: {advice}")
         return
     counted = connection.execute(

@@ -20,10 +20,10 @@ from typing import Any
 
 from acutance.errors import UserError
 from acutance.measure import Estimate, Status
+from acutance.run import migrations
 from acutance.run.rescue import Place, leave_open
 from acutance.run.rows import Attempt, CellRow, CellState, PartRow
 
-SCHEMA_VERSION = 1
 TABLES = ("run", "model", "cell", "part", "attempt")
 _FACTS = "facts "  # begins the names of rows of the table meta, one for each model that has any
 STALE = 120.0  # seconds without a heartbeat after which a driver on another host is taken for dead
@@ -74,6 +74,7 @@ class Store:
         self.path = path
         self.notes: list[str] = []
         self._owner = False
+        self._older: int | None = None  # version of the tables, where they are to be brought up to this one's
         self._place: Place | None = None  # of a store that is written to
         self._loss: UserError | None = None
         if not write and not path.exists():
@@ -90,6 +91,9 @@ class Store:
             ) from None
         if write:
             self._claim()
+            if self._older is not None:
+                migrations.migrate(self._connection, self._older)
+                self.notes.append(f"{path}: brought from schema {self._older} to {migrations.SCHEMA_VERSION}")
             self._place = Place(path)
 
     def _connect(self, write: bool) -> sqlite3.Connection:
@@ -120,13 +124,13 @@ class Store:
             with self.transaction():
                 for statement in _SCHEMA.split(";"):
                     self._connection.execute(statement)
-                self._connection.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
-        version = int(self._connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0])
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"{self.path}: was written by another version (schema {version}, this is {SCHEMA_VERSION})",
-                "use the version that wrote it, or another --out" if version > SCHEMA_VERSION else "use another --out",
-            )
+                self._connection.execute("INSERT INTO meta VALUES ('schema', ?)", (str(migrations.SCHEMA_VERSION),))
+        version = migrations.schema_of(self._connection, self.path)
+        if version < migrations.SCHEMA_VERSION:
+            if write:
+                self._older = version  # once nobody else writes to it
+            else:
+                self._connection = migrations.migrated_copy(self._connection, version)
         self._connection.execute("PRAGMA synchronous = NORMAL")
 
     def _journal_mode(self) -> str:

@@ -18,6 +18,7 @@ from acutance.errors import UserError, did_you_mean
 from acutance.io.yaml_files import parse_yaml, read_yaml
 from acutance.plugins import Catalog, Item, Kind, catalog
 from acutance.spec import Spec, describe, plain
+from acutance.study.formats import current
 from acutance.study.plan import PlannedMeasure, expand_measures
 from acutance.study.surface_config import Indices, Section, SurfaceConfig, dropped
 from acutance.study.targets import MeasureTarget, Target, parse_target
@@ -190,6 +191,7 @@ def load_config(
         folder = path.resolve().parent
     if not isinstance(data, dict):
         raise UserError(f"{where}: a study is a mapping of sections, got {type(data).__name__}")
+    data = current(data, where)
     if executor is not None:
         data["executor"] = {"name": executor}
     if sinks and isinstance(data.get("sinks", []), list):

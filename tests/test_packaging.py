@@ -141,6 +141,29 @@ def test_the_container_sets_up_what_the_makefile_does():
     assert container["postCreateCommand"].removeprefix("make ") in targets()
 
 
+def test_repositories_of_plugins_call_the_workflow_of_this_version():
+    from acutance.scaffold.package import WORKFLOW, Package
+
+    files = Package("measure", "rise", "acme-rise", Path("acme-rise")).files
+    (job,) = yaml.safe_load(files[".github/workflows/tests.yml"])["jobs"].values()
+    assert job == {"uses": f"{WORKFLOW}@v{PROJECT['version']}", "with": {"names": "acme-rise/rise"}}
+    assert PROJECT["urls"]["Homepage"] == "https://github.com/" + "/".join(WORKFLOW.split("/")[:2])
+    called = yaml.safe_load((ROOT / WORKFLOW.split("/", 2)[2]).read_text())
+    # YAML 1.1 takes "on" for true.
+    assert set(job["with"]) <= set(called[True]["workflow_call"]["inputs"])
+    assert tomllib.loads(files["pyproject.toml"])["project"]["license"] == "MIT" and files["LICENSE"].startswith("MIT")
+
+
+def test_every_package_of_plugins_is_among_the_known_ones():
+    text = (ROOT / "docs" / "known_plugins.md").read_text()
+    own = {path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists()}
+    assert own == set(re.findall(r"`(acutance_\w+)`", text))
+    samples = re.findall(r"^\| \[[\w-]+\]\(\.\./(tests/dists/[\w-]+)\)", text, re.M)
+    assert sorted(samples) == sorted(
+        f"tests/dists/{path.name}" for path in (ROOT / "tests" / "dists").iterdir() if path.is_dir()
+    )
+
+
 def test_the_list_for_language_models_leads_to_pages_that_exist():
     text = (ROOT / "docs" / "llms.txt").read_text()
     links = re.findall(r"^- \[[^\]]+\]\(([^)]+)\): \w", text, re.M)

@@ -35,6 +35,8 @@ NEEDS: Mapping[str, str] = {
     "update": "Length of the optimizer's next step",
     "input_gradient": "Length of the derivative of the loss by the inputs",
 }
+# What a new repository's workflow calls, at the tag of this version.
+WORKFLOW = "acutance/acutance/.github/workflows/plugin.yml"
 LONGEST = 40  # characters of a name, so that no line of the templates grows too long
 
 
@@ -75,6 +77,7 @@ class Package:
     def files(self) -> dict[str, str]:
         """The text of every file, by its path in the folder."""
         import jinja2
+        from packaging.version import Version
 
         environment = jinja2.Environment(
             undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True,
@@ -83,6 +86,7 @@ class Package:
         facts: dict[str, Any] = {
             "kind": self.kind, "name": self.name, "dist": self.dist, "module": self.module, "title": self.title,
             "id": self.id, "acutance": minimum_acutance(), "needs": self.needs,
+            "workflow": f"{WORKFLOW}@v{Version(__version__).base_version}",
             "summary": NEEDS[self.needs] if self.needs else SUMMARIES[self.kind],
         }  # fmt: skip
         files: dict[str, str] = {}
@@ -109,6 +113,8 @@ _PATHS = {
     "pyproject.toml.j2": "pyproject.toml",
     "README.md.j2": "README.md",
     "gitignore.j2": ".gitignore",
+    "license.j2": "LICENSE",
+    "workflow.yml.j2": ".github/workflows/tests.yml",
     "init.py.j2": "src/{module}/__init__.py",
     "plugin.py.j2": "src/{module}/plugin.py",
     "test.py.j2": "tests/test_{name}.py",

@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 DOCS_STAMP := .venv/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-locked lock docs demo test test-slow test-oldest test-newest test-sdist test-gpu gpu-check lint format bench \
+.PHONY: help setup setup-locked lock docs demo test test-slow test-oldest test-newest test-sdist test-gpu gpu-check lint api-check format bench \
 	bench-compare wheel dist clean
 
 help:
@@ -82,6 +82,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy registry plugins
+
+# Whether the frozen API is that of the sources; python tests/golden_api.py --write freezes it anew.
+api-check: $(STAMP)
+	PYTHONPATH=registry:plugins $(BIN)/python tests/golden_api.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 import traceback as tb
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -152,6 +152,11 @@ class Catalog:
         for item in items:
             registered[item.kind][item.id] = item
         return replace(self, _items=registered, problems=list(self.problems))
+
+    def keeping(self, wanted: Callable[[Item], bool]) -> Catalog:
+        """Return a catalog with the items that are wanted alone."""
+        kept = {kind: {id_: item for id_, item in items.items() if wanted(item)} for kind, items in self._items.items()}
+        return replace(self, _items=kept, problems=list(self.problems))
 
     def lookup(self, kind: Kind, name: str) -> Item | None:
         """Return the item of a canonical id or of a short name that is unique; None for any other name."""
@@ -325,6 +330,23 @@ def _load_one(catalog: Catalog, point: EntryPoint) -> None:
     catalog.plugins.append(PluginInfo(point.name, dist, version, module, sum(phases.values()), heavy, phases))
 
 
+def collected(plugin: object, dist: str, version: str) -> list[Item]:
+    """Return what one plugin registers, which is no installed one.
+
+    Raises:
+        Exception: whatever is wrong with it: a hook that there is not, a class with a fault.
+    """
+    manager = pluggy.PluginManager("acutance")
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin)
+    _refuse_unknown_hooks(manager, plugin)
+    registered = ((kind, _flatten(getattr(manager.hook, f"register_{kind}")())) for kind in KINDS)
+    items = [_item(kind, target, dist, version) for kind, targets in registered for target in targets]
+    for item in items:
+        _refuse_bad_spec(item)
+    return items
+
+
 def _refuse_older_core(point: EntryPoint) -> None:
     """Refuse a plugin made for another acutance than this one: pip checks it only when something is installed."""
     wanted = getattr(point.dist, "requires", None) or () if point.dist and point.dist.name != OWN else ()
@@ -439,7 +461,19 @@ def _refuse_bad_spec(item: Item) -> None:
 
 def catalog() -> Catalog:
     """Return the catalog of this process, loaded once; inside ``extended``, the extended one."""
-    return _extended.get() or _installed()
+    present = _extended.get() or _installed()
+    return present.with_items(_adopted.values()) if _adopted else present
+
+
+def adopt(items: Iterable[Item]) -> None:
+    """Let ``catalog()`` find these too in this process, in place of any that was adopted under the same name."""
+    for item in items:
+        for former in [id_ for id_, other in _adopted.items() if (other.kind, other.name) == (item.kind, item.name)]:
+            del _adopted[former]
+        _adopted[item.id] = item
+
+
+_adopted: dict[str, Item] = {}
 
 
 @lru_cache(maxsize=1)

@@ -15,9 +15,9 @@ from acutance.cli import main
 from acutance.doctor import health
 from acutance.doctor.run_health import examine
 from acutance.errors import UserError
+from acutance.io.migrations import SCHEMA_VERSION
 from acutance.plugins import load
 from acutance.run.harness import run_study
-from acutance.run.migrations import SCHEMA_VERSION
 from acutance.study.config import load_config
 
 # Those that are looked for have tests below, in this process; importing all of them takes seconds.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import acutance
-from acutance.run import migrations
+from acutance.io import migrations
 from acutance.run.store import Store
 from acutance.study import formats
 from acutance.study.config import load_config

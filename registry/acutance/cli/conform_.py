@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acutance.cli import as_json
+from acutance.cli.plugin_option import plugin_option
 from acutance.plugins import catalog
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ STYLES = {"passed": ("ok  ", "green"), "failed": ("FAIL", "red"), "skipped": ("s
 
 
 @click.command("conform")
+@plugin_option
 @click.argument("name")
 @click.option("--kind", type=click.Choice(["measure", "pool", "dataset", "executor"]), help="What NAME is.")
 @click.option("--set", "fields", multiple=True, metavar="KEY=VALUE", help="Setting to test with, e.g. rho=0.01.")

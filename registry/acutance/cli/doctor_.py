@@ -11,8 +11,8 @@ import click
 from acutance.cli import as_json
 from acutance.cli.screen import in_bytes
 from acutance.doctor import health
+from acutance.io.migrations import SCHEMA_VERSION
 from acutance.plugins import Catalog, PluginInfo, catalog
-from acutance.run.migrations import SCHEMA_VERSION
 from acutance.system.environment import environment
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from acutance.cli import as_json
+from acutance.cli.plugin_option import plugin_option
 from acutance.errors import UserError
 from acutance.plugins import KINDS, Item, Kind, catalog
 
@@ -45,6 +46,7 @@ def _docstring_in_text(path: str) -> str:
 
 
 @click.command("list")
+@plugin_option
 @click.argument("kind", required=False, type=click.Choice(KINDS))
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def command(kind: Kind | None, json_: bool) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acutance.cli import as_json
+from acutance.cli.plugin_option import plugin_option
 from acutance.errors import AcutanceWarning, UserError
 from acutance.measure import ALONE, Estimate
 from acutance.plugins import catalog
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command("measure")
+@plugin_option
 @click.argument("model")
 @click.option(
     "--weights",

@@ -8,6 +8,7 @@ import click
 
 from acutance.cli import as_json
 from acutance.cli.describing import cost_line, describe, nothing_to_cite, yaml_text
+from acutance.cli.plugin_option import plugin_option
 from acutance.errors import UserError
 from acutance.plugins import KINDS, Item, catalog
 
@@ -31,6 +32,7 @@ def find(name: str) -> Item:
 
 
 @click.command("show")
+@plugin_option
 @click.argument("name")
 @click.option("--bibtex", is_flag=True, help="Print the BibTeX entries of a measure, and nothing else.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")

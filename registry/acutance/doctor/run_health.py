@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from acutance.errors import UserError
+from acutance.io.migrations import MIGRATIONS, SCHEMA_VERSION
 from acutance.run.directory import STORE, RunDirectory
-from acutance.run.migrations import MIGRATIONS, SCHEMA_VERSION
 from acutance.run.store import is_writing, read_only
 
 

@@ -32,7 +32,7 @@ from acutance.run.value_rows import value_row
 from acutance.study.attributes import Attributes, join, require
 from acutance.study.config import Study
 from acutance.system.ending import STORED, Terminated, in_order
-from acutance.system.environment import environment
+from acutance.system.environment import changed_files, environment
 from acutance.system.progress import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ class Driver:
         from acutance.run.outputs import write_outputs
 
         study, self.outputs = self.study, str(directory.outputs)
-        env = environment(self.plugins)
+        env = environment(self.plugins, study.plugin_files)
+        self.notes += changed_files(self.ledger.environment_before(), env)
         self.ledger.begin(env)
         directory.put_study(study.resolved, env)
         for note in (*study.warnings, *self.ledger.notes, *self.notes):

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from acutance.errors import UserError
 from acutance.measure import Cost, Estimate, Status
+from acutance.plugin_files import carried, received
 from acutance.pool import ModelEntry
 from acutance.spec import canonical_json
 from acutance.study.surface_config import Scope, SurfaceConfig
@@ -381,17 +382,29 @@ def write(message: Sent | Outcome) -> str:
     Raises:
         TypeError: for extras of an estimate that are no JSON values.
     """
-    return json.dumps(plain(message))
+    text = json.dumps(plain(message))
+    files = carried(text) if isinstance(message, Sent) else []
+    return f'{text[:-1]}, "files": {json.dumps(files)}}}' if files else text
 
 
 def read_job(text: str) -> Sent:
-    """Return the job of a text.
+    """Return the job of a text; ``files`` of it, plugins beside its study, are left to ``receive``.
 
     Raises:
         Unreadable: for another text.
     """
     job: Sent = _read(text, _jobs(), "a job", "id")
     return job
+
+
+def receive(text: str) -> None:
+    """Know the plugins beside a study that a job's text carries.
+
+    Raises:
+        UserError: for one that fails here.
+    """
+    if '"files"' in text:
+        received(json.loads(text).get("files", []))
 
 
 def id_of(text: str) -> str:

@@ -51,6 +51,10 @@ class Ledger:
         """What a reader should know of the store."""
         return self._store.notes
 
+    def environment_before(self) -> Mapping[str, Any]:
+        """Return what the run before this one was computed with; nothing where there was none."""
+        return self._store.environment() or {}
+
     def begin(self, environment: Mapping[str, Any]) -> None:
         """Write down that a run of the study begins, and where."""
         self.run = self._store.start_run(self.study.resolved, environment)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from acutance.errors import UserError
+from acutance.io import migrations
 from acutance.measure import Estimate, Status
-from acutance.run import migrations
 from acutance.run.rescue import Place, leave_open
 from acutance.run.rows import Attempt, CellRow, CellState, PartRow
 
@@ -225,6 +225,12 @@ class Store:
         if row is None:
             raise UserError(f"{self.path.parent}: holds no run yet", "run the study first")
         return json.loads(row[0]), json.loads(row[1]), row[2]
+
+    def environment(self) -> dict[str, Any] | None:
+        """Return what the newest run was computed with, None where there was no run."""
+        row = self._connection.execute("SELECT environment FROM run ORDER BY id DESC").fetchone()
+        found: dict[str, Any] | None = json.loads(row[0]) if row else None
+        return found
 
     def put_model(
         self, pool: str, entry: str, key: str, source: str, description: Mapping[str, Any], parameters: int,

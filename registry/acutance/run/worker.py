@@ -34,6 +34,7 @@ from acutance.run.jobs import (
     Unreadable,
     on_device,
     read_job,
+    receive,
     write,
 )
 from acutance.run.points import close_points, open_points, opened_pool
@@ -60,6 +61,11 @@ def execute(job: str, device: str | None = None) -> Iterator[str]:
         work = on_device(read_job(job), device)
     except Unreadable as error:
         yield write(Failed(job=error.job, message=str(error)))
+        return
+    try:
+        receive(job)
+    except UserError as error:
+        yield write(Failed(job=work.id, message=str(error)))
         return
     with preserved_rng():
         steps = outside_inference_mode(_done(work))

@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, ValidationError
 
+from acutance import plugin_files
 from acutance.dataset import Dataset
 from acutance.errors import UserError, did_you_mean
 from acutance.io.yaml_files import parse_yaml, read_yaml
+from acutance.plugin_files import PluginFile
 from acutance.plugins import Catalog, Item, Kind, catalog
 from acutance.spec import Spec, describe, plain
 from acutance.study.formats import current
@@ -85,6 +87,8 @@ class StudyFile(Section):
     """Study seed: names all noise."""
     requires: dict[str, str] = {}
     """Distributions and versions this study needs, e.g. {acutance: ">=0.1"}."""
+    plugins: list[str] = []
+    """Plugins of one file each, relative to this file, e.g. [my_measure.py]."""
     pools: list[dict[str, Any]] = Field(min_length=1)
     """Model pools: name and the pool's own settings."""
     dataset: dict[str, Any]
@@ -144,6 +148,8 @@ class Study:
     warnings: list[str] = field(default_factory=list)
     written: Mapping[str, Any] = field(default_factory=dict)
     """The data as its author wrote it, with what was overridden."""
+    plugin_files: tuple[PluginFile, ...] = ()
+    """Plugins of one file each, beside the study."""
 
     @property
     def surface(self) -> SurfaceConfig:
@@ -261,6 +267,7 @@ class _Reader:
     def __init__(self, where: str, folder: Path, plugins: Catalog) -> None:
         self.where, self.folder, self.plugins, self.mistakes = where, folder, plugins, list[str]()
         self.hints = list[str]()
+        self.plugin_files: tuple[PluginFile, ...] = ()
 
     def read(self, name: str, data: dict[str, Any]) -> Study:
         try:
@@ -270,6 +277,7 @@ class _Reader:
             self._refuse()
             raise
         file = file.model_copy(update={"surface": self._located(file.surface)})
+        file = file.model_copy(update={"plugins": self._extend(file.plugins)})
         self._check_requires(file.requires)
         pools = [self._choose("pools", f"pools.{i}", section) for i, section in enumerate(file.pools)]
         dataset = self._choose("datasets", "dataset", file.dataset)
@@ -303,7 +311,8 @@ class _Reader:
         self._refuse()
         targets, admit = [t for t in found if t], [t for t in limits if t]
         assert dataset and executor and all(pools)
-        resolved = file.model_dump(mode="json", exclude={"sinks"}) | {
+        left_out = {"sinks"} if file.plugins else {"sinks", "plugins"}
+        resolved = file.model_dump(mode="json", exclude=left_out) | {
             "pools": [{"name": p.item.id, **p.spec.full()} for p in pools if p],
             "dataset": {"name": dataset.item.id, **dataset.spec.full()},
             "executor": {"name": executor.item.id, **executor.spec.full()},
@@ -319,7 +328,24 @@ class _Reader:
         return Study(
             name, file, resolved, tuple(p for p in pools if p), dataset, executor, tuple(measures), tuple(targets),
             tuple(zip(admit, file.admit.values(), strict=True)), tuple(_once(s for s in sinks if s)), warnings,
+            plugin_files=self.plugin_files,
         )  # fmt: skip
+
+    def _extend(self, names: Sequence[str]) -> list[str]:
+        """Know what the plugins beside the study register, and return where they are."""
+        files = []
+        for i, name in enumerate(names):
+            try:
+                files.append(plugin_files.read(self.folder / name))
+            except UserError as error:
+                self._wrong(f"plugins.{i}", error.message, error.hint)
+        try:
+            self.plugins = plugin_files.adopted(files, self.plugins)
+        except UserError as error:
+            self._wrong("plugins", error.message, error.hint)
+        self._refuse()  # what else is wrong may come of it
+        self.plugin_files = tuple(files)
+        return [file.path for file in files]
 
     def _located(self, surface: SurfaceConfig) -> SurfaceConfig:
         """Take a file of indices from the folder of the study."""

@@ -6,18 +6,26 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from acutance import __version__
+from acutance.plugin_files import PluginFile
 from acutance.plugins import Catalog
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "numba", "timm", "transformers", "safetensors", "pydantic")
 
 
-def environment(plugins: Catalog) -> dict[str, Any]:
-    """Return versions of what computes, the machine in words, and the plugins; opens none of the libraries."""
+def environment(plugins: Catalog, files: Sequence[PluginFile] = ()) -> dict[str, Any]:
+    """Return versions of what computes, the machine in words, and the plugins; opens none of the libraries.
+
+    Args:
+        plugins: what is installed.
+        files: plugins of one file each, beside the study.
+    """
+    own = {"plugin_files": {file.path: f"sha256:{file.digest}" for file in files}} if files else {}
     return {
         "acutance": __version__,
         "commit": commit(),
@@ -29,7 +37,18 @@ def environment(plugins: Catalog) -> dict[str, Any]:
         "gpus": gpus(),
         "plugins": {f"{p.dist}:{p.plugin}": p.version for p in plugins.plugins},
         "problems": [str(problem) for problem in plugins.problems],
+        **own,
     }
+
+
+def changed_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on each plugin beside a study that is not what it was in the run before."""
+    known = before.get("plugin_files", {})
+    return [
+        f"{path} has changed since the run before: what it registers is computed anew, and its old values stay apart"
+        for path, digest in now.get("plugin_files", {}).items()
+        if known.get(path, digest) != digest
+    ]
 
 
 def commit() -> str | None:

@@ -8,12 +8,18 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from acutance.plugins import catalog
+
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+from families import FAMILIES, OTHER, family  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results"
 MACHINE = "amd-epyc-2-cores"
 NETWORKS = {
@@ -138,8 +144,39 @@ def _table(rows: Mapping[str, Callable[[str], str]]) -> list[str]:
     ]
 
 
+KINDS = {
+    "pools": "Pools of models", "datasets": "Datasets", "scalings": "Scalings of the ball", "statistics": "Statistics",
+    "figures": "Figures", "executors": "Executors", "sinks": "Trackers",
+}  # fmt: skip
+SHOWN = 5
+
+
+def contents() -> list[str]:
+    """Return how many there are of everything that is registered by this project's own packages, and some names."""
+    items = {kind: [item for item in catalog().items(kind) if item.dist == "acutance"] for kind in ("measures", *KINDS)}
+    families: dict[str, list[str]] = {}
+    for item in sorted(items["measures"], key=lambda item: _place(item.target.__module__)):
+        families.setdefault(family(item.target.__module__), []).append(item.name)
+    table = [f"| {len(items['measures'])} measures | | |", "|---|---|---|"]
+    table += [_row(title.partition(":")[0], names) for title, names in families.items()]
+    return table + [_row(f"**{title}**", [item.name for item in items[kind]]) for kind, title in KINDS.items()]
+
+
+def _place(module: str) -> tuple[int, int]:
+    """Return where a measure stands: by its family, and there by where its module is named."""
+    title = family(module)
+    starts = FAMILIES.get(title, ())
+    return [*FAMILIES, OTHER].index(title), next((i for i, s in enumerate(starts) if module.startswith(s)), 0)
+
+
+def _row(title: str, names: Sequence[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:SHOWN])
+    return f"| {title} | {len(names)} | {shown}{' …' if len(names) > SHOWN else ''} |"
+
+
 PAGES: Mapping[str, Mapping[str, Callable[[], Sequence[str]]]] = {
-    "README.md": {"speed": lambda: speed(cases()), "released": lambda: released(cases()), "values": values},
+    "README.md": {"contents": contents, "speed": lambda: speed(cases())},
+    "docs/speed.md": {"speed": lambda: speed(cases()), "released": lambda: released(cases()), "values": values},
     "docs/statistics.md": {"weak_errors": weak_errors, "partial_errors": partial_errors},
 }
 

@@ -23,12 +23,17 @@ def blocks(language, text=README):
     return re.findall(rf"```{language}\n(.*?)```", text, re.S)
 
 
-def test_the_example_on_a_checkpoint_runs(capsys):
-    torch.manual_seed(0)
-    exec(blocks("python")[0], {})
+def test_a_number_and_a_study_take_five_lines_each(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    number, study = blocks("python")[:2]
+    for source in (number, study):
+        torch.manual_seed(0)
+        exec(source, {})
+        said = [line for line in source.splitlines() if line.strip() and not line.startswith(("import", "#"))]
+        assert len(said) <= 5
     printed = capsys.readouterr().out
-    assert "±" in printed and "KendallResult(tau=0.8" in printed
-    assert len(blocks("python")[0].strip().splitlines()) <= 20
+    assert "±" in printed and "worst_case" in printed and "p_adjusted" in printed
+    assert list(tmp_path.glob("runs/*/report.html"))
 
 
 def measures_of(text):
@@ -110,3 +115,4 @@ def test_the_tables_are_those_of_the_committed_figures(monkeypatch):
             )
     first = next(iter(readme.cases().values()))
     assert first and readme.made(README.replace("| `average_case` | 0", "| `average_case` | 9")) == README
+    assert readme.made(README.replace(" measures | | |", "9 measures | | |")) == README

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from acutance.model.state import tensors_of, version_of
 from acutance.surface.loss_surface import LossSurface
 
-_PART = 1 << 12  # numbers that are added up at once on a CPU
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -78,22 +80,37 @@ def _fingerprints(groups: dict[str, list[Tensor]]) -> dict[str, tuple[int, ...]]
     """Return numbers that change with any of the tensors: the counts of in-place changes, and the sums of all bits.
 
     The counts see what moves without changing a sum, the sums see what is written past autograd (``.data``, NumPy). One
-    read of every tensor, one wait for the device.
+    read of every tensor, one wait for each accelerator.
     """
-    sums = [_bits(tensor) for tensors in groups.values() for tensor in tensors]
-    several = len({total.device for total in sums}) > 1  # of a model that one device does not hold
-    totals = iter(torch.stack([total.cpu() for total in sums] if several else sums).tolist())
+    tensors = [tensor for group in groups.values() for tensor in group]
+    sums: dict[int, int] = {}
+    for device in {tensor.device for tensor in tensors}:
+        here = [(i, tensor) for i, tensor in enumerate(tensors) if tensor.device == device]
+        found = [_sum_of_bits(tensor) for _, tensor in here]
+        sums |= zip((i for i, _ in here), found if device.type == "cpu" else _at_once(found), strict=True)
+    totals = iter(sums[i] for i in range(len(tensors)))
     return {
-        name: tuple(number for tensor in tensors for number in (version_of(tensor), next(totals)))
-        for name, tensors in groups.items()
+        name: tuple(number for tensor in group for number in (version_of(tensor), next(totals)))
+        for name, group in groups.items()
     }
 
 
-def _bits(tensor: Tensor) -> Tensor:
-    """Return the sum of a tensor's bits, read as whole numbers, without a copy of it."""
+def _sum_of_bits(tensor: Tensor) -> Any:
+    """Return the sum of a tensor's bits, read as whole numbers, without a copy of it; on a CPU a number of Python."""
     whole = tensor.detach().contiguous().flatten()
+    if whole.device.type == "cpu":
+        return _sum_of_bytes(whole.view(torch.uint8).numpy())
     numbers = whole if whole.dtype is torch.bool else whole.view(_BITS.get(whole.element_size(), torch.int64))
-    if numbers.is_cuda:
-        return numbers.sum(dtype=torch.int64)
-    # A CPU converts all that it is given to add up before it adds.
-    return torch.stack([part.sum(dtype=torch.int64) for part in numbers.split(_PART)]).sum()
+    return numbers.sum(dtype=torch.int64)
+
+
+def _sum_of_bytes(data: NDArray[np.uint8]) -> int:
+    """Return the sum of bytes, read eight at a time: NumPy takes a few microseconds for it, torch ten times as many."""
+    rest = len(data) % 8
+    return int(data[: len(data) - rest].view(np.int64).sum()) + int(data[len(data) - rest :].sum())
+
+
+def _at_once(sums: list[Tensor]) -> list[int]:
+    """Return what tensors of one number hold, by one wait for their device."""
+    found: list[int] = torch.stack(sums).tolist()
+    return found

@@ -5,6 +5,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -352,11 +353,19 @@ def test_mistakes_are_told_before_training_begins(tmp_path, changes, said):
         Monitor(options.pop("measures"), options.pop("points"), out=tmp_path / "run", **options)
 
 
-def test_what_is_logged_must_be_single_numbers(tmp_path):
+def test_what_is_logged_must_be_single_numbers_and_the_rest_is_measured(tmp_path):
     model = network()
     with monitored(tmp_path, ["gradient_norm"], every=1) as monitor, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        assert monitor.step(model, loss=torch.zeros(3)) == []
-        assert len(monitor.step(model, loss=torch.tensor(2.5), epoch=0.5)) == 2
-    assert "cannot be logged" in str(told[0].message)
-    assert (monitor.rows[0]["attr.loss"], monitor.rows[0]["attr.epoch"]) == (2.5, 0.5)
+        rows = monitor.step(model, loss=torch.zeros(3), accuracy=0.5)
+        assert len(rows) == 2 and "attr.loss" not in rows[0] and rows[0]["attr.accuracy"] == 0.5
+        assert len(monitor.step(model, loss=torch.tensor(2.5), epoch=0.5, size=np.float32(3), done=np.bool_(True))) == 2
+    assert ["'loss' cannot be logged" in str(w.message) for w in told] == [True]
+    assert (monitor.rows[2]["attr.loss"], monitor.rows[2]["attr.epoch"]) == (2.5, 0.5)
+    assert (monitor.rows[2]["attr.size"], monitor.rows[2]["attr.done"]) == (3, True)
+
+
+def test_attributes_may_be_numbers_of_numpy(tmp_path):
+    with monitored(tmp_path, ["gradient_norm"], attributes={"width": np.int64(3), "share": np.float32(0.5)}) as monitor:
+        row = monitor.start(network())[0]
+    assert (row["attr.width"], row["attr.share"]) == (3, 0.5)

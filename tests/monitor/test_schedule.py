@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from acutance import UserError
@@ -48,3 +49,7 @@ def test_a_function_of_the_step_is_asked_for_every_step_since():
 def test_what_is_no_schedule_is_refused_with_what_is(said):
     with pytest.raises(UserError, match=r"every.*number of steps"):
         schedule_of(said)
+
+
+def test_a_number_of_numpy_is_a_number():
+    assert schedule_of(np.int64(3)) == Steps(3)

@@ -35,3 +35,11 @@ def test_a_loss_and_its_perplexity_count_once():
         "test_loss",
     ]
     assert outcomes(["code.loss", "code_perplexity", "code.error"]) == ["code.loss", "code.error"]
+
+
+def test_a_usual_target_whose_split_is_missing_says_which():
+    with pytest.raises(UserError, match=r"unknown target 'test_error': there is no split 'test' .*splits: train"):
+        parse_target("test_error", ("train",))
+    with pytest.raises(UserError, match=r"unknown target 'tset_error'") as told:
+        parse_target("tset_error", ("train",))
+    assert "'test_error'" not in told.value.hint  # what is not there is no proposal

@@ -14,7 +14,7 @@ import torch
 
 from acutance.errors import UserError, in_words, warn
 from acutance.monitor.budget import Budget
-from acutance.monitor.plan import as_number, plain_attributes, plan_of, require_name, scheduled
+from acutance.monitor.plan import as_numbers, plain_attributes, plan_of, require_name, scheduled
 from acutance.monitor.record import Record, Row
 from acutance.monitor.schedule import Schedule, schedule_of
 from acutance.monitor.visits import Visits
@@ -147,10 +147,14 @@ class Monitor(AbstractContextManager["Monitor"]):
         return [] if self._record is None else list(self._record.rows)
 
     def start(self, model: nn.Module, optimizer: Any = None, **logged: Any) -> list[Row]:
-        """Measure before the first step, and keep the weights for measures that compare with the initial ones."""
-        if self._visits is None:
+        """Measure before the first step, and keep the weights for measures that compare with the initial ones.
+
+        Of a training that goes on where ``load_state_dict`` says, the initial weights are those kept when it began.
+        """
+        if self._visits is None or self._closed:
             return []
-        self._visits.keep_initial(model)
+        if self._visits.initial is not None and not self.step_count:
+            self._visits.initial.keep(model)
         return self._measured(model, optimizer, range(len(self._plan)), logged)
 
     def step(
@@ -172,8 +176,12 @@ class Monitor(AbstractContextManager["Monitor"]):
         """
         before = self.step_count
         self.step_count = before + 1 if step is None else int(step)
-        if self._record is None or self._closed or self.step_count <= before:
+        if self._record is None or self._visits is None or self._closed or self.step_count <= before:
             return []
+        try:
+            self._visits.moved()
+        except Exception as error:
+            self._tell(f"step {self.step_count}: {in_words(error)}; training goes on")
         due = [i for i, part in enumerate(self._plan) if part.schedule.due(before, self.step_count)]
         return self._measured(model, optimizer, due, logged | ({} if epoch is None else {"epoch": epoch}))
 
@@ -192,6 +200,8 @@ class Monitor(AbstractContextManager["Monitor"]):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on where a checkpoint was saved."""
         self.step_count, self.epoch_count = state["step"], state["epoch"]
+        if self._visits is not None and self._visits.initial is not None and self.step_count:
+            self._visits.initial.find()
 
     def close(self) -> Run | None:
         """Write tables, figures and page; None where nothing was measured. May be called again."""
@@ -223,7 +233,7 @@ class Monitor(AbstractContextManager["Monitor"]):
         with self._budget.spent() as taken, preserved_rng():
             try:
                 cells = [*record.targets, *(cell for i in due for cell in self._plan[i].cells)]
-                numbers = {name: as_number(value, name) for name, value in logged.items()}
+                numbers = as_numbers(logged, lambda error: self._tell(f"step {self.step_count}: {error}"))
                 with torch.inference_mode(False), torch.enable_grad():
                     visits.measure(model, optimizer, self.step_count, cells, {**self._attributes, **numbers})
                 if time.monotonic() - record.written > FLUSH:

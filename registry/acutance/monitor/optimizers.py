@@ -11,6 +11,7 @@ from acutance.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
 
 
 def bare(optimizer: Any) -> torch.optim.Optimizer | None:
@@ -63,33 +64,66 @@ def stability_threshold(optimizer: torch.optim.Optimizer) -> float | None:
 
 
 class NextStep:
-    r"""Waits for the next step of an optimizer, and tells what it was: :math:`w_{t+1} - w_t` by parameter.
-
-    It is the real one, with momentum, weight decay and clipped gradients; a step that a gradient scaler skips is none.
-    Nothing of the optimizer is changed: it calls a hook after its step, once.
+    r"""What the next step of an optimizer changes: :math:`w_{t+1} - w_t` by parameter.
 
     Args:
         model: whose parameters it moves; they are copied.
         optimizer: of torch.
-        tell: called with {parameter name: change}, on the devices of the parameters, within the optimizer's step.
     """
 
-    def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, tell: Callable[[dict[str, Tensor]], None]
-    ) -> None:
-        self._model, self._tell = model, tell
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer, self._model = optimizer, model
         with torch.inference_mode(False), torch.no_grad():
             self._before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        self._hook = optimizer.register_step_post_hook(self._stepped)
 
-    def _stepped(self, *_: Any) -> None:
-        self.forget()
+    def changes(self) -> dict[str, Tensor] | None:
+        """Return {parameter name: change}, on the devices of the parameters; None while all are what they were."""
         with torch.inference_mode(False), torch.no_grad():
             now = dict(self._model.named_parameters())
-            changes = {name: now[name].detach() - before for name, before in self._before.items()}
-        self._before.clear()
-        self._tell(changes)
+            found = {name: now[name].detach() - before for name, before in self._before.items()}
+            return found if any(bool(change.any()) for change in found.values()) else None
 
-    def forget(self) -> None:
-        """Wait no longer."""
-        self._hook.remove()
+
+class Steps:
+    """Tells when optimizers have made a step.
+
+    Nothing of an optimizer is changed: it calls hooks before and after its step. They stay until the end, since one
+    that goes, or comes, while an optimizer calls its hooks would end the training.
+
+    Args:
+        tell: called with the optimizer, within its step.
+    """
+
+    def __init__(self, tell: Callable[[torch.optim.Optimizer], None]) -> None:
+        self._tell = tell
+        self._known: list[torch.optim.Optimizer] = []
+        self._hooks: list[RemovableHandle] = []
+        self._inside: torch.optim.Optimizer | None = None
+
+    def of(self, optimizer: torch.optim.Optimizer) -> None:
+        """Tell of this one too."""
+        if not any(known is optimizer for known in self._known):
+            self._known.append(optimizer)
+            self._hooks += [
+                optimizer.register_step_pre_hook(lambda *_: self._begun(optimizer)),
+                optimizer.register_step_post_hook(lambda *_: self._made(optimizer)),
+            ]
+
+    def made(self) -> None:
+        """Tell now of a step that we are within, by another's hook that is called before ours."""
+        if self._inside is not None:
+            self._made(self._inside)
+
+    def end(self) -> None:
+        """Tell of none any more."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._known.clear()
+
+    def _begun(self, optimizer: torch.optim.Optimizer) -> None:
+        self._inside = optimizer
+
+    def _made(self, optimizer: torch.optim.Optimizer) -> None:
+        self._inside = None
+        self._tell(optimizer)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from acutance.errors import UserError
@@ -78,9 +79,21 @@ def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Attribute]:
     for name, value in attributes.items():
         if name in RESERVED:
             raise UserError(f"attributes: '{name}' is what every row has already", "choose another name")
+        value = value.item() if isinstance(value, np.generic) else value
         if not isinstance(value, bool | int | float | str | None):
             raise UserError(f"attributes: '{name}' is {type(value).__name__}", "give a number or a text")
         found[str(name)] = value
+    return found
+
+
+def as_numbers(logged: Mapping[str, Any], tell: Callable[[UserError], None]) -> dict[str, Attribute]:
+    """Return what was logged as plain numbers; of what is none it is told, and left out."""
+    found: dict[str, Attribute] = {}
+    for name, value in logged.items():
+        try:
+            found[name] = as_number(value, name)
+        except UserError as error:
+            tell(error)
     return found
 
 
@@ -90,7 +103,7 @@ def as_number(value: Any, name: str) -> Attribute:
     Raises:
         UserError: for what is none.
     """
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1:
         value = value.item()
     if name in RESERVED or not isinstance(value, bool | numbers.Real | str | None):
         raise UserError(f"'{name}' cannot be logged: it is {type(value).__name__}", "log single numbers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -96,10 +97,10 @@ def schedule_of(every: int | str | Schedule | Callable[[int], object], where: st
     """
     if isinstance(every, Schedule):
         return every
-    if isinstance(every, int) and not isinstance(every, bool):
+    if isinstance(every, numbers.Integral) and not isinstance(every, bool):
         if every < 1:
             raise UserError(f"{where}: {every} is no number of steps", EVERY)
-        return Steps(every)
+        return Steps(int(every))
     if isinstance(every, str):
         found = re.fullmatch(r"(?:(\d+) )?(step|epoch)s?|(\d+)|log(?:[ -]?spaced)?(?: (\d+))?", every.strip().lower())
         if found and not (found[0] and any(group is not None and int(group) < 1 for group in found.group(1, 3, 4))):

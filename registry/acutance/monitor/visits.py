@@ -12,7 +12,8 @@ from acutance.data.fingerprint import digest_initial, model_key
 from acutance.errors import UserError, in_words
 from acutance.model.wrappers import unwrapped
 from acutance.monitor.budget import Budget
-from acutance.monitor.optimizers import NextStep, bare, learning_rate, stability_threshold
+from acutance.monitor.initial import InitialWeights
+from acutance.monitor.optimizers import NextStep, Steps, bare, learning_rate, stability_threshold
 from acutance.monitor.plan import key_without_model
 from acutance.monitor.record import Record
 from acutance.pool import Attribute
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 STEPLESS = "it looks at the optimizer's next step: give monitor.step the optimizer"
 ENDED = "the training ended before the optimizer's next step"
+ELSEWHERE = (
+    "the weights changed, and not by a step of the optimizer that monitor.step got: give it the one whose step() moves "
+    "them (an average of weights has none)"
+)
+BEGINLESS = "the initial weights of this training are not known: call monitor.start before its first step"
 
 
 @dataclass
@@ -41,13 +47,15 @@ class _LookedAt:
     tracking: dict[int, Tracking]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting:
     """What will be measured when the optimizer has made its next step."""
 
     step: NextStep
     member: Member
     cells: list[PlannedCell]
+    opened: OpenModel
+    identity: Identity
 
 
 class Visits:
@@ -64,21 +72,12 @@ class Visits:
         self, record: Record, device: str | torch.device | None, budget: Budget, tell: Callable[[str], None]
     ) -> None:
         self._record, self._device, self._budget, self._tell = record, device, budget, tell
-        self._needs = frozenset[str]().union(*(cell.needs for cell in record.measures))
-        self._initial: Mapping[str, Tensor] | None = None
+        self.initial: InitialWeights | None = None
+        if any("initial_weights" in cell.needs for cell in record.measures):
+            self.initial = InitialWeights(record.directory.path, record.run, tell)
         self._known: _LookedAt | None = None
         self._waiting: list[_Waiting] = []
-
-    def keep_initial(self, model: Any) -> None:
-        """Copy the weights that training starts from, where a measure will ask for them."""
-        if "initial_weights" not in self._needs:
-            return
-        try:
-            module = unwrapped(model)
-        except UserError:  # told when it is measured
-            return
-        with torch.inference_mode(False), torch.no_grad():
-            self._initial = {name: p.detach().clone() for name, p in module.named_parameters()}
+        self._steps = Steps(self._stepped)
 
     def measure(
         self, model: Any, optimizer: Any, step: int, cells: Sequence[PlannedCell], attributes: Mapping[str, Attribute]
@@ -107,21 +106,32 @@ class Visits:
             return
         member = record.member(step, kind, attributes)
         initial = None
-        if "initial_weights" in self._needs:
+        if self.initial is not None:
             initial = "" if opened.functional.w0 is None else digest_initial(opened.functional.w0)
         identity = Identity(model_key(kind, module), opened.functional.size, initial, "")
         record.identify(member, identity)
+        if initial == "":
+            record.decline(member, [cell for cell in cells if "initial_weights" in cell.needs], BEGINLESS)
+            cells = [cell for cell in cells if "initial_weights" not in cell.needs]
         later = [cell for cell in cells if "update" in cell.needs]
         if later and inner is None:
             record.decline(member, later, STEPLESS)
         elif later and inner is not None:
-            self._wait(module, inner, opened, member, identity, later)
+            self._steps.of(inner)
+            self._waiting.append(_Waiting(NextStep(module, inner), member, later, opened, identity))
         record.measure(opened, member, [cell for cell in cells if cell not in later])
+
+    def moved(self) -> None:
+        """Wait no longer where the weights have changed, and the optimizer made no step."""
+        self._steps.made()
+        for one in [one for one in self._waiting if one.step.changes() is not None]:
+            self._waiting.remove(one)
+            self._record.decline(one.member, one.cells, ELSEWHERE)
 
     def end(self) -> None:
         """Wait for no step any more."""
+        self._steps.end()
         for one in self._waiting:
-            one.step.forget()
             self._record.decline(one.member, one.cells, ENDED)
         self._waiting.clear()
         self._known = None
@@ -143,29 +153,30 @@ class Visits:
             self._record.look_anew()
             known = self._known = _LookedAt(module, slots, architecture(module), functional.tracking)
         functional.tracking = known.tracking
-        functional.initial = lambda: self._initial
+        functional.initial = lambda: None if self.initial is None else self.initial.weights
         return opened, known.kind
 
-    def _wait(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, opened: OpenModel, member: Member,
-        identity: Identity, cells: list[PlannedCell],
-    ) -> None:  # fmt: skip
-        """Measure at the weights of now when the optimizer's next step has been made, within that step."""
-        record = self._record
+    def _stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        """Measure, within a step of the optimizer, at the weights from before it what waited for it.
 
-        def stepped(changes: dict[str, Tensor]) -> None:
-            self._waiting = [one for one in self._waiting if one.member is not member]
-            opened.functional.update = lambda: changes
+        A step that changes nothing is none: one that a gradient scaler skips, or that is not of this model.
+        """
+        for one in [one for one in self._waiting if one.step.optimizer is optimizer]:
             with self._budget.spent(), preserved_rng():
                 try:
-                    record.identify(
-                        member, Identity(identity.key, identity.parameters, identity.initial, _digest(opened))
-                    )
-                    record.measure(opened, member, cells)
+                    if (changes := one.step.changes()) is None:
+                        continue
+                    self._waiting.remove(one)
+                    self._measure_step(one, changes)
                 except Exception as error:
-                    self._tell(f"step {member.entry.step}: {in_words(error)}; training goes on")
+                    self._tell(f"step {one.member.entry.step}: {in_words(error)}; training goes on")
 
-        self._waiting.append(_Waiting(NextStep(module, optimizer, stepped), member, cells))
+    def _measure_step(self, one: _Waiting, changes: dict[str, Tensor]) -> None:
+        one.opened.functional.update = lambda: changes
+        known = one.identity
+        with torch.inference_mode(False), torch.enable_grad():
+            self._record.identify(one.member, Identity(known.key, known.parameters, known.initial, _digest(one.opened)))
+            self._record.measure(one.opened, one.member, one.cells)
 
 
 def _settings(optimizer: torch.optim.Optimizer | None) -> dict[str, Attribute]:

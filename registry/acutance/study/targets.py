@@ -162,12 +162,11 @@ def parse_target(name: str, splits: tuple[str, ...], given: Collection[str] = ()
             return SplitTarget(name, ((1, "error", split), (-1, "error", "train")))
     if name in given:
         return GivenTarget(name, name)
-    known = [f"{s}.{q}" for s in splits for q in ("error", "loss", "perplexity", "gap")] + [
-        "test_error",
-        "train_error",
-        GAP,
-        *given,
-    ]
+    usual = {"test_error": ("test",), "train_error": ("train",), GAP: ("test", "train")}
+    if missing := [split for split in usual.get(name, ()) if split not in splits]:
+        raise UserError(f"unknown target '{name}': there is no split '{missing[0]}'", "splits: " + ", ".join(splits))
+    known = [f"{s}.{q}" for s in splits for q in ("error", "loss", "perplexity", "gap")]
+    known += [*(target for target, needed in usual.items() if {*needed} <= {*splits}), *given]
     raise UserError(f"unknown target '{name}'", did_you_mean(name, known) + " Attributes are written attr:name.")
 
 

@@ -1,6 +1,7 @@
 """How the site is built: `make docs`. Nothing is fetched from the network, neither when it is built nor when it is read."""
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -36,9 +37,13 @@ myst_heading_anchors = 4
 # Pages with code are executed when they are built; what was executed once is kept until its code or ours changes.
 sources = sorted(path for folder in ("registry", "plugins") for path in (HERE.parent / folder).rglob("*.py"))
 code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+# Each runs in an empty folder of its own, with the commands of this environment, on one core as a slow machine has it.
 nb_execution_mode = "cache"
+nb_execution_in_temp = True
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 nb_execution_cache_path = str(HERE / "_build" / "executed" / code[:16])
-nb_execution_timeout = 900
+nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True

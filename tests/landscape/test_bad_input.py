@@ -1,7 +1,9 @@
 """What cannot be drawn is refused in one sentence that says what to do."""
 
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from models import MLP, ConvBN, conv_data, mlp_data
@@ -24,6 +26,17 @@ def refused(match, model=None, data=None, directions="random", **options):
 @pytest.mark.parametrize("grid", [1, 0, -3, 2.5, True, "41", 10**9])
 def test_a_grid_has_at_least_two_points(grid):
     refused("grid: should be a whole number from 2", grid=grid)
+
+
+def test_numbers_of_numpy_are_numbers():
+    options = {"grid": np.int64(3), "extent": np.float32(0.5), "seed": np.int64(1), "curvature": False}
+    seen = acutance.landscape(MLP(), mlp_data(), "random", dimensions=1, draws=np.int64(2), **options)
+    assert len(seen.table) == 6 and json.loads(seen.as_json())["about"]["extent"] == 0.5
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "a", None, True])
+def test_a_seed_is_a_whole_number(seed):
+    refused("seed: should be a whole number of at least 0", seed=seed)
 
 
 @pytest.mark.parametrize("extent", [0, -1, math.nan, math.inf, "1", True])

@@ -174,3 +174,28 @@ def test_a_browser_draws_the_page(dimensions, tmp_path):
     shown = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120).stdout
     assert '<div id="controls">' in shown and 'aria-pressed="true">linear' in shown
     assert re.search(r'<canvas id="plot"[^>]* width="\d{3,}"', shown)
+
+
+TAPS = """<script>
+const canvas = document.getElementById("plot"), out = document.createElement("pre"), box = canvas.getBoundingClientRect();
+canvas.setPointerCapture = () => {};  // of a finger that is not there
+const told = () => { out.textContent += document.getElementById("told").textContent + "\\n"; };
+const press = name => [...document.querySelectorAll("button")].find(b => b.textContent === name).click();
+canvas.dispatchEvent(new PointerEvent("pointerdown", { clientX: box.left + box.width / 2 - 20, clientY: box.top + box.height / 2 }));
+told();
+for (const name of ["error", "log", "map"]) { press(name); told(); }
+out.id = "heard";
+document.body.append(out);
+</script></body>"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser")
+def test_a_tap_tells_a_point_and_its_words_follow_what_is_shown(tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(seen(2).page().replace("</body>", TAPS))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom"]
+    shown = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120).stdout
+    heard = re.search(r'<pre id="heard">(.*?)</pre>', shown, re.DOTALL)[1].strip().splitlines()
+    where = heard[0].partition(", loss")[0]
+    assert re.fullmatch(r"a = [-\d.]+, b = [-\d.]+", where) and ", loss: train: " in heard[0]
+    assert len(heard) == 4 and all(line.startswith(f"{where}, error: train: ") for line in heard[1:])

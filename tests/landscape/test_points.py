@@ -144,6 +144,33 @@ def test_another_split_loss_statistic_or_seed_has_values_of_its_own(tmp_path):
     assert acutance.landscape(model, data, **options).computed == 0
 
 
+def test_a_segment_to_other_statistics_has_values_of_its_own(tmp_path):
+    torch.manual_seed(1)
+    model, other, data = ConvBN(), ConvBN(), conv_data()
+    with torch.no_grad():
+        next(other.parameters()).add_(0.1)
+
+    def drawn(**options):
+        return acutance.landscape(model, data, "segment", checkpoints=[other], grid=3, curvature=False, **options)
+
+    assert drawn(out=tmp_path).computed == 3
+    assert drawn(out=tmp_path).computed == 0
+    next(buffer for name, buffer in other.named_buffers() if "running_var" in name).mul_(3)
+    assert drawn(out=tmp_path).table.equals(drawn().table)
+
+
+def test_a_direction_of_another_version_of_its_measure_is_made_anew(tmp_path, monkeypatch):
+    from acutance.plugins import catalog
+
+    model, data = plain(), mlp_data()
+    options = {"grid": 3, "settings": {"rho": 0.05, "steps": 2}, "out": tmp_path, "curvature": False}
+    assert acutance.landscape(model, data, "worst_case", **options).computed == 3
+    assert acutance.landscape(model, data, "worst_case", **options).computed == 0
+    measure = catalog().find("measures", "worst_case").target
+    monkeypatch.setattr(measure, "version", measure.version + 1)
+    assert acutance.landscape(model, data, "worst_case", **options).computed == 3
+
+
 class Interrupted(Exception):
     pass
 

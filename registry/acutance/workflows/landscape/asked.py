@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,7 +113,8 @@ def asked(
         kinds = (*kinds, "random")
     normalize = normalize or ("filter" if "random" in kinds else "none")
     _require_scaling(normalize)
-    return Asked(kinds, dims, grid, float(extent), normalize, draws, **others)
+    whole = {name: int(others[name]) for name in ("seed", "probes") if name in others}  # numbers of numpy too
+    return Asked(kinds, dims, int(grid), float(extent), normalize, int(draws), **{**others, **whole})
 
 
 def _require_kinds(kinds: Sequence[Any]) -> None:
@@ -138,10 +140,13 @@ def _require_numbers(grid: Any, extent: Any, draws: Any, others: Mapping[str, An
     """Refuse numbers that make no grid."""
     whole = {"grid": (grid, 2, MOST), "draws": (draws, 1, 1000), "probes": (others.get("probes", 1), 1, 10**6)}
     for name, (value, least, most) in whole.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            hint = "a grid of one point has no extent" if name == "grid" and value == 1 else "e.g. 41"
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value <= most:
+            hint = ("a grid of one point has no extent" if value == 1 else "e.g. 41") if name == "grid" else ""
             raise UserError(f"{name}: should be a whole number from {least} to {most}, got {value!r}", hint)
-    number = isinstance(extent, int | float) and not isinstance(extent, bool)
+    seed = others.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise UserError(f"seed: should be a whole number of at least 0, got {seed!r}")
+    number = isinstance(extent, numbers.Real) and not isinstance(extent, bool)
     if not number or not math.isfinite(extent) or extent <= 0:
         raise UserError(f"extent: should be a finite number above 0, got {extent!r}", "e.g. 1")
     norm = others.get("batch_norm", "")

@@ -51,6 +51,7 @@ def carried(surface: LossSurface, small: Sequence[Tensor], probes: int, seed: in
     run = Lanczos(Streams("landscape", seed).normal("eigenvectors", 0, surface.w))
     largest = largest_eigenvalues(surface.hvp, run, TOLERANCE, min(PRODUCTS, surface.size))
     top, bound = (largest.values[0], largest.bounds[0]) if largest.products else (0.0, 0.0)
+    top = max(top, *tops)  # no plane is steeper than the steepest direction, which is known to a tolerance
     mean, mean_top = math.fsum(traces) / len(traces), math.fsum(tops) / len(tops)
     told = trace != 0 and abs(trace) > 2 * (stderr or 0.0)
     return {

@@ -18,6 +18,7 @@ from acutance.own_code import named, source_digest
 from acutance.plugins import catalog
 from acutance.spec import digest, validate
 from acutance.workflows.landscape import frames
+from acutance.workflows.landscape.asked import givers
 from acutance.workflows.landscape.ends import End, require_room
 from acutance.workflows.landscape.frames import Axis, Frame, signed
 from acutance.workflows.landscape.normalizing import in_words, normalized
@@ -51,8 +52,11 @@ def frame_of(
         UserError: for directions of length zero, or more than memory holds.
     """
     if not asked.is_local:
-        key = digest(["between", VERSION, asked.kinds, identity[0], [digest_initial(end.w) for end in others]])
         kind = asked.kinds[0]
+        ends = [digest_initial(end.w) for end in others]
+        if kind == "segment":  # on which buffers, too, lie between those of the ends
+            ends += [digest_initial(*(end.buffers[name] for name in sorted(end.buffers))) for end in others]
+        key = digest(["between", VERSION, asked.kinds, identity[0], ends])
         if kind == "segment":
             return frames.segment(surface, key, others[0])
         return (frames.plane if kind == "plane" else frames.trajectory)(surface, key, others)
@@ -71,7 +75,8 @@ def frame_key(surface: LossSurface, asked: Asked, identity: tuple[str, str], dra
         parts += ["random", asked.seed, draw, asked.fixed_vectors]
     if kinds != ["random"]:
         parts += ["points", surface.digest, identity[1], str(surface.dtype)]
-        parts += ["settings", dict(asked.settings), asked.seed]
+        versions = [item.target.version for item in givers() if {item.name, item.id} & {*kinds}]
+        parts += ["settings", dict(asked.settings), asked.seed, *versions]
     return digest(parts)
 
 

@@ -38,8 +38,9 @@ function viridis(t) {
   return `rgb(${mixed.join(",")})`;
 }
 
-// What lies under the pointer: {x, y, words} of every point that is drawn.
-let targets = [];
+// What lies under the pointer: every point that is drawn, the faces of a surface from the back to the front, and the
+// point that was told last, whose words change with what is shown.
+let targets = [], faces = [], last = null;
 
 function frame() {
   const ratio = window.devicePixelRatio || 1, box = canvas.getBoundingClientRect();
@@ -49,6 +50,7 @@ function frame() {
   ink.clearRect(0, 0, box.width, box.height);
   ink.font = "12px system-ui, sans-serif";
   targets = [];
+  faces = [];
   return [box.width, box.height];
 }
 
@@ -98,9 +100,10 @@ function surface() {
     if (!read.every(finite)) continue;
     const points = around.map(([k, l], n) => put(data.a[k], data.b[l], scaled(read[n])));
     const mean = read.map(scaled).reduce((s, v) => s + v, 0) / 4;
-    quads.push({ points, deep: Math.max(...points.map(p => p[2])), shade: viridis((mean - low) / (high - low || 1)) });
+    quads.push({ points, around, deep: Math.max(...points.map(p => p[2])), shade: viridis((mean - low) / (high - low || 1)) });
   }
   quads.sort((p, q) => q.deep - p.deep);
+  faces = quads;
   for (const { points, shade } of quads) {
     ink.fillStyle = ink.strokeStyle = shade;
     ink.beginPath();
@@ -120,8 +123,11 @@ function surface() {
   }
   ink.fillStyle = colour("--ink");
   ink.textAlign = "center";
-  for (const [name, from, to] of [["a", corners[0], corners[1]], ["b", corners[0], corners[3]]])
-    ink.fillText(name, (from[0] + to[0]) / 2 - 8, (from[1] + to[1]) / 2 + 14);
+  // Beside the edge that is in front.
+  for (const [name, ...edges] of [["a", [0, 1], [3, 2]], ["b", [0, 3], [1, 2]]]) {
+    const [x, y] = edges.map(ends => [0, 1].map(k => (corners[ends[0]][k] + corners[ends[1]][k]) / 2)).sort((p, q) => q[1] - p[1])[0];
+    ink.fillText(name, x + (x < (width - 40) / 2 ? -10 : 10), y + 14);
+  }
   const lifted = (a, b) => put(a, b, nearest(a, b));
   path(data.path.map(([a, b]) => lifted(a, b)));
   for (const { name, place } of data.marks) mark(...lifted(...place), name, width);
@@ -194,7 +200,7 @@ function map() {
   ink.restore();
   const ticks = [steps(a0, a1).map(a => [put(a, b0)[0], number(Number(a.toPrecision(2)))]), steps(b0, b1).map(b => [put(a0, b)[1], number(Number(b.toPrecision(2)))])];
   axes(left, top, wide, tall, ...ticks, "a");
-  ink.fillText("b", left - 36, top + tall / 2);
+  ink.fillText("b", left - 24, top + tall * 3 / 8 + 4);  // between two numbers
   path(data.path.map(place => put(...place)));
   for (const { name, place } of data.marks) mark(...put(...place), 0, name, width);
   bar(width, height);
@@ -260,30 +266,48 @@ function draw() {
   if (!isPlane) lines();
   else if (state.view === "map") map();
   else surface();
+  told.textContent = last ? words(last.i, last.j) : "";
+}
+
+function inside(points, x, y) {
+  let odd = false;
+  points.forEach(([x1, y1], k) => {
+    const [x2, y2] = points[(k + 1) % points.length];
+    if ((y1 > y) !== (y2 > y) && x < x1 + (y - y1) * (x2 - x1) / (y2 - y1)) odd = !odd;
+  });
+  return odd;
 }
 
 function tell(x, y) {
+  // Of a surface only what is seen: the corners of the face in front.
+  const face = faces.findLast(({ points }) => inside(points, x, y));
+  const seen = face ? face.points.map(([px, py], k) => ({ x: px, y: py, i: face.around[k][0], j: face.around[k][1] })) : targets;
   let best = null, least = Infinity;
-  for (const target of targets) {
+  for (const target of seen) {
     const far = (target.x - x) ** 2 + (target.y === null ? 0 : (target.y - y) ** 2);
     if (far < least) [best, least] = [target, far];
   }
-  told.textContent = best && least < 1600 ? words(best.i, best.j) : "";
+  last = best && (face || least < 1600) ? best : null;
+  told.textContent = last ? words(last.i, last.j) : "";
 }
 
+const at = event => {
+  const box = canvas.getBoundingClientRect();
+  return [event.clientX - box.left, event.clientY - box.top];
+};
 let held = null;
 canvas.addEventListener("pointerdown", event => {
   held = [event.clientX, event.clientY];
   canvas.setPointerCapture(event.pointerId);
+  tell(...at(event));  // a finger that taps does not move
 });
 canvas.addEventListener("pointermove", event => {
-  const box = canvas.getBoundingClientRect();
   if (held && isPlane && state.view === "surface") {
     state.turn += (event.clientX - held[0]) * 0.01;
     state.tilt = Math.max(0.05, Math.min(1.5, state.tilt + (event.clientY - held[1]) * 0.008));
     held = [event.clientX, event.clientY];
     draw();
-  } else tell(event.clientX - box.left, event.clientY - box.top);
+  } else tell(...at(event));
 });
 for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { held = null; });
 canvas.addEventListener("keydown", event => {

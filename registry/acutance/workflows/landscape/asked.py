@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from acutance.errors import UserError, did_you_mean
 from acutance.measure import Measure
@@ -113,8 +114,10 @@ def asked(
         kinds = (*kinds, "random")
     normalize = normalize or ("filter" if "random" in kinds else "none")
     _require_scaling(normalize)
-    whole = {name: int(others[name]) for name in ("seed", "probes") if name in others}  # numbers of numpy too
-    return Asked(kinds, dims, int(grid), float(extent), normalize, int(draws), **{**others, **whole})
+    whole: dict[str, Any] = {
+        name: int(others[name]) for name in ("seed", "probes") if name in others
+    }  # numbers of numpy too
+    return Asked(kinds, dims, int(grid), float(extent), normalize, int(draws), **(others | whole))
 
 
 def _require_kinds(kinds: Sequence[Any]) -> None:
@@ -140,13 +143,13 @@ def _require_numbers(grid: Any, extent: Any, draws: Any, others: Mapping[str, An
     """Refuse numbers that make no grid."""
     whole = {"grid": (grid, 2, MOST), "draws": (draws, 1, 1000), "probes": (others.get("probes", 1), 1, 10**6)}
     for name, (value, least, most) in whole.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value <= most:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
             hint = ("a grid of one point has no extent" if value == 1 else "e.g. 41") if name == "grid" else ""
             raise UserError(f"{name}: should be a whole number from {least} to {most}, got {value!r}", hint)
     seed = others.get("seed", 0)
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise UserError(f"seed: should be a whole number of at least 0, got {seed!r}")
-    number = isinstance(extent, numbers.Real) and not isinstance(extent, bool)
+    number = isinstance(extent, int | float | np.integer | np.floating) and not isinstance(extent, bool)
     if not number or not math.isfinite(extent) or extent <= 0:
         raise UserError(f"extent: should be a finite number above 0, got {extent!r}", "e.g. 1")
     norm = others.get("batch_norm", "")

@@ -13,7 +13,7 @@ import acutance
 from acutance import LossSurface
 from acutance.errors import UserError
 from acutance.numerics.lanczos import Lanczos
-from acutance.workflows.landscape.frames import Place, coordinates, signed
+from acutance.workflows.landscape.frames import Place, box, coordinates, signed
 from acutance.workflows.landscape.normalizing import normalized
 from acutance.workflows.landscape.result import barrier
 
@@ -287,6 +287,11 @@ def test_a_trajectory_is_projected_onto_its_principal_components():
     assert values[0, 0] == pytest.approx(loss_at(x, y, w + a[0] * axes[0] + b[0] * axes[1]), rel=1e-9)
     path = np.array(seen.about["path"])
     assert (a[0] < path[:, 0]).all() and (path[:, 0] < a[-1]).all() and (b[0] < path[:, 1]).all()
+
+
+def test_a_flat_path_has_a_picture_with_room_above_and_below():
+    spans = box([Place(-1.0, 0.0), Place(3.0, 0.0)])
+    assert spans == (pytest.approx((-1.5, 3.5)), pytest.approx((-0.25, 0.25)))
 
 
 def test_several_lines_are_along_directions_of_their_own():

@@ -276,6 +276,49 @@ def test_the_report_of_a_training_that_was_killed_is_made_from_its_store(tmp_pat
     assert len(pd.read_csv(tmp_path / "run" / "results.csv")) == 6 + 5  # steps 0 and 4
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"surface": {"m": 8}}, "other surface.m:"),
+        ({"seed": 1}, "other seed:"),
+        ({"measures": ["parameter_norm"]}, "other measures:"),
+        ({"points": points(24, seed=5)}, "other points, surface.points, surface.m:"),
+        ({"measures": ["gradient_norm", "parameter_norm"]}, ""),
+    ],
+)
+def test_a_directory_whose_curves_are_of_something_else_says_what_tables_leave_out(tmp_path, changes, said):
+    options = {"measures": ["gradient_norm"], "points": points(32, seed=5), "out": tmp_path, "report": False}
+    Monitor(**options).close()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        Monitor(**{**options, **changes}).close()
+    assert [said in str(w.message) and "leave those values out" in str(w.message) for w in told] == [True] * bool(said)
+
+
+def test_of_several_learning_rates_the_largest_stands_in_tables(tmp_path):
+    model = network()
+    groups = [{"params": model[i].parameters(), "lr": rate} for i, rate in ((0, 0.1), (1, 0.3), (4, 0.2))]
+    with monitored(tmp_path, ["gradient_norm"]) as monitor:
+        row = monitor.start(model, torch.optim.SGD(groups, lr=1.0))[0]
+    assert row["attr.learning_rate"] == 0.3 and "attr.stability_threshold" not in row
+
+
+def test_two_trainings_of_one_name_at_a_time_are_told(tmp_path):
+    with monitored(tmp_path, ["gradient_norm"]) as monitor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            monitored(tmp_path, ["gradient_norm"], run="other").close()
+        with pytest.warns(AcutanceWarning, match=r"another training.*run 'training'.*give another run="):
+            monitored(tmp_path, ["gradient_norm"]).close()
+        with pytest.warns(AcutanceWarning, match="another training"):  # the first is there still
+            monitored(tmp_path, ["gradient_norm"]).close()
+        monitor.start(network())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monitored(tmp_path, ["gradient_norm"]).close()
+    assert not list((tmp_path / "run").glob(".*.lock"))
+
+
 def test_several_trainings_lie_in_one_directory(tmp_path):
     for run in ("a", "b"):
         with monitored(tmp_path, ["gradient_norm"], run=run, attributes={"kind": run.upper()}) as monitor:

@@ -12,9 +12,10 @@ from acutance.dataset import Split
 from acutance.errors import UserError, in_words, warn
 from acutance.io.written import growing
 from acutance.measure import Estimate
+from acutance.monitor.claim import claimed
 from acutance.plugins import catalog, extended
 from acutance.pool import Attribute, ModelEntry
-from acutance.run.directory import RunDirectory, own_names
+from acutance.run.directory import CONFIG, RunDirectory, own_names
 from acutance.run.families import Ready, Unit, family_estimates, units
 from acutance.run.jobs import Choice
 from acutance.run.ledger import Ledger
@@ -84,7 +85,13 @@ class Record:
     def _begin(self, out: Path) -> None:
         sinks = [(choice.item, choice.spec) for choice in self.study.sinks]
         directory = RunDirectory(out)
-        directory.take(ours=directory.holds_run, names=[*own_names(), *files_of(sinks)])
+        held = directory.holds_run
+        directory.take(ours=held, names=[*own_names(), *files_of(sinks)])
+        if held and (out / CONFIG).is_file() and (left := _left_out(directory.config(), self.study.resolved)):
+            warn(
+                f"monitor: {directory.path} has been used with other {', '.join(left)}: its tables leave those values "
+                "out from now on (give another out= to keep both)"
+            )
         self.directory = RunDirectory(out.absolute())
         self._store = Store(self.directory.store)
         self._ledger = Ledger(self.study, self._store)
@@ -94,6 +101,11 @@ class Record:
         self._ledger.put_points(self.sets.record, [])
         self._opened = ExitStack()
         self._opened.callback(self._store.close)
+        if not self._opened.enter_context(claimed(self.directory.path / f".{self.run}.lock")):
+            warn(
+                f"monitor: another training, or a monitor that was not closed, writes run '{self.run}' in "
+                f"{self.directory.path} now: their steps take each other's places (give another run=)"
+            )
         self._opened.enter_context(growing(self.directory.path, files_of(sinks)))
         self._sinks = Sinks(sinks, self.directory.path, self.study.resolved, warn)
         self._opened.enter_context(self._sinks)
@@ -219,3 +231,13 @@ class Record:
             return run
         finally:
             self._opened.close()
+
+
+def _left_out(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what a run was asked for and is no longer, so that tables have no place for its values."""
+    found = ["points"] if before.get("dataset") != now["dataset"] else []
+    settings = before.get("surface") or {}
+    found += [f"surface.{name}" for name, value in now["surface"].items() if settings.get(name) != value]
+    found += ["seed"] if before.get("seed") != now["seed"] else []
+    gone = [section for section in before.get("measures") or () if section not in now["measures"]]
+    return found + (["measures"] if gone else [])

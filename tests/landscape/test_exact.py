@@ -83,7 +83,8 @@ def test_the_share_of_a_random_plane_is_that_of_its_orthonormal_basis():
     assert found["plane_top"] == pytest.approx(float(torch.linalg.eigvalsh(small)[-1]), rel=1e-9)
     # 4 probes of 7 dimensions are an estimate, with its error.
     assert found["trace"] == pytest.approx(float(hessian(x).trace()), abs=4 * found["trace_stderr"])
-    assert found["trace_share_stderr"] > 0
+    relative = found["trace_stderr"] / found["trace"]
+    assert found["trace_share_stderr"] == pytest.approx(found["trace_share"] * relative) and relative > 0
     assert [axis["norm"] for axis in seen.about["axes"]] == pytest.approx(d.norm(dim=0).tolist())
     a, b, values = seen.grid()
     w = model.weight.detach()[0]

@@ -159,6 +159,18 @@ def test_a_segment_to_other_statistics_has_values_of_its_own(tmp_path):
     assert drawn(out=tmp_path).table.equals(drawn().table)
 
 
+def test_statistics_of_other_points_have_values_of_their_own_on_every_split(tmp_path):
+    model, (x, y) = ConvBN(), conv_data()
+    # Random directions depend on no points, so of the second split the statistics alone are others.
+    drawn = [
+        acutance.landscape(
+            model, {"first": (x + moved, y), "second": (x, y)}, grid=2, batch_norm="recalibrated", curvature=False, out=out
+        ).table.query("split == 'second'")["loss"]
+        for moved, out in ((0, tmp_path), (3 * x.abs(), tmp_path), (3 * x.abs(), None))
+    ]  # fmt: skip
+    assert drawn[1].equals(drawn[2]) and not drawn[0].equals(drawn[1])
+
+
 def test_a_direction_of_another_version_of_its_measure_is_made_anew(tmp_path, monkeypatch):
     from acutance.plugins import catalog
 

@@ -363,6 +363,27 @@ def test_the_state_goes_into_a_checkpoint(tmp_path):
     assert [row["step"] for row in again.rows] == [8, 8]
 
 
+@pytest.mark.parametrize("how", ["state", "step"])
+def test_a_training_that_is_set_back_replaces_its_later_steps(tmp_path, how):
+    model = network()
+
+    def moved():
+        with torch.no_grad():
+            model[0].weight += 0.01
+        return model
+
+    with monitored(tmp_path, ["gradient_norm"], every=1) as monitor:
+        for _ in range(5):
+            monitor.step(moved())
+        with pytest.warns(AcutanceWarning, match="its steps take their places"):
+            if how == "state":
+                monitor.load_state_dict({"step": 2, "epoch": 0})
+            else:
+                assert monitor.step(moved(), step=2) == []
+            monitor.step(moved())
+    assert list(pd.read_csv(tmp_path / "run" / "models.csv")["attr.step"]) == [1, 2, 3]
+
+
 def test_a_budget_puts_measurements_off_and_says_so(tmp_path, monkeypatch):
     model = network()
     with monitored(tmp_path, ["gradient_norm"], every=1, budget=1e-6) as monitor:

@@ -108,6 +108,20 @@ def test_the_step_of_another_networks_optimizer_is_none_of_this_one(tmp_path, ow
         assert row["status"] == "unsupported" and "not by a step of the optimizer" in row["message"]
 
 
+def test_of_two_optimizers_of_one_model_the_one_given_ends_the_step(tmp_path):
+    model, states = network(), []
+    one = torch.optim.SGD(model[0].parameters(), lr=0.05)
+    two = torch.optim.SGD([*model[1].parameters(), *model[4].parameters()], lr=0.05)
+    with monitored(tmp_path) as monitor:
+        monitor.start(model, one)  # so that the monitor hears of the steps of both
+        for _ in range(2):
+            backward(model)
+            one.step(), two.step()
+            states.append(state(model))
+            monitor.step(model, two)
+    assert found(monitor)[1]["value"] == expected(model, *states)
+
+
 def test_a_step_that_changes_nothing_is_none(tmp_path):
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)

@@ -176,6 +176,8 @@ class Monitor(AbstractContextManager["Monitor"]):
         """
         before = self.step_count
         self.step_count = before + 1 if step is None else int(step)
+        if self._record is not None and self.step_count < before:
+            self._record.begin_again()
         if self._record is None or self._visits is None or self._closed or self.step_count <= before:
             return []
         try:
@@ -200,6 +202,8 @@ class Monitor(AbstractContextManager["Monitor"]):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on where a checkpoint was saved."""
         self.step_count, self.epoch_count = state["step"], state["epoch"]
+        if self._record is not None:
+            self._record.begin_again()
         if self._visits is not None and self._visits.initial is not None and self.step_count:
             self._visits.initial.find()
 

@@ -136,6 +136,10 @@ class Record:
         )
         return Member(entry.id, self._pool, entry)
 
+    def begin_again(self) -> None:
+        """Take the next step for one that a training goes on from: rows of later ones are replaced."""
+        self._began = False
+
     @property
     def _pool(self) -> Any:
         return self.study.pools[0]

@@ -46,6 +46,15 @@ def llama(layers: int) -> LlamaForCausalLM:
     return model.eval()
 
 
+def noise(p: torch.Tensor) -> torch.Tensor:
+    """Return a step of a tenth of the weights: a loss near that of chance rises along noise, not towards zero."""
+    found = torch.empty_like(p)
+    generator = torch.Generator().manual_seed(2)
+    for part in found.view(-1).split(BLOCK):
+        part.copy_(torch.empty(len(part)).normal_(generator=generator).mul_(0.002))
+    return found
+
+
 def peak() -> int:
     """Return the most memory that the process has held since ``reset``, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -97,7 +106,7 @@ def main() -> None:
     }  # fmt: skip
     print(about, flush=True)
     surface = LossSurface(model, ({"input_ids": ids}, ids), loss=next_token, dtype="native")
-    steps = {name: p.detach() * -0.01 for name, p in model.named_parameters()} if "critical" in asked.parts else None
+    steps = {name: noise(p) for name, p in model.named_parameters()} if "critical" in asked.parts else None
     held = 2 * size if steps else 0  # the step itself, which the user has
     if steps is not None:
         surface.core.functional.update = lambda: steps

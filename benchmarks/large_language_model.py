@@ -1,9 +1,10 @@
 """Measures of a Llama with 1.1 billion random bf16 weights, in the memory of inference: time and peak beside its forwards.
 
-    python benchmarks/large_language_model.py [--layers 22] [--tokens 512] [--parts average,critical,profile] [--out FILE]
+    python benchmarks/large_language_model.py [--layers 22] [--tokens 512] [--parts average,critical,profile] [--record]
 
 Peaks are the process's high-water mark (Linux), above that of a bare forward, as a share of the weights in their own
-type; seconds are CPU time of one thread, beside that of as many bare forwards and drawing the noise.
+type; seconds are CPU time of one thread, beside that of as many bare forwards and drawing the noise. ``--record`` keeps
+them under ``results/large_language_model``, and makes the page there anew.
 """
 
 import argparse
@@ -24,6 +25,7 @@ SHAPE = {
     "num_key_value_heads": 4, "max_position_embeddings": 2048,
 }  # fmt: skip
 BLOCK = 1 << 20
+FOLDER = Path(__file__).parent / "results" / "large_language_model"
 
 
 def llama(layers: int) -> LlamaForCausalLM:
@@ -72,13 +74,37 @@ def drawn(kind: str, size: int) -> None:
         pass
 
 
+def page(folder: Path) -> str:
+    """Return the page of what is kept in a folder."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    first = found[0]
+    lines = [
+        "# A language model of a billion weights", "",
+        f"`python benchmarks/large_language_model.py --parts PART --tokens T --record`: the shape of TinyLlama with "
+        f"{first['parameters'] / 1e9:.2f} billion random weights in bf16 ({first['bytes'] / 1e9:.1f} GB), `surface.dtype: native`, one thread, "
+        f"torch {first['torch']}.", "",
+        "Time is CPU time over that of as many bare forwards and of the noise; the peak is what the measure holds above the peak of "
+        "a bare forward, as a share of the weights.", "",
+        "| measure | settings | tokens | forwards | time (s) | ratio | peak | status |", "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    known = {"measure", "value", "status", "forwards", "seconds", "ratio", "peak_share"}
+    for about in found:
+        for row in about["rows"]:
+            settings = ", ".join(f"{name}={value}" for name, value in row.items() if name not in known)
+            lines.append(
+                f"| `{row['measure']}` | {settings} | {about['tokens']} | {row['forwards']:g} | {row['seconds']:.0f} | "
+                f"{row['ratio']:.2f} | {row['peak_share']:.2f} | {row['status']} |"
+            )
+    return "\n".join([*lines, ""])
+
+
 def main() -> None:
     """Time the parts, print a row each, and write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--parts", default="average,critical,profile")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--record", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     model = llama(asked.layers)
@@ -132,8 +158,11 @@ def main() -> None:
     if "profile" in asked.parts:
         for layer in range(asked.layers)[:: max(asked.layers // 3, 1)]:
             row("average_case", 0, rho=0.05, draws=2, scaling="elementwise", parameters=f"model.layers.{layer}.*")
-    if asked.out:
-        asked.out.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+    if asked.record:
+        FOLDER.mkdir(exist_ok=True)
+        name = f"{asked.parts.replace(',', '-')}-{asked.tokens}.json"
+        (FOLDER / name).write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+        (FOLDER / "README.md").write_text(page(FOLDER))
 
 
 if __name__ == "__main__":

@@ -104,3 +104,16 @@ def test_large_tables_stay_within_their_bounds_as_their_page_says(monkeypatch):
     assert scale.page(rows, about) == (scale.FOLDER / "README.md").read_text()
     assert list(zip(rows["models"], rows["measures"], strict=True)) == list(scale.SIZES)
     assert (rows["wall_s"] < scale.SECONDS).all() and (rows["peak_gib"] < scale.GIB).all()
+
+
+def test_a_language_model_of_a_billion_weights_is_measured_in_the_memory_of_inference(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import large_language_model as large
+
+    assert large.page(large.FOLDER) == (large.FOLDER / "README.md").read_text()
+    found = [json.loads(path.read_text()) for path in large.FOLDER.glob("*.json")]
+    assert found and all(about["parameters"] > 1e9 for about in found)
+    rows = [row for about in found for row in about["rows"]]
+    assert {"average_case", "critical_sharpness"} <= {row["measure"] for row in rows}
+    assert all(row["peak_share"] <= 1.3 for row in rows)
+    assert all(row["ratio"] <= 1.15 for row in rows if row["measure"] == "average_case")

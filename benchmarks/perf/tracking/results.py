@@ -114,6 +114,8 @@ def index(folder: Path) -> str:
         lines += ["", "# How often a verdict is wrong", "", "* [error_rates](error_rates/README.md)"]
     if (folder / "scale" / "README.md").is_file():
         lines += ["", "# How long large tables take", "", "* [scale](scale/README.md)"]
+    if (folder / "large_language_model" / "README.md").is_file():
+        lines += ["", "# A billion weights", "", "* [large_language_model](large_language_model/README.md)"]
     studies = sorted(path.parent.name for path in folder.glob("studies/*/README.md"))
     if studies:
         lines += ["", "# Studies that were run", "", *(f"* [{name}](studies/{name}/README.md)" for name in studies)]

@@ -24,6 +24,7 @@ extensions = [
     "mathml",
     "catalogue",
     "outside",
+    "streams",
 ]
 
 exclude_patterns = ["_build", "_ext", "_static", "**/.ipynb_checkpoints"]

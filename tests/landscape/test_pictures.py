@@ -199,3 +199,7 @@ def test_a_tap_tells_a_point_and_its_words_follow_what_is_shown(tmp_path):
     where = heard[0].partition(", loss")[0]
     assert re.fullmatch(r"a = [-\d.]+, b = [-\d.]+", where) and ", loss: train: " in heard[0]
     assert len(heard) == 4 and all(line.startswith(f"{where}, error: train: ") for line in heard[1:])
+
+
+def test_a_notebook_shows_a_picture_though_nobody_told_pyplot():
+    assert figure(seen())._repr_png_().startswith(b"\x89PNG") and "<p>" in seen()._repr_html_()

@@ -38,7 +38,7 @@ def figure(seen: Landscape, kind: str = "", of: str = "loss", log: bool = False)
     Raises:
         UserError: for another kind, or an error that is not defined.
     """
-    from matplotlib.figure import Figure
+    from acutance.workflows.landscape.shown import Picture
 
     kind = kind or KINDS[seen.dimensions][0]
     if kind not in KINDS[seen.dimensions]:
@@ -48,7 +48,7 @@ def figure(seen: Landscape, kind: str = "", of: str = "loss", log: bool = False)
     splits = seen.splits[:MOST_PANELS]
     panels = len(splits) if seen.dimensions == 2 else 1
     words = caption(seen)
-    picture = Figure(figsize=(1.6 + 3.9 * panels, 4.3) if seen.dimensions == 2 else (6.4, 4.4), layout="constrained")
+    picture = Picture(figsize=(1.6 + 3.9 * panels, 4.3) if seen.dimensions == 2 else (6.4, 4.4), layout="constrained")
     axes = list(picture.subplots(1, panels, squeeze=False)[0])
     if seen.dimensions == 2:
         _planes(picture, axes, seen, splits, kind, of, log)

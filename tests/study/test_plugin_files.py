@@ -189,3 +189,10 @@ def test_verbs_without_a_study_take_the_file_as_an_option(study):
     assert json.loads(done)["times_norm"]["value"] > 0
     done = python("-m", "acutance", "list", "--plugin", study.parent / "none.py", code=2, forked=True)
     assert "none.py: no such file" in done.stderr
+
+
+def test_the_kit_knows_the_file_in_fresh_processes_too(study):
+    file = study.parent / "mine.py"
+    shown = python("-m", "acutance", "conform", "times_norm", "--plugin", file, "--json", forked=True).stdout
+    states = {check["name"]: check["state"] for check in json.loads(shown)["checks"]}
+    assert {states[name] for name in ("import_is_light", "schema_is_stable", "survives_a_fresh_process")} == {"passed"}

@@ -9,10 +9,11 @@ import json
 import pickle
 import sys
 import traceback
-from functools import reduce
+from functools import partial, reduce
 from importlib import import_module
 from typing import Any
 
+from acutance.plugin_files import received
 from acutance.plugins import HEAVY
 
 MARK = "acutance.testing.answer:"
@@ -32,10 +33,11 @@ def heavy_modules() -> list[str]:
 def declarations(payload: dict[str, Any]) -> dict[str, Any]:
     """Return what can be said without computing: imports, schema, canonical settings, a pool's entries."""
     heavy: dict[str, list[str]] = {}
-    for module in payload["modules"]:
+    loaded = [(file[0], partial(received, [file])) for file in payload["files"]]
+    for name, load in [*loaded, *((module, partial(import_module, module)) for module in payload["modules"])]:
         before = heavy_modules()
-        import_module(module)
-        heavy[module] = [name for name in heavy_modules() if name not in before]
+        load()
+        heavy[name] = [package for package in heavy_modules() if package not in before]
     target = resolve(payload["target"])
     answer: dict[str, Any] = {"heavy": heavy, "schema": target.Spec.model_json_schema()}
     specs = [target.Spec.model_validate(values) for values in payload["specs"]]
@@ -57,6 +59,7 @@ def estimates(payload: dict[str, Any]) -> dict[str, Any]:
     from acutance.testing.measure_subject import evaluate_fresh
 
     torch.set_num_threads(payload["threads"])
+    received(payload["files"])
     target = resolve(payload["target"])
     instance, answers = target(), []
     for pickled, values in payload["cases"]:

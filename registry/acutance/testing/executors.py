@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from acutance.plugin_files import carried
 from acutance.testing.core import Checklist, Subject, require
 from acutance.testing.jobs import write_distribution
 from acutance.testing.processes import ask, shared
@@ -24,7 +25,10 @@ def observed(subject: Subject) -> dict[str, Any]:
     def run() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             write_distribution(Path(folder))
-            payload = {"target": subject.reference, "spec": subject.specs[0].full(), "grace": GRACE}
+            payload = {
+                "target": subject.reference, "spec": subject.specs[0].full(), "files": carried(subject.item.id),
+                "grace": GRACE,
+            }  # fmt: skip
             return ask("jobs", json.dumps(payload).encode(), [folder])
 
     record: dict[str, Any] = subject.once("observed", run)

@@ -15,6 +15,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+from acutance.plugin_files import received
 from acutance.run.executors import Executor, Serial
 from acutance.run.jobs import Cell, Choice, Evaluate, write
 from acutance.study.surface_config import SurfaceConfig
@@ -46,6 +47,7 @@ def toy_jobs() -> list[Evaluate]:
 
 def observed_run(payload: dict[str, Any]) -> dict[str, Any]:
     """Return what serial and the executor make of the same jobs, and what is left running afterwards."""
+    received(payload["files"])
     target = resolve(payload["target"])
     spec, toys = target.Spec.model_validate(payload["spec"]), toy_jobs()
     jobs, before = [write(job) for job in toys], children()

@@ -11,6 +11,7 @@ import torch
 from acutance.errors import Unsupported
 from acutance.measure import Estimate, Status
 from acutance.numerics.draws import Streams
+from acutance.plugin_files import carried
 from acutance.spec import Spec
 from acutance.system.kept import preserved_rng
 from acutance.testing.core import Checklist, require
@@ -225,7 +226,10 @@ def survives_a_fresh_process(subject: MeasureSubject) -> None:
             cases.append((problem, spec, here))
         except Exception as error:
             unsent = f"'{problem.name}' cannot be sent to another process: {error}"
-    payload = {"id": subject.item.id, "target": subject.reference, "cases": sent, "threads": torch.get_num_threads()}
+    payload = {
+        "id": subject.item.id, "target": subject.reference, "files": carried(subject.item.id), "cases": sent,
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
     answers = ask("estimates", pickle.dumps(payload))["estimates"]
     for (problem, spec, here), (value, status) in zip(cases, answers, strict=True):
         if not status:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from acutance.plugin_files import carried
 from acutance.spec import Spec, canonical_json, spec_faults
 from acutance.testing.child import MARK
 from acutance.testing.core import Checklist, Subject, require
@@ -69,7 +70,7 @@ def declared(subject: Subject) -> dict[str, Any]:
         modules = list(dict.fromkeys([*subject.plugin_modules, *own_modules]))
         payload = {
             "modules": modules, "target": subject.reference, "kind": subject.item.kind,
-            "specs": [spec.full() for spec in subject.specs],
+            "specs": [spec.full() for spec in subject.specs], "files": carried(subject.item.id),
         }  # fmt: skip
         return ask("declarations", json.dumps(payload).encode())
 

@@ -9,6 +9,7 @@ import json
 import pickle
 import sys
 import traceback
+from collections.abc import Callable
 from functools import partial, reduce
 from importlib import import_module
 from typing import Any
@@ -33,8 +34,9 @@ def heavy_modules() -> list[str]:
 def declarations(payload: dict[str, Any]) -> dict[str, Any]:
     """Return what can be said without computing: imports, schema, canonical settings, a pool's entries."""
     heavy: dict[str, list[str]] = {}
-    loaded = [(file[0], partial(received, [file])) for file in payload["files"]]
-    for name, load in [*loaded, *((module, partial(import_module, module)) for module in payload["modules"])]:
+    loads: list[tuple[str, Callable[[], object]]] = [(file[0], partial(received, [file])) for file in payload["files"]]
+    loads += [(module, partial(import_module, module)) for module in payload["modules"]]
+    for name, load in loads:
         before = heavy_modules()
         load()
         heavy[name] = [package for package in heavy_modules() if package not in before]

@@ -43,6 +43,7 @@ nb_execution_mode = "cache"
 nb_execution_in_temp = True
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # bars of progress have no place on a page
 nb_execution_cache_path = str(HERE / "_build" / "executed" / code[:16])
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True

@@ -33,6 +33,9 @@ def test_every_tutorial_is_executed_and_says_what_to_read_next():
         text = (TUTORIALS / f"{name}.md").read_text()
         assert text.startswith("---\nfile_format: mystnb\n") and cells(TUTORIALS / f"{name}.md"), name
         assert re.findall(r"^## .*", text, re.M)[-1:] == ["## What to read next"], name
+        for cell in cells(TUTORIALS / f"{name}.md"):
+            commands = cell.replace("\\\n", "").strip().splitlines()[1:] if cell.startswith("%%bash") else []
+            assert len(commands) < 2 or commands[0] == "set -e", f"{name}: a failure in the middle would go on: {cell}"
         assert not re.search(r"raises-exception|remove-input|skip-execution", text), (
             f"{name}: it hides an error or a cell"
         )

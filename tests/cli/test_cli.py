@@ -371,3 +371,15 @@ def test_measure_refuses_bad_data(checkpoint):
     assert "data.npz: the inputs have a non-finite value (row 0)" in measure(folder, code=2).stderr
     np.savez(folder / "data.npz", inputs=np.array([{"a": 1}], dtype=object), targets=np.zeros(1))
     assert "plain arrays" in measure(folder, code=2).stderr
+
+
+def test_a_backend_of_a_notebook_that_is_not_installed_here_stops_no_verb(tmp_path):
+    rows = "".join(f"m{i},{i},{i * i % 7}\n" for i in range(8))
+    (tmp_path / "table.csv").write_text("name,sharpness,test_error\n" + rows)
+    command = [sys.executable, "-m", "acutance", "correlate", "table.csv", "--measures", "sharpness"]
+    found = subprocess.run(
+        [*command, "--targets", "test_error", "--out", "judged"], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "MPLBACKEND": "nonsense"},
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert list((tmp_path / "judged" / "figures").glob("*.png"))

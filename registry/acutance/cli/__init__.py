@@ -103,6 +103,8 @@ def main(argv: list[str] | None = None) -> None:
     if os.getcwd() not in sys.path:
         # So that a config can name module:function of a file beside it; last, so that nothing is shadowed.
         sys.path.append(os.getcwd())
+    # Verbs draw into files alone; a notebook's backend, handed on to its shell, may not be installed beside us.
+    os.environ["MPLBACKEND"] = "agg"
     escape_output()
     with in_order():
         _run_verb(arguments)

@@ -76,6 +76,8 @@ def test_the_commands_exist():
         assert re.search(rf"^{target}:", makefile, re.M), target
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
+    for place in re.findall(r"`((?:benchmarks|tests|docs)/[^` ]+)`", README):
+        assert list(ROOT.glob(place)), place
 
 
 def test_the_one_call_that_runs_a_study(toy_config, tmp_path):

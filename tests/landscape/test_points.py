@@ -171,6 +171,17 @@ def test_statistics_of_other_points_have_values_of_their_own_on_every_split(tmp_
     assert drawn[1].equals(drawn[2]) and not drawn[0].equals(drawn[1])
 
 
+def test_values_with_statistics_of_other_points_do_not_take_the_place_of_ones_own(tmp_path):
+    model, (x, y) = ConvBN(), conv_data()
+    alone, moved = {"alone": (x, y)}, {"moved": (x + 3 * x.abs(), y), "alone": (x, y)}
+    drawn = [
+        acutance.landscape(model, data, grid=2, batch_norm="recalibrated", curvature=False, out=tmp_path).table
+        for data in (alone, moved, alone)
+    ]
+    assert drawn[2].equals(drawn[0])
+    assert not drawn[1].query("split == 'alone'")["loss"].reset_index(drop=True).equals(drawn[0]["loss"])
+
+
 def test_a_direction_of_another_version_of_its_measure_is_made_anew(tmp_path, monkeypatch):
     from acutance.plugins import catalog
 

@@ -329,3 +329,16 @@ def test_curvature_that_is_skipped_or_not_to_be_had_is_said():
     assert "not asked for" in acutance.landscape(model, data, grid=2, curvature=False).about["carries"]
     with pytest.raises(UserError, match="probes"):
         acutance.landscape(model, data, grid=2, probes=0)
+
+
+@pytest.mark.parametrize(("stderr", "told"), [(0.45, True), (0.55, False), (0.0, True)])
+def test_a_share_of_a_trace_is_told_where_the_trace_is_two_errors_from_zero(monkeypatch, stderr, told):
+    from acutance.workflows.landscape import curvature
+
+    for trace in (1.0, -1.0):
+        monkeypatch.setattr(curvature, "_trace", lambda surface, probes, seed, trace=trace: (trace, stderr))
+        surface = LossSurface(MLP(), mlp_data())
+        found = curvature.carried(surface, [torch.eye(2, dtype=torch.float64)], 4, 0)
+        assert found["trace_share"] == (2 / trace if told else None)
+        assert found["trace_share_stderr"] == (pytest.approx(2 * stderr) if told else None)
+        assert ("is not told from 0" in curvature.in_words(found)) is not told

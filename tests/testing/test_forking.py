@@ -16,7 +16,7 @@ from acutance.testing.processes import ask
 pytestmark = pytest.mark.skipif(not processes.FORKS, reason="fresh interpreters are started here, not forked")
 AVERAGE = {
     "modules": ["acutance_average_case.measure"], "target": "acutance_average_case.measure:AverageCase", "kind": "measures",
-    "specs": [{"rho": 0.1}],
+    "specs": [{"rho": 0.1}], "files": [],
 }  # fmt: skip
 # A pool whose entries are what its process is: nothing that a conforming pool does.
 PEEKING = """
@@ -40,7 +40,7 @@ class Peeking(ModelPool):
 def peeking(tmp_path, monkeypatch):
     (tmp_path / "peeking.py").write_text(PEEKING)
     monkeypatch.chdir(tmp_path)
-    payload = {"modules": ["peeking"], "target": "peeking:Peeking", "kind": "pools", "specs": [{}]}
+    payload = {"modules": ["peeking"], "target": "peeking:Peeking", "kind": "pools", "specs": [{}], "files": []}
 
     def seen(forks=True):
         monkeypatch.setattr(processes, "FORKS", forks)

@@ -180,7 +180,7 @@ MISTAKES = [
     ({"targets": {"score": {"net0": 1}}}, r"targets\.score: model 'net1' has no value"),
     ({"targets": {"score": {f"net{i}": i for i in range(7)}}}, r"there is no model 'net6'"),
     ({"targets": {"score": 3}}, r"targets\.score: got 3"),
-    ({"targets": ["test_error"]}, r"unknown target 'test_error': it is neither given nor can it be measured"),
+    ({"targets": ["test_error"]}, r"unknown target 'test_error': there is no split 'test': it is neither given nor can it be measured"),
     ({"targets": {"test_error": None}}, r"give targets={'test_error': \[one number a model\]}"),
     ({"targets": {"attr:x": [1] * 6}}, r"'attr:x' cannot be given a value"),
     ({"targets": ["attr:nope"]}, r"targets: no model has 'nope'"),

@@ -23,7 +23,7 @@ LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 def pages() -> list[Path]:
     """Return the pages that are copied, as paths from the root."""
     studies = [page for page in (ROOT / "benchmarks").rglob("*.md") if "tables" not in page.parts]
-    return [Path(name) for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(
+    return [Path(name) for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(
         page.relative_to(ROOT) for page in studies
     )
 

@@ -56,6 +56,9 @@ def test_a_plane_has_a_panel_for_each_split_on_one_scale(kind, log, of):
     panels = [axes for axes in picture.axes if axes.get_xlabel() == "a"]
     assert len(panels) == 2 and f"{of} on train, n = 40" in texts(picture)
     assert panels[0].get_xlim() == (-1, 1)
+    for panel in panels:
+        boxes = [label.get_window_extent() for label in panel.get_xticklabels() if label.get_text()]
+        assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False)) and len(boxes) > 2
 
 
 def test_a_line_shows_the_mean_of_its_draws_and_their_spread():

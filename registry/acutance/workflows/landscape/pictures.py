@@ -127,6 +127,7 @@ def _planes(
             panel.contour(a, b, values, levels=levels, norm=scale, cmap="viridis", linewidths=1.0)
         panel.set(xlabel="a", ylabel="b" if split == splits[0] else "", title=_title(seen, split, of))
         panel.set(xlim=(a[0], a[-1]), ylim=(b[0], b[-1]))
+        panel.locator_params(axis="x", nbins=4)  # more would touch each other in a panel beside others
         _marks(panel, seen)
         flat = max(np.ptp(a), np.ptp(b)) > FLAT * min(np.ptp(a), np.ptp(b))
         if seen.about["kinds"][0] in ("plane", "pca") and not flat:

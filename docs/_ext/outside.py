@@ -1,6 +1,6 @@
 """Pages of the repository that lie outside of docs/: copied into docs/root, with their links as the site needs them.
 
-README, CHANGELOG, CONTRIBUTING and the pages of benchmarks/ stay where readers of the repository look for them.
+README, CHANGELOG, CONTRIBUTING, SECURITY and the pages of benchmarks/ stay where readers of the repository look for them.
 """
 
 from __future__ import annotations

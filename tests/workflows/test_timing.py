@@ -163,3 +163,14 @@ def test_the_passes_of_a_check_are_those_of_the_ledger(toy_config, measures):
     told = {name: Cost(**row) * surface.n for name, row in estimate(study)["measures"].items()}
     batches = study.surface.batch_count
     assert {name: cost * batches for name, cost in found.items()} == told
+
+
+@pytest.mark.parametrize(
+    ("measure", "copies"), [({"name": "average_case", "rho": 0.1}, 1), ({"name": "sam_sharpness", "rho": 0.1}, 2)]
+)
+def test_a_gradient_beside_native_weights_counts(toy_config, tmp_path, measure, copies):
+    toy_config["measures"], toy_config["surface"]["dtype"] = [measure], "native"
+    text = check(toy_config, tmp_path, "--time")
+    row = json.loads(check(toy_config, tmp_path, "--time", "--json"))["time"]["pools"][0]
+    whole = in_bytes((1 + copies) * row["weights"])
+    assert f"{in_bytes(row['weights'])} of weights, {whole} with these vectors" in text

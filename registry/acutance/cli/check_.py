@@ -67,17 +67,23 @@ def command(
         "  logits           of one microbatch where all take 256 MiB; of all points where outputs are read themselves"
     )
     if timed:
-        _print_memory(about, native=study.surface.dtype == "native")
+        _print_memory(about, _native_copies(study) if study.surface.dtype == "native" else None)
         _print_time(about["time"], study.surface.m)
     for warning in about["warnings"]:
         click.echo(f"note: {warning}")
+
+
+def _native_copies(study: Study) -> int:
+    """Return how many copies of weights in their own types measures hold: those that move, and a gradient."""
+    needs = (planned.item.target().needs(planned.spec) for planned in study.measures)
+    return 1 + any({"gradient", "update"} & need for need in needs)
 
 
 def _beside_native(study: Study) -> str:
     """Return in words what measures hold beside weights in their own types: those that move, and gradients."""
     moved = "one copy of those that move, in their own types"
     needs = [planned.item.target().needs(planned.spec) for planned in study.measures]
-    if not any({"gradient", "update"} & need for need in needs):
+    if _native_copies(study) == 1:
         return moved
     # A step that no pool knows is the gradient.
     when = "" if any("gradient" in need for need in needs) else " where the optimizer's step is not known"
@@ -97,14 +103,14 @@ def _time(study: Study, about: dict[str, Any], limit: int | None, device: str | 
     return {"workers": workers, "pools": [dataclasses.asdict(pool) for pool in pools]}
 
 
-def _print_memory(about: dict[str, Any], native: bool) -> None:
-    """Print what weights, and vectors of their size, take in bytes, by pool."""
+def _print_memory(about: dict[str, Any], native: int | None) -> None:
+    """Print what weights, and vectors of their size, take in bytes, by pool; native: how many copies those are."""
     from acutance.numerics.units import HUGE
 
     for row in about["time"]["pools"]:
         if not row["parameters"]:
             continue
-        vectors = 1 if native else about["vectors" if row["parameters"] >= HUGE else "vectors_of_few"]
+        vectors = native or about["vectors" if row["parameters"] >= HUGE else "vectors_of_few"]
         whole = row["weights"] + vectors * row["vector"]
         click.echo(f"    {row['pool']}  {in_bytes(row['weights'])} of weights, {in_bytes(whole)} with these vectors")
 

@@ -17,24 +17,44 @@ def claimed(path: Path) -> Iterator[bool]:
     Args:
         path: of the file, which is made, and removed afterwards.
     """
-    try:
-        import fcntl
-
-        handle = os.open(path, os.O_RDWR | os.O_CREAT)
-    except (ImportError, OSError):
-        yield True
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = True
-    except BlockingIOError:
-        free = False
-    except OSError:  # a file system that knows no locks
-        free = True
+    handle, free = _taken(path)
     try:
         yield free
     finally:
-        if free:
+        if free and handle is not None:
             with suppress(OSError):
-                path.unlink()
+                if _is_at(handle, path):
+                    path.unlink()
+        if handle is not None:
+            os.close(handle)
+
+
+def _taken(path: Path) -> tuple[int | None, bool]:
+    """Return the file, opened and locked, and whether it is ours alone; None where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None, True
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT)
+        except OSError:
+            return None, True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return handle, False
+        except OSError:  # a file system that knows no locks
+            return handle, True
+        # Who held it may have removed it since it was opened: then the lock is on a file that nobody else will find.
+        if _is_at(handle, path):
+            return handle, True
         os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Return whether an open file is the one that a path leads to."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -15,7 +15,7 @@ from acutance import Streams, Unsupported, UserError
 from acutance.checks import secants
 from acutance.measure import Status
 from acutance.surface import LossSurface, gradient_apart, in_place
-from acutance.surface.pieces import Apart, dithered
+from acutance.surface.pieces import Apart
 
 HALVES = [torch.bfloat16, torch.float16]
 CASES = {
@@ -212,21 +212,6 @@ def test_a_gradient_that_is_wrong_in_half_precision_alone_has_no_value():
     surface = LossSurface(Branching(5, 3).bfloat16(), (X, Y), dtype="native")
     found = acutance.measure("gradient_norm", surface)
     assert found.status is Status.NOT_CONVERGED and found.extras["gradient_rounding"] > 0.5
-
-
-@pytest.mark.parametrize("kind", HALVES)
-def test_dithered_numbers_have_the_mean_of_the_exact_ones(kind):
-    generator = torch.Generator().manual_seed(0)
-    exact = torch.randn(50, generator=generator)
-    exact[:3] = torch.tensor([0.0, 1.0, -2.0])  # which the type has
-    draws = torch.stack([dithered(exact, kind, torch.rand(50, generator=generator)).float() for _ in range(4000)])
-    near = exact.to(kind).float()
-    assert torch.equal(draws[:, :3], exact[:3].expand(4000, 3))
-    ulp = torch.finfo(kind).eps * exact.abs()
-    assert bool(((draws.mean(0) - exact).abs() <= 4 * 0.5 * ulp / 4000**0.5 + 1e-12).all())
-    assert bool(((draws - exact).abs() <= ulp).all()) and bool(((draws == near).any(0)).all())
-    largest = torch.tensor([torch.finfo(kind).max], dtype=kind)
-    assert torch.equal(dithered(largest.float() * (1 + torch.finfo(kind).eps / 8), kind, torch.zeros(1)), largest)
 
 
 def test_a_step_that_rounding_to_the_nearest_would_swallow_is_taken_on_average():

@@ -124,9 +124,27 @@ def _move(w: Any, unit: Any, x: Any, scale: Any, point: Any, units: Any) -> None
         point[i] = fused(scale * c, x[i], w[i]) if units else fused(scale, x[i], w[i])
 
 
+def _dither(exact: Any, random: Any, out: Any) -> None:
+    """Round the bits of float32 to those of bfloat16 at random: the last 16 are the share of the way outwards.
+
+    Without a branch, which random numbers would make a processor guess.
+    """
+    one, low, size, infinity = np.int32(1), np.int32(0xFFFF), np.int32(0x7FFF), np.int32(0x7F80)
+    for i in range(exact.size):
+        bits = exact[i]
+        inner, share = (bits >> np.int32(16)) & low, bits & low
+        up = np.int32(share + (inner & one) > np.int32(0x8000))  # ties go to even numbers
+        near, beside = inner + up, inner + one - up
+        odds = share + up * (np.int32(0x10000) - share - share)
+        taken = ((np.int32(random[i]) & low) < odds) & ((near & size) != 0)
+        finite = ((near & size) < infinity) & ((beside & size) < infinity)
+        nan = (bits & np.int32(0x7FFFFFFF)) > np.int32(0x7F800000)
+        out[i] = np.int16(np.int32(0x7FC0) if nan else beside if taken & finite else near)
+
+
 box, box_in_place = _loop(_box), _loop(_box_in_place)
 sphere, sphere_in_place = _loop(_sphere), _loop(_sphere_in_place)
 # Summed in any order: one that fits the processor.
 products = _loop(_products, {"reassoc", "contract"})
-move = _loop(_move)
+move, dither = _loop(_move), _loop(_dither)
 number = {"float32": np.float32, "float64": np.float64}

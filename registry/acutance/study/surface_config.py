@@ -12,6 +12,7 @@ from acutance.spec import Size, Strict
 
 # What a cell is evaluated on: each m-batch, all points of the surface, a whole split, or the weights alone.
 Scope = Literal["batch", "points", "split", "weights"]
+NATIVE_MOVES = 2  # raised when native weights in half precision that move are rounded in another way
 LOSSES = ("cross_entropy", "mse", "squared_sum", "half_squared_sum")
 
 
@@ -117,6 +118,8 @@ class SurfaceConfig(Section):
         names = {"loss", "dtype"} | ({"batch_norm", "parameters"} if scope != "split" else set())
         names |= {"arithmetic"} if scope in ("batch", "points") else set()
         found = self.model_dump(mode="json", include=names, exclude_defaults=True)
+        if self.dtype == "native":
+            found["moves"] = NATIVE_MOVES
         if is_own(self.loss):
             found["loss_source"] = source_digest(self.loss)
         return found | ({"m": self.m} if scope == "batch" else {})

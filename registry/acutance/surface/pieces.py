@@ -88,28 +88,3 @@ def segments(blocks: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Segment
             count = min(len(block), sizes[i] - start)
             yield Segment(i, start, block[:count])
             block, start = block[count:], start + count
-
-
-WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # types by whose steps numbers of a size are counted
-
-
-def dithered(exact: Tensor, kind: torch.dtype, u: Tensor) -> Tensor:
-    r"""Return numbers rounded to one of the two neighbours in a coarser type at random, so that their mean is kept.
-
-    .. math:: P(\text{upper}) = \frac{x - \text{lower}}{\text{upper} - \text{lower}}
-
-    Rounding to the nearest loses a move below half a unit in the last place, whatever its sign and in every weight.
-
-    Args:
-        exact: x, (k,) float32.
-        kind: float16 or bfloat16.
-        u: (k,) uniform on [0, 1).
-    """
-    near = exact.to(kind)
-    error = exact - near.float()
-    whole = WHOLE[near.element_size()]
-    # The bits of a number, read as a whole one, count those of its type outwards from zero.
-    outwards = torch.where((error > 0) == (near > 0), 1, -1).to(whole)
-    beside = (near.view(whole) + outwards).view(kind)
-    share = error.abs() / (beside.float() - near.float()).abs()
-    return torch.where((u < share) & (near != 0) & beside.isfinite(), beside, near)

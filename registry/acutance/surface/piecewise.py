@@ -13,8 +13,9 @@ from torch import Tensor
 from acutance.model.conditions import conditions
 from acutance.model.derivatives import gradients_into
 from acutance.model.weights import EXACT
+from acutance.numerics.rounding import WHOLE, dithered, sixteen_bits
 from acutance.surface.moving_point import MovingPoint
-from acutance.surface.pieces import WHOLE, Blocks, dithered, segments
+from acutance.surface.pieces import Blocks, segments
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Noise, Streams
@@ -82,9 +83,9 @@ class PiecewisePoint(MovingPoint):
                         torch.addcmul(own, c, numbers, value=scale, out=moved)
                     continue
                 move = numbers if c is None else c * numbers
-                generator = dither.generator(f"dither {segment.i}", segment.start)
-                u = torch.rand(len(numbers), generator=generator).to(own.device, non_blocking=True)
-                moved.copy_(dithered(torch.add(own.float(), move.float(), alpha=scale), own.dtype, u))
+                bits = sixteen_bits(dither, f"dither {segment.i}", segment.start, len(numbers))
+                exact = torch.add(own.float(), move.float(), alpha=scale)
+                dithered(exact, bits.to(own.device, non_blocking=True), moved)
         return self
 
     def to_neighbours(self, noise: Noise, share: float) -> PiecewisePoint:

@@ -41,6 +41,14 @@ def test_numbers_are_as_they_are_and_all_of_it_comes_back(tmp_path):
     pd.testing.assert_frame_equal(back, table)
 
 
+def test_numbers_come_back_to_the_last_bit(tmp_path):
+    g = np.random.default_rng(0)
+    table = pd.DataFrame({"value": g.normal(size=2000) * 10.0 ** g.integers(-300, 300, 2000), "seed": 2**53 + 1})
+    table.loc[0, "value"] = 5e-324
+    (tmp_path / "t.csv").write_text(csv_text(table), newline="")
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "t.csv"), table, check_exact=True)
+
+
 def test_names_of_columns_are_texts_too(tmp_path):
     table = pd.DataFrame({"=x": [1.0], "y": ["z"]})
     assert csv_text(table).splitlines()[0] == "'=x,y"

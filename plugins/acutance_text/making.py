@@ -80,10 +80,12 @@ def make(auto: str, folder: Path, attention: str, kind: torch.dtype | None = Non
     refuse_quantized(folder)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if kind is not None:
-            setattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", kind)
+        name = _name_of_kind(config)
+        setattr(config, name, kind or getattr(config, name))
+        # Old transformers do not ask the config, so buffers would have another type than the weights.
+        named = {name: getattr(config, name)}
         with torch.random.fork_rng():
-            model: nn.Module = getattr(transformers, auto).from_config(config, attn_implementation=attention)
+            model: nn.Module = getattr(transformers, auto).from_config(config, attn_implementation=attention, **named)
     except (ValueError, KeyError, OSError, ImportError) as error:
         raise UserError(f"{folder}: cannot be made: {str(error).splitlines()[0]}", f"it must fit {auto}") from None
     if auto == CLASSIFIER:
@@ -91,6 +93,11 @@ def make(auto: str, folder: Path, attention: str, kind: torch.dtype | None = Non
     if auto == CAUSAL:
         taking_choices(model)
     return model.eval()
+
+
+def _name_of_kind(config: Any) -> str:
+    """Return what the installed transformers call the type of a model's weights."""
+    return "dtype" if hasattr(config, "dtype") else "torch_dtype"
 
 
 def class_names(config: Any) -> tuple[str, ...]:
@@ -177,7 +184,7 @@ def _pretrained(auto: str, file: Path, attention: str, way: str, settings: Mappi
     kind = floating_kind(stored_in(file).values())
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        named: dict[str, Any] = {"dtype" if hasattr(config, "dtype") else "torch_dtype": kind or "auto"}
+        named: dict[str, Any] = {_name_of_kind(config): kind or "auto"}
         with torch.random.fork_rng():
             model, found = getattr(transformers, auto).from_pretrained(
                 folder, config=config, local_files_only=True, trust_remote_code=False, attn_implementation=attention,

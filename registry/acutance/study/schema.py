@@ -157,6 +157,9 @@ def _exact(schema: Any, definitions: Mapping[str, Schema]) -> Any:
     if found.keys() & {"enum", "const"}:
         # The type of the values says nothing more, and would be a second complaint.
         found.pop("type", None)
+    if found.keys() >= {"enum", "const"}:
+        # pydantic 2.9 says a single value in both ways: two complaints as well.
+        del found["enum"]
     if "prefixItems" in found:
         found["items"] = found.pop("prefixItems")
     for key in ("anyOf", "oneOf"):

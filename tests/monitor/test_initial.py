@@ -62,11 +62,12 @@ def test_one_that_begins_anew_begins_with_its_own_weights(tmp_path):
 
 @pytest.mark.parametrize("resumed", [True, False])
 def test_weights_that_nobody_kept_are_not_known(tmp_path, resumed):
+    model = network()
     with monitored(tmp_path) as monitor:
         if resumed:
             monitor.load_state_dict({"step": 4, "epoch": 0})
-            monitor.start(network())
-        go(monitor, network(), 2)
+            monitor.start(model)
+        go(monitor, model, 2)
     assert {row["status"] for row in rows(monitor).values()} == {"unsupported"}
     assert all("call monitor.start before its first step" in row["message"] for row in rows(monitor).values())
 
@@ -85,9 +86,11 @@ def test_weights_that_cannot_be_kept_or_read_are_told_and_training_goes_on(tmp_p
             again.load_state_dict({"step": 4, "epoch": 0})
 
 
-def test_a_monitor_that_is_closed_measures_nothing_and_says_nothing(tmp_path):
+def test_a_monitor_that_is_closed_measures_nothing_and_says_nothing_but_at_a_start(tmp_path):
     monitor = monitored(tmp_path)
     monitor.close()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert monitor.start(network()) == monitor.step(network()) == monitor.epoch(network()) == []
+        assert monitor.step(network()) == monitor.epoch(network()) == []
+    with pytest.warns(AcutanceWarning, match=r"it was closed, and measures no second training \(give"):
+        assert monitor.start(network()) == []

@@ -217,7 +217,8 @@ def test_the_model_is_looked_at_once_a_training(tmp_path):
         other = network().double()
         other.register_forward_hook(lambda *_: calls.append(1))
         calls.clear()
-        monitor.step(other)
+        with pytest.warns(AcutanceWarning, match="another than before"):
+            monitor.step(other)
         assert len(calls) > 10
     found = values(monitor.rows, "gradient_norm")
     assert found[3] == acutance.measure("gradient_norm", model.eval(), points(32, seed=5)).value
@@ -353,13 +354,14 @@ def test_epochs_and_steps_given_by_a_trainer(tmp_path):
 
 
 def test_the_state_goes_into_a_checkpoint(tmp_path):
+    model = network()
     with monitored(tmp_path, ["gradient_norm"]) as monitor:
         for _ in range(6):
-            monitor.step(network())
+            monitor.step(model)
         state = monitor.state_dict()
     with monitored(tmp_path / "again", ["gradient_norm"]) as again:
         again.load_state_dict(state)
-        assert again.step(network()) == [] and len(again.step(network())) == 2
+        assert again.step(model) == [] and len(again.step(model)) == 2
     assert [row["step"] for row in again.rows] == [8, 8]
 
 

@@ -299,9 +299,9 @@ def test_values_of_a_lightning_training_are_those_of_its_checkpoints(tmp_path):
 
 def test_epochs_of_a_lightning_training_and_a_monitor_that_stays_open(tmp_path):
     with monitored(tmp_path / "run", every="epoch") as monitor:
-        fitted(tmp_path / "b", monitor, close=False)
+        _, module, _ = fitted(tmp_path / "b", monitor, close=False)
         assert sorted(values(monitor)) == [0, 8, 16]
-        assert monitor.step(network(), step=17) == [] and not (tmp_path / "run" / "results.csv").exists()
+        assert monitor.step(module, step=17) == [] and not (tmp_path / "run" / "results.csv").exists()
     assert (tmp_path / "run" / "results.csv").exists()
 
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from acutance.errors import UserError
+from acutance.monitor.continued import Counted
 from acutance.monitor.monitor import Monitor
 
 # The same library under two names, whose classes are not the same: whichever the program has taken already.
@@ -27,7 +28,8 @@ class MonitorCallback(_base()):  # type: ignore[misc]
     """Tells a monitor of every update of a Lightning ``Trainer``: the first step, steps, epochs, the end.
 
     How far it is goes into Lightning's checkpoints, and comes back from them. Steps are ``trainer.global_step``:
-    updates, however many batches make one. The loss that ``training_step`` returned for the last batch is logged.
+    updates, however many batches make one. The loss that ``training_step`` returned for the last batch is logged. A
+    second ``fit`` of the same model, with a monitor that was left open, goes on counting; of another it is refused.
 
     Args:
         monitor: what is measured, when, on which points.
@@ -43,6 +45,7 @@ class MonitorCallback(_base()):  # type: ignore[misc]
     def __init__(self, monitor: Monitor, close: bool = True, model: Callable[[Any], Any] = lambda model: model) -> None:
         super().__init__()
         self.monitor, self._close, self._inside = monitor, close, model
+        self._counted, self._loaded = Counted(monitor), False
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far training is."""
@@ -51,11 +54,18 @@ class MonitorCallback(_base()):  # type: ignore[misc]
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where a checkpoint was saved."""
         self.monitor.load_state_dict(state_dict)
+        self._loaded = True
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure the start; a training that resumes has begun already."""
+        loaded, self._loaded = self._loaded, False
         if trainer.global_step == 0:
+            self._counted.anew()
             self.monitor.start(self._inside(pl_module), _optimizer(trainer))
+        elif loaded:
+            self._counted.loaded(trainer.global_step, trainer.current_epoch)
+        else:
+            self._counted.at(trainer.global_step, trainer.current_epoch)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Say that the weights were updated, where they were."""
@@ -66,8 +76,8 @@ class MonitorCallback(_base()):  # type: ignore[misc]
         self.monitor.step(
             self._inside(pl_module),
             _optimizer(trainer),
-            step=trainer.global_step,
-            epoch=trainer.current_epoch,
+            step=self._counted.steps + trainer.global_step,
+            epoch=self._counted.epochs + trainer.current_epoch,
             **logged,
         )
 

@@ -14,6 +14,7 @@ import torch
 
 from acutance.errors import UserError, in_words, warn
 from acutance.monitor.budget import Budget
+from acutance.monitor.continued import OWN, Trained
 from acutance.monitor.plan import as_numbers, plain_attributes, plan_of, require_name, scheduled
 from acutance.monitor.record import Record, Row
 from acutance.monitor.schedule import Schedule, schedule_of
@@ -112,6 +113,7 @@ class Monitor(AbstractContextManager["Monitor"]):
         self._closed = False
         self._cost: dict[frozenset[int], float] = {}
         self._told: set[str] = set()
+        self._trained = Trained(run, self._tell)
         with preserved_rng():  # a loader may shuffle
             points_of = splits_of(points, test, splits, "points")
         sections, schedules = scheduled(measures_section(measures), schedule_of(every))
@@ -150,9 +152,18 @@ class Monitor(AbstractContextManager["Monitor"]):
         """Measure before the first step, and keep the weights for measures that compare with the initial ones.
 
         Of a training that goes on where ``load_state_dict`` says, the initial weights are those kept when it began.
+        Called again for the same model, as where a second optimizer goes on with it, it measures at the step of now.
+
+        Raises:
+            UserError: where steps of another model were counted.
         """
-        if self._visits is None or self._closed:
+        if self._closed:
+            self._tell(f"it was closed, and measures no second training ({OWN}; or close=False for a callback)")
             return []
+        self._trained.begins(model, self.step_count)
+        if self._visits is None:
+            return []
+        self._told_of(self._visits.settle)
         if self._visits.initial is not None and not self.step_count:
             self._visits.initial.keep(model)
         return self._measured(model, optimizer, range(len(self._plan)), logged)
@@ -178,12 +189,12 @@ class Monitor(AbstractContextManager["Monitor"]):
         self.step_count = before + 1 if step is None else int(step)
         if self._record is not None and self.step_count < before:
             self._record.begin_again()
-        if self._record is None or self._visits is None or self._closed or self.step_count <= before:
+        if self._closed or self.step_count <= before:
             return []
-        try:
-            self._visits.moved()
-        except Exception as error:
-            self._tell(f"step {self.step_count}: {in_words(error)}; training goes on")
+        self._trained.steps(model, self.step_count)
+        if self._record is None or self._visits is None:
+            return []
+        self._told_of(self._visits.moved)
         due = [i for i, part in enumerate(self._plan) if part.schedule.due(before, self.step_count)]
         return self._measured(model, optimizer, due, logged | ({} if epoch is None else {"epoch": epoch}))
 
@@ -202,6 +213,7 @@ class Monitor(AbstractContextManager["Monitor"]):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on where a checkpoint was saved."""
         self.step_count, self.epoch_count = state["step"], state["epoch"]
+        self._trained.forget()
         if self._record is not None:
             self._record.begin_again()
         if self._visits is not None and self._visits.initial is not None and self.step_count:
@@ -246,6 +258,13 @@ class Monitor(AbstractContextManager["Monitor"]):
                 self._tell(f"step {self.step_count}: {in_words(error)}; training goes on")
         self._cost[frozenset(due)] = taken[0]
         return record.rows[already:]
+
+    def _told_of(self, does: Callable[[], None]) -> None:
+        """Do it; what goes wrong is told, and is no end of the training."""
+        try:
+            does()
+        except Exception as error:
+            self._tell(f"step {self.step_count}: {in_words(error)}; training goes on")
 
     def _tell(self, sentence: str) -> None:
         """Warn, once for what is the same at every step."""

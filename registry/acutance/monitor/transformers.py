@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from acutance.monitor.continued import Counted
 from acutance.monitor.monitor import Monitor
 
 
@@ -16,7 +17,9 @@ class MonitorCallback(TrainerCallback):
 
     A training that resumes from a checkpoint goes on at the trainer's own ``state.global_step``. At steps that the
     trainer logs, its loss (the mean since it logged before) is logged with what is measured. Leave a ``with`` block
-    around ``trainer.train()``, or end the process, and tables are written also where an error ends the training.
+    around ``trainer.train()``, or end the process, and tables are written also where an error ends the training. A
+    second training of the same model, with a monitor that was left open, goes on counting; of another model it is
+    refused.
 
     Args:
         monitor: what is measured, when, on which points.
@@ -30,6 +33,7 @@ class MonitorCallback(TrainerCallback):
 
     def __init__(self, monitor: Monitor, close: bool = True, model: Callable[[Any], Any] = lambda model: model) -> None:
         self.monitor, self._close, self._inside = monitor, close, model
+        self._counted = Counted(monitor)
         self._waiting: Callable[..., object] | None = None
         self._logged = -1  # step of the last loss
 
@@ -38,8 +42,9 @@ class MonitorCallback(TrainerCallback):
         atexit.register(self.monitor.close)  # a training that ends in an error says nothing to its callbacks
         self._waiting, self._logged = None, state.global_step
         if state.global_step:
-            self.monitor.load_state_dict({"step": state.global_step, "epoch": int(state.epoch or 0)})
+            self._counted.at(state.global_step, int(state.epoch or 0))
         else:
+            self._counted.anew()
             self.monitor.start(self._inside(given["model"]), given.get("optimizer"))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -49,7 +54,8 @@ class MonitorCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Say that the weights were updated; where the trainer will log its loss now, wait for that."""
         self._measure()
-        step, epoch, model = state.global_step, state.epoch, self._inside(given["model"])
+        step, epoch = self._counted.steps + state.global_step, self._counted.epochs + (state.epoch or 0)
+        model = self._inside(given["model"])
         optimizer = given.get("optimizer")
         self._waiting = lambda **logged: self.monitor.step(model, optimizer, step=step, epoch=epoch, **logged)
         if not control.should_log:

@@ -131,10 +131,14 @@ class Visits:
     def end(self) -> None:
         """Wait for no step any more."""
         self._steps.end()
+        self.settle()
+        self._known = None
+
+    def settle(self) -> None:
+        """Wait no longer for the step of a training that has ended; another may go on from its weights."""
         for one in self._waiting:
             self._record.decline(one.member, one.cells, ENDED)
         self._waiting.clear()
-        self._known = None
 
     def _bare(self, optimizer: Any) -> torch.optim.Optimizer | None:
         try:

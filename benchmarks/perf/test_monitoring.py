@@ -43,6 +43,6 @@ def test_a_monitored_training(compare, device, tmp_path, measures, steps, bound)
         train(lambda loss: monitor.step(model, optimizer, loss=loss))
 
     monitor.start(model, optimizer)  # what is looked at once a training is no part of its steps
-    compare(monitored, lambda: train(lambda loss: None), rounds=3, bound=bound, seconds=clock(device),
+    compare(monitored, lambda: train(lambda loss: None), rounds=max(4, 500 // steps), bound=bound, seconds=clock(device),
             against="the training alone", steps=steps, points=POINTS)  # fmt: skip
     monitor.close()

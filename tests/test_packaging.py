@@ -53,11 +53,20 @@ def test_what_a_workflow_runs_is_there(path):
             assert set(names) <= known, (path.name, target)
 
 
+def test_actions_are_pinned_by_commit():
+    texts = [re.sub("^ *#.*", "", path.read_text(), flags=re.M) for path in WORKFLOWS]
+    uses = [one for text in texts for one in re.findall(r"uses: (.+)", text)]
+    assert len(uses) == sum("uses" in step for path in WORKFLOWS for step in steps(path)) > 10
+    # A tag can be moved, a commit cannot; the version beside it is what is kept up to date.
+    assert all(re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one) for one in uses), uses
+    assert len({one.partition("@")[0] for one in uses}) == len(set(uses)), "one version of an action"
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_actions_are_pinned_by_version(path):
+def test_a_checkout_leaves_no_credentials(path):
     for step in steps(path):
-        if "uses" in step:
-            assert re.fullmatch(r"[\w.-]+/[\w./-]+@v\d+\.\d+\.\d+", step["uses"]), step
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False, step
 
 
 def test_the_tests_run_on_every_python_that_is_claimed():
@@ -145,7 +154,9 @@ def test_repositories_of_plugins_call_the_workflow_of_this_version():
     from acutance.scaffold.package import WORKFLOW, Package
 
     files = Package("measure", "rise", "acme-rise", Path("acme-rise")).files
-    (job,) = yaml.safe_load(files[".github/workflows/tests.yml"])["jobs"].values()
+    workflow = yaml.safe_load(files[".github/workflows/tests.yml"])
+    (job,) = workflow["jobs"].values()
+    assert workflow["permissions"] == {"contents": "read"}
     assert job == {"uses": f"{WORKFLOW}@v{PROJECT['version']}", "with": {"names": "acme-rise/rise"}}
     assert PROJECT["urls"]["Homepage"] == "https://github.com/" + "/".join(WORKFLOW.split("/")[:2])
     called = yaml.safe_load((ROOT / WORKFLOW.split("/", 2)[2]).read_text())

@@ -13,7 +13,8 @@ import acutance
 from acutance import LossSurface
 from acutance.errors import UserError
 from acutance.numerics.lanczos import Lanczos
-from acutance.workflows.landscape.frames import Place, box, coordinates, signed
+from acutance.workflows.landscape.ends import End
+from acutance.workflows.landscape.frames import Place, box, coordinates, plane, signed, trajectory
 from acutance.workflows.landscape.normalizing import normalized
 from acutance.workflows.landscape.result import barrier
 
@@ -288,6 +289,17 @@ def test_a_trajectory_is_projected_onto_its_principal_components():
     assert values[0, 0] == pytest.approx(loss_at(x, y, w + a[0] * axes[0] + b[0] * axes[1]), rel=1e-9)
     path = np.array(seen.about["path"])
     assert (a[0] < path[:, 0]).all() and (path[:, 0] < a[-1]).all() and (b[0] < path[:, 1]).all()
+
+
+@pytest.mark.parametrize("through", [plane, trajectory])
+def test_axes_are_orthogonal_where_checkpoints_lie_almost_on_one_line(through):
+    torch.manual_seed(0)
+    surface = LossSurface(nn.Linear(400, 5), (torch.randn(16, 400), torch.arange(16) % 5))
+    d, beside = (torch.randn(surface.size, generator=seeded(k)) for k in (1, 2))
+    ends = [End("b", surface.w + d, {}), End("c", surface.w + 3 * d + 0.02 * beside, {})]
+    one, other = (axis.vector.double() for axis in through(surface, "key", ends).axes)
+    assert abs(float(one @ other)) < 3e-7  # float32; what is left of 3 d after one projection is 50 times as much
+    assert float(one.norm()) == pytest.approx(1, abs=3e-7) and float(other.norm()) == pytest.approx(1, abs=3e-7)
 
 
 def test_a_flat_path_has_a_picture_with_room_above_and_below():

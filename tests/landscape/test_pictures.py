@@ -105,12 +105,49 @@ def test_what_is_not_finite_is_masked():
 
 
 def test_a_scale_is_cut_where_it_would_show_one_peak_alone():
-    low, high = limits(np.array([1.0, 1.1, 1.2, 1e12]), log=False)
-    assert low == 1 and high < 1e4
+    peak = np.array([1.0, 1.1, 1.2, 1e12])
+    assert limits(peak, log=False) == (1, pytest.approx(1 + 1000 * 0.15))  # of what the middle is above the lowest
+    assert limits(peak, log=True) == (1, 1e12)
     assert limits(np.array([1.0, 2.0, 3.0]), log=False) == (1, 3)
     assert limits(np.array([1.0, 1e12]), log=True) == (1, 1e12)
     low, high = limits(np.array([2.0, 2.0]), log=False)
     assert low == 2 < high
+
+
+@pytest.mark.parametrize("kind", ["filled", "contour"])
+def test_a_scale_that_is_cut_has_an_arrow_at_its_end(kind):
+    high = seen(loss=lambda a, b, draw, s: 1e9 if a == b == 1 else 1 + a * a + b * b)
+    for plane, log, arrow in ((high, False, "max"), (high, True, "neither"), (seen(), False, "neither")):
+        (bar,) = [axes for axes in figure(plane, kind, "loss", log).axes if axes.get_xlabel() != "a"]
+        assert vars(bar)["_colorbar"].extend == arrow
+
+
+def test_a_logarithmic_axis_of_lines_begins_at_the_lowest_draw():
+    """Their mean less one standard deviation may lie below 0, where the axis has no place."""
+    wide = seen(1, ("train",), draws=3, loss=lambda a, b, draw, s: (1 + a * a) * 100.0 ** (draw - 2))
+    for log, lowest in ((True, 1e-4), (False, -0.2)):
+        panel = figure(wide, "line", "loss", log).axes[0]
+        (band,) = panel.collections
+        assert panel.get_yscale() == ("log" if log else "linear")
+        edge = band.get_paths()[0].vertices[:, 1].min()
+        assert edge == pytest.approx(lowest) if log else edge < lowest
+
+
+def test_contours_on_a_logarithmic_scale_are_evenly_spaced_there():
+    steep = seen(splits=("train",), loss=lambda a, b, draw, s: 10.0 ** (4 * a))
+    for log in (True, False):
+        (panel,) = [axes for axes in figure(steep, "contour", "loss", log).axes if axes.get_xlabel() == "a"]
+        (contours,) = panel.collections
+        levels = np.log10(contours.levels) if log else contours.levels
+        assert np.diff(levels) == pytest.approx(levels[1] - levels[0]) and len(levels) == 21
+
+
+@pytest.mark.parametrize(("factor", "start"), [(29, "linear"), (31, "log")])
+def test_the_page_begins_on_a_logarithmic_scale_where_the_loss_spans_a_factor_of_30(factor, start):
+    plane = seen(loss=lambda a, b, draw, s: 2.0 * factor if a == b == 1 else 0.0 if a == b == -1 else 2.0)
+    data = data_of(plane.page())
+    assert data["start"] == start
+    assert data["limits"]["loss"] == {"linear": [0, 2 * factor], "log": [2, 2 * factor]}  # without the point at 0
 
 
 def test_a_constant_loss_has_a_picture():

@@ -30,6 +30,13 @@ def test_measuring_stays_within_its_share_of_training(share):
     assert made == pytest.approx(min(1000, share * 1000 / 3), abs=1)
 
 
+def test_what_fits_in_exactly_is_allowed():
+    clock = Clock()
+    budget = Budget(0.5, clock)
+    clock.now = 8.0
+    assert budget.allows(4.0) and not budget.allows(4.0 + 1e-9)
+
+
 def test_without_a_share_all_is_allowed_and_still_counted():
     clock = Clock()
     budget = Budget(None, clock)

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from tests.monitor.trainings import network, points
 from torch import nn
 
 import acutance
+from acutance.errors import AcutanceWarning
 from acutance.monitor import Monitor
 
 UPDATE = [{"name": "critical_sharpness", "direction": "update"}]
@@ -114,12 +116,42 @@ def test_of_two_optimizers_of_one_model_the_one_given_ends_the_step(tmp_path):
     two = torch.optim.SGD([*model[1].parameters(), *model[4].parameters()], lr=0.05)
     with monitored(tmp_path) as monitor:
         monitor.start(model, one)  # so that the monitor hears of the steps of both
-        for _ in range(2):
+        for told in (pytest.warns(AcutanceWarning, match="step 0: the weights moved again"), nullcontext()):
             backward(model)
             one.step(), two.step()
             states.append(state(model))
-            monitor.step(model, two)
+            with told:
+                monitor.step(model, two)
     assert found(monitor)[1]["value"] == expected(model, *states)
+
+
+@pytest.mark.parametrize(
+    ("then", "is_told"),
+    [("", False), ("other", True), ("clamp", True), ("own", False), ("other own", True), ("own other", False)],
+)
+def test_weights_that_move_again_behind_the_measured_step_are_told(tmp_path, then, is_told):
+    """Two optimizers of one model, and not the last was given: its step is a part of that which the weights make."""
+    model = network()
+    given = torch.optim.SGD([*model[1].parameters(), *model[4].parameters()], lr=0.05)
+    other = torch.optim.SGD(model[0].parameters(), lr=0.05)
+    with monitored(tmp_path) as monitor, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        before = state(model)
+        monitor.start(model, given)
+        backward(model)
+        given.step()
+        after = state(model)
+        for what in then.split():  # before the monitor is told of a step
+            if what == "clamp":
+                with torch.no_grad():
+                    model[4].weight.clamp_(-0.01, 0.01)
+            else:
+                (given if what == "own" else other).step()
+        monitor.step(model, given)
+        backward(model)
+        given.step()
+    assert found(monitor)[0]["value"] == expected(model, before, after)
+    assert ["step 0: the weights moved again" in str(w.message) for w in told] == [True] * is_told
 
 
 def test_a_step_that_changes_nothing_is_none(tmp_path):

@@ -83,6 +83,28 @@ class NextStep:
             found = {name: now[name].detach() - before for name, before in self._before.items()}
             return found if any(bool(change.any()) for change in found.values()) else None
 
+    def sums(self) -> list[Tensor]:
+        """Return the sum of each parameter as it is now."""
+        with torch.inference_mode(False), torch.no_grad():
+            return [p.detach().sum(dtype=torch.float64) for p in self._model.parameters()]
+
+
+class Left:
+    """Parameters as the step of an optimizer left them, by their sums.
+
+    Args:
+        made: the step.
+        step: its number.
+    """
+
+    def __init__(self, made: NextStep, step: int) -> None:
+        self.optimizer, self.step = made.optimizer, step
+        self._made, self._sums = made, made.sums()
+
+    def moved(self) -> bool:
+        """Return whether they have changed since."""
+        return any(not torch.equal(a, b) for a, b in zip(self._sums, self._made.sums(), strict=True) if a.isfinite())
+
 
 class Steps:
     """Tells when optimizers have made a step.
@@ -92,10 +114,13 @@ class Steps:
 
     Args:
         tell: called with the optimizer, within its step.
+        begins: called with it before.
     """
 
-    def __init__(self, tell: Callable[[torch.optim.Optimizer], None]) -> None:
-        self._tell = tell
+    def __init__(
+        self, tell: Callable[[torch.optim.Optimizer], None], begins: Callable[[torch.optim.Optimizer], None]
+    ) -> None:
+        self._tell, self._begins = tell, begins
         self._known: list[torch.optim.Optimizer] = []
         self._hooks: list[RemovableHandle] = []
         self._inside: torch.optim.Optimizer | None = None
@@ -123,6 +148,7 @@ class Steps:
 
     def _begun(self, optimizer: torch.optim.Optimizer) -> None:
         self._inside = optimizer
+        self._begins(optimizer)
 
     def _made(self, optimizer: torch.optim.Optimizer) -> None:
         self._inside = None

@@ -13,7 +13,7 @@ from acutance.errors import UserError, in_words
 from acutance.model.wrappers import unwrapped
 from acutance.monitor.budget import Budget
 from acutance.monitor.initial import InitialWeights
-from acutance.monitor.optimizers import NextStep, Steps, bare, learning_rate, stability_threshold
+from acutance.monitor.optimizers import Left, NextStep, Steps, bare, learning_rate, stability_threshold
 from acutance.monitor.plan import key_without_model
 from acutance.monitor.record import Record
 from acutance.pool import Attribute
@@ -33,6 +33,10 @@ ENDED = "the training ended before the optimizer's next step"
 ELSEWHERE = (
     "the weights changed, and not by a step of the optimizer that monitor.step got: give it the one whose step() moves "
     "them (an average of weights has none)"
+)
+PARTLY = (
+    "the weights moved again behind the step of the optimizer that monitor.step got, which was measured alone: of "
+    "several optimizers give the one that steps last"
 )
 BEGINLESS = "the initial weights of this training are not known: call monitor.start before its first step"
 
@@ -77,7 +81,8 @@ class Visits:
             self.initial = InitialWeights(record.directory.path, record.run, tell)
         self._known: _LookedAt | None = None
         self._waiting: list[_Waiting] = []
-        self._steps = Steps(self._stepped)
+        self._left: list[Left] = []
+        self._steps = Steps(self._stepped, self._steps_again)
 
     def measure(
         self, model: Any, optimizer: Any, step: int, cells: Sequence[PlannedCell], attributes: Mapping[str, Attribute]
@@ -124,6 +129,7 @@ class Visits:
     def moved(self) -> None:
         """Wait no longer where the weights have changed, and the optimizer made no step."""
         self._steps.made()
+        self._look_behind(self._left)
         for one in [one for one in self._waiting if one.step.changes() is not None]:
             self._waiting.remove(one)
             self._record.decline(one.member, one.cells, ELSEWHERE)
@@ -133,6 +139,7 @@ class Visits:
         self._steps.end()
         self.settle()
         self._known = None
+        self._left.clear()
 
     def settle(self) -> None:
         """Wait no longer for the step of a training that has ended; another may go on from its weights."""
@@ -171,9 +178,23 @@ class Visits:
                     if (changes := one.step.changes()) is None:
                         continue
                     self._waiting.remove(one)
+                    self._left.append(Left(one.step, one.member.entry.step or 0))
                     self._measure_step(one, changes)
                 except Exception as error:
                     self._tell(f"step {one.member.entry.step}: {in_words(error)}; training goes on")
+
+    def _steps_again(self, optimizer: torch.optim.Optimizer) -> None:
+        """Look what happened since the last step of an optimizer that begins another."""
+        if mine := [left for left in self._left if left.optimizer is optimizer]:
+            with self._budget.spent():
+                self._look_behind(mine)
+
+    def _look_behind(self, steps: Sequence[Left]) -> None:
+        """Tell of measured steps behind which the weights moved again, and forget them."""
+        for left in list(steps):
+            self._left.remove(left)
+            if left.moved():
+                self._tell(f"step {left.step}: {PARTLY}")
 
     def _measure_step(self, one: _Waiting, changes: dict[str, Tensor]) -> None:
         one.opened.functional.update = lambda: changes

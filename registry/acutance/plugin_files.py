@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from acutance.errors import UserError, caught
-from acutance.plugins import Catalog, Item, adopt, catalog, collected
+from acutance.plugins import KINDS, Catalog, Item, adopt, catalog, collected
 
 DIGITS = 16  # of the digest in an id
 LARGEST = 1_000_000  # bytes of a file
@@ -59,7 +59,11 @@ def read(path: Path) -> PluginFile:
     if path.suffix != ".py":
         raise UserError(f"{path}: is no Python file", "a plugin beside a study is one file NAME.py")
     if not path.is_file():
-        raise UserError(f"{path}: no such file", "plugins are named relative to the study's file")
+        hint = (
+            "a study names plugins relative to its own file, the config.yaml of a run by where they were: "
+            "put the file there, or change 'plugins'"
+        )
+        raise UserError(f"{path}: no such file", hint)
     try:
         data = path.read_bytes()
         if len(data) > LARGEST:
@@ -123,7 +127,7 @@ def adopted(files: Sequence[PluginFile], base: Catalog | None = None) -> Catalog
                         "give it another name",
                     )
             together.append(item)
-        _known[file.dist] = file
+        _know(file)
     adopt(together)
     return own.with_items(together)
 
@@ -138,8 +142,19 @@ def carried(text: str) -> list[list[str]]:
     return [list(file) for dist, file in _known.items() if f"{dist}/" in text]
 
 
+def in_use() -> list[list[str]]:
+    """Return the files that this process's catalog finds something of, as JSON values, the last adopted one last."""
+    found = {item.dist for kind in KINDS for item in catalog().items(kind)}
+    return [list(file) for dist, file in _known.items() if dist in found]
+
+
 def received(files: Sequence[Sequence[str]]) -> None:
-    """Know what a job brings."""
+    """Know what a job, or the figures that are to be drawn, bring."""
     for file in (PluginFile(*values) for values in files):
         adopt(items(file))
-        _known[file.dist] = file
+        _know(file)
+
+
+def _know(file: PluginFile) -> None:
+    _known.pop(file.dist, None)  # a file of before that is adopted again is the last one
+    _known[file.dist] = file

@@ -182,6 +182,8 @@ def test_verbs_without_a_study_take_the_file_as_an_option(study):
     assert row["dist"].startswith("mine.py@") and row["summary"] == "A multiple of the norm of the weights."
     shown = python("-m", "acutance", "show", "times_norm", "--plugin", file, forked=True).stdout
     assert "Of the norm." in shown
+    schema = json.loads(python("-m", "acutance", "schema", "--plugin", file, forked=True).stdout)
+    assert "times_norm" in json.dumps(schema)
     code = textwrap.dedent("import torch\ndef net():\n    return torch.nn.Linear(2, 1, bias=False)\n")
     (study.parent / "nets.py").write_text(code)
     arguments = ("nets:net", "--plugin", file, "--measure", "times_norm", "--set", "power=2", "--json")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acutance.cli import as_json
+from acutance.cli.plugin_option import plugin_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +23,7 @@ ROLES = ("targets", "measures", "model", "long", "groups", "within", "attributes
 
 @click.command("correlate")
 @click.argument("source", type=click.Path(path_type=Path))
+@plugin_option
 @click.option("--targets", metavar="A,B", help="Columns to be predicted; those of the study for a run directory.")
 @click.option("--measures", metavar="A,B", help="Columns that are to predict them; by default all other numbers.")
 @click.option("--model", metavar="COLUMN", help="Column with the models' names.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acutance.cli import as_json
+from acutance.cli.plugin_option import plugin_option
 
 if TYPE_CHECKING:
     from acutance.workflows.landscape.result import Landscape
@@ -18,6 +19,7 @@ KINDS = "random, gradient, eigenvectors, segment, plane, pca, or a measure that 
 
 @click.command("landscape")
 @click.argument("model")
+@plugin_option
 @click.option("--data", required=True, multiple=True, metavar="[NAME=]DATA", help="Points of a split; may be repeated.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Checkpoint: .safetensors, .npz, .pt, .ckpt ...")
 @click.option("--key", default="", metavar="KEY", help="Where in checkpoints the state lies, e.g. ema.model.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acutance.cli import as_json
+from acutance.cli.plugin_option import plugin_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("rank")
 @click.argument("pool")
+@plugin_option
 @click.option("--points", required=True, help="The unlabelled points: file, or DATASET[:SPLIT], as measure --data.")
 @click.option("--labels", multiple=True, metavar="[NAME=]DATA", help="Labelled points; may be given again.")
 @click.option("--model", "architecture", default="", help="Architecture of checkpoints: timm:NAME, module:function ...")

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from acutance.cli.plugin_option import plugin_option
+
+if TYPE_CHECKING:
+    from acutance.run.directory import RunDirectory
 
 
 @click.command("report")
 @click.argument("directory", type=click.Path(path_type=Path))
+@plugin_option
 @click.option(
     "--figure",
     "figures",
@@ -25,6 +32,7 @@ def command(directory: Path, figures: tuple[str, ...]) -> None:
     from acutance.workflows.stored import write_run
 
     folder = RunDirectory(directory)
+    _say_what_is_missing(folder, figures)
     if figures:
         for path in write_figures(folder, figures, _note):
             echo(str(path))
@@ -42,6 +50,19 @@ def command(directory: Path, figures: tuple[str, ...]) -> None:
             store.close()
     write_markup(folder)
     echo(f"report: {write_report(folder, cost, _note)}")
+
+
+def _say_what_is_missing(folder: RunDirectory, wanted: tuple[str, ...]) -> None:
+    """Say which figures of the run's plugins of one file cannot be drawn: none is run that was not given."""
+    from acutance.plugins import catalog
+    from acutance.run.directory import ENVIRONMENT
+
+    if not (folder.path / ENVIRONMENT).is_file():  # a sweep
+        return
+    known = {item.name for item in catalog().items("figures")}
+    for name, path in folder.environment().get("plugin_figures", {}).items():
+        if name not in known and (not wanted or name in wanted):
+            _note(f"figure '{name}' is left out: its plugin is named by the study, give it with --plugin '{path}'")
 
 
 def _note(sentence: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from acutance.cli.plugin_option import plugin_option
 from acutance.io.written import put_file
 from acutance.plugins import catalog
 from acutance.study.schema import study_schema
@@ -15,6 +16,7 @@ FILE = "acutance.schema.json"
 
 
 @click.command("schema")
+@plugin_option
 @click.option(
     "--write",
     "path",
@@ -34,7 +36,7 @@ def command(path: Path | None) -> None:
         path /= FILE
     put_file(path, text + "\n")
     here = path.resolve().parent == Path.cwd()
-    click.echo(f"wrote {path}: write it again when a plugin is installed or updated")
+    click.echo(f"wrote {path}: write it again when a plugin is installed or changed")
     click.echo(
         f"as the first line of a study {'in this folder' if here else 'anywhere'}, for completion in the editor:"
     )

@@ -25,7 +25,12 @@ def environment(plugins: Catalog, files: Sequence[PluginFile] = ()) -> dict[str,
         plugins: what is installed.
         files: plugins of one file each, beside the study.
     """
-    own = {"plugin_files": {file.path: f"sha256:{file.digest}" for file in files}} if files else {}
+    own: dict[str, Any] = {}
+    if files:
+        own["plugin_files"] = {file.path: f"sha256:{file.digest}" for file in files}
+        paths = {file.dist: file.path for file in files}
+        # 'acutance report' runs no file that a folder names, but says where a figure is from.
+        own["plugin_figures"] = {i.name: paths[i.dist] for i in plugins.items("figures") if i.dist in paths}
     return {
         "acutance": __version__,
         "commit": commit(),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from acutance.errors import UserError, caught, in_words, warn
+from acutance.plugin_files import in_use, received
 from acutance.presentation import presentations, showing
 from acutance.system.child import Child, Receive, Send
 
@@ -30,7 +31,7 @@ def draw_apart(
         UserError: when one of them dies.
     """
     with caught() as errors:
-        # A child has not read how the measures of a run are shown.
+        # A child knows no plugin of one file, and has not read how the measures of a run are shown.
         shared = pickle.dumps((data, presentations(data.measures)))
     for error in errors:
         say(f"figures are drawn by one process, since what they are drawn from cannot be sent: {in_words(error)}")
@@ -49,6 +50,7 @@ def draw_apart(
         for _ in range(min(workers, len(keys))):
             child = Child(SERVE, "a drawing process", lambda *message: heard.put(message))
             crew.append(child)
+            child.send(pickle.dumps(in_use()))  # before the data, which may hold what a file defines
             child.send(shared)
             give(child)
         for _ in keys:  # each is answered once
@@ -67,7 +69,8 @@ def draw_apart(
 
 
 def serve(receive: Receive, send: Send) -> None:
-    """Draw figures of the tables that come first, in a child."""
+    """Draw figures of the tables that come first, behind the plugins of one file, in a child."""
+    received(pickle.loads(receive()))
     data, presented = pickle.loads(receive())
     with showing(presented):
         while True:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from acutance.errors import UserError, some
+from acutance.errors import UserError, refuse_unfit_torchvision, some
 from acutance.io.checkpoints import load_state, mismatch
 from acutance.io.stored import floating_kind, stored_in
 from acutance_text.choosing import taking_choices
@@ -86,7 +86,10 @@ def make(auto: str, folder: Path, attention: str, kind: torch.dtype | None = Non
         named = {name: getattr(config, name)}
         with torch.random.fork_rng():
             model: nn.Module = getattr(transformers, auto).from_config(config, attn_implementation=attention, **named)
-    except (ValueError, KeyError, OSError, ImportError) as error:
+    except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:
+        refuse_unfit_torchvision(error)
+        if isinstance(error, RuntimeError):
+            raise
         raise UserError(f"{folder}: cannot be made: {str(error).splitlines()[0]}", f"it must fit {auto}") from None
     if auto == CLASSIFIER:
         vars(model)["class_names"] = class_names(config)
@@ -191,6 +194,7 @@ def _pretrained(auto: str, file: Path, attention: str, way: str, settings: Mappi
                 output_loading_info=True, **named, **settings,
             )  # fmt: skip
     except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:
+        refuse_unfit_torchvision(error)
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{folder}: cannot be loaded{way}: {said}", f"it must fit {auto}") from None
     shapes = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in found.get("mismatched_keys", ())]

@@ -113,11 +113,28 @@ def as_errors(who: str) -> Iterator[None]:
 
 def in_words(error: BaseException) -> str:
     """Return in one line what was raised; a user's mistake is a sentence already."""
-    return (
-        error.message
-        if isinstance(error, UserError)
-        else " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-    )
+    if isinstance(error, UserError):
+        return error.message
+    return unfit_torchvision(error) or " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+
+
+def unfit_torchvision(error: BaseException) -> str:
+    """Return in one sentence that torchvision is of another build than torch, where an error, or its cause, says so.
+
+    Whoever imports torchvision raises it then: timm, transformers.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if "torchvision::nms" in str(seen):
+            return "torchvision was built for another torch than the installed one"
+        seen = seen.__cause__ or seen.__context__
+    return ""
+
+
+def refuse_unfit_torchvision(error: BaseException) -> None:
+    """Raise a UserError where an error is of such an installation: nothing is wrong with the model then."""
+    if unfit := unfit_torchvision(error):
+        raise UserError(unfit, "'acutance doctor' says how to install both") from error
 
 
 def lacks_memory(error: BaseException) -> bool:

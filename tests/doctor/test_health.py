@@ -191,7 +191,14 @@ def test_an_import_that_fails_is_told(monkeypatch):
         raise RuntimeError("operator torchvision::nms does not exist\nand more")
 
     monkeypatch.setattr(health, "import_module", fail)
-    assert "was built for another torch" in health.library("timm")["problem"]
+    monkeypatch.setattr(health, "installed", {"timm": "1.0", "torch": "2.13.0+cpu"}.get)
+    assert health.library("timm")["problem"] == (
+        "torchvision was built for another torch than the installed one: install both from the same source, e.g. "
+        "pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+    )
+    for version in ("2.14.0", "2.14.0+local.build"):
+        monkeypatch.setattr(health, "installed", {"timm": "1.0", "torch": version}.get)
+        assert health.library("timm")["problem"].endswith("pip install --force-reinstall torch torchvision")
     monkeypatch.setattr(health, "installed", lambda name: None)
     assert health.library("timm")["problem"] == "not installed: pip install timm"
 

@@ -12,7 +12,7 @@ import click
 
 from acutance import __version__
 from acutance.cli.screen import FAILURES, echo, escape_output
-from acutance.errors import UserError
+from acutance.errors import UserError, refuse_unfit_torchvision
 from acutance.system.ending import in_order, what_is_left
 
 VERBS = {
@@ -117,7 +117,7 @@ def _run_verb(arguments: list[str]) -> None:
         SystemExit: always, but for an error that is none of the user's, or one to be shown with its traceback.
     """
     try:
-        code: Any = cli.main(arguments, prog_name="acutance", standalone_mode=False)
+        code: Any = _of_verb(arguments)
         sys.stdout.flush()
         if FAILURES:
             raise FAILURES[0]
@@ -143,6 +143,14 @@ def _run_verb(arguments: list[str]) -> None:
         kept = "what was computed is stored; " if hasattr(error, "__notes__") else ""
         echo(f"hint: {kept}free space, or choose a folder you may write to", err=True)
         raise SystemExit(2) from None
+
+
+def _of_verb(arguments: list[str]) -> Any:
+    try:
+        return cli.main(arguments, prog_name="acutance", standalone_mode=False)
+    except (ImportError, RuntimeError) as error:
+        refuse_unfit_torchvision(error)
+        raise
 
 
 def as_json(value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import tomllib
@@ -17,6 +18,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import acutance
+from acutance.errors import unfit_torchvision
 from acutance.io.folders import cache_folder
 from acutance.plugins import GROUP, OWN
 from acutance.system.environment import installed
@@ -35,11 +37,8 @@ def library(name: str) -> dict[str, str]:
         import_module(name)
     except Exception as error:
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
-        if "torchvision::nms" in str(error):
-            problem = (
-                "torchvision was built for another torch than the installed one: install both from the same "
-                "source, e.g. pip install --force-reinstall torch torchvision"
-            )
+        if unfit := unfit_torchvision(error):
+            problem = f"{unfit}: {_both_anew()}"
     if name == "torchvision":
         problem = _unfit_torchvision(version) or problem
     return {"name": name, "version": version, "problem": problem}
@@ -53,10 +52,18 @@ def _unfit_torchvision(version: str) -> str:
     wanted = [need for need in map(Requirement, _requires("torchvision")) if need.name == "torch"]
     if torch is None or all(need.specifier.contains(torch, prereleases=True) for need in wanted):
         return ""
-    return (
-        f"torchvision {version} needs torch{wanted[0].specifier}, installed is {torch}: install both from the same "
-        "source, e.g. pip install --force-reinstall torch torchvision"
+    return f"torchvision {version} needs torch{wanted[0].specifier}, installed is {torch}: {_both_anew()}"
+
+
+def _both_anew() -> str:
+    """Return how torch and torchvision are installed from one source: that of a torch which names its build."""
+    build = (installed("torch") or "").partition("+")[2]
+    source = (
+        f" --index-url https://download.pytorch.org/whl/{build}"
+        if re.fullmatch(r"cpu|cu\d+|rocm[\d.]+|xpu", build)
+        else ""
     )
+    return f"install both from the same source, e.g. pip install --force-reinstall torch torchvision{source}"
 
 
 def _requires(name: str) -> list[str]:

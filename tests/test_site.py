@@ -197,6 +197,16 @@ def test_pages_from_outside_keep_their_links(extension):
     )
 
 
+def test_links_to_files_that_a_cell_wrote_become_names(extension):
+    pytest.importorskip("myst_nb", reason="the site needs the extra docs: make docs")
+    from streams import without_files
+
+    html = '<p><a href="runs/study/report.html">report.html</a>, <a href="https://a.b/c">c</a>, <a href="#d">d</a></p>'
+    (shown,) = without_files([{"output_type": "display_data", "data": {"text/html": html}}])
+    kept = '<p><code>report.html</code>, <a href="https://a.b/c">c</a>, <a href="#d">d</a></p>'
+    assert shown["data"]["text/html"] == kept
+
+
 def test_formulas_become_mathml_line_by_line(extension, monkeypatch):
     pytest.importorskip("latex2mathml"), pytest.importorskip("sphinx")
     import mathml

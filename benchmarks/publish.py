@@ -2,7 +2,8 @@
 
 ``python benchmarks/publish.py RUN NAME --command "acutance run NAME" [--published LEVEL=SETTING] [--target OURS=THEIRS]
 [--strongest] [--label-free]``.
-The page is made from the committed files alone (``--pages`` makes all pages anew), and a test holds it to them. Values lie
+The page is made from the committed files alone (``--pages`` makes all pages anew, and the tables that are picked out for
+them), and a test holds it to them. Values lie
 in ``results.csv``, one row a cell; ``environment.json`` names the commit of the code that computed them.
 """
 
@@ -35,6 +36,7 @@ from acutance.run.outputs import write_figures
 
 STUDIES = Path(__file__).parent / "results" / "studies"
 FILES = ("models.csv", "results.csv", "correlations.csv", "hypotheses.csv", "ceilings.csv", "radii.csv", "associations.csv", "pairwise.csv", "estimates.csv", "config.yaml", "environment.json")  # fmt: skip
+PICKED = ("beside_", STRONGEST, RANKS_BEST)  # how tables begin that a page takes out of the values
 FIGURES = (
     "tau-*.png",
     "pairwise-*.png",
@@ -67,15 +69,26 @@ def publish(run: Path, name: str, about: dict[str, Any]) -> Path:
         for figure in sorted((run / "figures").glob(pattern)):
             shutil.copy(figure, folder / "figures" / figure.name)
     (folder / "study.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-    for level, setting in about["published"].items():
-        table = beside(folder, level, setting, about["targets"])
-        (folder / f"beside_{setting}.csv").write_text(csv_text(table), encoding="utf-8", newline="")
-    if about["strongest"]:
-        (folder / STRONGEST).write_text(csv_text(strongest(folder)), encoding="utf-8", newline="")
-    if about["label_free"]:
-        (folder / RANKS_BEST).write_text(csv_text(ranks_best(folder)), encoding="utf-8", newline="")
+    _write_picked(folder)
     (folder / "README.md").write_text(page(folder))
     return folder
+
+
+def picked(folder: Path) -> dict[str, str]:
+    """Return the tables that the page of a study takes out of its values, by file."""
+    about = json.loads((folder / "study.json").read_text())
+    found = {
+        f"beside_{setting}.csv": beside(folder, level, setting, about["targets"])
+        for level, setting in about["published"].items()
+    }
+    found |= {STRONGEST: strongest(folder)} if about.get("strongest") else {}
+    found |= {RANKS_BEST: ranks_best(folder)} if about.get("label_free") else {}
+    return {name: csv_text(table) for name, table in found.items()}
+
+
+def _write_picked(folder: Path) -> None:
+    for name, text in picked(folder).items():
+        (folder / name).write_text(text, encoding="utf-8", newline="")
 
 
 def beside(folder: Path, level: str, setting: str, targets: dict[str, str]) -> pd.DataFrame:
@@ -100,7 +113,7 @@ def page(folder: Path) -> str:
         f"Files: `results.csv` ({len(results)} cells: {_states(results)}), `models.csv`, `correlations.csv` (every tau with interval, p, "
         "adjusted p and ceiling), `hypotheses.csv`, `radii.csv`, `ceilings.csv`, `config.yaml` (resolved), `environment.json`, `tables/` "
         "(the layout of the paper's Tables 3 and 4), `figures/`. `acutance correlate "
-        f"benchmarks/results/studies/{folder.name} --out DIR` makes all tables anew from these values.",
+        f"benchmarks/results/studies/{folder.name} --out DIR` makes all tables anew from these values{_and_picked(folder)}.",
         "", *_errors(models), "", *_holds(correlations),
     ]  # fmt: skip
     for level, setting in about["published"].items():
@@ -114,6 +127,13 @@ def page(folder: Path) -> str:
     for figure in sorted((folder / "figures").glob("*.png")):
         lines += ["", f"![{figure.stem}](figures/{figure.name})"]
     return "\n".join(lines) + "\n"
+
+
+def _and_picked(folder: Path) -> str:
+    names = [f"`{path.name}`" for path in sorted(folder.glob("*.csv")) if path.name.startswith(PICKED)]
+    return (
+        f", and `python benchmarks/publish.py --pages` {' and '.join(names)} and this page from them" if names else ""
+    )
 
 
 def _pool(models: pd.DataFrame) -> list[str]:
@@ -194,6 +214,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.pages:
         for folder in sorted(STUDIES.iterdir()):
+            _write_picked(folder)
             (folder / "README.md").write_text(page(folder))
         return
     if not (chosen.run and chosen.name and chosen.command):

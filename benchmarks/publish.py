@@ -60,7 +60,7 @@ def publish(run: Path, name: str, about: dict[str, Any]) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "figures").mkdir(parents=True)
     for file in FILES:
-        if (run / file).is_file():
+        if (run / file).is_file() and len((run / file).read_text().splitlines()) > 1:  # not a table without a row
             shutil.copy(run / file, folder / file)
     shutil.copytree(run / "tables", folder / "tables")
     if about["strongest"]:

@@ -64,7 +64,36 @@ def refuse_padding(inputs: Any, targets: Tensor) -> None:
         )
 
 
-@refusing(refuse_targets, refuse_padding)
+def refuse_shifted(inputs: Any, targets: Tensor) -> None:
+    """Refuse targets that are the next tokens already: the loss makes the shift, and would take the ones behind them.
+
+    Args:
+        inputs: of a model; ids, or asked for ``input_ids``, of the targets' shape.
+        targets: (n, L) or (n, C, L).
+
+    Raises:
+        UserError: where they are the inputs moved by one place, and not the inputs themselves.
+    """
+    ids = inputs.get("input_ids") if hasattr(inputs, "get") else inputs
+    if getattr(ids, "shape", None) != targets.shape or ids.is_floating_point():
+        return
+    ids = ids.to(targets.device)
+    known, following = targets != IGNORED, targets[..., :-1] != IGNORED
+    same = (targets == ids)[known].all()
+    if following.any() and not same and (targets[..., :-1] == ids[..., 1:])[following].all():
+        raise UserError(
+            "loss: the targets are the next tokens already, and next_token takes the one behind each",
+            f"give the tokens themselves, targets = input_ids, with {IGNORED} for what is not to be predicted",
+        )
+
+
+def refuse_inputs(inputs: Any, targets: Tensor) -> None:
+    """Refuse targets that do not belong to their inputs, as ``refuse_padding`` and ``refuse_shifted`` say."""
+    refuse_padding(inputs, targets)
+    refuse_shifted(inputs, targets)
+
+
+@refusing(refuse_targets, refuse_inputs)
 @in_own_type
 def next_token(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     r"""Return the mean loss of the next token in each block, and how many tokens it is of, both (n,).

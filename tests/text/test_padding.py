@@ -57,3 +57,21 @@ def test_a_loss_of_ones_own_is_doubted():
     left_out = LossSurface(tiny_gpt2(), (inputs, ids.masked_fill(mask == 0, IGNORED)), loss=own)
     left_out.loss()
     assert not left_out.notes
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_targets_that_are_shifted_already_are_refused(named):
+    tokens = torch.randint(0, 13, (3, 7), generator=torch.Generator().manual_seed(0))
+    ids, following = tokens[:, :-1], tokens[:, 1:].clone()
+    model = tiny_gpt2()
+    inputs = {"input_ids": ids} if named else ids
+    with pytest.raises(UserError, match=r"the targets are the next tokens already.*targets = input_ids"):
+        LossSurface(model, (inputs, following), loss=next_token).loss()
+    following[1, 2:] = IGNORED
+    with pytest.raises(UserError, match="the targets are the next tokens already"):
+        LossSurface(model, (inputs, following), loss=next_token).loss()
+    following[0, 1] = (following[0, 1] + 1) % 13  # of another text: whatever it is, it is no shift
+    LossSurface(model, (inputs, following), loss=next_token).loss()
+    LossSurface(model, (inputs, ids), loss=next_token).loss()
+    same = torch.full_like(ids, 4)  # shifted or not, these are the same
+    LossSurface(model, ({"input_ids": same} if named else same, same), loss=next_token).loss()

@@ -75,3 +75,41 @@ def test_targets_that_are_shifted_already_are_refused(named):
     LossSurface(model, (inputs, ids), loss=next_token).loss()
     same = torch.full_like(ids, 4)  # shifted or not, these are the same
     LossSurface(model, ({"input_ids": same} if named else same, same), loss=next_token).loss()
+
+
+def rotary(kind=torch.float32):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {
+        "vocab_size": 13,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(num_key_value_heads=2, max_position_embeddings=8, **sizes)).to(kind)
+
+
+@pytest.mark.parametrize(
+    ("model", "moved"), [(tiny_gpt2, True), (rotary, False), (lambda: rotary(torch.bfloat16), False)]
+)
+def test_positions_that_count_padding_on_the_left_are_told(model, moved):
+    ids, mask = rows(left=True)
+    targets = ids.masked_fill(mask == 0, IGNORED)
+    targets[1, 2] = IGNORED
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    counted = {**inputs, "position_ids": (mask.cumsum(1) - 1).clamp_min(0)}
+
+    def noted(given):
+        surface = LossSurface(model(), (given, targets), loss=next_token, dtype="native")
+        loss = float(surface.loss())
+        return any("1 rows are padded on the left" in note for note in surface.notes), loss
+
+    (told, loss), (silent, by_mask) = noted(inputs), noted(counted)
+    assert told == moved and not silent
+    parts = [LossSurface(model(), (r, r), loss=next_token, dtype="native").loss() for r in (ids[:1], ids[1:, 2:])]
+    expected = (5 * float(parts[0]) + 3 * float(parts[1])) / 8
+    close = {"rel": 1e-6 if model is not rotary else 1e-5} if moved or model is rotary else {"rel": 2e-2}
+    assert by_mask == pytest.approx(expected, **close)
+    assert (loss == pytest.approx(expected, **close)) != moved

@@ -28,7 +28,7 @@ from acutance.model.functional import FunctionalModel
 from acutance.model.layouts import Convolutions
 from acutance.model.losses import LossHead, Unlabelled
 from acutance.model.state import refuse_drift, refuse_penalty, refuse_reading, size_of
-from acutance.model.token_ids import require_tokens
+from acutance.model.token_ids import counted_padding, require_tokens
 from acutance.model.weights import EXACT
 from acutance.surface.linearization import Linearization
 from acutance.surface.loss_gradient import objection, product_objection
@@ -340,6 +340,10 @@ class Core:
                     "make its forward pass a function of weights and inputs: sharpness differences would be noise",
                 )
             refuse_drift(self.functional, pieces, probe, first)
+            if doubtful := counted_padding(
+                self.functional.model, self.inputs, lambda inputs: self.functional(pieces, inputs)
+            ):
+                self.functional.note(doubtful)
             if callable(self.head.loss):
                 if self.functional.returns_several:
                     refuse_parts(self.head, self.functional.outputs(pieces, probe), first, self.targets[:size])

@@ -52,13 +52,15 @@ class Conditions:
         dtype: of the weights.
         grad: whether automatic differentiation records.
         arithmetic: of float32: its own, or a coarser one that was asked for.
+        reentrant: whether checkpoints of torch may be reentrant ones, whose derivatives cannot be taken by given
+            inputs, or twice; otherwise they are made as others: the same values, recomputed in the same places.
         needs: makes further contexts, entered last.
 
     Raises:
         UserError: on entering, inside a transform of ``torch.func``.
     """
 
-    __slots__ = ("_arithmetic", "_device", "_dtype", "_grad", "_needs", "_stack", "_was")
+    __slots__ = ("_arithmetic", "_checkpoints", "_device", "_dtype", "_grad", "_needs", "_reentrant", "_stack", "_was")
 
     def __init__(
         self,
@@ -67,10 +69,11 @@ class Conditions:
         *,
         grad: bool,
         arithmetic: Arithmetic = "exact",
+        reentrant: bool = True,
         needs: tuple[Callable[[], AbstractContextManager[Any]], ...] = (),
     ) -> None:
         self._device, self._dtype, self._grad, self._needs = device, dtype, grad, needs
-        self._arithmetic = arithmetic
+        self._arithmetic, self._reentrant = arithmetic, reentrant
         self._stack: ExitStack | None = None
 
     def __enter__(self) -> None:
@@ -82,13 +85,17 @@ class Conditions:
                 for context in contexts:
                     stack.enter_context(context())
                 self._stack = stack.pop_all()
-        self._was = torch.is_grad_enabled()
+        self._was, self._checkpoints = torch.is_grad_enabled(), checkpoint.CheckpointFunction
         torch._C._set_grad_enabled(self._grad)
+        if not self._reentrant:
+            checkpoint.CheckpointFunction = _NotReentrant  # type: ignore[misc, assignment]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         torch._C._set_grad_enabled(self._was)
+        if not self._reentrant:
+            checkpoint.CheckpointFunction = self._checkpoints  # type: ignore[misc]
         if self._stack is not None:
             stack, self._stack = self._stack, None
             stack.__exit__(kind, error, trace)
@@ -117,17 +124,18 @@ def conditions(
     if functional.compiled:
         # Compiled code holds the parameters it was compiled for, and cannot be differentiated twice.
         needs.append(partial(torch.compiler.set_stance, "force_eager"))
-    if order:
-        needs.append(_without_reentrance)
-        if functional.computing.type == "cuda" and functional.recurrent:
-            # cuDNN has no backward of recurrent layers in evaluation mode, and no second derivative of them.
-            needs.append(partial(_switched, *_attribute(torch.backends.cudnn, "enabled"), False))
+    if order and functional.computing.type == "cuda" and functional.recurrent:
+        # cuDNN has no backward of recurrent layers in evaluation mode, and no second derivative of them.
+        needs.append(partial(_switched, *_attribute(torch.backends.cudnn, "enabled"), False))
     if recomputed and functional.recomputation is not None:
         needs.append(functional.recomputation.switched_on)
     if order == 2:
         # Flash and memory-efficient attention have no second derivative.
         needs.append(partial(sdpa_kernel, [SDPBackend.MATH]))
-    return Conditions(functional.computing, functional.dtype, grad=order > 0, arithmetic=arithmetic, needs=tuple(needs))
+    return Conditions(
+        functional.computing, functional.dtype, grad=order > 0, arithmetic=arithmetic, reentrant=not order,
+        needs=tuple(needs),
+    )  # fmt: skip
 
 
 def in_own_conditions(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
@@ -233,17 +241,6 @@ class _NotReentrant:
     @staticmethod
     def apply(function: Callable[..., Any], preserve_rng_state: bool, *arguments: Any) -> Any:
         return checkpoint.checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=preserve_rng_state)
-
-
-@contextmanager
-def _without_reentrance() -> Iterator[None]:
-    """Make reentrant checkpoints ones that are not: the same values, recomputed in the same places."""
-    before = checkpoint.CheckpointFunction
-    checkpoint.CheckpointFunction = _NotReentrant  # type: ignore[misc, assignment]
-    try:
-        yield
-    finally:
-        checkpoint.CheckpointFunction = before  # type: ignore[misc]
 
 
 # -- arithmetic -------------------------------------------------------------------------------------------------

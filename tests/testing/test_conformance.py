@@ -96,23 +96,23 @@ FROM_FILES = {
 }  # fmt: skip
 # `ray` starts a cluster of its own, which takes half a minute; tests/ray holds it to the serial executor's tables.
 # `processes` starts four interpreters; tests/run holds it to those tables, and the toy plugin's executor passes the kit.
-# `mnist_resnet` trains; mnist_vit is the same pool with another network. The measures of traces and spectra share their
-# products with directional_sharpness, and each takes as long as ten others; `error` is `loss` with another reading of the
+# `mnist_resnet` trains; mnist_vit is the same pool with another network. Measures with Hessian-vector products take as long
+# as ten others each, and have oracles of their own in tests/measures; `error` is `loss` with another reading of the
 # same logits; the members of NOISE and RADII share two searches with their first ones. The last three are the toy plugin's, for tests of the harness.
 SLOW = {
     "ray", "processes", "mnist_resnet", "hessian_density", "hessian_effective_dimension", "hessian_frobenius", "gauss_newton_trace",
     "hessian_top_eigenvalue", "hessian_trace", "error", *NOISE[1:-1], *RADII[1:], "place", "count", "moody",
-    "tic", "soft_rank_tic", "local_learning_coefficient",
+    "tic", "soft_rank_tic", "local_learning_coefficient", "directional_sharpness",
 }  # fmt: skip
 # Of the classical measures, and of those of predictions, one of each family is tried with the fast tests.
 FAMILIES = {
     "acutance_classic": {
         "parameter_norm", "output_margin", "stable_rank", "fro_over_spec", "path_norm", "power_law_alpha", "sam_sharpness",
-        "low_pass_filter", "gradient_weight_alignment",
+        "gradient_weight_alignment",
     },
     "acutance_predictions": {
         "mean_confidence", "temperature", "average_thresholded_confidence", "nuclear_norm", "disagreement",
-        "agreement_on_the_line", "rankme", "centred_kernel_alignment", "prediction_depth", "geometric_complexity",
+        "rankme", "centred_kernel_alignment", "prediction_depth", "geometric_complexity",
         "loss_at_step", "trajectory_length", "linear_barrier",
     },
 }  # fmt: skip

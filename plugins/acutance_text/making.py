@@ -88,6 +88,11 @@ def make(auto: str, folder: Path, attention: str, kind: torch.dtype | None = Non
             model: nn.Module = getattr(transformers, auto).from_config(config, attn_implementation=attention, **named)
     except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:
         refuse_unfit_torchvision(error)
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
+            raise UserError(
+                f"{folder}: cannot be made: its config asks for a tensor that memory does not hold",
+                "its sizes may be those of another model: give the config.json that belongs to the weights",
+            ) from None
         if isinstance(error, RuntimeError):
             raise
         raise UserError(f"{folder}: cannot be made: {str(error).splitlines()[0]}", f"it must fit {auto}") from None

@@ -129,6 +129,15 @@ def test_what_is_no_model_is_refused(folder, tmp_path):
         Transformers().entries(spec)
 
 
+def test_a_config_that_asks_for_more_than_there_is_is_refused(tmp_path):
+    tiny_gpt2().save_pretrained(tmp_path / "lm")
+    config = json.loads((tmp_path / "lm" / "config.json").read_text())
+    (tmp_path / "lm" / "config.json").write_text(json.dumps({**config, "vocab_size": 2**42}))
+    pool, spec = Causal(), Causal.Spec(path=str(tmp_path / "lm"))
+    with pytest.raises(UserError, match=r"its config asks for a tensor that memory does not hold.*belongs to the"):
+        pool.load(pool.entries(spec)[0], spec)
+
+
 def test_a_model_of_the_hub_is_read_from_its_cache(hub):
     spec = FolderSpec(path="someone/bert-MNLI")
     with pytest.raises(UserError, match=r"someone/bert-MNLI has no model.*hf download NAME"):

@@ -56,9 +56,14 @@ def _dithered(exact: Tensor, bits: Tensor, kind: torch.dtype) -> Tensor:
 
 @cache
 def compiled() -> Any:
-    """Return the compiled walks, where numba can be had, else None."""
+    """Return the compiled walk, ready to run, where numba can be had, else None.
+
+    Whoever holds much memory for a while asks before: what loading leaves above it would keep it from being given back.
+    """
     try:
         from acutance.numerics import compiled as code
     except ImportError:
         return None
+    one = torch.zeros(1, dtype=torch.int16).numpy()
+    code.dither(torch.zeros(1, dtype=torch.int32).numpy(), one, one)
     return code

@@ -6,7 +6,7 @@ from models import MLP, mlp_data
 
 import acutance
 from acutance import LossSurface, UserError
-from acutance.study.surface_config import SurfaceConfig
+from acutance.study.surface_config import NATIVE_MOVES, SurfaceConfig
 from acutance.workflows.calibration import levels_of
 
 
@@ -68,6 +68,14 @@ def test_it_is_part_of_what_a_cell_is_but_not_of_a_target():
     assert "arithmetic" not in SurfaceConfig().identity("batch")
     for scope in ("split", "weights"):
         assert coarse.identity(scope) == SurfaceConfig().identity(scope)
+
+
+def test_how_native_weights_move_is_in_the_keys_of_what_moves_them_alone():
+    native = SurfaceConfig(dtype="native")
+    for scope in ("batch", "points"):
+        assert native.identity(scope)["moves"] == NATIVE_MOVES and "moves" not in SurfaceConfig().identity(scope)
+    for scope in ("split", "weights"):
+        assert "moves" not in native.identity(scope)
 
 
 def test_calibration_trusts_no_rise_that_is_smaller_than_the_error():

@@ -118,7 +118,7 @@ class SurfaceConfig(Section):
         names = {"loss", "dtype"} | ({"batch_norm", "parameters"} if scope != "split" else set())
         names |= {"arithmetic"} if scope in ("batch", "points") else set()
         found = self.model_dump(mode="json", include=names, exclude_defaults=True)
-        if self.dtype == "native":
+        if self.dtype == "native" and scope in ("batch", "points"):
             found["moves"] = NATIVE_MOVES
         if is_own(self.loss):
             found["loss_source"] = source_digest(self.loss)

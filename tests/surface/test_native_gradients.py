@@ -377,3 +377,15 @@ def test_check_says_the_memory_that_gradients_take(monkeypatch, toy_config):
     with LiveBytes() as live:
         surface.core.examined()
     assert 4 * count <= live.peak < 4 * count + 4 * 6 * part
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+def test_what_rounds_is_loaded_before_the_weights_are_copied(kind, monkeypatch):
+    """Loaded between, it lies above them, and their memory is not given back."""
+    _, surface = surfaces(torch.bfloat16)
+    model = surface.core.functional.model.to(kind)
+    order = []
+    monkeypatch.setattr(in_place, "compiled", lambda: order.append("loaded"))
+    monkeypatch.setattr(in_place, "PiecewisePoint", lambda *_: order.append("copied"))
+    LossSurface(model, (X, Y), dtype="native").piecewise_point()
+    assert order == (["loaded", "copied"] if kind is torch.bfloat16 else ["copied"])

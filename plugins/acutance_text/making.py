@@ -86,15 +86,16 @@ def make(auto: str, folder: Path, attention: str, kind: torch.dtype | None = Non
         named = {name: getattr(config, name)}
         with torch.random.fork_rng():
             model: nn.Module = getattr(transformers, auto).from_config(config, attn_implementation=attention, **named)
-    except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:
+    except RuntimeError as error:
         refuse_unfit_torchvision(error)
-        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
-            raise UserError(
-                f"{folder}: cannot be made: its config asks for a tensor that memory does not hold",
-                "its sizes may be those of another model: give the config.json that belongs to the weights",
-            ) from None
-        if isinstance(error, RuntimeError):
+        if "DefaultCPUAllocator" not in str(error):
             raise
+        raise UserError(
+            f"{folder}: cannot be made: its config asks for a tensor that memory does not hold",
+            "its sizes may be those of another model: give the config.json that belongs to the weights",
+        ) from None
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        refuse_unfit_torchvision(error)
         raise UserError(f"{folder}: cannot be made: {str(error).splitlines()[0]}", f"it must fit {auto}") from None
     if auto == CLASSIFIER:
         vars(model)["class_names"] = class_names(config)

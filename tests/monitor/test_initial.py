@@ -4,8 +4,7 @@ import warnings
 
 import pytest
 import torch
-from tests.monitor.trainings import network, points
-from torch import nn
+from tests.monitor.trainings import network, points, stepped
 
 from acutance.errors import AcutanceWarning
 from acutance.monitor import Monitor, initial
@@ -17,12 +16,7 @@ def monitored(folder):
 
 def go(monitor, model, steps):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    x, y = points()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-        monitor.step(model, optimizer)
+    stepped(monitor, model, optimizer, steps)
 
 
 def rows(monitor):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from tests.monitor.test_trainers import Net, Rows
-from tests.monitor.trainings import network, points
+from tests.monitor.trainings import network, points, stepped
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -39,12 +39,7 @@ def loop(monitor, model, steps, lr=0.05, start=True):
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     if start:
         monitor.start(model, optimizer)
-    x, y = points()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-        monitor.step(model, optimizer)
+    stepped(monitor, model, optimizer, steps)
 
 
 # -- a loop ---------------------------------------------------------------------------------------------------------

@@ -20,6 +20,16 @@ def network():
     )  # fmt: skip
 
 
+def stepped(monitor, model, optimizer, steps):
+    """Make full-batch steps, and say each to the monitor."""
+    x, y = points()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        monitor.step(model, optimizer)
+
+
 def train(monitor=None, epochs=3, wrap=lambda model: model, autocast=False, start=True, each=lambda step: None):
     """Train, and return all that a monitor must not change: tensors, gradients, generators, the order of the data."""
     model = network()

@@ -12,7 +12,7 @@ from torch import Tensor
 from acutance import scaling
 from acutance.errors import Unsupported
 from acutance.numerics.slopes import scaled
-from acutance.surface.pieces import Blocks, segments
+from acutance.surface.pieces import Blocks
 from acutance_hessian.slopes import STILL, scaled_gradient
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def line(surface: LossSurface, spec: DirectionalSpec, rng: Streams) -> Line:
 
 
 def _in_parts(base: LossSurface, view: LossSurface, spec: DirectionalSpec, rng: Streams) -> Line:
-    units, sizes = scaling.units(base, spec.scaling), base.parameters.sizes
+    units = scaling.units(base, spec.scaling)
     step = view.update_apart() if spec.direction == "update" else None
     along = units if step is None else None  # by which the blocks are multiplied on the way
     x: Blocks
@@ -116,7 +116,7 @@ def _in_parts(base: LossSurface, view: LossSurface, spec: DirectionalSpec, rng: 
         x, source = rng.noise("normal", "direction", 0, base.size), "random"
     else:
         x, source = view.gradient_apart(units), "gradient"
-    norm, moved = _lengths(x, sizes, units, spec.scaling, divided=step is not None)
+    norm, moved = _lengths(x, base, units, spec.scaling, divided=step is not None)
     if norm == 0:
         raise Unsupported(STILL if step is None else NO_STEP)
     weights = scaling.units(base, "elementwise")  # |w|, which is as long as w
@@ -129,10 +129,10 @@ def _in_parts(base: LossSurface, view: LossSurface, spec: DirectionalSpec, rng: 
     return Line(source, norm, _reach(weights.norm(), norm, moved), walk)
 
 
-def _lengths(x: Blocks, sizes: list[int], units: PieceUnits | None, scale: str, divided: bool) -> tuple[float, float]:
+def _lengths(x: Blocks, base: LossSurface, units: PieceUnits | None, scale: str, divided: bool) -> tuple[float, float]:
     """Return the norms of d / c and of d, where the blocks are d (``divided``) or d / c."""
-    squares = []
-    for segment in segments(x.blocks(), sizes):
+    squares = torch.zeros(len(base.parameters.sizes), 2, dtype=torch.float64)
+    for segment in base.segments(x):
         numbers = segment.numbers
         if units is None:
             other = numbers
@@ -141,8 +141,9 @@ def _lengths(x: Blocks, sizes: list[int], units: PieceUnits | None, scale: str, 
             numbers = numbers.to(c.device)
             other = _divided(numbers, c, scale) if divided else numbers * c
         pair = (other, numbers) if divided else (numbers, other)
-        squares.append(torch.stack([torch.linalg.vector_norm(v, dtype=torch.float64).square().cpu() for v in pair]))
-    norm, moved = torch.stack(squares).sum(0).sqrt().tolist()
+        both = [torch.linalg.vector_norm(v, dtype=torch.float64).square().cpu() for v in pair]
+        squares[segment.i] += torch.stack(both)
+    norm, moved = base.summed(squares).sum(0).sqrt().tolist()
     return norm, moved
 
 

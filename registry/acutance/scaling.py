@@ -98,13 +98,26 @@ class PieceUnits:
     def __init__(self, surface: LossSurface, of: Callable[[str, Tensor], Tensor]) -> None:
         own, slots = surface.core.functional.own_pieces(), surface.parameters.free_slots
         self._named = [(slot, own[i]) for i, slot in zip(surface.parameters.free, slots, strict=True)]
-        self._of = of
+        self._of, self._portion = of, surface.core.functional.portion(surface.parameters.free)
         # A number for each row, or one for all: made of the whole tensor, once.
         each = of in (_absolute, _absolute_eta)
-        self._rows = [None if each else _wide(of, slot.name, p.view(slot.shape)) for slot, p in self._named]
+        self._rows = [None if each else self._rows_of(i) for i in range(len(self._named))]
+
+    def _rows_of(self, i: int) -> Tensor:
+        slot, own = self._named[i]
+        if self._portion is None:
+            return _wide(self._of, slot.name, own.view(slot.shape))
+        share, layer = self._portion.shares[i], self._of is _of_layers
+        if own.numel():
+            rows = _wide(self._of, slot.name, own.view(share.shape))
+        else:
+            rows = _finer(own).new_zeros(1 if layer or not share.shape else share.shape[0])
+        # A row is whole where the parameter is cut along the first axis.
+        cut = share.axis is not None and (layer or share.axis > 0)
+        return self._portion.norms_by_row(rows) if cut else rows
 
     def block(self, i: int, start: int, count: int) -> Tensor:
-        """Return ``count`` entries of c, float32 or finer, from the given place in a free parameter."""
+        """Return ``count`` entries of c, float32 or finer, from the given place in what is held of a free parameter."""
         slot, own = self._named[i]
         rows = self._rows[i]
         if rows is None:
@@ -118,12 +131,15 @@ class PieceUnits:
         """Return the l2 norm of c."""
         import torch
 
-        squares = []
+        each = []
         for i, (_, own) in enumerate(self._named):
+            squares = [torch.zeros((), dtype=torch.float64)]
             for start in range(0, own.numel(), CHUNK):
                 c = self.block(i, start, min(CHUNK, own.numel() - start))
                 squares.append(torch.linalg.vector_norm(c, dtype=torch.float64).square().cpu())
-        return float(torch.stack(squares).sum().sqrt())
+            each.append(torch.stack(squares).sum())
+        sums = torch.stack(each)
+        return float((sums if self._portion is None else self._portion.summed(sums)).sum().sqrt())
 
 
 CHUNK = 1 << 18  # entries of c that are made at once

@@ -1,83 +1,409 @@
-"""Models that several processes hold parts of: refused in one sentence, which says what works, and that works."""
+"""Models that several processes hold parts of: measured by all of them as they lie, or refused in one sentence by all."""
+
+import math
+import pickle
+import warnings
+from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.utils.parametrizations import weight_norm
 
 import acutance
-from acutance import UserError
+from acutance import Unsupported, UserError
+from acutance.measure import Status
+from acutance.model.shares import Share
+from acutance.numerics.draws import Streams
 from acutance.surface.loss_surface import LossSurface
 
-X, Y = torch.randn(12, 5, generator=torch.Generator().manual_seed(1)), torch.arange(12) % 3
+X, Y = torch.randn(40, 5, generator=torch.Generator().manual_seed(1)), torch.arange(40) % 3
+TOKENS = torch.randint(0, 9, (20, 6), generator=torch.Generator().manual_seed(2))
 
 
-def net(seed):
+def net(seed=0, hidden=7, kind=torch.float32):
+    """Seven rows are cut unevenly among two processes, and of one row the second holds nothing."""
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+    layers = nn.Linear(5, hidden), nn.Tanh(), nn.Linear(hidden, 4), nn.Tanh(), nn.Linear(4, 1), nn.Linear(1, 3)
+    return nn.Sequential(*layers).to(kind).eval()
 
 
-def sharded(way):
-    model = net(0)
-    mesh = init_device_mesh("cpu", (2,))
+class Tokens(nn.Module):
+    """Tied weights, an embedding's padding and a bias of the module's own."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.embedding = nn.Embedding(9, 4, padding_idx=0)
+        self.mix, self.head, self.bias = nn.Linear(4, 4), nn.Linear(4, 9, bias=False), nn.Parameter(torch.randn(9))
+        self.head.weight = self.embedding.weight
+        self.eval()
+
+    def forward(self, tokens):
+        return self.head(torch.tanh(self.mix(self.embedding(tokens)))).mean(1) + self.bias
+
+
+def mesh(shape=(2,)):
+    return init_device_mesh("cpu", shape, mesh_dim_names=("outer", "inner")[-len(shape) :])
+
+
+def sharded(way, model=None, **options):
+    model = model or net(hidden=8 if way == "tensor parallel" else 7)
     if way == "in part":
-        fully_shard(model[2], mesh=mesh)
+        fully_shard(model[2], mesh=mesh(), **options)
     elif way == "tensor parallel":
-        parallelize_module(model, mesh, {"0": ColwiseParallel()})
+        plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}  # of the second the second axis is cut
+        parallelize_module(model, mesh(), plan)
+    elif way == "at once":
+        fully_shard(model, mesh=mesh(), **options)
     else:
-        for layer in (model[0], model[2], model):
-            fully_shard(layer, mesh=mesh)
+        layers = [model.mix] if way == "tokens" else [part for part in model if list(part.parameters())]
+        for layer in (*layers, model):
+            fully_shard(layer, mesh=mesh(), **options)
     return model
 
 
-WAYS = {"whole": "0.weight", "in part": "2.weight", "tensor parallel": "0.weight"}  # and the first that is named
+def whole(way):
+    return Tokens() if way == "tokens" else net(hidden=8 if way == "tensor parallel" else 7)
 
 
-def work(rank, file, out):
-    distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    found = []
-    for way in WAYS:
-        model = sharded(way)
-        said = []
-        for dtype in (None, "native"):
-            try:
-                LossSurface(model, (X, Y), dtype=dtype)
-            except UserError as error:
-                said.append(str(error))
-        state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-        value = None
-        if rank == 0:
-            whole = net(1)
-            whole.load_state_dict(state)
-            value = acutance.measure("average_case", whole, (X, Y), rho=0.1, draws=3).value
-        found.append((said, value))
-    out.put((rank, found))
+def points(way):
+    return (TOKENS, TOKENS[:, 0]) if way == "tokens" else (X, Y)
+
+
+WAYS = ["by layers", "at once", "in part", "tensor parallel", "tokens"]
+CASES = {
+    "loss": ("loss", {}),
+    "average": ("average_case", {"rho": 0.3, "draws": 3}),
+    "average by element": ("average_case", {"rho": 0.3, "draws": 2, "scaling": "elementwise", "norm": "linf"}),
+    "average by filter": ("average_case", {"rho": 0.3, "draws": 2, "scaling": "filter"}),
+    "average by layer": ("average_case", {"rho": 0.3, "draws": 2, "scaling": "layer"}),
+    "norm": ("gradient_norm", {"scaling": "none"}),
+    "l1 by layer": ("gradient_norm", {"norm": "linf", "scaling": "layer"}),
+    "linf by filter": ("gradient_norm", {"norm": "l1", "scaling": "filter", "logit_norm": True}),
+    "SAM": ("sam_sharpness", {"rho": 0.3, "scaling": "elementwise"}),
+    "critical": ("critical_sharpness", {}),
+    "along the gradient": ("directional_sharpness", {"product": "loss", "scaling": "filter"}),
+    "along noise": ("directional_sharpness", {"product": "loss", "direction": "random", "scaling": "layer"}),
+    "basin": ("basin_size", {"draws": 2, "scaling": "layer"}),
+}
+CASES["part"] = ("gradient_norm", {"scaling": "none", "parameters": "2.*"})
+IN_PARTS = ["average by layer", "norm", "critical"]
+FEWER = {"in part": [*IN_PARTS, "SAM"], "at once": ["average by filter", "SAM"], "tokens": [*IN_PARTS, "linf by filter"]}
+
+
+def asked(way):
+    """The measures of a way, and examples in one pass."""
+    cases = FEWER.get(way, CASES)
+    return [(case, None) for case in cases] + [(case, 16) for case in cases if case in IN_PARTS]
+
+
+REFUSED = {
+    "worst_case": {"rho": 0.1}, "hessian_trace": {}, "directional_sharpness": {},
+    "average_case": {"rho": 0.1, "variance_reduction": "linear"}, "pacbayes_orig": {}, "parameter_norm": {},
+}  # fmt: skip
+
+
+def bits(model):
+    own = (p.full_tensor() if isinstance(p, DTensor) else p for p in model.parameters())
+    return [p.detach().view(torch.int16 if p.element_size() == 2 else torch.int32).clone() for p in own]
+
+
+def values(way):
+    model = sharded(way, whole(way) if way == "tokens" else None)
+    with warnings.catch_warnings(action="ignore"):  # torch says that the loss of the user's own pass has a view in it
+        nn.functional.cross_entropy(model(points(way)[0]), points(way)[1]).backward()
+    grads = [p.grad for p in model.parameters()]
+    kept, before, state = [g.clone() for g in grads], bits(model), torch.get_rng_state()
+    found = {}
+    for case, microbatch in asked(way):
+        name, fields = CASES[case]
+        estimate = acutance.measure(name, model, points(way), microbatch=microbatch, **fields)
+        found[case, microbatch] = estimate.status, estimate.value, estimate.extras, estimate.message
+    surface = LossSurface(model, points(way))
+    found["logits"] = surface.clean_logits().tolist()
+    found["kinds"] = [kind for _, kind, _, _ in surface.layers]
+    same = all(torch.equal(a, b) for a, b in zip(before, bits(model)))
+    same &= all(p.grad is g for p, g in zip(model.parameters(), grads))
+    same &= all(torch.equal(whole_of(g), whole_of(k)) for g, k in zip(grads, kept))
+    return found, same and torch.equal(state, torch.get_rng_state())
+
+
+def whole_of(tensor):
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def said(act):
+    try:
+        found = act()
+    except (UserError, Unsupported) as error:
+        return str(error)
+    return f"{found.status}: {found.message}" if isinstance(found, acutance.Estimate) else "not refused"
+
+
+class Fails(nn.Module):
+    """Raises in a forward or backward pass, the last that a measure made before."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes, self.losses, self.last = 0, 0, dict.fromkeys(("forward", "backward", "loss"), math.inf)
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes == self.last["forward"]:
+            raise ArithmeticError("in a forward pass")
+        return Same.apply(x, self)
+
+
+class Same(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, module):
+        ctx.module = module
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        if ctx.module.passes == ctx.module.last["backward"]:
+            raise ArithmeticError("in a backward pass")
+        return g, None
+
+
+def failures(way):
+    """What is left of a model after a pass failed half-way, and what is measured then."""
+    found = {}
+    for where, (name, fields) in {"forward": FEW[0], "backward": FEW[1], "loss": FEW[0]}.items():
+        model = net()
+        model.insert(3, fails := Fails().eval())
+        sharded(way, model)
+        before = bits(model)
+
+        def loss(logits, targets):
+            fails.losses += 1
+            if fails.losses == fails.last["loss"]:
+                raise ArithmeticError("in the loss")
+            return nn.functional.cross_entropy(logits, targets)
+
+        options = {"loss": loss if where == "loss" else "cross_entropy", **fields}
+        acutance.measure(name, model, (X, Y), **options)
+        fails.last[where] = fails.losses if where == "loss" else fails.passes
+        fails.losses = fails.passes = 0
+        try:
+            acutance.measure(name, model, (X, Y), **options)
+        except ArithmeticError as error:
+            same = all(torch.equal(a, b) for a, b in zip(before, bits(model)))
+            fails.last = dict.fromkeys(fails.last, math.inf)
+            again = [acutance.measure(name, model, (X, Y), **fields).value for name, fields in FEW]
+            found[where] = str(error), same, again
+    return found
+
+
+FEW = [CASES["average"], CASES["norm"]]
+
+
+def refusals(rank):
+    found = {name: said(lambda: acutance.measure(name, sharded("by layers"), (X, Y), **f)) for name, f in REFUSED.items()}
+    both = fully_shard(net(), mesh=mesh((1, 2)))
+    found["mesh"] = said(lambda: LossSurface(both, (X, Y)))
+    partial = net()
+    partial[0].weight = nn.Parameter(DTensor.from_local(partial[0].weight.data, mesh(), [Partial()]))
+    found["partial"] = said(lambda: LossSurface(partial, (X, Y)))
+    normed = net()
+    weight_norm(normed[0])
+    found["parametrized"] = said(lambda: LossSurface(sharded("at once", normed), (X, Y)))
+    found["recurrent"] = said(lambda: LossSurface(fully_shard(nn.LSTM(5, 3), mesh=mesh()), (X, Y)))
+    found["type"] = said(lambda: LossSurface(sharded("at once"), (X, Y), dtype="float64"))
+    found["points"] = said(lambda: acutance.measure("loss", sharded("at once"), (X + rank, Y)))
+    other = net(seed=rank)
+    fully_shard(other[2], mesh=mesh())
+    found["copies"] = said(lambda: LossSurface(other, (X, Y)))
+    broken = sharded("at once")
+    with torch.no_grad():
+        broken[0].weight.to_local()[0] = math.nan if rank == 1 else 0.0
+    found["NaN"] = said(lambda: LossSurface(broken, (X, Y)))
+    halves = sharded("at once", net(kind=torch.bfloat16))
+    found["half"] = said(lambda: acutance.measure("gradient_norm", halves, (X, Y), dtype="native", scaling="none"))
+    frozen = net()
+    frozen[0].weight.requires_grad_(False)
+    sharded("at once", frozen)
+    found["frozen"] = said(lambda: acutance.measure("gradient_norm", frozen, (X, Y), scaling="none"))
+    stepping = sharded("at once")
+    stepping[0].weight.register_post_accumulate_grad_hook(lambda p: None)
+    found["hook"] = said(lambda: acutance.measure("gradient_norm", stepping, (X, Y), scaling="none"))
+    waiting = sharded("at once")
+    waiting.set_requires_gradient_sync(False)
+    found["waiting"] = said(lambda: acutance.measure("gradient_norm", waiting, (X, Y), scaling="none"))
+    surface, written = LossSurface(model := sharded("at once"), (X, Y)), None
+    with torch.no_grad():
+        model[5].bias.to_local().add_(1.0 if rank == 0 else 0.0)
+        written = bits(model)
+    found["written"] = said(lambda: acutance.measure("loss", surface))
+    assert all(torch.equal(a, b) for a, b in zip(written, bits(model)))
+    factor = sharded("at once")
+    factor.set_gradient_divide_factor(1.0)
+    found["factor"] = said(lambda: acutance.measure("gradient_norm", factor, (X, Y), scaling="none"))
+    found["features"] = said(lambda: LossSurface(sharded("at once"), (X, Y)).last_layer())
+    return found
+
+
+def further(rank):
+    found = {}
+    halves = sharded("by layers", net(kind=torch.bfloat16))
+    estimate = acutance.measure("average_case", halves, (X, Y), dtype="native", rho=0.3, draws=3)
+    found["bf16"] = estimate.value, estimate.extras
+    surface = LossSurface(sharded("by layers"), (X, Y))
+    point, draw = surface.piecewise_point(), Streams("test").noise("normal", "noise", 0, surface.size)
+    point.place(draw, 0.5)
+    with point.held():
+        found["moved"] = [whole_of(p).tolist() for p in surface.model.parameters()]
+    found["still"] = [whole_of(p).tolist() for p in surface.model.parameters()]
+    coarse = sharded("at once", mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16, output_dtype=torch.float32))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        acutance.measure("loss", coarse, (X, Y))
+    found["coarse"] = " ".join(str(w.message) for w in caught)
+    state = get_model_state_dict(sharded("at once"), options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if rank == 0:
+        model = net(1)
+        model.load_state_dict(state)
+        found["gathered"] = acutance.measure("average_case", model, (X, Y), rho=0.3, draws=3).value
+    return found
+
+
+def work(rank, folder):
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    found = {
+        "values": {way: values(way) for way in WAYS},
+        "failures": {way: failures(way) for way in ("by layers", "at once")},
+        "refusals": refusals(rank),
+        "further": further(rank),
+    }
+    (folder / str(rank)).write_bytes(pickle.dumps(found))
     distributed.barrier()
     distributed.destroy_process_group()
 
 
-@pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
-def test_a_sharded_model_is_refused_and_measured_as_the_sentence_says(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    out = context.SimpleQueue()
-    running = multiprocessing.spawn(work, (str(tmp_path / "meeting"), out), nprocs=2, join=False)
-    while not running.join(1):  # raises what a process raised
-        pass
-    found = dict(out.get() for _ in range(2))
-    expected = acutance.measure("average_case", net(0), (X, Y), rho=0.1, draws=3).value
-    assert [value for _, value in found[0]] == [expected] * 3
-    for way, *both in zip(WAYS, found[0], found[1], strict=True):
-        for said, _ in both:
-            assert len(said) == 2 and len(set(said)) == 1
-            assert f"parameter '{WAYS[way]}' is sharded over processes (DTensor)" in said[0]
-            assert "get_model_state_dict" in said[0] and "full_state_dict=True" in said[0]
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """Return what two processes found, in their order."""
+    if not distributed.is_gloo_available():
+        pytest.skip("torch was built without gloo")
+    folder = tmp_path_factory.mktemp("sharded")
+    multiprocessing.spawn(work, (folder,), nprocs=2)
+    return [pickle.loads((folder / str(rank)).read_bytes()) for rank in range(2)]
+
+
+@contextmanager
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_processes_find_what_one_that_holds_all_finds(processes, way):
+    (first, same), (second, same_too) = (found["values"][way] for found in processes)
+    assert same and same_too and first == second
+    # Sums in another order, and small differences of losses.
+    for case, microbatch in asked(way):
+        (status, value, extras, message), (name, fields) = first[case, microbatch], CASES[case]
+        with one_thread():
+            expected = acutance.measure(name, whole(way), points(way), microbatch=microbatch, dtype="native", **fields)
+        assert (status, message) == (expected.status, expected.message), case
+        rel = 1e-4 if name == "directional_sharpness" else 1e-6
+        assert value == pytest.approx(expected.value, rel=rel, abs=2e-8), (case, microbatch)
+        numbers = {k: v for k, v in expected.extras.items() if not isinstance(v, str) and k != "product_error"}
+        assert {k: extras[k] for k in numbers} == pytest.approx(numbers, rel=10 * rel, abs=1e-7), case
+    surface = LossSurface(whole(way), points(way))
+    assert torch.allclose(torch.tensor(first["logits"]), surface.clean_logits(), rtol=0, atol=1e-6)
+    assert first["kinds"] == [kind for _, kind, _, _ in surface.layers]
+
+
+@pytest.mark.parametrize("way", ["by layers", "at once"])
+def test_a_pass_that_fails_leaves_the_weights_as_they_were(processes, way):
+    expected = [acutance.measure(name, net(), (X, Y), dtype="native", **fields).value for name, fields in FEW]
+    for found in processes:
+        assert list(found["failures"][way]) == ["forward", "backward", "loss"]
+        for where, (error, same, again) in found["failures"][way].items():
+            assert where in error and same and again == pytest.approx(expected, rel=1e-6)
+
+
+SENTENCES = {
+    "mesh": "is sharded over a mesh of 2 dimensions (DTensor)", "partial": "is placed as P", "points": "given other points",
+    "parametrized": "module '0' is sharded, and has parametrized weights", "recurrent": "recurrent layer",
+    "type": "dtype float64 was asked for", "copies": "given other values of the parameters that each holds whole",
+    "NaN": "parameter '0.weight' has 5 non-finite value(s)", "half": "a gradient of sharded weights in bfloat16",
+    "frozen": "gives no gradient in 0.weight (requires_grad=False)", "hook": "register_post_accumulate_grad_hook",
+    "waiting": "set_requires_gradient_sync(True)", "written": "were written to since this surface was made",
+    "features": "it asks for the weights of its last layer, and here the weights are sharded over 2 processes",
+    "factor": "set_gradient_divide_factor",
+}  # fmt: skip
+
+
+def test_what_is_not_measured_is_refused_in_one_sentence_by_all(processes):
+    first, second = (found["refusals"] for found in processes)
+    assert first == second
+    for name in REFUSED:
+        assert first[name].startswith("unsupported: "), (name, first[name])
+        assert "sharded over 2 processes (DTensor): gather its weights" in first[name]
+        assert "get_model_state_dict" in first[name] and "full_state_dict=True" in first[name]
+    for name, sentence in SENTENCES.items():
+        assert sentence in first[name], (name, first[name])
+
+
+def test_half_precision_moves_as_in_one_process(processes):
+    expected = acutance.measure("average_case", net(kind=torch.bfloat16), (X, Y), dtype="native", rho=0.3, draws=3)
+    for found in processes:
+        value, extras = found["further"]["bf16"]
+        assert value == pytest.approx(expected.value, rel=1e-6) and extras == pytest.approx(expected.extras, rel=1e-6)
+
+
+def test_weights_move_where_they_lie_as_those_of_one_process(processes):
+    surface = LossSurface(net(), (X, Y), dtype="native")
+    draw = Streams("test").noise("normal", "noise", 0, surface.size)
+    point = surface.piecewise_point().place(draw, 0.5)
+    still = [p.tolist() for p in surface.model.parameters()]
+    for found in processes:
+        assert found["further"]["moved"] == [p.tolist() for p in point.pieces.values()] != still
+        assert found["further"]["still"] == still
+        assert "computes in bfloat16 inside its forward pass" in found["further"]["coarse"]
+
+
+def test_gathered_weights_are_measured_as_the_sentence_says(processes):
+    expected = acutance.measure("average_case", net(), (X, Y), rho=0.3, draws=3).value
+    assert processes[0]["further"]["gathered"] == expected
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_shares_are_those_of_torch(axis, count):
+    numbers = torch.arange(4 * 7 * 3).view(4, 7, 3)
+    parts, places = numbers.chunk(count, axis), []
+    for rank in range(count):
+        share = Share.cut(numbers.shape, axis, rank, count)
+        part = parts[rank] if rank < len(parts) else numbers.narrow(axis, 0, 0)
+        assert share.shape == part.shape
+        found = []
+        for start in range(0, 84, 11):
+            block = numbers.view(-1)[start : start + 11]
+            low, high = share.before(start), share.before(start + len(block))
+            found += block[share.chosen(low, high, start)].tolist() if high > low else []
+        assert found == part.flatten().tolist()
+        places += found
+    assert sorted(places) == list(range(84))
 
 
 def test_weights_of_deepspeed_are_refused_though_they_look_empty():
-    model = net(0)
+    model = net()
     weight = model[0].weight
     weight.ds_id, weight.data = 0, torch.empty(0)
     with pytest.raises(UserError, match=r"parameter '0.weight' is partitioned by DeepSpeed.*zero_to_fp32"):

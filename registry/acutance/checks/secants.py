@@ -69,6 +69,8 @@ class Secants:
                 raw = functional(leaves, inputs)
                 reached = {id(node.variable) for node in graph_nodes(raw.grad_fn) if hasattr(node, "variable")}
                 self.lost = [i for i, leaf in enumerate(leaves) if id(leaf) not in reached]
+                if functional.sharded is not None:
+                    self.lost = []  # told by the backward pass: what the graph leads to was gathered for it
                 if reached and bool(raw.isfinite().all()):
                     self._differentiate(raw, leaves)
         self.point = [leaf.detach() for leaf in leaves]
@@ -89,12 +91,20 @@ class Secants:
             products[i] = _products(g, self._direction(i))
 
         value = (self._u * raw.double()).sum()
-        if self._large:
+        if self.functional.sharded is not None:
+            self.lost = self.functional.sharded.gradients_into(value, range(len(leaves)), note)
+            for i in self.lost:
+                self._lengths[i] = torch.zeros_like(self._lengths[i])
+        elif self._large:
             gradients_into(value, leaves, note)
         else:
             for i, g in enumerate(gradients(value, leaves)):
                 note(i, g)
-        self._even(torch.stack([pair.to(raw.device) for pair in products]))
+        pairs = torch.stack([pair.to(raw.device) for pair in products])
+        if (portion := self.functional.portion(range(len(leaves)))) is not None:
+            sums = portion.summed(torch.stack([pairs[:, 0].square(), pairs[:, 1]], 1).cpu())
+            pairs = torch.stack([sums[:, 0].sqrt(), sums[:, 1]], 1).to(raw.device)
+        self._even(pairs)
 
     def _even(self, products: Tensor) -> None:
         """Make every parameter's part of the direction as long as makes the shares of the spread the same.

@@ -27,6 +27,7 @@ from acutance.errors import Unsupported, Untracked, lacks_memory, some
 from acutance.model.conditions import conditions
 from acutance.model.derivatives import graph_nodes
 from acutance.model.state import originals_moved
+from acutance.model.ties import GATHER
 from acutance.model.weights import EXACT
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ def few_examples(core: Core) -> tuple[int, Any]:
 def near(functional: FunctionalModel) -> list[Tensor]:
     """Return a point near the weights, one tensor for each parameter; of half-precision weights in float32."""
     with conditions(functional):
-        slots = enumerate(zip(functional.own_pieces(), functional.slots, strict=True))
-        return [away(_single(piece), i, NEAR).view(slot.shape) for i, (piece, slot) in slots]
+        pieces = enumerate(zip(functional.own_pieces(), functional.shapes, strict=True))
+        return [away(_single(piece), i, NEAR).view(shape) for i, (piece, shape) in pieces]
 
 
 def _single(piece: Tensor) -> Tensor:
@@ -173,6 +174,8 @@ def _blind(secants: Secants, ledger: Ledger) -> list[int]:
 
 def _in_double(secants: Secants, ledger: Ledger) -> Secants | None:
     """Return the same point in float64; None where the model cannot be evaluated in it, as its code or device says."""
+    if secants.functional.sharded is not None:
+        return None
     try:
         double = secants.functional.in_type(torch.float64)
         point = [piece.double() for piece in secants.point]
@@ -219,6 +222,25 @@ def refuse_elsewhere(functional: FunctionalModel, pieces: Sequence[Tensor], inpu
             f"the model's forward pass takes {some(functional.elsewhere)} from elsewhere than its modules (a list, a "
             "closure), so no other weights can be given to it: let it use the module's own parameter"
         )
+
+
+def refuse_still(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any, raw: Tensor) -> None:
+    """Refuse a sharded model whose outputs do not follow its weights where they lie. Asked once a model.
+
+    Args:
+        functional: the model.
+        pieces: one tensor for each of its parameters.
+        inputs: a few examples.
+        raw: the logits there.
+
+    Raises:
+        UserError: saying so.
+    """
+    if functional.elsewhere is None:
+        moved = functional([away(piece, i, MOVED) for i, piece in enumerate(pieces)], inputs)
+        if torch.equal(moved, raw):
+            raise functional.refuse("the outputs of the sharded model do not follow what processes hold of it", GATHER)
+        functional.elsewhere = []
 
 
 def leaves_of(raw: Tensor, leaves: Sequence[Tensor]) -> list[ref[Tensor]]:

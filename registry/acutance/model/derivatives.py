@@ -19,7 +19,7 @@ def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     """Gradient of a 0-d loss with respect to each of its leaves, in their shapes; zero where it does not depend."""
     partials: Sequence[Tensor | None] = [None] * len(leaves)
     if loss.requires_grad:
-        partials = torch.autograd.grad(loss, leaves, _seed(loss), allow_unused=True)
+        partials = torch.autograd.grad(loss, leaves, seed_of(loss), allow_unused=True)
     return [
         torch.zeros_like(leaf) if g is None else g.to_dense() if g.is_sparse else g
         for g, leaf in zip(partials, leaves, strict=True)
@@ -51,7 +51,7 @@ def gradients_into(loss: Tensor, leaves: Sequence[Tensor], put: Callable[[int, T
     hooks = [leaf.register_post_accumulate_grad_hook(done) for leaf in leaves]
     try:
         if loss.requires_grad:
-            loss.backward(_seed(loss), inputs=list(leaves))
+            loss.backward(seed_of(loss), inputs=list(leaves))
     except RuntimeError as error:
         if "modified by an inplace operation" in str(error):
             raise OverwrittenError from error
@@ -70,7 +70,7 @@ class OverwrittenError(RuntimeError):
     """A backward pass reads weights that their gradient was written over."""
 
 
-def _seed(loss: Tensor) -> Tensor | None:
+def seed_of(loss: Tensor) -> Tensor | None:
     """Return what a backward pass of a loss begins with: None, for 1, and NaN where the loss is no number.
 
     A model that puts NaN in the place of some outputs has gradients without one: those of its other outputs. They
@@ -112,7 +112,7 @@ def gradient_graphs(loss: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     """Gradient of a 0-d loss with respect to each of its leaves, in their shapes, as ``gradient_graph``."""
     parts: Sequence[Tensor | None] = [None] * len(leaves)
     if loss.requires_grad:
-        parts = torch.autograd.grad(loss, leaves, _seed(loss), create_graph=True, allow_unused=True)
+        parts = torch.autograd.grad(loss, leaves, seed_of(loss), create_graph=True, allow_unused=True)
     return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(parts, leaves, strict=True)]
 
 

@@ -41,6 +41,10 @@ class Exchange:
         self.held, self._outer = f.held, f.snapshot
         if self.held is self._pieces:
             return
+        if f.sharded is not None:
+            f.sharded.settle()
+            f.sharded.require_unchanged()
+            self._before = f.sharded.held
         self._saved: list[tuple[dict[str, Any], str, Any]] = []
         self.attributes: Snapshot | None = None
         self._training = [module for module in f.modules if module.training]
@@ -59,7 +63,9 @@ class Exchange:
             if f.recomputation is not None:
                 for layer in f.recomputation.layers:
                     self._put(vars(layer), "forward", f.recomputation.forward_of(layer))
-            for slot, piece in zip(f.slots, self._pieces, strict=True):
+            if f.sharded is not None:
+                f.sharded.hold(self._pieces)
+            for slot, piece in zip(f.slots, self._pieces, strict=True) if f.sharded is None else ():
                 tensor = piece if piece.shape == slot.shape else piece.view(slot.shape)
                 for table, name, view in slot.places:
                     self._put(table, name, tensor if view is None else view(tensor))
@@ -86,6 +92,8 @@ class Exchange:
         while True:
             try:
                 self._functional.held, self._functional.snapshot = self.held, self._outer
+                if self._functional.sharded is not None:
+                    self._functional.sharded.hold(self._before)
                 if self.attributes is not None:
                     self._functional.attributes.restore(self.attributes)
                 for table, name, tensor in reversed(self._saved):

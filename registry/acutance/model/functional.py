@@ -16,16 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from acutance.data.lazy import Lazy, realised
-from acutance.errors import AcutanceWarning, UserError, did_you_mean, some
+from acutance.errors import AcutanceWarning, Unsupported, UserError, did_you_mean, some
 from acutance.model.conditions import conditions, trackable
-from acutance.model.dispatched import dispatched
+from acutance.model.dispatched import SEVERAL, dispatched
 from acutance.model.exchange import Exchange
 from acutance.model.initial import initial_parts, initial_vector
 from acutance.model.notes import no_weights, notes_on, remarks_on
 from acutance.model.parameters import Slot
 from acutance.model.recomputed import Recomputation
+from acutance.model.sharded import NO_VECTOR, sharded, whole
+from acutance.model.shares import Portion
 from acutance.model.state import Attributes, Moving, Snapshot, first_pass, restore_buffers
-from acutance.model.ties import parameters_of
+from acutance.model.ties import GATHER, parameters_of
 from acutance.model.weights import Wanted, Weights
 from acutance.model.wrappers import calls_compiled_code, unwrapped
 from acutance.system.devices import require_device
@@ -50,6 +52,7 @@ class FunctionalModel:
 
     Attributes:
         dispatched: where its weights lie, if not on one device, or hooks of accelerate move inputs; else None.
+        sharded: what several processes share of it, if its parameters are DTensors; else None.
         device: where inputs go, and logits come back to.
         computing: the device whose arithmetic counts.
         parameters: the floating-point ones, tied ones once, all of them free.
@@ -74,7 +77,7 @@ class FunctionalModel:
         refused: why the model cannot be measured, once that is known.
 
     Raises:
-        UserError: for sharded, meta, complex or non-finite parameters, or a model without parameters.
+        UserError: for meta, complex or non-finite parameters, or a model without parameters.
     """
 
     def __init__(
@@ -89,14 +92,21 @@ class FunctionalModel:
         self.notes: list[str] = list(vars(model).get("load_notes", ()))
         self._warned = 0
         self.dispatched = dispatched(model)
+        self.sharded = sharded(model)
         value_of = (lambda tensor: tensor) if self.dispatched is None else self.dispatched.value_of
-        self.parameters, owners = parameters_of(model, value_of)
+        if self.sharded is None:
+            self.parameters, owners = parameters_of(model, value_of)
+        else:
+            self.parameters, owners = self.sharded.parameters, self.sharded.stored
         if not self.slots:
             raise UserError("the model has no floating-point parameters", no_weights(model))
         self.notes += notes_on(model)
         self.remarks = remarks_on(model, self.slots)
+        # Those of a sharded model are written over where they lie: it has no others.
         self.originals = [
             list({id(tensor): tensor for t, n, _ in slot.places for tensor in (t[n], value_of(t[n]))}.values())
+            if self.sharded is None
+            else list[Tensor]()
             for slot in self.slots
         ]
         self._tied = [
@@ -109,8 +119,11 @@ class FunctionalModel:
         self.device = owners[0].device if device is None else require_device(device)
         if self.dispatched is not None and spread:
             self.device = self.dispatched.device
+        if self.sharded is not None:
+            self.device, spread = self.sharded.device, self.sharded.where
         self.computing = self.device if self.dispatched is None else self.dispatched.computing
-        self.weights = Weights(owners, self.parameters, self.device, dtype, lent, spread)
+        no_vector = SEVERAL if self.sharded is None else NO_VECTOR
+        self.weights = Weights(owners, self.parameters, self.device, dtype, lent, spread, no_vector)
         self.dtype = self.weights.dtype
         self.notes += [self.weights.note] if self.weights.note else []
         with conditions(self):
@@ -151,8 +164,13 @@ class FunctionalModel:
         """Keep no activations of the layers that transformers can make again, in first-order passes.
 
         Raises:
-            UserError: for a model without such layers.
+            UserError: for a model without such layers, or a sharded one.
         """
+        if self.sharded is not None:
+            raise UserError(
+                "checkpointing: the layers of a sharded model are not exchanged for others",
+                "wrap them with torch's checkpoint_wrapper before fully_shard, and leave the setting out",
+            )
         if self.recomputation is None:
             self.recomputation = Recomputation(self.model)
 
@@ -270,6 +288,9 @@ class FunctionalModel:
 
     def _refuse_nonfinite(self) -> None:
         """Raise UserError naming the first parameter with values that are not finite."""
+        if self.sharded is not None:
+            self._refuse_nonfinite_parts()
+            return
         finite = [torch.isfinite(piece).all() for piece in self.own_pieces()]
         if all(map(bool, finite)) if self.weights.spread else bool(torch.stack(finite).all()):
             return
@@ -280,6 +301,36 @@ class FunctionalModel:
                     f"parameter '{slot.name}' has {bad} non-finite value(s)",
                     "the checkpoint is damaged or its training diverged",
                 )
+
+    def _refuse_nonfinite_parts(self) -> None:
+        counts = torch.stack([(~torch.isfinite(piece)).sum().double().cpu() for piece in self.own_pieces()])
+        portion = self.portion(range(len(self.slots)))
+        assert portion is not None
+        for slot, bad in zip(self.slots, portion.summed(counts).tolist(), strict=True):
+            if bad:
+                raise UserError(
+                    f"parameter '{slot.name}' has {int(bad)} non-finite value(s)",
+                    "the checkpoint is damaged or its training diverged",
+                )
+
+    def portion(self, places: Sequence[int]) -> Portion | None:
+        """Return what this process holds of some parameters; None where it holds all of the model."""
+        return None if self.sharded is None else self.sharded.portion(places)
+
+    def refuse_inner(self, what: str) -> None:
+        """Refuse what looks at a layer between its passes, where a sharded model holds it in parts.
+
+        Raises:
+            Unsupported: saying so.
+        """
+        if self.sharded is not None:
+            raise Unsupported(f"it asks for {what}, and here the weights {self.sharded.where}: {GATHER}")
+
+    @property
+    def shapes(self) -> list[torch.Size]:
+        """The shapes of the pieces: those of the parameters, or of what this process holds of them."""
+        shares = None if self.sharded is None else self.sharded.shares
+        return [slot.shape for slot in self.slots] if shares is None else [share.shape for share in shares]
 
     @property
     def recurrent(self) -> bool:
@@ -295,12 +346,15 @@ class FunctionalModel:
     def padding_rows(self) -> list[tuple[int, int]]:
         """Return (slot, row) of each embedding's padding, which has no gradient by torch's definition."""
         rows = {id(module._parameters): getattr(module, "padding_idx", None) for module in self.modules}
-        return [
+        found = [
             (i, row)
             for i, slot in enumerate(self.slots)
             for table, name, view in slot.places
             if name == "weight" and view is None and isinstance(row := rows.get(id(table)), int)
         ]
+        if self.sharded is None:
+            return found
+        return [(i, there) for i, row in found if (there := self.sharded.padding_row(i, row)) is not None]
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -345,9 +399,11 @@ class FunctionalModel:
 
         Those of half precision come as float32: what is made of them is not to be rounded any further.
         """
-        if self.moving is None and self.weights.own:
+        if self.moving is None and self.weights.own and self.sharded is None:
             pieces = self._first_pieces(pieces)
         if pieces is self.held:
+            if self.sharded is not None:
+                self.sharded.hold(pieces)  # which may have moved since
             self.restore_attributes()
             return self._logits_of(inputs)
         with self.holding(pieces):
@@ -361,11 +417,15 @@ class FunctionalModel:
     def restore_attributes(self) -> None:
         """Take off the modules what an earlier pass left there (a counter, a buffer, a cache): no pass is to see it."""
         assert self.snapshot is not None
+        if self.sharded is not None:
+            self.sharded.settle()
         self.attributes.restore(self.snapshot)
 
     def fill_with_nan(self) -> list[str]:
         """Replace the numbers that passes have left on the modules by NaN, and return their names."""
         assert self.snapshot is not None
+        if self.sharded is not None:
+            self.sharded.settle()
         return self.attributes.fill_with_nan(self.snapshot)
 
     def _logits_of(self, inputs: Any) -> Tensor:
@@ -386,6 +446,7 @@ class FunctionalModel:
         output = self._call(inputs)
         logits = output if isinstance(output, Tensor) else self._select_logits(output)
         logits = logits if self.dispatched is None else logits.to(self.device)
+        logits = logits if self.sharded is None else whole(logits)
         return logits.to(of_logits(logits.dtype)) if self.weights.native else logits
 
     def _call(self, inputs: Any) -> Any:

@@ -39,6 +39,7 @@ def recalibrated(
     if not layers:
         functional.notes.append("the model keeps no batch-normalization statistics: there is nothing to recalibrate")
         return functional
+    functional.refuse_inner("statistics of batch normalization")
     sums: dict[nn.Module, list[Tensor]] = {}
 
     def by_own_statistics(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:

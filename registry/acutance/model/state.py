@@ -111,7 +111,8 @@ def first_pass(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: An
         UserError: when the pass writes to the weights or the inputs.
     """
     inputs = _copied(inputs)
-    watched = {"weights": list(pieces), "inputs": list(tensors_of(inputs))}
+    parts = [] if functional.sharded is None else functional.sharded.watched()
+    watched = {"weights": [*pieces, *parts], "inputs": list(tensors_of(inputs))}
     before = {name: [version_of(tensor) for tensor in tensors] for name, tensors in watched.items()}
     buffers = [(name, b, version_of(b), b.clone()) for name, b in functional.named_buffers()]
     logits = functional.forward(inputs)

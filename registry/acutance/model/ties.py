@@ -22,7 +22,7 @@ GATHER = (
     "StateDictOptions(full_state_dict=True, cpu_offload=True), called by all processes), load them in one process into "
     "a model that was not sharded, and measure that"
 )
-SHARDED = ("DTensor", "FlatParameter", "ShardedTensor")
+SHARDED = ("FlatParameter", "ShardedTensor")
 
 
 @dataclass
@@ -47,7 +47,7 @@ def parameters_of(
         UserError: for parameters that cannot be measured, or that share memory in a way no view of torch expresses.
     """
     valued = [(name, value_of(p)) for name, p in model.named_parameters(remove_duplicate=False)]
-    named = [(name, p) for name, p in valued if _usable(name, p)]
+    named = [(name, p) for name, p in valued if usable(name, p)]
     owners: list[_Owner] = []
     same: dict[Any, _Owner] = {}
     overlapping: dict[int, list[_Owner]] = {}
@@ -84,11 +84,10 @@ def parameters_of(
     return Parameters.all_free(slots), [owner.tensor for owner in owners]
 
 
-def _usable(name: str, parameter: Tensor) -> bool:
+def usable(name: str, parameter: Tensor) -> bool:
     """Return whether a parameter takes part: floating-point, not empty; raise UserError where it cannot be measured."""
     kind = type(parameter).__name__
-    if kind in SHARDED or type(parameter.data).__name__ == "DTensor":
-        kind = kind if kind in SHARDED else type(parameter.data).__name__
+    if kind in SHARDED:
         raise UserError(f"parameter '{name}' is sharded over processes ({kind})", GATHER)
     if hasattr(parameter, "ds_id"):
         raise UserError(

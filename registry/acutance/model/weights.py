@@ -38,6 +38,7 @@ class Weights:
         spread: where they lie in words, if one device does not hold them all: they then keep their types and devices.
         lent: whether the model's own tensors may stand for a copy, since nobody else writes to them. Those of a large
             model do, and native ones, lent or not.
+        no_vector: what is said of spread weights where a vector of all of them is asked for; {} stands for ``spread``.
 
     Attributes:
         dtype: of passes: the coarsest of the weights.
@@ -58,7 +59,9 @@ class Weights:
         wanted: Wanted,
         lent: bool = False,
         spread: str = "",
+        no_vector: str = SEVERAL,
     ) -> None:
+        self._no_vector = no_vector
         self._owners, self._slots, self._device, self.spread = owners, parameters, device, spread
         stored = {p.dtype for p in owners}
         if spread and wanted != "native":
@@ -132,7 +135,7 @@ class Weights:
             Unsupported: saying where they lie.
         """
         if self.spread:
-            raise Unsupported(SEVERAL.format(self.spread))
+            raise Unsupported(self._no_vector.format(self.spread))
 
     def reread(self) -> None:
         """Put the model's own weights back into the copy, which a pass has written to."""

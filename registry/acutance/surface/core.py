@@ -16,8 +16,9 @@ from torch.autograd.graph import GradientEdge, saved_tensors_hooks
 from acutance.checks.loss_checks import doubt, ends_in_sigmoid, refuse_parts, refuse_unfit
 from acutance.checks.parts import keeps_logits, refuse_mixing
 from acutance.checks.smoothness import refuse_jumps
-from acutance.checks.tracking import Tracking, examine, leaves_of, note_outside, refuse_elsewhere
+from acutance.checks.tracking import Tracking, examine, leaves_of, note_outside, refuse_elsewhere, refuse_still
 from acutance.data.batch import channels_first, channels_last, length_of, take_rows, tensor
+from acutance.data.fingerprint import digest_points
 from acutance.data.lazy import Lazy, ahead, realised
 from acutance.dataset import argmax_error
 from acutance.errors import Unsupported, UserError, did_you_mean, lacks_memory
@@ -271,6 +272,7 @@ class Core:
             and not isinstance(self.inputs, Lazy)
             and not self.functional.hooked
             and self.functional.recomputation is None
+            and self.functional.sharded is None
         )
 
     def chunks(self, as_given: bool = False) -> Iterable[tuple[Any, Tensor]]:
@@ -318,6 +320,9 @@ class Core:
         """
         if self.n == 0:
             raise Unsupported("this surface has no data: the measure declares that it needs weights only")
+        if self.functional.sharded is not None:
+            points = digest_points(self.inputs_as_points, self.targets)
+            self.functional.sharded.require_same("other points or settings", points, self.microbatch, self.n)
         require_tokens(self.functional.model, self.inputs)
         if doubtful := self.head.check_inputs(self.inputs, self.targets):
             self.functional.note(doubtful)
@@ -352,7 +357,10 @@ class Core:
                 rows = torch.arange(self.n, device=first.device) % size
                 for refuse, argument in ((refuse_reading, probe), (refuse_penalty, first)):
                     refuse(self.functional, pieces, argument, lambda f: self.head.value(f[rows], self.targets))
-            refuse_elsewhere(self.functional, pieces, probe, first)
+            if self.functional.sharded is None:
+                refuse_elsewhere(self.functional, pieces, probe, first)
+            else:
+                refuse_still(self.functional, pieces, probe, first)
             self.mixes_examples = self._mixes(pieces, probe, first)
             note_outside(self.functional, self._others)
             by_pixel = self._logits_by_pixel(pieces, probe)
@@ -396,7 +404,8 @@ class Core:
         eps = coarsest(raw)
         if eps > torch.finfo(functional.dtype).eps:
             functional.note(COARSE.format(KINDS.get(eps, "coarser numbers"), eps, str(functional.dtype)[6:]))
-        self._others = leaves_of(raw, leaves)
+        # A sharded model computes with what it has gathered.
+        self._others = leaves_of(raw, leaves) if functional.sharded is None else ()
         if doubtful := ends_in_sigmoid(self.head, raw):
             functional.note(doubtful)
         return raw.detach()
@@ -411,7 +420,10 @@ class Core:
         Raises:
             Unsupported: naming the parameters.
         """
-        self.functional.weights.refuse_spread()
+        if self.functional.sharded is not None and apart:
+            self.functional.sharded.refuse_gradient(free, self.functional.dtype)
+        else:
+            self.functional.weights.refuse_spread()
         if not apart:
             self.refuse_coarse_derivatives()
         refuse_jumps(self.functional, free)

@@ -62,21 +62,23 @@ def gradient_apart(surface: LossSurface) -> Apart:
 
 def _summed(point: PiecewisePoint, surface: LossSurface, scale: float) -> tuple[Apart, Tensor, Tensor]:
     """Return the gradient with loss and logits, differentiated with the loss multiplied by a scale."""
-    sizes, whole = surface.parameters.sizes, surface.core.in_one_pass
-    parts: list[Tensor] = [torch.empty(0)] * len(sizes)
+    portion, whole = surface.core.functional.portion(surface.parameters.free), surface.core.in_one_pass
+    parts: list[Tensor | None] = [None] * len(surface.parameters.free)
 
     def put(i: int, g: Tensor) -> None:
+        sum_of_others = parts[i]
         if whole:
             parts[i] = g.reshape(-1)
-        elif len(parts[i]) != sizes[i]:
+        elif sum_of_others is None:
             parts[i] = g.reshape(-1).to(torch.promote_types(g.dtype, torch.float32), copy=True).div_(scale)
         else:
-            parts[i].add_(g.reshape(-1), alpha=1 / scale)
+            sum_of_others.add_(g.reshape(-1), alpha=1 / scale)
 
     loss, raw = point.each_gradient(put, scale)
     factor = 1 / scale if whole else 1.0
     # What no output depends on has a gradient of zero, and none where the loss is no number.
-    return Apart(parts, factor if bool(loss.isfinite()) else torch.nan), loss, raw
+    made = [part for part in parts if part is not None]
+    return Apart(made, factor if bool(loss.isfinite()) else torch.nan, portion=portion), loss, raw
 
 
 def exact_sketch(surface: LossSurface, units: PieceUnits | None = None) -> Sketch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +18,7 @@ from acutance.numerics.rounding import compiled
 from acutance.surface.core import Core, Evaluation
 from acutance.surface.gradient_apart import exact_sketch, gradient_apart, gradient_rounding
 from acutance.surface.moving_point import MovingPoint
-from acutance.surface.pieces import Apart
+from acutance.surface.pieces import Apart, Blocks, Segment, held, segments
 from acutance.surface.piecewise import PiecewisePoint
 
 if TYPE_CHECKING:
@@ -70,12 +70,35 @@ class InPlace:
             compiled()
         return PiecewisePoint(cast("LossSurface", self), units)
 
+    def segments(self, x: Blocks) -> Iterator[Segment]:
+        """Yield x parameter by parameter; of a sharded model what this process holds of it.
+
+        Args:
+            x: (p,).
+        """
+        portion = self.core.functional.portion(self.parameters.free)
+        if portion is not None and isinstance(x, Apart):
+            return segments(x.blocks(), portion.sizes)
+        whole = segments(x.blocks(), self.parameters.sizes)
+        return whole if portion is None else held(whole, portion)
+
+    def summed(self, values: Tensor) -> Tensor:
+        """Return what was summed over what this process holds of each free parameter, summed over all processes.
+
+        Args:
+            values: (k, ...) on the CPU, a row for each free parameter; returned as they are where nothing is sharded.
+        """
+        portion = self.core.functional.portion(self.parameters.free)
+        return values if portion is None else portion.summed(values)
+
     def update_apart(self) -> Apart | None:
         """Return the step that the optimizer would take next, a part for each free parameter, beside native weights.
 
         None where it is not known, or ``update`` gives it as a vector.
         """
         step = self.core.functional.update_step
+        if step is not None and self.core.functional.sharded is not None:
+            self.core.functional.weights.refuse_spread()
         return None if not isinstance(step, list) else Apart([step[i] for i in self.parameters.free])
 
     @property

@@ -55,6 +55,9 @@ def _tensors(surface: LossSurface) -> dict[str, list[Tensor]]:
     functional = surface.core.functional
     own = list(functional.own_pieces()) if functional.weights.own else [functional.w]
     vector = vars(surface).get("w") if functional.weights.own else surface.w
+    if functional.sharded is not None:
+        functional.sharded.settle()
+        own += functional.sharded.watched()
     return {
         "weights": own if vector is None or vector is own[0] else [*own, vector],
         **{f"buffers {name}": [buffer] for name, buffer in functional.named_buffers()},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from acutance.model.shares import Portion
 from acutance.numerics.draws import BLOCK
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Blocks(Protocol):
-    """A vector over the free parameters, (p,), that comes in blocks: noise of a seed, or tensors that lie apart."""
+    """A vector over the free parameters, (p,), that comes in blocks: noise of a seed, or tensors that lie apart.
+
+    Of a sharded model a process makes all numbers of noise, and has its own of tensors that lie apart.
+    """
 
     def blocks(self) -> Iterator[Tensor]:
         """Yield it from its beginning, one-dimensional tensors of any sizes; each may be written over by the next."""
@@ -31,31 +35,45 @@ class Apart:
         parts: x, one tensor for each free parameter, in any floating-point type, where it is.
         factor: s.
         units: c; None for ones.
+        portion: what of the vector this process has, where several processes have it together.
     """
 
     parts: Sequence[Tensor]
     factor: float = 1.0
     units: PieceUnits | None = None
+    portion: Portion | None = None
 
     def blocks(self) -> Iterator[Tensor]:
         """Yield the numbers in order, in float32 or finer."""
-        for i, part in enumerate(self.parts):
-            start = 0
-            for block in part.reshape(-1).split(BLOCK):
-                numbers = block.to(torch.promote_types(block.dtype, torch.float32))
-                numbers = numbers if self.factor == 1 else numbers * self.factor
-                c = None if self.units is None else self.units.block(i, start, len(numbers))
-                yield numbers if c is None else numbers * c
-                start += len(numbers)
+        for i in range(len(self.parts)):
+            yield from self._blocks_of(i)
+
+    def _blocks_of(self, i: int) -> Iterator[Tensor]:
+        start = 0
+        for block in self.parts[i].reshape(-1).split(BLOCK):
+            numbers = block.to(torch.promote_types(block.dtype, torch.float32))
+            numbers = numbers if self.factor == 1 else numbers * self.factor
+            c = None if self.units is None or not len(numbers) else self.units.block(i, start, len(numbers))
+            yield numbers if c is None else numbers * c
+            start += len(numbers)
 
     def norm(self, order: float = 2.0) -> float:
-        """Return the norm of an order, 1, 2 or infinity: sums are made in float64."""
-        norms = [torch.linalg.vector_norm(block, order, dtype=torch.float64).cpu() for block in self.blocks()]
-        return float(torch.linalg.vector_norm(torch.stack(norms), order))
+        """Return the norm of an order, 1, 2 or infinity, over all processes: sums are made in float64."""
+        if self.portion is None:
+            return float(_norm(self.blocks(), order))
+        each = [_norm(self._blocks_of(i), order) for i in range(len(self.parts))]
+        return self.portion.norm(torch.stack(each), order)
 
     def in_units(self, units: PieceUnits | None) -> Apart:
         """Return the vector times c; its parts are shared."""
         return replace(self, units=units)
+
+
+def _norm(blocks: Iterable[Tensor], order: float) -> Tensor:
+    none = torch.zeros((), dtype=torch.float64)
+    norms = [torch.linalg.vector_norm(b, order, dtype=torch.float64).cpu() if len(b) else none for b in blocks]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms), order)
+    return norm
 
 
 @dataclass(frozen=True)
@@ -66,11 +84,35 @@ class Segment:
         i: which of the free parameters.
         start: place of the first number in it.
         numbers: (k,).
+        made: (place, count) of the numbers of the whole parameter among which these are, where they are some of them.
+        chosen: where among those.
     """
 
     i: int
     start: int
     numbers: Tensor
+    made: tuple[int, int] | None = None
+    chosen: slice | Tensor | None = None
+
+    @property
+    def source(self) -> tuple[int, int]:
+        """(place, count) of the numbers of the whole parameter that were made together."""
+        return self.made or (self.start, len(self.numbers))
+
+    def of(self, numbers: Tensor) -> Tensor:
+        """Return what belongs to these of numbers that were made for all of ``source``."""
+        return numbers if self.chosen is None else numbers[self.chosen]
+
+
+def held(whole: Iterable[Segment], portion: Portion) -> Iterator[Segment]:
+    """Yield what a process holds of segments of whole parameters, by the places in what it holds."""
+    for segment in whole:
+        share, place, count = portion.shares[segment.i], segment.start, len(segment.numbers)
+        low, high = share.before(place), share.before(place + count)
+        if high > low:
+            chosen = share.chosen(low, high, place)
+            numbers = segment.numbers[chosen]
+            yield Segment(segment.i, low, numbers, (place, count), chosen)
 
 
 def segments(blocks: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Segment]:

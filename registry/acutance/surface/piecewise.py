@@ -15,7 +15,7 @@ from acutance.model.derivatives import gradients_into
 from acutance.model.weights import EXACT
 from acutance.numerics.rounding import WHOLE, dithered, sixteen_bits
 from acutance.surface.moving_point import MovingPoint
-from acutance.surface.pieces import Blocks, segments
+from acutance.surface.pieces import Blocks
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Noise, Streams
@@ -42,9 +42,8 @@ class PiecewisePoint(MovingPoint):
         self._own = [own[i] for i in free]
         with conditions(surface.core.functional):
             self._moved = [piece.clone() for piece in self._own] if moves else self._own
-            slots = surface.parameters.slots
             pieces = surface.parameters.merged(own, self._moved)
-            self._pieces = [piece.view(slot.shape) for piece, slot in zip(pieces, slots, strict=True)]
+            self._pieces = [p.view(shape) for p, shape in zip(pieces, surface.core.functional.shapes, strict=True)]
             for i in free:
                 self._pieces[i] = self._pieces[i].detach().requires_grad_()
             self._leaves = [self._pieces[i] for i in free]
@@ -52,7 +51,10 @@ class PiecewisePoint(MovingPoint):
 
     @property
     def pieces(self) -> dict[str, Tensor]:
-        """The point: {name: tensor in the parameter's shape, for reading}, the fixed parameters too."""
+        """The point: {name: tensor in the parameter's shape, for reading}, the fixed parameters too.
+
+        Of a sharded model it is what this process holds of each.
+        """
         return {slot.name: p.detach() for slot, p in zip(self._surface.parameters.slots, self._pieces, strict=True)}
 
     def with_units(self, units: PieceUnits | None) -> PiecewisePoint:
@@ -71,7 +73,7 @@ class PiecewisePoint(MovingPoint):
                 same way at every scale. By default they are rounded to the nearest.
         """
         with conditions(self._core.functional):
-            for segment in segments(x.blocks(), self._surface.parameters.sizes):
+            for segment in self._surface.segments(x):
                 here = slice(segment.start, segment.start + len(segment.numbers))
                 own, moved = self._own[segment.i][here], self._moved[segment.i][here]
                 numbers = segment.numbers.to(own.device, non_blocking=True)
@@ -83,7 +85,7 @@ class PiecewisePoint(MovingPoint):
                         torch.addcmul(own, c, numbers, value=scale, out=moved)
                     continue
                 move = numbers if c is None else c * numbers
-                bits = sixteen_bits(dither, f"dither {segment.i}", segment.start, len(numbers))
+                bits = segment.of(sixteen_bits(dither, f"dither {segment.i}", *segment.source))
                 exact = torch.add(own.float(), move.float(), alpha=scale)
                 dithered(exact, bits.to(own.device, non_blocking=True), moved)
         return self
@@ -96,7 +98,7 @@ class PiecewisePoint(MovingPoint):
             share: of the weights that move, on average.
         """
         with conditions(self._core.functional):
-            for segment in segments(noise.blocks(), self._surface.parameters.sizes):
+            for segment in self._surface.segments(noise):
                 here = slice(segment.start, segment.start + len(segment.numbers))
                 own, moved = self._own[segment.i][here], self._moved[segment.i][here]
                 numbers = segment.numbers.to(own.device, non_blocking=True)
@@ -121,8 +123,16 @@ class PiecewisePoint(MovingPoint):
         """
         core = self._core
         self._surface.check()
-        core.refuse_derivatives(self._surface.parameters.free, apart=True)
-        loss, raw = self._pass(lambda part: gradients_into(part * scale, self._leaves, put))
+        core.refuse_derivatives(free := self._surface.parameters.free, apart=True)
+        shared = core.functional.sharded
+
+        def take(part: Tensor) -> None:
+            if shared is None:
+                gradients_into(part * scale, self._leaves, put)
+            else:
+                shared.gradients_into(part * scale, free, put)
+
+        loss, raw = self._pass(take)
         core.book(forwards=core.n, backwards=core.n)
         return loss, raw
 

@@ -107,6 +107,7 @@ def _last_layer(surface: LossSurface) -> LastLayer:
 
 def _last_layer_at(surface: LossSurface, w: Tensor | None) -> tuple[LastLayer, Tensor]:
     """Return the last layer and the logits, (n, K), of a pass at w, or at w*."""
+    surface.core.functional.refuse_inner("the weights of its last layer")
     with _last_calls(surface.core.functional.model) as calls:
         raw = surface.raw_logits(w)
     made = [call for call in calls if call is not None]
@@ -132,6 +133,7 @@ def _layer(name: str, features: Tensor, layer: nn.Linear) -> LastLayer:
 
 def _known_layer(core: Core, name: str, features: Tensor) -> LastLayer:
     functional = core.functional
+    functional.refuse_inner("the weights of its last layer")
     layer = functional.model.get_submodule(name)
     assert isinstance(layer, nn.Linear)
     # A weight may be computed when it is read, and spectral normalization in training mode then takes a step.

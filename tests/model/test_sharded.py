@@ -5,6 +5,8 @@ import pickle
 import warnings
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -12,14 +14,14 @@ from torch import distributed, multiprocessing, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.utils.parametrizations import weight_norm
 
 import acutance
 from acutance import Unsupported, UserError
-from acutance.measure import Status
 from acutance.model.shares import Share
+from acutance.monitor import Monitor
 from acutance.numerics.draws import Streams
 from acutance.surface.loss_surface import LossSurface
 
@@ -95,7 +97,11 @@ CASES = {
 }
 CASES["part"] = ("gradient_norm", {"scaling": "none", "parameters": "2.*"})
 IN_PARTS = ["average by layer", "norm", "critical"]
-FEWER = {"in part": [*IN_PARTS, "SAM"], "at once": ["average by filter", "SAM"], "tokens": [*IN_PARTS, "linf by filter"]}
+FEWER = {
+    "in part": [*IN_PARTS, "SAM"],
+    "at once": ["average by filter", "SAM"],
+    "tokens": [*IN_PARTS, "linf by filter"],
+}
 
 
 def asked(way):
@@ -147,30 +153,37 @@ def said(act):
     return f"{found.status}: {found.message}" if isinstance(found, acutance.Estimate) else "not refused"
 
 
-class Fails(nn.Module):
-    """Raises in a forward or backward pass, the last that a measure made before."""
+class Planned:
+    """Failures in the last forward, backward or loss that a measure made before; no attribute of a module, for these are restored."""
 
     def __init__(self):
+        self.made, self.last = dict.fromkeys(("forward", "backward", "loss"), 0), {}
+
+    def count(self, what):
+        self.made[what] += 1
+        if self.made[what] == self.last.get(what):
+            raise ArithmeticError(f"in the {what}")
+
+
+class Fails(nn.Module):
+    def __init__(self, planned):
         super().__init__()
-        self.passes, self.losses, self.last = 0, 0, dict.fromkeys(("forward", "backward", "loss"), math.inf)
+        self.planned = planned
 
     def forward(self, x):
-        self.passes += 1
-        if self.passes == self.last["forward"]:
-            raise ArithmeticError("in a forward pass")
-        return Same.apply(x, self)
+        self.planned.count("forward")
+        return Same.apply(x, self.planned)
 
 
 class Same(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, module):
-        ctx.module = module
+    def forward(ctx, x, planned):
+        ctx.planned = planned
         return x.clone()
 
     @staticmethod
     def backward(ctx, g):
-        if ctx.module.passes == ctx.module.last["backward"]:
-            raise ArithmeticError("in a backward pass")
+        ctx.planned.count("backward")
         return g, None
 
 
@@ -178,26 +191,23 @@ def failures(way):
     """What is left of a model after a pass failed half-way, and what is measured then."""
     found = {}
     for where, (name, fields) in {"forward": FEW[0], "backward": FEW[1], "loss": FEW[0]}.items():
-        model = net()
-        model.insert(3, fails := Fails().eval())
+        model, planned = net(), Planned()
+        model.insert(3, Fails(planned).eval())
         sharded(way, model)
         before = bits(model)
 
-        def loss(logits, targets):
-            fails.losses += 1
-            if fails.losses == fails.last["loss"]:
-                raise ArithmeticError("in the loss")
+        def loss(logits, targets, planned=planned):
+            planned.count("loss")
             return nn.functional.cross_entropy(logits, targets)
 
         options = {"loss": loss if where == "loss" else "cross_entropy", **fields}
         acutance.measure(name, model, (X, Y), **options)
-        fails.last[where] = fails.losses if where == "loss" else fails.passes
-        fails.losses = fails.passes = 0
+        planned.last, planned.made = {where: planned.made[where]}, dict.fromkeys(planned.made, 0)
         try:
             acutance.measure(name, model, (X, Y), **options)
         except ArithmeticError as error:
             same = all(torch.equal(a, b) for a, b in zip(before, bits(model)))
-            fails.last = dict.fromkeys(fails.last, math.inf)
+            planned.last.clear()
             again = [acutance.measure(name, model, (X, Y), **fields).value for name, fields in FEW]
             found[where] = str(error), same, again
     return found
@@ -207,12 +217,14 @@ FEW = [CASES["average"], CASES["norm"]]
 
 
 def refusals(rank):
-    found = {name: said(lambda: acutance.measure(name, sharded("by layers"), (X, Y), **f)) for name, f in REFUSED.items()}
+    found = {
+        name: said(partial(acutance.measure, name, sharded("by layers"), (X, Y), **f)) for name, f in REFUSED.items()
+    }
     both = fully_shard(net(), mesh=mesh((1, 2)))
     found["mesh"] = said(lambda: LossSurface(both, (X, Y)))
-    partial = net()
-    partial[0].weight = nn.Parameter(DTensor.from_local(partial[0].weight.data, mesh(), [Partial()]))
-    found["partial"] = said(lambda: LossSurface(partial, (X, Y)))
+    summed = net()
+    summed[0].weight = nn.Parameter(DTensor.from_local(summed[0].weight.data, mesh(), [Partial()]))
+    found["partial"] = said(lambda: LossSurface(summed, (X, Y)))
     normed = net()
     weight_norm(normed[0])
     found["parametrized"] = said(lambda: LossSurface(sharded("at once", normed), (X, Y)))
@@ -248,7 +260,25 @@ def refusals(rank):
     factor.set_gradient_divide_factor(1.0)
     found["factor"] = said(lambda: acutance.measure("gradient_norm", factor, (X, Y), scaling="none"))
     found["features"] = said(lambda: LossSurface(sharded("at once"), (X, Y)).last_layer())
+    if rank == 0:  # where one process works alone
+        model = sharded("at once")
+        alone = {
+            "study": lambda: acutance.study({"a": model, "b": net()}, (X, Y), ["average_case"]),
+            "rank": lambda: acutance.rank({"a": model, "b": net()}, (X, Y)),
+            "landscape": lambda: acutance.landscape(model, (X, Y)),
+            "monitor": partial(monitored, model),
+        }
+        found["alone"] = {name: said(act) for name, act in alone.items()}
     return found
+
+
+def monitored(model):
+    with TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with Monitor(["gradient_norm"], (X, Y), every=1, out=f"{folder}/run", report=False) as monitor:
+            monitor.step(model, optimizer)
+        raise UserError(" ".join(str(w.message) for w in caught))
 
 
 def further(rank):
@@ -351,6 +381,11 @@ SENTENCES = {
 
 def test_what_is_not_measured_is_refused_in_one_sentence_by_all(processes):
     first, second = (found["refusals"] for found in processes)
+    for name, sentence in first.pop("alone").items():
+        assert "the model is sharded over processes (DTensor), and here one of them would work alone" in sentence, (
+            name,
+            sentence,
+        )
     assert first == second
     for name in REFUSED:
         assert first[name].startswith("unsupported: "), (name, first[name])

@@ -19,12 +19,13 @@ from acutance.data.lazy import Lazy, realised
 from acutance.errors import AcutanceWarning, Unsupported, UserError, did_you_mean, some
 from acutance.model.conditions import conditions, trackable
 from acutance.model.dispatched import SEVERAL, dispatched
+from acutance.model.dtensors import whole
 from acutance.model.exchange import Exchange
 from acutance.model.initial import initial_parts, initial_vector
 from acutance.model.notes import no_weights, notes_on, remarks_on
 from acutance.model.parameters import Slot
 from acutance.model.recomputed import Recomputation
-from acutance.model.sharded import NO_VECTOR, sharded, whole
+from acutance.model.sharded import NO_VECTOR, sharded
 from acutance.model.shares import Portion
 from acutance.model.state import Attributes, Moving, Snapshot, first_pass, restore_buffers
 from acutance.model.ties import GATHER, parameters_of

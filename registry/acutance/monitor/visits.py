@@ -10,6 +10,7 @@ import torch
 
 from acutance.data.fingerprint import digest_initial, model_key
 from acutance.errors import UserError, in_words
+from acutance.model.sharded import refuse_shared
 from acutance.model.wrappers import unwrapped
 from acutance.monitor.budget import Budget
 from acutance.monitor.initial import InitialWeights
@@ -156,6 +157,7 @@ class Visits:
 
     def _opened(self, module: nn.Module) -> tuple[OpenModel, str]:
         """Open the model, and give it what was learned of it at an earlier step; return its architecture too."""
+        refuse_shared(module)  # the other processes train on, and would leave this one waiting
         opened = OpenModel(module, device=self._device, dtype=self._record.study.surface.dtype)
         functional, known = opened.functional, self._known
         slots = [slot.names for slot in functional.slots]

@@ -145,6 +145,8 @@ def _models(models: Any) -> dict[str, nn.Module]:
     """
     from torch import nn
 
+    from acutance.model.sharded import refuse_shared
+
     if isinstance(models, nn.Module) or not isinstance(models, Mapping | Sequence):
         raise UserError(f"models: got {type(models).__name__}", "give {name: module} or a list of modules")
     named = dict(models) if isinstance(models, Mapping) else {f"model{i}": model for i, model in enumerate(models)}
@@ -155,6 +157,7 @@ def _models(models: Any) -> dict[str, nn.Module]:
     for name, model in named.items():
         if not isinstance(model, nn.Module):
             raise UserError(f"models: '{name}' is {type(model).__name__}, not a torch.nn.Module")
+        refuse_shared(model)
         if id(model) in names:
             raise UserError(
                 f"models: '{names[id(model)]}' and '{name}' are one and the same object",

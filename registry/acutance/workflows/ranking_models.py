@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from acutance.data.fingerprint import model_key
 from acutance.data.prefetch import loaded
 from acutance.errors import UserError
+from acutance.model.sharded import refuse_shared
 from acutance.plugins import catalog
 from acutance.pool import ModelEntry, ModelPool
 from acutance.spec import validate
@@ -69,6 +70,7 @@ def _held(name: str, model: nn.Module) -> Candidate:
         raise UserError(f"models: '{name}' is a {type(model).__name__}", "give {name: torch.nn.Module}")
 
     def opened(dataset: Dataset[Any] | None, device: str | None) -> tuple[OpenModel, str]:
+        refuse_shared(model)
         return OpenModel(model, name, dataset, device), model_key(architecture(model), model)
 
     return Candidate(name, opened)

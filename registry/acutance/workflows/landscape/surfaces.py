@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from acutance.data.forms import CheckedPoints, understand
 from acutance.data.lazy import applied
 from acutance.errors import UserError
+from acutance.model.sharded import refuse_shared
 from acutance.surface.loss_surface import LossSurface
 from acutance.surface.open_model import OpenModel
 
@@ -20,6 +23,8 @@ def opened_model(model: Any, device: Any, dtype: Any) -> OpenModel:
     """
     if isinstance(model, OpenModel) and not (device is None and dtype is None):
         raise UserError("an open model has its device and dtype already", "give them to OpenModel")
+    if isinstance(model, nn.Module):
+        refuse_shared(model)
     return model if isinstance(model, OpenModel) else OpenModel(model, device=device, dtype=dtype)
 
 

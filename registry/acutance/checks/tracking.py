@@ -197,8 +197,8 @@ def away(piece: Tensor, seed: int, far: float) -> Tensor:
 def refuse_elsewhere(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any, raw: Tensor) -> None:
     """Refuse a model whose forward pass takes parameters from elsewhere than where modules hold them, as from a list.
 
-    Their own tensors are moved, and put back, while the model holds others: its answer must not change. Asked once a
-    model.
+    Their own tensors are moved, and put back, while the model holds others: its answer must not change. Those of a
+    sharded model are what is moved at a point: there it must change. Asked once a model.
 
     Args:
         functional: the model.
@@ -208,7 +208,11 @@ def refuse_elsewhere(functional: FunctionalModel, pieces: Sequence[Tensor], inpu
 
     Raises:
         Unsupported: naming them: no other weights can be given to such a model.
+        UserError: for a sharded model whose outputs do not follow its weights where they lie.
     """
+    if functional.elsewhere is None and functional.sharded is not None:
+        _refuse_still(functional, pieces, inputs, raw)
+        functional.elsewhere = []
     if functional.elsewhere is None:
 
         def logits_moving(slots: Sequence[int]) -> Tensor:
@@ -224,23 +228,10 @@ def refuse_elsewhere(functional: FunctionalModel, pieces: Sequence[Tensor], inpu
         )
 
 
-def refuse_still(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any, raw: Tensor) -> None:
-    """Refuse a sharded model whose outputs do not follow its weights where they lie. Asked once a model.
-
-    Args:
-        functional: the model.
-        pieces: one tensor for each of its parameters.
-        inputs: a few examples.
-        raw: the logits there.
-
-    Raises:
-        UserError: saying so.
-    """
-    if functional.elsewhere is None:
-        moved = functional([away(piece, i, MOVED) for i, piece in enumerate(pieces)], inputs)
-        if torch.equal(moved, raw):
-            raise functional.refuse("the outputs of the sharded model do not follow what processes hold of it", GATHER)
-        functional.elsewhere = []
+def _refuse_still(functional: FunctionalModel, pieces: Sequence[Tensor], inputs: Any, raw: Tensor) -> None:
+    moved = functional([away(piece, i, MOVED) for i, piece in enumerate(pieces)], inputs)
+    if torch.equal(moved, raw):
+        raise functional.refuse("the outputs of the sharded model do not follow what processes hold of it", GATHER)
 
 
 def leaves_of(raw: Tensor, leaves: Sequence[Tensor]) -> list[ref[Tensor]]:

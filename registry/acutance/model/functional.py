@@ -28,7 +28,7 @@ from acutance.model.recomputed import Recomputation
 from acutance.model.sharded import NO_VECTOR, sharded
 from acutance.model.shares import Portion
 from acutance.model.state import Attributes, Moving, Snapshot, first_pass, restore_buffers
-from acutance.model.ties import GATHER, parameters_of
+from acutance.model.ties import GATHER, nonfinite, parameters_of
 from acutance.model.weights import Wanted, Weights
 from acutance.model.wrappers import calls_compiled_code, unwrapped
 from acutance.system.devices import require_device
@@ -290,29 +290,14 @@ class FunctionalModel:
     def _refuse_nonfinite(self) -> None:
         """Raise UserError naming the first parameter with values that are not finite."""
         if self.sharded is not None:
-            self._refuse_nonfinite_parts()
+            self.sharded.refuse_nonfinite()
             return
         finite = [torch.isfinite(piece).all() for piece in self.own_pieces()]
         if all(map(bool, finite)) if self.weights.spread else bool(torch.stack(finite).all()):
             return
         for slot, piece in zip(self.slots, self.own_pieces(), strict=True):
             if not bool(torch.isfinite(piece).all()):
-                bad = int((~torch.isfinite(piece)).sum())
-                raise UserError(
-                    f"parameter '{slot.name}' has {bad} non-finite value(s)",
-                    "the checkpoint is damaged or its training diverged",
-                )
-
-    def _refuse_nonfinite_parts(self) -> None:
-        counts = torch.stack([(~torch.isfinite(piece)).sum().double().cpu() for piece in self.own_pieces()])
-        portion = self.portion(range(len(self.slots)))
-        assert portion is not None
-        for slot, bad in zip(self.slots, portion.summed(counts).tolist(), strict=True):
-            if bad:
-                raise UserError(
-                    f"parameter '{slot.name}' has {int(bad)} non-finite value(s)",
-                    "the checkpoint is damaged or its training diverged",
-                )
+                raise nonfinite(slot.name, int((~torch.isfinite(piece)).sum()))
 
     def portion(self, places: Sequence[int]) -> Portion | None:
         """Return what this process holds of some parameters; None where it holds all of the model."""

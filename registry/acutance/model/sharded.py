@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from acutance.errors import UserError
 from acutance.model.dtensors import (
@@ -35,7 +35,7 @@ from acutance.model.dtensors import (
 from acutance.model.parameters import Parameters
 from acutance.model.parts_of_gradients import PartsOfGradients
 from acutance.model.shares import Portion
-from acutance.model.ties import GATHER
+from acutance.model.ties import GATHER, nonfinite
 
 NO_VECTOR = (
     "it asks for a vector of all weights, or a derivative that is no gradient in parts, and here they {}: " + GATHER
@@ -122,8 +122,6 @@ class Sharded(PartsOfGradients):
     # -- what the processes agree on ----------------------------------------------------------------
 
     def _reduced(self, values: Tensor, largest: bool = False) -> Tensor:
-        from torch import distributed
-
         there = values.to(self.device, copy=True)
         operation = distributed.ReduceOp.MAX if largest else distributed.ReduceOp.SUM
         distributed.all_reduce(there, operation, self._group)
@@ -161,6 +159,14 @@ class Sharded(PartsOfGradients):
         self.require_same("models of other shapes", *shapes)
         copies = [sum_of_bits(part) for part, share in parts if share.axis is None]
         self.require_same("other values of the parameters that each holds whole", *copies)
+
+    def refuse_nonfinite(self) -> None:
+        """Refuse weights that are no numbers, in all processes."""
+        counts = torch.stack([(~torch.isfinite(piece)).sum().double().cpu() for piece in self.stored])
+        bad = self.portion(range(len(counts))).summed(counts).tolist()
+        for slot, count in zip(self.parameters.slots, bad, strict=True):
+            if count:
+                raise nonfinite(slot.name, int(count))
 
     # -- the weights where they lie -----------------------------------------------------------------
 

@@ -104,6 +104,12 @@ def usable(name: str, parameter: Tensor) -> bool:
     return parameter.is_floating_point() and parameter.numel() > 0
 
 
+def nonfinite(name: str, count: int) -> UserError:
+    """Return the refusal of a parameter with so many values that are no numbers."""
+    what = f"parameter '{name}' has {count} non-finite value(s)"
+    return UserError(what, "the checkpoint is damaged or its training diverged")
+
+
 def _layout(tensor: Tensor) -> tuple[int, torch.dtype, torch.Size, tuple[int, ...]]:
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 

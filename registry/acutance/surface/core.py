@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge, saved_tensors_hooks
 from acutance.checks.loss_checks import doubt, ends_in_sigmoid, refuse_parts, refuse_unfit
 from acutance.checks.parts import keeps_logits, refuse_mixing
 from acutance.checks.smoothness import refuse_jumps
-from acutance.checks.tracking import Tracking, examine, leaves_of, note_outside, refuse_elsewhere, refuse_still
+from acutance.checks.tracking import Tracking, examine, leaves_of, note_outside, refuse_elsewhere
 from acutance.data.batch import channels_first, channels_last, length_of, take_rows, tensor
 from acutance.data.fingerprint import digest_points
 from acutance.data.lazy import Lazy, ahead, realised
@@ -321,8 +321,8 @@ class Core:
         if self.n == 0:
             raise Unsupported("this surface has no data: the measure declares that it needs weights only")
         if self.functional.sharded is not None:
-            points = digest_points(self.inputs_as_points, self.targets)
-            self.functional.sharded.require_same("other points or settings", points, self.microbatch, self.n)
+            given = digest_points(self.inputs_as_points, self.targets), self.microbatch
+            self.functional.sharded.require_same("other points or settings", *given)
         require_tokens(self.functional.model, self.inputs)
         if doubtful := self.head.check_inputs(self.inputs, self.targets):
             self.functional.note(doubtful)
@@ -357,10 +357,7 @@ class Core:
                 rows = torch.arange(self.n, device=first.device) % size
                 for refuse, argument in ((refuse_reading, probe), (refuse_penalty, first)):
                     refuse(self.functional, pieces, argument, lambda f: self.head.value(f[rows], self.targets))
-            if self.functional.sharded is None:
-                refuse_elsewhere(self.functional, pieces, probe, first)
-            else:
-                refuse_still(self.functional, pieces, probe, first)
+            refuse_elsewhere(self.functional, pieces, probe, first)
             self.mixes_examples = self._mixes(pieces, probe, first)
             note_outside(self.functional, self._others)
             by_pixel = self._logits_by_pixel(pieces, probe)
@@ -404,7 +401,6 @@ class Core:
         eps = coarsest(raw)
         if eps > torch.finfo(functional.dtype).eps:
             functional.note(COARSE.format(KINDS.get(eps, "coarser numbers"), eps, str(functional.dtype)[6:]))
-        # A sharded model computes with what it has gathered.
         self._others = leaves_of(raw, leaves) if functional.sharded is None else ()
         if doubtful := ends_in_sigmoid(self.head, raw):
             functional.note(doubtful)
@@ -420,8 +416,8 @@ class Core:
         Raises:
             Unsupported: naming the parameters.
         """
-        if self.functional.sharded is not None and apart:
-            self.functional.sharded.refuse_gradient(free, self.functional.dtype)
+        if (sharded := self.functional.sharded) is not None and apart:
+            sharded.refuse_gradient(free, self.functional.dtype)
         else:
             self.functional.weights.refuse_spread()
         if not apart:

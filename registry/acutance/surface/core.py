@@ -320,9 +320,8 @@ class Core:
         """
         if self.n == 0:
             raise Unsupported("this surface has no data: the measure declares that it needs weights only")
-        if self.functional.sharded is not None:
-            given = digest_points(self.inputs_as_points, self.targets), self.microbatch
-            self.functional.sharded.require_same("other points or settings", *given)
+        if (sharded := self.functional.sharded) is not None:
+            sharded.require_same("other points", self.microbatch, digest_points(self.inputs_as_points, self.targets))
         require_tokens(self.functional.model, self.inputs)
         if doubtful := self.head.check_inputs(self.inputs, self.targets):
             self.functional.note(doubtful)

@@ -13,7 +13,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from acutance.numerics import scalars
+from acutance.model import losses
+from acutance.numerics import scalars, walks
 from acutance.numerics.slopes import Slope
 
 READS = {
@@ -81,6 +82,9 @@ def as_on_an_accelerator(monkeypatch):
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("acutance") and vars(module).get("scalar") is ordinary:
             monkeypatch.setattr(module, "scalar", scalar)
+    # What is compiled is for the CPU.
+    monkeypatch.setattr(walks, "compiled", lambda dtype: None)
+    monkeypatch.setattr(losses, "few", lambda logits: False)
 
 
 class Quadratic:

@@ -228,6 +228,8 @@ def resolution(surface: LossSurface, name: str) -> float:
     """
     import torch
 
+    from acutance.numerics.slopes import blocks
+
     def compute() -> float:
         eps = torch.finfo(surface.dtype).eps
         if surface.moves_in_place:
@@ -236,7 +238,8 @@ def resolution(surface: LossSurface, name: str) -> float:
             return eps / 2 * PieceUnits(surface, _absolute).norm() / size if size else 0.0
         c = by_block(surface, name)
         if c is not None and not isinstance(c, torch.Tensor):
-            return eps / 2 if bool(surface.w.any()) else 0.0  # its norm is that of w
+            # The norm of c is that of w.
+            return eps / 2 if any(bool(piece.any()) for (piece,) in blocks(surface.w)) else 0.0
         size = float(torch.linalg.vector_norm(c)) if c is not None else surface.w.numel() ** 0.5
         return eps / 2 * float(torch.linalg.vector_norm(surface.w)) / size if size else 0.0
 

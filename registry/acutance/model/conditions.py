@@ -44,8 +44,8 @@ ARITHMETICS = get_args(Arithmetic)
 class Conditions:
     """Context of a computation that belongs to a surface: inference mode, autocast, anomaly mode and the like are off.
 
-    Afterwards all is the caller's again, also after an exception. Entering it costs about a microsecond where the
-    caller has changed nothing, and contexts nest.
+    Afterwards all is the caller's again, also after an exception. Entering it costs a few microseconds where the caller
+    has changed nothing. Contexts nest, and one may be entered again after it was left.
 
     Args:
         device: where passes run.
@@ -60,7 +60,10 @@ class Conditions:
         UserError: on entering, inside a transform of ``torch.func``.
     """
 
-    __slots__ = ("_arithmetic", "_checkpoints", "_device", "_dtype", "_grad", "_needs", "_reentrant", "_stack", "_was")
+    __slots__ = (
+        "_arithmetic", "_checkpoints", "_device", "_dtype", "_grad", "_needs", "_on_gpu", "_reentrant", "_stack",
+        "_was",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -74,10 +77,11 @@ class Conditions:
     ) -> None:
         self._device, self._dtype, self._grad, self._needs = device, dtype, grad, needs
         self._arithmetic, self._reentrant = arithmetic, reentrant
+        self._on_gpu = device.type == "cuda"
         self._stack: ExitStack | None = None
 
     def __enter__(self) -> None:
-        arithmetic = _arithmetic_contexts(self._device, self._arithmetic)
+        arithmetic = _arithmetic_contexts(self._device, self._on_gpu, self._arithmetic)
         contexts = [*_undone(self._device, self._dtype), *arithmetic, *self._needs]
         if contexts:
             stack = ExitStack()
@@ -247,7 +251,7 @@ class _NotReentrant:
 
 
 def _arithmetic_contexts(
-    device: torch.device, arithmetic: Arithmetic
+    device: torch.device, on_gpu: bool, arithmetic: Arithmetic
 ) -> list[Callable[[], AbstractContextManager[Any]]]:
     """Return contexts of the dtype's own arithmetic, or of a coarser one that was asked for.
 
@@ -255,7 +259,7 @@ def _arithmetic_contexts(
     """
     if arithmetic == "bf16":
         return [partial(torch.autocast, device.type, torch.bfloat16)]
-    return [partial(_tf32, arithmetic == "tf32")] if device.type == "cuda" or _coarse_products() else []
+    return [partial(_tf32, arithmetic == "tf32")] if on_gpu or _coarse_products() else []
 
 
 def _coarse_products() -> bool:

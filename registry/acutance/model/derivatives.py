@@ -10,23 +10,41 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import _engine_run_backward
 
 from acutance.errors import Unsupported
 from acutance.numerics.scalars import scalar
 
 
-def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-    """Gradient of a 0-d loss with respect to each of its leaves, in their shapes; zero where it does not depend."""
+def gradients(loss: Tensor, leaves: list[Tensor], seed: Tensor | None = None) -> list[Tensor]:
+    """Gradient of a 0-d loss with respect to each of its leaves, in their shapes; zero where it does not depend.
+
+    Args:
+        loss: with its graph, which is used up; or outputs of any shape, with a seed.
+        leaves: in whose shapes the gradients come.
+        seed: the gradient of the loss in these outputs.
+    """
     partials: Sequence[Tensor | None] = [None] * len(leaves)
     if loss.requires_grad:
-        partials = torch.autograd.grad(loss, leaves, seed_of(loss), allow_unused=True)
+        seed = seed_of(loss) if seed is None else seed
+        partials = _engine_run_backward(
+            (loss,),
+            (torch.ones_like(loss) if seed is None else seed,),
+            False,
+            False,
+            tuple(leaves),
+            allow_unreachable=True,
+            accumulate_grad=False,
+        )
     return [
         torch.zeros_like(leaf) if g is None else g.to_dense() if g.is_sparse else g
         for g, leaf in zip(partials, leaves, strict=True)
     ]
 
 
-def gradients_into(loss: Tensor, leaves: Sequence[Tensor], put: Callable[[int, Tensor], object]) -> None:
+def gradients_into(
+    loss: Tensor, leaves: Sequence[Tensor], put: Callable[[int, Tensor], object], seed: Tensor | None = None
+) -> None:
     """Hand out the gradient of a 0-d loss with respect to each of its leaves as soon as it is complete, to be let go.
 
     It may be written over the leaf itself: were that still read, autograd would see it by the versions of tensors, so
@@ -36,6 +54,7 @@ def gradients_into(loss: Tensor, leaves: Sequence[Tensor], put: Callable[[int, T
         loss: with its graph, which is used up.
         leaves: in whose shapes the gradients come.
         put: called with the place among the leaves and the gradient; zeros where the loss does not depend on it.
+        seed: as of ``gradients``.
 
     Raises:
         OverwrittenError: where a leaf is read after its gradient was written over it.
@@ -51,7 +70,7 @@ def gradients_into(loss: Tensor, leaves: Sequence[Tensor], put: Callable[[int, T
     hooks = [leaf.register_post_accumulate_grad_hook(done) for leaf in leaves]
     try:
         if loss.requires_grad:
-            loss.backward(seed_of(loss), inputs=list(leaves))
+            loss.backward(seed_of(loss) if seed is None else seed, inputs=list(leaves))
     except RuntimeError as error:
         if "modified by an inplace operation" in str(error):
             raise OverwrittenError from error

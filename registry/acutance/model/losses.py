@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acutance.errors import NotInParts, Unsupported, UserError, did_you_mean, lacks_memory
+from acutance.model.few_classes import cross_entropy as few_cross_entropy
+from acutance.model.few_classes import few
 from acutance.model.many_classes import cross_entropies
 from acutance.model.many_classes import worthwhile as worthwhile  # plugins ask it of their logits
 from acutance.model.normalization import Normalization
@@ -151,6 +153,20 @@ class LossHead:
             return losses.sum() if self.sums else losses.mean()
         result = self._call_loss(logits, targets)
         return result if isinstance(result, Tensor) else (result[0] * result[1]).sum() / result[1].sum()
+
+    def reading(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return ``value`` of logits that nothing is differentiated through, or ``value`` itself where one is."""
+        if self.classifies and few(logits):
+            return few_cross_entropy(logits, targets)[0]
+        return self.value(logits, targets)
+
+    def slope(self, logits: Tensor, targets: Tensor, n: int) -> tuple[Tensor, Tensor] | None:
+        """Return ``part`` and its gradient in the logits, (rows, K), where both come of one walk; None elsewhere."""
+        if not (self.classifies and few(logits)):
+            return None
+        loss, gradient = few_cross_entropy(logits, targets)
+        share = len(targets) / n
+        return (loss, gradient) if share == 1 else (loss * share, gradient.mul_(share))
 
     def _call_loss(self, logits: Tensor, targets: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return what the user's function gives, in float64."""

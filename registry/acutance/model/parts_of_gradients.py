@@ -65,7 +65,9 @@ class PartsOfGradients:
                 "the loss: shard the model without it"
             )
 
-    def gradients_into(self, loss: Tensor, free: Sequence[int], put: Callable[[int, Tensor], object]) -> list[int]:
+    def gradients_into(
+        self, loss: Tensor, free: Sequence[int], put: Callable[[int, Tensor], object], seed: Tensor | None = None
+    ) -> list[int]:
         """Hand out this process's parts of the gradient of a 0-d loss; return the places that it did not reach.
 
         The gradients that the parameters had are there again afterwards.
@@ -74,6 +76,7 @@ class PartsOfGradients:
             loss: with its graph, which is used up.
             free: the parameters.
             put: called with the place among these and the part, flat; zeros where the loss does not depend on it.
+            seed: as of ``derivatives.gradients``.
         """
         tensors, missing = self._tensors, []
         before = [p.grad for p in tensors]
@@ -81,7 +84,7 @@ class PartsOfGradients:
             for p in tensors:
                 p.grad = None
             if loss.requires_grad:
-                loss.backward(seed_of(loss))
+                loss.backward(seed_of(loss) if seed is None else seed)
             self.settle()
             with torch.no_grad():
                 for place, i in enumerate(free):

@@ -18,7 +18,6 @@ from torch import Tensor
 from acutance.numerics.kept import Copied, Kept, Signs
 from acutance.numerics.scalars import Scalar, add_multiple, at_most_one, choose, inverse, root, scalar
 from acutance.numerics.slopes import Slope, blocks
-from acutance.numerics.units import large
 from acutance.numerics.walks import Destination, walker
 
 
@@ -115,13 +114,13 @@ class L2(Ball):
         to: Destination | None = None,
     ) -> None:  # fmt: skip
         """Write the next iterate; both projections follow from six inner products, so it takes two walks."""
-        walk, walked = walker(g.parts, x, to, eta), g.rewalked(x, previous, out)
+        walk = walker(g.parts, x, to, eta)
         if walk is not None:
             gg, xg, pg, xx, xp, pp = walk.products(previous)
         else:
+            walked = g.rewalked(x, previous, out)
             # A long search makes 2e-6 of a value of what float32 loses here: as compiled walks do.
-            exactly = large(x) and x.device.type == "cpu"
-            gg, xg, pg, xx, xp, pp = gram(((gi, xi, pi) for gi, _, xi, pi, _ in walked()), exactly)
+            gg, xg, pg, xx, xp, pp = gram(((gi, xi, pi) for gi, _, xi, pi, _ in walked()), exactly=x.is_cpu)
         t = eta * inverse(root(gg))
         # z = s (x + t g)
         s = _shrink(xx + 2 * t * xg + t * t * gg, self.rho)

@@ -46,6 +46,13 @@ def _clipped(x: Any, rho: Any) -> Any:
 
 
 @numba.njit
+def _in_type_of(x: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return three numbers in the type of a vector: torch multiplies its vectors by such ones."""
+    kind = x.dtype.type
+    return kind(a), kind(b), kind(c)
+
+
+@numba.njit
 def _in_box(g: Any, x: Any, before: Any, eta: Any, rho: Any, inertia: Any, first: Any) -> Any:
     """Return the next coordinate of a search in the box; ``inertia`` is (-momentum, 2 momentum, 1 - momentum)."""
     z = _clipped(x + eta if g > 0 else (x - eta if g < 0 else x), rho)
@@ -64,22 +71,26 @@ def _in_sphere(g: Any, x: Any, before: Any, on: Any, first: Any) -> Any:
 
 def _box(
     g: Any, unit: Any, x: Any, before: Any, w: Any, out: Any, point: Any,
-    eta: Any, rho: Any, inertia: Any, units: Any, first: Any,
+    eta: Any, rho: Any, momentum: Any, units: Any, first: Any,
 ) -> None:  # fmt: skip
+    eta_, rho_, _ = _in_type_of(x, eta, rho, 0.0)
+    inertia = _in_type_of(x, -momentum, 2 * momentum, 1 - momentum)
     for i in range(g.size):
         c = abs(unit[i]) if units == 2 else unit[i]
-        y = _in_box(g[i] * c if units else g[i], x[i], before[i], eta, rho, inertia, first)
+        y = _in_box(g[i] * c if units else g[i], x[i], before[i], eta_, rho_, inertia, first)
         out[i] = y
         point[i] = fused(c, y, w[i]) if units else w[i] + y
 
 
 def _box_in_place(
     g: Any, unit: Any, x: Any, w: Any, out: Any, point: Any,
-    eta: Any, rho: Any, inertia: Any, units: Any, first: Any,
+    eta: Any, rho: Any, momentum: Any, units: Any, first: Any,
 ) -> None:  # fmt: skip
+    eta_, rho_, _ = _in_type_of(x, eta, rho, 0.0)
+    inertia = _in_type_of(x, -momentum, 2 * momentum, 1 - momentum)
     for i in range(g.size):
         c = abs(unit[i]) if units == 2 else unit[i]
-        y = _in_box(g[i] * c if units else g[i], x[i], out[i], eta, rho, inertia, first)
+        y = _in_box(g[i] * c if units else g[i], x[i], out[i], eta_, rho_, inertia, first)
         out[i] = y
         point[i] = fused(c, y, w[i]) if units else w[i] + y
 
@@ -87,17 +98,19 @@ def _box_in_place(
 def _sphere(
     g: Any, unit: Any, x: Any, before: Any, w: Any, out: Any, point: Any, on: Any, units: Any, first: Any
 ) -> None:
+    factors = _in_type_of(x, *on)
     for i in range(g.size):
         c = abs(unit[i]) if units == 2 else unit[i]
-        y = _in_sphere(g[i] * c if units else g[i], x[i], before[i], on, first)
+        y = _in_sphere(g[i] * c if units else g[i], x[i], before[i], factors, first)
         out[i] = y
         point[i] = fused(c, y, w[i]) if units else w[i] + y
 
 
 def _sphere_in_place(g: Any, unit: Any, x: Any, w: Any, out: Any, point: Any, on: Any, units: Any, first: Any) -> None:
+    factors = _in_type_of(x, *on)
     for i in range(g.size):
         c = abs(unit[i]) if units == 2 else unit[i]
-        y = _in_sphere(g[i] * c if units else g[i], x[i], out[i], on, first)
+        y = _in_sphere(g[i] * c if units else g[i], x[i], out[i], factors, first)
         out[i] = y
         point[i] = fused(c, y, w[i]) if units else w[i] + y
 
@@ -147,4 +160,3 @@ sphere, sphere_in_place = _loop(_sphere), _loop(_sphere_in_place)
 # Summed in any order: one that fits the processor.
 products = _loop(_products, {"reassoc", "contract"})
 move, dither = _loop(_move), _loop(_dither)
-number = {"float32": np.float32, "float64": np.float64}

@@ -17,7 +17,7 @@ Flag = bool | Tensor
 
 def scalar(x: Tensor) -> Scalar:
     """Return a 0-d tensor as the device's kind of number, in double precision."""
-    return float(x) if x.device.type == "cpu" else x.double()
+    return float(x) if x.is_cpu else x.double()
 
 
 def choose(flag: Flag, yes: Scalar, no: Scalar) -> Scalar:

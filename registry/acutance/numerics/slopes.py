@@ -16,7 +16,7 @@ DEVICE_BLOCK = 1 << 24  # elements on an accelerator: few kernels, and scratch t
 
 
 def _block_size(vector: Tensor) -> int:
-    return BLOCK if vector.device.type == "cpu" else DEVICE_BLOCK
+    return BLOCK if vector.is_cpu else DEVICE_BLOCK
 
 
 def blocks(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -95,7 +95,7 @@ class Slope:
 
     def snapshot(self) -> Slope:
         """Return a slope to hold beside the best point: itself on a CPU, else a copy that ``replaced`` writes over."""
-        return self if self.parts[0].device.type == "cpu" else Slope([part.clone() for part in self.parts], self.c)
+        return self if self.parts[0].is_cpu else Slope([part.clone() for part in self.parts], self.c)
 
     def replaced(self, flag: Flag, new: Slope) -> Slope:
         """Return ``new`` where the flag is set, else this one; on an accelerator written over, without a wait."""

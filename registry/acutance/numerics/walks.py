@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from acutance.numerics.scalars import Scalar
 from acutance.numerics.slopes import blocks
-from acutance.numerics.units import Magnitudes, Units, block, large
+from acutance.numerics.units import Magnitudes, Units, huge, large
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-SHARE = 1 << 18  # numbers that one thread walks over at a time
+SHARE = 1 << 20  # numbers that one thread walks over at a time
+_NUMBERS: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}  # of vectors of each type
 
 
 @dataclass
@@ -46,8 +48,8 @@ class Destination:
 def walker(parts: Sequence[Tensor], x: Tensor, to: Destination | None, step: Scalar) -> Walker | None:
     """Return compiled walks from x to the next iterate and its point; None where torch walks.
 
-    That is on accelerators, for short vectors, where numba cannot be had, and where the compiled walk would not be
-    bitwise the one of torch.
+    That is on accelerators, where numba cannot be had, and where the compiled walk would not be bitwise the one of
+    torch. Of short vectors a step is a dozen calls of torch, which cost more than a pass through a small model does.
 
     Args:
         parts: the gradient.
@@ -62,31 +64,34 @@ def walker(parts: Sequence[Tensor], x: Tensor, to: Destination | None, step: Sca
 
 
 def compiled_for(*vectors: Tensor) -> Any:
-    """Return the compiled walks over vectors, or None; the first one says how long they are."""
-    first = vectors[0]
-    if not large(first) or first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64):
+    """Return the compiled walks over vectors, or None; the first one says of which type they are, and where."""
+    kind = vectors[0].dtype
+    if not vectors[0].is_cpu or kind not in _NUMBERS:
         return None
-    if any(v.dtype != first.dtype or v.is_neg() or not v.is_contiguous() for v in vectors):
-        return None
-    return compiled(first.dtype)
+    for v in vectors:
+        if v.dtype != kind or v.is_neg() or not v.is_contiguous():
+            return None
+    return compiled(kind)
 
 
 class Walker:
     """Walks over the parts of a gradient and whatever lies beside them, shared out among torch's number of threads."""
 
     def __init__(self, code: Any, parts: Sequence[Tensor], x: Tensor, to: Destination) -> None:
-        self._code, self._parts, self._x, self._to = code, parts, x, to
-        self._number: Any = _number(code, x.dtype)
-        self._kind = _kind(to.c)
+        self._code, self._to = code, to
+        self._x, self._kind = x.numpy(), _kind(to.c)
+        self._shares, start = list[tuple[Any, slice]](), 0
+        for part in parts:
+            for g in part.split(SHARE) if part.numel() > SHARE else (part,):
+                at = slice(start, start + g.numel())
+                self._shares.append((g.numpy(), at))
+                start = at.stop
         # A gradient in the point's memory is copied, share by share, before the point is written there.
-        point = to.point.untyped_storage().data_ptr()
-        self._passing = any(part.untyped_storage().data_ptr() == point for part in parts)
+        self._passing = huge(x) and any(_share_memory(part, to.point) for part in parts)
 
     def box(self, before: Tensor, out: Tensor, eta: Scalar, rho: float, momentum: float | None) -> None:
         """Write the next iterate in the box of half width rho, and its point."""
-        m = momentum or 0.0
-        inertia = tuple(map(self._number, (-m, 2 * m, 1 - m)))
-        self._next("box", before, out, self._number(eta), self._number(rho), inertia, self._kind, momentum is None)
+        self._next("box", before, out, float(eta), rho, momentum or 0.0, self._kind, momentum is None)
 
     def sphere(self, before: Tensor, out: Tensor, on: tuple[Scalar, Scalar, Scalar], first: bool) -> None:
         """Write the next iterate in the Euclidean ball, and its point.
@@ -97,45 +102,47 @@ class Walker:
             on: factors of x, of the one before and of the gradient; for the first step of x + on[2] g, 0 and of g.
             first: whether it is the first step, which has no inertia.
         """
-        self._next("sphere", before, out, tuple(map(self._number, on)), self._kind, first)
+        self._next("sphere", before, out, on, self._kind, first)
 
     def products(self, before: Tensor) -> tuple[Scalar, ...]:
         """Return the inner products gg, xg, bg, xx, xb, bb of the gradient, x and the iterate before, in one walk."""
-        walk, x, b = self._code.products, self._x.numpy(), before.numpy()
+        walk, x, b = self._code.products, self._x, before.numpy()
         found = self._each(lambda g, unit, at: walk(g, unit, x[at], b[at], self._kind))
-        return tuple(map(sum, zip(*found, strict=True)))
+        return tuple(map(sum, zip(*found, strict=True))) if len(found) > 1 else found[0]
 
     def _next(self, name: str, before: Tensor, out: Tensor, *how: Any) -> None:
         """Walk once; reading and writing the same memory has a loop of its own, which compilers make as fast."""
-        x, b, w, y, point = (v.numpy() for v in (self._x, before, self._to.w, out, self._to.point))
+        x, w, y, point = self._x, self._to.w.numpy(), out.numpy(), self._to.point.numpy()
         if before is out:
             walk = getattr(self._code, f"{name}_in_place")
             self._each(lambda g, unit, at: walk(g, unit, x[at], w[at], y[at], point[at], *how))
         else:
-            walk = getattr(self._code, name)
+            walk, b = getattr(self._code, name), before.numpy()
             self._each(lambda g, unit, at: walk(g, unit, x[at], b[at], w[at], y[at], point[at], *how))
         self._to.reached = out
 
     def _each(self, walk: Callable[[Any, Any, slice], Any]) -> list[Any]:
         """Return what a walk over (gradient, units, where they lie) returns for each share, in order."""
-        shares, start = [], 0
-        for part in self._parts:
-            for g in part.split(SHARE):
-                shares.append((g, slice(start, start + g.numel())))
-                start += g.numel()
 
-        def one(share: tuple[Tensor, slice]) -> Any:
-            g, at = share[0].clone() if self._passing else share[0], share[1]
-            return walk(g.numpy(), _units(self._to.c, g.numpy(), at), at)
+        def one(share: tuple[Any, slice]) -> Any:
+            g, at = share
+            g = g.copy() if self._passing else g
+            return walk(g, _units(self._to.c, g, at), at)
 
-        return shared_out(one, shares)
+        return shared_out(one, self._shares)
+
+
+def _share_memory(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _units(c: Tensor | Units | None, g: Any, at: slice) -> Any:
     """Return the array that c is made of there; where c = 1 any array, as g."""
     if c is None:
         return g
-    return (c.w[at] if isinstance(c, Magnitudes) else block(c, at.start, at.stop)).numpy()
+    if isinstance(c, Tensor):
+        return c.numpy()[at]
+    return c.w.numpy()[at] if isinstance(c, Magnitudes) else c.block(at.start, at.stop).numpy()
 
 
 def _kind(c: Tensor | Units | None) -> int:
@@ -145,7 +152,7 @@ def _kind(c: Tensor | Units | None) -> int:
 
 def shared_out(walk: Callable[[T], R], shares: Sequence[T]) -> list[R]:
     """Return what a walk returns for each share, in order, by as many threads as torch has."""
-    threads = min(torch.get_num_threads(), len(shares))
+    threads = min(torch.get_num_threads(), len(shares)) if len(shares) > 1 else 1
     if threads < 2:
         return [walk(share) for share in shares]
     with ThreadPoolExecutor(threads, thread_name_prefix="acutance-walks") as pool:
@@ -154,10 +161,10 @@ def shared_out(walk: Callable[[T], R], shares: Sequence[T]) -> list[R]:
 
 def moved(w: Tensor, c: Tensor | Units | None, x: Tensor, scale: float, out: Tensor) -> Tensor:
     """Write w + scale c x to ``out``, all (p,), bitwise as torch does, and return it."""
-    code = compiled_for(w, x, out)
+    code = compiled_for(w, x, out) if large(w) else None
     if code is not None:
         centre, along, to = w.numpy(), x.numpy(), out.numpy()
-        number = _number(code, w.dtype)(scale)
+        number = _NUMBERS[w.dtype](scale)
 
         def walk(start: int) -> None:
             at = slice(start, min(start + SHARE, len(w)))
@@ -176,11 +183,6 @@ def moved(w: Tensor, c: Tensor | Units | None, x: Tensor, scale: float, out: Ten
     return out
 
 
-def _number(code: Any, dtype: torch.dtype) -> Any:
-    """Return the type of a number among compiled walks over vectors of a type."""
-    return code.number[str(dtype).removeprefix("torch.")]
-
-
 @cache
 def compiled(dtype: torch.dtype) -> Any:
     """Return the compiled walks, where numba is there and rounds as torch does on this processor, else None.
@@ -192,7 +194,7 @@ def compiled(dtype: torch.dtype) -> Any:
     except ImportError:
         return None
     w, c, x = torch.randn(3, 1031, dtype=dtype, generator=torch.Generator().manual_seed(0)).unbind()
-    found, scale = torch.empty_like(w), _number(code, dtype)(0.3)
+    found, scale = torch.empty_like(w), _NUMBERS[dtype](0.3)
     for kind, wanted in ((1, torch.addcmul(w, c, x, value=0.3)), (0, torch.add(w, x, alpha=0.3))):
         code.move(w.numpy(), c.numpy(), x.numpy(), scale, found.numpy(), kind)
         if not torch.equal(found, wanted):

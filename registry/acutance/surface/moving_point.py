@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors
 
 from acutance.checks.parts import refuse_parts
 from acutance.checks.smoothness import refuse_jumps
 from acutance.data.batch import tensor
 from acutance.errors import UserError
-from acutance.model.conditions import conditions, trackable
+from acutance.model.conditions import Conditions, conditions, trackable
 from acutance.model.derivatives import OverwrittenError, gradients, gradients_into
+from acutance.numerics.memory import empty_like
 from acutance.numerics.units import Units, huge
 from acutance.numerics.walks import moved
 from acutance.surface.core import Evaluation
@@ -44,6 +46,8 @@ class MovingPoint:
         lends: whether ``passing_slope`` puts a gradient into the memory of the point: where vectors are very long.
     """
 
+    _conditions: Conditions | None = None  # of a pass with its derivative, made once
+
     def __init__(
         self, surface: LossSurface, c: Tensor | Units | None = None, w: Tensor | None = None, replayed: bool = False
     ) -> None:
@@ -52,7 +56,7 @@ class MovingPoint:
         if w is not surface.w:
             refuse_jumps(self._core.functional, surface.parameters.free)
         with conditions(self._core.functional):
-            self.w = torch.empty_like(surface.w) if w is None else trackable(tensor(w, "w").detach().to(surface.w))
+            self.w = empty_like(surface.w) if w is None else trackable(tensor(w, "w").detach().to(surface.w))
             self._lay_out(surface)
         self._forward_replay = self._replay_of(self._forward) if replayed else None
         self._slope_replay = self._replay_of(self._slope) if replayed else None
@@ -178,8 +182,8 @@ class MovingPoint:
         into = self._leaves if core.in_one_pass else self._surface.parameters.split(flat)
         put = Tensor.copy_ if core.in_one_pass else Tensor.add_
 
-        def take(loss: Tensor) -> None:
-            gradients_into(loss, self._leaves, lambda i, g: put(into[i], g.view(into[i].shape)))
+        def take(output: Tensor, seed: Tensor | None) -> None:
+            gradients_into(output, self._leaves, lambda i, g: put(into[i], g.view(into[i].shape)), seed)
 
         try:
             loss, raw = self._pass(take)
@@ -194,8 +198,8 @@ class MovingPoint:
         """Return (loss, logits, parts of the gradient ...): one forward and one backward for each microbatch."""
         parts: list[Tensor] = []
 
-        def take(loss: Tensor) -> None:
-            joined = self._grouped(gradients(loss, self._leaves))
+        def take(output: Tensor, seed: Tensor | None) -> None:
+            joined = self._grouped(gradients(output, self._leaves, seed))
             if parts:
                 torch._foreach_add_(parts, joined)
             else:
@@ -205,19 +209,31 @@ class MovingPoint:
         loss, raw = self._pass(take)
         return loss, raw, *parts
 
-    def _pass(self, take: Callable[[Tensor], None]) -> tuple[Tensor, Tensor]:
-        """Return (loss, logits or errors); what each microbatch adds to the loss is handed out with its graph."""
+    def _pass(self, take: Callable[[Tensor, Tensor | None], None]) -> tuple[Tensor, Tensor]:
+        """Return (loss, logits or errors).
+
+        Args:
+            take: given what each microbatch adds to the loss with its graph and None; or the logits, with theirs, and
+                the gradient of that in them.
+        """
         core = self._core
         losses, notes, keeps = [], [], core.keeps_logits
-        with conditions(core.functional, order=1, arithmetic=core.arithmetic, recomputed=True), self.held():
+        if self._conditions is None:
+            self._conditions = conditions(core.functional, order=1, arithmetic=core.arithmetic, recomputed=True)
+        with self._conditions, self.held():
             for inputs, targets in core.chunks():
                 raw = self._logits(inputs)
-                loss = core.head.part(self._surface.transform(raw), targets, core.n)
                 out = raw.detach()
                 notes.append(self._unshared(out) if keeps else noted(self._surface, out, targets))
-                take(loss)
+                known = None if self._surface.logit_norm else core.head.slope(out, targets, core.n)
+                if known is None:
+                    loss = core.head.part(self._surface.transform(raw), targets, core.n)
+                    take(loss, None)
+                else:
+                    loss, seed = known
+                    take(raw, seed)
                 losses.append(loss.detach())
-                del raw, out, loss
+                del raw, out, loss, known
         if len(losses) == 1:
             return losses[0], notes[0]
         note = torch.cat(notes)
@@ -227,9 +243,9 @@ class MovingPoint:
 
     def _grouped(self, grads: list[Tensor]) -> list[Tensor]:
         """Return gradients of the parameters as one-dimensional parts: large ones as they are, others joined."""
-        flat = [g.reshape(-1) for g in grads]
         if len(self._groups) == 1:
-            return [torch.cat(flat)]
+            return [_flatten_dense_tensors(grads) if len(grads) > 1 else grads[0].reshape(-1).clone()]
+        flat = [g.reshape(-1) for g in grads]
         return [
             self._unshared(flat[group.start]) if len(group) == 1 else torch.cat(flat[group.start : group.stop])
             for group in self._groups

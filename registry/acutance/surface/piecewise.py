@@ -126,11 +126,12 @@ class PiecewisePoint(MovingPoint):
         core.refuse_derivatives(free := self._surface.parameters.free, apart=True)
         shared = core.functional.sharded
 
-        def take(part: Tensor) -> None:
+        def take(output: Tensor, seed: Tensor | None) -> None:
+            output, seed = (output * scale, None) if seed is None else (output, seed * scale)
             if shared is None:
-                gradients_into(part * scale, self._leaves, put)
+                gradients_into(output, self._leaves, put, seed)
             else:
-                shared.gradients_into(part * scale, free, put)
+                shared.gradients_into(output, free, put, seed)
 
         loss, raw = self._pass(take)
         core.book(forwards=core.n, backwards=core.n)

@@ -44,7 +44,7 @@ class Readings:
 
     def loss_of(self, raw: Tensor) -> Tensor:
         """Return the 0-d loss of raw logits, (n, K), under this surface's transform."""
-        return self.core.head.value(self.transform(raw), self.targets)
+        return self.core.head.reading(self.transform(raw), self.targets)
 
     def errors_of(self, raw: Tensor) -> Tensor:
         """Return (n,) 0/1 errors of raw logits, NaN where one is NaN or inf; normalization does not change them."""
@@ -80,7 +80,10 @@ class Readings:
 
     def mean_error_of(self, raw: Tensor) -> Tensor:
         """Return the 0-d mean error of raw logits, (n, K); NaN when the targets are not classes."""
-        return self.mean_errors_at(raw[None])[0]
+        core = self.core
+        if not core.head.classifies:
+            return raw.new_full((), float("nan"), dtype=torch.float64)
+        return core.errors(raw, core.targets).double().mean()
 
 
 class Clean:

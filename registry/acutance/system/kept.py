@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -35,7 +36,13 @@ def preserved_rng() -> Iterator[None]:
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy_state)
+        if not _same(np.random.get_state(), numpy_state):  # asking costs a fifth of writing
+            np.random.set_state(numpy_state)
         torch.set_rng_state(cpu)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Return whether two states of numpy's generator are one: (name, words, place, flag, number)."""
+    return bool(a[2:] == b[2:] and a[0] == b[0] and (a[1] == b[1]).all())

@@ -13,7 +13,6 @@ from torch import Tensor
 from acutance import scaling
 from acutance.measure import Cost, Estimate
 from acutance.numerics.draws import Kind, Noise, Streams
-from acutance.numerics.memory import empty_like
 
 if TYPE_CHECKING:
     from acutance.scaling import PieceUnits
@@ -99,7 +98,7 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
     )
     rows = base.many_points(visits)
     with _in_vectors(base, units) if rows is None else ManyAtOnce(base, units, rows) as walk:
-        noises = rng.draws(kind, norm, range(count), base.w, out=empty_like(base.w))
+        noises = rng.draws(kind, norm, range(count), base.w, out=torch.empty_like(base.w))
         for k, noise in enumerate(noises):
             _record_controls([sample for sample in family if k < sample.noises], noise)
             _visit(walk, points, noise, k)

@@ -228,8 +228,6 @@ def resolution(surface: LossSurface, name: str) -> float:
     """
     import torch
 
-    from acutance.numerics.slopes import blocks
-
     def compute() -> float:
         eps = torch.finfo(surface.dtype).eps
         if surface.moves_in_place:
@@ -239,7 +237,7 @@ def resolution(surface: LossSurface, name: str) -> float:
         c = by_block(surface, name)
         if c is not None and not isinstance(c, torch.Tensor):
             # The norm of c is that of w.
-            return eps / 2 if any(bool(piece.any()) for (piece,) in blocks(surface.w)) else 0.0
+            return eps / 2 if any(bool(piece.any()) for piece in surface.w.split(CHUNK)) else 0.0
         size = float(torch.linalg.vector_norm(c)) if c is not None else surface.w.numel() ** 0.5
         return eps / 2 * float(torch.linalg.vector_norm(surface.w)) / size if size else 0.0
 

@@ -56,7 +56,7 @@ def test_the_compiled_walk_is_bitwise_that_of_torch():
 
 
 def test_without_numba_torch_rounds(monkeypatch):
-    monkeypatch.setattr(rounding, "compiled", lambda: None)
+    monkeypatch.setattr(rounding, "kernels", lambda: None)
     exact, bits = torch.tensor([1 + 2**-8]), torch.tensor([-(2**15), 2**15 - 1], dtype=torch.int16)
     found = [float(dithered(exact, each, torch.empty(1, dtype=torch.bfloat16))) for each in bits.split(1)]
     assert found == [1.0, 1 + 2**-7]  # half-way from 1: 32768 of 65536 stays there, and 32767 does not

@@ -385,7 +385,7 @@ def test_what_rounds_is_loaded_before_the_weights_are_copied(kind, monkeypatch):
     _, surface = surfaces(torch.bfloat16)
     model = surface.core.functional.model.to(kind)
     order = []
-    monkeypatch.setattr(in_place, "compiled", lambda: order.append("loaded"))
+    monkeypatch.setattr(in_place, "ready", lambda: order.append("loaded"))
     monkeypatch.setattr(in_place, "PiecewisePoint", lambda *_: order.append("copied"))
     LossSurface(model, (X, Y), dtype="native").piecewise_point()
     assert order == (["loaded", "copied"] if kind is torch.bfloat16 else ["copied"])

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acutance.errors import NotInParts, Unsupported, UserError, did_you_mean, lacks_memory
-from acutance.model.few_classes import cross_entropy as few_cross_entropy
-from acutance.model.few_classes import few
 from acutance.model.many_classes import cross_entropies
 from acutance.model.many_classes import worthwhile as worthwhile  # plugins ask it of their logits
 from acutance.model.normalization import Normalization
 from acutance.model.normalized_rows import NormScale
 from acutance.model.token_ids import padded_targets
+from acutance.numerics.few_logits import cross_entropy as few_cross_entropy
+from acutance.numerics.few_logits import few
 from acutance.own_code import is_own, load_function
 
 # (logits, targets) -> the 0-d mean loss over the examples, or (losses, weights), each (n,), for sum(w l) / sum(w).

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from acutance.numerics.balls import Ball
 from acutance.numerics.kept import Kept
-from acutance.numerics.memory import empty_like
 from acutance.numerics.scalars import Flag, Scalar, both, choose, either, keep, negate, pick
 from acutance.numerics.slopes import Slope
 from acutance.numerics.units import huge
@@ -97,7 +97,7 @@ class Rotation:
         for place in self._places:
             if place is not x and place is not best:
                 return place
-        self._places.append(empty_like(x))
+        self._places.append(torch.empty_like(x))
         return self._places[-1]
 
 

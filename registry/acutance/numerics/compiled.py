@@ -1,4 +1,4 @@
-r"""The walks of a search over long vectors on the CPU, compiled: each reads and writes memory once.
+r"""Walks over vectors on the CPU, compiled: each reads and writes memory once, or is one call in place of a dozen.
 
 They compute what the blocks of torch in ``balls`` do, number by number in the same order and with the same fused
 products, so iterates are bitwise the same; ``kernels`` tries that before it hands one out. Inner products are the one
@@ -10,6 +10,7 @@ themselves may be given for :math:`c = |w|`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -132,9 +133,10 @@ def _products(g: Any, unit: Any, x: Any, before: Any, units: Any) -> Any:
 
 def _move(w: Any, unit: Any, x: Any, scale: Any, point: Any, units: Any) -> None:
     """Write w + scale c x."""
+    factor, _, _ = _in_type_of(w, scale, 0.0, 0.0)
     for i in range(w.size):
         c = abs(unit[i]) if units == 2 else unit[i]
-        point[i] = fused(scale * c, x[i], w[i]) if units else fused(scale, x[i], w[i])
+        point[i] = fused(factor * c, x[i], w[i]) if units else fused(factor, x[i], w[i])
 
 
 def _dither(exact: Any, random: Any, out: Any) -> None:
@@ -155,8 +157,28 @@ def _dither(exact: Any, random: Any, out: Any) -> None:
         out[i] = np.int16(np.int32(0x7FC0) if nan else beside if taken & finite else near)
 
 
+def _cross_entropy(logits: Any, targets: Any, gradient: Any) -> Any:
+    """Return the mean loss of n rows of logits, (n, K), and write its gradient in them, (n, K); terms in float64."""
+    n, classes = logits.shape
+    terms, total = np.empty(classes), 0.0
+    for i in range(n):
+        top = -math.inf
+        for k in range(classes):
+            top = max(top, float(logits[i, k]))
+        partition = 0.0
+        for k in range(classes):
+            terms[k] = math.exp(float(logits[i, k]) - top)
+            partition += terms[k]
+        for k in range(classes):
+            gradient[i, k] = terms[k] / partition / n
+        label = targets[i]
+        gradient[i, label] = (terms[label] / partition - 1.0) / n
+        total += math.log(partition) - (float(logits[i, label]) - top)
+    return total / n
+
+
 box, box_in_place = _loop(_box), _loop(_box_in_place)
 sphere, sphere_in_place = _loop(_sphere), _loop(_sphere_in_place)
 # Summed in any order: one that fits the processor.
 products = _loop(_products, {"reassoc", "contract"})
-move, dither = _loop(_move), _loop(_dither)
+move, dither, cross_entropy = _loop(_move), _loop(_dither), _loop(_cross_entropy)

@@ -18,8 +18,6 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from acutance.numerics.memory import empty_like
-
 T = TypeVar("T")
 Kind = Literal["normal", "uniform", "signs"]
 
@@ -159,7 +157,7 @@ def ahead(work: Iterable[Callable[[], T]], count: int) -> Iterator[T]:
 def _filled(like: Tensor, out: Tensor | None, fill: Callable[[Tensor], Tensor]) -> Tensor:
     """Fill float32 memory on the CPU, that of ``out`` when it can be, and cast."""
     if out is None:
-        out = empty_like(like)
+        out = torch.empty_like(like)
     if out.device.type == "cpu" and out.dtype == torch.float32:
         return fill(out)
     # CUDA has read pageable memory when the call returns, so the host need not wait for the device.

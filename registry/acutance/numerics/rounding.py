@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from acutance.numerics.draws import Streams
+from acutance.numerics.kernels import kernels
 
 WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # types by whose steps numbers of a size are counted
 STEPS = 1 << 16  # of a random number: as many as float32 has between neighbours of bfloat16, so that shares are exact
@@ -35,7 +33,7 @@ def dithered(exact: Tensor, bits: Tensor, out: Tensor) -> Tensor:
         bits: (k,) int16, uniform; as whole numbers from 0 to 65535, the neighbour is taken by those below 65536 P.
         out: (k,) float16 or bfloat16.
     """
-    code = compiled() if out.dtype == torch.bfloat16 and out.device.type == "cpu" else None
+    code = kernels() if out.dtype == torch.bfloat16 and out.device.type == "cpu" else None
     if code is not None and exact.is_contiguous() and out.is_contiguous():
         code.dither(exact.view(torch.int32).numpy(), bits.numpy(), out.view(torch.int16).numpy())
         return out
@@ -54,16 +52,12 @@ def _dithered(exact: Tensor, bits: Tensor, kind: torch.dtype) -> Tensor:
     return torch.where(taken & (near != 0) & beside.isfinite(), beside, near)
 
 
-@cache
-def compiled() -> Any:
-    """Return the compiled walk, ready to run, where numba can be had, else None.
+def ready() -> None:
+    """Load the compiled walk, where numba can be had.
 
     Whoever holds much memory for a while asks before: what loading leaves above it would keep it from being given back.
     """
-    try:
-        from acutance.numerics import compiled as code
-    except ImportError:
-        return None
-    one = torch.zeros(1, dtype=torch.int16).numpy()
-    code.dither(torch.zeros(1, dtype=torch.int32).numpy(), one, one)
-    return code
+    code = kernels()
+    if code is not None:
+        one = torch.zeros(1, dtype=torch.int16).numpy()
+        code.dither(torch.zeros(1, dtype=torch.int32).numpy(), one, one)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from acutance.numerics.kernels import kernels
 from acutance.numerics.scalars import Scalar
 from acutance.numerics.slopes import blocks
 from acutance.numerics.units import Magnitudes, Units, huge, large
@@ -20,7 +20,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 SHARE = 1 << 20  # numbers that one thread walks over at a time
-_NUMBERS: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}  # of vectors of each type
+KINDS = (torch.float32, torch.float64)  # of vectors that are walked over
 
 
 @dataclass
@@ -66,7 +66,7 @@ def walker(parts: Sequence[Tensor], x: Tensor, to: Destination | None, step: Sca
 def compiled_for(*vectors: Tensor) -> Any:
     """Return the compiled walks over vectors, or None; the first one says of which type they are, and where."""
     kind = vectors[0].dtype
-    if not vectors[0].is_cpu or kind not in _NUMBERS:
+    if not vectors[0].is_cpu or kind not in KINDS:
         return None
     for v in vectors:
         if v.dtype != kind or v.is_neg() or not v.is_contiguous():
@@ -164,11 +164,10 @@ def moved(w: Tensor, c: Tensor | Units | None, x: Tensor, scale: float, out: Ten
     code = compiled_for(w, x, out) if large(w) else None
     if code is not None:
         centre, along, to = w.numpy(), x.numpy(), out.numpy()
-        number = _NUMBERS[w.dtype](scale)
 
         def walk(start: int) -> None:
             at = slice(start, min(start + SHARE, len(w)))
-            code.move(centre[at], _units(c, along[at], at), along[at], number, to[at], _kind(c))
+            code.move(centre[at], _units(c, along[at], at), along[at], float(scale), to[at], _kind(c))
 
         shared_out(walk, range(0, w.numel(), SHARE))
     elif c is None:
@@ -189,12 +188,11 @@ def compiled(dtype: torch.dtype) -> Any:
 
     Torch fuses products and sums where the processor can: one with another rounding would give other iterates.
     """
-    try:
-        from acutance.numerics import compiled as code
-    except ImportError:
+    code = kernels()
+    if code is None:
         return None
     w, c, x = torch.randn(3, 1031, dtype=dtype, generator=torch.Generator().manual_seed(0)).unbind()
-    found, scale = torch.empty_like(w), _NUMBERS[dtype](0.3)
+    found, scale = torch.empty_like(w), 0.3
     for kind, wanted in ((1, torch.addcmul(w, c, x, value=0.3)), (0, torch.add(w, x, alpha=0.3))):
         code.move(w.numpy(), c.numpy(), x.numpy(), scale, found.numpy(), kind)
         if not torch.equal(found, wanted):

@@ -14,7 +14,7 @@ from acutance.measure import Estimate, Status
 from acutance.model.parameters import Parameters
 from acutance.model.weights import EXACT, LARGE
 from acutance.numerics.draws import Streams
-from acutance.numerics.rounding import compiled
+from acutance.numerics.rounding import ready
 from acutance.surface.core import Core, Evaluation
 from acutance.surface.gradient_apart import exact_sketch, gradient_apart, gradient_rounding
 from acutance.surface.moving_point import MovingPoint
@@ -67,7 +67,7 @@ class InPlace:
         if not self.core.functional.weights.own:
             raise UserError("this surface has a vector of its weights", "take moving_point, or dtype native")
         if self.is_rounded:
-            compiled()
+            ready()
         return PiecewisePoint(cast("LossSurface", self), units)
 
     def segments(self, x: Blocks) -> Iterator[Segment]:

@@ -16,7 +16,6 @@ from acutance.data.batch import tensor
 from acutance.errors import UserError
 from acutance.model.conditions import Conditions, conditions, trackable
 from acutance.model.derivatives import OverwrittenError, gradients, gradients_into
-from acutance.numerics.memory import empty_like
 from acutance.numerics.units import Units, huge
 from acutance.numerics.walks import moved
 from acutance.surface.core import Evaluation
@@ -56,7 +55,7 @@ class MovingPoint:
         if w is not surface.w:
             refuse_jumps(self._core.functional, surface.parameters.free)
         with conditions(self._core.functional):
-            self.w = empty_like(surface.w) if w is None else trackable(tensor(w, "w").detach().to(surface.w))
+            self.w = torch.empty_like(surface.w) if w is None else trackable(tensor(w, "w").detach().to(surface.w))
             self._lay_out(surface)
         self._forward_replay = self._replay_of(self._forward) if replayed else None
         self._slope_replay = self._replay_of(self._slope) if replayed else None

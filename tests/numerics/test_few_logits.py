@@ -10,12 +10,14 @@ from models import MLP, mlp_data
 from torch.autograd import forward_ad
 
 from acutance import LossSurface
-from acutance.model import few_classes, losses
-from acutance.model.few_classes import FEW, cross_entropy, few
+from acutance.model import losses
 from acutance.model.losses import LossHead
+from acutance.numerics import few_logits
+from acutance.numerics.few_logits import FEW, cross_entropy, few
+from acutance.numerics.kernels import kernels
 from acutance.surface.moving_point import MovingPoint
 
-pytestmark = pytest.mark.skipif(few_classes.compiled() is None, reason="numba cannot be had")
+pytestmark = pytest.mark.skipif(kernels() is None, reason="numba cannot be had")
 
 
 def batch(n=7, classes=5, dtype=torch.float64, scale=3.0):
@@ -129,6 +131,8 @@ def test_values_and_slopes_at_one_point_are_bitwise_the_same_loss():
 
 
 def test_without_numba_torch_does_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "acutance.numerics.compiled_softmax", None)
-    monkeypatch.delattr("acutance.numerics.compiled_softmax", raising=False)
-    assert few_classes.compiled.__wrapped__() is None
+    monkeypatch.setitem(sys.modules, "acutance.numerics.compiled", None)
+    monkeypatch.delattr("acutance.numerics.compiled", raising=False)
+    assert kernels.__wrapped__() is None
+    monkeypatch.setattr(few_logits, "kernels", lambda: None)
+    assert not few(batch()[0])

@@ -12,12 +12,12 @@ what a pass through a small model does.
 from __future__ import annotations
 
 import math
-from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from acutance.numerics.kernels import kernels
 
 FEW = 1 << 14  # logits: of more of them torch's own exponentials are the faster ones
 
@@ -35,7 +35,7 @@ def few(logits: Tensor) -> bool:
         and not logits.is_neg()
         and forward_ad._current_level < 0
         and not torch._C._functorch.is_functorch_wrapped_tensor(logits)
-        and compiled() is not None
+        and kernels() is not None
     )
 
 
@@ -47,17 +47,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         targets: (n,) class indices.
     """
     gradient = torch.empty_like(logits)
-    value = compiled().cross_entropy(logits.numpy(), targets.numpy(), gradient.numpy())
+    value = kernels().cross_entropy(logits.numpy(), targets.numpy(), gradient.numpy())
     if not math.isfinite(value):
         gradient.fill_(torch.nan)
     return torch.scalar_tensor(value, dtype=torch.float64), gradient
-
-
-@cache
-def compiled() -> Any:
-    """Return the compiled walk; None where numba cannot be had."""
-    try:
-        from acutance.numerics import compiled_softmax
-    except ImportError:
-        return None
-    return compiled_softmax

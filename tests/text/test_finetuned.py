@@ -192,3 +192,16 @@ def test_the_pool_conforms(tmp_path, monkeypatch):
     outcomes = list(examine(catalog().find("pools", "finetuned"), spec=spec).run())
     assert not [(o.check.name, o.message) for o in outcomes if o.state == "failed"]
     assert sum(o.state == "passed" for o in outcomes) >= 9
+
+
+def test_a_table_of_ones_own_is_trained_on_and_tells_models_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACUTANCE_CACHE", str(tmp_path / "cache"))
+    table = tmp_path / "t.csv"
+    table.write_text("text,label\n" + "good film,1\nbad book,0\n" * 20)
+    files = {"files": {"train": str(table), "test": str(table)}}
+    pool, spec = FineTuned(), FineTunedSpec(**{**TINY, "size": 1, "epochs": (2,), "dataset": "text", "settings": files})
+    entry = pool.entries(spec)[0]
+    assert not pool.build(entry, spec)["diverged"]
+    table.write_text("text,label\n" + "good film,1\nbad film,0\n" * 20)
+    (other,) = pool.entries(spec)
+    assert other.path != entry.path and other.train_set == entry.train_set

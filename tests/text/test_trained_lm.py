@@ -175,3 +175,23 @@ def test_the_preset_trains_on_what_it_measures():
     pool, data = study.pools[0].spec, study.dataset.spec
     assert pool.size == 12 and {name: getattr(data, name) for name in pool.settings} == pool.settings
     assert pool.positions == data.block
+
+
+def test_texts_of_ones_own_are_trained_on_and_tell_models_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACUTANCE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("books.txt").write_text("the cat sat on the mat and the dog sat on the log. " * 40)
+    Path("news.txt").write_text("rain is said to fall on the hills. " * 40)
+    settings = {"files": {"train": ["books.txt"], "test": "news.txt"}, "block": 16}
+    pool, spec = TrainedCausal(), TrainedCausalSpec(**TINY, epochs=2, dataset="tokens", settings=settings)
+    entry = pool.entries(spec)[0]
+    assert entry.train_set.startswith("tokens[block=16,files=")
+    assert not pool.build(entry, spec)["diverged"] and not pool.missing([entry], spec)
+    moved = pool.entries(spec.model_copy(update={"settings": {**settings, "files": {"train": "books.txt"}}}))[0]
+    assert moved.train_set != entry.train_set
+    assert pool.entries(spec)[0] == entry
+    Path("books.txt").write_text("the cow sat on the mat and the dog sat on the log. " * 40)
+    assert pool.missing(pool.entries(spec), spec) == pool.entries(spec)  # of other texts no model is there
+    wrong = TrainedCausalSpec(**TINY, dataset="tokens", settings={"files": {"train": "nowhere.txt"}})
+    with pytest.raises(UserError, match=r"nowhere\.txt"):
+        pool.entries(wrong)

@@ -259,6 +259,9 @@ def refusals(rank):
     factor = sharded("at once")
     factor.set_gradient_divide_factor(1.0)
     found["factor"] = said(lambda: acutance.measure("gradient_norm", factor, (X, Y), scaling="none"))
+    statistics = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3)).eval()
+    statistics[1].running_mean += rank
+    found["buffers"] = said(lambda: LossSurface(sharded("at once", statistics), (X, Y)))
     found["features"] = said(lambda: LossSurface(sharded("at once"), (X, Y)).last_layer())
     if rank == 0:  # where one process works alone
         model = sharded("at once")
@@ -269,6 +272,37 @@ def refusals(rank):
             "monitor": partial(monitored, model),
         }
         found["alone"] = {name: said(act) for name, act in alone.items()}
+    return found
+
+
+def moved(surface):
+    """A point at noise, rounded at random in half precision."""
+    draw = Streams("test").noise("normal", "noise", 0, surface.size)
+    return surface.piecewise_point().place(draw, 0.01, surface.dither)
+
+
+class Off(nn.Module):
+    """Outputs that are off by as much as kernels of another machine might be."""
+
+    def __init__(self, far):
+        super().__init__()
+        self.far = far
+
+    def forward(self, x):
+        return x + self.far * torch.arange(3)
+
+
+def trained(model):
+    """Steps of training between measures of two surfaces that lie beside each other."""
+    optimizer, found = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9), []
+    for _ in range(3):
+        with warnings.catch_warnings(action="ignore"):
+            nn.functional.cross_entropy(model(X), Y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            model(X)  # whose graph nobody goes back through
+        surfaces = [LossSurface(model, (x, Y), dtype="native") for x in (X, 2 * X)]
+        found += [acutance.measure(name, s, **fields).value for name, fields in FEW for s in surfaces]
     return found
 
 
@@ -286,17 +320,24 @@ def further(rank):
     halves = sharded("by layers", net(kind=torch.bfloat16))
     estimate = acutance.measure("average_case", halves, (X, Y), dtype="native", rho=0.3, draws=3)
     found["bf16"] = estimate.value, estimate.extras
-    surface = LossSurface(sharded("by layers"), (X, Y))
-    point, draw = surface.piecewise_point(), Streams("test").noise("normal", "noise", 0, surface.size)
-    point.place(draw, 0.5)
-    with point.held():
-        found["moved"] = [whole_of(p).tolist() for p in surface.model.parameters()]
-    found["still"] = [whole_of(p).tolist() for p in surface.model.parameters()]
+    for name, model in {"float32": sharded("by layers"), "bfloat16": halves}.items():
+        surface = LossSurface(model, (X, Y), dtype="native")
+        with moved(surface).held():
+            found["moved", name] = [whole_of(p).tolist() for p in surface.model.parameters()]
+        found["still", name] = [whole_of(p).tolist() for p in surface.model.parameters()]
     coarse = sharded("at once", mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16, output_dtype=torch.float32))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         acutance.measure("loss", coarse, (X, Y))
     found["coarse"] = " ".join(str(w.message) for w in caught)
+    frozen = net()
+    frozen[0].weight.requires_grad_(False)
+    sharded("at once", frozen)
+    fields = {"scaling": "none", "parameters": "!0.weight"}
+    found["frozen"] = acutance.measure("gradient_norm", frozen, (X, Y), **fields).value
+    rounding = sharded("at once", nn.Sequential(*net(), Off(rank * 1e-4)).eval())
+    found["rounding"] = [acutance.measure(name, rounding, (X, Y), **fields).value for name, fields in FEW]
+    found["trained"] = trained(sharded("at once"))
     state = get_model_state_dict(sharded("at once"), options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if rank == 0:
         model = net(1)
@@ -374,6 +415,7 @@ SENTENCES = {
     "NaN": "parameter '0.weight' has 5 non-finite value(s)", "half": "a gradient of sharded weights in bfloat16",
     "frozen": "gives no gradient in 0.weight (requires_grad=False)", "hook": "register_post_accumulate_grad_hook",
     "waiting": "set_requires_gradient_sync(True)", "written": "were written to since this surface was made",
+    "buffers": "given buffers (running statistics) of other values",
     "features": "it asks for the weights of its last layer, and here the weights are sharded over 2 processes",
     "factor": "set_gradient_divide_factor",
 }  # fmt: skip
@@ -402,15 +444,35 @@ def test_half_precision_moves_as_in_one_process(processes):
         assert value == pytest.approx(expected.value, rel=1e-6) and extras == pytest.approx(expected.extras, rel=1e-6)
 
 
-def test_weights_move_where_they_lie_as_those_of_one_process(processes):
-    surface = LossSurface(net(), (X, Y), dtype="native")
-    draw = Streams("test").noise("normal", "noise", 0, surface.size)
-    point = surface.piecewise_point().place(draw, 0.5)
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_weights_move_where_they_lie_as_those_of_one_process(processes, kind):
+    surface, name = LossSurface(net(kind=kind), (X, Y), dtype="native"), str(kind).removeprefix("torch.")
     still = [p.tolist() for p in surface.model.parameters()]
+    expected = [p.tolist() for p in moved(surface).pieces.values()]
+    assert expected != still
     for found in processes:
-        assert found["further"]["moved"] == [p.tolist() for p in point.pieces.values()] != still
-        assert found["further"]["still"] == still
-        assert "computes in bfloat16 inside its forward pass" in found["further"]["coarse"]
+        assert found["further"]["moved", name] == expected and found["further"]["still", name] == still
+
+
+def test_a_coarser_type_inside_is_told(processes):
+    assert all("computes in bfloat16 inside its forward pass" in found["further"]["coarse"] for found in processes)
+
+
+def test_training_goes_on_between_measures(processes):
+    expected = pytest.approx(trained(net()), rel=1e-5)
+    assert all(found["further"]["trained"] == expected for found in processes)
+
+
+def test_outputs_are_those_of_the_first_process(processes):
+    first, second = (found["further"]["rounding"] for found in processes)
+    assert first == second
+    assert first == pytest.approx([acutance.measure(name, net(), (X, Y), dtype="native", **f).value for name, f in FEW])
+
+
+def test_frozen_parameters_are_left_out(processes):
+    fields = {"scaling": "none", "parameters": "!0.weight"}
+    expected = acutance.measure("gradient_norm", net(), (X, Y), dtype="native", **fields).value
+    assert [found["further"]["frozen"] for found in processes] == pytest.approx([expected] * 2, rel=1e-6)
 
 
 def test_gathered_weights_are_measured_as_the_sentence_says(processes):

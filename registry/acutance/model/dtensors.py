@@ -151,7 +151,7 @@ def part_of_gradient(g: Any, parameter: Any) -> Tensor:
 
 def bits_of(tensor: Tensor) -> Tensor:
     """Return a tensor's numbers as whole ones of the same bits."""
-    return tensor.reshape(-1).view(_BITS[tensor.element_size()])
+    return tensor.reshape(-1).view(_BITS.get(tensor.element_size(), torch.uint8))
 
 
 def sum_of_bits(tensor: Tensor) -> int:

@@ -19,7 +19,6 @@ from acutance.data.lazy import Lazy, realised
 from acutance.errors import AcutanceWarning, Unsupported, UserError, did_you_mean, some
 from acutance.model.conditions import conditions, trackable
 from acutance.model.dispatched import SEVERAL, dispatched
-from acutance.model.dtensors import whole
 from acutance.model.exchange import Exchange
 from acutance.model.initial import initial_parts, initial_vector
 from acutance.model.notes import no_weights, notes_on, remarks_on
@@ -139,6 +138,8 @@ class FunctionalModel:
                 for name, buffer in module._buffers.items()
                 if buffer is not None
             ]
+            if self.sharded is not None:
+                self.sharded.require_same_buffers([buffer for _, _, buffer in self.buffers])
         self.recurrent_layers: list[Any] = [m for m in model.modules() if hasattr(m, "_flat_weights_names")]
         self.modules = list(model.modules())
         self.attributes = Attributes(self.modules)
@@ -432,7 +433,7 @@ class FunctionalModel:
         output = self._call(inputs)
         logits = output if isinstance(output, Tensor) else self._select_logits(output)
         logits = logits if self.dispatched is None else logits.to(self.device)
-        logits = logits if self.sharded is None else whole(logits)
+        logits = logits if self.sharded is None else self.sharded.processes.agreed(logits)
         return logits.to(of_logits(logits.dtype)) if self.weights.native else logits
 
     def _call(self, inputs: Any) -> Any:

@@ -12,13 +12,13 @@ would leave the others waiting.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
+from acutance.data.fingerprint import digest_points
 from acutance.errors import UserError
 from acutance.model.dtensors import (
     bits_of,
@@ -34,15 +34,12 @@ from acutance.model.dtensors import (
 )  # fmt: skip
 from acutance.model.parameters import Parameters
 from acutance.model.parts_of_gradients import PartsOfGradients
+from acutance.model.processes import Processes
 from acutance.model.shares import Portion
 from acutance.model.ties import GATHER, nonfinite
 
 NO_VECTOR = (
     "it asks for a vector of all weights, or a derivative that is no gradient in parts, and here they {}: " + GATHER
-)
-UNEQUAL = (
-    "the processes of the group were given {}",
-    "call the same in each of them, with the same points, weights and settings",
 )
 
 
@@ -88,6 +85,7 @@ class Sharded(PartsOfGradients):
         stored: what it held when the model was opened, one flat tensor for each.
         held: what was written over them, None for what was there.
         where: in words.
+        processes: that share it.
         device: where passes are made.
     """
 
@@ -105,10 +103,11 @@ class Sharded(PartsOfGradients):
             raise UserError(f"parameter '{other[0]}' is sharded over another mesh than '{next(iter(meshes))}'", GATHER)
         if mesh.get_coordinate() is None:
             raise UserError("this process is none of those that the model is sharded over", "measure in these alone")
-        self._group, rank, count = mesh.get_group(), mesh.get_local_rank(), mesh.size()
+        rank, count = mesh.get_local_rank(), mesh.size()
         self.device = torch.device(mesh.device_type)
         if self.device.type != "cpu":
             self.device = torch.device(self.device.type, torch.get_device_module(self.device).current_device())
+        self.processes = Processes(mesh.get_group(), self.device)
         self.where = f"are sharded over {count} processes (DTensor)"
         self.shares = [share_of(slot.shape, p, rank, count) for slot, p in zip(slots, self._tensors, strict=True)]
         self.held: Sequence[Tensor] | None = None
@@ -117,48 +116,39 @@ class Sharded(PartsOfGradients):
 
     def portion(self, places: Sequence[int]) -> Portion:
         """Return what this process holds of some of the parameters."""
-        return Portion([self.shares[i] for i in places], self._reduced)
+        return Portion([self.shares[i] for i in places], self.processes.reduced)
 
     # -- what the processes agree on ----------------------------------------------------------------
 
-    def _reduced(self, values: Tensor, largest: bool = False) -> Tensor:
-        there = values.to(self.device, copy=True)
-        operation = distributed.ReduceOp.MAX if largest else distributed.ReduceOp.SUM
-        distributed.all_reduce(there, operation, self._group)
-        return there.to(values.device)
-
-    def anywhere(self, flag: bool) -> bool:
-        """Return whether a flag is set in any of the processes."""
-        return bool(self._reduced(torch.tensor([flag], dtype=torch.int64), largest=True))
-
-    def require_same(self, what: str, *values: object) -> None:
-        """Refuse what is not the same in all processes, in all of them.
-
-        Args:
-            what: they are, for the message.
-            values: whose ``repr`` is compared.
+    def require_same_points(self, inputs: Any, targets: Tensor, microbatch: int | None) -> None:
+        """Refuse points that are not the same in all processes, or that they would pass in other parts.
 
         Raises:
-            UserError: saying so.
+            UserError: in all of them.
         """
-        digest = hashlib.sha256("\x1f".join(map(repr, values)).encode()).digest()
-        number = int.from_bytes(digest[:8], "big") >> 2
-        low, high = self._reduced(torch.tensor([-number, number]), largest=True).tolist()
-        if -low != high:
-            raise UserError(UNEQUAL[0].format(what), UNEQUAL[1])
+        self.processes.require_same("other points", digest_points(inputs, targets), microbatch)
+
+    def require_same_buffers(self, buffers: Sequence[Tensor]) -> None:
+        """Refuse buffers that are not the same in all processes, as running statistics of each one's own data.
+
+        Raises:
+            UserError: in all of them.
+        """
+        sums = [sum_of_bits(buffer) for buffer in buffers if buffer.layout is torch.strided]
+        self.processes.require_same("buffers (running statistics) of other values", *sums)
 
     def _require_alike(self) -> None:
         """Refuse processes whose parts do not make one model, or whose copies of what each holds whole differ."""
         parts = list(zip(self.parts(), self.shares, strict=True))
         fits = all(part.shape == share.shape and part.dim() == len(share.shape) for part, share in parts)
-        if self.anywhere(not fits):
+        if self.processes.anywhere(not fits):
             raise UserError("the parts that processes hold of a parameter are not those of torch.chunk", GATHER)
         shapes = [
             (slot.names, slot.shape, part.dtype) for slot, (part, _) in zip(self.parameters.slots, parts, strict=True)
         ]
-        self.require_same("models of other shapes", *shapes)
+        self.processes.require_same("models of other shapes", *shapes)
         copies = [sum_of_bits(part) for part, share in parts if share.axis is None]
-        self.require_same("other values of the parameters that each holds whole", *copies)
+        self.processes.require_same("other values of the parameters that each holds whole", *copies)
 
     def refuse_nonfinite(self) -> None:
         """Refuse weights that are no numbers, in all processes."""
@@ -209,7 +199,7 @@ class Sharded(PartsOfGradients):
         if self.held is not None:
             return
         pairs = zip(self.parts(), self.stored, strict=True)
-        if self.anywhere(not all(torch.equal(bits_of(part), bits_of(was)) for part, was in pairs)):
+        if self.processes.anywhere(not all(torch.equal(bits_of(part), bits_of(was)) for part, was in pairs)):
             raise UserError(
                 "the model's weights were written to since this surface was made of them",
                 "make another surface of it in every process",

@@ -18,7 +18,6 @@ from acutance.checks.parts import keeps_logits, refuse_mixing
 from acutance.checks.smoothness import refuse_jumps
 from acutance.checks.tracking import Tracking, examine, leaves_of, note_outside, refuse_elsewhere
 from acutance.data.batch import channels_first, channels_last, length_of, take_rows, tensor
-from acutance.data.fingerprint import digest_points
 from acutance.data.lazy import Lazy, ahead, realised
 from acutance.dataset import argmax_error
 from acutance.errors import Unsupported, UserError, did_you_mean, lacks_memory
@@ -321,7 +320,7 @@ class Core:
         if self.n == 0:
             raise Unsupported("this surface has no data: the measure declares that it needs weights only")
         if (sharded := self.functional.sharded) is not None:
-            sharded.require_same("other points", self.microbatch, digest_points(self.inputs_as_points, self.targets))
+            sharded.require_same_points(self.inputs_as_points, self.targets, self.microbatch)
         require_tokens(self.functional.model, self.inputs)
         if doubtful := self.head.check_inputs(self.inputs, self.targets):
             self.functional.note(doubtful)

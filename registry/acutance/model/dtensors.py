@@ -10,24 +10,13 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from acutance.errors import UserError
 from acutance.model.parameters import Places, Slot
-from acutance.model.shares import Share
+from acutance.model.shares import Share, is_dtensor, whole
 from acutance.model.ties import GATHER, usable
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def is_dtensor(tensor: Tensor) -> bool:
-    """Return whether a tensor is one of several processes."""
-    return "DTensor" in (type(tensor).__name__, type(tensor.data).__name__)
-
-
-def whole(tensor: Any) -> Tensor:
-    """Return a tensor as every process has it whole."""
-    made: Tensor = tensor.full_tensor() if is_dtensor(tensor) else tensor
-    return made
 
 
 def groups_of(module: nn.Module) -> list[Any]:

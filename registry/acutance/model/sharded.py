@@ -22,7 +22,6 @@ from acutance.data.fingerprint import digest_points
 from acutance.errors import UserError
 from acutance.model.dtensors import (
     bits_of,
-    is_dtensor,
     part_of,
     refuse_modules,
     refuse_placement,
@@ -34,8 +33,7 @@ from acutance.model.dtensors import (
 )  # fmt: skip
 from acutance.model.parameters import Parameters
 from acutance.model.parts_of_gradients import PartsOfGradients
-from acutance.model.processes import Processes
-from acutance.model.shares import Portion
+from acutance.model.shares import Portion, Processes, is_dtensor
 from acutance.model.ties import GATHER, nonfinite
 
 NO_VECTOR = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from acutance import scaling
 from acutance.measure import Cost, Estimate
 from acutance.numerics.draws import Kind, Noise, Streams
+from acutance.numerics.slopes import scaled
+from acutance.numerics.units import Units
 
 if TYPE_CHECKING:
     from acutance.scaling import PieceUnits
@@ -87,17 +89,17 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
             for k in range(count):
                 _visit(walk, points, rng.noise(kind, norm, k, base.size), k)
         return
-    units = {point.scaling: scaling.vector(base, point.scaling) for point in points}
     for sample in family:
         if sample.spec.variance_reduction == "linear":
-            sample.slope = _slope(sample.view, sample.spec.scaling, units[sample.spec.scaling])
+            sample.slope = _slope(sample.view, sample.spec.scaling, scaling.by_block(base, sample.spec.scaling))
     visits = sum(
         max((s.noises for s in members if sign in s.signs), default=0)
         for members in points.values()
         for sign in (1, -1)
     )
     rows = base.many_points(visits)
-    with _in_vectors(base, units) if rows is None else ManyAtOnce(base, units, rows) as walk:
+    names = {point.scaling for point in points}
+    with _in_vectors(base, names) if rows is None else ManyAtOnce(base, names, rows) as walk:
         noises = rng.draws(kind, norm, range(count), base.w, out=torch.empty_like(base.w))
         for k, noise in enumerate(noises):
             _record_controls([sample for sample in family if k < sample.noises], noise)
@@ -113,13 +115,13 @@ def _visit(walk: Walk[N], points: Mapping[Point, Sequence[Sample]], noise: N, k:
                 walk.visit(noise, point.scaling, sign * point.rho, active)
 
 
-def _slope(view: LossSurface, scaling_name: str, c: Tensor | None) -> Tensor:
+def _slope(view: LossSurface, scaling_name: str, c: Tensor | Units | None) -> Tensor:
     """Return c * gradient at w*, (p,): one tensor for all radii."""
 
     def compute() -> Tensor:
         g = view.clean_gradient().gradient
         assert g is not None
-        return g if c is None else g * c
+        return g if c is None else scaled(g, c)
 
     return view.memo(("average_case.slope", scaling_name), compute)
 
@@ -172,10 +174,10 @@ class OneByOne(Generic[N]):
         _pass(self._base, self._go[unit](noise, scale), active)
 
 
-def _in_vectors(base: LossSurface, units: Mapping[str, Tensor | None]) -> OneByOne[Tensor]:
-    """Return a walk whose noise and units are vectors."""
+def _in_vectors(base: LossSurface, names: Collection[str]) -> OneByOne[Tensor]:
+    """Return a walk whose noise is a vector; units are made block by block, of the scalings with these names."""
     point = base.moving_point()
-    return OneByOne(base, point, {name: point.in_units(c).move for name, c in units.items()})
+    return OneByOne(base, point, {name: point.in_units(scaling.by_block(base, name)).move for name in names})
 
 
 def _in_pieces(base: LossSurface, units: Mapping[str, PieceUnits | None]) -> OneByOne[Noise]:
@@ -201,8 +203,9 @@ def _pass(base: LossSurface, point: MovingPoint, active: Sequence[Sample]) -> No
 class ManyAtOnce:
     """A pass for many points of a tiny model, made when they are enough and at the end."""
 
-    def __init__(self, base: LossSurface, units: Mapping[str, Tensor | None], points: ManyPoints) -> None:
-        self._base, self._units, self._points = base, units, points
+    def __init__(self, base: LossSurface, names: Collection[str], points: ManyPoints) -> None:
+        self._base, self._points = base, points
+        self._units = {name: scaling.vector(base, name) for name in names}
         self._waiting: list[Sequence[Sample]] = []
 
     def __enter__(self) -> ManyAtOnce:

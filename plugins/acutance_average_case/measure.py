@@ -106,9 +106,17 @@ class AverageCase(Measure[AverageCaseSpec]):
         return "gradient" if spec.variance_reduction == "linear" else "logits"
 
     def vectors(self, spec: AverageCaseSpec) -> int:
-        """The noise and the perturbed weights; c; the gradient of the control variate, and c times it.
+        """The noise and the perturbed weights; c, unless it is 1 or |w|; the control's gradient, and c times it.
 
         A network so small that 64 points go in one pass (``surface.many_points``) holds 64 rows beside, 16 MiB at most.
         """
-        scaled = spec.scaling != "none"
-        return 2 + scaled + (1 + scaled if spec.variance_reduction == "linear" else 0)
+        return 2 + (spec.scaling not in ("none", "elementwise")) + _of_control(spec)
+
+    def vectors_of_few(self, spec: AverageCaseSpec) -> int:
+        """What ``vectors`` says and c, which is held of few weights whatever it is."""
+        return 2 + (spec.scaling != "none") + _of_control(spec)
+
+
+def _of_control(spec: AverageCaseSpec) -> int:
+    """Return the vectors of the control variate: the gradient, and c times it."""
+    return 0 if spec.variance_reduction != "linear" else 1 if spec.scaling == "none" else 2

@@ -13,7 +13,7 @@ import torch
 from torch import distributed, multiprocessing, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Partial
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.utils.parametrizations import weight_norm
@@ -145,6 +145,18 @@ def whole_of(tensor):
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+class Stale(nn.Module):
+    """Computes with weights that were gathered once."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 3, generator=torch.Generator().manual_seed(4)))
+        self.gathered = [self.weight.detach().clone()]
+
+    def forward(self, x):
+        return x @ self.gathered[0]
+
+
 def said(act):
     try:
         found = act()
@@ -215,6 +227,17 @@ def failures(way):
     return found
 
 
+def older():
+    """The same with what torch had before modules could be reset by it."""
+    if (reset := vars(FSDPModule).get("reset_iter_state")) is not None:
+        del FSDPModule.reset_iter_state
+    try:
+        return {way: failures(way) for way in ("by layers", "at once")}
+    finally:
+        if reset is not None:
+            FSDPModule.reset_iter_state = reset
+
+
 FEW = [CASES["average"], CASES["norm"]]
 
 
@@ -259,11 +282,12 @@ def refusals(rank):
     found["written"] = said(lambda: acutance.measure("loss", surface))
     assert all(torch.equal(a, b) for a, b in zip(written, bits(model)))
     factor = sharded("at once")
-    factor.set_gradient_divide_factor(1.0)
+    factor.set_reduce_scatter_divide_factor(1.0)  # the name that every torch has
     found["factor"] = said(lambda: acutance.measure("gradient_norm", factor, (X, Y), scaling="none"))
     statistics = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3)).eval()
     statistics[1].running_mean += rank
     found["buffers"] = said(lambda: LossSurface(sharded("at once", statistics), (X, Y)))
+    found["stale"] = said(lambda: acutance.measure("loss", sharded("at once", Stale()), (X, Y)))
     found["features"] = said(lambda: LossSurface(sharded("at once"), (X, Y)).last_layer())
     if rank == 0:  # where one process works alone
         model = sharded("at once")
@@ -357,6 +381,7 @@ def work(rank, folder):
         "values": {way: values(way) for way in WAYS},
         "failures": {way: failures(way) for way in ("by layers", "at once")},
         "refusals": refusals(rank),
+        "older": older(),
         "further": further(rank),
     }
     (folder / str(rank)).write_bytes(pickle.dumps(found))
@@ -401,12 +426,13 @@ def test_processes_find_what_one_that_holds_all_finds(processes, way):
     assert first["kinds"] == [kind for _, kind, _, _ in surface.layers]
 
 
+@pytest.mark.parametrize("torch_of", ["failures", "older"])
 @pytest.mark.parametrize("way", ["by layers", "at once"])
-def test_a_pass_that_fails_leaves_the_weights_as_they_were(processes, way):
+def test_a_pass_that_fails_leaves_the_weights_as_they_were(processes, way, torch_of):
     expected = [acutance.measure(name, net(), (X, Y), dtype="native", **fields).value for name, fields in FEW]
     for found in processes:
-        assert list(found["failures"][way]) == ["forward", "backward", "loss"]
-        for where, (error, same, again) in found["failures"][way].items():
+        assert list(found[torch_of][way]) == ["forward", "backward", "loss"]
+        for where, (error, same, again) in found[torch_of][way].items():
             assert where in error and same and again == pytest.approx(expected, rel=1e-6)
 
 
@@ -418,6 +444,7 @@ SENTENCES = {
     "frozen": "gives no gradient in 0.weight (requires_grad=False)", "hook": "register_post_accumulate_grad_hook",
     "waiting": "set_requires_gradient_sync(True)", "written": "were written to since this surface was made",
     "buffers": "given buffers (running statistics) of other values",
+    "stale": "the outputs of the sharded model do not follow what processes hold of it",
     "features": "it asks for the weights of its last layer, and here the weights are sharded over 2 processes",
     "factor": "set_gradient_divide_factor",
 }  # fmt: skip

@@ -16,12 +16,13 @@ from acutance.model.ties import GATHER, usable
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
+STATE = "_training_state"  # of a pass, on which modules and groups of fully_shard are
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def groups_of(module: nn.Module) -> list[Any]:
     """Return the groups of parameters that a module of ``fully_shard`` gathers together."""
-    state = getattr(module, "_get_fsdp_state", lambda: None)()
+    state = _state_of(module)
     groups = getattr(state, "_fsdp_param_groups", None)
     return list(groups) if groups is not None else [g for g in [getattr(state, "_fsdp_param_group", None)] if g]
 
@@ -38,16 +39,35 @@ def roots_of(model: nn.Module) -> list[Any]:
     return roots
 
 
+def _state_of(module: nn.Module) -> Any:
+    return getattr(module, "_get_fsdp_state", lambda: None)()
+
+
 def settle(roots: list[Any]) -> None:
     """Let go of what outermost modules, and those in them, have gathered, also after a pass that failed half-way."""
     for root in roots:
-        begun = getattr(getattr(root, "_get_fsdp_state", lambda: None)(), "_is_root", None)
+        begun = getattr(_state_of(root), "_is_root", None)
         if begun and hasattr(root, "reset_iter_state"):
             root.reset_iter_state()
             continue
         for module in root.modules():
             if hasattr(module, "reshard"):
+                _reset(module)
                 module.reshard()
+
+
+def _reset(module: Any) -> None:
+    """Let a module of ``fully_shard`` be as between two passes, where torch has no public call for it."""
+    state = _state_of(module)
+    for one in (state, *groups_of(module)):
+        setattr(one, STATE, type(getattr(one, STATE)).IDLE)
+    for group in groups_of(module):
+        getattr(group, "_post_forward_indices", []).clear()
+        getattr(group.comm_ctx, "post_forward_order", []).clear()
+    context = getattr(state, "_state_ctx", None)
+    for name, idle in {"iter_forward_root": None, "post_backward_final_callback_queued": False}.items():
+        if hasattr(context, name):
+            setattr(context, name, idle)
 
 
 def refuse_modules(model: nn.Module) -> None:

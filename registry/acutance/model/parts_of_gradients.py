@@ -16,6 +16,7 @@ from acutance.model.ties import GATHER
 from acutance.model.weights import EXACT
 
 HOOKS = "_post_accumulate_grad_hooks"
+FACTORS = ("gradient_divide_factor", "reduce_scatter_divide_factor")  # as torch calls it, and did
 
 
 class PartsOfGradients:
@@ -59,7 +60,7 @@ class PartsOfGradients:
                 "gradients are not reduced over the processes: call set_requires_gradient_sync(True), when no "
                 "accumulated gradient waits for its step"
             )
-        if any(getattr(group, "gradient_divide_factor", None) is not None for group in groups):
+        if any(getattr(group, name, None) is not None for group in groups for name in FACTORS):
             raise Unsupported(
                 "gradients are divided by a factor that was set (set_gradient_divide_factor), and no derivatives of "
                 "the loss: shard the model without it"

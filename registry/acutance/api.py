@@ -58,8 +58,8 @@ def measure(
 
     Args:
         name: a measure's name, e.g. ``worst_case``.
-        model: a surface; or a module, with ``data``, or one that is open already, as ``acutance measure`` has it. One whose
-            parameters are DTensors is measured by all processes that share it, each of which calls the same.
+        model: a surface; or a module, with ``data``, or one that is open already, as ``acutance measure`` has it.
+            One whose parameters are DTensors is measured by all processes that share it: each calls the same.
         data: (inputs, targets), a Dataset or DataLoader of torch, dicts with labels, or batches of these, as
             ``acutance.data.forms.understand`` takes them.
         m: examples in one m-batch; by default those of one pair of ``data``. A remainder is dropped, as ``notes`` say.

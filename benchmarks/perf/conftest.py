@@ -19,6 +19,8 @@ from tracking import comparison, results
 from tracking.machine import machine
 from tracking.networks import NETWORKS
 
+from acutance.system.memory import keep_freed
+
 REPEATS = 2  # how often a case that is slower than the committed one is timed again before it fails
 
 
@@ -41,6 +43,7 @@ def wanted(config):
 
 def pytest_configure(config):
     torch.set_num_threads(1)
+    keep_freed()  # as the processes of a run do
     torch.backends.cudnn.allow_tf32 = False  # as a surface does, so that both sides compute the same
     if unknown := [name for name in wanted(config) if name not in NETWORKS]:
         raise pytest.UsageError(f"--models: unknown network '{unknown[0]}'; known: {', '.join(NETWORKS)}")

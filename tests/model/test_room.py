@@ -1,6 +1,9 @@
 """Weights that memory does not hold: said before they are loaded, with what would fit."""
 
 import json
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -92,3 +95,39 @@ def test_a_model_loaded_ahead_without_room_is_loaded_when_its_turn_comes():
     model, _ = prefetch.get(Pool(), None, entry)
     assert isinstance(model, nn.Module) and calls == ["a", "a"]
     assert issubclass(NoRoom, UserError)
+
+
+FAULTS = """
+import resource, sys, torch
+import acutance
+from acutance.system.memory import keep_freed
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(4096, 1000), torch.nn.ReLU(), torch.nn.Linear(1000, 10))
+surface = acutance.LossSurface(model, (torch.randn(4, 4096), torch.randint(0, 10, (4,))))
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    surface.release()
+    acutance.measure("worst_case", surface, rho=0.1, norm="l2", start="random", steps=6)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if sys.argv[1] == "kept":
+    assert keep_freed()
+print(min(faults() for _ in range(8)))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another library gives memory back in its own way")
+def test_a_process_of_ours_keeps_what_it_has_freed():
+    given_back, kept = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("as it is", "kept")
+    )
+    assert kept < 100 and 10 * kept <= given_back, (kept, given_back)
+
+
+def test_elsewhere_memory_is_left_to_the_system(monkeypatch):
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert not memory.keep_freed()

@@ -14,6 +14,7 @@ from acutance import __version__
 from acutance.cli.screen import FAILURES, echo, escape_output
 from acutance.errors import UserError, refuse_unfit_torchvision
 from acutance.system.ending import in_order, what_is_left
+from acutance.system.memory import keep_freed
 
 VERBS = {
     "list": "What is installed, and from which distribution.",
@@ -106,6 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     # Verbs draw into files alone; a notebook's backend, handed on to its shell, may not be installed beside us.
     os.environ["MPLBACKEND"] = "agg"
     escape_output()
+    keep_freed()
     with in_order():
         _run_verb(arguments)
 

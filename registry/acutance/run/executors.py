@@ -23,6 +23,7 @@ from acutance.run.worker import close_data, execute
 from acutance.spec import Spec, Specified, SpecT
 from acutance.system.child import Child, Receive, Send
 from acutance.system.devices import require_device
+from acutance.system.memory import keep_freed
 
 SERVE = "acutance.run.executors:serve"  # what worker processes run
 FALSE_STARTS = 3  # of a worker one after the other: then none will ever start
@@ -312,6 +313,7 @@ def serve(receive: Receive, send: Send) -> None:
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    keep_freed()
 
     while True:
         for outcome in execute(receive().decode()):

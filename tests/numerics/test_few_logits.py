@@ -13,8 +13,9 @@ from acutance import LossSurface
 from acutance.model import losses
 from acutance.model.losses import LossHead
 from acutance.numerics import few_logits
-from acutance.numerics.few_logits import FEW, cross_entropy, few
+from acutance.numerics.few_logits import FEW, cross_entropy, few, mean_error
 from acutance.numerics.kernels import kernels
+from acutance.surface import readings
 from acutance.surface.moving_point import MovingPoint
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="numba cannot be had")
@@ -136,3 +137,25 @@ def test_without_numba_torch_does_it(monkeypatch):
     assert kernels.__wrapped__() is None
     monkeypatch.setattr(few_logits, "kernels", lambda: None)
     assert not few(batch()[0])
+
+
+@pytest.mark.parametrize("case", ["plain", "ties", "ruled out", "all ruled out", "nan", "inf", "nan at last"])
+def test_the_error_is_that_of_torch(case, monkeypatch):
+    logits, targets = batch(40, 4, torch.float32)
+    logits = (2 * logits).round() if case == "ties" else logits
+    values = {"ruled out": -math.inf, "nan": math.nan, "inf": math.inf}
+    if case in values:
+        logits[3, 0] = values[case]
+    if case == "all ruled out":
+        logits[3] = -math.inf
+    if case == "nan at last":
+        logits[-1, -1] = math.nan
+    found = mean_error(logits, targets)
+    surface = LossSurface(MLP(), mlp_data(40))
+    monkeypatch.setattr(readings, "few", lambda raw: False)
+    surface.core.targets = targets
+    wanted = surface.mean_error_of(logits)
+    assert found.dtype == torch.float64 and found.dim() == 0
+    assert float(found) == pytest.approx(float(wanted), rel=0, abs=0, nan_ok=True)
+    monkeypatch.undo()
+    assert float(surface.mean_error_of(logits)) == pytest.approx(float(wanted), rel=0, abs=0, nan_ok=True)

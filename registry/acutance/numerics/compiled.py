@@ -177,8 +177,24 @@ def _cross_entropy(logits: Any, targets: Any, gradient: Any) -> Any:
     return total / n
 
 
+def _mean_error(logits: Any, targets: Any) -> Any:
+    """Return the share of rows of logits, (n, K), whose first largest one is not the label; NaN where there is none."""
+    n, classes = logits.shape
+    wrong = 0.0
+    for i in range(n):
+        best = 0
+        for k in range(classes):
+            if not logits[i, k] < math.inf:
+                return math.nan
+            if logits[i, k] > logits[i, best]:
+                best = k
+        wrong += best != targets[i]
+    return wrong / n
+
+
 box, box_in_place = _loop(_box), _loop(_box_in_place)
 sphere, sphere_in_place = _loop(_sphere), _loop(_sphere_in_place)
 # Summed in any order: one that fits the processor.
 products = _loop(_products, {"reassoc", "contract"})
-move, dither, cross_entropy = _loop(_move), _loop(_dither), _loop(_cross_entropy)
+move, dither = _loop(_move), _loop(_dither)
+cross_entropy, mean_error = _loop(_cross_entropy), _loop(_mean_error)

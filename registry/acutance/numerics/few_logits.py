@@ -1,4 +1,4 @@
-r"""Cross-entropy of few logits on the CPU: its value, and its gradient, in one compiled walk.
+r"""Cross-entropy of few logits on the CPU, with its gradient, and their error: each in one compiled walk.
 
 With :math:`p = \mathrm{softmax}(f)` of each of n examples and c its label
 
@@ -51,3 +51,13 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     if not math.isfinite(value):
         gradient.fill_(torch.nan)
     return torch.scalar_tensor(value, dtype=torch.float64), gradient
+
+
+def mean_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the share of examples whose largest logit is not the label's, 0-d float64; NaN where one predicts nothing.
+
+    Args:
+        logits: (n, K), of which ``few`` holds.
+        targets: (n,) class indices.
+    """
+    return torch.scalar_tensor(kernels().mean_error(logits.numpy(), targets.numpy()), dtype=torch.float64)

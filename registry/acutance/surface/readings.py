@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
+from acutance.dataset import argmax_error
 from acutance.errors import Unsupported
 from acutance.model.conditions import in_own_conditions
 from acutance.model.losses import NO_TARGETS
 from acutance.model.normalized_rows import NormScale
+from acutance.numerics.few_logits import few, mean_error
 from acutance.surface.core import Core, Evaluation
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ class Readings:
         core = self.core
         if not core.head.classifies:
             return raw.new_full((), float("nan"), dtype=torch.float64)
+        if core.score is argmax_error and few(raw) and len(raw) == len(core.targets):
+            return mean_error(raw, core.targets)
         return core.errors(raw, core.targets).double().mean()
 
 

@@ -18,8 +18,8 @@ from acutance.numerics.auto_pgd import Maximum, auto_pgd, half
 from acutance.numerics.balls import L2, Linf, ball
 from acutance.numerics.draws import Streams
 from acutance.numerics.scalars import Scalar
-from acutance.numerics.slopes import Slope, blocks
-from acutance.numerics.units import Units, block, huge
+from acutance.numerics.slopes import Slope
+from acutance.numerics.units import Units, huge
 from acutance_worst_case import released
 
 if TYPE_CHECKING:
@@ -379,13 +379,7 @@ def _random(objective: Perturbed, region: L2 | Linf, rng: Streams, restart: int,
     """Return a point uniform in the ball over the coordinates that can move, (p,)."""
     w, k = objective.surface.w, restart * 1024 + i
     noise = rng.normal("start.l2", k, w) if region.gaussian else rng.uniform("start.linf", k, w)
-    c = objective.c
-    if c is not None:
-        start = 0
-        for (piece,) in blocks(noise):
-            piece.masked_fill_(block(c, start, start + len(piece)) == 0, 0.0)
-            start += len(piece)
-    return region.random(noise, rng.number("start.radius", k))
+    return region.random(noise, rng.number("start.radius", k), objective.c)
 
 
 def _rank(value: float) -> float:

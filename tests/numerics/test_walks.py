@@ -205,3 +205,24 @@ def test_points_are_moved_bitwise_as_torch_does(dtype, unit, monkeypatch):
     assert torch.equal(Slope([g], c).flat().nan_to_num(), (g if c is None else g * held).nan_to_num())
     walked = torch.cat([gi.clone() for gi, _ in Slope(g.split(1500), c).walk()])
     assert torch.equal(walked.nan_to_num(), (g if c is None else g * held).nan_to_num())
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("how", ["compiled", "by torch"])
+def test_noise_is_confined_to_the_coordinates_that_move(dtype, unit, how, monkeypatch):
+    w, noise, *_ = vectors(dtype)
+    c = UNITS[unit](w)
+    if how == "by torch":
+        monkeypatch.setattr(walks, "compiled", lambda dtype: None)
+        monkeypatch.setattr(slopes, "BLOCK", 1000)
+    held = torch.ones_like(w) if c is None else w.abs() if unit == "magnitudes" else c
+    wanted = noise.clone().masked_fill_(held == 0, 0.0)
+    count, squared = walks.confined(noise, c)
+    assert torch.equal(noise, wanted) and not bool((noise.signbit() & (noise == 0)).any())
+    assert int(count) == int((wanted != 0).sum()) == (P if c is None else P - len(w[::5]))
+    assert float(squared) == pytest.approx(float(wanted.double().square().sum()), rel=1e-6)
+    point = ball("l2", 0.5).random(vectors(dtype)[1], 0.3, c)
+    assert float(point.norm()) == pytest.approx(0.5 * 0.3 ** (1 / int(count)), rel=1e-5)
+    assert bool((point[held == 0] == 0).all())
+    inside = ball("linf", 0.5).random(vectors(dtype)[1], 0.3, c)
+    assert torch.equal(inside, wanted * 0.5)

@@ -18,7 +18,8 @@ from torch import Tensor
 from acutance.numerics.kept import Copied, Kept, Signs
 from acutance.numerics.scalars import Scalar, add_multiple, at_most_one, choose, inverse, root, scalar
 from acutance.numerics.slopes import Slope, blocks
-from acutance.numerics.walks import Destination, walker
+from acutance.numerics.units import Units
+from acutance.numerics.walks import Destination, confined, walker
 
 
 def gram(walk: Iterable[tuple[Tensor, ...]], exactly: bool = False) -> list[Scalar]:
@@ -57,8 +58,11 @@ class Ball(ABC):
         """Return memory of what a step needs of the gradient at the best point, with that of g."""
 
     @abstractmethod
-    def random(self, noise: Tensor, u: float) -> Tensor:
-        """Return a point uniform in the ball, in place of unit noise (``gaussian`` or uniform), from u in [0, 1)."""
+    def random(self, noise: Tensor, u: float, c: Tensor | Units | None = None) -> Tensor:
+        """Return a point uniform in the ball, in place of unit noise (``gaussian`` or uniform), from u in [0, 1).
+
+        Coordinates with c = 0 cannot move: it is uniform over the others.
+        """
 
     @abstractmethod
     def advance(
@@ -104,10 +108,10 @@ class L2(Ball):
         """Return a copy."""
         return Copied(g)
 
-    def random(self, noise: Tensor, u: float) -> Tensor:
+    def random(self, noise: Tensor, u: float, c: Tensor | Units | None = None) -> Tensor:
         """Return rho u^(1/dim) noise/||noise||; coordinates where the noise is zero stay at zero."""
-        dimension = max(int(torch.count_nonzero(noise)), 1)
-        return noise.mul_(self.rho * u ** (1 / dimension) * inverse(self.norm(noise)))
+        count, squared = confined(noise, c)
+        return noise.mul_(self.rho * u ** (1 / max(int(count), 1)) * inverse(root(squared)))
 
     def advance(
         self, x: Tensor, previous: Tensor, g: Slope, eta: Scalar, momentum: float | None, out: Tensor,
@@ -169,8 +173,10 @@ class Linf(Ball):
         """Return the signs."""
         return Signs(g)
 
-    def random(self, noise: Tensor, u: float) -> Tensor:
+    def random(self, noise: Tensor, u: float, c: Tensor | Units | None = None) -> Tensor:
         """Return rho noise, noise uniform on [-1, 1]."""
+        if c is not None:
+            confined(noise, c)
         return noise.mul_(self.rho)
 
     def advance(

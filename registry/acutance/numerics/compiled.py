@@ -131,6 +131,17 @@ def _products(g: Any, unit: Any, x: Any, before: Any, units: Any) -> Any:
     return gg, xg, bg, xx, xb, bb
 
 
+def _confine(noise: Any, unit: Any, units: Any) -> Any:
+    """Write 0 where c is 0; return how many numbers are not 0, and the sum of their squares in double precision."""
+    count, squared = 0, 0.0
+    for i in range(noise.size):
+        y = noise[i] - noise[i] if units and unit[i] == 0 else noise[i]
+        noise[i] = y
+        count += y != 0
+        squared += np.float64(y) * np.float64(y)
+    return count, squared
+
+
 def _move(w: Any, unit: Any, x: Any, scale: Any, point: Any, units: Any) -> None:
     """Write w + scale c x."""
     factor, _, _ = _in_type_of(w, scale, 0.0, 0.0)
@@ -195,6 +206,6 @@ def _mean_error(logits: Any, targets: Any) -> Any:
 box, box_in_place = _loop(_box), _loop(_box_in_place)
 sphere, sphere_in_place = _loop(_sphere), _loop(_sphere_in_place)
 # Summed in any order: one that fits the processor.
-products = _loop(_products, {"reassoc", "contract"})
+products, confine = _loop(_products, {"reassoc", "contract"}), _loop(_confine, {"reassoc", "contract"})
 move, dither = _loop(_move), _loop(_dither)
 cross_entropy, mean_error = _loop(_cross_entropy), _loop(_mean_error)

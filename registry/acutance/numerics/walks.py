@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from acutance.numerics.kernels import kernels
-from acutance.numerics.scalars import Scalar
+from acutance.numerics.scalars import Scalar, scalar
 from acutance.numerics.slopes import blocks
-from acutance.numerics.units import Magnitudes, Units, huge, large
+from acutance.numerics.units import Magnitudes, Units, block, huge, large
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -180,6 +180,30 @@ def moved(w: Tensor, c: Tensor | Units | None, x: Tensor, scale: float, out: Ten
             torch.addcmul(here, c.block(start, start + len(here)), along_it, value=scale, out=to_it)
             start += len(here)
     return out
+
+
+def confined(noise: Tensor, c: Tensor | Units | None) -> tuple[Scalar, Scalar]:
+    """Write 0 into noise, (p,), where c is 0; return how many of its numbers are not 0, and its squared norm."""
+    code = compiled_for(noise)
+    if code is not None:
+        numbers, kind = noise.numpy(), _kind(c)
+
+        def walk(start: int) -> Any:
+            at = slice(start, min(start + SHARE, len(noise)))
+            return code.confine(numbers[at], _units(c, numbers[at], at), kind)
+
+        found = shared_out(walk, range(0, noise.numel(), SHARE))
+        return float(sum(count for count, _ in found)), sum(squared for _, squared in found)
+    count: Scalar = 0.0
+    squared: Scalar = 0.0
+    start = 0
+    for (piece,) in blocks(noise):
+        if c is not None:
+            piece.masked_fill_(block(c, start, start + len(piece)) == 0, 0.0)
+        count = count + scalar(torch.count_nonzero(piece))
+        squared = squared + scalar(torch.dot(piece, piece))
+        start += len(piece)
+    return count, squared
 
 
 @cache

@@ -34,14 +34,14 @@ def page(folder: Path) -> str:
         "# A search over GPT-2", "",
         f"`python benchmarks/gpt2_search.py --record`: `worst_case` in {about['steps']} steps over {about['parameters'] / 1e6:.0f} million random "
         f"weights in float32 ({about['bytes'] / 1e9:.1f} GB), one block of {about['tokens']} tokens, one thread, torch {about['torch']}.", "",
-        "Vectors are as long as the weights, beside these and what a bare pass needs. Time is the median over rounds of CPU time over that of as many bare "
-        "forwards and backwards.", "",
-        "| norm | scaling | start | vectors | time (s) | bare passes (s) | ratio |", "|---|---|---|---|---|---|---|",
+        f"Vectors are as long as the weights, beside these, what a bare pass needs, and three copies of the logits, of {about['logits']:.2f} vectors each "
+        "(those at w*, at the best point and of the last pass). Time is CPU time, beside that of as many bare forwards and backwards; the ratio is given of every round.", "",
+        "| norm | scaling | start | vectors | time (s) | bare passes (s) | ratios |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in about["rows"]:
         lines.append(
-            f"| {row['norm']} | {row['scaling']} | {row['start']} | {row['vectors']:.2f} | {row['seconds']:.1f} | {row['bare']:.1f} | "
-            f"{row['ratio']:.2f} |"
+            f"| {row['norm']} | {row['scaling']} | {row['start']} | {row['held'] - 3 * about['logits']:.2f} | {row['seconds']:.1f} | {row['bare']:.1f} | "
+            f"{', '.join(f'{ratio:.2f}' for ratio in row['ratios'])} |"
         )
     return "\n".join([*lines, ""])
 
@@ -102,7 +102,7 @@ def main() -> None:
         rows.append(
             {
                 **settings, "forwards": cost.forwards, "backwards": cost.backwards,
-                "vectors": vectors(held, peaks, 4 * size), "seconds": seconds, "bare": bare, "ratio": seconds / bare,
+                "held": vectors(held, peaks, 4 * size), "seconds": seconds, "bare": bare, "ratio": seconds / bare,
                 "ratios": [one / other for one, other in turns],
             }
         )  # fmt: skip

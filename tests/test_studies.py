@@ -102,6 +102,17 @@ def test_large_tables_stay_within_their_bounds_as_their_page_says(monkeypatch):
     assert (rows["wall_s"] < scale.SECONDS).all() and (rows["peak_gib"] < scale.GIB).all()
 
 
+def test_a_search_over_gpt2_holds_four_vectors(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "perf"))
+    import gpt2_search as search
+
+    assert search.page(search.FOLDER) == (search.FOLDER / "README.md").read_text()
+    about = json.loads((search.FOLDER / "figures.json").read_text())
+    assert about["parameters"] > 1.2e8 and {row["norm"] for row in about["rows"]} == {"l2", "linf"}
+    assert all(row["held"] - 3 * about["logits"] <= 4 for row in about["rows"])
+
+
 def test_a_language_model_of_a_billion_weights_is_measured_in_the_memory_of_inference(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import large_language_model as large

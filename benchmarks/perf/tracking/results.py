@@ -116,6 +116,10 @@ def index(folder: Path) -> str:
         lines += ["", "# How long large tables take", "", "* [scale](scale/README.md)"]
     if (folder / "large_language_model" / "README.md").is_file():
         lines += ["", "# A billion weights", "", "* [large_language_model](large_language_model/README.md)"]
+    if (folder / "gpt2_search" / "README.md").is_file():
+        lines += ["", "# A search over GPT-2", "", "* [gpt2_search](gpt2_search/README.md)"]
+    if (folder / "roofline" / "README.md").is_file():
+        lines += ["", "# What the memory's bandwidth allows", "", "* [roofline](roofline/README.md)"]
     studies = sorted(path.parent.name for path in folder.glob("studies/*/README.md"))
     if studies:
         lines += ["", "# Studies that were run", "", *(f"* [{name}](studies/{name}/README.md)" for name in studies)]

@@ -300,3 +300,15 @@ def test_the_line_on_top_is_a_comment_to_acutance(tmp_path, toy_config):
     path = tmp_path / "study.yaml"
     path.write_text("# yaml-language-server: $schema=acutance.schema.json\n" + yaml.safe_dump(toy_config))
     assert load_config(path).file.title == "toy"
+
+
+def test_settings_of_a_dataset_that_a_pool_names_are_values_lists_or_mappings(schema):
+    pool = schema["$defs"]["pools.acutance.causal_trained"]["properties"]["settings"]
+    validator = jsonschema.Draft7Validator({**pool, "$defs": schema["$defs"]})
+    for value in (
+        {"block": 64, "lower": True, "files": {"train": ["a.txt", "b.txt"], "test": "c.txt"}},
+        {"files": ["a"]},
+    ):
+        assert not list(validator.iter_errors(value))
+    for value in ({"files": {"train": 3}}, {"files": [3]}, {"block": None}, 3):
+        assert len(list(validator.iter_errors(value))) == 1

@@ -10,7 +10,7 @@ gives one message, at its place. What depends on several fields (m and points, t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic.errors import PydanticInvalidForJsonSchema
@@ -168,6 +168,7 @@ def _exact(schema: Any, definitions: Mapping[str, Schema]) -> Any:
             kinds = {alternative["type"] for alternative in found.pop(key)}
             found["type"] = sorted(kinds - {"integer"} if "number" in kinds else kinds)
         elif key in found:
+            found[key] = _plain_together(found[key])
             types = [_types(alternative, definitions) for alternative in found[key]]
             if all(types) and sum(map(len, types)) == len(set[str]().union(*types)):
                 alternatives = found.pop(key)
@@ -179,6 +180,17 @@ def _exact(schema: Any, definitions: Mapping[str, Schema]) -> Any:
 
 
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", list: "array"}
+
+
+def _plain_together(alternatives: Sequence[Schema]) -> list[Schema]:
+    """Return alternatives; where several are nothing but a type, these as one in their place: integers are numbers."""
+    plain = [alternative for alternative in alternatives if alternative.keys() == {"type"}]
+    if len(plain) < 2:
+        return list(alternatives)
+    kinds = {alternative["type"] for alternative in plain}
+    together: Schema = {"type": sorted(kinds - {"integer"} if "number" in kinds else kinds)}
+    kept = [together if alternative is plain[0] else alternative for alternative in alternatives]
+    return [alternative for alternative in kept if alternative is together or alternative not in plain]
 
 
 def _types(schema: Schema, definitions: Mapping[str, Schema]) -> set[str]:

@@ -165,6 +165,15 @@ def _wide(of: Callable[[str, Tensor], Tensor], name: str, p: Tensor) -> Tensor:
     return torch.cat(parts) if of is _of_filters else torch.linalg.vector_norm(torch.cat(parts)).reshape(1)
 
 
+def _path(name: str) -> str:
+    """Return ``module:function`` of a strategy.
+
+    Raises:
+        UserError: for an unknown one.
+    """
+    return name if is_own(name) else str(catalog().get("scalings", name))
+
+
 def units(surface: LossSurface, name: str) -> PieceUnits | None:
     """Return c of a strategy for a point that moves piece by piece, None for ones.
 
@@ -176,7 +185,7 @@ def units(surface: LossSurface, name: str) -> PieceUnits | None:
         UserError: for an unknown strategy.
         Unsupported: for one that is a function of the vector of all weights.
     """
-    path = name if is_own(name) else str(catalog().get("scalings", name))
+    path = _path(name)
     strategy = load_function(path)
     if strategy is none:
         return None
@@ -198,7 +207,7 @@ def vector(surface: LossSurface, name: str) -> Tensor | None:
     Raises:
         UserError: for an unknown strategy, or one that gives no finite non-negative vector of this size.
     """
-    path = name if is_own(name) else str(catalog().get("scalings", name))
+    path = _path(name)
     return surface.memo(("scaling", path), lambda: _checked(load_function(path)(surface), surface, name))
 
 
@@ -212,7 +221,7 @@ def by_block(surface: LossSurface, name: str) -> Tensor | Units | None:
     Raises:
         UserError: as ``vector``.
     """
-    path = name if is_own(name) else str(catalog().get("scalings", name))
+    path = _path(name)
     made = surface.magnitudes() if load_function(path) is elementwise else None
     return vector(surface, name) if made is None else made
 
@@ -234,10 +243,10 @@ def resolution(surface: LossSurface, name: str) -> float:
             c_by_piece = units(surface, name)
             size = c_by_piece.norm() if c_by_piece is not None else surface.size**0.5
             return eps / 2 * PieceUnits(surface, _absolute).norm() / size if size else 0.0
-        c = by_block(surface, name)
-        if c is not None and not isinstance(c, torch.Tensor):
+        if load_function(_path(name)) is elementwise:
             # The norm of c is that of w.
             return eps / 2 if any(bool(piece.any()) for piece in surface.w.split(CHUNK)) else 0.0
+        c = vector(surface, name)
         size = float(torch.linalg.vector_norm(c)) if c is not None else surface.w.numel() ** 0.5
         return eps / 2 * float(torch.linalg.vector_norm(surface.w)) / size if size else 0.0
 

@@ -76,15 +76,15 @@ def test_classes_that_are_ruled_out_have_no_share():
 def test_nothing_that_is_differentiated_is_read_as_numbers():
     logits, targets = batch()
     head = LossHead("cross_entropy")
-    assert few(logits) and few(logits.float())
+    assert few(logits, targets) and few(logits.float(), targets)
     others = [
         logits.clone().requires_grad_(), logits.T, logits[0], logits[:0], logits.half(), logits.to("meta"),
         torch.nn.Parameter(logits, requires_grad=False), torch.zeros(1, FEW + 1),
     ]  # fmt: skip
-    assert not any(map(few, others))
+    assert not any(few(other, torch.zeros(other.shape[:1], dtype=torch.int64)) for other in others)
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(logits, torch.ones_like(logits))
-        assert not few(dual)
+        assert not few(dual, targets)
         tangent = forward_ad.unpack_dual(head.reading(dual, targets)).tangent
     assert float(tangent) == pytest.approx(0.0, abs=1e-15)  # logits may all rise together
     rows = torch.vmap(lambda one: head.reading(one[None], targets[:1]))(logits)
@@ -113,7 +113,7 @@ def test_a_pass_has_the_same_loss_and_gradient_with_it_and_without(monkeypatch, 
     found = []
     for walks in (True, False):
         if not walks:
-            monkeypatch.setattr(losses, "few", lambda logits: False)
+            monkeypatch.setattr(losses, "few", lambda logits, targets: False)
         surface = LossSurface(MLP().double(), mlp_data(), microbatch=microbatch).transformed(logit_norm)
         point = MovingPoint(surface).move(torch.full_like(surface.w, 0.01))
         found.append((point.gradient(), point.value(), surface.loss()))
@@ -136,7 +136,7 @@ def test_without_numba_torch_does_it(monkeypatch):
     monkeypatch.delattr("acutance.numerics.compiled", raising=False)
     assert kernels.__wrapped__() is None
     monkeypatch.setattr(few_logits, "kernels", lambda: None)
-    assert not few(batch()[0])
+    assert not few(*batch())
 
 
 @pytest.mark.parametrize("case", ["plain", "ties", "ruled out", "all ruled out", "nan", "inf", "nan at last"])
@@ -152,10 +152,24 @@ def test_the_error_is_that_of_torch(case, monkeypatch):
         logits[-1, -1] = math.nan
     found = mean_error(logits, targets)
     surface = LossSurface(MLP(), mlp_data(40))
-    monkeypatch.setattr(readings, "few", lambda raw: False)
+    monkeypatch.setattr(readings, "few", lambda raw, targets: False)
     surface.core.targets = targets
     wanted = surface.mean_error_of(logits)
     assert found.dtype == torch.float64 and found.dim() == 0
     assert float(found) == pytest.approx(float(wanted), rel=0, abs=0, nan_ok=True)
     monkeypatch.undo()
     assert float(surface.mean_error_of(logits)) == pytest.approx(float(wanted), rel=0, abs=0, nan_ok=True)
+
+
+def test_targets_that_do_not_fit_the_logits_are_refused_as_by_torch():
+    logits, targets = batch()
+    assert not few(logits, targets[:-1]) and not few(logits[:-1], targets) and not few(logits, targets.int())
+    surface = LossSurface(MLP(), mlp_data())
+    raw = surface.raw_logits()
+    with pytest.raises((ValueError, RuntimeError)):
+        surface.loss_of(raw[:-1])
+    with pytest.raises((ValueError, RuntimeError)):
+        surface.loss_of(raw.repeat(2, 1))
+    for wrong in (-1, 5):
+        with pytest.raises(IndexError):
+            cross_entropy(logits, targets.index_fill(0, torch.tensor([2]), wrong))

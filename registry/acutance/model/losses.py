@@ -156,13 +156,13 @@ class LossHead:
 
     def reading(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return ``value`` of logits that nothing is differentiated through, or ``value`` itself where one is."""
-        if self.classifies and few(logits):
+        if self.classifies and few(logits, targets):
             return few_cross_entropy(logits, targets)[0]
         return self.value(logits, targets)
 
     def slope(self, logits: Tensor, targets: Tensor, n: int) -> tuple[Tensor, Tensor] | None:
         """Return ``part`` and its gradient in the logits, (rows, K), where both come of one walk; None elsewhere."""
-        if not (self.classifies and few(logits)):
+        if not (self.classifies and few(logits, targets)):
             return None
         loss, gradient = few_cross_entropy(logits, targets)
         share = len(targets) / n

@@ -183,6 +183,8 @@ def _cross_entropy(logits: Any, targets: Any, gradient: Any) -> Any:
         for k in range(classes):
             gradient[i, k] = terms[k] / partition / n
         label = targets[i]
+        if label < 0 or label >= classes:
+            raise IndexError("a target is no index of a class")
         gradient[i, label] = (terms[label] / partition - 1.0) / n
         total += math.log(partition) - (float(logits[i, label]) - top)
     return total / n

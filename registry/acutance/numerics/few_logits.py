@@ -22,14 +22,16 @@ from acutance.numerics.kernels import kernels
 FEW = 1 << 14  # logits: of more of them torch's own exponentials are the faster ones
 
 
-def few(logits: Tensor) -> bool:
-    """Return whether logits, (n, K), are so few, and plain numbers that nothing is differentiated through."""
+def few(logits: Tensor, targets: Tensor) -> bool:
+    """Return whether logits, (n, K), are so few, each row with a class index, and plain numbers, not differentiated."""
     return (
         logits.is_cpu
         and logits.dim() == 2
         and 0 < logits.numel() <= FEW
         and not logits.requires_grad
         and logits.dtype in (torch.float32, torch.float64)
+        and targets.shape == logits.shape[:1]
+        and targets.dtype == torch.int64
         and type(logits) is Tensor
         and logits.is_contiguous()
         and not logits.is_neg()
@@ -45,6 +47,9 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         logits: (n, K), of which ``few`` holds.
         targets: (n,) class indices.
+
+    Raises:
+        IndexError: for an index that is none of a class, as torch does.
     """
     gradient = torch.empty_like(logits)
     value = kernels().cross_entropy(logits.numpy(), targets.numpy(), gradient.numpy())

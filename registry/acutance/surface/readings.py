@@ -85,7 +85,7 @@ class Readings:
         core = self.core
         if not core.head.classifies:
             return raw.new_full((), float("nan"), dtype=torch.float64)
-        if core.score is argmax_error and few(raw) and len(raw) == len(core.targets):
+        if core.score is argmax_error and few(raw, core.targets):
             return mean_error(raw, core.targets)
         return core.errors(raw, core.targets).double().mean()
 

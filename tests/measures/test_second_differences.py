@@ -153,7 +153,7 @@ def test_half_precision_is_the_quotient_of_the_same_weights_but_for_rounding(dir
 
 def test_the_gradient_of_which_rounding_leaves_little_has_no_curvature_along_it():
     model = net(torch.bfloat16)
-    x = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(64, 5, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         target = model(x.bfloat16()).float().softmax(1)
     surface = LossSurface(model, (x, target), loss=nn.functional.cross_entropy, dtype="native")

@@ -24,6 +24,7 @@ from acutance.model.shares import Share
 from acutance.monitor import Monitor
 from acutance.numerics.draws import Streams
 from acutance.surface.loss_surface import LossSurface
+from acutance.surface.pieces import Apart
 
 X, Y = torch.randn(40, 5, generator=torch.Generator().manual_seed(1)), torch.arange(40) % 3
 TOKENS = torch.randint(0, 9, (20, 6), generator=torch.Generator().manual_seed(2))
@@ -307,6 +308,20 @@ def moved(surface):
     return surface.piecewise_point().place(draw, 0.01, surface.dither)
 
 
+def moved_in_parts(surface):
+    """A point along parts that lie apart, of which each process has its own."""
+    draw = Streams("test").noise("normal", "noise", 0, surface.size)
+    whole = torch.cat([block.clone() for block in draw.blocks()]).split(surface.parameters.sizes)
+    portion = surface.core.functional.portion(surface.parameters.free)
+    if portion is not None:
+        counts = zip(whole, portion.shares, portion.sizes, strict=True)
+        whole = [part[share.chosen(0, count, 0)] if count else part[:0] for part, share, count in counts]
+    return surface.piecewise_point().place(Apart(whole, portion=portion), 0.01, surface.dither)
+
+
+MOVES = {"along noise": moved, "in parts": moved_in_parts}
+
+
 class Off(nn.Module):
     """Outputs that are off by as much as kernels of another machine might be."""
 
@@ -348,8 +363,9 @@ def further(rank):
     found["bf16"] = estimate.value, estimate.extras
     for name, model in {"float32": sharded("by layers"), "bfloat16": halves}.items():
         surface = LossSurface(model, (X, Y), dtype="native")
-        with moved(surface).held():
-            found["moved", name] = [whole_of(p).tolist() for p in surface.model.parameters()]
+        for how, move in MOVES.items():
+            with move(surface).held():
+                found["moved", how, name] = [whole_of(p).tolist() for p in surface.model.parameters()]
         found["still", name] = [whole_of(p).tolist() for p in surface.model.parameters()]
     coarse = sharded("at once", mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16, output_dtype=torch.float32))
     with warnings.catch_warnings(record=True) as caught:
@@ -473,14 +489,15 @@ def test_half_precision_moves_as_in_one_process(processes):
         assert value == pytest.approx(expected.value, rel=1e-6) and extras == pytest.approx(expected.extras, rel=1e-6)
 
 
+@pytest.mark.parametrize("how", MOVES)
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_weights_move_where_they_lie_as_those_of_one_process(processes, kind):
+def test_weights_move_where_they_lie_as_those_of_one_process(processes, kind, how):
     surface, name = LossSurface(net(kind=kind), (X, Y), dtype="native"), str(kind).removeprefix("torch.")
     still = [p.tolist() for p in surface.model.parameters()]
-    expected = [p.tolist() for p in moved(surface).pieces.values()]
+    expected = [p.tolist() for p in MOVES[how](surface).pieces.values()]
     assert expected != still
     for found in processes:
-        assert found["further"]["moved", name] == expected and found["further"]["still", name] == still
+        assert found["further"]["moved", how, name] == expected and found["further"]["still", name] == still
 
 
 def test_a_coarser_type_inside_is_told(processes):

@@ -7,7 +7,7 @@ import torch
 
 from acutance.numerics import rounding
 from acutance.numerics.draws import Streams
-from acutance.numerics.rounding import STEPS, _dithered, dithered, sixteen_bits
+from acutance.numerics.rounding import STEPS, Dither, _dithered, dithered_move
 
 HALVES = [torch.bfloat16, torch.float16]
 ODD = [0.0, -0.0, 1.0, -2.0, 1e-45, -1e-41, 6e-8, -3e-5, 65519.0, 65520.0, 3.38e38, 3.3953e38, 3.4e38, -3.4e38]
@@ -21,7 +21,7 @@ def test_each_neighbour_is_taken_by_its_share_of_the_random_numbers_exactly(kind
     )
     every = torch.arange(-STEPS // 2, STEPS // 2).to(torch.int16)
     for x in exact:
-        found = dithered(x.repeat(STEPS), every, torch.empty(STEPS, dtype=kind)).double()
+        found = _dithered(x.repeat(STEPS), every, kind).double()
         ulp = max(torch.finfo(kind).eps * abs(float(x)), torch.finfo(kind).smallest_normal * torch.finfo(kind).eps)
         assert abs(float(found.mean() - x.double())) <= ulp / STEPS
         assert float((found - x.double()).abs().max()) < ulp
@@ -35,50 +35,86 @@ def test_numbers_beyond_the_largest_are_rounded_as_usual(kind):
     ends = torch.tensor([math.inf, -math.inf])
     lowest = torch.tensor([0, 0], dtype=torch.int16)  # which takes the neighbour wherever there is one
     for sign in (1, -1):
-        assert float(dithered(sign * wide, lowest[:1], torch.empty(1, dtype=kind))) == sign * largest
-    assert torch.equal(dithered(ends, lowest, torch.empty(2, dtype=kind)).float(), ends)
-    assert bool(dithered(torch.tensor([math.nan]), lowest[:1], torch.empty(1, dtype=kind)).isnan())
+        assert float(_dithered(sign * wide, lowest[:1], kind)) == sign * largest
+    assert torch.equal(_dithered(ends, lowest, kind).float(), ends)
+    assert bool(_dithered(torch.tensor([math.nan]), lowest[:1], kind).isnan())
 
 
-def test_the_compiled_walk_is_bitwise_that_of_torch():
+@pytest.mark.parametrize("place", [0, 77, 2**32 - 3, 2**32 + 5, 2**40 + 1])
+def test_the_compiled_walk_is_bitwise_that_of_torch(monkeypatch, place):
     pytest.importorskip("numba")
     generator = torch.Generator().manual_seed(1)
-    exact = torch.cat([torch.tensor([*ODD, math.inf, -math.inf]), torch.randn(1 << 16, generator=generator).mul_(3)])
-    exact = torch.cat(
-        [exact, torch.randint(-(2**31), 2**31, (1 << 16,), generator=generator).int().view(torch.float32)]
-    )
-    exact = exact[~exact.isnan()]
-    bits = sixteen_bits(Streams("test"), "dither", 0, len(exact))
-    wanted = _dithered(exact, bits, torch.bfloat16)
-    found = dithered(exact, bits, torch.empty_like(wanted))
-    assert torch.equal(found.view(torch.int16), wanted.view(torch.int16))
-    assert float((found != exact.bfloat16()).float().mean()) > 0.1
+    any_bits = torch.randint(-(2**31), 2**31, (2, 1 << 16), generator=generator).int().view(torch.float32)
+    x = torch.cat([torch.tensor([*ODD, math.inf, -math.inf]), torch.randn(1 << 16, generator=generator), any_bits[0]])
+    w = torch.randn(len(x), generator=generator).mul_(3)
+    w[: len(ODD) + 2], w[-len(any_bits[1]) :] = 0.0, any_bits[1]
+    w = w.bfloat16()
+    dither = Dither.of(Streams("test"), "dither")
+    found = dithered_move(w, x, 0.7, dither, place, torch.empty_like(w))
+    monkeypatch.setattr(rounding, "compiled", lambda dtype: None)
+    wanted = dithered_move(w, x, 0.7, dither, place, torch.empty_like(w))
+    assert torch.equal(found.isnan(), wanted.isnan()) and int(found.isnan().sum()) < len(w) // 10
+    assert torch.equal(found.nan_to_num().view(torch.int16), wanted.nan_to_num().view(torch.int16))
+    places = torch.arange(place, place + len(w))
+    apart = dithered_move(w[1::2], x[1::2], 0.7, dither, places[1::2], torch.empty_like(w[1::2]))
+    assert torch.equal(apart.nan_to_num(), wanted[1::2].nan_to_num())
+    assert float((found != (w.float() + 0.7 * x).bfloat16()).float().mean()) > 0.1
+
+
+def test_a_compiled_walk_is_taken_where_it_can_be(monkeypatch):
+    pytest.importorskip("numba")
+    w = torch.ones(8, dtype=torch.bfloat16)
+    monkeypatch.setattr(rounding, "_dithered", None)
+    assert dithered_move(w, w, 1.0, Dither(1, 2), 5, w.clone()).tolist() == [2.0] * 8
 
 
 def test_without_numba_torch_rounds(monkeypatch):
-    monkeypatch.setattr(rounding, "kernels", lambda: None)
-    exact, bits = torch.tensor([1 + 2**-8]), torch.tensor([-(2**15), 2**15 - 1], dtype=torch.int16)
-    found = [float(dithered(exact, each, torch.empty(1, dtype=torch.bfloat16))) for each in bits.split(1)]
-    assert found == [1.0, 1 + 2**-7]  # half-way from 1: 32768 of 65536 stays there, and 32767 does not
+    monkeypatch.setattr(rounding, "compiled", lambda dtype: None)
+    w, x = torch.ones(1 << 12, dtype=torch.bfloat16), torch.full((1 << 12,), 2**-8)
+    found = dithered_move(w, x, 1.0, Dither(1, 2), 0, torch.empty_like(w)).float()
+    assert sorted({*found.tolist()}) == [1.0, 1 + 2**-7]
+    assert abs(float(found.mean()) - 1 - 2**-8) < 5 * 2**-8 / 2**6
 
 
 @pytest.mark.parametrize("kind", HALVES)
 def test_opposite_numbers_are_rounded_to_opposite_ones_and_opposite_moves_too(kind):
-    x = torch.randn(1000, generator=torch.Generator().manual_seed(2))
-    bits = sixteen_bits(Streams("test"), "dither", 0, 1000)
-    assert torch.equal(
-        dithered(-x, bits, torch.empty(1000, dtype=kind)), -dithered(x, bits, torch.empty(1000, dtype=kind))
-    )
-    on = torch.full((1000,), 1.5)
-    up, down = (dithered(on + s * x * 0.01, bits, torch.empty(1000, dtype=kind)).float() - on for s in (1, -1))
+    x, dither = torch.randn(1000, generator=torch.Generator().manual_seed(2)), Dither.of(Streams("test"), "dither")
+
+    def moved(on, x):
+        return dithered_move(on.to(kind), x, 1.0, dither, 0, torch.empty(1000, dtype=kind)).float()
+
+    nothing, on = torch.zeros(1000), torch.full((1000,), 1.5)
+    assert torch.equal(moved(nothing, -x), -moved(nothing, x))
+    up, down = (moved(on, s * x * 0.01) - on for s in (1, -1))
     assert torch.equal(up, -down) and int((up != 0).sum()) > 100
 
 
-@pytest.mark.parametrize("count", [1, 3, 64, 1001])
-def test_random_bits_are_uniform_and_a_shorter_draw_begins_a_longer_one(count):
-    longer = sixteen_bits(Streams("test"), "dither", 0, 1 << 16)
-    assert torch.equal(sixteen_bits(Streams("test"), "dither", 0, count), longer[:count])
-    assert not torch.equal(sixteen_bits(Streams("test"), "dither", 1, 64), longer[:64])
-    mean = float(longer.double().mean())
-    assert abs(mean + 0.5) < 5 * STEPS / 12**0.5 / 2**8
-    assert abs(float((longer.int() & 1).double().mean()) - 0.5) < 0.01
+def test_random_bits_are_uniform_and_those_of_neighbours_keys_and_turns_are_independent():
+    """Chi-square of all 65536 values, of each bit, and correlations: within five standard deviations."""
+    count = 1 << 20
+    dither, places = Dither.of(Streams("test"), "dither 0"), torch.arange(count)
+    bits = dither.bits(places)
+    values = torch.bincount(bits.int() & STEPS - 1, minlength=STEPS).double()
+    chi = float((values - count / STEPS).square().sum() / (count / STEPS))
+    assert abs(chi - STEPS) < 5 * math.sqrt(2 * STEPS)
+    for bit in range(16):
+        assert abs(float((bits >> bit & 1).double().mean()) - 0.5) < 5 * 0.5 / math.sqrt(count)
+    centred = bits.double() + 0.5
+    others = [
+        *(centred.roll(lag) for lag in (1, 2, 64, 1024, 4096)),
+        *(dither.bits(places + turn).double() + 0.5 for turn in (2**32, 2**33)),
+        Dither.of(Streams("test"), "dither 1").bits(places).double() + 0.5,
+        Dither(dither.first + 1, dither.second).bits(places).double() + 0.5,
+        Dither(dither.first, dither.second + 1).bits(places).double() + 0.5,
+    ]
+    for other in others:
+        share = float((centred * other).mean() / (STEPS**2 / 12))
+        assert abs(share) < 5 / math.sqrt(count)
+
+
+def test_each_bit_of_a_place_changes_each_random_bit_half_the_time():
+    places, dither = torch.arange(1 << 14) * 40503, Dither.of(Streams("test"), "dither 0")
+    for bit in range(36):
+        changed = dither.bits(places) ^ dither.bits(places ^ 1 << bit)
+        for k in range(16):
+            assert abs(float((changed >> k & 1).double().mean()) - 0.5) < 5 * 0.5 / 2**7

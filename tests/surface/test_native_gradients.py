@@ -162,7 +162,7 @@ def test_what_rounding_does_to_a_gradient_is_its_distance_from_that_of_float32(s
     rounded = LossSurface(flat.model, (X.bfloat16().float(), Y))  # the inputs are
     flat, surface = rounded.restricted("0.*"), surface.restricted("0.*")
     own, c = surface.gradient_apart(), acutance.scaling.vector(flat, scale)
-    g, exact = torch.cat([*own.blocks()]).double(), flat.gradient()[1].double()
+    g, exact = torch.cat([block.clone() for block in own.blocks()]).double(), flat.gradient()[1].double()
     g, exact = (v if c is None else c * v for v in (g, exact))
     assert found.extras["gradient_rounding"] == pytest.approx(float((g - exact).norm() / exact.norm()), rel=1e-3)
 
@@ -223,7 +223,7 @@ def test_a_step_that_rounding_to_the_nearest_would_swallow_is_taken_on_average()
     for k in range(400):
         w = torch.cat([p.reshape(-1) for p in point.place(g, 1e-3, Streams(k)).pieces.values()])
         moves.append(w.float() - own)
-    wanted = 1e-3 * torch.cat([*g.blocks()])
+    wanted = 1e-3 * torch.cat([block.clone() for block in g.blocks()])
     large = own != 0
     mean = torch.stack(moves).mean(0)
     spread = (wanted.abs() * torch.finfo(torch.bfloat16).eps * own.abs()).sum().div(400).sqrt()

@@ -71,6 +71,11 @@ class Share:
         numbers = torch.arange(low, high)
         return numbers // held * self.width + self.first + numbers % held - start
 
+    def places(self, low: int, high: int) -> int | Tensor:
+        """Return the places in the parameter of the held numbers from ``low`` to ``high``, or of the first."""
+        chosen = self.chosen(low, high, 0)
+        return chosen if isinstance(chosen, Tensor) else int(chosen.start)
+
 
 class Portion:
     """What a process holds of some parameters.

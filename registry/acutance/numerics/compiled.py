@@ -41,6 +41,19 @@ def _fused(_: Any, a: Any, b: Any, c: Any) -> Any:
 fused: Any = intrinsic(_fused)
 
 
+def _recast(_: Any, x: Any) -> Any:
+    """Type and code of the float32 of 32 bits, or of its bits."""
+    other = numba.float32 if isinstance(x, numba.types.Integer) else numba.int32
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(other))
+
+    return other(x), generate
+
+
+recast: Any = intrinsic(_recast)
+
+
 @numba.njit
 def _clipped(x: Any, rho: Any) -> Any:
     return -rho if x < -rho else (rho if x > rho else x)
@@ -150,22 +163,44 @@ def _move(w: Any, unit: Any, x: Any, scale: Any, point: Any, units: Any) -> None
         point[i] = fused(factor * c, x[i], w[i]) if units else fused(factor, x[i], w[i])
 
 
-def _dither(exact: Any, random: Any, out: Any) -> None:
-    """Round the bits of float32 to those of bfloat16 at random: the last 16 are the share of the way outwards.
+@numba.njit
+def _wide(half: Any) -> Any:
+    """Return the float32 of the bits of a bfloat16."""
+    return recast(np.int32(np.int32(half) << np.int32(16)))
+
+
+@numba.njit
+def _random(i: Any, first: Any, second: Any) -> Any:
+    """Return 16 random bits of the number at place i, as ``rounding.Dither`` makes them."""
+    word = np.uint32(np.uint32(i) + first)
+    word = np.uint32(np.uint32(word ^ (word >> np.uint32(17))) * np.uint32(0xED5AD4BB))
+    word = np.uint32(np.uint32(np.uint32(word ^ (word >> np.uint32(11))) + second) * np.uint32(0xAC4C1B51))
+    word = np.uint32(np.uint32(word ^ (word >> np.uint32(15))) * np.uint32(0x31848BAB))
+    return np.int32(np.uint32(word ^ (word >> np.uint32(14))) & np.uint32(0xFFFF))
+
+
+@numba.njit
+def _dithered(exact: Any, random: Any) -> Any:
+    """Return the bits of float32 rounded to those of bfloat16: the last 16 are the share of the way outwards.
 
     Without a branch, which random numbers would make a processor guess.
     """
     one, low, size, infinity = np.int32(1), np.int32(0xFFFF), np.int32(0x7FFF), np.int32(0x7F80)
-    for i in range(exact.size):
-        bits = exact[i]
-        inner, share = (bits >> np.int32(16)) & low, bits & low
-        up = np.int32(share + (inner & one) > np.int32(0x8000))  # ties go to even numbers
-        near, beside = inner + up, inner + one - up
-        odds = share + up * (np.int32(0x10000) - share - share)
-        taken = ((np.int32(random[i]) & low) < odds) & ((near & size) != 0)
-        finite = ((near & size) < infinity) & ((beside & size) < infinity)
-        nan = (bits & np.int32(0x7FFFFFFF)) > np.int32(0x7F800000)
-        out[i] = np.int16(np.int32(0x7FC0) if nan else beside if taken & finite else near)
+    inner, share = (exact >> np.int32(16)) & low, exact & low
+    up = np.int32(share + (inner & one) > np.int32(0x8000))  # ties go to even numbers
+    near, beside = inner + up, inner + one - up
+    odds = share + up * (np.int32(0x10000) - share - share)
+    taken = (random < odds) & ((near & size) != 0)
+    finite = ((near & size) < infinity) & ((beside & size) < infinity)
+    nan = (exact & np.int32(0x7FFFFFFF)) > np.int32(0x7F800000)
+    return np.int16(np.int32(0x7FC0) if nan else beside if taken & finite else near)
+
+
+def _dithered_move(w: Any, x: Any, scale: Any, first: Any, second: Any, start: Any, point: Any) -> None:
+    """Write w + scale x rounded at random; w and the point are bits of bfloat16, and ``start`` is the place of w[0]."""
+    factor, one, two = np.float32(scale), np.uint32(first), np.uint32(second)
+    for i in range(w.size):
+        point[i] = _dithered(recast(fused(factor, x[i], _wide(w[i]))), _random(start + i, one, two))
 
 
 def _cross_entropy(logits: Any, targets: Any, gradient: Any) -> Any:
@@ -209,5 +244,5 @@ box, box_in_place = _loop(_box), _loop(_box_in_place)
 sphere, sphere_in_place = _loop(_sphere), _loop(_sphere_in_place)
 # Summed in any order: one that fits the processor.
 products, confine = _loop(_products, {"reassoc", "contract"}), _loop(_confine, {"reassoc", "contract"})
-move, dither = _loop(_move), _loop(_dither)
+move, dithered_move = _loop(_move), _loop(_dithered_move)
 cross_entropy, mean_error = _loop(_cross_entropy), _loop(_mean_error)

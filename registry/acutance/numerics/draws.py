@@ -46,9 +46,12 @@ class Streams:
 
     def generator(self, stream: str, k: int) -> torch.Generator:
         """Return the generator of draw k, on the CPU."""
+        return torch.Generator().manual_seed(self.seed(stream, k))
+
+    def seed(self, stream: str, k: int) -> int:
+        """Return the seed of draw k, 63 bits."""
         name = "\x1f".join(repr(part) for part in (*self.context, stream, k))
-        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
-        return torch.Generator().manual_seed(seed)
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
     def normal(self, stream: str, k: int, like: Tensor, out: Tensor | None = None) -> Tensor:
         """Return draw k of standard Gaussian noise, shaped as ``like``, in ``out`` or new memory.

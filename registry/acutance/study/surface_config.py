@@ -12,7 +12,7 @@ from acutance.spec import Size, Strict
 
 # What a cell is evaluated on: each m-batch, all points of the surface, a whole split, or the weights alone.
 Scope = Literal["batch", "points", "split", "weights"]
-NATIVE_MOVES = 2  # raised when native weights in half precision that move are rounded in another way
+NATIVE_MOVES = 3  # raised when native weights in half precision that move are rounded in another way
 LOSSES = ("cross_entropy", "mse", "squared_sum", "half_squared_sum")
 
 

@@ -18,7 +18,7 @@ from acutance.numerics.rounding import ready
 from acutance.surface.core import Core, Evaluation
 from acutance.surface.gradient_apart import exact_sketch, gradient_apart, gradient_rounding
 from acutance.surface.moving_point import MovingPoint
-from acutance.surface.pieces import Apart, Blocks, Segment, held, segments
+from acutance.surface.pieces import Apart, Blocks, Segment, held, placed, segments
 from acutance.surface.piecewise import PiecewisePoint
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class InPlace:
         """
         portion = self.core.functional.portion(self.parameters.free)
         if portion is not None and isinstance(x, Apart):
-            return segments(x.blocks(), portion.sizes)
+            return placed(segments(x.blocks(), portion.sizes), portion)
         whole = segments(x.blocks(), self.parameters.sizes)
         return whole if portion is None else held(whole, portion)
 

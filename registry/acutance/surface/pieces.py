@@ -49,9 +49,11 @@ class Apart:
             yield from self._blocks_of(i)
 
     def _blocks_of(self, i: int) -> Iterator[Tensor]:
-        start = 0
-        for block in self.parts[i].reshape(-1).split(BLOCK):
-            numbers = block.to(torch.promote_types(block.dtype, torch.float32))
+        start, part = 0, self.parts[i].reshape(-1)
+        fine = torch.promote_types(part.dtype, torch.float32)
+        memory = None if part.dtype == fine else torch.empty(min(len(part), BLOCK), dtype=fine, device=part.device)
+        for block in part.split(BLOCK):
+            numbers = block if memory is None else memory[: len(block)].copy_(block)
             numbers = numbers if self.factor == 1 else numbers * self.factor
             c = None if self.units is None or not len(numbers) else self.units.block(i, start, len(numbers))
             yield numbers if c is None else numbers * c
@@ -84,24 +86,14 @@ class Segment:
         i: which of the free parameters.
         start: place of the first number in it.
         numbers: (k,).
-        made: (place, count) of the numbers of the whole parameter among which these are, where they are some of them.
-        chosen: where among those.
+        places: of them in the whole parameter, of which a process may hold a part: (k,) int64, or that of the first
+            where the others follow.
     """
 
     i: int
     start: int
     numbers: Tensor
-    made: tuple[int, int] | None = None
-    chosen: slice | Tensor | None = None
-
-    @property
-    def source(self) -> tuple[int, int]:
-        """(place, count) of the numbers of the whole parameter that were made together."""
-        return self.made or (self.start, len(self.numbers))
-
-    def of(self, numbers: Tensor) -> Tensor:
-        """Return what belongs to these of numbers that were made for all of ``source``."""
-        return numbers if self.chosen is None else numbers[self.chosen]
+    places: int | Tensor
 
 
 def held(whole: Iterable[Segment], portion: Portion) -> Iterator[Segment]:
@@ -110,9 +102,15 @@ def held(whole: Iterable[Segment], portion: Portion) -> Iterator[Segment]:
         share, place, count = portion.shares[segment.i], segment.start, len(segment.numbers)
         low, high = share.before(place), share.before(place + count)
         if high > low:
-            chosen = share.chosen(low, high, place)
-            numbers = segment.numbers[chosen]
-            yield Segment(segment.i, low, numbers, (place, count), chosen)
+            numbers = segment.numbers[share.chosen(low, high, place)]
+            yield Segment(segment.i, low, numbers, share.places(low, high))
+
+
+def placed(own: Iterable[Segment], portion: Portion) -> Iterator[Segment]:
+    """Yield segments of what a process holds with their places in whole parameters."""
+    for segment in own:
+        places = portion.shares[segment.i].places(segment.start, segment.start + len(segment.numbers))
+        yield replace(segment, places=places)
 
 
 def segments(blocks: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Segment]:
@@ -128,5 +126,5 @@ def segments(blocks: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Segment
             while start == sizes[i]:
                 i, start = i + 1, 0
             count = min(len(block), sizes[i] - start)
-            yield Segment(i, start, block[:count])
+            yield Segment(i, start, block[:count], start)
             block, start = block[count:], start + count

@@ -13,7 +13,7 @@ from torch import Tensor
 from acutance.model.conditions import conditions
 from acutance.model.derivatives import gradients_into
 from acutance.model.weights import EXACT
-from acutance.numerics.rounding import WHOLE, dithered, sixteen_bits
+from acutance.numerics.rounding import WHOLE, Dither, dithered_move
 from acutance.surface.moving_point import MovingPoint
 from acutance.surface.pieces import Blocks
 
@@ -85,9 +85,7 @@ class PiecewisePoint(MovingPoint):
                         torch.addcmul(own, c, numbers, value=scale, out=moved)
                     continue
                 move = numbers if c is None else c * numbers
-                bits = segment.of(sixteen_bits(dither, f"dither {segment.i}", *segment.source))
-                exact = torch.add(own.float(), move.float(), alpha=scale)
-                dithered(exact, bits.to(own.device, non_blocking=True), moved)
+                dithered_move(own, move, scale, Dither.of(dither, f"dither {segment.i}"), segment.places, moved)
         return self
 
     def to_neighbours(self, noise: Noise, share: float) -> PiecewisePoint:

@@ -83,7 +83,7 @@ def page(folder: Path) -> str:
         f"`python benchmarks/large_language_model.py --parts PART --tokens T --record`: the shape of TinyLlama with "
         f"{first['parameters'] / 1e9:.2f} billion random weights in bf16 ({first['bytes'] / 1e9:.1f} GB), `surface.dtype: native`, one thread, "
         f"torch {first['torch']}.", "",
-        "Time is CPU time over that of as many bare forwards and of the noise; the peak is what the measure holds above the peak of "
+        "Time is CPU time over that of as many bare forwards and of the normal noise; the peak is what the measure holds above the peak of "
         "a bare forward, as a share of the weights.", "",
         "| measure | settings | tokens | forwards | time (s) | ratio | peak | status |", "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -124,10 +124,9 @@ def main() -> None:
 
     bare()
     forward, bare_peak, _ = timed(bare)
-    # Of a draw, and of the rounding that is held against a small rise: it is made twice.
-    normal, uniform = (timed(lambda k=kind: drawn(k, size))[0] for kind in ("normal", "uniform"))
+    normal = timed(lambda: drawn("normal", size))[0]
     about = {
-        "parameters": size, "bytes": 2 * size, "tokens": asked.tokens, "forward_s": forward, "normal_noise_s": normal, "uniform_noise_s": uniform,
+        "parameters": size, "bytes": 2 * size, "tokens": asked.tokens, "forward_s": forward, "normal_noise_s": normal,
         "torch": torch.__version__,
     }  # fmt: skip
     print(about, flush=True)
@@ -152,7 +151,7 @@ def main() -> None:
         print(rows[-1], flush=True)
 
     if "average" in asked.parts:
-        row("average_case", 2 * normal + 2 * uniform, rho=0.05, draws=2, scaling="elementwise")
+        row("average_case", 2 * normal, rho=0.05, draws=2, scaling="elementwise")
     if "critical" in asked.parts:
         row("critical_sharpness", 0, direction="update", rtol=0.1)
     if "profile" in asked.parts:

@@ -242,11 +242,11 @@ def test_single_precision_takes_steps_that_it_resolves():
 
 
 def test_a_loss_that_is_no_parabola_at_any_step_that_is_resolved_has_no_value():
-    # Half precision sees waves alone, the parabola is below.
+    # Half precision sees a kink alone, the waves are below.
     torch.manual_seed(0)
     w = torch.tensor([0.5], dtype=torch.bfloat16)
     surface = LossSurface(
-        Weights(w), POINTS, lambda f, y: 1 + 0.3 * torch.sin(600 * f[0, 0]) + f[0, 0].square(), dtype="native"
+        Weights(w), POINTS, lambda f, y: 1 + 0.3 * torch.sin(600 * f[0, 0]) + (f[0, 0] - 0.5).abs(), dtype="native"
     )
     with_step(surface, {"w": torch.tensor([1.0])})
     found = acutance.measure(NAME, surface, product="loss", scaling="none", direction="update")

@@ -7,7 +7,7 @@ import torch
 
 from acutance.numerics import rounding
 from acutance.numerics.draws import Streams
-from acutance.numerics.rounding import STEPS, Dither, _dithered, dithered_move
+from acutance.numerics.rounding import STEPS, Dither, _dithered, dithered_move, neighbours
 
 HALVES = [torch.bfloat16, torch.float16]
 ODD = [0.0, -0.0, 1.0, -2.0, 1e-45, -1e-41, 6e-8, -3e-5, 65519.0, 65520.0, 3.38e38, 3.3953e38, 3.4e38, -3.4e38]
@@ -77,6 +77,28 @@ def test_without_numba_torch_rounds(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", HALVES)
+def test_neighbours_are_the_next_numbers_on_either_side_and_the_walk_is_bitwise_that_of_torch(monkeypatch, kind):
+    pytest.importorskip("numba")
+    any_bits = torch.randint(-(2**15), 2**15, (1 << 18,), generator=torch.Generator().manual_seed(3)).to(torch.int16)
+    w = any_bits.view(kind)
+    w = w[w.isfinite()]
+    dither, place = Dither.of(Streams("test"), "neighbours"), 2**33 + 7
+    found = neighbours(w, 0.5, dither, place, torch.empty_like(w))
+    with monkeypatch.context() as no_numba:
+        no_numba.setattr(rounding, "compiled", lambda dtype: None)
+        wanted = neighbours(w, 0.5, dither, place, torch.empty_like(w))
+    assert torch.equal(found.view(torch.int16), wanted.view(torch.int16))
+    outwards = torch.nextafter(w, w.sign() * torch.tensor(math.inf, dtype=kind))
+    inwards = torch.nextafter(w, torch.zeros_like(w))
+    there = (w != 0) & outwards.isfinite()
+    shares = [float((found == side)[there].double().mean()) for side in (outwards, w, inwards)]
+    assert sum(shares) == 1 and shares == pytest.approx([0.25, 0.5, 0.25], abs=5 * 0.5 / 2**9)
+    assert torch.equal(found[w == 0], w[w == 0]) and bool(found.isfinite().all())
+    monkeypatch.setattr(torch, "where", None)  # the walk is taken where it can be
+    neighbours(w[:8], 0.5, dither, 0, torch.empty_like(w[:8]))
+
+
+@pytest.mark.parametrize("kind", HALVES)
 def test_opposite_numbers_are_rounded_to_opposite_ones_and_opposite_moves_too(kind):
     x, dither = torch.randn(1000, generator=torch.Generator().manual_seed(2)), Dither.of(Streams("test"), "dither")
 
@@ -93,28 +115,32 @@ def test_random_bits_are_uniform_and_those_of_neighbours_keys_and_turns_are_inde
     """Chi-square of all 65536 values, of each bit, and correlations: within five standard deviations."""
     count = 1 << 20
     dither, places = Dither.of(Streams("test"), "dither 0"), torch.arange(count)
-    bits = dither.bits(places)
-    values = torch.bincount(bits.int() & STEPS - 1, minlength=STEPS).double()
+    words = dither.words(places)
+    values = torch.bincount(words & STEPS - 1, minlength=STEPS).double()
     chi = float((values - count / STEPS).square().sum() / (count / STEPS))
     assert abs(chi - STEPS) < 5 * math.sqrt(2 * STEPS)
-    for bit in range(16):
-        assert abs(float((bits >> bit & 1).double().mean()) - 0.5) < 5 * 0.5 / math.sqrt(count)
-    centred = bits.double() + 0.5
+    for bit in range(32):
+        assert abs(float((words >> bit & 1).double().mean()) - 0.5) < 5 * 0.5 / math.sqrt(count)
+
+    def centred(words):
+        return torch.stack([(words & STEPS - 1).double() - (STEPS - 1) / 2, words.double() - (2**32 - 1) / 2])
+
+    own, sizes = centred(words), torch.tensor([STEPS, 2**32]).double()
     others = [
-        *(centred.roll(lag) for lag in (1, 2, 64, 1024, 4096)),
-        *(dither.bits(places + turn).double() + 0.5 for turn in (2**32, 2**33)),
-        Dither.of(Streams("test"), "dither 1").bits(places).double() + 0.5,
-        Dither(dither.first + 1, dither.second).bits(places).double() + 0.5,
-        Dither(dither.first, dither.second + 1).bits(places).double() + 0.5,
+        *(words.roll(lag) for lag in (1, 2, 64, 1024, 4096)),
+        *(dither.words(places + turn) for turn in (2**32, 2**33)),
+        Dither.of(Streams("test"), "dither 1").words(places),
+        Dither(dither.first + 1, dither.second).words(places),
+        Dither(dither.first, dither.second + 1).words(places),
     ]
     for other in others:
-        share = float((centred * other).mean() / (STEPS**2 / 12))
-        assert abs(share) < 5 / math.sqrt(count)
+        shares = (own * centred(other)).mean(1) / (sizes**2 / 12)
+        assert float(shares.abs().max()) < 5 / math.sqrt(count)
 
 
 def test_each_bit_of_a_place_changes_each_random_bit_half_the_time():
     places, dither = torch.arange(1 << 14) * 40503, Dither.of(Streams("test"), "dither 0")
     for bit in range(36):
-        changed = dither.bits(places) ^ dither.bits(places ^ 1 << bit)
-        for k in range(16):
+        changed = dither.words(places) ^ dither.words(places ^ 1 << bit)
+        for k in range(32):
             assert abs(float((changed >> k & 1).double().mean()) - 0.5) < 5 * 0.5 / 2**7

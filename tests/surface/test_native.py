@@ -12,6 +12,7 @@ from acutance import Streams, UserError, scaling
 from acutance.measure import Status
 from acutance.model import weights
 from acutance.numerics import draws
+from acutance.numerics.rounding import Dither
 from acutance.surface import LossSurface, in_place
 from acutance.surface.open_model import OpenModel
 
@@ -95,14 +96,15 @@ def test_rounding_is_what_neighbours_of_the_weights_do_to_the_loss():
     _, surface = surfaces(torch.bfloat16)
     clean, point = float(surface.loss()), surface.piecewise_point()
     own = torch.cat([p.detach().reshape(-1) for p in surface.model.parameters()])
-    rises, moved = [], torch.zeros(len(own))
+    rises, moved, sizes = [], torch.zeros(len(own)), surface.parameters.sizes
     for k in range(2):
-        noise = Streams("rounding of weights").noise("uniform", "neighbours", k, surface.size)
-        w = torch.cat([p.reshape(-1) for p in point.to_neighbours(noise, 1 / 12).pieces.values()])
-        u = Streams("rounding of weights").uniform("neighbours", k, torch.empty(surface.size))
+        streams = Streams("rounding of weights", k)
+        w = torch.cat([p.reshape(-1) for p in point.to_neighbours(streams, 1 / 12).pieces.values()])
+        words = [Dither.of(streams, f"neighbours {i}").words(torch.arange(size)) for i, size in enumerate(sizes)]
+        u = torch.cat(words) / 2**31 - 1
         up = torch.nextafter(own.abs(), torch.tensor(torch.inf, dtype=own.dtype)) * own.sign()
         down = torch.nextafter(own.abs(), torch.zeros((), dtype=own.dtype)) * own.sign()
-        expected = torch.where(u > 11 / 12, up, torch.where(u < -11 / 12, down, own))
+        expected = torch.where(u < -11 / 12, up, torch.where(u > 11 / 12, down, own))
         assert torch.equal(w, expected)
         moved += (w != own).float()
         rises.append(float(point.value().loss) - clean)
@@ -110,6 +112,22 @@ def test_rounding_is_what_neighbours_of_the_weights_do_to_the_loss():
     assert float(surface.rounding()) == pytest.approx((sum(r**2 for r in rises) / 2) ** 0.5, rel=1e-12) != 0
     passes = surface.cost.forwards
     assert surface.rounding() == surface.rounding() and surface.cost.forwards == passes
+
+
+def test_few_weights_are_rounded_often_enough_to_see_what_that_does():
+    """Of one weight, two roundings would leave it in place five times of six, and say that nothing is lost."""
+
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor([0.75], dtype=torch.bfloat16))
+
+        def forward(self, x):
+            return self.w.float().expand(len(x), 1)
+
+    surface = LossSurface(One(), (torch.zeros(2, 1), torch.zeros(2)), loss=lambda f, y: f[0, 0], dtype="native")
+    assert float(surface.rounding()) == pytest.approx(2**-8 / 12**0.5, rel=0.5)
+    assert surface.cost.forwards == 2 * (1 + 16 * 12)
 
 
 def test_zero_weights_and_the_largest_numbers_stay_where_their_neighbour_is_none():
@@ -121,7 +139,7 @@ def test_zero_weights_and_the_largest_numbers_stay_where_their_neighbour_is_none
     surface = LossSurface(model, (X, Y), dtype="native")
     point = surface.piecewise_point()
     for k in range(20):
-        point.to_neighbours(Streams(1).noise("uniform", "u", k, surface.size), 1.0)
+        point.to_neighbours(Streams(1, k), 1.0)
         bias, weight = point.pieces["3.bias"], point.pieces["3.weight"]
         assert bias[0] == 0 and bool(bias.isfinite().all()) and not bool(weight.any())
 
@@ -150,7 +168,7 @@ def test_no_draws_make_a_rise_right_that_rounding_alone_gives():
         model[2].weight *= 8
     x, y = torch.randn(64, 6).bfloat16(), torch.arange(64) % 3
     exact = copy.deepcopy(model).float()
-    for rho in (0.001, 0.003, 0.01, 0.03, 0.1):
+    for rho in (0.001, 0.003, 0.01, 0.03, 0.1, 0.2):
         asked = {"rho": rho, "draws": 100, "variance_reduction": "antithetic", "scaling": "elementwise"}
         found = acutance.measure("average_case", LossSurface(model, (x, y), dtype="native"), **asked)
         true = acutance.measure("average_case", LossSurface(exact, (x.float(), y)), **asked).value

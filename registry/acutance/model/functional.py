@@ -30,6 +30,7 @@ from acutance.model.state import Attributes, Moving, Snapshot, first_pass, resto
 from acutance.model.ties import GATHER, nonfinite, parameters_of
 from acutance.model.weights import Wanted, Weights
 from acutance.model.wrappers import calls_compiled_code, unwrapped
+from acutance.numerics.scalars import is_finite
 from acutance.system.devices import require_device
 
 if TYPE_CHECKING:
@@ -293,11 +294,11 @@ class FunctionalModel:
         if self.sharded is not None:
             self.sharded.refuse_nonfinite()
             return
-        finite = [torch.isfinite(piece).all() for piece in self.own_pieces()]
+        finite = [is_finite(piece) for piece in self.own_pieces()]
         if all(map(bool, finite)) if self.weights.spread else bool(torch.stack(finite).all()):
             return
         for slot, piece in zip(self.slots, self.own_pieces(), strict=True):
-            if not bool(torch.isfinite(piece).all()):
+            if not bool(is_finite(piece)):
                 raise nonfinite(slot.name, int((~torch.isfinite(piece)).sum()))
 
     def portion(self, places: Sequence[int]) -> Portion | None:

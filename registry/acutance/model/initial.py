@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from acutance.errors import UserError
 from acutance.io.checkpoints import mismatch
 from acutance.model.conditions import Conditions
+from acutance.numerics.scalars import is_finite
 
 if TYPE_CHECKING:
     from acutance.model.functional import FunctionalModel
@@ -83,6 +84,6 @@ def initial_parts(
             f"give the same architecture at its {what}, or its state dict",
         )
     for slot, tensor in pairs:
-        if tensor is not None and not bool(torch.isfinite(tensor).all()):
+        if tensor is not None and not bool(is_finite(tensor)):
             raise UserError(f"the {what} of '{slot.name}' are not finite")
     return [tensor for tensor in tensors if tensor is not None]

@@ -171,16 +171,16 @@ def _wide(half: Any) -> Any:
 
 @numba.njit
 def _random(i: Any, first: Any, second: Any) -> Any:
-    """Return 16 random bits of the number at place i, as ``rounding.Dither`` makes them."""
+    """Return 32 random bits of the number at place i, as ``rounding.Dither`` makes them."""
     word = np.uint32(np.uint32(i) + first)
     word = np.uint32(np.uint32(word ^ (word >> np.uint32(17))) * np.uint32(0xED5AD4BB))
     word = np.uint32(np.uint32(np.uint32(word ^ (word >> np.uint32(11))) + second) * np.uint32(0xAC4C1B51))
     word = np.uint32(np.uint32(word ^ (word >> np.uint32(15))) * np.uint32(0x31848BAB))
-    return np.int32(np.uint32(word ^ (word >> np.uint32(14))) & np.uint32(0xFFFF))
+    return np.uint32(word ^ (word >> np.uint32(14)))
 
 
 @numba.njit
-def _dithered(exact: Any, random: Any) -> Any:
+def _dithered(exact: Any, word: Any) -> Any:
     """Return the bits of float32 rounded to those of bfloat16: the last 16 are the share of the way outwards.
 
     Without a branch, which random numbers would make a processor guess.
@@ -190,7 +190,7 @@ def _dithered(exact: Any, random: Any) -> Any:
     up = np.int32(share + (inner & one) > np.int32(0x8000))  # ties go to even numbers
     near, beside = inner + up, inner + one - up
     odds = share + up * (np.int32(0x10000) - share - share)
-    taken = (random < odds) & ((near & size) != 0)
+    taken = (np.int32(word & np.uint32(0xFFFF)) < odds) & ((near & size) != 0)
     finite = ((near & size) < infinity) & ((beside & size) < infinity)
     nan = (exact & np.int32(0x7FFFFFFF)) > np.int32(0x7F800000)
     return np.int16(np.int32(0x7FC0) if nan else beside if taken & finite else near)
@@ -201,6 +201,17 @@ def _dithered_move(w: Any, x: Any, scale: Any, first: Any, second: Any, start: A
     factor, one, two = np.float32(scale), np.uint32(first), np.uint32(second)
     for i in range(w.size):
         point[i] = _dithered(recast(fused(factor, x[i], _wide(w[i]))), _random(start + i, one, two))
+
+
+def _neighbours(w: Any, below: Any, first: Any, second: Any, start: Any, infinity: Any, out: Any) -> None:
+    """Write numbers of half precision, some replaced by one beside them; all are given by their bits."""
+    one, two, least, size = np.uint32(first), np.uint32(second), np.uint32(below), np.int32(0x7FFF)
+    most, end = np.uint32(0xFFFFFFFF) - least, np.int32(infinity)
+    for i in range(w.size):
+        bits, word = np.int32(w[i]), _random(start + i, one, two)
+        beside = np.int32(bits + np.int32(word < least) - np.int32(word > most))
+        kept = ((beside & size) >= end) | ((bits & size) == 0)
+        out[i] = np.int16(bits if kept else beside)
 
 
 def _cross_entropy(logits: Any, targets: Any, gradient: Any) -> Any:
@@ -244,5 +255,5 @@ box, box_in_place = _loop(_box), _loop(_box_in_place)
 sphere, sphere_in_place = _loop(_sphere), _loop(_sphere_in_place)
 # Summed in any order: one that fits the processor.
 products, confine = _loop(_products, {"reassoc", "contract"}), _loop(_confine, {"reassoc", "contract"})
-move, dithered_move = _loop(_move), _loop(_dithered_move)
+move, dithered_move, neighbours = _loop(_move), _loop(_dithered_move), _loop(_neighbours)
 cross_entropy, mean_error = _loop(_cross_entropy), _loop(_mean_error)

@@ -18,7 +18,7 @@ WORD = (1 << 32) - 1
 
 @dataclass(frozen=True)
 class Dither:
-    """Sixteen random bits for each number of a tensor, made of its place in it: the same ones on every device.
+    """Thirty-two random bits for each number of a tensor, made of its place in it: the same ones on every device.
 
     The last 32 bits of a place are mixed with two keys, by multiplications and shifts after which each bit depends on
     each: those of Wellons and others (https://github.com/skeeto/hash-prospector). The first ones change the keys.
@@ -41,14 +41,14 @@ class Dither:
         """Return both keys for places from 2^32 times ``turn`` on."""
         return self.first + turn * 0x85EBCA6B & WORD, self.second + turn * 0xC2B2AE35 & WORD
 
-    def bits(self, places: Tensor) -> Tensor:
-        """Return the bits of the numbers at places, int64, as int16 of the same shape."""
+    def words(self, places: Tensor) -> Tensor:
+        """Return the bits of the numbers at places, int64, as whole numbers of that type and shape."""
         first, second = self.keys(places >> 32)
         word = (places & WORD) + first & WORD
         word = (word ^ word >> 17) * 0xED5AD4BB & WORD
         word = ((word ^ word >> 11) + second & WORD) * 0xAC4C1B51 & WORD
         word = (word ^ word >> 15) * 0x31848BAB & WORD
-        return (word ^ word >> 14).to(torch.int16)
+        return word ^ word >> 14
 
 
 def dithered_move(w: Tensor, x: Tensor, scale: float, dither: Dither, places: int | Tensor, out: Tensor) -> Tensor:
@@ -64,28 +64,59 @@ def dithered_move(w: Tensor, x: Tensor, scale: float, dither: Dither, places: in
         w: (k,) float16 or bfloat16.
         x: (k,), on the same device.
         scale: factor of x.
-        dither: random bits; the neighbour is taken by those below 65536 P, as whole numbers from 0 to 65535.
+        dither: random bits; the neighbour is taken where the last 16, as a whole number, are below 65536 P.
         places: of these numbers in their tensor, (k,) int64; or of the first, where the others follow.
         out: (k,), of the type of w.
     """
     x = x.detach().float()
-    if isinstance(places, int):
-        code = _compiled_for(w, x, out, places)
-        if code is not None:
-            turn, start = divmod(places, WORD + 1)
-            halves, to = w.view(torch.int16).numpy(), out.view(torch.int16).numpy()
-            code.dithered_move(halves, x.numpy(), float(scale), *dither.keys(turn), start, to)
-            return out
-        places = torch.arange(places, places + len(w))
-    exact, bits = torch.add(w.float(), x, alpha=scale), dither.bits(places.to(w.device))
-    return out.copy_(_dithered(exact, bits, out.dtype))
+    code = _compiled_for(places, w, x, out) if w.dtype == torch.bfloat16 else None
+    if code is not None and isinstance(places, int):
+        turn, start = divmod(places, WORD + 1)
+        halves, to = w.view(torch.int16).numpy(), out.view(torch.int16).numpy()
+        code.dithered_move(halves, x.numpy(), float(scale), *dither.keys(turn), start, to)
+        return out
+    exact = torch.add(w.float(), x, alpha=scale)
+    return out.copy_(_dithered(exact, dither.words(_each(places, w)), out.dtype))
 
 
-def _compiled_for(w: Tensor, x: Tensor, out: Tensor, place: int) -> Any:
+def neighbours(w: Tensor, share: float, dither: Dither, places: int | Tensor, out: Tensor) -> Tensor:
+    """Write w, where some numbers are replaced by one of the two of their type that are next to them, and return it.
+
+    Zero stays, and so does a number whose neighbour is infinite.
+
+    Args:
+        w: (k,) of any floating-point type.
+        share: of the numbers that move, on average; half of them outwards.
+        dither: random bits; a number moves outwards by the smallest of their words, and inwards by the largest.
+        places: as of ``dithered_move``.
+        out: (k,), of the type of w.
+    """
+    # The bits of a number, read as a whole one, count those of its type outwards from zero.
+    whole = WHOLE[w.element_size()]
+    bits, to, most = w.view(whole), out.view(whole), torch.finfo(w.dtype).max
+    infinity, below = int(torch.tensor(most, dtype=w.dtype).view(whole)) + 1, round(share / 2 * (WORD + 1))
+    code = _compiled_for(places, w, out) if whole is torch.int16 else None
+    if code is not None and isinstance(places, int):
+        turn, start = divmod(places, WORD + 1)
+        code.neighbours(bits.numpy(), below, *dither.keys(turn), start, infinity, to.numpy())
+        return out
+    words, size = dither.words(_each(places, w)), torch.iinfo(whole).max  # all bits but that of the sign
+    beside = (words < below).to(whole).sub_((words > WORD - below).to(whole)).add_(bits)
+    kept = (beside.bitwise_and(size) >= infinity).logical_or_(bits.bitwise_and(size) == 0)
+    torch.where(kept, bits, beside, out=to)
+    return out
+
+
+def _each(places: int | Tensor, w: Tensor) -> Tensor:
+    """Return the place of each number, beside them."""
+    return places.to(w.device) if isinstance(places, Tensor) else torch.arange(places, places + len(w)).to(w.device)
+
+
+def _compiled_for(places: int | Tensor, *vectors: Tensor) -> Any:
     """Return the compiled walks where they do what torch does: for numbers in a row, whose keys are the same."""
-    if w.dtype != torch.bfloat16 or not w.is_cpu or place % (WORD + 1) + len(w) > WORD + 1:
+    if isinstance(places, Tensor) or places % (WORD + 1) + len(vectors[0]) > WORD + 1:
         return None
-    fit = all(t.is_contiguous() and not t.is_neg() for t in (w, x, out))
+    fit = all(v.is_cpu and v.is_contiguous() and not v.is_neg() for v in vectors)
     return compiled(torch.float32) if fit else None
 
 
@@ -102,9 +133,11 @@ def _dithered(exact: Tensor, bits: Tensor, kind: torch.dtype) -> Tensor:
 
 
 def ready() -> None:
-    """Load the compiled walk, where numba can be had.
+    """Load the compiled walks, where numba can be had.
 
     Whoever holds much memory for a while asks before: what loading leaves above it would keep it from being given back.
     """
     one = torch.zeros(1, dtype=torch.bfloat16)
-    dithered_move(one, one, 1.0, Dither(0, 0), 0, one.clone())
+    dither = Dither(0, 0)
+    dithered_move(one, one, 1.0, dither, 0, one.clone())
+    neighbours(one, 0.5, dither, 0, one.clone())

@@ -20,6 +20,14 @@ def scalar(x: Tensor) -> Scalar:
     return float(x) if x.is_cpu else x.double()
 
 
+def is_finite(x: Tensor) -> Tensor:
+    """Return whether all numbers of a tensor are finite, 0-d: its ends tell, in one walk without memory of its own."""
+    if not x.numel() or not x.is_floating_point():
+        return torch.ones((), dtype=torch.bool, device=x.device)
+    low, high = torch.aminmax(x.detach())
+    return low.isfinite() & high.isfinite()  # one NaN makes NaN of both
+
+
 def choose(flag: Flag, yes: Scalar, no: Scalar) -> Scalar:
     """Return ``yes`` where the flag is set."""
     if isinstance(flag, bool):

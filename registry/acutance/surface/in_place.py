@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +14,7 @@ from acutance.errors import UserError
 from acutance.measure import Estimate, Status
 from acutance.model.parameters import Parameters
 from acutance.model.weights import EXACT, LARGE
-from acutance.numerics.draws import Streams
+from acutance.numerics.draws import BLOCK, Streams
 from acutance.numerics.rounding import ready
 from acutance.surface.core import Core, Evaluation
 from acutance.surface.gradient_apart import exact_sketch, gradient_apart, gradient_rounding
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from acutance.surface.loss_surface import LossSurface
 
 ROUNDINGS = 2  # of all weights at random, of which the resolution of the loss is made
+TWELFTH = 1 / 12  # of the weights move in one, which gives each the variance of its rounding error
+LEAST = 16  # moves of weights in all of them, where there are few weights: none at all would say that nothing is lost
 DITHERED = 3  # by how much the variance of a weight that is rounded at random exceeds that of a rounding error at most
 UNSURE = 0.1  # of a gradient, that rounding may change
 SMALL = 0.1  # share of the loss: rises below it are held against the resolution
@@ -81,6 +84,17 @@ class InPlace:
             return placed(segments(x.blocks(), portion.sizes), portion)
         whole = segments(x.blocks(), self.parameters.sizes)
         return whole if portion is None else held(whole, portion)
+
+    def places(self) -> Iterator[tuple[int, slice, int | Tensor]]:
+        """Yield (i, where, places): blocks of what this process holds of each parameter, and their places in all of it.
+
+        As ``Segment`` has them.
+        """
+        portion = self.core.functional.portion(self.parameters.free)
+        for i, size in enumerate(self.parameters.sizes if portion is None else portion.sizes):
+            for start in range(0, size, BLOCK):
+                stop = min(start + BLOCK, size)
+                yield i, slice(start, stop), start if portion is None else portion.shares[i].places(start, stop)
 
     def summed(self, values: Tensor) -> Tensor:
         """Return what was summed over what this process holds of each free parameter, summed over all processes.
@@ -145,7 +159,7 @@ class InPlace:
         neighbours with probability 1/24 each: it has the mean and variance of a rounding error, which is uniform within
         half a unit in the last place, and every w* + e can be represented.
 
-        Zero, and no pass, where all is exact; else n forwards, or 2 n for weights, once.
+        Zero, and no pass, where all is exact; else n forwards, or 2 n for weights, once; more for less than 96 weights.
         """
         core = self.core
         if self.is_rounded:
@@ -175,8 +189,8 @@ class InPlace:
         clean, point, streams = self.clean().loss, self.piecewise_point(), Streams("rounding of weights")
         losses = []
         with point.held():
-            for k in range(ROUNDINGS):
-                point.to_neighbours(streams.noise("uniform", "neighbours", k, self.size), 1 / 12)
+            for k in range(max(ROUNDINGS, math.ceil(LEAST / TWELFTH / self.size))):
+                point.to_neighbours(streams.child(k), TWELFTH)
                 losses.append(point.value().loss)
         return (torch.stack(losses) - clean).square().mean().sqrt()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from copy import copy
 from typing import TYPE_CHECKING
@@ -13,12 +12,12 @@ from torch import Tensor
 from acutance.model.conditions import conditions
 from acutance.model.derivatives import gradients_into
 from acutance.model.weights import EXACT
-from acutance.numerics.rounding import WHOLE, Dither, dithered_move
+from acutance.numerics.rounding import Dither, dithered_move, neighbours
 from acutance.surface.moving_point import MovingPoint
 from acutance.surface.pieces import Blocks
 
 if TYPE_CHECKING:
-    from acutance.numerics.draws import Noise, Streams
+    from acutance.numerics.draws import Streams
     from acutance.scaling import PieceUnits
     from acutance.surface.loss_surface import LossSurface
 
@@ -88,25 +87,17 @@ class PiecewisePoint(MovingPoint):
                 dithered_move(own, move, scale, Dither.of(dither, f"dither {segment.i}"), segment.places, moved)
         return self
 
-    def to_neighbours(self, noise: Noise, share: float) -> PiecewisePoint:
+    def to_neighbours(self, dither: Streams, share: float) -> PiecewisePoint:
         """Go to w* with some weights replaced by one of the two numbers of their type that are next to them.
 
         Args:
-            noise: uniform on [-1, 1]; decides which, and to which side.
+            dither: decides which, and to which side.
             share: of the weights that move, on average.
         """
         with conditions(self._core.functional):
-            for segment in self._surface.segments(noise):
-                here = slice(segment.start, segment.start + len(segment.numbers))
-                own, moved = self._own[segment.i][here], self._moved[segment.i][here]
-                numbers = segment.numbers.to(own.device, non_blocking=True)
-                # The bits of a number, read as a whole one, count those of its type outwards from zero.
-                whole = WHOLE[own.element_size()]
-                bits, size = own.view(whole), torch.iinfo(whole).max  # all bits but that of the sign
-                infinity = torch.full((), math.inf, dtype=own.dtype).view(whole).item()
-                beside = (numbers > 1 - share).to(whole).sub_((numbers < share - 1).to(whole)).add_(bits)
-                kept = (beside.bitwise_and(size) >= infinity).logical_or_(bits.bitwise_and(size) == 0)
-                torch.where(kept, bits, beside, out=moved.view(whole))
+            for i, here, places in self._surface.places():
+                bits = Dither.of(dither, f"neighbours {i}")
+                neighbours(self._own[i][here], share, bits, places, self._moved[i][here])
         return self
 
     def each_gradient(self, put: Callable[[int, Tensor], object], scale: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from acutance import scaling
 from acutance.measure import Cost, Estimate
 from acutance.numerics.draws import Kind, Noise, Streams
 from acutance.numerics.slopes import scaled
-from acutance.numerics.units import Units
+from acutance.numerics.units import Units, large
 
 if TYPE_CHECKING:
     from acutance.scaling import PieceUnits
@@ -97,8 +97,13 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
         for members in points.values()
         for sign in (1, -1)
     )
-    rows = base.many_points(visits)
     names = {point.scaling for point in points}
+    if visits == count and large(base.w) and base.w.is_cpu and all(sample.slope is None for sample in family):
+        with _in_blocks(base, names) as walk:
+            for k in range(count):
+                _visit(walk, points, rng.noise(kind, norm, k, base.size), k)
+        return
+    rows = base.many_points(visits)
     with _in_vectors(base, names) if rows is None else ManyAtOnce(base, names, rows) as walk:
         noises = rng.draws(kind, norm, range(count), base.w, out=torch.empty_like(base.w))
         for k, noise in enumerate(noises):
@@ -178,6 +183,12 @@ def _in_vectors(base: LossSurface, names: Collection[str]) -> OneByOne[Tensor]:
     """Return a walk whose noise is a vector; units are made block by block, of the scalings with these names."""
     point = base.moving_point()
     return OneByOne(base, point, {name: point.in_units(scaling.by_block(base, name)).move for name in names})
+
+
+def _in_blocks(base: LossSurface, names: Collection[str]) -> OneByOne[Noise]:
+    """Return a walk whose noise is made where the point moves: one that serves a single point is not held."""
+    point = base.moving_point()
+    return OneByOne(base, point, {name: point.in_units(scaling.by_block(base, name)).move_along for name in names})
 
 
 def _in_pieces(base: LossSurface, units: Mapping[str, PieceUnits | None]) -> OneByOne[Noise]:

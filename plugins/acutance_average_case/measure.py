@@ -108,6 +108,8 @@ class AverageCase(Measure[AverageCaseSpec]):
     def vectors(self, spec: AverageCaseSpec) -> int:
         """The noise and the perturbed weights; c, unless it is 1 or |w|; the control's gradient, and c times it.
 
+        Noise of a million weights or more is not held where each draw serves a single point, on a CPU.
+
         A network so small that 64 points go in one pass (``surface.many_points``) holds 64 rows beside, 16 MiB at most.
         """
         return 2 + (spec.scaling not in ("none", "elementwise")) + _of_control(spec)

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import acutance
 from acutance import LossSurface
 from acutance.checks.double_backward import wrong_products
-from acutance.numerics import slopes, units, walks
+from acutance.numerics import draws, slopes, units, walks
 from acutance.plugins import catalog
 
 
@@ -233,25 +233,27 @@ def test_over_few_weights_a_search_holds_what_is_dear_to_make(fields, expected, 
 
 
 AVERAGE = [
-    ({"scaling": "none"}, 2),
-    ({"scaling": "filter"}, 3),
-    ({}, 2),
-    ({"logit_norm": True}, 2),
-    ({"variance_reduction": "antithetic"}, 2),
-    ({"variance_reduction": "linear"}, 4),
-    ({"variance_reduction": "linear", "scaling": "none"}, 3),
+    ({"scaling": "none"}, 1, 2),
+    ({"scaling": "filter"}, 3, 3),
+    ({}, 1, 2),
+    ({"logit_norm": True}, 1, 2),
+    ({"variance_reduction": "antithetic"}, 2, 2),
+    ({"variance_reduction": "linear"}, 4, 4),
+    ({"variance_reduction": "linear", "scaling": "none"}, 3, 3),
 ]
 
 
 @pytest.mark.usefixtures("weights_are_many")
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-@pytest.mark.parametrize("fields,expected", AVERAGE, ids=str)
-def test_average_case(fields, expected, norm):
+@pytest.mark.parametrize("fields,expected,enough", AVERAGE, ids=str)
+def test_average_case(fields, expected, enough, norm, monkeypatch):
+    """Noise that serves a single point is not held; what is stated is enough for noise that serves several."""
+    monkeypatch.setattr(draws, "BLOCK", 1 << 12)
     measured, stated = peak("average_case", draws=6, rho=0.1, norm=norm, **fields)
-    assert measured == stated == expected
+    assert measured == expected and stated == enough
 
 
-@pytest.mark.parametrize("fields", [fields for fields, _ in AVERAGE], ids=str)
+@pytest.mark.parametrize("fields", [fields for fields, *_ in AVERAGE], ids=str)
 def test_average_case_of_few_weights(fields):
     measured, _ = peak("average_case", draws=6, rho=0.1, **fields)
     measure = catalog().measure("average_case")

@@ -3,10 +3,13 @@
 import pytest
 import torch
 from models import MLP, Weights, mlp_data
+from torch import nn
 
 import acutance
 from acutance import LossSurface, Streams
+from acutance.numerics import draws, units
 from acutance.plugins import catalog
+from acutance.surface.moving_point import MovingPoint
 
 KINDS = ("none", "linear", "antithetic")
 
@@ -145,3 +148,24 @@ def test_passes_of_specs_that_share_them_are_those_that_are_made():
         surface = acutance.LossSurface(MLP(), mlp_data(12))
         measure.evaluate_many(surface, specs, acutance.Streams(0))
         assert measure.passes_together(specs) * surface.n == surface.cost, specs
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("scaling", ["none", "elementwise", "filter"])
+def test_noise_that_is_made_where_the_point_moves_gives_the_same_value(monkeypatch, norm, scaling):
+    """Of very many weights noise that serves a single point is not held: its numbers, and the passes, are the same."""
+    asked = {"draws": 4, "rho": 0.1, "norm": norm, "scaling": scaling}
+    model = nn.Sequential(nn.Linear(9, 30), nn.Tanh(), nn.Linear(30, 3))
+    data, along = (torch.randn(8, 9), torch.arange(8) % 3), MovingPoint.move_along
+    monkeypatch.setattr(LossSurface, "many_points", lambda surface, visits: None)
+    held = acutance.measure("average_case", model, data, **asked)
+    monkeypatch.setattr(units, "LARGE", 1)
+    monkeypatch.setattr(draws, "BLOCK", 64)
+    made = []
+    monkeypatch.setattr(MovingPoint, "move_along", lambda *move: made.append(move) or along(*move))
+    found = acutance.measure("average_case", model, data, **asked)
+    assert len(made) == 4 and found.cost.forwards == held.cost.forwards
+    assert (found.value, found.stderr) == (held.value, held.stderr)
+    for reduced in ("antithetic", "linear"):  # which take the noise once more
+        acutance.measure("average_case", model, data, **asked, variance_reduction=reduced)
+    assert len(made) == 4

@@ -198,9 +198,11 @@ def test_points_are_moved_bitwise_as_torch_does(dtype, unit, monkeypatch):
     held = w.abs() if unit == "magnitudes" else c
     wanted = torch.add(w, x, alpha=-0.3) if c is None else torch.addcmul(w, held, x, value=-0.3)
     assert torch.equal(walks.moved(w, c, x, -0.3, torch.empty_like(w)), wanted)
+    assert torch.equal(walks.moved_along(w, c, x.split(999), -0.3, torch.empty_like(w)), wanted)
     monkeypatch.setattr(units, "LARGE", P + 1)
     monkeypatch.setattr(slopes, "BLOCK", 1000)
     assert torch.equal(walks.moved(w, c, x, -0.3, torch.empty_like(w)), wanted)
+    assert torch.equal(walks.moved_along(w, c, x.split(999), -0.3, torch.empty_like(w)), wanted)
     g = vectors(dtype)[3]
     assert torch.equal(Slope([g], c).flat().nan_to_num(), (g if c is None else g * held).nan_to_num())
     walked = torch.cat([gi.clone() for gi, _ in Slope(g.split(1500), c).walk()])

@@ -46,3 +46,8 @@ class Magnitudes(Units):
 def block(c: Tensor | Units, start: int, end: int) -> Tensor:
     """Return c[start:end], for reading."""
     return c[start:end] if isinstance(c, Tensor) else c.block(start, end)
+
+
+def part_of(c: Tensor | Units, start: int, end: int) -> Tensor | Units:
+    """Return c[start:end], as it is made."""
+    return Magnitudes(c.w[start:end]) if isinstance(c, Magnitudes) else block(c, start, end)

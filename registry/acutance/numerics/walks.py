@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +14,7 @@ from torch import Tensor
 from acutance.numerics.kernels import kernels
 from acutance.numerics.scalars import Scalar, scalar
 from acutance.numerics.slopes import blocks
-from acutance.numerics.units import Magnitudes, Units, block, huge, large
+from acutance.numerics.units import Magnitudes, Units, block, huge, large, part_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -161,7 +161,20 @@ def shared_out(walk: Callable[[T], R], shares: Sequence[T]) -> list[R]:
 
 def moved(w: Tensor, c: Tensor | Units | None, x: Tensor, scale: float, out: Tensor) -> Tensor:
     """Write w + scale c x to ``out``, all (p,), bitwise as torch does, and return it."""
-    code = compiled_for(w, x, out) if large(w) else None
+    return _moved(compiled_for(w, x, out) if large(w) else None, w, c, x, scale, out)
+
+
+def moved_along(w: Tensor, c: Tensor | Units | None, x: Iterable[Tensor], scale: float, out: Tensor) -> Tensor:
+    """Do what ``moved`` does along a vector that comes in blocks, each used while it is in the processor's cache."""
+    code, start = compiled_for(w, out) if large(w) else None, 0
+    for numbers in x:
+        at = slice(start, start + len(numbers))
+        _moved(code, w[at], None if c is None else part_of(c, at.start, at.stop), numbers.to(w), scale, out[at])
+        start = at.stop
+    return out
+
+
+def _moved(code: Any, w: Tensor, c: Tensor | Units | None, x: Tensor, scale: float, out: Tensor) -> Tensor:
     if code is not None:
         centre, along, to = w.numpy(), x.numpy(), out.numpy()
 

@@ -17,7 +17,7 @@ from acutance.errors import UserError
 from acutance.model.conditions import Conditions, conditions, trackable
 from acutance.model.derivatives import OverwrittenError, gradients, gradients_into
 from acutance.numerics.units import Units, huge
-from acutance.numerics.walks import moved
+from acutance.numerics.walks import moved, moved_along
 from acutance.surface.core import Evaluation
 from acutance.surface.readings import Seen, Tally, noted
 from acutance.surface.replay import Replay, Work
@@ -25,6 +25,7 @@ from acutance.surface.replay import Replay, Work
 if TYPE_CHECKING:
     from acutance.model.exchange import Exchange
     from acutance.surface.loss_surface import LossSurface
+    from acutance.surface.pieces import Blocks
 
 
 LARGE = 1 << 15  # elements of a parameter whose gradient is not worth copying on the CPU
@@ -95,6 +96,11 @@ class MovingPoint:
     def move(self, x: Tensor, scale: float = 1.0) -> MovingPoint:
         """Go to w* + scale c x, x (p,)."""
         moved(self._surface.w, self.c, x, scale, self.w)
+        return self
+
+    def move_along(self, x: Blocks, scale: float = 1.0) -> MovingPoint:
+        """Go to w* + scale c x, where x comes in blocks and is not held: it may be noise of a seed."""
+        moved_along(self._surface.w, self.c, x.blocks(), scale, self.w)
         return self
 
     def raw_logits(self) -> Tensor:

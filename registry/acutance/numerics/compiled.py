@@ -20,6 +20,9 @@ from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+int32 = np.int32  # which numba makes int64 of in every sum: cast back, twice as many numbers are worked on at once
+SIZE, INFINITY = int32(0x7FFF), int32(0x7F80)  # bits of bfloat16: all but the sign, and those of infinity
+
 
 def _loop(function: F, fastmath: set[str] | bool = False) -> F:
     """Compile a walk when it is first called, and keep the code on disk where there is a place for it."""
@@ -166,7 +169,7 @@ def _move(w: Any, unit: Any, x: Any, scale: Any, point: Any, units: Any) -> None
 @numba.njit
 def _wide(half: Any) -> Any:
     """Return the float32 of the bits of a bfloat16."""
-    return recast(np.int32(np.int32(half) << np.int32(16)))
+    return recast(int32(int32(half) << int32(16)))
 
 
 @numba.njit
@@ -185,15 +188,14 @@ def _dithered(exact: Any, word: Any) -> Any:
 
     Without a branch, which random numbers would make a processor guess.
     """
-    one, low, size, infinity = np.int32(1), np.int32(0xFFFF), np.int32(0x7FFF), np.int32(0x7F80)
-    inner, share = (exact >> np.int32(16)) & low, exact & low
-    up = np.int32(share + (inner & one) > np.int32(0x8000))  # ties go to even numbers
-    near, beside = inner + up, inner + one - up
-    odds = share + up * (np.int32(0x10000) - share - share)
-    taken = (np.int32(word & np.uint32(0xFFFF)) < odds) & ((near & size) != 0)
-    finite = ((near & size) < infinity) & ((beside & size) < infinity)
-    nan = (exact & np.int32(0x7FFFFFFF)) > np.int32(0x7F800000)
-    return np.int16(np.int32(0x7FC0) if nan else beside if taken & finite else near)
+    inner, share = int32((exact >> int32(16)) & int32(0xFFFF)), int32(exact & int32(0xFFFF))
+    up = int32(share + (inner & int32(1))) > int32(0x8000)  # ties go to even numbers
+    near, beside = (int32(inner + int32(1)), inner) if up else (inner, int32(inner + int32(1)))
+    odds = int32(int32(0x10000) - share) if up else share
+    taken = (int32(word & np.uint32(0xFFFF)) < odds) & (int32(near & SIZE) != int32(0))
+    finite = (int32(near & SIZE) < INFINITY) & (int32(beside & SIZE) < INFINITY)
+    nan = int32(exact & int32(0x7FFFFFFF)) > int32(0x7F800000)
+    return np.int16(int32(0x7FC0) if nan else beside if taken & finite else near)
 
 
 def _dithered_move(w: Any, x: Any, scale: Any, first: Any, second: Any, start: Any, point: Any) -> None:
@@ -205,12 +207,12 @@ def _dithered_move(w: Any, x: Any, scale: Any, first: Any, second: Any, start: A
 
 def _neighbours(w: Any, below: Any, first: Any, second: Any, start: Any, infinity: Any, out: Any) -> None:
     """Write numbers of half precision, some replaced by one beside them; all are given by their bits."""
-    one, two, least, size = np.uint32(first), np.uint32(second), np.uint32(below), np.int32(0x7FFF)
-    most, end = np.uint32(0xFFFFFFFF) - least, np.int32(infinity)
+    one, two, least = np.uint32(first), np.uint32(second), np.uint32(below)
+    most, end = np.uint32(np.uint32(0xFFFFFFFF) - least), int32(infinity)
     for i in range(w.size):
-        bits, word = np.int32(w[i]), _random(start + i, one, two)
-        beside = np.int32(bits + np.int32(word < least) - np.int32(word > most))
-        kept = ((beside & size) >= end) | ((bits & size) == 0)
+        bits, word = int32(w[i]), _random(start + i, one, two)
+        beside = int32(bits + int32(int32(word < least) - int32(word > most)))
+        kept = (int32(beside & SIZE) >= end) | (int32(bits & SIZE) == int32(0))
         out[i] = np.int16(bits if kept else beside)
 
 

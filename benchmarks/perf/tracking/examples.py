@@ -34,6 +34,7 @@ TIME = {
 VECTORS = {"worst_case": 4, "average_case": 2}
 
 # Fields that say how long a measure works; each is lowered to what a large network can bear in a benchmark.
+MOST = 150  # rounds of a case: of short ones the fastest of 30 is some percent slower, and of another run another
 EFFORT = ("steps", "draws", "probes", "iterations", "max_iterations")
 
 
@@ -132,4 +133,4 @@ def _validated(spec_type: type[Spec], settings: dict[str, Any], where: str) -> S
 def rounds(seconds: float, budget: float) -> int:
     """Return how often a case that takes so long is timed: within the budget, twice at least, once if it alone exceeds it."""
     least = 1 if 2 * seconds > budget else 2
-    return max(least, min(30, math.floor(budget / max(2 * seconds, 1e-9))))
+    return max(least, min(MOST, math.floor(budget / max(2 * seconds, 1e-9))))

@@ -113,6 +113,7 @@ def main() -> None:
             "bytes": 4 * size,
             "tokens": asked.tokens,
             "steps": asked.steps,
+            "logits": asked.tokens * model.config.vocab_size / size,
             "torch": torch.__version__,
             "rows": rows,
         }

@@ -98,6 +98,17 @@ def test_neighbours_are_the_next_numbers_on_either_side_and_the_walk_is_bitwise_
     neighbours(w[:8], 0.5, dither, 0, torch.empty_like(w[:8]))
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_neighbours_of_longer_types_are_those_of_their_own(kind):
+    """Beside half-precision weights a model may have others."""
+    w = torch.randn(1000, generator=torch.Generator().manual_seed(4), dtype=kind)
+    w[0], w[1] = 0.0, torch.finfo(kind).max
+    found = neighbours(w, 1.0, Dither(1, 2), 0, torch.empty_like(w))
+    outwards, inwards = (torch.nextafter(w, end) for end in (w.sign() * math.inf, torch.zeros_like(w)))
+    assert bool(((found == outwards) | (found == inwards))[2:].all()) and bool(found.isfinite().all())
+    assert abs(int((found == outwards)[2:].sum()) - 499) < 5 * 16 and found[0] == 0
+
+
 @pytest.mark.parametrize("kind", HALVES)
 def test_opposite_numbers_are_rounded_to_opposite_ones_and_opposite_moves_too(kind):
     x, dither = torch.randn(1000, generator=torch.Generator().manual_seed(2)), Dither.of(Streams("test"), "dither")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ from acutance import scaling
 from acutance.measure import Cost, Estimate
 from acutance.numerics.draws import Kind, Noise, Streams
 from acutance.numerics.slopes import scaled
-from acutance.numerics.units import Units, large
+from acutance.numerics.units import Units
 
 if TYPE_CHECKING:
     from acutance.scaling import PieceUnits
@@ -84,10 +84,11 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
         points[Point(sample.spec.scaling, sample.spec.rho)].append(sample)
     count = max(sample.noises for sample in family)
     kind: Kind = "normal" if norm == "l2" else "uniform"
+    made = (rng.noise(kind, norm, k, base.size) for k in range(count))
     if base.moves_in_place and not any(sample.spec.variance_reduction == "linear" for sample in family):
-        with _in_pieces(base, {point.scaling: scaling.units(base, point.scaling) for point in points}) as walk:
-            for k in range(count):
-                _visit(walk, points, rng.noise(kind, norm, k, base.size), k)
+        _visit_all(
+            _in_pieces(base, {point.scaling: scaling.units(base, point.scaling) for point in points}), points, made
+        )
         return
     for sample in family:
         if sample.spec.variance_reduction == "linear":
@@ -97,17 +98,27 @@ def _sweep(base: LossSurface, norm: str, family: Sequence[Sample], rng: Streams)
         for members in points.values()
         for sign in (1, -1)
     )
-    names = {point.scaling for point in points}
-    if visits == count and large(base.w) and base.w.is_cpu and all(sample.slope is None for sample in family):
-        with _in_blocks(base, names) as walk:
-            for k in range(count):
-                _visit(walk, points, rng.noise(kind, norm, k, base.size), k)
-        return
-    rows = base.many_points(visits)
-    with _in_vectors(base, names) if rows is None else ManyAtOnce(base, names, rows) as walk:
+    rows, names = base.many_points(visits), {point.scaling for point in points}
+    if rows is not None:
+        walk: OneByOne[Tensor] | ManyAtOnce = ManyAtOnce(base, names, rows)
+    else:
+        point, alone = base.moving_point(), visits == count and all(sample.slope is None for sample in family)
+        units = {name: point.in_units(scaling.by_block(base, name)) for name in names}
+        if alone and point.takes_blocks:
+            _visit_all(OneByOne(base, point, {name: there.move_along for name, there in units.items()}), points, made)
+            return
+        walk = OneByOne(base, point, {name: there.move for name, there in units.items()})
+    with walk:
         noises = rng.draws(kind, norm, range(count), base.w, out=torch.empty_like(base.w))
         for k, noise in enumerate(noises):
             _record_controls([sample for sample in family if k < sample.noises], noise)
+            _visit(walk, points, noise, k)
+
+
+def _visit_all(walk: OneByOne[Noise], points: Mapping[Point, Sequence[Sample]], noises: Iterable[Noise]) -> None:
+    """Visit the points of all draws."""
+    with walk:
+        for k, noise in enumerate(noises):
             _visit(walk, points, noise, k)
 
 
@@ -177,18 +188,6 @@ class OneByOne(Generic[N]):
     def visit(self, noise: N, unit: str, scale: float, active: Sequence[Sample]) -> None:
         """Make the forward now."""
         _pass(self._base, self._go[unit](noise, scale), active)
-
-
-def _in_vectors(base: LossSurface, names: Collection[str]) -> OneByOne[Tensor]:
-    """Return a walk whose noise is a vector; units are made block by block, of the scalings with these names."""
-    point = base.moving_point()
-    return OneByOne(base, point, {name: point.in_units(scaling.by_block(base, name)).move for name in names})
-
-
-def _in_blocks(base: LossSurface, names: Collection[str]) -> OneByOne[Noise]:
-    """Return a walk whose noise is made where the point moves: one that serves a single point is not held."""
-    point = base.moving_point()
-    return OneByOne(base, point, {name: point.in_units(scaling.by_block(base, name)).move_along for name in names})
 
 
 def _in_pieces(base: LossSurface, units: Mapping[str, PieceUnits | None]) -> OneByOne[Noise]:

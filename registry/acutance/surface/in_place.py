@@ -14,7 +14,7 @@ from acutance.errors import UserError
 from acutance.measure import Estimate, Status
 from acutance.model.parameters import Parameters
 from acutance.model.weights import EXACT, LARGE
-from acutance.numerics.draws import BLOCK, Streams
+from acutance.numerics.draws import Streams
 from acutance.numerics.rounding import ready
 from acutance.surface.core import Core, Evaluation
 from acutance.surface.gradient_apart import exact_sketch, gradient_apart, gradient_rounding
@@ -84,17 +84,6 @@ class InPlace:
             return placed(segments(x.blocks(), portion.sizes), portion)
         whole = segments(x.blocks(), self.parameters.sizes)
         return whole if portion is None else held(whole, portion)
-
-    def places(self) -> Iterator[tuple[int, slice, int | Tensor]]:
-        """Yield (i, where, places): blocks of what this process holds of each parameter, and their places in all of it.
-
-        As ``Segment`` has them.
-        """
-        portion = self.core.functional.portion(self.parameters.free)
-        for i, size in enumerate(self.parameters.sizes if portion is None else portion.sizes):
-            for start in range(0, size, BLOCK):
-                stop = min(start + BLOCK, size)
-                yield i, slice(start, stop), start if portion is None else portion.shares[i].places(start, stop)
 
     def summed(self, values: Tensor) -> Tensor:
         """Return what was summed over what this process holds of each free parameter, summed over all processes.

@@ -16,7 +16,7 @@ from acutance.data.batch import tensor
 from acutance.errors import UserError
 from acutance.model.conditions import Conditions, conditions, trackable
 from acutance.model.derivatives import OverwrittenError, gradients, gradients_into
-from acutance.numerics.units import Units, huge
+from acutance.numerics.units import Units, huge, large
 from acutance.numerics.walks import moved, moved_along
 from acutance.surface.core import Evaluation
 from acutance.surface.readings import Seen, Tally, noted
@@ -97,6 +97,11 @@ class MovingPoint:
         """Go to w* + scale c x, x (p,)."""
         moved(self._surface.w, self.c, x, scale, self.w)
         return self
+
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether noise that serves a single point is best made where the point moves, and held nowhere."""
+        return large(self.w) and self.w.is_cpu
 
     def move_along(self, x: Blocks, scale: float = 1.0) -> MovingPoint:
         """Go to w* + scale c x, where x comes in blocks and is not held: it may be noise of a seed."""

@@ -113,6 +113,19 @@ def placed(own: Iterable[Segment], portion: Portion) -> Iterator[Segment]:
         yield replace(segment, places=places)
 
 
+def places_of(sizes: Sequence[int], portion: Portion | None) -> Iterator[tuple[int, slice, int | Tensor]]:
+    """Yield (i, where, places): blocks of what a process holds of each parameter, with their places in all of it.
+
+    Args:
+        sizes: of the parameters.
+        portion: what of them this process has; None for all.
+    """
+    for i, size in enumerate(sizes if portion is None else portion.sizes):
+        for start in range(0, size, BLOCK):
+            stop = min(start + BLOCK, size)
+            yield i, slice(start, stop), start if portion is None else portion.shares[i].places(start, stop)
+
+
 def segments(blocks: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Segment]:
     """Yield the parts of blocks that lie within one parameter.
 

@@ -14,7 +14,7 @@ from acutance.model.derivatives import gradients_into
 from acutance.model.weights import EXACT
 from acutance.numerics.rounding import Dither, dithered_move, neighbours
 from acutance.surface.moving_point import MovingPoint
-from acutance.surface.pieces import Blocks
+from acutance.surface.pieces import Blocks, places_of
 
 if TYPE_CHECKING:
     from acutance.numerics.draws import Streams
@@ -94,8 +94,9 @@ class PiecewisePoint(MovingPoint):
             dither: decides which, and to which side.
             share: of the weights that move, on average.
         """
-        with conditions(self._core.functional):
-            for i, here, places in self._surface.places():
+        parameters, functional = self._surface.parameters, self._core.functional
+        with conditions(functional):
+            for i, here, places in places_of(parameters.sizes, functional.portion(parameters.free)):
                 bits = Dither.of(dither, f"neighbours {i}")
                 neighbours(self._own[i][here], share, bits, places, self._moved[i][here])
         return self

@@ -147,10 +147,10 @@ def test_zero_weights_and_the_largest_numbers_stay_where_their_neighbour_is_none
 def test_a_small_rise_stands_beside_the_resolution_and_one_below_it_has_no_value():
     _, surface = surfaces(torch.bfloat16)
     large = acutance.measure("average_case", surface, rho=3.0, draws=2, scaling="elementwise")
-    assert large.status is Status.OK and "rounding" not in large.extras
+    assert large.status is Status.OK and large.extras["rounding"] == float(surface.rounding())  # made once
     passes = surface.cost.forwards
     small = acutance.measure("average_case", surface, rho=0.02, draws=4, scaling="elementwise")
-    assert small.extras["rounding"] == float(surface.rounding()) and surface.cost.forwards == passes + 24 * 6
+    assert small.extras["rounding"] == float(surface.rounding()) and surface.cost.forwards == passes + 24 * 4
     lost = acutance.measure("average_case", surface, rho=1e-4, draws=2, scaling="none", parameters="0.*")
     assert lost.status is Status.NOT_CONVERGED and "bfloat16" in lost.message and "float32" in lost.message
     part = surface.restricted("0.bias")
@@ -158,6 +158,59 @@ def test_a_small_rise_stands_beside_the_resolution_and_one_below_it_has_no_value
     assert doubted.status is Status.NOT_CONVERGED and "rounding of the weights in bfloat16" in doubted.message
     believed = part.against_rounding(acutance.Estimate(1.0), float(part.rounding()) * (in_place.CLEAR + 1))
     assert believed.status is Status.OK and believed.extras["rounding"] == float(part.rounding())
+
+
+class TwoSizes(nn.Module):
+    """Few large weights carry the output; many small ones, which half precision resolves, hardly move it."""
+
+    def __init__(self):
+        super().__init__()
+        self.large, self.small = nn.Linear(50, 3, bias=False), nn.Linear(1000, 3, bias=False)
+
+    def forward(self, x):
+        x = x.float()
+        many = nn.functional.linear(x.repeat(1, 20), self.small.weight.float())
+        return nn.functional.linear(x, self.large.weight.float()) + 1e-3 * many
+
+
+def test_a_rise_of_a_fitted_model_is_held_against_rounding_however_small_the_loss_is():
+    torch.manual_seed(0)
+    model, x = TwoSizes().bfloat16(), torch.randn(128, 50).bfloat16().float()
+    with torch.no_grad():
+        model.large.weight.copy_(torch.randn(3, 50).sign() * (1 + torch.rand(3, 50)))
+        model.small.weight.mul_(1e-2)
+    exact = copy.deepcopy(model).float()
+    y, seen = exact(x).detach(), set()
+    for rho in (3e-4, 2e-3, 4e-3, 0.1):
+        asked = {"rho": rho, "draws": 20, "scaling": "none"}
+        found = acutance.measure("average_case", LossSurface(model, (x, y), loss="mse", dtype="native"), **asked)
+        true = acutance.measure("average_case", LossSurface(exact, (x, y), loss="mse"), **asked).value
+        assert found.status is Status.NOT_CONVERGED or found.value == pytest.approx(true, rel=0.15)
+        seen.add(found.status)
+    assert seen == {Status.OK, Status.NOT_CONVERGED}
+
+
+def test_inputs_of_a_first_layer_in_float32_are_not_rounded():
+    """Beside half-precision weights a normalization in float32 may come first: 300 and 301 are one number in bf16."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(5), InHalf(nn.Linear(5, 3).bfloat16())).eval()
+    model[0].running_mean.fill_(300.0)
+    data = 300 + torch.randn(64, 5), torch.arange(64) % 3
+    surface = LossSurface(model, data, dtype="native")
+    with torch.no_grad():
+        own = nn.functional.cross_entropy(model(data[0]).float(), data[1])
+    assert float(surface.loss()) == pytest.approx(float(own), rel=1e-6)
+
+
+class InHalf(nn.Module):
+    """A layer that takes its inputs to the type of its weights."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x.to(self.layer.weight.dtype))
 
 
 def test_no_draws_make_a_rise_right_that_rounding_alone_gives():

@@ -125,7 +125,7 @@ class FunctionalModel:
         self.computing = self.device if self.dispatched is None else self.dispatched.computing
         no_vector = SEVERAL if self.sharded is None else NO_VECTOR
         self.weights = Weights(owners, self.parameters, self.device, dtype, lent, spread, no_vector)
-        self.dtype = self.weights.dtype
+        self.dtype, self.of_inputs = self.weights.dtype, self.weights.of_inputs
         self.notes += [self.weights.note] if self.weights.note else []
         with conditions(self):
             self._refuse_nonfinite()
@@ -199,7 +199,7 @@ class FunctionalModel:
             dtype: float32 or float64.
         """
         other = copy(self)
-        other.dtype, other.moving, other.held = dtype, None, None
+        other.dtype, other.of_inputs, other.moving, other.held = dtype, dtype, None, None
         with conditions(other):
             other.buffers = [(table, name, other.cast_inputs(buffer)) for table, name, buffer in self.buffers]
         return other
@@ -359,14 +359,14 @@ class FunctionalModel:
             return buffer
         return buffer.to(self.device) if self.weights.native else self._cast(buffer)
 
-    def _cast(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+    def _cast(self, tensor: Tensor, kind: torch.dtype | None = None) -> Tensor:
+        return tensor.to(self.device, kind or self.dtype if tensor.is_floating_point() else tensor.dtype)
 
     def cast_inputs(self, inputs: Any) -> Any:
         """Return inputs on the device, floating-point ones in the dtype; keeps dicts and tuples, reads nothing."""
         if isinstance(inputs, Tensor):
             with conditions(self):
-                return self._cast(trackable(inputs.detach()))
+                return self._cast(trackable(inputs.detach()), self.of_inputs)
         if isinstance(inputs, Lazy):
             return inputs.then(self.cast_inputs)
         if isinstance(inputs, Mapping):

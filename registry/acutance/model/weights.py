@@ -43,6 +43,7 @@ class Weights:
     Attributes:
         dtype: of passes: the coarsest of the weights.
         native: whether they have the types that they are stored in.
+        of_inputs: type of floating-point inputs.
         own: whether they are the model's own tensors, no copy.
         spread: as given.
 
@@ -77,6 +78,8 @@ class Weights:
         else:
             assert wanted != "native"
             self.dtype = wanted or (torch.float64 if stored == {torch.float64} else torch.float32)
+        # Of several types that of the first layers, which inputs meet: rounded to another they would be other inputs.
+        self.of_inputs = owners[0].dtype if self.native and owners else self.dtype
         if not self.native and self.dtype not in EXACT:
             raise UserError(f"dtype {self.dtype} is not supported", "choose float32, float64 or native")
         low = stored.difference(EXACT)

@@ -32,7 +32,6 @@ TWELFTH = 1 / 12  # of the weights move in one, which gives each the variance of
 LEAST = 16  # moves of weights in all of them, where there are few weights: none at all would say that nothing is lost
 DITHERED = 3  # by how much the variance of a weight that is rounded at random exceeds that of a rounding error at most
 UNSURE = 0.1  # of a gradient, that rounding may change
-SMALL = 0.1  # share of the loss: rises below it are held against the resolution
 CLEAR, CLEAR_DITHERED = 10, 5  # resolutions above which a rise is trusted: rounding alone raises the loss by about one
 
 
@@ -209,9 +208,9 @@ class InPlace:
         )
 
     def against_rounding(self, estimate: Estimate, rise: float, dithered: bool = False) -> Estimate:
-        """Return an estimate of a small rise of the loss with the resolution beside it; the status says if it is lost.
+        """Return an estimate of a rise of the loss with the resolution beside it; the status says if it is lost.
 
-        Nothing is done, and no pass made, for weights in float32 or float64, and rises above a tenth of the loss.
+        Nothing is done, and no pass made, for weights in float32 or float64.
 
         Args:
             estimate: with status ok.
@@ -221,7 +220,7 @@ class InPlace:
         Rounding the weights that moved raises the loss by itself, however many draws there are: where it is curved the
         mean of the rise is off by about the resolution. So a rise has to be several times larger.
         """
-        if not self.is_rounded or estimate.status is not Status.OK or abs(rise) > SMALL * abs(float(self.clean().loss)):
+        if not self.is_rounded or estimate.status is not Status.OK:
             return estimate
         least = float(self.rounding()) * (DITHERED if dithered else 1)
         found = replace(estimate, extras={**estimate.extras, "rounding": least})

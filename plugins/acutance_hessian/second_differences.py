@@ -103,9 +103,12 @@ def loss_curvature(view: LossSurface, line: Line) -> Estimate:
         return Estimate(math.nan)
     wanted = max(STANDS_OUT * noise, math.sqrt(RESOLVED * eps) * (abs(clean) or 1.0))
     walk, passes = line.walk(view), 0
+    farthest = torch.finfo(torch.float64 if view.dtype == torch.float64 else torch.float32).max
 
     def at(step: float) -> Difference:
         nonlocal passes
+        if step / line.norm > farthest:  # a factor that the type of the weights does not have
+            return Difference(step, math.nan)
         passes += 2
         losses = [float(walk(sign * step / line.norm, passes).value().loss) for sign in (1, -1)]
         return Difference(step, (losses[0] - clean) + (losses[1] - clean))

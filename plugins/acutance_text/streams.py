@@ -84,6 +84,9 @@ class TokenizerFile:
         except Exception as error:  # the tokenizers library raises plain exceptions
             said = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f"dataset.tokenizer: {path}: is no tokenizer: {said}", _HINT) from None
+        if not set(self.tokenizer.get_vocab()).difference(self.tokenizer.all_special_tokens):
+            # transformers makes one of nothing but marks where it finds no files of a tokenizer.
+            raise UserError(f"dataset.tokenizer: {path}: is no tokenizer: it has no words", _HINT)
         self.end = self._end(path, end)
         begin = self.tokenizer.bos_token_id
         self.begin = self.end if begin is None else int(begin)

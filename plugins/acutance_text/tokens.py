@@ -106,6 +106,10 @@ class OnDisk:
                 f"dataset.tokenizer: {path}: is no tokenizer: {str(error).splitlines()[0]}",
                 "give a folder with tokenizer.json or vocab.txt, a vocab.txt, or 'words'",
             ) from None
+        if not set(self.tokenizer.get_vocab()).difference(self.tokenizer.all_special_tokens):
+            raise UserError(
+                f"dataset.tokenizer: {path}: is no tokenizer: it has no words", "give the folder that has them"
+            )
         if self.tokenizer.pad_token_id is None:
             raise UserError(f"dataset.tokenizer: {path}: has no padding token", "set pad_token in its config")
         self.pad = int(self.tokenizer.pad_token_id)

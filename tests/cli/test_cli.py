@@ -277,6 +277,7 @@ def test_measure_takes_canonical_ids_and_short_names():
         ("toy/toy22", ["--data", "toy", "--measure", "loss"], "MODEL toy/toy22: 'acme-toy/toy' has no model 'toy22'"),
         ("acme-toy/toy/toy22", ["--data", "toy", "--measure", "loss"], "did you mean 'toy2'?"),
         ("acme-toy/toy", ["--data", "toy", "--measure", "loss"], "is a pool: name one of its models"),
+        ("causal/model", ["--data", "toy", "--measure", "loss"], "needs path"),
         ("acme-toy/tyo/toy2", ["--data", "toy", "--measure", "loss"], "unknown pool 'acme-toy/tyo'"),
         ("acme-toy/tyo/toy2", ["--data", "toy", "--measure", "loss"], "did you mean 'acme-toy/toy'?"),
         ("tooy/toy2", ["--data", "toy", "--measure", "loss"], "did you mean 'toy'?"),

@@ -1,6 +1,8 @@
 """Every global random generator is left in the state it was in, whatever was drawn."""
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -98,3 +100,17 @@ def test_an_exception_leaves_them_too():
         np.random.randn(5)
         raise ZeroDivisionError
     assert following() == wanted
+
+
+def test_the_first_measure_of_a_process_draws_from_no_global_generator():
+    """Libraries that are loaded late, as rich is, draw numbers as they are imported."""
+    code = (
+        "import random, torch, numpy as np, acutance\n"
+        "random.seed(3), torch.manual_seed(3), np.random.seed(3)\n"
+        "states = random.getstate(), torch.get_rng_state(), np.random.get_state()[2]\n"
+        "model = torch.nn.Linear(4, 3); states = states[0], torch.get_rng_state(), states[2]\n"
+        "acutance.measure('average_case', model, (torch.ones(8, 4), torch.arange(8) % 3), rho=0.1, draws=2)\n"
+        "assert random.getstate() == states[0] and torch.equal(torch.get_rng_state(), states[1])\n"
+        "assert np.random.get_state()[2] == states[2]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

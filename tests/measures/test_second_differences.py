@@ -345,3 +345,16 @@ def test_losses_alone_are_made_on_a_model_that_is_given_away():
         fields = {"direction": direction, "product": "loss", "scaling": "filter"}
         expected, found = (acutance.measure(NAME, with_step(s, step), **fields) for s in (here, away))
         assert found.value == expected.value and found.extras == expected.extras
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [0.0, 1e-38])
+def test_weights_of_no_length_give_no_step_that_overflows(kind, size):
+    model, data = nn.Linear(10, 4, bias=False).to(kind), (torch.randn(64, 10, dtype=kind), torch.arange(64) % 4)
+    with torch.no_grad():
+        model.weight.normal_().mul_(size)
+    for fields in ({"direction": "random"}, {"direction": "random", "scaling": "none"}):
+        found = acutance.measure(NAME, model, data, product="loss", **fields)
+        assert found.status in (Status.OK, Status.NOT_CONVERGED) and math.isfinite(found.value) == (
+            found.status == "ok"
+        )

@@ -164,6 +164,8 @@ def test_what_is_wrong_is_told(tmp_path):
     refused("a.txt: is no tokenizer", tokenizer=str(plain))
     (tmp_path / "folder").mkdir()
     refused("folder: is no tokenizer", tokenizer=str(tmp_path / "folder"))
+    (tmp_path / "folder" / "config.json").write_text('{"model_type": "gpt2"}')  # a model's, of which words are not made
+    refused("folder: is no tokenizer: it has no words", tokenizer=str(tmp_path / "folder"), end_token="<|endoftext|>")
     refused("has no token for the end of a text.*dataset.end_token", tokenizer=str(tmp_path / "tokenizer.json"))
     refused("vocabulary has no 'x'", tokenizer=str(tmp_path / "tokenizer.json"), end_token="x")
     with pytest.raises(ValueError, match="greater than or equal to 2"):

@@ -27,6 +27,16 @@ def kept_threads() -> Iterator[None]:
 
 
 @contextmanager
+def python_rng() -> Iterator[None]:
+    """Leave Python's own random generator in the state it was in."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+@contextmanager
 def preserved_rng() -> Iterator[None]:
     """Leave every global random generator in the state it was in."""
     import numpy as np

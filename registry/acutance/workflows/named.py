@@ -96,6 +96,12 @@ def member(name: str) -> Member | None:
     if "/" not in name or ":" in name or (is_checkpoint(name) and Path(name).is_file()):
         return None
     item, entry_id = _pool_and_entry(name)
+    required = [field for field, about in item.target.Spec.model_fields.items() if about.is_required()]
+    if required:
+        raise UserError(
+            f"MODEL {name}: '{item.id}' needs {', '.join(required)}",
+            f"measure its models in a study: pools: [{{name: {item.id}, {required[0]}: ...}}], or give one's folder",
+        )
     pool, spec = item.target(), item.target.Spec()
     entries = {entry.id: entry for entry in pool.entries(spec)}
     if entry_id not in entries:

@@ -33,8 +33,9 @@ TIME = {
 }
 VECTORS = {"worst_case": 4, "average_case": 2}
 
-# Fields that say how long a measure works; each is lowered to what a large network can bear in a benchmark.
 MOST = 150  # rounds of a case: of short ones the fastest of 30 is some percent slower, and of another run another
+
+# Fields that say how long a measure works; each is lowered to what a large network can bear in a benchmark.
 EFFORT = ("steps", "draws", "probes", "iterations", "max_iterations")
 
 

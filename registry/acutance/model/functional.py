@@ -363,7 +363,7 @@ class FunctionalModel:
         return tensor.to(self.device, kind or self.dtype if tensor.is_floating_point() else tensor.dtype)
 
     def cast_inputs(self, inputs: Any) -> Any:
-        """Return inputs on the device, floating-point ones in the dtype; keeps dicts and tuples, reads nothing."""
+        """Return inputs on the device, floating-point ones in their type; keeps dicts and tuples, reads nothing."""
         if isinstance(inputs, Tensor):
             with conditions(self):
                 return self._cast(trackable(inputs.detach()), self.of_inputs)
